@@ -1,0 +1,83 @@
+"""The embedded problems: arithmetic word problems of two to four steps, generated from a seed, in disjoint splits.
+
+Every number stays between 0 and 60, so a model of under a million parameters can learn them in minutes. `transfer`
+holds longer chains than any other split. Worked answers read `4+17=21 21-16=5 #### 5`.
+"""
+
+import random
+from collections.abc import Iterator
+
+from data.rows import Problem, Split, problem_id
+
+VERSION = 1
+SIZES: dict[Split, int] = {"demonstration": 3000, "train": 3000, "validation": 500, "test": 500, "transfer": 300}
+STEPS: dict[Split, tuple[int, int]] = {split: (2, 4) for split in SIZES} | {"transfer": (5, 6)}
+LARGEST_OPERAND, LARGEST_RESULT = 20, 60
+
+_NAMES = (
+    "Ada Ben Cleo Dan Eva Finn Gia Hugo Ida Jon Kim Leo Mia Ned Ola Pia Quinn Rosa Sam Tia Uma Vic Wes Xia Yan Zoe"
+).split()
+_THINGS = "apples books cards coins eggs flowers keys marbles nuts pens pears rings seeds shells stamps stones".split()
+_ADD = (
+    "{name} buys {n} more.",
+    "{name} finds {n} more.",
+    "A friend brings {n} more.",
+    "{name} wins {n} in a game.",
+    "{n} more are added.",
+)
+_SUBTRACT = (
+    "{name} gives away {n}.",
+    "{name} loses {n}.",
+    "{n} of them break.",
+    "A friend takes {n}.",
+    "{name} sells {n}.",
+)
+_MULTIPLY = {2: ("The number doubles.", "{name} then has twice as many."), 3: ("The number triples.",)}
+_QUESTION = "How many {things} are there now?"
+
+
+def embedded_problems(seed: int) -> Iterator[Problem]:
+    """All splits, in order, with distinct prompts throughout. The same seed gives the same problems."""
+    rng = random.Random(f"arithmetic-{VERSION}-{seed}")
+    seen: set[str] = set()
+    for split, size in SIZES.items():
+        made = 0
+        while made < size:
+            question, worked, result = word_problem(rng, rng.randint(*STEPS[split]))
+            messages = [{"role": "user", "content": question}]
+            identity = problem_id(messages)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            made += 1
+            response = f"{worked} #### {result}" if split == "demonstration" else None
+            yield Problem(identity, messages, str(result), response, "arithmetic", split)
+
+
+def word_problem(rng: random.Random, steps: int) -> tuple[str, str, int]:
+    """One problem of `steps` operations: the question, the worked steps, the result."""
+    name, things = rng.choice(_NAMES), rng.choice(_THINGS)
+    value = rng.randint(1, LARGEST_OPERAND)
+    sentences, worked = [f"{name} has {value} {things}."], []
+    for _ in range(steps):
+        text, symbol, n, result = _step(rng, value)
+        sentences.append(text.format(name=name, n=n))
+        worked.append(f"{value}{symbol}{n}={result}")
+        value = result
+    sentences.append(_QUESTION.format(things=things))
+    return " ".join(sentences), " ".join(worked), value
+
+
+def _step(rng: random.Random, value: int) -> tuple[str, str, int, int]:
+    """One operation that keeps the result within bounds: sentence, symbol, operand, result."""
+    factors = [n for n in _MULTIPLY if 0 < value * n <= LARGEST_RESULT]
+    kinds = ["-"] * (value >= 1) + ["+"] * (value < LARGEST_RESULT) + ["*"] * bool(factors)
+    kind = rng.choice(kinds)
+    if kind == "*":
+        n = rng.choice(factors)
+        return rng.choice(_MULTIPLY[n]), "*", n, value * n
+    if kind == "+":
+        n = rng.randint(1, min(LARGEST_OPERAND, LARGEST_RESULT - value))
+        return rng.choice(_ADD), "+", n, value + n
+    n = rng.randint(1, min(LARGEST_OPERAND, value))
+    return rng.choice(_SUBTRACT), "-", n, value - n

@@ -1,0 +1,125 @@
+"""Finds a reward by name or import path, and says which version of it this is. Judges nothing itself."""
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+
+from data.rows import Problem, Score
+
+Reward = Callable[[Problem, str], Score]
+
+BUILT_IN: dict[str, str] = {
+    "final_answer": "data.rewards.final_answer:final_answer",
+}
+
+
+class RewardError(ValueError):
+    """A reward that cannot be loaded: what is wrong, why, and what to do next."""
+
+
+def load_reward(name: str) -> Reward:
+    """The reward called `name`: a built-in one, or the user's own as `package.module:function`.
+
+    Modules in the current directory are found too, also when the program was started from its console script.
+
+    Raises:
+        RewardError: there is no such reward, its module cannot be imported, or it is no function of two arguments.
+    """
+    module_name, colon, attribute = BUILT_IN.get(name, name).partition(":")
+    if not colon:
+        raise RewardError(
+            f"There is no built-in reward {name!r}.{_nearest(name, BUILT_IN)} "
+            f"Use one of {', '.join(sorted(BUILT_IN))}, or your own function as 'package.module:function'."
+        )
+    if not module_name or not attribute:
+        raise RewardError(
+            f"Reward {name!r} is not an import path. Write it as 'package.module:function', "
+            "for example 'my_rewards:exact_match' for the function exact_match in ./my_rewards.py."
+        )
+    return _checked(_attribute(_import(module_name, name), attribute, name), name)
+
+
+def grader_version(reward: Reward) -> str:
+    """Name and version of a reward, kept with every score: 'final_answer@1' for a built-in one.
+
+    For the user's own it ends in 12 hex digits of the SHA-256 over its module's source, so that scores from before
+    an edit are not mistaken for scores from after it. What that module imports is not covered.
+
+    Raises:
+        RewardError: the function has no source file (it was defined interactively).
+    """
+    path = f"{reward.__module__}:{reward.__qualname__}"
+    for name, built_in in BUILT_IN.items():
+        if built_in == path:
+            return f"{name}@{reward.version}"  # type: ignore[attr-defined]
+    source = getattr(sys.modules.get(reward.__module__), "__file__", None)
+    if source is None:
+        raise RewardError(
+            f"Reward {path!r} has no source file, so an edit to it would go unnoticed. "
+            "Move the function into a module of its own, and name it as 'module:function'."
+        )
+    return f"{path}@{hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]}"
+
+
+def _import(module_name: str, name: str) -> ModuleType:
+    # Last, so that a file here cannot hide an installed package; kept, because a reward may import lazily.
+    if (here := os.getcwd()) not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise RewardError(_raised(module_name, name, error)) from error
+        hint = f" Write {module_name[:-3]!r}, without '.py'." if module_name.endswith(".py") else ""
+        raise RewardError(
+            f"Reward {name!r} cannot be loaded: there is no module {error.name!r}.{hint} "
+            f"Searched the installed packages and {here}; run from the directory that holds it, or install it."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise RewardError(_raised(module_name, name, error)) from error
+
+
+def _raised(module_name: str, name: str, error: BaseException) -> str:
+    return (
+        f"Reward {name!r} cannot be loaded: importing {module_name!r} raised {type(error).__name__}: {error}. "
+        f"Make `python -c 'import {module_name}'` work first."
+    )
+
+
+def _attribute(module: ModuleType, attribute: str, name: str) -> object:
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise RewardError(
+            f"Reward {name!r} cannot be loaded: module {module.__name__!r} ({module.__file__}) has no "
+            f"{attribute!r}.{_nearest(attribute, functions)} Check the name after the colon."
+        ) from None
+
+
+def _checked(reward: object, name: str) -> Reward:
+    if not inspect.isfunction(reward):
+        what = "a class" if inspect.isclass(reward) else f"an object of type {type(reward).__name__!r}"
+        raise RewardError(
+            f"Reward {name!r} is {what}, not a function. Name a function (problem, completion) that returns a Score."
+        )
+    try:
+        inspect.signature(reward).bind(None, "")
+    except TypeError as error:
+        raise RewardError(
+            f"Reward {name!r} has the parameters {inspect.signature(reward)}, but is called with two: {error}. "
+            "Define it as (problem, completion), with defaults for any others."
+        ) from None
+    return reward
+
+
+def _nearest(wanted: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(wanted, list(names), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,27 @@
+"""Takes wrapping off an answer: bold, code and LaTeX delimiters, closing punctuation. Knows nothing of numbers."""
+
+import re
+
+_EDGES = ' \t\r\n*`"“”'
+_DELIMITERS = (("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ("(", ")"))
+_ALTERNATE_FORMS = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[dtc](?=frac)|(?<!\\)\$")
+
+
+def strip_markup(text: str) -> str:
+    """`text` without what surrounds the answer: '**$18$.**' becomes '18', '(B)' becomes 'B'; '(1, 2)' is kept."""
+    while True:
+        before = text
+        text = text.strip(_EDGES).rstrip(".,;:")
+        for opening, closing in _DELIMITERS:
+            if len(text) > len(opening) and text.startswith(opening) and text.endswith(closing):
+                inner = text[len(opening) : -len(closing)]
+                # '(1, 2)' is a point and '(a)(b)' a product: only brackets that say nothing are taken off.
+                if len(opening) > 1 or not any(mark in inner for mark in ("{}" if opening == "{" else "(),")):
+                    text = inner
+        if text == before:
+            return text
+
+
+def canonical_text(text: str) -> str:
+    """One spelling for answers that differ only in white space or in LaTeX that does not change the meaning."""
+    return " ".join(_ALTERNATE_FORMS.sub(lambda match: "\\" if match[0][-1] in "dtc" else "", text).split())

@@ -1,0 +1,142 @@
+"""The row types that cross stage boundaries, and their Parquet schemas. What is done to rows is elsewhere.
+
+A row can be followed back: Example → Sample (problem id, index) → policy digest → the manifest of the stage
+that wrote that policy.
+"""
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+
+Verdict = Literal["correct", "wrong", "unparsable", "timeout", "error"]
+Split = Literal["demonstration", "train", "validation", "test", "transfer"]
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_TOKEN_IDS = pa.list_(pa.int32())
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A prompt, and what a verifier needs to judge an answer to it."""
+
+    id: str
+    messages: list[dict[str, str]]
+    reference: str | None
+    response: str | None
+    source: str
+    split: str
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("id", pa.string()),
+            ("messages", _MESSAGES),
+            ("reference", pa.string()),
+            ("response", pa.string()),
+            ("source", pa.string()),
+            ("split", pa.string()),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion that a policy wrote. `token_ids` holds the EOS if, and only if, generation ended in it."""
+
+    problem_id: str
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    policy: str
+    seed: int
+    sampling: str
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("problem_id", pa.string()),
+            ("index", pa.int32()),
+            ("text", pa.string()),
+            ("token_ids", _TOKEN_IDS),
+            ("finish_reason", pa.string()),
+            ("policy", pa.string()),
+            ("seed", pa.int64()),
+            ("sampling", pa.string()),
+        ]
+    )
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish_reason != "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a reward says of one completion.
+
+    A reward returns `value`, `verdict`, `explanation` and `answer` (the final answer as the grader read it, in a
+    canonical form that equal answers share; majority votes count it). The score stage fills in the other fields.
+    `value` is None exactly when nothing could be graded (`timeout`, `error`): that is not a wrong answer.
+    """
+
+    value: float | None
+    verdict: Verdict
+    explanation: str = ""
+    answer: str | None = None
+    problem_id: str = ""
+    index: int = 0
+    grader: str = ""
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("value", pa.float64()),
+            ("verdict", pa.string()),
+            ("explanation", pa.string()),
+            ("answer", pa.string()),
+            ("problem_id", pa.string()),
+            ("index", pa.int32()),
+            ("grader", pa.string()),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training row: the prompt's messages and one completion, weighted by its reward.
+
+    A completion that a policy wrote carries its own `token_ids` and is trained on exactly these; a completion
+    from a person has none and is rendered from `completion`.
+    """
+
+    problem_id: str
+    index: int
+    messages: list[dict[str, str]]
+    completion: str
+    token_ids: list[int] | None
+    policy: str
+    weight: float = field(default=1.0)
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("problem_id", pa.string()),
+            ("index", pa.int32()),
+            ("messages", _MESSAGES),
+            ("completion", pa.string()),
+            ("token_ids", _TOKEN_IDS),
+            ("policy", pa.string()),
+            ("weight", pa.float64()),
+        ]
+    )
+
+
+def normalise_prompt(text: str) -> str:
+    """The form in which two prompts count as the same: NFKC, case folded, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def problem_id(messages: list[dict[str, str]]) -> str:
+    """Identity of a prompt: 16 hex digits of the SHA-256 over its normalised messages."""
+    joined = "\x1e".join(f"{m['role']}\x1f{normalise_prompt(m['content'])}" for m in messages)
+    return hashlib.sha256(joined.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The loops. One file per algorithm; each reads like the algorithm box of its paper."""

@@ -1,0 +1,116 @@
+"""Configuration of the programs: what changes the result (sampling, training) apart from what does not (engine, launch).
+
+The first enters a stage's fingerprint, the second does not. Importing this loads neither torch nor vLLM.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+class Config(BaseModel):
+    """Base of every configuration class: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class SamplingConfig(Config):
+    """How completions are drawn from a policy."""
+
+    samples: Annotated[int, Field(ge=1, description="Samples per problem.")] = 32
+    temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus sampling: keep this probability mass.")] = 1.0
+    top_k: Annotated[int, Field(ge=0, description="Sample from this many most likely tokens; 0 is all.")] = 40
+    max_tokens: Annotated[int, Field(ge=1, description="Longest answer in tokens; longer ones are truncated.")] = 1024
+    dtype: Annotated[Dtype, Field(description="Number format of the weights while generating.")] = "bfloat16"
+
+
+class EngineConfig(Config):
+    """Where and how fast vLLM runs. Nothing here changes the result."""
+
+    tensor_parallel_size: Annotated[int, Field(ge=1, description="Devices one copy of the model is spread over.")] = 1
+    max_model_len: Annotated[
+        int | None, Field(ge=16, description="Context in tokens; none: the model's own, or what prompts need.")
+    ] = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, description="Share of GPU memory to take.")] = 0.9
+    cpu_kv_cache_gib: Annotated[int, Field(ge=1, description="Memory for the KV cache on the CPU, in GiB.")] = 1
+    max_num_seqs: Annotated[int, Field(ge=1, description="Sequences decoded together.")] = 256
+    enforce_eager: Annotated[
+        bool | None, Field(description="Skip graph compilation; none: on the CPU only, where it does not pay.")
+    ] = None
+    shard_size: Annotated[int, Field(ge=1, description="Requests per shard, the unit of resuming.")] = 4096
+
+
+class TrainConfig(Config):
+    """Hyperparameters of supervised training on answer tokens. All of them change the result."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-6
+    epochs: Annotated[float, Field(gt=0, description="Passes over the examples.")] = 8.0
+    batch_size: Annotated[int, Field(ge=1, description="Examples per optimiser step, over all devices.")] = 64
+    optimizer: Annotated[Literal["adamw", "rmsprop"], Field(description="Optimiser.")] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0, description="Decoupled weight decay.")] = 0.0
+    schedule: Annotated[
+        Literal["linear", "cosine", "constant_with_warmup"], Field(description="Learning-rate schedule.")
+    ] = "linear"
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.1
+    max_grad_norm: Annotated[float, Field(gt=0, description="Gradients are clipped to this norm.")] = 1.0
+    dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full.")] = "bfloat16"
+
+
+class LaunchConfig(Config):
+    """How training is spread over devices. Nothing here changes the result beyond rounding."""
+
+    processes: Annotated[int, Field(ge=1, description="Processes, one per device.")] = 1
+    zero_stage: Annotated[int, Field(ge=0, le=3, description="DeepSpeed ZeRO stage.")] = 0
+    micro_batch_size: Annotated[int, Field(ge=1, description="Examples per device and forward pass.")] = 8
+    gradient_checkpointing: Annotated[bool, Field(description="Recompute activations: less memory, slower.")] = False
+    checkpoint_steps: Annotated[int, Field(ge=1, description="Steps between checkpoints to resume from.")] = 200
+    log_steps: Annotated[int, Field(ge=1, description="Steps between lines of metrics.jsonl.")] = 10
+
+
+class GenerateJob(Config):
+    """One set of problems to be answered by one sampling setting, into one folder of shards."""
+
+    problems: Path
+    output: Path
+    sampling: SamplingConfig
+    seed: int
+    shard_size: int
+
+
+class GenerateProgram(Config):
+    """Everything `models.generate` is told."""
+
+    policy: Path
+    policy_digest: str
+    jobs: list[GenerateJob]
+    engine: EngineConfig
+
+
+class TrainProgram(Config):
+    """Everything `models.train` is told."""
+
+    policy: Path
+    examples: list[Path]
+    output: Path
+    seed: int
+    train: TrainConfig
+    launch: LaunchConfig
+
+
+def gradient_accumulation(train: TrainConfig, launch: LaunchConfig) -> int:
+    """Forward passes per optimiser step and device.
+
+    Raises:
+        ValueError: the batch does not divide evenly.
+    """
+    together = launch.processes * launch.micro_batch_size
+    if train.batch_size % together:
+        raise ValueError(
+            f"train.batch_size {train.batch_size} is not a multiple of launch.processes × launch.micro_batch_size = "
+            f"{launch.processes} × {launch.micro_batch_size} = {together}. Change one of the three."
+        )
+    return train.batch_size // together

@@ -1,0 +1,53 @@
+"""Where libraries may write. Every cache and state folder is put below the cache folder or the runs folder.
+
+Nothing is written outside the working directory, the cache folder and the system's temp folder. A variable that the
+user has set is left alone.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """`$AUTODIDACT_CACHE`, by default `~/.cache/autodidact`."""
+    return Path(os.environ.get("AUTODIDACT_CACHE") or Path.home() / ".cache" / "autodidact").absolute()
+
+
+def prepare(runs: Path) -> None:
+    """Set the environment of this process. To be called before Prefect, MLflow or matplotlib is imported."""
+    cache = cache_folder()
+    folders = {
+        "HF_HOME": cache / "huggingface",
+        "MPLCONFIGDIR": cache / "matplotlib",
+        "PREFECT_HOME": runs.absolute() / "prefect",
+        "TORCH_EXTENSIONS_DIR": cache / "torch_extensions",
+        "TORCHINDUCTOR_CACHE_DIR": cache / "torchinductor",
+        "TRITON_HOME": cache / "triton",
+        "VLLM_CACHE_ROOT": cache / "vllm",
+        "VLLM_CONFIG_ROOT": cache / "vllm",
+    }
+    switches = {
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    for name, value in {**folders, **switches}.items():
+        os.environ.setdefault(name, str(value))
+
+
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a stage's program: this process's own, unbuffered, quiet, and on the CPU where no GPU is."""
+    environment = dict(os.environ)
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    environment.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::UserWarning")
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    return environment | dict(extra or {})

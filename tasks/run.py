@@ -1,0 +1,157 @@
+"""A run: its directory, its lock, and how its stages are executed or only planned.
+
+A flow's loop is written once, against `Run`. With `planning=True` the same loop is walked without doing anything:
+each stage is recorded with what would happen to it. That is the dry run, and the check before a real one.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tasks.contract import (
+    MANIFEST,
+    Artifact,
+    Finished,
+    OnDrift,
+    Outcome,
+    Stage,
+    Status,
+    load_finished,
+    run_stage,
+    status,
+    write_json,
+)
+from tasks.process import await_children
+
+LOCK_HOLDER = "lock.json"
+
+
+class RunInUseError(RuntimeError):
+    """Another process holds the run directory."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of a dry run, and what would happen to it."""
+
+    stage: Stage
+    status: Status
+    finished: Finished | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stage that is finished, or (when planning) will be: artifacts of the latter have no digest yet."""
+
+    path: Path
+    finished: Finished | None
+
+    def artifact(self, name: str = "") -> Artifact:
+        return self.finished.artifact(name) if self.finished else Artifact(self.path / name, None)
+
+
+@dataclass
+class Run:
+    """One named run of a flow."""
+
+    directory: Path
+    planning: bool = False
+    on_drift: OnDrift = OnDrift.REFUSE
+    ids: dict[str, str] = field(default_factory=dict)
+    plan: list[Planned] = field(default_factory=list)
+    _made_here: set[Path] = field(default_factory=set)
+    _verified: set[Path] = field(default_factory=set)
+
+    @property
+    def child_lock(self) -> Path:
+        return self.directory / ".child.lock"
+
+    def execute(self, stage: Stage, work: Callable[[Path], Outcome]) -> Result:
+        """Do a stage under the contract, as a Prefect task where a flow run is under way; or plan it."""
+        if self.planning:
+            return self._plan(stage)
+
+        def body() -> Finished:
+            return run_stage(self.directory, stage, lambda attempt: work(self._begin(stage, attempt)), self.on_drift, self.ids)
+
+        finished = _as_prefect_task(stage.name, body)
+        if not finished.reused:
+            self._made_here.add(finished.path)
+        return Result(finished.path, finished)
+
+    def _plan(self, stage: Stage) -> Result:
+        state, finished = status(self.directory, stage)
+        keep = state is Status.REUSE or (state is Status.DRIFT and self.on_drift is OnDrift.ACCEPT)
+        self.plan.append(Planned(stage, state, finished))
+        return Result(self.directory / stage.name, finished if keep else None)
+
+    def _begin(self, stage: Stage, attempt: Path) -> Path:
+        """Before a stage reads what earlier processes left, see that it still is what they wrote."""
+        for artifact in stage.inputs.values():
+            made_by = _stage_directory(artifact.path, self.directory)
+            if made_by is None or made_by in self._made_here | self._verified:
+                continue
+            if (found := load_finished(made_by)) is not None:
+                found.verify()
+            self._verified.add(made_by)
+        return attempt
+
+
+@contextmanager
+def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iterator[Run]:
+    """Take a run directory for this process alone, and write the resolved configuration into it.
+
+    Raises:
+        RunInUseError: another process has it, with who that is.
+        StillRunningError: a killed process's program does not end.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / ".lock", timeout=0)
+    try:
+        with lock:
+            me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
+            write_json(directory / LOCK_HOLDER, me)
+            await_children(directory / ".child.lock")
+            write_json(directory / "config.json", config)
+            yield Run(directory, on_drift=on_drift)
+            (directory / LOCK_HOLDER).unlink(missing_ok=True)
+    except Timeout:
+        raise RunInUseError(in_use_message(directory)) from None
+
+
+def in_use_message(directory: Path) -> str:
+    try:
+        holder = json.loads((directory / LOCK_HOLDER).read_text())
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        who = "another process"
+    return f"{directory} is in use by {who}. Wait for it, stop it, or choose another --run name."
+
+
+def _stage_directory(path: Path, root: Path) -> Path | None:
+    """The stage that `path` lies in: the nearest parent with a manifest, below `root`."""
+    for parent in (path, *path.parents):
+        if parent == root or root not in parent.parents:
+            return None
+        if (parent / MANIFEST).exists():
+            return parent
+    return None
+
+
+def _as_prefect_task(name: str, body: Callable[[], Finished]) -> Finished:
+    from prefect import Task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is None:
+        return body()
+    stage_task = Task(fn=body, name=name.rsplit("/", 1)[-1], task_run_name=name, persist_result=False, cache_policy=NO_CACHE)
+    return stage_task()
