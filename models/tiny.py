@@ -10,6 +10,7 @@ from typing import Any
 VERSION = 1
 VOCABULARY = 512
 CONTEXT = 1024
+PARAMETERS = 918_272
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

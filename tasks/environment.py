@@ -41,6 +41,7 @@ def prepare(runs: Path) -> None:
     }
     for name, value in {**folders, **switches}.items():
         os.environ.setdefault(name, str(value))
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The figures of a report, drawn with matplotlib from plain numbers. What they mean is said in `tasks/report.py`.
 
-Each function builds a free-standing `Figure`; pyplot and its global state are never touched, so figures can be drawn in
-any thread of a flow. Colours never stand alone: lines differ in marker and dash, bars carry numbers and a legend.
+Each function builds a free-standing `Figure`; pyplot and its registry of open figures are never touched.
+Colours never stand alone: lines differ in marker and dash, bars carry numbers and a legend.
 """
 
 import re
@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from html import escape
 from math import ceil
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from data.metrics import Interval
@@ -55,10 +56,7 @@ STYLE = {
 
 
 def learning_curve(
-    labels: Sequence[str],
-    series: Mapping[str, Sequence[Interval | None]],
-    best: int | None,
-    unit: str = "problems solved",
+    labels: Sequence[str], series: Mapping[str, Sequence[Interval | None]], best: int | None
 ) -> "Figure":
     """Shares across iterations with their intervals as bands; `best` is the position of the best iteration."""
     with _style():
@@ -85,7 +83,7 @@ def learning_curve(
         _iteration_axis(axes, labels)
         axes.grid(visible=False, axis="x")
         _percent_axis(axes)
-        axes.set_ylabel(unit)
+        axes.set_ylabel("problems solved")
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -104,7 +102,7 @@ def panels(labels: Sequence[str], curves: Mapping[str, Sequence[Interval | float
             axes.plot([at for at, _ in points], middles, color=colour, marker="o", markersize=4)
             ranges = [(at, value) for at, value in points if isinstance(value, Interval)]
             axes.vlines([at for at, _ in ranges], [v.low for _, v in ranges], [v.high for _, v in ranges], color=colour)
-            axes.set_title(name, loc="left", fontsize=10.5)
+            axes.set_title(_brief(name), loc="left", fontsize=10.5)
             low = min([0.0, *middles, *(value.low for _, value in ranges)])
             high = max([0.0, *middles, *(value.high for _, value in ranges)])
             room = 0.08 * (high - low) or 1
@@ -125,13 +123,13 @@ def stacked_bars(rows: Mapping[str, Mapping[str, float]], scale: str) -> "Figure
             widths = [float(row.get(part, 0)) for row in rows.values()]
             colour = PART_COLOURS.get(part) or next(spare)
             bars = axes.barh(
-                range(len(rows)), widths, left=left, color=colour, label=part, height=0.66, edgecolor="white"
+                range(len(rows)), widths, left=left, color=colour, label=_brief(part), height=0.66, edgecolor="white"
             )
             texts = [_short(width) if width > largest * 0.11 else "" for width in widths]
             axes.bar_label(bars, texts, label_type="center", color=_readable_on(colour), fontsize=9)
             left = [start + width for start, width in zip(left, widths, strict=True)]
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel(scale)
@@ -177,7 +175,7 @@ def differences(rows: Mapping[str, Interval]) -> "Figure":
             axes.hlines(at, 100 * value.low, 100 * value.high, color=LINES[0][0], linewidth=2)
             axes.plot(100 * value.value, at, color=LINES[0][0], marker="o", markersize=8)
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_yticks(range(len(rows)), [_brief(name) for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.margins(x=0.1)
         axes.grid(visible=False, axis="y")
@@ -199,10 +197,12 @@ def as_svg(figure: "Figure", name: str, description: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
 
 
-def write_png(figure: "Figure", path: Path, title: str) -> None:
-    """The figure as a PNG that stands alone: it carries its title."""
+def write_png(figure: "Figure", path: Path, title: Sequence[str]) -> None:
+    """The figure as a PNG that stands alone, under the lines of its title."""
     with _style():
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, wrap=True)
+        lines = [part for line in title for part in fill(line, 76).splitlines()]
+        figure.set_figheight(figure.get_figheight() + 0.16 * len(lines))
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8.5)
         figure.savefig(path, format="png", dpi=180, metadata={"Software": None})
 
 
@@ -226,7 +226,8 @@ def _new(width: float, height: float) -> tuple["Figure", "Axes"]:
 def _iteration_axis(axes: "Axes", labels: Sequence[str]) -> None:
     step = max(1, ceil(len(labels) / 12))
     axes.set_xticks(range(0, len(labels), step), list(labels)[::step])
-    axes.set_xlim(-0.4, max(len(labels), 1) - 0.6)
+    room = 0.4 if len(labels) > 1 else 1
+    axes.set_xlim(-room, len(labels) - 1 + room)
     axes.set_xlabel("iteration")
 
 
@@ -238,6 +239,10 @@ def _percent_axis(axes: "Axes") -> None:
 
 def _any(rows: Mapping[str, Mapping[str, float]], part: str) -> bool:
     return any(row.get(part, 0) > 0 for row in rows.values())
+
+
+def _brief(name: str) -> str:
+    return name if len(name) <= 28 else f"{name[:27]}…"
 
 
 def _short(value: float) -> str:

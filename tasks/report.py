@@ -142,14 +142,15 @@ def write_report(report: Report, html: Path, png: Path) -> None:
         majority_ks=sorted({k for i in report.iterations for k in i.validation.majority_at}),
         changes=_changes(report.examples),
         seconds={_name(i): i.seconds for i in report.iterations if i.seconds},
-        stages=_unique(stage for i in report.iterations for stage in i.seconds),
+        stages=_stages(report),
         total_seconds=sum(second for i in report.iterations for second in i.seconds.values()),
         figures=_figures(report) | {"curve": figures.as_svg(curve, "curve", _describe_curve(report))},
         level=LEVEL,
         resamples=RESAMPLES,
     )
     html.write_bytes(page.encode("utf-8", "replace"))
-    figures.write_png(curve, png, f"{report.algorithm} · {report.run} · validation")
+    title = [f"{report.algorithm} · {report.run} · validation", _unbroken(f"{_settings(report)}; {LEVEL} intervals")]
+    figures.write_png(curve, png, title)
 
 
 def _finding(report: Report, name: str, base: SetMetrics, best: SetMetrics) -> Finding:
@@ -249,7 +250,7 @@ def _describe_curve(report: Report) -> str:
 
 def _settings(report: Report) -> str:
     """n, k, temperature of the validation figures, in words; several when they changed between iterations."""
-    return "; ".join(dict.fromkeys(_setting(iteration.validation) for iteration in report.iterations))
+    return "; ".join(_unique(_setting(i.validation) for i in report.iterations)) or "no policy evaluated"
 
 
 def _setting(metrics: SetMetrics) -> str:
@@ -274,7 +275,7 @@ def _selection(report: Report) -> dict[str, dict[str, int]]:
 
 
 def _training_verdicts(report: Report) -> dict[str, dict[str, int]]:
-    return {_name(i): _ordered(i.verdicts) for i in report.iterations if i.verdicts is not None}
+    return {_name(i): _ordered(i.verdicts) for i in report.iterations if i.verdicts}
 
 
 def _changes(examples: list[SideBySide]) -> dict[str, int]:
@@ -294,7 +295,15 @@ def _time_in_one_unit(report: Report) -> tuple[dict[str, dict[str, float]], str]
     size, unit = next(
         (s, u) for s, u in [(3600, "hours"), (60, "minutes"), (1, "seconds")] if longest >= 3 * s or s == 1
     )
-    return {_name(i): {k: s / size for k, s in i.seconds.items()} for i in report.iterations if i.seconds}, unit
+    stages = _stages(report)
+    rows = {_name(i): {k: i.seconds.get(k, 0) / size for k in stages} for i in report.iterations if i.seconds}
+    return rows, unit
+
+
+def _stages(report: Report) -> list[str]:
+    """Stages in the order in which the fullest iteration ran them: the base runs only some."""
+    fullest_first = sorted(report.iterations, key=lambda iteration: -len(iteration.seconds))
+    return _unique(stage for iteration in fullest_first for stage in iteration.seconds)
 
 
 def _ordered(verdicts: Mapping[str, int]) -> dict[str, int]:
@@ -328,7 +337,8 @@ def _range(interval: Interval) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """The text with no-break spaces where a line should not end: within a number and its unit, and within "n = 5"."""
+    """The text with no-break spaces where a line should not end: between number and unit, and within "n = 5"."""
+    text = text.replace("top-p", "top\u2011p")
     return re.sub(r"(?<=\d) (?=%|points)|(?<=,) (?=[−\d.]+\])|(?<=\b[nk]) (?==)|(?<==) (?=\d)", "\u00a0", text)
 
 

@@ -54,6 +54,9 @@ class Result:
     path: Path
     finished: Finished | None
 
+    def finished_files(self) -> set[str]:
+        return set(self.finished.manifest.outputs) if self.finished else set()
+
     def artifact(self, name: str = "") -> Artifact:
         return self.finished.artifact(name) if self.finished else Artifact(self.path / name, None)
 
@@ -66,6 +69,8 @@ class Run:
     planning: bool = False
     on_drift: OnDrift = OnDrift.REFUSE
     ids: dict[str, str] = field(default_factory=dict)
+    parameters: int | None = None  # of the model, where known; for the estimates of the dry run
+    recorder: Any = None  # a tasks.record.Recorder while the run is tracked
     plan: list[Planned] = field(default_factory=list)
     _made_here: set[Path] = field(default_factory=set)
     _verified: set[Path] = field(default_factory=set)

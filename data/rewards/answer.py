@@ -77,14 +77,11 @@ def _last_boxed(text: str) -> str | None:
             open_braces.append((match.start(), match.end(), len(token) > 1))
         elif token == "}" and open_braces:
             start, inside, is_box = open_braces.pop()
-            if is_box:
-                while boxes and boxes[-1][0] > start:  # a box around a box
-                    boxes.pop()
+            if is_box and not (boxes and boxes[-1][0] > start):  # of a box around a box, the inner one counts
                 boxes.append((start, match.end(), text[inside : match.start()]))
     if not boxes:
         return None
     start, _, answer = boxes.pop()
-    answer = _last_boxed(answer) or answer
     while boxes and start - boxes[-1][1] < 20 and _BETWEEN_BOXES.fullmatch(text[boxes[-1][1] : start]):
         start, _, earlier = boxes.pop()
         if earlier.strip() != answer.strip():

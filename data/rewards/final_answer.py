@@ -1,8 +1,9 @@
 r"""The reward `final_answer`: 1 if a completion's final answer equals the reference's, else 0. It reads no reasoning.
 
-Two plain numbers are compared exactly, here and at once. Two answers in words are compared as words. Anything else
-goes to Math-Verify in a worker process that is killed after `LIMIT_SECONDS`. A list of candidates is wrong unless the
-reference is a list too. A comparison that could not be carried out is `timeout` or `error`, never `wrong`.
+Plain numbers are compared exactly, and words as words, here and at once. Anything else goes to Math-Verify in a worker
+process that is killed after `LIMIT_SECONDS`; an expression need not be simplified (5+1 equals 6). A list of candidates
+is wrong unless the reference is a list too. A comparison that could not be carried out is `timeout` or `error`, never
+`wrong`.
 
 Source: the answer format '#### n' is GSM8K's (Cobbe et al. 2021, arXiv:2110.14168), \boxed{…} is that of MATH
 (Hendrycks et al. 2021, arXiv:2103.03874).
@@ -34,8 +35,12 @@ _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 class _Answer(NamedTuple):
     text: str
     number: Fraction | None
-    words: str | None
+    is_words: bool
     canonical: str
+
+    @property
+    def is_plain(self) -> bool:
+        return self.is_words or self.number is not None
 
 
 def final_answer(problem: Problem, completion: str) -> Score:
@@ -53,11 +58,9 @@ def final_answer(problem: Problem, completion: str) -> Score:
     if len(extracted) > MAX_ANSWER_LENGTH:
         return Score(0.0, "unparsable", f"the answer has {len(extracted)} characters, limit {MAX_ANSWER_LENGTH}")
     answer = _read(extracted)
-    if gold.number is not None and answer.number is not None:
-        return _judged(gold, answer, gold.number == answer.number)
     if gold.canonical == answer.canonical:
         return _judged(gold, answer, True)
-    if gold.words is not None and answer.words is not None:
+    if gold.is_plain and answer.is_plain:
         return _judged(gold, answer, False)
     if _is_list(answer) and not _is_list(gold):
         return Score(0.0, "wrong", f"several answers, {_short(answer)}, expected {_short(gold)}", answer.canonical)
@@ -107,9 +110,9 @@ def _reference(reference: str | None) -> _Answer | None:
 
 def _read(text: str) -> _Answer:
     if (number := parse_number(text)) is not None:
-        return _Answer(text, number, None, canonical_number(number))
+        return _Answer(text, number, False, canonical_number(number))
     words = _words(text)
-    return _Answer(text, None, words, words or canonical_text(text))
+    return _Answer(text, None, words is not None, words or canonical_text(text))
 
 
 def _words(text: str) -> str | None:

@@ -3,12 +3,15 @@
 import re
 
 _EDGES = ' \t\r\n*`"“”'
+_BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*]+)(?<=\S)\*\*(?![\w(])")  # not the powers in '2**3**4'
 _DELIMITERS = (("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ("(", ")"))
 _ALTERNATE_FORMS = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[dtc](?=frac)|(?<!\\)\$")
 
 
 def strip_markup(text: str) -> str:
     """`text` without what surrounds the answer: '**$18$.**' becomes '18', '(B)' becomes 'B'; '(1, 2)' is kept."""
+    if "**" in text:
+        text = _BOLD.sub(r"\1", text)
     while True:
         before = text
         text = text.strip(_EDGES).rstrip(".,;:")

@@ -40,24 +40,7 @@ _PLAIN = re.compile(
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 # Other short words could be algebra: '3 x', '2 ab'.
 _SHORT_UNITS = {
-    "km",
-    "kg",
-    "cm",
-    "mm",
-    "mg",
-    "ml",
-    "mL",
-    "lb",
-    "oz",
-    "ft",
-    "hr",
-    "yd",
-    "mi",
-    "in",
-    "kW",
-    "kB",
-    "MB",
-    "GB",
+    *("km", "cm", "mm", "in", "ft", "yd", "mi", "kg", "mg", "lb", "oz", "ml", "mL", "hr", "kW", "kB", "MB", "GB"),
 }
 # Without a space even fewer words are units: '3m' is as likely algebra as it is three metres.
 _ATTACHED_UNITS = _SHORT_UNITS | {"lbs", "hrs", "min", "mins", "sec", "secs", "mph", "kph", "kmh", "cents", "kWh"}
@@ -76,7 +59,8 @@ _VULGAR = {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3
 _CHARACTERS = str.maketrans({**_FULL_WIDTH, **_SPACES, **_VULGAR, "−": "-", "–": "-", "⁄": "/"})
 
 # A space on both sides of what is unwrapped, lest '\frac{1}{2}3' become '1/23'.
-_LATEX = (
+_REWRITES = (
+    (re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$"), r" \1 "),
     (re.compile(r"\\!"), ""),
     (re.compile(r"(?<=[0-9])(?:\\,|\{,\})(?=[0-9]{3})"), ","),
     (re.compile(r"\\([$%])"), r"\1"),
@@ -113,8 +97,8 @@ def _plain_characters(text: str) -> str:
     if not text.isascii():
         text = text.translate(_CHARACTERS)
     text = strip_markup(text)
-    if "\\" in text or "{" in text:
-        for pattern, replacement in _LATEX:
+    if "\\" in text or "{" in text or text.count("$") > 1:
+        for pattern, replacement in _REWRITES:
             text = pattern.sub(replacement, text)
         text = strip_markup(text)
     return text

@@ -1,0 +1,95 @@
+"""Scoring: a reward is applied to every sample, in order, in constant memory. Which reward it is, is not known here."""
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from data.rows import Problem, Sample, Score
+
+Reward = Callable[[Problem, str], Score]
+
+
+class TooManyErrorsError(RuntimeError):
+    """The reward failed on more samples than is acceptable."""
+
+
+@dataclass
+class Tally:
+    """Counts of one scoring pass, complete once its rows have been consumed."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    truncated: int = 0
+    tokens: int = 0
+    errors: int = 0
+    first_traceback: str = ""
+
+    @property
+    def samples(self) -> int:
+        return self.verdicts.total()
+
+
+def score_samples(
+    problems: Iterable[Problem], samples: Iterable[Sample], reward: Reward, grader: str, tally: Tally
+) -> Iterator[Score]:
+    """Score samples that follow the order of their problems.
+
+    A truncated sample counts as wrong without being judged. A reward that raises gives the verdict `error`: that is
+    no answer about the sample, and its first traceback is kept.
+
+    Raises:
+        ValueError: a sample belongs to none of the problems, or out of order.
+    """
+    for problem, sample in pair_up(problems, samples):
+        score = _score(problem, sample, reward, tally)
+        tally.verdicts[score.verdict] += 1
+        tally.truncated += sample.truncated
+        tally.tokens += len(sample.token_ids)
+        yield replace(score, problem_id=sample.problem_id, index=sample.index, grader=grader)
+
+
+def check_errors(tally: Tally, max_error_share: float) -> None:
+    """Refuse a scoring pass in which the reward failed too often.
+
+    Raises:
+        TooManyErrorsError: with the first traceback.
+    """
+    if tally.samples and tally.errors / tally.samples > max_error_share:
+        raise TooManyErrorsError(
+            f"The reward failed on {tally.errors:,} of {tally.samples:,} samples "
+            f"({tally.errors / tally.samples:.1%}; reward.max_error_share allows {max_error_share:.1%}). "
+            f"The first failure:\n{tally.first_traceback}\nMend the reward and run the same command again: "
+            f"the samples are kept."
+        )
+
+
+def pair_up(problems: Iterable[Problem], samples: Iterable[Sample]) -> Iterator[tuple[Problem, Sample]]:
+    """Each sample with its problem, both streamed in the same order.
+
+    Raises:
+        ValueError: a sample's problem is not among those that remain.
+    """
+    remaining = iter(problems)
+    problem = next(remaining, None)
+    for sample in samples:
+        while problem is not None and problem.id != sample.problem_id:
+            problem = next(remaining, None)
+        if problem is None:
+            raise ValueError(f"Sample {sample.index} of problem {sample.problem_id} fits none of the problems.")
+        yield problem, sample
+
+
+def _score(problem: Problem, sample: Sample, reward: Reward, tally: Tally) -> Score:
+    if sample.truncated:
+        return Score(0.0, "wrong", "truncated at the token limit")
+    try:
+        score = reward(problem, sample.text)
+        if not isinstance(score, Score):
+            raise TypeError(f"The reward returned {score!r}; it must return a data.rows.Score.")
+    except Exception as error:
+        tally.first_traceback = tally.first_traceback or traceback.format_exc()
+        score = Score(None, "error", f"{type(error).__name__}: {error}")
+    if score.verdict == "error":
+        tally.errors += 1
+        tally.first_traceback = tally.first_traceback or score.explanation
+    return score

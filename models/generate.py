@@ -1,0 +1,192 @@
+"""Generation with vLLM: token ids in, samples out, in shards that appear whole or not at all.
+
+    python -m models.generate CONFIG.json
+
+Each request has a seed of its own, made from the stage's seed and the problem's id, so a shard comes out the same
+whatever ran before it. A shard that is already there is not generated again.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.render import check_room, prompt_token_ids
+from data.rows import Problem, Sample
+from data.storage import count_rows, read_rows, write_rows
+from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from models.progress import Progress
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The next few problems of a job, and the file their samples go to."""
+
+    job: GenerateJob
+    problems: list[Problem]
+    path: Path
+
+
+def plan_shards(job: GenerateJob) -> Iterator[Shard]:
+    """Cut a job's problems into shards of at most `shard_size` requests."""
+    per_shard = max(1, job.shard_size // job.sampling.samples)
+    batch: list[Problem] = []
+    number = 0
+    for problem in read_rows(Problem, job.problems):
+        batch.append(problem)
+        if len(batch) == per_shard:
+            yield Shard(job, batch, shard_path(job.output, number))
+            batch, number = [], number + 1
+    if batch:
+        yield Shard(job, batch, shard_path(job.output, number))
+
+
+def shard_path(output: Path, number: int) -> Path:
+    return output / f"{number:06d}.parquet"
+
+
+def request_seed(seed: int, problem: str) -> int:
+    """Seed of one problem's request, 31 bits: sample i of the request uses this plus i."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{problem}".encode()).digest()[:4], "big") >> 1
+
+
+def sampling_digest(sampling: SamplingConfig) -> str:
+    return hashlib.sha256(json.dumps(sampling.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def generate(program: GenerateProgram) -> None:
+    """Do every job whose shards are not all there yet. The engine starts only if something is left to do."""
+    jobs = program.jobs
+    total = sum(count_rows(job.problems) * job.sampling.samples for job in jobs)
+    missing = [shard for job in jobs for shard in plan_shards(job) if not shard.path.exists()]
+    left = sum(len(shard.problems) * shard.job.sampling.samples for shard in missing)
+    if not missing:
+        return
+    for job in jobs:
+        job.output.mkdir(parents=True, exist_ok=True)
+
+    from transformers import AutoConfig, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(program.policy)
+    prompts = {p.id: prompt_token_ids(tokenizer, p.messages) for shard in missing for p in shard.problems}
+    context = program.engine.max_model_len or context_of(AutoConfig.from_pretrained(program.policy))
+    for shard in missing:
+        for problem in shard.problems:
+            check_room(len(prompts[problem.id]), shard.job.sampling.max_tokens, context, problem.id)
+    longest = max(len(ids) for ids in prompts.values()) + max(job.sampling.max_tokens for job in jobs)
+    engine = start_engine(program.policy, program.engine, jobs[0].sampling.dtype, min(context, longest), program.jobs[0].seed)
+
+    progress = Progress("generate", total, "sample", done=total - left)
+    meter = Meter(progress)
+    for shard in missing:
+        requests = [prompts[p.id] for p in shard.problems]
+        outputs = run_requests(engine, requests, [request_parameters(shard.job, p.id) for p in shard.problems], meter)
+        write_rows(Sample, shard.path, to_samples(shard, outputs, program.policy_digest))
+    print(f"Generated {left:,} samples at {meter.tokens / progress.elapsed:,.0f} tokens/s", flush=True)
+
+
+class Meter:
+    """Counts finished samples and tokens while the engine works."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.done, self.tokens = progress, progress.initial, 0
+
+    def add(self, samples: int, tokens: int) -> None:
+        self.done += samples
+        self.tokens += tokens
+        self.progress.update(self.done, f"{self.tokens / self.progress.elapsed:,.0f} tokens/s")
+
+
+def request_parameters(job: GenerateJob, problem: str) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    sampling = job.sampling
+    return SamplingParams(
+        n=sampling.samples,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        seed=request_seed(job.seed, problem) if sampling.temperature > 0 else None,
+        skip_special_tokens=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def run_requests(engine: Any, prompts: list[list[int]], parameters: list[Any], meter: Meter | None = None) -> list[Any]:
+    """Answer token-id prompts with vLLM's engine, in the order given."""
+    for number, (ids, parameter) in enumerate(zip(prompts, parameters, strict=True)):
+        engine.add_request(str(number), {"prompt_token_ids": ids}, parameter)
+    finished: dict[int, Any] = {}
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            if output.finished:
+                finished[int(output.request_id)] = output
+                if meter:
+                    meter.add(len(output.outputs), sum(len(o.token_ids) for o in output.outputs))
+    return [finished[number] for number in range(len(prompts))]
+
+
+def to_samples(shard: Shard, outputs: Iterable[Any], policy: str) -> Iterator[Sample]:
+    sampling = shard.job.sampling
+    digest = sampling_digest(sampling)
+    for problem, output in zip(shard.problems, outputs, strict=True):
+        seed = request_seed(shard.job.seed, problem.id)
+        for completion in sorted(output.outputs, key=lambda o: o.index):
+            yield Sample(
+                problem_id=problem.id,
+                index=completion.index,
+                text=completion.text,
+                token_ids=list(completion.token_ids),
+                finish_reason=completion.finish_reason,
+                policy=policy,
+                seed=seed + completion.index,
+                sampling=digest,
+            )
+
+
+def context_of(config: Any) -> int:
+    return int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
+
+
+def start_engine(policy: Path, engine: EngineConfig, dtype: str, max_model_len: int, seed: int) -> Any:
+    """A vLLM engine for `policy`; on the CPU and for one device it lives in this process."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    if engine.tensor_parallel_size == 1:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    if on_cpu:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from vllm import EngineArgs, LLMEngine
+
+    arguments = EngineArgs(
+        model=str(policy),
+        dtype=dtype,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        max_model_len=max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+        enforce_eager=on_cpu if engine.enforce_eager is None else engine.enforce_eager,
+        seed=seed % 2**31,
+        # On the CPU, seeded sampling fails when a prefill is cut in two ("CPU Generator does not use offset").
+        enable_chunked_prefill=False if on_cpu else None,
+        max_num_batched_tokens=max(8192, max_model_len) if on_cpu else None,
+        generation_config="vllm",
+        disable_log_stats=True,
+    )
+    return LLMEngine.from_engine_args(arguments)
+
+
+def main() -> None:
+    generate(GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What every loop shares: its settings, its beginning (plan, checks, lock, tracking) and its end (best, final test).
+
+The loop itself is a `for` statement in the algorithm's own file under flows/.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from data.stopping import StopRule, best_iteration
+from models import tiny
+from models.config import Config, gradient_accumulation
+from models.estimate import parameters_of
+from tasks.contract import OnDrift
+from tasks.evaluate import HeldOut, evaluate, load_evaluation
+from tasks.policy import BootstrapConfig, PolicySource, publish_best
+from tasks.problems import ProblemSource, expected_counts
+from tasks.run import Result, Run, open_run
+
+
+class StopConfig(Config):
+    """When the loop ends before its last iteration. Only validation counts."""
+
+    rule: Annotated[
+        StopRule, Field(description="paper: once validation no longer improves; patience: after some; none: never.")
+    ] = "paper"
+    patience: Annotated[int, Field(ge=1, description="Iterations without a new best, for the rule patience.")] = 1
+
+
+class LoopConfig(PolicySource, ProblemSource):
+    """Settings that every loop has."""
+
+    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run.")] = "run"
+    runs_dir: Annotated[Path, Field(description="Folder that holds all runs.")] = Path("runs")
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of everything random.")] = 0
+    stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
+    bootstrap: Annotated[BootstrapConfig, Field(description="Training of the embedded tiny model.")] = BootstrapConfig()
+
+    @property
+    def directory(self) -> Path:
+        return self.runs_dir / self.run
+
+    @property
+    def expected_problems(self) -> dict[str, int]:
+        return expected_counts(self)
+
+    def held_out(self, problems: Result, *names: str) -> dict[str, HeldOut]:
+        """Those of the named splits that have problems."""
+        expected = self.expected_problems
+        return {
+            name: HeldOut(problems.artifact(f"{name}.parquet"), expected[name])
+            for name in names
+            if (f"{name}.parquet" in problems.finished_files() if problems.finished else expected[name])
+        }
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        train, launch = getattr(self, "train", None), getattr(self, "launch", None)
+        if train and launch:
+            gradient_accumulation(train, launch)
+        return self
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One turn of a loop: its policy and the stages that led to it. Iteration 0 is the base."""
+
+    number: int
+    policy: Result
+    stages: Mapping[str, Result]
+
+
+Loop = Callable[[Run, Any], dict[str, Any]]
+
+
+def run_loop(algorithm: str, loop: Loop, config: LoopConfig, on_drift: OnDrift) -> dict[str, Any]:
+    """Check, lock, track and run a loop. What goes wrong on bad input goes wrong before anything heavy starts.
+
+    Returns:
+        The summary, also kept as `summary.json` in the run directory.
+    """
+    from tasks.preflight import check
+    from tasks.record import Recorder
+
+    check(loop, config, on_drift)
+    with open_run(config.directory, config.model_dump(mode="json"), on_drift) as run, Recorder(run, algorithm, config):
+        return loop(run, config)
+
+
+def plan_loop(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
+    """Walk the loop without doing anything; the returned run's `plan` says what would happen to each stage."""
+    run = Run(config.directory, planning=True, on_drift=on_drift)
+    run.parameters = parameters_of(config.model) if config.model else tiny.PARAMETERS
+    loop(run, config)
+    return run
+
+
+def validation_accuracies(iterations: list[Iteration]) -> list[float]:
+    """Greedy validation accuracy of every iteration that has been evaluated, the base first."""
+    evaluations = [load_evaluation(iteration.stages["evaluate"]) for iteration in iterations]
+    return [e.metrics["validation"].greedy.value for e in evaluations if e is not None]
+
+
+def conclude(run: Run, config: Any, problems: Result, iterations: list[Iteration], reason: str) -> dict[str, Any]:
+    """Publish the best iteration; measure base and best on the sets that no decision has seen; write the report."""
+    from tasks.record import record_end
+
+    accuracies = validation_accuracies(iterations)
+    best = iterations[best_iteration(accuracies) if len(accuracies) == len(iterations) else -1]
+    publish_best(run, best.policy.artifact("policy"), best.number)
+    sets = config.held_out(problems, "test", "transfer")
+
+    def measure(name: str, iteration: Iteration, against: dict[str, Result]) -> Result:
+        settings = config.evaluate, config.generate, config.reward, config.engine, config.seed
+        return evaluate(run, f"final/{name}", iteration.policy.artifact("policy"), sets, *settings, against)
+
+    base = measure("base", iterations[0], {})
+    final = measure("best", best, {"base": base})
+    return record_end(run, config, problems, iterations, best.number, (base, final), reason)

@@ -1,0 +1,225 @@
+"""Policies as stages: the base (the embedded tiny model, or a user's own) and the best, published at the end."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from filelock import FileLock
+from pydantic import Field
+
+from data import arithmetic
+from data.rows import Example, Problem
+from data.storage import write_rows
+from models import tiny
+from models.config import Config, LaunchConfig, TrainConfig, TrainProgram
+from tasks.contract import Artifact, Estimate, Outcome, Stage, attempt_directory, file_sha256, run_stage, write_json
+from tasks.environment import cache_folder
+from tasks.process import await_children
+from tasks.run import Result, Run
+from tasks.train import launch_training
+
+VERSION = 1
+# Files of a model folder that belong to the policy; weights in other formats would only be copied along.
+_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
+
+
+class BootstrapConfig(Config):
+    """How the embedded tiny model learns from its demonstrations. Used only when no model is given."""
+
+    train: Annotated[TrainConfig, Field(description="Hyperparameters of the bootstrap.")] = TrainConfig(
+        learning_rate=3e-3, epochs=10, batch_size=32, warmup=0.05, dtype="float32"
+    )
+    demonstrations: Annotated[int, Field(ge=1, le=3000, description="Worked examples to learn from.")] = 3000
+
+
+class PolicySource(Config):
+    """The model that the loop begins with."""
+
+    model: Annotated[str | None, Field(description="Path or hub id; none: the embedded tiny model.")] = None
+    template: Annotated[Path | None, Field(description="Jinja chat template to use instead of the model's own.")] = None
+
+
+class ModelError(ValueError):
+    """The model cannot be used; the message says why and what to do."""
+
+
+def base_policy(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:
+    """The policy before the first iteration, with its weights and tokenizer in `policy/`."""
+    return _own_model(run, source) if source.model else _embedded_model(run, source, bootstrap, seed)
+
+
+def publish_best(run: Run, policy: Artifact, iteration: int) -> Result:
+    """Publish the policy of the best iteration as `best/policy`, by hard links: no second copy on disk."""
+    stage = Stage("best", VERSION, {"iteration": iteration}, {"policy": policy})
+
+    def work(attempt: Path) -> Outcome:
+        shutil.copytree(policy.path, attempt / "policy", copy_function=_link)
+        write_json(attempt / "best.json", {"iteration": iteration, "policy": policy.require()})
+        return Outcome()
+
+    return run.execute(stage, work)
+
+
+def _own_model(run: Run, source: PolicySource) -> Result:
+    folder = resolve_model(str(source.model), offline=run.planning)
+    inputs = {"model": Artifact(folder or Path(str(source.model)), folder_digest(folder) if folder else None)}
+    if source.template:
+        inputs["template"] = Artifact(source.template, file_sha256(source.template) if source.template.is_file() else None)
+    stage = Stage("base", VERSION, {}, inputs)
+
+    def work(attempt: Path) -> Outcome:
+        assert folder is not None
+        policy = attempt / "policy"
+        policy.mkdir(exist_ok=True)
+        for file in model_files(folder):
+            link = policy / file.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(file.resolve())
+        if source.template:
+            (policy / "chat_template.jinja").unlink(missing_ok=True)
+            (policy / "chat_template.jinja").write_text(source.template.read_text())
+        return Outcome()
+
+    return run.execute(stage, work)
+
+
+def resolve_model(model: str, offline: bool = False) -> Path | None:
+    """The folder of a local model, or of a hub model in the cache folder; fetched if need be and not `offline`.
+
+    Raises:
+        ModelError: the path holds no model, or the hub does not give it.
+    """
+    path = Path(model)
+    if path.exists() or model.startswith((".", "/", "~")):
+        path = path.expanduser()
+        problem = _missing_in(path)
+        if problem:
+            raise ModelError(
+                f"{model} is no model: {problem}. Give a folder with config.json, *.safetensors and the tokenizer, as "
+                f"save_pretrained writes it, or a hub id."
+            )
+        return path.absolute()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(_FILES), local_files_only=offline))
+    except LocalEntryNotFoundError:
+        if offline:
+            return None
+        raise ModelError(
+            f"{model} is neither a folder nor in the cache, and the hub cannot be reached. Check the spelling and the "
+            f"network, or download it and give its folder."
+        ) from None
+    except (HfHubHTTPError, ValueError) as error:
+        raise ModelError(f"{model} is neither a folder nor a model on the hub ({error}). Check the spelling.") from error
+
+
+def _missing_in(path: Path) -> str | None:
+    if not path.exists():
+        return "there is no such folder"
+    if not (path / "config.json").is_file():
+        return "it has no config.json"
+    if not any(path.glob("*.safetensors")):
+        return "it has no *.safetensors weights"
+    return None if any(path.glob("tokenizer*")) else "it has no tokenizer files"
+
+
+def model_files(folder: Path) -> list[Path]:
+    return sorted({file for pattern in _FILES for file in folder.glob(pattern) if file.is_file()})
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a model folder's files. Hashes are remembered in the cache folder by path, size and time."""
+    memory = cache_folder() / "digests.json"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(memory.with_suffix(".lock")):
+        known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
+        lines = []
+        for file in model_files(folder):
+            stat = file.stat()
+            key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+            known[key] = known.get(key) or file_sha256(file)
+            lines.append(f"{file.name} {known[key]}")
+        write_json(memory, known)
+    import hashlib
+
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:
+    semantic = {
+        "tiny": tiny.VERSION,
+        "generator": arithmetic.VERSION,
+        "bootstrap": bootstrap.model_dump(mode="json"),
+        "template": str(source.template.read_text()) if source.template else None,
+    }
+    estimate = Estimate(disk_bytes=60_000_000)
+    stage = Stage("base", VERSION, semantic, {}, seed, command="python -m models.train", estimate=estimate)
+
+    def work(attempt: Path) -> Outcome:
+        cache = cache_folder() / "bootstrap"
+        cache.mkdir(parents=True, exist_ok=True)
+        name = stage.fingerprint()[:16]
+        lock = cache / f".{name}.child.lock"
+        with FileLock(cache / f".{name}.lock"):
+            await_children(lock)
+            cached = run_stage(
+                cache,
+                Stage(name, VERSION, semantic, {}, seed, resumable=True),
+                lambda folder: _bootstrap(run, folder, lock, source, bootstrap, seed),
+            )
+        cached.verify()
+        for name_ in ("policy", *cached.manifest.logs):
+            made = cached.path / name_
+            if made.is_dir():
+                shutil.copytree(made, attempt / name_, dirs_exist_ok=True)
+            else:
+                shutil.copy2(made, attempt / name_)
+        return Outcome(rows_in=bootstrap.demonstrations, command=tuple(cached.manifest.command))
+
+    return run.execute(stage, work)
+
+
+def _bootstrap(
+    run: Run, folder: Path, lock: Path, source: PolicySource, bootstrap: BootstrapConfig, seed: int
+) -> Outcome:
+    examples = folder / ".examples.parquet"
+    worked = list(demonstrations(seed, bootstrap.demonstrations))
+    write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in worked))
+    random_model = folder / ".random"
+    if not random_model.exists():
+        texts = [text for p in worked for text in (p.messages[0]["content"], p.response or "")]
+        tiny.write_tiny_model(random_model, texts, seed)
+        if source.template:
+            (random_model / "chat_template.jinja").write_text(source.template.read_text())
+    program = TrainProgram(
+        policy=random_model,
+        examples=[examples],
+        output=folder / "policy",
+        seed=seed,
+        train=bootstrap.train,
+        launch=LaunchConfig(micro_batch_size=bootstrap.train.batch_size),
+    )
+    command = launch_training(run, program, folder, lock)
+    return Outcome(rows_in=len(worked), command=tuple(command))
+
+
+def demonstrations(seed: int, count: int) -> Iterator[Problem]:
+    """The first `count` worked examples of the embedded problems."""
+    found = (p for p in arithmetic.embedded_problems(seed) if p.split == "demonstration")
+    for _, problem in zip(range(count), found, strict=False):
+        yield problem
+
+
+def _link(source: str, target: str) -> Any:
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+    return target
+
+

@@ -1,0 +1,88 @@
+"""Everything that can be refused before a model loads: files, rows, reward, model, template, lengths, drift, disk."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from data.render import check_room, prompt_token_ids, require_template
+from data.rewards import load_reward
+from models import tiny
+from tasks.contract import DriftError, OnDrift, Status, describe_drift
+from tasks.loop import Loop, LoopConfig, plan_loop
+from tasks.policy import ModelError, demonstrations, resolve_model
+from tasks.problems import load_problems
+from tasks.run import Run
+
+_checked: set[str] = set()
+
+
+class DiskSpaceError(RuntimeError):
+    """The planned run does not fit on the disk."""
+
+
+def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
+    """Refuse what cannot work, and return the plan. Checks that passed are not repeated in this process.
+
+    Raises:
+        ProblemFileError, RewardError, ModelError, TemplateError, PromptTooLongError, DriftError, DiskSpaceError,
+        CorruptStageError: each says what, why and what to do next.
+    """
+    key = f"{config.model_dump_json()} {on_drift}"
+    if key not in _checked:
+        load_reward(config.reward.name)  # type: ignore[attr-defined]
+        loaded = load_problems(config, config.seed)
+        check_prompts(config, loaded.splits)
+        _checked.add(key)
+    run = plan_loop(loop, config, on_drift)
+    for planned in run.plan:
+        if planned.status is Status.DRIFT and planned.finished and on_drift is OnDrift.REFUSE:
+            raise DriftError(describe_drift(planned.finished.manifest, planned.stage))
+    check_disk(run)
+    return run
+
+
+def check_prompts(config: Any, splits: dict[str, list[Any]]) -> None:
+    """Render every prompt with the policy's own tokenizer and see that an answer fits behind it."""
+    tokenizer, context = _tokenizer_and_context(config)
+    require_template(tokenizer, config.model or "the embedded model")
+    context = min(context, config.engine.max_model_len or context)
+    for problems in splits.values():
+        for problem in problems:
+            check_room(
+                len(prompt_token_ids(tokenizer, problem.messages)), config.generate.max_tokens, context, problem.id
+            )
+
+
+def check_disk(run: Run) -> None:
+    needed = sum(p.stage.estimate.disk_bytes for p in run.plan if p.status is not Status.REUSE)
+    existing = next(p for p in (run.directory.absolute(), *run.directory.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise DiskSpaceError(
+            f"The run needs up to {needed / 1e9:,.1f} GB of disk and {existing} has {free / 1e9:,.1f} GB free. Free "
+            f"some, choose another --runs-dir, or lower generate.samples or generate.max_tokens."
+        )
+
+
+def _tokenizer_and_context(config: Any) -> tuple[Any, int]:
+    if config.model is None:
+        texts = [t for p in demonstrations(config.seed, 3000) for t in (p.messages[0]["content"], p.response or "")]
+        tokenizer, context = tiny.tiny_tokenizer(texts), tiny.CONTEXT
+    else:
+        from transformers import AutoConfig, AutoTokenizer
+
+        folder = resolve_model(config.model)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            context = int(getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", 0) or 1 << 30)
+        except Exception as error:
+            raise ModelError(f"{config.model} cannot be read as a model: {error}") from error
+    if config.template:
+        tokenizer.chat_template = _read_template(config.template)
+    return tokenizer, context
+
+
+def _read_template(path: Path) -> str:
+    if not path.is_file():
+        raise ModelError(f"There is no template file {path}. Check the path; it is relative to {Path.cwd()}.")
+    return path.read_text()

@@ -1,0 +1,155 @@
+"""The stage `problems`: the embedded problems, or a user's file, become split, de-duplicated rows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from data import arithmetic
+from data.problems import ProblemFile, ProblemFileError, read_few_shot, read_problems, with_prefix
+from data.rewards.answer import has_answer
+from data.rows import Problem, Split
+from data.storage import write_rows
+from models.config import Config
+from tasks.contract import Artifact, Estimate, Outcome, Stage, file_sha256
+from tasks.run import Result, Run
+
+VERSION = 1
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "transfer")
+
+
+class ProblemSource(Config):
+    """Where the problems come from."""
+
+    problems: Annotated[
+        Path | None, Field(description="JSONL of question/answer; none: the embedded arithmetic problems.")
+    ] = None
+    validation: Annotated[
+        Path | None, Field(description="JSONL for validation; none: a tenth of the problems, by hash of the prompt.")
+    ] = None
+    test: Annotated[Path | None, Field(description="JSONL for the final test; none: a tenth, by hash.")] = None
+    transfer: Annotated[Path | None, Field(description="JSONL of another kind of problem, evaluated at the end.")] = None
+    limit: Annotated[int | None, Field(ge=1, description="Use at most this many training problems.")] = None
+    limit_validation: Annotated[int | None, Field(ge=1, description="Use at most this many for validation.")] = None
+    limit_test: Annotated[int | None, Field(ge=1, description="Use at most this many for test.")] = None
+    few_shot: Annotated[
+        Path | None, Field(description="JSONL of worked examples put in front of every problem, for a base model.")
+    ] = None
+
+    def files(self) -> dict[str, Path]:
+        named = {"problems": self.problems, "validation": self.validation, "test": self.test, "transfer": self.transfer}
+        return {name: path for name, path in (named | {"few_shot": self.few_shot}).items() if path is not None}
+
+    def limits(self) -> dict[str, int | None]:
+        return {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
+
+
+class LoadedProblems(Config):
+    """Problems by split, with what was dropped on the way."""
+
+    splits: dict[str, list[Any]]
+    rows: int
+    dropped: dict[str, int]
+
+
+def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
+    """Read, split and de-duplicate all problems. A prompt in two splits stays in the one evaluated last.
+
+    Raises:
+        ProblemFileError: see `data.problems.read_problems`; also a set that ends up without a problem.
+    """
+    dropped: dict[str, int] = {}
+    if source.problems is None:
+        problems = list(arithmetic.embedded_problems(seed))
+        splits = {split: [p for p in problems if p.split == split] for split in SPLITS}
+        rows = sum(map(len, splits.values()))
+    else:
+        named: Mapping[str, tuple[Path | None, Split | None]] = {
+            "problems": (source.problems, None),
+            "validation": (source.validation, "validation"),
+            "test": (source.test, "test"),
+            "transfer": (source.transfer, "transfer"),
+        }
+        read = {name: read_problems(path, split, has_answer) for name, (path, split) in named.items() if path}
+        rows = sum(file.rows for file in read.values())
+        dropped["duplicate"] = sum(file.duplicates for file in read.values())
+        splits = _split(read, dropped)
+    for split, limit in source.limits().items():
+        over = len(splits[split]) - (limit or len(splits[split]))
+        if over > 0:
+            dropped[f"over_limit_{split}"] = over
+            splits[split] = splits[split][:limit]
+    for split in ("train", "validation", "test"):
+        if not splits[split]:
+            raise ProblemFileError(
+                f"{source.problems} leaves no problem for {split} (a tenth each goes to validation and test, by the "
+                f"hash of the prompt). Give more problems, or --validation FILE and --test FILE."
+            )
+    if source.few_shot:
+        turns = read_few_shot(source.few_shot)
+        splits = {split: [with_prefix(p, turns) for p in problems] for split, problems in splits.items()}
+    return LoadedProblems(splits=splits, rows=rows, dropped={k: v for k, v in dropped.items() if v})
+
+
+def _split(read: Mapping[str, ProblemFile], dropped: dict[str, int]) -> dict[str, list[Problem]]:
+    splits: dict[str, list[Problem]] = {split: [] for split in SPLITS}
+    for name, file in read.items():
+        for problem in file.problems:
+            given = name == "problems" and problem.split in read
+            # A validation or test file replaces the tenth that would be split off.
+            splits["train" if given else problem.split].append(problem)
+    taken: set[str] = set()
+    for split in reversed(SPLITS):
+        kept = [p for p in splits[split] if p.id not in taken]
+        if len(kept) < len(splits[split]):
+            dropped[f"{split}_also_in_held_out"] = len(splits[split]) - len(kept)
+        taken |= {p.id for p in kept}
+        splits[split] = kept
+    return splits
+
+
+def expected_counts(source: ProblemSource) -> dict[str, int]:
+    """How many problems each split is expected to have, before anything is read in earnest. For the dry run."""
+    if source.problems is None:
+        counts: dict[str, int] = {split: arithmetic.SIZES[split] for split in SPLITS}
+    else:
+        held_out = [name for name in ("validation", "test") if getattr(source, name) is None]
+        total = _lines(source.problems) or source.limit or 0
+        counts = {split: _lines(getattr(source, split)) for split in ("validation", "test", "transfer")}
+        counts |= dict.fromkeys(held_out, total // 10)
+        counts["train"] = total - total // 10 * len(held_out)
+    return {split: min(n, source.limits().get(split) or n) for split, n in counts.items()}
+
+
+def _lines(path: Path | None) -> int:
+    if path is None or not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
+    """The stage: one Parquet file per split. A split without problems has none."""
+    config: dict[str, Any] = {"limits": source.limits()}
+    if source.problems is None:
+        config |= {"embedded": "arithmetic", "generator": arithmetic.VERSION}
+    inputs = {name: _file_artifact(path) for name, path in source.files().items()}
+    stage = Stage("problems", VERSION, config, inputs, seed, estimate=Estimate(disk_bytes=_bytes(source)))
+
+    def work(attempt: Path) -> Outcome:
+        loaded = load_problems(source, seed)
+        for split, problems in loaded.splits.items():
+            if problems:
+                write_rows(Problem, attempt / f"{split}.parquet", problems)
+        return Outcome(loaded.rows, sum(map(len, loaded.splits.values())), loaded.dropped)
+
+    return run.execute(stage, work)
+
+
+def _file_artifact(path: Path) -> Artifact:
+    return Artifact(path, file_sha256(path) if path.is_file() else None)
+
+
+def _bytes(source: ProblemSource) -> int:
+    return sum(path.stat().st_size for path in source.files().values() if path.is_file()) or 2_000_000

@@ -1,0 +1,251 @@
+"""What a run leaves for people: MLflow history, Prefect artifacts, the report and `summary.json`.
+
+Everything is read from the stages' files; nothing is measured here.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from data.metrics import SetMetrics
+from data.rows import Problem
+from data.storage import read_rows
+from tasks.artifacts import publish_link, publish_markdown, publish_table
+from tasks.contract import write_json
+from tasks.evaluate import Evaluation, coverage, load_evaluation
+from tasks.logs import run_logger
+from tasks.loop import Iteration
+from tasks.provenance import package_versions
+from tasks.report import Answer, IterationReport, Report, SideBySide, write_report
+from tasks.run import Result, Run
+from tasks.tracking import RunStatus, Tracking
+
+SUMMARY, REPORT, CURVE = "summary.json", "report.html", "curve.png"
+SIDE_BY_SIDE = 20
+TABLE_ROWS = 200
+
+
+class Recorder:
+    """Keeps the history while the run is open, and closes it with the right status however the run ends."""
+
+    def __init__(self, run: Run, algorithm: str, config: Any) -> None:
+        self.run, self.algorithm, self.config = run, algorithm, config
+
+    def __enter__(self) -> Self:
+        values = self.config.model_dump(mode="json")
+        self.tracking = Tracking(self.run.directory, self.algorithm, values)
+        self.run.recorder = self
+        self.run.ids |= {"mlflow": self.tracking.parent, **_prefect_ids()}
+        run_logger().info("MLflow %s", self.tracking.where())
+        publish_link(f"{self.run.directory.name}-mlflow", self.tracking.where(), "The run's history in MLflow")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status: RunStatus = "FINISHED"
+        if error is not None:
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        self.tracking.finish(status)
+        self.run.recorder = None
+
+
+def record_iteration(run: Run, iterations: Sequence[Iteration]) -> None:
+    """Log the latest iteration to MLflow, and the table of all to Prefect. Does nothing while planning."""
+    recorder, latest = run.recorder, iterations[-1]
+    if recorder is None:
+        return
+    tracking: Tracking = recorder.tracking
+    reports = [_iteration_report(iteration, iterations[0]) for iteration in iterations]
+    if "train" in latest.stages:
+        tracking.log_training(latest.number, latest.stages["train"].path / "metrics.jsonl")
+    tracking.log_iteration(latest.number, _numbers(reports[-1]), {"samples": _sample_table(run, latest)})
+    policy = latest.policy.artifact("policy")
+    tracking.register(_model_name(run), latest.number, policy, {"run": run.directory.name}, champion=False)
+    publish_table(f"{run.directory.name}-iterations", [_row(report) for report in reports], "Iterations")
+    accuracy = reports[-1].validation
+    run_logger().info(
+        "Iteration %d: validation pass@1 %s%s",
+        latest.number,
+        accuracy.greedy,
+        f", against the base {accuracy.against['base']}" if "base" in accuracy.against else "",
+    )
+
+
+def record_end(
+    run: Run,
+    config: Any,
+    problems: Result,
+    iterations: Sequence[Iteration],
+    best: int,
+    final: tuple[Result, Result],
+    reason: str,
+) -> dict[str, Any]:
+    """Write the report and the summary, and let the registry's champion follow if the test says so."""
+    recorder = run.recorder
+    base, ours = (load_evaluation(result) for result in final)
+    if recorder is None or base is None or ours is None:
+        return {}
+    tracking: Tracking = recorder.tracking
+    reports = [_iteration_report(iteration, iterations[0]) for iteration in iterations]
+    report = Report(
+        algorithm=recorder.algorithm,
+        run=run.directory.name,
+        status="finished",
+        best_iteration=best,
+        stop_reason=reason,
+        iterations=reports,
+        final={name: (base.metrics[name], ours.metrics[name]) for name in _ordered(ours)},
+        examples=_side_by_side(problems, base, ours),
+        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        command=_command(),
+        versions=package_versions(),
+        mlflow=tracking.where(),
+    )
+    html, png = run.directory / REPORT, run.directory / CURVE
+    write_report(report, html, png)
+    better = ours.metrics["test"].against["base"]
+    policy = iterations[best].policy.artifact("policy")
+    improved = best > 0 and better.low > 0
+    tracking.register(_model_name(run), best, policy, {"run": run.directory.name}, champion=improved)
+    tracking.log_files(html, png)
+    for name, metrics in ours.metrics.items():
+        tracking.log_final({f"{name}/{key}": value for key, value in _metrics(metrics).items()}, name)
+    publish_markdown(f"{run.directory.name}-report", _markdown(report, html), "Result")
+    summary = {
+        "best_iteration": best,
+        "stop_reason": reason,
+        "report": str(html),
+        "curve": str(png),
+        "best": str(run.directory / "best" / "policy"),
+        "mlflow": tracking.where(),
+        "iterations": [_row(r) for r in reports],
+        "final": {name: _final_row(*pair) for name, pair in report.final.items()},
+    }
+    write_json(run.directory / SUMMARY, summary)
+    return summary
+
+
+def _iteration_report(iteration: Iteration, base: Iteration) -> IterationReport:
+    evaluation, first = load_evaluation(iteration.stages["evaluate"]), load_evaluation(base.stages["evaluate"])
+    assert evaluation is not None and first is not None
+    gained, lost = coverage(evaluation.outcomes["validation"], first.outcomes["validation"])
+    seconds = {name: s.finished.manifest.seconds for name, s in iteration.stages.items() if s.finished is not None}
+    if iteration.number == 0 and iteration.policy.finished is not None:
+        seconds = {"base": iteration.policy.finished.manifest.seconds} | seconds
+    return IterationReport(
+        iteration=iteration.number,
+        validation=evaluation.metrics["validation"],
+        selection=_json(iteration, "select", "selection.json"),
+        verdicts=(_json(iteration, "score", "tally.json") or {}).get("verdicts"),
+        coverage_gained=gained if iteration.number else None,
+        coverage_lost=lost if iteration.number else None,
+        seconds=seconds,
+    )
+
+
+def _json(iteration: Iteration, stage: str, name: str) -> dict[str, Any] | None:
+    if stage not in iteration.stages:
+        return None
+    return dict(json.loads((iteration.stages[stage].path / name).read_text()))
+
+
+def _metrics(metrics: SetMetrics) -> dict[str, float]:
+    numbers = {"pass_at_1_greedy": metrics.greedy.value, "truncated": metrics.truncated, "mean_tokens": metrics.mean_tokens}
+    numbers |= {f"pass_at_{k}": interval.value for k, interval in metrics.pass_at.items()}
+    numbers |= {f"maj_at_{k}": interval.value for k, interval in metrics.majority_at.items()}
+    for other, difference in metrics.against.items():
+        numbers |= {f"gain_over_{other}": difference.value, f"gain_over_{other}_low": difference.low}
+    return numbers
+
+
+def _numbers(report: IterationReport) -> dict[str, float]:
+    numbers = {f"validation/{name}": value for name, value in _metrics(report.validation).items()}
+    numbers |= {f"seconds/{name}": value for name, value in report.seconds.items()}
+    numbers |= {f"selection/{name}": float(value) for name, value in (report.selection or {}).items()}
+    return numbers | {f"verdicts/{name}": float(value) for name, value in (report.verdicts or {}).items()}
+
+
+def _row(report: IterationReport) -> dict[str, Any]:
+    metrics = report.validation
+    row: dict[str, Any] = {"iteration": report.iteration, "kept": (report.selection or {}).get("kept")}
+    row["pass@1 greedy"] = str(metrics.greedy)
+    row |= {f"pass@{k}": f"{v.value:.1%}" for k, v in metrics.pass_at.items()}
+    row |= {f"maj@{k}": f"{v.value:.1%}" for k, v in metrics.majority_at.items()}
+    row["against base"] = str(metrics.against.get("base", ""))
+    row["seconds"] = round(sum(report.seconds.values()))
+    return row
+
+
+def _final_row(base: SetMetrics, ours: SetMetrics) -> dict[str, str]:
+    difference = ours.against["base"]
+    return {
+        "n": str(ours.problems),
+        "base": str(base.greedy),
+        "best": str(ours.greedy),
+        "gain": str(difference),
+        "clear": "yes" if difference.excludes_zero else "no",
+    }
+
+
+def _ordered(evaluation: Evaluation) -> list[str]:
+    return sorted(evaluation.metrics, key=lambda name: name != "test")
+
+
+def _side_by_side(problems: Result, base: Evaluation, ours: Evaluation) -> list[SideBySide]:
+    before = {o.problem_id: o for o in base.outcomes["test"]}
+    after = {o.problem_id: o for o in ours.outcomes["test"]}
+    chosen = []
+    for _, problem in zip(range(SIDE_BY_SIDE), read_rows(Problem, problems.path / "test.parquet"), strict=False):
+        first, last = before[problem.id], after[problem.id]
+        chosen.append(
+            SideBySide(
+                prompt=problem.messages[-1]["content"],
+                reference=problem.reference or "",
+                base=Answer(text=first.greedy_text, verdict=first.greedy_verdict),
+                final=Answer(text=last.greedy_text, verdict=last.greedy_verdict),
+            )
+        )
+    return chosen
+
+
+def _sample_table(run: Run, iteration: Iteration) -> Path:
+    """A file of greedy validation answers with their verdicts, for a person to read in MLflow."""
+    evaluation = load_evaluation(iteration.stages["evaluate"])
+    assert evaluation is not None
+    prompts = {p.id: p for p in read_rows(Problem, run.directory / "problems" / "validation.parquet")}
+    rows = [
+        [prompts[o.problem_id].messages[-1]["content"], prompts[o.problem_id].reference, o.greedy_text, o.greedy_verdict]
+        for o in evaluation.outcomes["validation"][:TABLE_ROWS]
+    ]
+    path = run.directory / f"answers-{iteration.number}.json"
+    write_json(path, {"columns": ["prompt", "reference", "answer", "verdict"], "data": rows})
+    return path
+
+
+def _markdown(report: Report, html: Path) -> str:
+    from tasks.report import findings
+
+    lines = [finding.sentence for finding in findings(report)]
+    return "\n\n".join([*lines, f"The loop ended because {report.stop_reason}.", f"Report: `{html.absolute()}`"])
+
+
+def _model_name(run: Run) -> str:
+    return f"autodidact-{run.directory.name}"
+
+
+def _command() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _prefect_ids() -> dict[str, str]:
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return {"prefect": str(context.flow_run.id)} if context is not None and context.flow_run is not None else {}

@@ -1,0 +1,85 @@
+"""The stage `generate`: a policy answers problems, in a vLLM program of its own."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.storage import count_rows
+from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from models.estimate import generation_bytes_per_device
+from tasks.contract import Artifact, Estimate, Outcome, Stage
+from tasks.logs import run_logger
+from tasks.process import run_child
+from tasks.run import Result, Run
+
+VERSION = 1
+SAMPLES = "samples"
+BYTES_PER_TOKEN = 4  # in Parquet, token ids and text together, before compression
+
+
+def generate(
+    run: Run,
+    name: str,
+    policy: Artifact,
+    problems: Artifact,
+    sampling: SamplingConfig,
+    engine: EngineConfig,
+    seed: int,
+    expected_problems: int,
+) -> Result:
+    """Draw `sampling.samples` answers to every problem. The samples are in `samples/`, one file per shard."""
+    stage = Stage(
+        name,
+        VERSION,
+        sampling.model_dump(mode="json"),
+        {"policy": policy, "problems": problems},
+        seed,
+        resumable=True,
+        command=" ".join(generate_command(Path("generate.json"))),
+        estimate=generation_estimate(run, sampling, engine, expected_problems),
+    )
+
+    def work(attempt: Path) -> Outcome:
+        job = GenerateJob(
+            problems=problems.path,
+            output=attempt / SAMPLES,
+            sampling=sampling,
+            seed=seed,
+            shard_size=engine.shard_size,
+        )
+        command = run_generation(run, attempt, policy, [job], engine)
+        return Outcome(count_rows(problems.path), count_rows(job.output), command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def generation_estimate(run: Run, sampling: SamplingConfig, engine: EngineConfig, problems: int) -> Estimate:
+    samples = problems * sampling.samples
+    tokens = samples * sampling.max_tokens
+    return Estimate(
+        samples=samples,
+        tokens=tokens,
+        disk_bytes=tokens * BYTES_PER_TOKEN,
+        gpu_bytes=generation_bytes_per_device(run.parameters, sampling, engine),
+        devices=engine.tensor_parallel_size,
+    )
+
+
+def run_generation(
+    run: Run, attempt: Path, policy: Artifact, jobs: list[GenerateJob], engine: EngineConfig
+) -> Sequence[str]:
+    """Run the generation program on `jobs`; shards that an earlier attempt finished are kept.
+
+    Raises:
+        ChildError: the program failed.
+    """
+    config = attempt / ".generate.json"
+    program = GenerateProgram(policy=policy.path, policy_digest=policy.require(), jobs=jobs, engine=engine)
+    config.write_text(program.model_dump_json(indent=2))
+    command = generate_command(config)
+    run_child(command, attempt / "log.txt", run.child_lock, run_logger())
+    return command
+
+
+def generate_command(config: Path) -> list[str]:
+    return [sys.executable, "-m", "models.generate", str(config)]

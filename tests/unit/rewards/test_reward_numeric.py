@@ -1,0 +1,74 @@
+"""Plain numbers: what is one, what it is worth, and that no text is expensive."""
+
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.rewards.numeric import canonical_number, parse_number
+
+NUMBERS = {
+    "18": 18, "007": 7, "-3": -3, "−3": -3, "–3": -3, "- 3": -3, "+4": 4, "(3)": 3, "(-3)": -3,
+    "1,234": 1234, "109,200,000": 109200000, "1{,}234": 1234, r"1\,234": 1234, r"10,\!080": 10080, "1,234.50": "2469/2",
+    ".5": "1/2", "5.": 5, "5.00": 5, "0.333": "333/1000", "1e3": 1000, "5.e3": 5000, "2.5E-4": "1/4000",
+    "$18": 18, "-$18": -18, "$-18": -18, r"\$18": 18, "18$": 18, "18 dollars": 18, "USD 18": 18, "18 USD": 18,
+    "€5": 5, "5 €": 5, "£3.50": "7/2", "US$18": 18,
+    "50%": 50, "50 %": 50, r"50\%": 50, "50 percent": 50,
+    "3/4": "3/4", "6 / 8": "3/4", "-3/4": "-3/4", "1 1/2": "3/2", "-1 1/2": "-3/2", "½": "1/2", "1½": "3/2",
+    r"\frac{1}{2}": "1/2", r"-\dfrac{1}{2}": "-1/2", r"\frac{-1}{2}": "-1/2", r"1\frac{1}{2}": "3/2", r"\frac12": "1/2",
+    "12 apples": 12, "5 km/h": 5, "5km": 5, "5 m²": 5, "18 eggs per day": 18, "7 days a week": 7, "18 °C": 18,
+    r"18\text{ dollars}": 18, r"5\text{ m}": 5, r"90^\circ": 90, "1 1/2 cups": "3/2",
+    "3 million": 3000000, "$1.5 million dollars": 1500000,
+    "18.": 18, "18,": 18, "**18**": 18, "**18.**": 18, "$18$": 18, "$$18$$": 18, r"\(18\)": 18, r"\[18\]": 18,
+    "`18`": 18, "**18** eggs": 18, "$18$ dollars": 18,
+    "１８": 18, "１，２３４": 1234,
+}  # fmt: skip
+
+NOT_NUMBERS = [
+    "", "-", ".", "$", "two", "nan", "inf", "0x10", "1_000", "٣", "e5", "1e", "1e9999", "1e999999999",
+    "1,2", "12,34", "1,23,456", "0,123", "1 234", "1.2.3", "--3", "-$-18", "3%%", "3/0", "1/2/3",
+    "3 or 4", "3 and 4", "3, 4, 5", "3-4", "3–4", "5 - 3", "3 to 4", "between 3 and 4", "3 hours 20 minutes",
+    "3x", "3 x", "2ab", "3m", "3²", "5!", "3 squared", "2 sin x", "3 pm", "3million", "5 hundred thousand",
+    r"\frac{1}{2}3", r"\text{3}4", r"2\pi", r"\sqrt{4}", "__import__('os')", "9**9", "2**3**4", "$3$4$",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS.items())
+def test_a_plain_number_has_its_exact_value(text: str, value: int | str) -> None:
+    assert parse_number(text) == Fraction(value)
+
+
+@pytest.mark.parametrize("text", NOT_NUMBERS)
+def test_anything_ambiguous_is_not_a_plain_number(text: str) -> None:
+    assert parse_number(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 10**6, "*" * 10**6, "1," * 10**6, "1/" + "9" * 10**6, "$" * 199, "(" * 99 + ")" * 99, "1 a" * 66]
+)
+def test_no_text_takes_long(text: str) -> None:
+    start = time.perf_counter()
+    assert parse_number(text) is None
+    assert time.perf_counter() - start < 0.1
+
+
+@given(st.fractions(max_denominator=10**6))
+def test_a_fraction_reads_back_however_it_is_written(number: Fraction) -> None:
+    sign, size = "-" if number < 0 else "", abs(number)
+    whole, rest = divmod(size.numerator, size.denominator)
+    spellings = [
+        canonical_number(number),
+        rf"${sign}\frac{{{size.numerator}}}{{{size.denominator}}}$",
+        f"**{sign}{whole:,} {rest}/{size.denominator}**.",
+        f"{sign}${size.numerator:,}/{size.denominator} dollars",
+    ]
+    assert {parse_number(text) for text in spellings} == {number}
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**12), max_value=10**12))
+def test_a_decimal_reads_back_however_it_is_written(number: object) -> None:
+    value = Fraction(str(number))
+    spellings = [f"{number:f}", f"{number:,f}", f"{number:f}00 apples", f"{number:.4f}%"]
+    assert {parse_number(text) for text in spellings} == {value}
