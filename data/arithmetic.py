@@ -11,13 +11,13 @@ from data.rows import Problem, Split, problem_id
 
 VERSION = 1
 SIZES: dict[Split, int] = {"demonstration": 3000, "train": 3000, "validation": 500, "test": 500, "transfer": 300}
-STEPS: dict[Split, tuple[int, int]] = {split: (2, 4) for split in SIZES} | {"transfer": (5, 6)}
+STEPS: dict[Split, tuple[int, int]] = dict.fromkeys(SIZES, (2, 4)) | {"transfer": (5, 6)}
 LARGEST_OPERAND, LARGEST_RESULT = 20, 60
 
-_NAMES = (
-    "Ada Ben Cleo Dan Eva Finn Gia Hugo Ida Jon Kim Leo Mia Ned Ola Pia Quinn Rosa Sam Tia Uma Vic Wes Xia Yan Zoe"
-).split()
-_THINGS = "apples books cards coins eggs flowers keys marbles nuts pens pears rings seeds shells stamps stones".split()
+_NAMES = tuple(
+    "Ada Ben Cleo Dan Eva Finn Gia Hugo Ida Jon Kim Leo Mia Ned Ola Pia Quinn Rosa Sam Tia Uma Vic Wes".split()
+)
+_THINGS = tuple("apples books cards coins eggs flowers keys marbles nuts pens pears rings seeds shells stamps".split())
 _ADD = (
     "{name} buys {n} more.",
     "{name} finds {n} more.",

@@ -111,7 +111,9 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
             f"{path}, line {number}: malformed JSON ({error}). Each line must be one JSON object."
         ) from None
     if not isinstance(row, dict):
-        raise ProblemFileError(f"{path}, line {number}: a {type(row).__name__}, not a JSON object. Each line must be one.")
+        raise ProblemFileError(
+            f"{path}, line {number}: a {type(row).__name__}, not a JSON object. Each line must be one."
+        )
     return row
 
 

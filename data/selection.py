@@ -33,7 +33,9 @@ def select_examples(
         candidates = []
         for (problem, sample), score in group:
             if (score.problem_id, score.index) != (sample.problem_id, sample.index):
-                raise ValueError(f"Score {score.problem_id}/{score.index} met sample {sample.problem_id}/{sample.index}.")
+                raise ValueError(
+                    f"Score {score.problem_id}/{score.index} met sample {sample.problem_id}/{sample.index}."
+                )
             counts["samples"] += 1
             if reason := _refusal(sample, score, min_reward):
                 counts[reason] += 1

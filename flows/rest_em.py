@@ -62,7 +62,14 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
     for number in range(1, config.iterations + 1):
         name, seed = f"iter-{number}", config.seed + number
         samples = generate(
-            run, f"{name}/generate", policy.artifact("policy"), train_set, config.generate, config.engine, seed, expected["train"]
+            run,
+            f"{name}/generate",
+            policy.artifact("policy"),
+            train_set,
+            config.generate,
+            config.engine,
+            seed,
+            expected["train"],
         )
         answers = samples.artifact("samples")
         scores = score(run, f"{name}/score", train_set, answers, config.reward)

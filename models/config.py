@@ -1,4 +1,4 @@
-"""Configuration of the programs: what changes the result (sampling, training) apart from what does not (engine, launch).
+"""Configuration of the programs: what changes the result (sampling, training) and what does not (engine, launch).
 
 The first enters a stage's fingerprint, the second does not. Importing this loads neither torch nor vLLM.
 """

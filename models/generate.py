@@ -78,7 +78,9 @@ def generate(program: GenerateProgram) -> None:
         for problem in shard.problems:
             check_room(len(prompts[problem.id]), shard.job.sampling.max_tokens, context, problem.id)
     longest = max(len(ids) for ids in prompts.values()) + max(job.sampling.max_tokens for job in jobs)
-    engine = start_engine(program.policy, program.engine, jobs[0].sampling.dtype, min(context, longest), program.jobs[0].seed)
+    engine = start_engine(
+        program.policy, program.engine, jobs[0].sampling.dtype, min(context, longest), program.jobs[0].seed
+    )
 
     progress = Progress("generate", total, "sample", done=total - left)
     meter = Meter(progress)
@@ -163,7 +165,7 @@ def start_engine(policy: Path, engine: EngineConfig, dtype: str, max_model_len: 
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import EngineArgs, LLMEngine
 
     arguments = EngineArgs(

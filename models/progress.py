@@ -20,7 +20,14 @@ class Progress:
         if now - self.printed >= self.seconds or done == self.total:
             self.printed = now
             meter = tqdm.format_meter(
-                done, self.total, self.elapsed, ncols=100, prefix=self.label, unit=self.unit, initial=self.initial, postfix=note
+                done,
+                self.total,
+                self.elapsed,
+                ncols=100,
+                prefix=self.label,
+                unit=self.unit,
+                initial=self.initial,
+                postfix=note,
             )
             print(meter, flush=True)
 

@@ -1,6 +1,6 @@
-"""The embedded tiny model: a tokenizer made from the demonstrations and a randomly initialised Qwen2 of 0.9 M weights.
+"""The embedded tiny model: a tokenizer made from the demonstrations, and a Qwen2 architecture of 0.9 M weights.
 
-It knows nothing yet; the bootstrap stage trains it with the project's own trainer.
+The bootstrap trains it from nothing with the project's own trainer.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Any
 VERSION = 1
 VOCABULARY = 512
 CONTEXT = 1024
-PARAMETERS = 918_272
+PARAMETERS = 920_192
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -39,20 +39,23 @@ def tiny_tokenizer(texts: Iterable[str]) -> Any:
     )
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token=END, model_max_length=CONTEXT, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
 
-def write_tiny_model(path: Path, texts: Iterable[str], seed: int) -> None:
-    """Write tokenizer and random weights to `path` as a Hugging Face checkpoint. The same seed gives the same bytes."""
-    import torch
-    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+def write_untrained(path: Path, texts: Iterable[str]) -> None:
+    """Write the tokenizer and the architecture to `path`, without weights: training begins from random ones."""
+    from transformers import Qwen2Config
 
     tokenizer = tiny_tokenizer(texts)
-    torch.manual_seed(seed)
     config = Qwen2Config(
+        architectures=["Qwen2ForCausalLM"],
         vocab_size=VOCABULARY,
         hidden_size=128,
         intermediate_size=384,
@@ -65,7 +68,5 @@ def write_tiny_model(path: Path, texts: Iterable[str], seed: int) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(path)
+    config.save_pretrained(path)
     tokenizer.save_pretrained(path)

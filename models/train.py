@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
@@ -50,7 +51,9 @@ class WeightedSFTTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def reward_weighted_nll(log_probs: torch.Tensor, weights: torch.Tensor, answer_tokens: torch.Tensor | int) -> torch.Tensor:
+def reward_weighted_nll(
+    log_probs: torch.Tensor, weights: torch.Tensor, answer_tokens: torch.Tensor | int
+) -> torch.Tensor:
     """The loss at the top of this file.
 
     Args:
@@ -185,6 +188,13 @@ def training_arguments(program: TrainProgram, checkpoints: Path) -> SFTConfig:
     )
 
 
+def load_policy(path: Path, dtype: torch.dtype) -> Any:
+    """The model at `path`; one without weights starts from random ones, which the seed decides."""
+    if any(path.glob("*.safetensors")):
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
+
+
 def context_length(config: Any) -> int:
     return int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
 
@@ -196,7 +206,7 @@ def train(program: TrainProgram) -> None:
     checkpoints = output.parent / ".checkpoints"
     tokenizer = AutoTokenizer.from_pretrained(program.policy)
     arguments = training_arguments(program, checkpoints)  # before the model: ZeRO 3 shards it while loading
-    model = AutoModelForCausalLM.from_pretrained(program.policy, dtype=_weights_dtype(program.train))
+    model = load_policy(program.policy, _weights_dtype(program.train))
     examples = (example for path in program.examples for example in read_rows(Example, path))
     rows = [encode(tokenizer, example, context_length(model.config)) for example in examples]
     resume = last_checkpoint(checkpoints)
@@ -206,10 +216,12 @@ def train(program: TrainProgram) -> None:
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        data_collator=Collator(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id),
+        data_collator=Collator(
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        ),
         callbacks=[journal],
     )
-    trainer.pop_callback(_printer())
+    trainer.pop_callback(PrinterCallback)
     print(f"Training on {len(rows):,} examples" + (f", resumed from {resume.name}" if resume else ""), flush=True)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     trainer.save_model(str(output))
@@ -222,18 +234,13 @@ def _weights_dtype(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
 
-def _printer() -> Any:
-    from transformers import PrinterCallback
-
-    return PrinterCallback
-
-
 def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
 def main() -> None:
     warnings.filterwarnings("ignore")
+    transformers.utils.logging.disable_progress_bar()
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     train(TrainProgram.model_validate_json(Path(sys.argv[1]).read_text()))

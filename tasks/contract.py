@@ -309,7 +309,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is either the old one or the whole new one, also after a power cut."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w") as file:
-        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False)
+        json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
@@ -320,7 +320,9 @@ def _describe(attempt: Path, stage: Stage, outcome: Outcome, started: str, runs:
     names = {str(p.relative_to(attempt)): p for p in sorted(attempt.rglob("*")) if p.is_file()}
     names = {name: p for name, p in names.items() if not name.startswith(".") and "/." not in name and name != MANIFEST}
     outputs = {
-        name: FileRecord(size=p.stat().st_size, sha256=file_sha256(p)) for name, p in names.items() if p.name not in LOGS
+        name: FileRecord(size=p.stat().st_size, sha256=file_sha256(p))
+        for name, p in names.items()
+        if p.name not in LOGS
     }
     return Manifest(
         stage=stage.name,

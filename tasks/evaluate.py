@@ -90,7 +90,9 @@ def evaluate(
     semantic = {"greedy": greedy.model_dump(mode="json"), "sampled": sampled.model_dump(mode="json")}
     others = {f"against_{key}": result.artifact() for key, result in against.items()}
     inputs = {"policy": policy, **{f"problems_{key}": held_out.problems for key, held_out in sets.items()}, **others}
-    estimates = [generation_estimate(run, draw, engine, h.expected) for h in sets.values() for draw in (greedy, sampled)]
+    estimates = [
+        generation_estimate(run, draw, engine, h.expected) for h in sets.values() for draw in (greedy, sampled)
+    ]
     stage = Stage(
         name,
         VERSION,
@@ -159,9 +161,7 @@ def coverage(ours: list[Outcome], base: list[Outcome]) -> tuple[int, int]:
 def _draws(config: EvaluateConfig, sampling: SamplingConfig) -> tuple[SamplingConfig, SamplingConfig]:
     shared = {"max_tokens": sampling.max_tokens, "dtype": sampling.dtype, "top_k": 0}
     greedy = SamplingConfig(samples=1, temperature=0.0, top_p=1.0, **shared)
-    return greedy, SamplingConfig(
-        samples=config.samples, temperature=config.temperature, top_p=config.top_p, **shared
-    )
+    return greedy, SamplingConfig(samples=config.samples, temperature=config.temperature, top_p=config.top_p, **shared)
 
 
 def _measure(
@@ -174,10 +174,10 @@ def _measure(
     seed: int,
 ) -> tuple[list[Outcome], SetMetrics]:
     tally = {kind: Tally() for kind in ("greedy", "sampled")}
-    for kind in tally:
+    for kind, counted in tally.items():
         pairs = read_rows(Problem, problems), read_rows(Sample, folder / kind)
-        write_rows(Score, folder / f"{kind}-scores.parquet", score_samples(*pairs, grade, grader, tally[kind]))
-        check_errors(tally[kind], reward.max_error_share)
+        write_rows(Score, folder / f"{kind}-scores.parquet", score_samples(*pairs, grade, grader, counted))
+        check_errors(counted, reward.max_error_share)
     outcomes, majority = [], []
     greedy = zip(read_rows(Sample, folder / "greedy"), read_rows(Score, folder / "greedy-scores.parquet"), strict=True)
     for (sample, score), votes in zip(greedy, _by_problem(folder / "sampled-scores.parquet"), strict=True):

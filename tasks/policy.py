@@ -15,7 +15,7 @@ from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
 from models.config import Config, LaunchConfig, TrainConfig, TrainProgram
-from tasks.contract import Artifact, Estimate, Outcome, Stage, attempt_directory, file_sha256, run_stage, write_json
+from tasks.contract import Artifact, Estimate, Outcome, Stage, file_sha256, run_stage, write_json
 from tasks.environment import cache_folder
 from tasks.process import await_children
 from tasks.run import Result, Run
@@ -67,7 +67,9 @@ def _own_model(run: Run, source: PolicySource) -> Result:
     folder = resolve_model(str(source.model), offline=run.planning)
     inputs = {"model": Artifact(folder or Path(str(source.model)), folder_digest(folder) if folder else None)}
     if source.template:
-        inputs["template"] = Artifact(source.template, file_sha256(source.template) if source.template.is_file() else None)
+        inputs["template"] = Artifact(
+            source.template, file_sha256(source.template) if source.template.is_file() else None
+        )
     stage = Stage("base", VERSION, {}, inputs)
 
     def work(attempt: Path) -> Outcome:
@@ -115,7 +117,9 @@ def resolve_model(model: str, offline: bool = False) -> Path | None:
             f"network, or download it and give its folder."
         ) from None
     except (HfHubHTTPError, ValueError) as error:
-        raise ModelError(f"{model} is neither a folder nor a model on the hub ({error}). Check the spelling.") from error
+        raise ModelError(
+            f"{model} is neither a folder nor a model on the hub ({error}). Check the spelling."
+        ) from error
 
 
 def _missing_in(path: Path) -> str | None:
@@ -190,14 +194,12 @@ def _bootstrap(
     examples = folder / ".examples.parquet"
     worked = list(demonstrations(seed, bootstrap.demonstrations))
     write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in worked))
-    random_model = folder / ".random"
-    if not random_model.exists():
-        texts = [text for p in worked for text in (p.messages[0]["content"], p.response or "")]
-        tiny.write_tiny_model(random_model, texts, seed)
-        if source.template:
-            (random_model / "chat_template.jinja").write_text(source.template.read_text())
+    untrained = folder / ".untrained"
+    tiny.write_untrained(untrained, (text for p in worked for text in (p.messages[0]["content"], p.response or "")))
+    if source.template:
+        (untrained / "chat_template.jinja").write_text(source.template.read_text())
     program = TrainProgram(
-        policy=random_model,
+        policy=untrained,
         examples=[examples],
         output=folder / "policy",
         seed=seed,
@@ -221,5 +223,3 @@ def _link(source: str, target: str) -> Any:
     except OSError:  # another file system
         shutil.copy2(source, target)
     return target
-
-

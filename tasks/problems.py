@@ -29,7 +29,9 @@ class ProblemSource(Config):
         Path | None, Field(description="JSONL for validation; none: a tenth of the problems, by hash of the prompt.")
     ] = None
     test: Annotated[Path | None, Field(description="JSONL for the final test; none: a tenth, by hash.")] = None
-    transfer: Annotated[Path | None, Field(description="JSONL of another kind of problem, evaluated at the end.")] = None
+    transfer: Annotated[Path | None, Field(description="JSONL of another kind of problem, evaluated at the end.")] = (
+        None
+    )
     limit: Annotated[int | None, Field(ge=1, description="Use at most this many training problems.")] = None
     limit_validation: Annotated[int | None, Field(ge=1, description="Use at most this many for validation.")] = None
     limit_test: Annotated[int | None, Field(ge=1, description="Use at most this many for test.")] = None
@@ -115,8 +117,11 @@ def expected_counts(source: ProblemSource) -> dict[str, int]:
         counts: dict[str, int] = {split: arithmetic.SIZES[split] for split in SPLITS}
     else:
         held_out = [name for name in ("validation", "test") if getattr(source, name) is None]
+        limits = source.limits()
         total = _lines(source.problems) or source.limit or 0
-        counts = {split: _lines(getattr(source, split)) for split in ("validation", "test", "transfer")}
+        named = {split: getattr(source, split) for split in ("validation", "test", "transfer")}
+        # A file that is not there yet counts as its limit, or as one problem: the dry run shows the stage all the same.
+        counts = {split: (_lines(path) or limits.get(split) or 1) if path else 0 for split, path in named.items()}
         counts |= dict.fromkeys(held_out, total // 10)
         counts["train"] = total - total // 10 * len(held_out)
     return {split: min(n, source.limits().get(split) or n) for split, n in counts.items()}

@@ -157,7 +157,11 @@ def _json(iteration: Iteration, stage: str, name: str) -> dict[str, Any] | None:
 
 
 def _metrics(metrics: SetMetrics) -> dict[str, float]:
-    numbers = {"pass_at_1_greedy": metrics.greedy.value, "truncated": metrics.truncated, "mean_tokens": metrics.mean_tokens}
+    numbers = {
+        "pass_at_1_greedy": metrics.greedy.value,
+        "truncated": metrics.truncated,
+        "mean_tokens": metrics.mean_tokens,
+    }
     numbers |= {f"pass_at_{k}": interval.value for k, interval in metrics.pass_at.items()}
     numbers |= {f"maj_at_{k}": interval.value for k, interval in metrics.majority_at.items()}
     for other, difference in metrics.against.items():
@@ -221,7 +225,12 @@ def _sample_table(run: Run, iteration: Iteration) -> Path:
     assert evaluation is not None
     prompts = {p.id: p for p in read_rows(Problem, run.directory / "problems" / "validation.parquet")}
     rows = [
-        [prompts[o.problem_id].messages[-1]["content"], prompts[o.problem_id].reference, o.greedy_text, o.greedy_verdict]
+        [
+            prompts[o.problem_id].messages[-1]["content"],
+            prompts[o.problem_id].reference,
+            o.greedy_text,
+            o.greedy_verdict,
+        ]
         for o in evaluation.outcomes["validation"][:TABLE_ROWS]
     ]
     path = run.directory / f"answers-{iteration.number}.json"

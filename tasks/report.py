@@ -97,7 +97,7 @@ class Finding(_Record):
 
 
 def findings(report: Report) -> list[Finding]:
-    """One finding per final set, the first being the headline; without final sets, one on validation, marked as such."""
+    """One finding per final set, the headline first; without final sets, one on validation, marked as such."""
     if report.final:
         return [_finding(report, name, base, best) for name, (base, best) in report.final.items()]
     by_number = {iteration.iteration: iteration.validation for iteration in report.iterations}

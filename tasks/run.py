@@ -85,7 +85,9 @@ class Run:
             return self._plan(stage)
 
         def body() -> Finished:
-            return run_stage(self.directory, stage, lambda attempt: work(self._begin(stage, attempt)), self.on_drift, self.ids)
+            return run_stage(
+                self.directory, stage, lambda attempt: work(self._begin(stage, attempt)), self.on_drift, self.ids
+            )
 
         finished = _as_prefect_task(stage.name, body)
         if not finished.reused:
@@ -158,5 +160,7 @@ def _as_prefect_task(name: str, body: Callable[[], Finished]) -> Finished:
 
     if FlowRunContext.get() is None:
         return body()
-    stage_task = Task(fn=body, name=name.rsplit("/", 1)[-1], task_run_name=name, persist_result=False, cache_policy=NO_CACHE)
+    stage_task = Task(
+        fn=body, name=name.rsplit("/", 1)[-1], task_run_name=name, persist_result=False, cache_policy=NO_CACHE
+    )
     return stage_task()

@@ -8,6 +8,7 @@ in sessions of their own (torchrun's and vLLM's workers), and kills all that is 
 LOCK_FILE as long as anything runs, so that a restarted caller can wait until the old attempt is really over.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -54,10 +55,8 @@ def end_all(grace: float) -> None:
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        pass
 
 
 if __name__ == "__main__":

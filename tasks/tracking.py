@@ -43,7 +43,9 @@ class Tracking:
 
         Logging the same iteration again, after a resume, changes nothing.
         """
-        run = self._run(f"iteration-{iteration}", f"{self.directory.name}/iteration-{iteration}", {"iteration": str(iteration)})
+        run = self._run(
+            f"iteration-{iteration}", f"{self.directory.name}/iteration-{iteration}", {"iteration": str(iteration)}
+        )
         if f"logged-{iteration}" in self._ids:
             return
         for target in (run, self.parent):
@@ -55,7 +57,9 @@ class Tracking:
 
     def log_training(self, iteration: int, journal: Path) -> None:
         """Forward a trainer's metrics.jsonl to the iteration's run."""
-        run = self._run(f"iteration-{iteration}", f"{self.directory.name}/iteration-{iteration}", {"iteration": str(iteration)})
+        run = self._run(
+            f"iteration-{iteration}", f"{self.directory.name}/iteration-{iteration}", {"iteration": str(iteration)}
+        )
         if f"trained-{iteration}" in self._ids or not journal.exists():
             return
         curves: dict[str, list[tuple[int, float]]] = {}
@@ -92,9 +96,17 @@ class Tracking:
 
             mlflow.set_tracking_uri(self.uri)
             run = self._ids.get(f"iteration-{iteration}")
-            described = {"path": str(policy.path.absolute()), "digest": policy.require(), "iteration": str(iteration), **tags}
+            described = {
+                "path": str(policy.path.absolute()),
+                "digest": policy.require(),
+                "iteration": str(iteration),
+                **tags,
+            }
             reference = mlflow.create_external_model(
-                name=f"{self.directory.name}-{iteration}", source_run_id=run, tags=described, experiment_id=self.experiment_id
+                name=f"{self.directory.name}-{iteration}",
+                source_run_id=run,
+                tags=described,
+                experiment_id=self.experiment_id,
             )
             version = self.client.create_model_version(
                 model, source=f"models:/{reference.model_id}", run_id=run, tags=described, model_id=reference.model_id

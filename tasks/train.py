@@ -45,7 +45,12 @@ def train(
 
     def work(attempt: Path) -> Outcome:
         program = TrainProgram(
-            policy=start.path, examples=[examples.path], output=attempt / "policy", seed=seed, train=config, launch=launch
+            policy=start.path,
+            examples=[examples.path],
+            output=attempt / "policy",
+            seed=seed,
+            train=config,
+            launch=launch,
         )
         command = launch_training(run, program, attempt, run.child_lock)
         rows = count_rows(examples.path)
@@ -68,5 +73,12 @@ def launch_training(run: Run, program: TrainProgram, directory: Path, lock: Path
 
 
 def launch_command(launch: LaunchConfig, config: Path) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(launch.processes)]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(launch.processes),
+    ]
     return [*launcher, "-m", "models.train", str(config)]

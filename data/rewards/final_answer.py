@@ -19,7 +19,7 @@ from typing import NamedTuple
 from data.rewards.answer import MAX_ANSWER_LENGTH, extract_answer, reference_answer
 from data.rewards.candidates import lists_several
 from data.rewards.markup import canonical_text, strip_markup
-from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeout
+from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeoutError
 from data.rewards.numeric import canonical_number, parse_number
 from data.rows import Problem, Score
 
@@ -145,7 +145,7 @@ def _math_verify(reference: str, answer: str) -> str:
     # limit. Other failures are raised, which no cache keeps, so that a retry is a new attempt.
     try:
         return _checker.compare(reference, answer)
-    except MathCheckTimeout:
+    except MathCheckTimeoutError:
         return "timeout"
 
 

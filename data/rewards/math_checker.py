@@ -21,7 +21,7 @@ class MathCheckError(RuntimeError):
     """The comparison itself failed; that says nothing about the answer."""
 
 
-class MathCheckTimeout(MathCheckError):
+class MathCheckTimeoutError(MathCheckError):
     """The comparison took too long."""
 
 
@@ -43,7 +43,7 @@ class MathChecker:
         """'equal', 'different', 'bad reference' or 'bad answer', as `math_worker.compare` says.
 
         Raises:
-            MathCheckTimeout: no reply within `limit_seconds`; the worker was killed.
+            MathCheckTimeoutError: no reply within `limit_seconds`; the worker was killed.
             MathCheckError: the worker could not start, died, or could not carry out the comparison.
         """
         with self._lock:
@@ -96,7 +96,7 @@ class MathChecker:
                 selector.register(process.stdout, selectors.EVENT_READ)
                 while not received.endswith(b"\n"):
                     if not selector.select(max(0.0, deadline - time.monotonic())):
-                        raise MathCheckTimeout(f"no reply within {seconds:g} s")
+                        raise MathCheckTimeoutError(f"no reply within {seconds:g} s")
                     chunk = os.read(process.stdout.fileno(), 65536)
                     if not chunk:
                         raise BrokenPipeError

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import data
-from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeout
+from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeoutError
 
 READY = 'print(\'["ready", ""]\', flush=True); '
 
@@ -23,7 +23,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
     pids: list[int] = []
     for _ in range(2):
         start = time.monotonic()
-        with pytest.raises(MathCheckTimeout):
+        with pytest.raises(MathCheckTimeoutError):
             _remembering_pid(checker, pids)
         assert time.monotonic() - start < 20
     assert len(set(pids)) == 2
@@ -33,7 +33,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
 def test_a_power_tower_is_stopped() -> None:
     # It computes in one call that never returns to Python, where no signal handler and no thread would run.
     checker = MathChecker(1.0)
-    with pytest.raises(MathCheckTimeout):
+    with pytest.raises(MathCheckTimeoutError):
         checker.compare("3", "9^{9^{9^{9}}}")
     assert checker.compare("x+1", "1+x") == "equal"
     checker.close()

@@ -1,0 +1,50 @@
+# Everything runs from .venv, which `make setup` fills with exactly what requirements/$(PLATFORM).txt names.
+PLATFORM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+PYTHON ?= python3.11
+# Package caches are kept in the cache folder, like everything that a run writes outside this folder.
+export AUTODIDACT_CACHE ?= $(HOME)/.cache/autodidact
+export PIP_CACHE_DIR ?= $(AUTODIDACT_CACHE)/pip
+export UV_CACHE_DIR ?= $(AUTODIDACT_CACHE)/uv
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+DONE := .venv/done-$(PLATFORM)
+UV := .venv/bin/uv
+PACKAGES := flows tasks models data
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock format clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(DONE)  ## Make .venv, exactly as locked
+
+$(DONE): requirements/$(PLATFORM).txt pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" PLATFORM="$(PLATFORM)" scripts/setup.sh
+	@touch $@
+
+demo: setup  ## Three iterations of ReST-EM on a tiny model, with a report
+	.venv/bin/autodidact rest-em --config configs/demo.yaml
+
+test: setup  ## All tests, with real vLLM and DeepSpeed
+	.venv/bin/pytest
+
+check: setup  ## Lint, formatting, types, import contracts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy $(PACKAGES)
+	.venv/bin/lint-imports --no-cache
+
+bench: setup  ## Measure speed and memory, side by side
+	.venv/bin/python -m benchmarks
+
+format: setup  ## Format the code
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+lock: setup  ## Make requirements/*.txt anew from pyproject.toml
+	scripts/lock.sh
+
+clean:  ## Remove .venv and tool caches; runs/ and the cache folder stay
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

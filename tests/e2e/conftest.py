@@ -1,0 +1,72 @@
+"""End-to-end tests: real vLLM, real DeepSpeed, on the embedded tiny model, trained briefly once for all of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.arithmetic import embedded_problems
+from data.rows import Example, Problem
+from data.storage import write_rows
+from models import tiny
+from models.config import LaunchConfig, TrainConfig, TrainProgram
+from tasks.train import launch_command
+
+
+def train(folder: Path, program: TrainProgram) -> Path:
+    """Run the training program as the stage does; return the new policy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "train.json"
+    config.write_text(program.model_dump_json())
+    done = subprocess.run(
+        launch_command(program.launch, config), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return program.output
+
+
+def generate(config: Path) -> str:
+    """Run the generation program as the stage does; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "models.generate", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def problems() -> list[Problem]:
+    return list(embedded_problems(0))
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem]) -> Path:
+    file = tmp_path_factory.mktemp("examples") / "examples.parquet"
+    worked = [p for p in problems if p.split == "demonstration"][:512]
+    rows = (Example(p.id, 0, p.messages, p.response or "", None, "", 1.0 + i % 2) for i, p in enumerate(worked))
+    write_rows(Example, file, rows)
+    return file
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem], examples: Path) -> Path:
+    """The tiny model after a minute's training: it knows the form of an answer and little arithmetic."""
+    folder = tmp_path_factory.mktemp("policy")
+    worked = [p for p in problems if p.split == "demonstration"]
+    tiny.write_untrained(folder / "untrained", (t for p in worked for t in (p.messages[0]["content"], p.response or "")))
+    program = TrainProgram(
+        policy=folder / "untrained",
+        examples=[examples],
+        output=folder / "run" / "policy",
+        seed=0,
+        train=TrainConfig(learning_rate=3e-3, epochs=6, batch_size=32, dtype="float32"),
+        launch=LaunchConfig(micro_batch_size=32),
+    )
+    return train(folder / "run", program)

@@ -1,0 +1,106 @@
+"""Real training: ZeRO stages agree, more processes agree, and a killed training goes on to the same bytes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from models.config import LaunchConfig, TrainConfig, TrainProgram
+from models.train import last_checkpoint
+from tasks.contract import file_sha256
+from tasks.train import launch_command
+from tests.e2e.conftest import train
+
+HYPERPARAMETERS = TrainConfig(learning_rate=1e-3, epochs=1, batch_size=32, dtype="float32")
+
+
+def program(policy: Path, examples: Path, folder: Path, **launch: int) -> TrainProgram:
+    settings = LaunchConfig(**{"micro_batch_size": 16, "log_steps": 1, "checkpoint_steps": 4} | launch)
+    return TrainProgram(
+        policy=policy,
+        examples=[examples],
+        output=folder / "policy",
+        seed=1,
+        train=HYPERPARAMETERS,
+        launch=settings,
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def plain(policy: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zero-0")
+    train(folder, program(policy, examples, folder, zero_stage=0))
+    return folder
+
+
+@pytest.mark.parametrize("launch", [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}])
+def test_zero_stages_and_processes_give_the_same_losses(policy, examples, plain, tmp_path, launch):
+    train(tmp_path, program(policy, examples, tmp_path, **launch))
+    assert len(losses(plain)) == 16
+    assert losses(tmp_path) == pytest.approx(losses(plain), abs=2e-4)
+
+
+def test_the_first_loss_is_the_reward_weighted_one_of_plain_pytorch(policy, examples, plain):
+    """The same batch through transformers alone: seeds and sampler are the trainer's, the loss is computed here."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from data.rows import Example
+    from data.storage import read_rows
+    from models.train import encode
+
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    total = tokens = 0.0
+    with torch.no_grad():
+        for example in read_rows(Example, examples):
+            row = encode(tokenizer, example, 1024)
+            ids = torch.tensor([row["input_ids"]])
+            answer = sum(label != -100 for label in row["labels"])
+            logits = model(ids).logits[0, -answer - 1 : -1].log_softmax(-1)
+            total -= row["weight"] * logits.gather(1, ids[0, -answer:, None]).sum().item()
+            tokens += answer
+    first = losses(plain)[0]
+    assert first == pytest.approx(total / tokens, rel=0.35)
+
+
+def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, examples, plain, tmp_path):
+    config = tmp_path / "train.json"
+    job = program(policy, examples, tmp_path, zero_stage=0)
+    config.write_text(job.model_dump_json())
+    process = subprocess.Popen(launch_command(job.launch, config), start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while last_checkpoint_quietly(tmp_path / ".checkpoints") is None:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(["pkill", "-9", "-f", str(config)], check=False)
+    assert not (tmp_path / "policy").exists()
+    assert last_checkpoint(tmp_path / ".checkpoints") is not None
+    train(tmp_path, job)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert file_sha256(tmp_path / "policy" / name) == file_sha256(plain / "policy" / name), name
+    assert losses(tmp_path) == losses(plain)
+    shutil.rmtree(tmp_path / ".checkpoints")
+
+
+def last_checkpoint_quietly(folder: Path) -> Path | None:
+    return next(folder.glob("checkpoint-*/complete"), None)
+
+
+def test_the_checkpoint_carries_tokenizer_and_template(plain):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(plain / "policy")
+    assert "<|assistant|>" in tokenizer.chat_template

@@ -1,0 +1,52 @@
+"""Flows on stub programs: everything is real but the two heavy programs, which the end-to-end tests run."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tasks.sample
+import tasks.train
+from flows.rest_em import RestEM
+
+STUBS = Path(__file__).parent / "stubs"
+
+
+def use_stub_programs(replace: Callable[[Any, str, Any], None]) -> None:
+    replace(tasks.sample, "generate_command", lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)])
+    replace(tasks.train, "launch_command", lambda _, config: [sys.executable, str(STUBS / "train.py"), str(config)])
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_stub_programs(monkeypatch.setattr)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RestEM:
+    return make_config(tmp_path)
+
+
+def make_config(tmp_path: Path, **changes: Any) -> RestEM:
+    """A ReST-EM run of two iterations on a hundred embedded problems."""
+    settings: dict[str, Any] = {
+        "run": "stub",
+        "runs_dir": tmp_path / "runs",
+        "iterations": 2,
+        "limit": 100,
+        "limit_validation": 100,
+        "limit_test": 60,
+        "stop": {"rule": "none"},
+        "generate": {"samples": 4, "max_tokens": 48},
+        "evaluate": {"samples": 4, "pass_at": [1, 4]},
+        "engine": {"shard_size": 80},
+    }
+    return RestEM.model_validate(settings | changes)

@@ -1,0 +1,16 @@
+"""Rewards for tests, named by import path as a user's own would be."""
+
+from data.rewards.final_answer import final_answer
+from data.rows import Problem, Score
+
+
+def never(problem: Problem, completion: str) -> Score:
+    return Score(0.0, "wrong", "never right")
+
+
+def forgetful(problem: Problem, completion: str) -> Score:
+    """Right as final_answer says; on validation only for every tenth problem, whatever the policy."""
+    if problem.split == "validation":
+        right = int(problem.id, 16) % 10 == 0
+        return Score(float(right), "correct" if right else "wrong")
+    return final_answer(problem, completion)

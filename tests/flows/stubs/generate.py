@@ -1,0 +1,35 @@
+"""Stands in for models.generate: answers are right as often as the policy's skill says, without a model."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+from common import obey
+
+from data.rows import Sample
+from data.storage import write_rows
+from models.config import GenerateProgram
+from models.generate import plan_shards, request_seed, sampling_digest
+
+program = GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text())
+skill = json.loads((program.policy / "skill.json").read_text())["skill"]
+for job in program.jobs:
+    job.output.mkdir(parents=True, exist_ok=True)
+    for number, shard in enumerate(plan_shards(job)):
+        if shard.path.exists():
+            continue
+        if number == 1:
+            obey(Path(sys.argv[1]).parent)
+        rows = []
+        for problem in shard.problems:
+            seed = request_seed(job.seed, problem.id)
+            for index in range(job.sampling.samples):
+                rng = random.Random(seed + index)
+                right = rng.random() < skill
+                text = f"{rng.randint(1, 9)}+1=0 #### {problem.reference if right else -1}"
+                digest = sampling_digest(job.sampling)
+                ids = [1, 2, 3]
+                rows.append(Sample(problem.id, index, text, ids, "stop", program.policy_digest, seed + index, digest))
+        write_rows(Sample, shard.path, rows)
+print("generated", flush=True)

@@ -1,0 +1,22 @@
+"""Stands in for models.train: the new policy's skill grows with the share of problems it has examples of."""
+
+import json
+import sys
+from pathlib import Path
+
+from common import obey
+
+from data.rows import Example
+from data.storage import read_rows
+from models.config import TrainProgram
+
+program = TrainProgram.model_validate_json(Path(sys.argv[1]).read_text())
+obey(Path(sys.argv[1]).parent)
+examples = list(read_rows(Example, program.examples[0]))
+before = program.policy / "skill.json"
+skill = json.loads(before.read_text())["skill"] if before.exists() else 0.2
+program.output.mkdir(parents=True, exist_ok=True)
+gain = 0.0 if not before.exists() else min(0.6, len(examples) / 200)
+(program.output / "skill.json").write_text(json.dumps({"skill": round(skill + gain, 6)}))
+(program.output.parent / "metrics.jsonl").write_text('{"step": 10, "loss": 1.0}\n')
+print("trained", flush=True)

@@ -1,0 +1,93 @@
+"""Killed or cancelled anywhere, a run goes on where it stopped and ends with the digests of one that was left alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.rest_em import RestEM
+from tests.flows.conftest import STUBS, make_config
+from tests.flows.test_rest_em import digests, history, times
+
+HEAVY = ["iter-0/evaluate", "iter-1/generate", "iter-1/train", "iter-1/evaluate", "final/best"]
+
+
+def drive(config: RestEM, **environment: str) -> subprocess.Popen[bytes]:
+    file = config.runs_dir / f"{config.run}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(config.model_dump_json())
+    command = [sys.executable, str(STUBS / "driver.py"), str(file)]
+    return subprocess.Popen(command, start_new_session=True, env=os.environ | environment)
+
+
+def hang(config: RestEM, stage: str, started: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a run that hangs in `stage`; return it and the hanging program's process id."""
+    process = drive(config, STUB_HANG=stage, STUB_STARTED=str(started))
+    deadline = time.monotonic() + 60
+    while not (started.exists() and started.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, f"{stage} was not reached"
+        time.sleep(0.05)
+    return process, int(started.read_text())
+
+
+def wait_gone(pid: int, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while psutil.pid_exists(pid):
+        assert time.monotonic() < deadline, "the stage's program outlived the run"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = make_config(folder, iterations=1)
+    assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")).wait(120) == 0
+    return digests(config)
+
+
+@pytest.mark.parametrize("stage", HEAVY)
+def test_after_sigkill_of_the_process_group_the_same_command_finishes_alike(tmp_path, stage, undisturbed):
+    config = make_config(tmp_path, iterations=1)
+    process, program = hang(config, stage, tmp_path / "started")
+    finished = times(config)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    again = drive(config)
+    assert again.wait(120) == 0
+    wait_gone(program)
+    assert digests(config) == undisturbed
+    assert finished.items() <= times(config).items(), "a finished stage was run twice"
+
+
+def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undisturbed):
+    config = make_config(tmp_path, iterations=1)
+    process, program = hang(config, "iter-1/train", tmp_path / "started")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) != 0
+    wait_gone(program, 10)
+    _, runs = history(config)
+    assert "KILLED" in {r.info.status for r in runs}
+    assert drive(config).wait(120) == 0
+    assert digests(config) == undisturbed
+
+
+def test_a_second_start_of_a_run_fails_at_once_and_says_who_holds_it(tmp_path):
+    config = make_config(tmp_path, iterations=1)
+    process, _ = hang(config, "iter-1/generate", tmp_path / "started")
+    second = subprocess.run(
+        [sys.executable, str(STUBS / "driver.py"), str(config.runs_dir / "stub.json")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert second.returncode != 0
+    assert f"in use by process {process.pid}" in second.stderr

@@ -1,0 +1,43 @@
+"""ReST-EM as a Prefect flow, against a real Prefect server: what a person sees on the run's page."""
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.rest_em import rest_em
+from tasks.process import ChildError
+from tests.flows.conftest import make_config
+
+pytestmark = pytest.mark.usefixtures("stubs")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    with prefect_test_harness(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def test_each_stage_is_a_task_run_and_the_artifacts_tell_the_story(tmp_path):
+    rest_em(make_config(tmp_path, iterations=1, run="seen"))
+    with get_client(sync_client=True) as client:
+        flow_run = next(r for r in client.read_flow_runs() if r.name == "seen")
+        tasks = {t.name: t.state_type.value for t in client.read_task_runs() if t.flow_run_id == flow_run.id}
+        artifacts = {a.key: a for a in client.read_artifacts() if a.flow_run_id == flow_run.id and a.key}
+    assert flow_run.state_type.value == "COMPLETED"
+    stages = {"problems", "base", "iter-0/evaluate", "iter-1/generate", "iter-1/score", "iter-1/select"}
+    assert stages | {"iter-1/train", "iter-1/evaluate", "best", "final/base", "final/best"} == set(tasks)
+    assert set(tasks.values()) == {"COMPLETED"}
+    assert {"seen-iterations", "seen-mlflow", "seen-report"} <= set(artifacts)
+    assert "test accuracy" in artifacts["seen-report"].data
+
+
+def test_a_failed_stage_fails_its_task_run_and_the_flow_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUB_CRASH", "iter-1/train")
+    with pytest.raises(ChildError):
+        rest_em(make_config(tmp_path, iterations=1, run="failing"))
+    with get_client(sync_client=True) as client:
+        flow_run = next(r for r in client.read_flow_runs() if r.name == "failing")
+        failed = [t.name for t in client.read_task_runs() if t.state_type.value == "FAILED"]
+    assert flow_run.state_type.value == "FAILED"
+    assert failed == ["iter-1/train"]

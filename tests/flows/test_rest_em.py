@@ -1,0 +1,177 @@
+"""ReST-EM on stub programs: the loop, its history, reuse, drift, failure."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+import tasks.train
+from flows.rest_em import RestEM, loop
+from tasks.contract import DriftError, OnDrift, Status, load_finished
+from tasks.loop import plan_loop, run_loop
+from tasks.process import ChildError
+from tasks.score import NothingKeptError
+from tests.flows.conftest import make_config
+
+pytestmark = pytest.mark.usefixtures("stubs")
+
+
+def run(config: RestEM, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, object]:
+    return run_loop("ReST-EM", loop, config, on_drift)
+
+
+def digests(config: RestEM) -> dict[str, str]:
+    """Digest of every stage of a run."""
+    found = {}
+    for manifest in sorted(config.directory.rglob("manifest.json")):
+        finished = load_finished(manifest.parent)
+        assert finished is not None
+        found[str(manifest.parent.relative_to(config.directory))] = finished.manifest.digest
+    return found
+
+
+def times(config: RestEM) -> dict[str, str]:
+    return {str(m.parent): json.loads(m.read_text())["started"] for m in config.directory.rglob("manifest.json")}
+
+
+def history(config: RestEM) -> tuple[MlflowClient, list]:
+    client = MlflowClient(f"sqlite:///{config.runs_dir / 'mlflow.db'}")
+    return client, client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+def test_the_loop_improves_the_policy_and_publishes_the_best(config):
+    summary = run(config)
+    assert summary["best_iteration"] > 0
+    best = json.loads((config.directory / "best" / "best.json").read_text())
+    assert best["iteration"] == summary["best_iteration"]
+    made = config.directory / f"iter-{best['iteration']}" / "train" / "policy" / "skill.json"
+    assert (config.directory / "best" / "policy" / "skill.json").read_bytes() == made.read_bytes()
+    assert "ReST-EM raised test accuracy" in (config.directory / "report.html").read_text()
+    assert (config.directory / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_m_step_starts_from_the_base_or_from_the_last_policy_as_asked(tmp_path):
+    started = {}
+    for init in ("base", "last"):
+        config = make_config(tmp_path, run=init, init=init)
+        run(config)
+        manifest = json.loads((config.directory / "iter-2" / "train" / "manifest.json").read_text())
+        origin = {"base": "base", "last": "iter-1/train"}[init]
+        finished = load_finished(config.directory / origin)
+        assert finished is not None
+        started[init] = manifest["inputs"]["start"]
+        assert started[init] == finished.artifact("policy").digest
+    assert started["base"] != started["last"]
+
+
+def test_test_and_transfer_are_measured_only_at_the_end(config):
+    run(config)
+    for evaluation in config.directory.glob("iter-*/evaluate"):
+        assert [path.name for path in evaluation.iterdir() if path.is_dir()] == ["validation"]
+    assert {p.name for p in (config.directory / "final" / "best").iterdir() if p.is_dir()} == {"test", "transfer"}
+
+
+def test_a_finished_run_is_reused_without_starting_a_program(config, monkeypatch):
+    run(config)
+    before = times(config)
+    monkeypatch.setattr(tasks.train, "launch_command", lambda *_: pytest.fail("a program was started"))
+    run(config)
+    assert times(config) == before
+    assert {p.status for p in plan_loop(loop, config, OnDrift.REFUSE).plan} == {Status.REUSE}
+
+
+def test_settings_that_do_not_change_the_result_do_not_drift(tmp_path):
+    run(make_config(tmp_path))
+    changed = make_config(tmp_path, engine={"shard_size": 40, "max_num_seqs": 8}, launch={"zero_stage": 2})
+    assert {p.status for p in plan_loop(loop, changed, OnDrift.REFUSE).plan} == {Status.REUSE}
+
+
+def test_another_configuration_is_refused_naming_field_and_ways_on(tmp_path):
+    config = make_config(tmp_path)
+    run(config)
+    before = digests(config)
+    with pytest.raises(DriftError) as refused:
+        run(make_config(tmp_path, train={"learning_rate": 0.5}))
+    for words in ("iter-1/train", "config.learning_rate: 1e-06 → 0.5", "--on-drift rebuild", "accept", "--run"):
+        assert words in str(refused.value)
+    assert digests(config) == before
+
+
+def test_drift_is_rebuilt_with_all_that_follows_or_accepted_as_it_is(tmp_path):
+    config, changed = make_config(tmp_path), make_config(tmp_path, select={"max_per_problem": 1})
+    run(config)
+    before, started = digests(config), times(config)
+    run(changed, OnDrift.ACCEPT)
+    assert digests(config) == before
+    run(changed, OnDrift.REBUILD)
+    again = times(config)
+    rebuilt = {name.split("/stub/")[1] for name in again if again[name] != started.get(name)}
+    assert {"iter-1/select", "iter-1/train", "iter-2/generate", "final/best"} <= rebuilt
+    assert not rebuilt & {"problems", "base", "iter-1/generate", "iter-1/score"}
+
+
+def test_a_crashed_program_fails_the_run_with_its_log_and_the_next_start_goes_on(config, monkeypatch):
+    monkeypatch.setenv("STUB_CRASH", "iter-2/train")
+    with pytest.raises(ChildError) as failed:
+        run(config)
+    assert "the stub was told to crash" in str(failed.value)
+    assert "exit code 1" in str(failed.value)
+    _, runs = history(config)
+    assert {r.info.status for r in runs if "mlflow.parentRunId" not in r.data.tags} == {"FAILED"}
+    before = times(config)
+    monkeypatch.delenv("STUB_CRASH")
+    run(config)
+    after = times(config)
+    assert before.items() <= after.items()
+
+
+def test_the_history_has_one_parent_and_one_child_per_iteration_also_after_a_resume(config, monkeypatch):
+    monkeypatch.setenv("STUB_CRASH", "iter-2/evaluate")
+    with pytest.raises(ChildError):
+        run(config)
+    monkeypatch.delenv("STUB_CRASH")
+    run(config)
+    run(config)
+    client, runs = history(config)
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    assert len(parents) == 1
+    assert sorted(r.data.tags["iteration"] for r in children) == ["0", "1", "2"]
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    curve = client.get_metric_history(parents[0].info.run_id, "validation/pass_at_1_greedy")
+    assert [m.step for m in sorted(curve, key=lambda m: m.step)] == [0, 1, 2]
+    assert parents[0].data.params["generate.samples"] == "4"
+    versions = client.search_model_versions("name='autodidact-stub'")
+    assert {v.tags["iteration"] for v in versions} == {"0", "1", "2"}
+    best = client.get_model_version_by_alias("autodidact-stub", "champion")
+    assert Path(best.tags["path"]).is_dir()
+
+
+def test_nothing_kept_ends_the_run_with_the_reasons_and_trains_nothing(tmp_path):
+    config = make_config(tmp_path, reward={"name": "tests.flows.rewards:never"})
+    with pytest.raises(NothingKeptError) as ended:
+        run(config)
+    assert "None of the 400 samples can be trained on (400 wrong)" in str(ended.value)
+    assert not (config.directory / "iter-1" / "train").exists()
+    assert (config.directory / "iter-1" / "generate" / "manifest.json").exists()
+
+
+def test_the_paper_rule_ends_the_loop_once_validation_does_not_improve(tmp_path):
+    config = make_config(
+        tmp_path, iterations=5, stop={"rule": "paper"}, reward={"name": "tests.flows.rewards:forgetful"}
+    )
+    summary = run(config)
+    assert "validation did not improve in iteration" in str(summary["stop_reason"])
+    assert not (config.directory / "iter-5").exists()
+
+
+def test_a_sample_can_be_followed_back_to_the_checkpoint_that_wrote_it(config):
+    from data.rows import Example
+    from data.storage import read_rows
+
+    run(config)
+    trained = load_finished(config.directory / "iter-1" / "train")
+    assert trained is not None
+    examples = list(read_rows(Example, config.directory / "iter-2" / "select" / "examples.parquet"))
+    assert {e.policy for e in examples} == {trained.artifact("policy").digest}

@@ -1,0 +1,184 @@
+"""The command line: one configuration class gives flags, YAML keys and defaults, and every mistake is named."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import FLOWS, UsageError, main, read_settings, read_yaml
+from flows.rest_em import RestEM
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Read settings from a YAML text (unless None) and flags."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(text: str | None, *flags: str) -> RestEM:
+        if text is not None:
+            Path("settings.yaml").write_text(text)
+            flags = ("--config", "settings.yaml", *flags)
+        config, _ = read_settings(RestEM, list(flags), "autodidact rest-em")
+        assert isinstance(config, RestEM)
+        return config
+
+    return read
+
+
+def test_without_file_and_flags_the_defaults_are_the_published_settings(settings) -> None:
+    config = settings(None)
+    assert config == RestEM()
+    generate, select = config.generate, config.select
+    assert (generate.samples, generate.temperature, generate.top_k, generate.top_p) == (32, 0.7, 40, 1.0)
+    assert (select.max_per_problem, select.min_reward) == (10, 1.0)
+    assert (config.iterations, config.init, config.stop.rule) == (3, "base", "paper")
+    assert (config.train.learning_rate, config.train.batch_size, config.train.epochs) == (1e-6, 64, 8)
+    assert (config.evaluate.samples, config.evaluate.temperature, config.evaluate.top_p) == (64, 1.0, 0.95)
+
+
+def test_flags_win_over_the_file_which_wins_over_the_defaults(settings) -> None:
+    text = "seed: 5\niterations: 7\ngenerate: {samples: 4, temperature: 0.5}\ntrain: {epochs: 2}"
+    config = settings(text, "--iterations", "2", "--generate.samples", "8")
+    assert (config.seed, config.iterations) == (5, 2)
+    assert (config.generate.samples, config.generate.temperature, config.generate.top_k) == (8, 0.5, 40)
+    assert (config.train.epochs, config.train.batch_size) == (2, 64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "path", "value"),
+    [
+        (["--seed", "3"], "seed", 3),
+        (["--seed=3"], "seed", 3),
+        (["--model", "organisation/name-7B"], "model", "organisation/name-7B"),
+        (["--problems", "my problems.jsonl"], "problems", Path("my problems.jsonl")),
+        (["--train.learning_rate", "1e-3"], "train.learning_rate", 1e-3),
+        (["--stop.rule", "patience", "--stop.patience", "2"], "stop.patience", 2),
+        (["--evaluate.samples", "8", "--evaluate.pass_at", "[1,8]"], "evaluate.pass_at", (1, 8)),
+        (["--bootstrap.train.epochs", "1"], "bootstrap.train.epochs", 1.0),
+        (["--engine.enforce_eager", "true"], "engine.enforce_eager", True),
+        (["--launch.gradient_checkpointing", "true"], "launch.gradient_checkpointing", True),
+    ],
+)
+def test_every_setting_is_a_flag_also_a_nested_one(settings, flags: list[str], path: str, value: object) -> None:
+    found = settings(None, *flags)
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
+    config, options = read_settings(RestEM, ["--dry-run", "--on-drift", "rebuild"], "autodidact rest-em")
+    assert (options.dry_run, options.on_drift) == (True, "rebuild")
+    assert config == RestEM()
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "says"),
+    [
+        ("iteration: 3", [], ["unknown setting iteration (did you mean iterations?)", "settings.yaml"]),
+        ("generate: {temprature: 1}", [], ["unknown setting generate.temprature (did you mean temperature?)"]),
+        ("bootstrap: {train: {epoch: 1}}", [], ["bootstrap.train.epoch (did you mean epochs?)"]),
+        ("qqqq: 1", [], ["unknown setting qqqq\n"]),
+        ("a: 1\nb: 2\nseed: x", [], ["unknown setting a", "unknown setting b", "seed: "]),
+        (None, ["--iteration", "3"], ["unknown setting --iteration (did you mean --iterations?)", "--help"]),
+        (None, ["--generate.sample=3"], ["unknown setting --generate.sample (did you mean --generate.samples?)"]),
+        (None, ["--learning_rate", "1"], ["unknown setting --learning_rate (did you mean --train.learning_rate?)"]),
+        (None, ["stray"], ["'stray' belongs to no setting", "--field value"]),
+        (None, ["--iterations"], ["--iterations", "expected one argument"]),
+        (None, ["--on-drift", "ignore"], ["--on-drift", "'ignore'", "refuse"]),
+        ("iterations: three", [], ["iterations: ", "integer", "'three'", "settings.yaml and the command line"]),
+        (None, ["--iterations", "three"], ["iterations: ", "integer", "'three'", "from the command line"]),
+        (None, ["--iterations", "0"], ["iterations: ", "greater than or equal to 1", "0"]),
+        ("seed: -1", [], ["seed: ", "greater than or equal to 0", "-1"]),
+        ("generate: 5", [], ["generate: "]),
+        ("generate: {top_p: 1.5}", [], ["generate.top_p: ", "less than or equal to 1", "1.5"]),
+        (None, ["--init", "first"], ["init: ", "'base' or 'last'", "'first'"]),
+        ("run: ../elsewhere", [], ["run: ", "pattern", "'../elsewhere'"]),
+        ("run: ''", [], ["run: ", "pattern"]),
+        ("evaluate: {samples: 4, pass_at: [1, 8]}", [], ["evaluate.pass_at [8] is not within 1…4", "Raise"]),
+        ("evaluate: {pass_at: [0]}", [], ["evaluate.pass_at [0] is not within 1…64"]),
+        (
+            "train: {batch_size: 10}\nlaunch: {processes: 2, micro_batch_size: 3}",
+            [],
+            ["train.batch_size 10 is not a multiple", "2 × 3 = 6", "Change one of the three"],
+        ),
+        (None, ["--train.batch_size", "12"], ["train.batch_size 12 is not a multiple", "1 × 8 = 8"]),
+        ("", [], ["settings.yaml holds nothing", "key: value"]),
+        ("# only a comment", [], ["settings.yaml holds nothing"]),
+        ("- run\n- seed", [], ["settings.yaml holds no mapping", "key: value"]),
+        ("just words", [], ["settings.yaml holds no mapping"]),
+        ("run: [unclosed", [], ["settings.yaml is no valid YAML", "line 1"]),
+        (None, ["--config", "absent.yaml"], ["no configuration file absent.yaml", "looked for from"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_field_and_what_is_right(
+    settings, text: str | None, flags: list[str], says: list[str]
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        settings(text, *flags)
+    for words in says:
+        assert words in f"{refused.value}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rest-me"], ["there is no flow 'rest-me' (did you mean rest-em?)", "Flows: rest-em"]),
+        (["train"], ["there is no flow 'train'", "Flows: "]),
+        (["--seed", "3"], ["there is no flow '--seed'"]),
+        (["rest-em", "--config", "absent.yaml"], ["no configuration file absent.yaml"]),
+        (["rest-em", "--sed", "3"], ["unknown setting --sed (did you mean --seed?)"]),
+    ],
+)
+def test_a_wrong_command_ends_with_code_2_and_one_line_on_stderr(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.cli.prepare", lambda runs: None)
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("autodidact: ")
+    assert output.err.count("\n") == 1
+    for words in says:
+        assert words in output.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_every_flow(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in FLOWS)
+
+
+def test_help_of_a_flow_lists_every_setting_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings(RestEM, ["--help"], "autodidact rest-em")
+    assert ended.value.code == 0
+    output = " ".join(capsys.readouterr().out.split())
+    for words in ("--generate.samples", "Samples per problem.", "--bootstrap.train.learning_rate", "--dry-run"):
+        assert words in output
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_configuration_loads(path: Path) -> None:
+    config, _ = read_settings(RestEM, ["--config", str(path)], "autodidact rest-em")
+    assert config == RestEM.model_validate(read_yaml(path)) != RestEM()
+
+
+def test_there_are_shipped_configurations() -> None:
+    assert "demo.yaml" in [path.name for path in CONFIGS]
+
+
+def test_importing_a_flow_loads_no_heavy_library() -> None:
+    heavy = ["torch", "vllm", "deepspeed", "trl", "mlflow", "transformers", "datasets", "matplotlib", "scipy"]
+    code = f"import sys, flows.rest_em; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

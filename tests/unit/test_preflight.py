@@ -1,0 +1,225 @@
+"""What is refused before a model loads, each with what is wrong, why, and what to do next."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from data.problems import ProblemFileError
+from data.render import PromptTooLongError, TemplateError
+from data.rewards import RewardError
+from flows.cli import main
+from flows.rest_em import RestEM, loop
+from models import tiny
+from tasks import preflight
+from tasks.contract import DriftError, OnDrift, Status
+from tasks.policy import ModelError
+from tasks.preflight import DiskSpaceError, check
+from tasks.problems import prepare_problems
+from tasks.run import Run, RunInUseError, open_run
+
+Configure = Callable[..., RestEM]
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a tokenizer and no weights to speak of."""
+    folder = tmp_path_factory.mktemp("models") / "small"
+    tiny.write_untrained(folder, ["Ada has 4 books.", "4+17=21 #### 21"] * 4)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    return folder
+
+
+@pytest.fixture
+def model(small_model: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may damage."""
+    return Path(shutil.copytree(small_model, tmp_path / "model"))
+
+
+@pytest.fixture
+def configure(tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """A run on the small model that passes every check, with changes."""
+    monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(preflight, "_checked", set())
+
+    def make(**changes: Any) -> RestEM:
+        settings = {
+            "model": str(small_model),
+            "run": "checked",
+            "runs_dir": tmp_path / "runs",
+            "limit": 5,
+            "limit_validation": 5,
+            "limit_test": 5,
+            "generate": {"samples": 2, "max_tokens": 32},
+        }
+        return RestEM.model_validate(settings | changes)
+
+    return make
+
+
+def refused(error: type[Exception], config: RestEM, *says: str) -> str:
+    with pytest.raises(error) as found:
+        check(loop, config, OnDrift.REFUSE)
+    for words in says:
+        assert words in str(found.value)
+    assert not (config.directory / "problems").exists()
+    return str(found.value)
+
+
+def test_a_run_that_can_work_passes_and_its_plan_is_returned(configure: Configure) -> None:
+    plan = check(loop, configure(iterations=2), OnDrift.REFUSE).plan
+    stages = [p.stage.name for p in plan]
+    assert stages[:3] == ["problems", "base", "iter-0/evaluate"]
+    assert stages[-3:] == ["best", "final/base", "final/best"]
+    assert {p.status for p in plan} == {Status.RUN}
+
+
+def test_a_run_of_the_embedded_model_passes(configure: Configure) -> None:
+    assert check(loop, configure(model=None), OnDrift.REFUSE).parameters == tiny.PARAMETERS
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        (["config.json"], "it has no config.json"),
+        (["model.safetensors"], "it has no *.safetensors weights"),
+        (["tokenizer.json", "tokenizer_config.json"], "it has no tokenizer files"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused_saying_what_it_lacks(
+    configure: Configure, model: Path, missing: list[str], says: str
+) -> None:
+    for name in missing:
+        (model / name).unlink()
+    refused(ModelError, configure(model=str(model)), f"{model} is no model", says, "Give a folder with", "hub id")
+
+
+@pytest.mark.parametrize("path", ["./absent", "{tmp_path}/absent", "~/absent-model-folder"])
+def test_a_model_path_that_is_not_there_is_refused(configure: Configure, tmp_path: Path, path: str) -> None:
+    path = path.format(tmp_path=tmp_path)
+    refused(ModelError, configure(model=path), f"{path} is no model", "there is no such folder", "Give a folder with")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("config.json", "{"), ("config.json", '{"model_type": "unheard-of"}'), ("tokenizer.json", "")]
+)
+def test_a_model_whose_files_cannot_be_read_is_refused_with_why(
+    configure: Configure, model: Path, name: str, content: str
+) -> None:
+    (model / name).write_text(content)
+    refused(ModelError, configure(model=str(model)), f"{model} cannot be read as a model: ")
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused_unless_one_is_given(
+    configure: Configure, model: Path, tmp_path: Path
+) -> None:
+    (model / "chat_template.jinja").unlink()
+    refused(TemplateError, configure(model=str(model)), f"{model} has no chat template", "--template FILE")
+    template = tmp_path / "template.jinja"
+    template.write_text(tiny.CHAT_TEMPLATE)
+    assert check(loop, configure(model=str(model), template=template), OnDrift.REFUSE).plan
+
+
+def test_a_template_file_that_is_not_there_is_refused(configure: Configure) -> None:
+    refused(ModelError, configure(template="absent.jinja"), "no template file absent.jinja", "relative to")
+
+
+def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(configure: Configure) -> None:
+    config = configure(generate={"max_tokens": 1000})
+    refused(PromptTooLongError, config, "Problem ", "1000 for the answer", "context of 1024", "generate.max_tokens")
+
+
+def test_a_context_that_is_set_smaller_counts(configure: Configure) -> None:
+    config = configure(engine={"max_model_len": 64}, generate={"max_tokens": 60})
+    refused(PromptTooLongError, config, "context of 64", "60 for the answer")
+
+
+def test_few_shot_examples_count_as_part_of_the_prompt(configure: Configure, tmp_path: Path) -> None:
+    shots = tmp_path / "shots.jsonl"
+    shots.write_text(json.dumps({"question": "1 + 1? " * 300, "answer": "2"}) + "\n")
+    refused(PromptTooLongError, configure(few_shot=shots), "does not fit into the context of 1024")
+
+
+@pytest.mark.parametrize(
+    ("reward", "says"),
+    [
+        ("final_anwser", ["Did you mean 'final_answer'?"]),
+        ("no_such_module:reward", ["no module 'no_such_module'", "install it"]),
+        ("data.rows:no_such_function", ["has no 'no_such_function'", "Check the name"]),
+    ],
+)
+def test_a_reward_that_cannot_be_imported_is_refused(configure: Configure, reward: str, says: list[str]) -> None:
+    refused(RewardError, configure(reward={"name": reward}), *says)
+
+
+def test_a_problem_file_that_cannot_be_used_is_refused(configure: Configure, tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"question": "1 + 1?"}\n')
+    refused(ProblemFileError, configure(problems=path), f"{path}, line 1: no 'answer'")
+    refused(ProblemFileError, configure(problems="absent.jsonl"), "There is no file absent.jsonl")
+
+
+def test_a_problem_file_that_was_mended_is_read_again(configure: Configure, tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    config = configure(problems=path)
+    path.write_text("")
+    refused(ProblemFileError, config, "is empty")
+    path.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(100)))
+    assert check(loop, config, OnDrift.REFUSE).plan
+
+
+def test_too_little_disk_is_refused_with_both_sizes(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_500_000))
+    config = configure()
+    refused(DiskSpaceError, config, "needs up to", "0.0 GB free", "--runs-dir", "generate.samples")
+    needed = sum(p.stage.estimate.disk_bytes for p in preflight.plan_loop(loop, config, OnDrift.REFUSE).plan)
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        if fits:
+            check(loop, config, OnDrift.REFUSE)
+        else:
+            refused(DiskSpaceError, config)
+
+
+def test_more_samples_need_more_disk(configure: Configure) -> None:
+    few, many = (
+        sum(p.stage.estimate.disk_bytes for p in check(loop, config, OnDrift.REFUSE).plan)
+        for config in (configure(), configure(generate={"samples": 2000, "max_tokens": 32}))
+    )
+    # 1,998 samples more for each of 5 problems and 3 iterations, 32 tokens each, 4 bytes a token.
+    assert many - few == 1998 * 5 * 3 * 32 * 4
+
+
+def test_an_existing_run_of_another_configuration_is_refused_naming_the_difference(configure: Configure) -> None:
+    made = configure(seed=1)
+    prepare_problems(Run(made.directory), made, made.seed)
+    with pytest.raises(DriftError) as drift:
+        check(loop, configure(seed=2), OnDrift.REFUSE)
+    for words in ("problems is finished", "seed: 1 → 2", "--on-drift rebuild", "--on-drift accept", "another --run"):
+        assert words in str(drift.value)
+    assert check(loop, made, OnDrift.REFUSE).plan[0].status is Status.REUSE
+    for accepted in (OnDrift.REBUILD, OnDrift.ACCEPT):
+        assert check(loop, configure(seed=2), accepted).plan[0].status is Status.DRIFT
+
+
+def test_a_checked_run_directory_that_is_in_use_is_refused_when_it_is_taken(configure: Configure) -> None:
+    config = configure()
+    with open_run(config.directory, {}, OnDrift.REFUSE):
+        check(loop, config, OnDrift.REFUSE)
+        with pytest.raises(RunInUseError, match=r"is in use by process \d+ .*another --run name"):
+            open_run(config.directory, {}, OnDrift.REFUSE).__enter__()
+
+
+def test_the_command_says_what_is_wrong_in_one_line_and_ends_with_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.cli.prepare", lambda runs: None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["rest-em", "--model", "./absent"]) == 2
+    assert capsys.readouterr().err.startswith("autodidact: ./absent is no model: there is no such folder.")
+    assert not (tmp_path / "runs").exists()
