@@ -18,21 +18,8 @@ _NAMES = tuple(
     "Ada Ben Cleo Dan Eva Finn Gia Hugo Ida Jon Kim Leo Mia Ned Ola Pia Quinn Rosa Sam Tia Uma Vic Wes".split()
 )
 _THINGS = tuple("apples books cards coins eggs flowers keys marbles nuts pens pears rings seeds shells stamps".split())
-_ADD = (
-    "{name} buys {n} more.",
-    "{name} finds {n} more.",
-    "A friend brings {n} more.",
-    "{name} wins {n} in a game.",
-    "{n} more are added.",
-)
-_SUBTRACT = (
-    "{name} gives away {n}.",
-    "{name} loses {n}.",
-    "{n} of them break.",
-    "A friend takes {n}.",
-    "{name} sells {n}.",
-)
-_MULTIPLY = {2: ("The number doubles.", "{name} then has twice as many."), 3: ("The number triples.",)}
+_ADD = ("buys {n} more", "finds {n} more", "wins {n} more", "is given {n} more")
+_SUBTRACT = ("gives away {n}", "loses {n}", "sells {n}", "breaks {n}")
 _QUESTION = "How many {things} are there now?"
 
 
@@ -60,8 +47,8 @@ def word_problem(rng: random.Random, steps: int) -> tuple[str, str, int]:
     value = rng.randint(1, LARGEST_OPERAND)
     sentences, worked = [f"{name} has {value} {things}."], []
     for _ in range(steps):
-        text, symbol, n, result = _step(rng, value)
-        sentences.append(text.format(name=name, n=n))
+        phrase, symbol, n, result = _step(rng, value)
+        sentences.append(f"{name} {phrase}.")
         worked.append(f"{value}{symbol}{n}={result}")
         value = result
     sentences.append(_QUESTION.format(things=things))
@@ -69,15 +56,10 @@ def word_problem(rng: random.Random, steps: int) -> tuple[str, str, int]:
 
 
 def _step(rng: random.Random, value: int) -> tuple[str, str, int, int]:
-    """One operation that keeps the result within bounds: sentence, symbol, operand, result."""
-    factors = [n for n in _MULTIPLY if 0 < value * n <= LARGEST_RESULT]
-    kinds = ["-"] * (value >= 1) + ["+"] * (value < LARGEST_RESULT) + ["*"] * bool(factors)
-    kind = rng.choice(kinds)
-    if kind == "*":
-        n = rng.choice(factors)
-        return rng.choice(_MULTIPLY[n]), "*", n, value * n
+    """One operation that keeps the result within bounds: phrase, symbol, operand, result."""
+    kind = rng.choice("-" * (value >= 1) + "+" * (value < LARGEST_RESULT))
     if kind == "+":
         n = rng.randint(1, min(LARGEST_OPERAND, LARGEST_RESULT - value))
-        return rng.choice(_ADD), "+", n, value + n
+        return rng.choice(_ADD).format(n=n), "+", n, value + n
     n = rng.randint(1, min(LARGEST_OPERAND, value))
-    return rng.choice(_SUBTRACT), "-", n, value - n
+    return rng.choice(_SUBTRACT).format(n=n), "-", n, value - n

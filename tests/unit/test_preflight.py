@@ -18,6 +18,7 @@ from flows.rest_em import RestEM, loop
 from models import tiny
 from tasks import preflight
 from tasks.contract import DriftError, OnDrift, Status
+from tasks.loop import run_loop
 from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
 from tasks.problems import prepare_problems
@@ -207,12 +208,12 @@ def test_an_existing_run_of_another_configuration_is_refused_naming_the_differen
         assert check(loop, configure(seed=2), accepted).plan[0].status is Status.DRIFT
 
 
-def test_a_checked_run_directory_that_is_in_use_is_refused_when_it_is_taken(configure: Configure) -> None:
+def test_a_run_that_is_in_use_is_refused_before_anything_is_done(configure: Configure) -> None:
     config = configure()
     with open_run(config.directory, {}, OnDrift.REFUSE):
-        check(loop, config, OnDrift.REFUSE)
         with pytest.raises(RunInUseError, match=r"is in use by process \d+ .*another --run name"):
-            open_run(config.directory, {}, OnDrift.REFUSE).__enter__()
+            run_loop("ReST-EM", loop, config, OnDrift.REFUSE)
+        assert not any(path.is_dir() for path in config.directory.iterdir())
 
 
 def test_the_command_says_what_is_wrong_in_one_line_and_ends_with_code_2(

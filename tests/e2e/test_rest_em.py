@@ -1,0 +1,115 @@
+"""ReST-EM from the command line with the real engines: left alone, and killed in every heavy stage."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.contract import load_finished
+
+SETTINGS = """
+iterations: 1
+limit: 96
+limit_validation: 48
+limit_test: 48
+stop: {rule: none}
+bootstrap: {demonstrations: 1024, train: {learning_rate: 3.0e-3, epochs: 5, batch_size: 32, dtype: float32, warmup: 0.05}}
+generate: {samples: 4, max_tokens: 40, dtype: float32}
+train: {learning_rate: 5.0e-4, epochs: 2, batch_size: 8, dtype: float32}
+evaluate: {samples: 2, pass_at: [1, 2]}
+engine: {shard_size: 64}
+launch: {checkpoint_steps: 2, log_steps: 1}
+"""
+# Where to kill: the stage, and the file in its attempt that shows it is under way.
+KILLS = [
+    ("bootstrap", "cache/bootstrap/.*.attempt/.checkpoints/*/complete"),
+    ("iter-0/evaluate", "runs/killed/iter-0/.evaluate.attempt/validation/greedy/000000.parquet"),
+    ("iter-1/generate", "runs/killed/iter-1/.generate.attempt/samples/000001.parquet"),
+    ("iter-1/train", "runs/killed/iter-1/.train.attempt/.checkpoints/*/complete"),
+    ("iter-1/evaluate", "runs/killed/iter-1/.evaluate.attempt/log.txt"),
+    ("final/best", "runs/killed/final/.best.attempt/test/greedy/000000.parquet"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rest-em")
+    (folder / "settings.yaml").write_text(SETTINGS)
+    return folder
+
+
+def start(folder: Path, run: str, cache: str) -> subprocess.Popen[str]:
+    command = [Path(sys.executable).with_name("autodidact"), "rest-em", "--config", "settings.yaml", "--run", run]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment | {"AUTODIDACT_CACHE": str(folder / cache), "HOME": str(folder / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, run: str, cache: str) -> str:
+    process = start(folder, run, cache)
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output[-5000:]
+    return output
+
+
+def digests(run: Path) -> dict[str, str]:
+    found = {str(m.parent.relative_to(run)): load_finished(m.parent) for m in sorted(run.rglob("manifest.json"))}
+    return {name: stage.manifest.digest for name, stage in found.items() if stage is not None}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> str:
+    return finish(folder, "undisturbed", "other-cache")
+
+
+def test_the_command_prints_table_report_and_history(folder, undisturbed):
+    for words in ("Validation, by iteration", "Held out to the end", "report.html", "mlflow ui", "tokens/s"):
+        assert words in undisturbed
+    run = folder / "runs" / "undisturbed"
+    assert len(digests(run)) == 11
+    assert (run / "best" / "policy" / "model.safetensors").exists()
+    assert (run / "report.html").read_text().count("<svg") >= 3
+
+
+def test_nothing_is_written_outside_the_run_and_cache_folders(folder, undisturbed):
+    assert not (folder / "home").exists() or not any(p.is_file() for p in (folder / "home").rglob("*"))
+    assert {p.name for p in folder.iterdir()} <= {"settings.yaml", "runs", "cache", "other-cache", "home"}
+
+
+def test_a_finished_run_answers_at_once(folder, undisturbed):
+    started = time.monotonic()
+    output = finish(folder, "undisturbed", "other-cache")
+    assert "nothing is left to do" in output
+    assert "Prefect" not in output
+    assert time.monotonic() - started < 60
+
+
+def test_killed_in_every_heavy_stage_it_ends_with_the_same_digests(folder, undisturbed):
+    seen: dict[Path, int] = {}
+    for stage, sign in KILLS:
+        process = start(folder, "killed", "cache")
+        deadline = time.monotonic() + 300
+        while not any(folder.glob(sign)):
+            assert process.poll() is None, f"{stage}: {process.communicate()[0][-3000:]}"
+            assert time.monotonic() < deadline, f"{stage} was not reached"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        manifests = {m: m.stat().st_mtime_ns for m in (folder / "runs" / "killed").rglob("manifest.json")}
+        assert seen.items() <= manifests.items(), "a finished stage was run twice"
+        seen = manifests
+    finish(folder, "killed", "cache")
+    manifests = {m: m.stat().st_mtime_ns for m in (folder / "runs" / "killed").rglob("manifest.json")}
+    assert seen.items() <= manifests.items(), "a finished stage was run twice"
+    assert digests(folder / "runs" / "killed") == digests(folder / "runs" / "undisturbed")

@@ -1,0 +1,99 @@
+"""How many parameters a model has, and what memory it takes, against figures worked out by hand."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from models import tiny
+from models.config import EngineConfig, LaunchConfig, SamplingConfig, TrainConfig
+from models.estimate import generation_bytes_per_device, parameters_of, training_bytes_per_device
+
+
+def write_header(path: Path, shapes: dict[str, list[int]]) -> None:
+    header: dict[str, object] = {
+        name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()
+    }
+    content = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
+    path.write_bytes(struct.pack("<Q", len(content)) + content)
+
+
+def test_parameters_are_counted_from_the_headers_of_all_shards(tmp_path: Path) -> None:
+    write_header(tmp_path / "model-1.safetensors", {"embedding": [512, 128], "norm": [128], "scalar": []})
+    write_header(tmp_path / "model-2.safetensors", {"head": [3, 5, 7]})
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    assert parameters_of(tmp_path) == 512 * 128 + 128 + 1 + 105
+    assert parameters_of(str(tmp_path)) == parameters_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("Qwen/Qwen2.5-7B", 7_000_000_000),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 500_000_000),
+        ("EleutherAI/pythia-160m", 160_000_000),
+        ("facebook/opt-1.3b", 1_300_000_000),
+        ("meta-llama/Llama-2-70b-hf", 70_000_000_000),
+        ("openai-community/gpt2", None),
+        ("organisation/model-4bit", None),
+        ("organisation/v2.5", None),
+    ],
+)
+def test_parameters_are_read_from_a_name_where_there_are_no_files(name: str, parameters: int | None) -> None:
+    assert parameters_of(name) == parameters
+
+
+def test_the_size_of_the_embedded_model_is_what_its_architecture_comes_to() -> None:
+    hidden, inner, layers, vocabulary = 128, 384, 4, tiny.VOCABULARY
+    attention = 4 * hidden * hidden + 3 * hidden  # q, k and v have biases, o has none
+    layer = attention + 3 * hidden * inner + 2 * hidden
+    assert vocabulary * hidden + layers * layer + hidden == tiny.PARAMETERS
+
+
+ONE = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("train", "launch", "expected"),
+    [
+        # arXiv 1910.02054: 2 + 2 + 12 bytes a parameter with mixed precision and Adam.
+        ({}, {"zero_stage": 0, "processes": 1}, 16),
+        ({}, {"zero_stage": 0, "processes": 8}, 16),
+        ({}, {"zero_stage": 1, "processes": 8}, 2 + 2 + 12 / 8),
+        ({}, {"zero_stage": 2, "processes": 8}, 2 + (2 + 12) / 8),
+        ({}, {"zero_stage": 3, "processes": 8}, (2 + 2 + 12) / 8),
+        ({}, {"zero_stage": 3, "processes": 1}, 16),
+        ({"dtype": "float32"}, {"zero_stage": 0}, 4 + 4 + 8),
+        ({"dtype": "float32"}, {"zero_stage": 2, "processes": 4}, 4 + (4 + 8) / 4),
+        ({"optimizer": "rmsprop"}, {"zero_stage": 0}, 2 + 2 + 8),
+        ({"optimizer": "rmsprop", "dtype": "float32"}, {"zero_stage": 1, "processes": 2}, 4 + 4 + 4 / 2),
+    ],
+)
+def test_training_memory_per_device_follows_zero(
+    train: dict[str, str], launch: dict[str, int], expected: float
+) -> None:
+    config, devices = TrainConfig.model_validate(train), LaunchConfig.model_validate(launch)
+    assert training_bytes_per_device(ONE, config, devices) == expected * ONE
+
+
+def test_the_figure_of_the_zero_paper_comes_out() -> None:
+    # 7.5 billion parameters on 64 devices: 120, 31.4, 16.6 and 1.9 GB (figure 1).
+    for stage, gigabytes in enumerate((120, 31.4, 16.6, 1.9)):
+        launch = LaunchConfig(zero_stage=stage, processes=64)
+        found = training_bytes_per_device(7_500_000_000, TrainConfig(), launch)
+        assert found is not None
+        assert found / 1e9 == pytest.approx(gigabytes, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "devices", "expected"), [("bfloat16", 1, 2), ("float32", 1, 4), ("bfloat16", 4, 0.5), ("float32", 2, 2)]
+)
+def test_generating_takes_the_weights_spread_over_the_devices(dtype: str, devices: int, expected: float) -> None:
+    sampling, engine = SamplingConfig.model_validate({"dtype": dtype}), EngineConfig(tensor_parallel_size=devices)
+    assert generation_bytes_per_device(ONE, sampling, engine) == expected * ONE
+
+
+def test_an_unknown_size_gives_an_unknown_memory() -> None:
+    assert training_bytes_per_device(None, TrainConfig(), LaunchConfig()) is None
+    assert generation_bytes_per_device(None, SamplingConfig(), EngineConfig()) is None

@@ -1,0 +1,150 @@
+"""The reward-weighted loss against values computed by hand, checkpoints to resume from, and the training journal."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models.train import COMPLETE, IGNORED, Collator, Journal, last_checkpoint, reward_weighted_nll
+
+LOG_PROBS = [[0.0, -0.5, -1.5, 0.0], [0.0, 0.0, -2.0, -0.25]]
+
+
+def test_the_loss_is_the_weighted_sum_of_answer_log_probabilities_per_answer_token() -> None:
+    weights = [0.25, 3.0]
+    by_hand = -(0.25 * (-0.5 - 1.5) + 3.0 * (-2.0 - 0.25)) / 4
+    assert math.isclose(by_hand, 1.8125)
+    loss = reward_weighted_nll(torch.tensor(LOG_PROBS), torch.tensor(weights), 4)
+    assert loss.item() == pytest.approx(by_hand)
+
+
+def test_a_weight_of_zero_takes_the_answer_out_of_the_sum_but_not_out_of_the_tokens() -> None:
+    loss = reward_weighted_nll(torch.tensor(LOG_PROBS), torch.tensor([0.0, 1.0]), torch.tensor(4))
+    assert loss.item() == pytest.approx((2.0 + 0.25) / 4)
+
+
+def test_with_weights_of_one_it_is_the_mean_negative_log_likelihood_of_the_answer_tokens() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 6, 11)
+    labels = torch.randint(0, 11, (3, 6))
+    labels[:, :2] = IGNORED
+    labels[1, 4:] = IGNORED
+    # What the trainer gives: the log-probability of each label given what precedes it, 0 outside the answers.
+    shifted, before = labels[:, 1:], logits[:, :-1].log_softmax(-1)
+    log_probs = before.gather(-1, shifted.clamp(min=0)[..., None])[..., 0].masked_fill(shifted == IGNORED, 0.0)
+    loss = reward_weighted_nll(log_probs, torch.ones(3), (shifted != IGNORED).sum())
+    plain = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 11), shifted.reshape(-1), ignore_index=IGNORED)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_the_parts_of_an_optimiser_step_add_up_to_the_loss_of_the_whole() -> None:
+    log_probs, weights = torch.tensor(LOG_PROBS), torch.tensor([0.25, 3.0])
+    parts = [reward_weighted_nll(log_probs[i : i + 1], weights[i : i + 1], 4).item() for i in range(2)]
+    assert sum(parts) == pytest.approx(reward_weighted_nll(log_probs, weights, 4).item())
+
+
+def test_gradients_are_scaled_by_the_reward() -> None:
+    log_probs = torch.tensor(LOG_PROBS, requires_grad=True)
+    reward_weighted_nll(log_probs, torch.tensor([0.5, 2.0]), 4).backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == [[-0.125] * 4, [-0.5] * 4]
+
+
+def test_a_batch_without_answer_tokens_has_a_loss_of_zero_and_not_nan() -> None:
+    assert reward_weighted_nll(torch.zeros(1, 3), torch.ones(1), torch.tensor(0)).item() == 0.0
+
+
+def test_a_batch_is_padded_with_ignored_labels_and_masked_out() -> None:
+    rows = [
+        {"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7], "weight": 0.5},
+        {"input_ids": [8], "labels": [8], "weight": 2.0},
+    ]
+    batch = {name: tensor.tolist() for name, tensor in Collator(pad_token_id=1)(rows).items()}
+    assert batch == {
+        "input_ids": [[5, 6, 7], [8, 1, 1]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "labels": [[IGNORED, 6, 7], [8, IGNORED, IGNORED]],
+        "weights": [0.5, 2.0],
+    }
+
+
+def make_checkpoint(folder: Path, step: int, complete: bool) -> None:
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_text("weights")
+    if complete:
+        (checkpoint / COMPLETE).touch()
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "newest", "kept"),
+    [
+        ({}, None, set()),
+        ({200: True}, 200, {200}),
+        ({200: True, 1000: True, 400: True}, 1000, {200, 400, 1000}),
+        ({200: True, 400: False}, 200, {200}),
+        ({200: False, 400: True}, 400, {400}),
+        ({200: False}, None, set()),
+    ],
+)
+def test_training_resumes_from_the_newest_checkpoint_that_is_complete_and_removes_the_others(
+    tmp_path: Path, checkpoints: dict[int, bool], newest: int | None, kept: set[int]
+) -> None:
+    for step, complete in checkpoints.items():
+        make_checkpoint(tmp_path, step, complete)
+    found = last_checkpoint(tmp_path)
+    assert found == (None if newest is None else tmp_path / f"checkpoint-{newest}")
+    assert {p.name for p in tmp_path.iterdir()} == {f"checkpoint-{step}" for step in kept}
+
+
+def test_there_is_nothing_to_resume_from_before_the_first_start(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "absent") is None
+
+
+def lines(*steps: int) -> str:
+    return "".join(json.dumps({"step": step, "loss": step / 10}) + "\n" for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("before", "resumed", "kept"),
+    [
+        (None, 0, ()),
+        (lines(10, 20, 30), 0, ()),
+        (lines(10, 20, 30, 40), 20, (10, 20)),
+        (lines(10, 20), 25, (10, 20)),
+    ],
+)
+def test_the_journal_forgets_the_lines_after_the_step_it_resumes_from(
+    tmp_path: Path, before: str | None, resumed: int, kept: tuple[int, ...]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    if before is not None:
+        path.write_text(before)
+    Journal(path, resumed)
+    assert path.read_text() == lines(*kept)
+
+
+def test_the_journal_writes_one_line_per_logged_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(lines(10))
+    journal = Journal(path, 10)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=20)
+    journal.on_log(None, state, None, {"loss": "2.5", "learning_rate": 0.001})
+    journal.on_log(None, state, None, {"train_runtime": 3.0})
+    journal.on_log(None, state, None, None)
+    journal.on_log(None, SimpleNamespace(is_world_process_zero=False, global_step=20), None, {"loss": 9.0})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 10, "loss": 1.0},
+        {"step": 20, "loss": 2.5, "learning_rate": 0.001},
+    ]
+
+
+def test_a_checkpoint_is_marked_complete_once_it_is_saved(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, 200, complete=False)
+    journal = Journal(tmp_path / "metrics.jsonl", 0)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=200)
+    journal.on_save(SimpleNamespace(output_dir=str(tmp_path)), state, None)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-200"
