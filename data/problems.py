@@ -91,7 +91,7 @@ def with_prefix(problem: Problem, turns: list[dict[str, str]]) -> Problem:
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise ProblemFileError(f"There is no file {path}. Check the path; it is relative to {Path.cwd()}.")
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         number = 0
         try:
             for number, line in enumerate(file, start=1):
@@ -105,16 +105,21 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        row = json.loads(line, parse_constant=_no_constant)
+        json.dumps(row, ensure_ascii=False).encode()  # refuses lone surrogates, which JSON can hold and UTF-8 cannot
+    except (ValueError, RecursionError) as error:
         raise ProblemFileError(
             f"{path}, line {number}: malformed JSON ({error}). Each line must be one JSON object."
         ) from None
     if not isinstance(row, dict):
         raise ProblemFileError(
-            f"{path}, line {number}: a {type(row).__name__}, not a JSON object. Each line must be one."
+            f"{path}, line {number}: {type(row).__name__} is not a JSON object. Each line must be one."
         )
     return row
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _problem(row: dict[str, Any], path: Path, number: int, split: Split | None) -> Problem:

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 Verdict = Literal["correct", "wrong", "unparsable", "timeout", "error"]
+UNGRADED: tuple[Verdict, ...] = ("timeout", "error")
 Split = Literal["demonstration", "train", "validation", "test", "transfer"]
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

@@ -1,11 +1,13 @@
 """Scoring: a reward is applied to every sample, in order, in constant memory. Which reward it is, is not known here."""
 
+import math
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
-from data.rows import Problem, Sample, Score
+from data.rows import UNGRADED, Problem, Sample, Score, Verdict
 
 Reward = Callable[[Problem, str], Score]
 
@@ -79,13 +81,29 @@ def pair_up(problems: Iterable[Problem], samples: Iterable[Sample]) -> Iterator[
         yield problem, sample
 
 
+def check_score(score: Score) -> None:
+    """Refuse what a reward must not return.
+
+    Raises:
+        TypeError, ValueError: no Score, an unknown verdict, or a value that does not fit the verdict.
+    """
+    if not isinstance(score, Score):
+        raise TypeError(f"The reward returned {score!r}; it must return a data.rows.Score.")
+    if score.verdict not in get_args(Verdict):
+        raise ValueError(f"The reward gave the verdict {score.verdict!r}; it must be one of {get_args(Verdict)}.")
+    if score.value is None:
+        if score.verdict not in UNGRADED:
+            raise ValueError(f"The reward gave no value with the verdict {score.verdict!r}; only {UNGRADED} have none.")
+    elif isinstance(score.value, bool) or not isinstance(score.value, int | float) or not math.isfinite(score.value):
+        raise ValueError(f"The reward gave the value {score.value!r}; it must be a finite number or None.")
+
+
 def _score(problem: Problem, sample: Sample, reward: Reward, tally: Tally) -> Score:
     if sample.truncated:
         return Score(0.0, "wrong", "truncated at the token limit")
     try:
         score = reward(problem, sample.text)
-        if not isinstance(score, Score):
-            raise TypeError(f"The reward returned {score!r}; it must return a data.rows.Score.")
+        check_score(score)
     except Exception as error:
         tally.first_traceback = tally.first_traceback or traceback.format_exc()
         score = Score(None, "error", f"{type(error).__name__}: {error}")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from data.rows import Example, Problem, Sample, Score
+from data.rows import UNGRADED, Example, Problem, Sample, Score
 from data.scoring import pair_up
 
 
@@ -47,7 +47,7 @@ def select_examples(
 def _refusal(sample: Sample, score: Score, min_reward: float) -> str | None:
     if sample.truncated:
         return "truncated"
-    if score.value is None or score.verdict in ("timeout", "error"):
+    if score.value is None or score.verdict in UNGRADED:
         return score.verdict
     if score.value < min_reward:
         return score.verdict if score.verdict != "correct" else "below_min_reward"

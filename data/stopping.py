@@ -28,4 +28,5 @@ def stop_reason(rule: StopRule, patience: int, accuracies: Sequence[float]) -> s
             return None
         return f"validation did not improve in iteration {latest} ({accuracies[-2]:.1%} → {accuracies[-1]:.1%})"
     since = latest - best_iteration(accuracies)
-    return f"no new best on validation for {since} iterations" if since >= patience else None
+    iterations = f"{since} iteration{'s' * (since > 1)}"
+    return f"no new best on validation for {iterations}" if since >= patience else None

@@ -65,7 +65,7 @@ def read_settings(config_class: type[BaseModel], arguments: list[str], prog: str
     Raises:
         UsageError: an unknown flag or key (with the nearest right name), a wrong type or value, an unreadable file.
     """
-    parser = _Parser(prog=prog, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(prog=prog, description=config_class.__doc__, allow_abbrev=False)
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; flags win over it")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     parser.add_argument(
@@ -82,7 +82,6 @@ def read_settings(config_class: type[BaseModel], arguments: list[str], prog: str
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)
 
-    Settings.__doc__ = config_class.__doc__
     source: Any = CliSettingsSource(Settings, root_parser=parser, cli_hide_none_type=True, cli_avoid_json=True)
     known, unknown = parser.parse_known_args(arguments)
     flags = sorted(flag for action in parser._actions for flag in action.option_strings)
@@ -112,8 +111,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"there is no configuration file {path}. It is looked for from {Path.cwd()}.")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds {'nothing' if content is None else 'no mapping'}. Write key: value lines.")
@@ -159,14 +158,15 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _runs_folder(arguments: list[str]) -> Path:
     """The runs folder has to be known before Prefect is imported, which reads its home when it is."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--runs_dir", "--runs-dir", type=Path)
     known, _ = parser.parse_known_args(arguments)
     if known.runs_dir:
         return Path(known.runs_dir)
     from_file = read_yaml(known.config) if known.config else {}
-    return Path(from_file.get("runs_dir", "runs"))
+    given = from_file.get("runs_dir")
+    return Path(given if isinstance(given, str) else "runs")
 
 
 if __name__ == "__main__":

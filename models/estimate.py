@@ -14,12 +14,20 @@ from models.config import EngineConfig, LaunchConfig, SamplingConfig, TrainConfi
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
+class WeightsError(ValueError):
+    """A weights file cannot be read."""
+
+
 def parameters_of(model: Path | str) -> int | None:
-    """Number of parameters: from the headers of its safetensors files, else from a name such as `Qwen2.5-7B`."""
+    """Number of parameters: from the headers of its safetensors files, else from a name such as `Qwen2.5-7B`.
+
+    Raises:
+        WeightsError: a file is no safetensors file.
+    """
     folder = Path(model)
     if any(folder.glob("*.safetensors")):
         return sum(_parameters_in(file) for file in folder.glob("*.safetensors"))
-    found = re.findall(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", str(model).lower())
+    found = re.findall(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", folder.name.lower())
     if not found:
         return None
     number, unit = found[-1]
@@ -28,7 +36,10 @@ def parameters_of(model: Path | str) -> int | None:
 
 def _parameters_in(file: Path) -> int:
     with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length < file.stat().st_size:
+            raise WeightsError(f"{file} is not a safetensors file. Was it fetched whole (git lfs pull)?")
         header = json.loads(stream.read(length))
     return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 

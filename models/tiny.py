@@ -1,4 +1,4 @@
-"""The embedded tiny model: a tokenizer made from the demonstrations, and a Qwen2 architecture of 0.9 M weights.
+"""The embedded tiny model: a tokenizer made from the demonstrations, and a Llama architecture of 0.9 M weights.
 
 The bootstrap trains it from nothing with the project's own trainer.
 """
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
-VOCABULARY = 512
+VOCABULARY = 640
 CONTEXT = 1024
-PARAMETERS = 920_192
+PARAMETERS = 935_040
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -22,13 +22,13 @@ CHAT_TEMPLATE = (
 
 
 def tiny_tokenizer(texts: Iterable[str]) -> Any:
-    """A byte-level BPE tokenizer of 512 entries, one token per digit: any text can be encoded, none is unknown."""
+    """A byte-level BPE tokenizer: words and numbers of the demonstrations are one token each, any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -51,11 +51,12 @@ def tiny_tokenizer(texts: Iterable[str]) -> Any:
 
 def write_untrained(path: Path, texts: Iterable[str]) -> None:
     """Write the tokenizer and the architecture to `path`, without weights: training begins from random ones."""
-    from transformers import Qwen2Config
+    from transformers import LlamaConfig
 
     tokenizer = tiny_tokenizer(texts)
-    config = Qwen2Config(
-        architectures=["Qwen2ForCausalLM"],
+    # Llama: for other architectures AutoTokenizer replaces parts of a tokenizer of one's own.
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
         vocab_size=VOCABULARY,
         hidden_size=128,
         intermediate_size=384,
@@ -64,6 +65,7 @@ def write_untrained(path: Path, texts: Iterable[str]) -> None:
         num_key_value_heads=4,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
+        initializer_range=0.08,  # ≈ 1/√hidden_size: at 0.02 so narrow a model learns several times slower
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -106,11 +106,12 @@ class Journal(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, path: Path, resumed_step: int) -> None:
         self.path = path
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= resumed_step]
-        path.write_text("".join(line + "\n" for line in kept))
+        self.resumed_step = resumed_step
         self.progress: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.path.write_text("".join(lines_up_to(self.path, self.resumed_step)))
         self.progress = Progress("train", state.max_steps, "step", done=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -234,8 +235,14 @@ def _weights_dtype(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+def lines_up_to(path: Path, step: int) -> list[str]:
+    """The lines of a metrics.jsonl up to a step; a line that was torn by a kill ends them."""
+    lines = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        lines.append(line)
+    return lines
 
 
 def main() -> None:

@@ -25,8 +25,9 @@ from tasks.provenance import code_version, package_versions
 MANIFEST = "manifest.json"
 # Hidden files (this one, locks, checkpoints) serve an attempt only and are not part of the output.
 ATTEMPT_FILE = ".attempt.json"
-# Files that differ between two runs of the same stage (times, throughput): kept, but outside the digest.
-LOGS = frozenset({"log.txt", "metrics.jsonl", "timing.json"})
+# Files that differ between two runs of the same stage (times, throughput, paths): kept, but outside the digest.
+PROGRAM = "program.json"  # what the stage's program was told
+LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM})
 
 
 class DriftError(RuntimeError):
@@ -222,6 +223,7 @@ def run_stage(
     """
     state, finished = status(directory, stage)
     if finished is not None:
+        _remove_replaced(finished.path)
         if state is Status.REUSE or on_drift is OnDrift.ACCEPT:
             return Finished(finished.path, finished.manifest, reused=True)
         if on_drift is OnDrift.REFUSE:
@@ -356,17 +358,22 @@ def _unpublished(attempt: Path, stage: Stage) -> Manifest | None:
 def _publish(attempt: Path, final: Path) -> None:
     for leftover in attempt.glob(".*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    replaced = final.with_name(f".{final.name}.replaced")
-    if replaced.exists():
-        shutil.rmtree(replaced)
+    replaced = _remove_replaced(final)
     if final.exists():
         os.rename(final, replaced)
     os.rename(attempt, final)
     parent = os.open(final.parent, os.O_RDONLY)
     os.fsync(parent)
     os.close(parent)
+    _remove_replaced(final)
+
+
+def _remove_replaced(final: Path) -> Path:
+    """Remove what a rebuild replaced, also if an earlier process was killed before it could."""
+    replaced = final.with_name(f".{final.name}.replaced")
     if replaced.exists():
         shutil.rmtree(replaced)
+    return replaced
 
 
 def _attempt_fingerprint(attempt: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Policies as stages: the base (the embedded tiny model, or a user's own) and the best, published at the end."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
 from models.config import Config, LaunchConfig, TrainConfig, TrainProgram
+from models.estimate import WeightsError, parameters_of
 from tasks.contract import Artifact, Estimate, Outcome, Stage, file_sha256, run_stage, write_json
 from tasks.environment import cache_folder
 from tasks.process import await_children
@@ -30,7 +32,7 @@ class BootstrapConfig(Config):
     """How the embedded tiny model learns from its demonstrations. Used only when no model is given."""
 
     train: Annotated[TrainConfig, Field(description="Hyperparameters of the bootstrap.")] = TrainConfig(
-        learning_rate=3e-3, epochs=10, batch_size=32, warmup=0.05, dtype="float32"
+        learning_rate=3e-3, epochs=6, batch_size=32, warmup=0.05, dtype="float32"
     )
     demonstrations: Annotated[int, Field(ge=1, le=3000, description="Worked examples to learn from.")] = 3000
 
@@ -97,7 +99,7 @@ def resolve_model(model: str, offline: bool = False) -> Path | None:
     path = Path(model)
     if path.exists() or model.startswith((".", "/", "~")):
         path = path.expanduser()
-        problem = _missing_in(path)
+        problem = _wrong_with(path)
         if problem:
             raise ModelError(
                 f"{model} is no model: {problem}. Give a folder with config.json, *.safetensors and the tokenizer, as "
@@ -122,14 +124,20 @@ def resolve_model(model: str, offline: bool = False) -> Path | None:
         ) from error
 
 
-def _missing_in(path: Path) -> str | None:
+def _wrong_with(path: Path) -> str | None:
     if not path.exists():
         return "there is no such folder"
     if not (path / "config.json").is_file():
         return "it has no config.json"
     if not any(path.glob("*.safetensors")):
         return "it has no *.safetensors weights"
-    return None if any(path.glob("tokenizer*")) else "it has no tokenizer files"
+    if not any(path.glob("tokenizer*")):
+        return "it has no tokenizer files"
+    try:
+        parameters_of(path)
+    except WeightsError as error:
+        return str(error)
+    return None
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -149,8 +157,6 @@ def folder_digest(folder: Path) -> str:
             known[key] = known.get(key) or file_sha256(file)
             lines.append(f"{file.name} {known[key]}")
         write_json(memory, known)
-    import hashlib
-
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

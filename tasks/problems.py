@@ -85,8 +85,8 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
     for split in ("train", "validation", "test"):
         if not splits[split]:
             raise ProblemFileError(
-                f"{source.problems} leaves no problem for {split} (a tenth each goes to validation and test, by the "
-                f"hash of the prompt). Give more problems, or --validation FILE and --test FILE."
+                f"{source.problems} leaves no problem for {split} (without --validation and --test files, a "
+                f"tenth each is set aside by the hash of the prompt). Give more problems, or those files."
             )
     if source.few_shot:
         turns = read_few_shot(source.few_shot)

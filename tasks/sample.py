@@ -7,13 +7,15 @@ from pathlib import Path
 from data.storage import count_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
 from models.estimate import generation_bytes_per_device
-from tasks.contract import Artifact, Estimate, Outcome, Stage
+from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.logs import run_logger
 from tasks.process import run_child
 from tasks.run import Result, Run
 
 VERSION = 1
 SAMPLES = "samples"
+# Threads that spin, or are bound to a core that somebody else uses, slow vLLM on a shared CPU down ten times.
+SHARED_CPU = {"OMP_WAIT_POLICY": "PASSIVE", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 BYTES_PER_TOKEN = 4  # in Parquet, token ids and text together, before compression
 
 
@@ -73,11 +75,11 @@ def run_generation(
     Raises:
         ChildError: the program failed.
     """
-    config = attempt / ".generate.json"
+    config = attempt / PROGRAM
     program = GenerateProgram(policy=policy.path, policy_digest=policy.require(), jobs=jobs, engine=engine)
     config.write_text(program.model_dump_json(indent=2))
     command = generate_command(config)
-    run_child(command, attempt / "log.txt", run.child_lock, run_logger())
+    run_child(command, attempt / "log.txt", run.child_lock, run_logger(), SHARED_CPU)
     return command
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from data.storage import count_rows
 from models.config import LaunchConfig, TrainConfig, TrainProgram
 from models.estimate import training_bytes_per_device
-from tasks.contract import Artifact, Estimate, Outcome, Stage
+from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.logs import run_logger
 from tasks.process import run_child
 from tasks.run import Result, Run
@@ -65,7 +65,7 @@ def launch_training(run: Run, program: TrainProgram, directory: Path, lock: Path
     Raises:
         ChildError: the program failed.
     """
-    config = directory / ".train.json"
+    config = directory / PROGRAM
     config.write_text(program.model_dump_json(indent=2))
     command = launch_command(program.launch, config)
     run_child(command, directory / "log.txt", lock, run_logger())

@@ -60,7 +60,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem], ex
     """The tiny model after a minute's training: it knows the form of an answer and little arithmetic."""
     folder = tmp_path_factory.mktemp("policy")
     worked = [p for p in problems if p.split == "demonstration"]
-    tiny.write_untrained(folder / "untrained", (t for p in worked for t in (p.messages[0]["content"], p.response or "")))
+    tiny.write_untrained(
+        folder / "untrained", (t for p in worked for t in (p.messages[0]["content"], p.response or ""))
+    )
     program = TrainProgram(
         policy=folder / "untrained",
         examples=[examples],

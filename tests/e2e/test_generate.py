@@ -40,7 +40,11 @@ def test_samples_are_complete_and_say_how_they_came_about(sampled, problems):
     assert {r.policy for r in rows} == {"abc"}
     assert len({r.seed for r in rows}) == len(rows)
     assert len({r.text for r in rows}) > 40
-    assert [f.name for f in sorted((sampled / "samples").iterdir())] == ["000000.parquet", "000001.parquet", "000002.parquet"]
+    assert [f.name for f in sorted((sampled / "samples").iterdir())] == [
+        "000000.parquet",
+        "000001.parquet",
+        "000002.parquet",
+    ]
 
 
 def test_the_token_ids_are_the_text_and_end_in_eos_only_if_generation_did(sampled, policy):
@@ -93,6 +97,8 @@ def test_a_prompt_without_room_is_refused_before_the_engine_starts(policy, probl
     program = json.loads(config.read_text())
     program["engine"]["max_model_len"] = 50
     config.write_text(json.dumps(program))
-    done = subprocess.run([sys.executable, "-m", "models.generate", str(config)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "models.generate", str(config)], capture_output=True, text=True, check=False
+    )
     assert done.returncode != 0
     assert "does not fit into the context of 50" in done.stderr

@@ -42,7 +42,9 @@ def plain(policy: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-@pytest.mark.parametrize("launch", [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}])
+@pytest.mark.parametrize(
+    "launch", [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}]
+)
 def test_zero_stages_and_processes_give_the_same_losses(policy, examples, plain, tmp_path, launch):
     train(tmp_path, program(policy, examples, tmp_path, **launch))
     assert len(losses(plain)) == 16

@@ -45,9 +45,9 @@ GOOD = b'{"question": "1 + 1?", "answer": "2"}\n'
         (GOOD + b"\n" + b"What is 2?\n", ["line 3: malformed JSON"]),
         (b'{"question": "a", "answer": "1"}{"question": "b", "answer": "2"}\n', ["line 1: malformed JSON"]),
         (b"[" * 100_000 + b"\n", ["line 1: malformed JSON"]),
-        (GOOD + b'["question", "answer"]\n', ["line 2: a list, not a JSON object"]),
-        (b"17\n", ["line 1: a int, not a JSON object"]),
-        (b"null\n", ["line 1: a NoneType, not a JSON object"]),
+        (GOOD + b'["question", "answer"]\n', ["line 2: list is not a JSON object"]),
+        (b"17\n", ["line 1: int is not a JSON object"]),
+        (b"null\n", ["line 1: NoneType is not a JSON object"]),
         (b'{"problem": "1 + 1?", "answer": "2"}\n', ["line 1: no 'question' (fields 'problem', 'answer')"]),
         (b"{}\n", ["line 1: no 'question' (fields none)", "needs 'question' and 'answer' as text"]),
         (b'{"question": "", "answer": "2"}\n', ["line 1: no 'question' (question is '')"]),
@@ -213,7 +213,7 @@ def test_few_shot_turns_are_put_in_front_and_the_ids_stay(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("", "is empty"), ('{"question": "a"}', "line 1: no 'answer'"), ("[]", "line 1: a list"), ("{", "line 1")],
+    [("", "is empty"), ('{"question": "a"}', "line 1: no 'answer'"), ("[]", "line 1: list is not"), ("{", "line 1")],
 )
 def test_an_unusable_few_shot_file_is_refused(write: Write, tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "shots.jsonl").write_text(content)

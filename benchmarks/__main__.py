@@ -1,0 +1,16 @@
+"""`python -m benchmarks [scoring] [generation] [demo]`: run the named measurements, by default all."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from tasks.environment import prepare
+
+NAMES = ("scoring", "generation", "demo")
+
+if __name__ == "__main__":
+    prepare(Path("runs"))
+    for name in sys.argv[1:] or NAMES:
+        if name not in NAMES:
+            sys.exit(f"There is no benchmark {name!r}; choose from {', '.join(NAMES)}.")
+        import_module(f"benchmarks.{name}").main()
