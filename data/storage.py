@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ ROWS_PER_BATCH = 8192
 
 
 class Row(Protocol):
-    SCHEMA: Any
+    SCHEMA: ClassVar[pa.Schema]
 
 
 R = TypeVar("R")

@@ -77,7 +77,7 @@ def read_settings(config_class: type[BaseModel], arguments: list[str], prog: str
 
     class Settings(config_class, BaseSettings):  # type: ignore[misc, valid-type]
         @classmethod
-        def settings_customise_sources(
+        def settings_customise_sources(  # type: ignore[override]
             cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)

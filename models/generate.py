@@ -188,6 +188,9 @@ def start_engine(policy: Path, engine: EngineConfig, dtype: str, max_model_len: 
 
 def main() -> None:
     generate(GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    # Everything is on disk. Taking the engine apart would only cost seconds.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

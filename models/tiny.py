@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 
 
 def tiny_tokenizer(texts: Iterable[str]) -> Any:
-    """A byte-level BPE tokenizer: words and numbers of the demonstrations are one token each, any text can be encoded."""
+    """A byte-level BPE tokenizer: the texts' words and numbers are one token each, and any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -35,7 +35,7 @@ COMPLETE = "complete"
 IGNORED = -100
 
 
-class WeightedSFTTrainer(SFTTrainer):
+class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with the loss above."""
 
     def compute_loss(

@@ -197,13 +197,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
 def _bootstrap(
     run: Run, folder: Path, lock: Path, source: PolicySource, bootstrap: BootstrapConfig, seed: int
 ) -> Outcome:
-    examples = folder / ".examples.parquet"
-    worked = list(demonstrations(seed, bootstrap.demonstrations))
-    write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in worked))
-    untrained = folder / ".untrained"
-    tiny.write_untrained(untrained, (text for p in worked for text in (p.messages[0]["content"], p.response or "")))
-    if source.template:
-        (untrained / "chat_template.jinja").write_text(source.template.read_text())
+    untrained, examples = write_bootstrap_inputs(folder, source, bootstrap, seed)
     program = TrainProgram(
         policy=untrained,
         examples=[examples],
@@ -213,7 +207,20 @@ def _bootstrap(
         launch=LaunchConfig(micro_batch_size=bootstrap.train.batch_size),
     )
     command = launch_training(run, program, folder, lock)
-    return Outcome(rows_in=len(worked), command=tuple(command))
+    return Outcome(rows_in=bootstrap.demonstrations, command=tuple(command))
+
+
+def write_bootstrap_inputs(
+    folder: Path, source: PolicySource, bootstrap: BootstrapConfig, seed: int
+) -> tuple[Path, Path]:
+    """Write what the bootstrap trains, and on what, as hidden files of `folder`: untrained model and examples."""
+    untrained, examples = folder / ".untrained", folder / ".examples.parquet"
+    worked = list(demonstrations(seed, bootstrap.demonstrations))
+    write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in worked))
+    tiny.write_untrained(untrained, (text for p in worked for text in (p.messages[0]["content"], p.response or "")))
+    if source.template:
+        (untrained / "chat_template.jinja").write_text(source.template.read_text())
+    return untrained, examples
 
 
 def demonstrations(seed: int, count: int) -> Iterator[Problem]:

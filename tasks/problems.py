@@ -62,6 +62,7 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
         ProblemFileError: see `data.problems.read_problems`; also a set that ends up without a problem.
     """
     dropped: dict[str, int] = {}
+    splits: dict[str, list[Problem]]
     if source.problems is None:
         problems = list(arithmetic.embedded_problems(seed))
         splits = {split: [p for p in problems if p.split == split] for split in SPLITS}

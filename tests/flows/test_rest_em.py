@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+import tasks.sample
 import tasks.train
 from flows.rest_em import RestEM, loop
 from tasks.contract import DriftError, OnDrift, Status, load_finished
@@ -75,7 +76,8 @@ def test_test_and_transfer_are_measured_only_at_the_end(config):
 def test_a_finished_run_is_reused_without_starting_a_program(config, monkeypatch):
     run(config)
     before = times(config)
-    monkeypatch.setattr(tasks.train, "launch_command", lambda *_: pytest.fail("a program was started"))
+    for module in (tasks.train, tasks.sample):
+        monkeypatch.setattr(module, "run_child", lambda *_: pytest.fail("a program was started"))
     run(config)
     assert times(config) == before
     assert {p.status for p in plan_loop(loop, config, OnDrift.REFUSE).plan} == {Status.REUSE}
