@@ -49,6 +49,8 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     environment = dict(os.environ)
     environment.setdefault("PYTHONUNBUFFERED", "1")
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # OpenMP threads that spin long for one another slow two programs on the same cores down many times over.
+    environment.setdefault("GOMP_SPINCOUNT", "2000")
     environment.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::UserWarning")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     return environment | dict(extra or {})
