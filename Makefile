@@ -8,7 +8,6 @@ export UV_CACHE_DIR ?= $(AUTODIDACT_CACHE)/uv
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 DONE := .venv/done-$(PLATFORM)
-UV := .venv/bin/uv
 PACKAGES := flows tasks models data
 
 .DEFAULT_GOAL := help

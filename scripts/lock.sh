@@ -13,5 +13,5 @@ else
     torch_from=(--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
 fi
 "${compile[@]}" --extra cpu --override requirements/override-cpu.txt "${torch_from[@]}" -o requirements/cpu.txt
-"${compile[@]}" --extra gpu --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt
+env -u UV_FIND_LINKS "${compile[@]}" --extra gpu --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt
 wc -l requirements/cpu.txt requirements/gpu.txt

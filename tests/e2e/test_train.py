@@ -9,9 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data.rows import Example
+from data.storage import read_rows
 from models.config import LaunchConfig, TrainConfig, TrainProgram
-from models.train import last_checkpoint
+from models.train import IGNORED, encode, last_checkpoint
 from tasks.contract import file_sha256
 from tasks.train import launch_command
 from tests.e2e.conftest import train
@@ -51,28 +55,22 @@ def test_zero_stages_and_processes_give_the_same_losses(policy, examples, plain,
     assert losses(tmp_path) == pytest.approx(losses(plain), abs=2e-4)
 
 
-def test_the_first_loss_is_the_reward_weighted_one_of_plain_pytorch(policy, examples, plain):
-    """The same batch through transformers alone: seeds and sampler are the trainer's, the loss is computed here."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from data.rows import Example
-    from data.storage import read_rows
-    from models.train import encode
-
+def test_the_loss_is_the_reward_weighted_one_of_plain_pytorch(policy, examples, tmp_path):
+    """All 512 examples, with weights of 1 and 2, in one optimiser step of 32 accumulated batches."""
+    job = program(policy, examples, tmp_path)
+    train(tmp_path, job.model_copy(update={"train": HYPERPARAMETERS.model_copy(update={"batch_size": 512})}))
     tokenizer = AutoTokenizer.from_pretrained(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
-    total = tokens = 0.0
+    total, tokens = 0.0, 0
     with torch.no_grad():
         for example in read_rows(Example, examples):
             row = encode(tokenizer, example, 1024)
             ids = torch.tensor([row["input_ids"]])
-            answer = sum(label != -100 for label in row["labels"])
-            logits = model(ids).logits[0, -answer - 1 : -1].log_softmax(-1)
-            total -= row["weight"] * logits.gather(1, ids[0, -answer:, None]).sum().item()
+            answer = sum(label != IGNORED for label in row["labels"])
+            log_probs = model(ids).logits[0, -answer - 1 : -1].log_softmax(-1)
+            total -= row["weight"] * log_probs.gather(1, ids[0, -answer:, None]).sum().item()
             tokens += answer
-    first = losses(plain)[0]
-    assert first == pytest.approx(total / tokens, rel=0.35)
+    assert losses(tmp_path) == pytest.approx([total / tokens], rel=1e-4)
 
 
 def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, examples, plain, tmp_path):
@@ -102,7 +100,5 @@ def last_checkpoint_quietly(folder: Path) -> Path | None:
 
 
 def test_the_checkpoint_carries_tokenizer_and_template(plain):
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(plain / "policy")
     assert "<|assistant|>" in tokenizer.chat_template
