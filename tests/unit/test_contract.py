@@ -104,12 +104,12 @@ def test_the_manifest_says_what_was_made_from_what_and_by_what(tmp_path: Path) -
 def test_logs_are_listed_and_kept_but_neither_they_nor_hidden_files_enter_the_digest(tmp_path: Path) -> None:
     digests, files = (
         set(),
-        {"log.txt": b"took 3 s", "policy/metrics.jsonl": b"{}", "timing.json": b"3", ".hidden": b"3"},
+        {"log.txt": b"took 3 s", "policy/metrics.jsonl": b"{}", "program.json": b"3", ".hidden": b"3"},
     )
     for number, noise in enumerate((files, dict.fromkeys(files, b"took 4 s"))):
         finished = run_stage(tmp_path / str(number), STAGE, Work(WRITTEN | noise))
         digests.add((finished.manifest.digest, finished.artifact().digest))
-        assert set(finished.manifest.logs) == {"log.txt", "policy/metrics.jsonl", "timing.json"}
+        assert set(finished.manifest.logs) == {"log.txt", "policy/metrics.jsonl", "program.json"}
         assert set(finished.manifest.outputs) == set(WRITTEN)
         assert (finished.path / "log.txt").read_bytes() == noise["log.txt"]
     assert len(digests) == 1

@@ -46,7 +46,7 @@ def test_parameters_are_read_from_a_name_where_there_are_no_files(name: str, par
 
 def test_the_size_of_the_embedded_model_is_what_its_architecture_comes_to() -> None:
     hidden, inner, layers, vocabulary = 128, 384, 4, tiny.VOCABULARY
-    attention = 4 * hidden * hidden + 3 * hidden  # q, k and v have biases, o has none
+    attention = 4 * hidden * hidden
     layer = attention + 3 * hidden * inner + 2 * hidden
     assert vocabulary * hidden + layers * layer + hidden == tiny.PARAMETERS
 

@@ -115,6 +115,7 @@ def lines(*steps: int) -> str:
         (lines(10, 20, 30), 0, ()),
         (lines(10, 20, 30, 40), 20, (10, 20)),
         (lines(10, 20), 25, (10, 20)),
+        (lines(10, 20) + '{"step": 30, "lo', 40, (10, 20)),  # torn by a kill
     ],
 )
 def test_the_journal_forgets_the_lines_after_the_step_it_resumes_from(
@@ -123,7 +124,9 @@ def test_the_journal_forgets_the_lines_after_the_step_it_resumes_from(
     path = tmp_path / "metrics.jsonl"
     if before is not None:
         path.write_text(before)
-    Journal(path, resumed)
+    Journal(path, resumed).on_train_begin(
+        None, SimpleNamespace(is_world_process_zero=True, max_steps=9, global_step=0), None
+    )
     assert path.read_text() == lines(*kept)
 
 

@@ -18,6 +18,7 @@ from data.render import (
 from data.rows import Example
 from models import tiny
 from models.train import IGNORED, encode
+from tasks.policy import demonstrations
 
 QUESTION = [{"role": "user", "content": "Ada has 4 books. Ada buys 17 more. How many books are there now?"}]
 FEW_SHOT = [
@@ -75,13 +76,14 @@ def test_an_answer_ends_in_exactly_one_eos(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(ids[:-1]) == text
 
 
-def test_every_digit_is_one_token_wherever_it_stands(tokenizer: Any) -> None:
-    single = {digit: tokenizer(digit, add_special_tokens=False)["input_ids"] for digit in "0123456789"}
-    assert all(len(ids) == 1 for ids in single.values())
-    ids = tokenizer("4+17=21 20 #### 3060", add_special_tokens=False)["input_ids"]
-    digits = [i for i in ids if i in {s[0] for s in single.values()}]
-    assert digits == [single[digit][0] for digit in "41721203060"]
-    assert tokenizer.decode(ids) == "4+17=21 20 #### 3060"
+def test_the_saved_tokenizer_loads_as_it_was_made_with_one_token_per_number(tmp_path: Path) -> None:
+    texts = [t for p in demonstrations(0, 3000) for t in (p.messages[0]["content"], p.response or "")]
+    made = tiny.tiny_tokenizer(texts)
+    tiny.write_untrained(tmp_path, texts)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for text in [*texts[:200], "e\u0301", "17+20=37"]:
+        assert loaded(text)["input_ids"] == made(text)["input_ids"]
+    assert all(len(loaded(str(number))["input_ids"]) == 1 for number in range(61))
 
 
 @pytest.mark.parametrize(

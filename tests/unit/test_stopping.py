@@ -25,7 +25,7 @@ def test_the_best_iteration_is_the_earliest_of_the_highest_accuracy(accuracies: 
         ("paper", 9, [0.5, 0.4], "validation did not improve in iteration 1 (50.0% → 40.0%)"),
         ("patience", 1, [0.5], None),
         ("patience", 1, [0.5, 0.6], None),
-        ("patience", 1, [0.5, 0.5], "no new best on validation for 1 iterations"),
+        ("patience", 1, [0.5, 0.5], "no new best on validation for 1 iteration"),
         ("patience", 2, [0.5, 0.4], None),
         ("patience", 2, [0.5, 0.4, 0.45], "no new best on validation for 2 iterations"),
         ("patience", 2, [0.5, 0.4, 0.6], None),
