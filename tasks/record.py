@@ -15,9 +15,9 @@ import yaml
 
 from data.metrics import SetMetrics
 from data.rows import Problem
-from data.storage import read_rows
+from data.storage import count_rows, parquet_files, read_rows
 from tasks.artifacts import publish_link, publish_markdown, publish_table
-from tasks.contract import write_json
+from tasks.contract import file_sha256, write_json
 from tasks.evaluate import Evaluation, coverage, load_evaluation
 from tasks.logs import run_logger
 from tasks.loop import Iteration
@@ -63,6 +63,9 @@ def record_iteration(run: Run, iterations: Sequence[Iteration]) -> None:
         return
     tracking: Tracking = recorder.tracking
     reports = [_iteration_report(iteration, iterations[0]) for iteration in iterations]
+    if latest.number == 0:
+        for file in parquet_files(run.directory / "problems"):
+            tracking.log_dataset(file.stem, file_sha256(file), str(file), count_rows(file))
     if "train" in latest.stages:
         tracking.log_training(latest.number, latest.stages["train"].path / "metrics.jsonl")
     tracking.log_iteration(latest.number, _numbers(reports[-1]), {"samples": _sample_table(run, latest)})

@@ -144,6 +144,8 @@ def test_the_history_has_one_parent_and_one_child_per_iteration_also_after_a_res
     curve = client.get_metric_history(parents[0].info.run_id, "validation/pass_at_1_greedy")
     assert [m.step for m in sorted(curve, key=lambda m: m.step)] == [0, 1, 2]
     assert parents[0].data.params["generate.samples"] == "4"
+    logged = {entry.dataset.name for entry in client.get_run(parents[0].info.run_id).inputs.dataset_inputs}
+    assert logged == {"train", "validation", "test", "transfer"}
     versions = client.search_model_versions("name='autodidact-stub'")
     assert {v.tags["iteration"] for v in versions} == {"0", "1", "2"}
     best = client.get_model_version_by_alias("autodidact-stub", "champion")
