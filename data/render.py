@@ -47,6 +47,11 @@ def require_template(tokenizer: Any, source: str) -> str:
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
 
+def context_length(config: Any) -> int:
+    """Tokens that a model with this Hugging Face configuration can attend to; very many if it does not say."""
+    return int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
+
+
 def check_room(prompt_tokens: int, max_tokens: int, context: int, problem: str) -> None:
     """Refuse a prompt after which an answer of `max_tokens` does not fit into the context.
 

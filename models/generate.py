@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.render import check_room, prompt_token_ids
+from data.render import check_room, context_length, prompt_token_ids
 from data.rows import Problem, Sample
 from data.storage import count_rows, read_rows, write_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
@@ -73,7 +73,7 @@ def generate(program: GenerateProgram) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(program.policy)
     prompts = {p.id: prompt_token_ids(tokenizer, p.messages) for shard in missing for p in shard.problems}
-    context = program.engine.max_model_len or context_of(AutoConfig.from_pretrained(program.policy))
+    context = program.engine.max_model_len or context_length(AutoConfig.from_pretrained(program.policy))
     for shard in missing:
         for problem in shard.problems:
             check_room(len(prompts[problem.id]), shard.job.sampling.max_tokens, context, problem.id)
@@ -150,10 +150,6 @@ def to_samples(shard: Shard, outputs: Iterable[Any], policy: str) -> Iterator[Sa
                 seed=seed + completion.index,
                 sampling=digest,
             )
-
-
-def context_of(config: Any) -> int:
-    return int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
 
 
 def start_engine(policy: Path, engine: EngineConfig, dtype: str, max_model_len: int, seed: int) -> Any:

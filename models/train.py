@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Printe
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
-from data.render import completion_token_ids, prompt_token_ids
+from data.render import completion_token_ids, context_length, prompt_token_ids
 from data.rows import Example
 from data.storage import read_rows
 from models.config import TrainConfig, TrainProgram, gradient_accumulation
@@ -194,10 +194,6 @@ def load_policy(path: Path, dtype: torch.dtype) -> Any:
     if any(path.glob("*.safetensors")):
         return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
     return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
-
-
-def context_length(config: Any) -> int:
-    return int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
 
 
 def train(program: TrainProgram) -> None:

@@ -22,6 +22,7 @@ def prepare(runs: Path) -> None:
         "HF_HOME": cache / "huggingface",
         "MPLCONFIGDIR": cache / "matplotlib",
         "PREFECT_HOME": runs.absolute() / "prefect",
+        "PREFECT_SERVER_MEMO_STORE_PATH": runs.absolute() / "prefect" / "memo_store.toml",  # PREFECT_HOME is ignored
         "TORCH_EXTENSIONS_DIR": cache / "torch_extensions",
         "TORCHINDUCTOR_CACHE_DIR": cache / "torchinductor",
         "TRITON_HOME": cache / "triton",

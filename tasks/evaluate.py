@@ -19,7 +19,8 @@ from data.scoring import Reward, Tally, check_errors, score_samples
 from data.storage import read_rows, write_rows
 from models.config import Config, EngineConfig, GenerateJob, SamplingConfig
 from tasks import contract
-from tasks.contract import Artifact, Estimate, Stage, write_json
+from tasks.contract import Artifact, Estimate, Stage
+from tasks.files import write_json
 from tasks.run import Result, Run
 from tasks.sample import generate_command, generation_estimate, run_generation
 from tasks.score import RewardConfig

@@ -17,8 +17,9 @@ from data.storage import write_rows
 from models import tiny
 from models.config import Config, LaunchConfig, TrainConfig, TrainProgram
 from models.estimate import WeightsError, parameters_of
-from tasks.contract import Artifact, Estimate, Outcome, Stage, file_sha256, run_stage, write_json
+from tasks.contract import Artifact, Estimate, Outcome, Stage, run_stage
 from tasks.environment import cache_folder
+from tasks.files import file_sha256, write_json
 from tasks.process import await_children
 from tasks.run import Result, Run
 from tasks.train import launch_training

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from data.render import check_room, prompt_token_ids, require_template
+from data.render import check_room, context_length, prompt_token_ids, require_template
 from data.rewards import load_reward
+from data.rows import Problem
 from models import tiny
 from tasks.contract import DriftError, OnDrift, Status, describe_drift
 from tasks.loop import Loop, LoopConfig, plan_loop
@@ -41,7 +42,7 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     return run
 
 
-def check_prompts(config: Any, splits: dict[str, list[Any]]) -> None:
+def check_prompts(config: Any, splits: dict[str, list[Problem]]) -> None:
     """Render every prompt with the policy's own tokenizer and see that an answer fits behind it."""
     tokenizer, context = _tokenizer_and_context(config)
     require_template(tokenizer, config.model or "the embedded model")
@@ -74,7 +75,7 @@ def _tokenizer_and_context(config: Any) -> tuple[Any, int]:
         folder = resolve_model(config.model)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            context = int(getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", 0) or 1 << 30)
+            context = context_length(AutoConfig.from_pretrained(folder))
         except Exception as error:
             raise ModelError(f"{config.model} cannot be read as a model: {error}") from error
     if config.template:

@@ -1,6 +1,7 @@
 """The stage `problems`: the embedded problems, or a user's file, become split, de-duplicated rows."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from data.rewards.answer import has_answer
 from data.rows import Problem, Split
 from data.storage import write_rows
 from models.config import Config
-from tasks.contract import Artifact, Estimate, Outcome, Stage, file_sha256
+from tasks.contract import Artifact, Estimate, Outcome, Stage
+from tasks.files import file_sha256
 from tasks.run import Result, Run
 
 VERSION = 1
@@ -47,10 +49,11 @@ class ProblemSource(Config):
         return {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
 
 
-class LoadedProblems(Config):
+@dataclass(frozen=True)
+class LoadedProblems:
     """Problems by split, with what was dropped on the way."""
 
-    splits: dict[str, list[Any]]
+    splits: dict[str, list[Problem]]
     rows: int
     dropped: dict[str, int]
 

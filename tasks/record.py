@@ -17,8 +17,8 @@ from data.metrics import SetMetrics
 from data.rows import Problem
 from data.storage import count_rows, parquet_files, read_rows
 from tasks.artifacts import publish_link, publish_markdown, publish_table
-from tasks.contract import file_sha256, write_json
 from tasks.evaluate import Evaluation, coverage, load_evaluation
+from tasks.files import file_sha256, write_json
 from tasks.logs import run_logger
 from tasks.loop import Iteration
 from tasks.provenance import package_versions

@@ -27,8 +27,8 @@ from tasks.contract import (
     load_finished,
     run_stage,
     status,
-    write_json,
 )
+from tasks.files import write_json
 from tasks.process import await_children
 
 LOCK_HOLDER = "lock.json"

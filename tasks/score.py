@@ -12,7 +12,8 @@ from data.scoring import Tally, check_errors, score_samples
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
 from models.config import Config
-from tasks.contract import Artifact, Estimate, Outcome, Stage, write_json
+from tasks.contract import Artifact, Estimate, Outcome, Stage
+from tasks.files import write_json
 from tasks.run import Result, Run
 
 VERSION = 1

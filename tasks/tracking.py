@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.contract import Artifact, write_json
+from tasks.contract import Artifact
+from tasks.files import write_json
 
 IDS = "mlflow.json"
 CHAMPION = "champion"

@@ -102,7 +102,7 @@ def _unreadable(answer: _Answer) -> Score:
     return Score(0.0, "unparsable", f"the answer {_short(answer)} cannot be read as mathematics")
 
 
-@lru_cache(maxsize=2**16)
+@lru_cache(maxsize=2**10)
 def _reference(reference: str | None) -> _Answer | None:
     answer = reference_answer(reference)
     return _read(answer) if answer is not None and len(answer) <= MAX_ANSWER_LENGTH else None

@@ -16,7 +16,7 @@ from data.rows import Example
 from data.storage import read_rows
 from models.config import LaunchConfig, TrainConfig, TrainProgram
 from models.train import IGNORED, encode, last_checkpoint
-from tasks.contract import file_sha256
+from tasks.files import file_sha256
 from tasks.train import launch_command
 from tests.e2e.conftest import train
 

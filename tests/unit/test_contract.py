@@ -22,6 +22,7 @@ from tasks.contract import (
     run_stage,
     status,
 )
+from tasks.files import write_json
 
 STAGE = Stage("iter-1/select", 1, {"limit": 10, "nested": {"rate": 0.5}}, {"rows": Artifact(Path("rows"), "a1")}, 7)
 WRITTEN = {"rows.parquet": b"0123456789", "shards/0.parquet": b"first", "shards/1.parquet": b"second"}
@@ -359,7 +360,7 @@ def test_a_stage_whose_inputs_are_only_planned_is_open_and_cannot_be_fingerprint
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "ids.json"
-    contract.write_json(path, {"name": "Müller"})
+    write_json(path, {"name": "Müller"})
     with pytest.raises(TypeError):
-        contract.write_json(path, {"a": 1, "b": object()})
+        write_json(path, {"a": 1, "b": object()})
     assert json.loads(path.read_text()) == {"name": "Müller"}
