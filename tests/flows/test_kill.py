@@ -14,7 +14,15 @@ from flows.rest_em import RestEM
 from tests.flows.conftest import STUBS, make_config
 from tests.flows.test_rest_em import digests, history, times
 
-HEAVY = ["iter-0/evaluate", "iter-1/generate", "iter-1/train", "iter-1/evaluate", "final/best"]
+STAGES = [
+    "iter-0/evaluate",
+    "iter-1/generate",
+    "iter-1/score",
+    "iter-1/select",
+    "iter-1/train",
+    "iter-1/evaluate",
+    "final/best",
+]
 
 
 def drive(config: RestEM, **environment: str) -> subprocess.Popen[bytes]:
@@ -51,7 +59,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return digests(config)
 
 
-@pytest.mark.parametrize("stage", HEAVY)
+@pytest.mark.parametrize("stage", STAGES)
 def test_after_sigkill_of_the_process_group_the_same_command_finishes_alike(tmp_path, stage, undisturbed):
     config = make_config(tmp_path, iterations=1)
     process, program = hang(config, stage, tmp_path / "started")
