@@ -1,4 +1,4 @@
-"""`python -m benchmarks [scoring] [generation] [demo]`: run the named measurements, by default all."""
+"""`python -m benchmarks [scoring] [generation] [preference] [spin] [demo]`: run the named ones, by default all."""
 
 import sys
 from importlib import import_module
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.environment import prepare
 
-NAMES = ("scoring", "generation", "demo")
+NAMES = ("scoring", "generation", "preference", "spin", "demo")
 
 if __name__ == "__main__":
     prepare(Path("runs"))

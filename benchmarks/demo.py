@@ -11,6 +11,7 @@ from benchmarks.measure import Measured, run_measured, show
 from tasks.contract import PROGRAM
 from tasks.environment import child_environment
 from tasks.sample import SHARED_CPU
+from tasks.train import SUPERVISED
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def _bare(program: Path, folder: Path) -> Measured:
         if stage.parent.name == "bootstrap":
             told = _with_bootstrap_inputs(told, folder)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-        module, environment = [*launcher, "-m", "models.train"], child_environment()
+        module, environment = [*launcher, "-m", SUPERVISED], child_environment()
     config = folder / PROGRAM
     config.write_text(json.dumps(told))
     start = time.perf_counter()

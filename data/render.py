@@ -33,6 +33,11 @@ def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
+def answer_token_ids(tokenizer: Any, text: str, token_ids: list[int] | None) -> list[int]:
+    """Token ids of an answer to train on: exactly those a policy generated, or a person's answer rendered."""
+    return token_ids or completion_token_ids(tokenizer, text)
+
+
 def require_template(tokenizer: Any, source: str) -> str:
     """Digest of the tokenizer's chat template, which belongs to the identity of what is rendered with it.
 

@@ -132,6 +132,62 @@ class Example:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One prompt with a preferred and a dispreferred completion, and where each came from.
+
+    `chosen_source` and `rejected_source` are the digest of the policy that wrote the completion, or the name of the
+    file it was read from. Token ids are None for a completion from a person, as in `Example`.
+    """
+
+    problem_id: str
+    index: int
+    messages: list[dict[str, str]]
+    chosen: str
+    rejected: str
+    chosen_token_ids: list[int] | None
+    rejected_token_ids: list[int] | None
+    chosen_source: str
+    rejected_source: str
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("problem_id", pa.string()),
+            ("index", pa.int32()),
+            ("messages", _MESSAGES),
+            ("chosen", pa.string()),
+            ("rejected", pa.string()),
+            ("chosen_token_ids", _TOKEN_IDS),
+            ("rejected_token_ids", _TOKEN_IDS),
+            ("chosen_source", pa.string()),
+            ("rejected_source", pa.string()),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PairLikelihood:
+    """What one policy says of one pair: log-probabilities summed over answer tokens, and how many tokens those are."""
+
+    problem_id: str
+    index: int
+    chosen: float
+    rejected: float
+    chosen_tokens: int
+    rejected_tokens: int
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("problem_id", pa.string()),
+            ("index", pa.int32()),
+            ("chosen", pa.float64()),
+            ("rejected", pa.float64()),
+            ("chosen_tokens", pa.int32()),
+            ("rejected_tokens", pa.int32()),
+        ]
+    )
+
+
 def normalise_prompt(text: str) -> str:
     """The form in which two prompts count as the same: NFKC, case folded, white space collapsed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -18,7 +18,12 @@ from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSetti
 
 from tasks.environment import prepare
 
-FLOWS = {"rest-em": ("flows.rest_em", "RestEM", "rest_em", "learn from own correct answers")}
+FLOWS = {
+    "rest-em": ("flows.rest_em", "RestEM", "rest_em", "learn from own correct answers"),
+    "sft": ("flows.sft", "SFT", "sft", "learn gold answers"),
+    "dpo": ("flows.dpo", "DPO", "dpo", "learn from pairs of a better and a worse answer"),
+    "spin": ("flows.spin", "Spin", "spin", "learn to tell gold answers from own ones"),
+}
 
 
 class UsageError(ValueError):

@@ -9,10 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data.problems import ProblemFileError
+from data.json_rows import DataFileError
 from data.render import PromptTooLongError, TemplateError
 from data.rewards import RewardError
 from data.scoring import TooManyErrorsError
+from tasks.adapter import AdapterError
 from tasks.contract import CorruptStageError, DriftError, OnDrift, Status
 from tasks.loop import LoopConfig
 from tasks.policy import ModelError
@@ -23,11 +24,12 @@ from tasks.run import Planned, Run, RunInUseError
 from tasks.score import NothingKeptError
 
 BAD_INPUT = (
-    ProblemFileError,
+    DataFileError,
     RewardError,
     ModelError,
     TemplateError,
     PromptTooLongError,
+    AdapterError,
     DriftError,
     DiskSpaceError,
     CorruptStageError,

@@ -44,6 +44,18 @@ class EngineConfig(Config):
     shard_size: Annotated[int, Field(ge=1, description="Requests per shard, the unit of resuming.")] = 4096
 
 
+class AdapterConfig(Config):
+    """LoRA (arXiv 2106.09685), and with `quantize` QLoRA (arXiv 2305.14314). Defaults: TRL's recipe for Llama 2."""
+
+    rank: Annotated[int, Field(ge=1, description="Rank r of the update B·A.")] = 8
+    alpha: Annotated[int, Field(ge=1, description="The update is scaled by alpha / rank.")] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout in front of A while training.")] = 0.05
+    targets: Annotated[
+        tuple[str, ...], Field(min_length=1, description="Names of the linear modules that get an update.")
+    ] = ("q_proj", "v_proj")
+    quantize: Annotated[bool, Field(description="Hold the frozen weights in 4 bits (NF4): QLoRA.")] = False
+
+
 class TrainConfig(Config):
     """Hyperparameters of supervised training on answer tokens. All of them change the result."""
 
@@ -58,6 +70,25 @@ class TrainConfig(Config):
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.1
     max_grad_norm: Annotated[float, Field(gt=0, description="Gradients are clipped to this norm.")] = 1.0
     dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full.")] = "bfloat16"
+    adapter: Annotated[
+        AdapterConfig | None, Field(description="Train a LoRA adapter and merge it; none: train all weights.")
+    ] = None
+
+    @property
+    def quantize(self) -> bool:
+        return self.adapter is not None and self.adapter.quantize
+
+
+class PreferenceConfig(TrainConfig):
+    """Hyperparameters of training on pairs, with the loss of DPO (arXiv 2305.18290) and SPIN (arXiv 2401.01335)."""
+
+    loss: Annotated[
+        Literal["logistic", "hinge"], Field(description="logistic: -log sigmoid(m); hinge: max(0, 1 - m).")
+    ] = "logistic"
+    beta: Annotated[float, Field(gt=0, description="Scale of the log-ratios; λ in SPIN.")] = 0.1
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 5e-7
+    epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 2.0
+    optimizer: Annotated[Literal["adamw", "rmsprop"], Field(description="Optimiser.")] = "rmsprop"
 
 
 class LaunchConfig(Config):
@@ -98,6 +129,37 @@ class TrainProgram(Config):
     output: Path
     seed: int
     train: TrainConfig
+    launch: LaunchConfig
+
+
+class MergeProgram(Config):
+    """Everything `models.merge` is told."""
+
+    policy: Path
+    adapter: Path
+    output: Path
+
+
+class LikelihoodProgram(Config):
+    """Everything `models.likelihood` is told. `outputs` has one file for each of `pairs`."""
+
+    policy: Path
+    pairs: list[Path]
+    outputs: list[Path]
+    dtype: Dtype
+    quantize: bool
+    launch: LaunchConfig
+
+
+class PreferenceProgram(Config):
+    """Everything `models.preference` is told. `reference` has the likelihoods of `pairs`, file by file."""
+
+    policy: Path
+    pairs: list[Path]
+    reference: list[Path]
+    output: Path
+    seed: int
+    train: PreferenceConfig
     launch: LaunchConfig
 
 

@@ -8,10 +8,12 @@ import re
 import struct
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from models.config import EngineConfig, LaunchConfig, SamplingConfig, TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2}
+NF4_BYTES = 0.52  # 4 bits, and 0.127 bits of doubly quantised scales (arXiv 2305.14314, section 3)
 
 
 class WeightsError(ValueError):
@@ -26,7 +28,7 @@ def parameters_of(model: Path | str) -> int | None:
     """
     folder = Path(model)
     if any(folder.glob("*.safetensors")):
-        return sum(_parameters_in(file) for file in folder.glob("*.safetensors"))
+        return sum(prod(shape) for shape in tensor_shapes(folder).values())
     found = re.findall(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", folder.name.lower())
     if not found:
         return None
@@ -34,19 +36,57 @@ def parameters_of(model: Path | str) -> int | None:
     return int(float(number) * {"b": 1e9, "m": 1e6}[unit])
 
 
-def _parameters_in(file: Path) -> int:
+def linear_modules(model: Path) -> set[str]:
+    """Names of the modules of a model folder that hold a matrix, from the headers of its safetensors files."""
+    found = tensor_shapes(model).items()
+    return {name.removesuffix(".weight") for name, shape in found if name.endswith(".weight") and len(shape) == 2}
+
+
+def tensor_shapes(model: Path) -> dict[str, list[int]]:
+    """Shape of every tensor in the safetensors files of a folder, from their headers.
+
+    Raises:
+        WeightsError: a file is no safetensors file.
+    """
+    headers = (_header(file) for file in sorted(model.glob("*.safetensors")))
+    return {name: tensor["shape"] for header in headers for name, tensor in header.items()}
+
+
+def _header(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length < file.stat().st_size:
             raise WeightsError(f"{file} is not a safetensors file. Was it fetched whole (git lfs pull)?")
         header = json.loads(stream.read(length))
-    return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
 def generation_bytes_per_device(parameters: int | None, sampling: SamplingConfig, engine: EngineConfig) -> int | None:
     """Weights of the policy per device, to which vLLM adds its KV cache; None if the size is unknown."""
     return None if parameters is None else parameters * BYTES[sampling.dtype] // engine.tensor_parallel_size
+
+
+def weights_bytes_per_device(parameters: int | None, train: TrainConfig, launch: LaunchConfig) -> int | None:
+    """Weights of the policy per device in a forward pass, as training holds them; ZeRO 3 spreads them over devices."""
+    if parameters is None:
+        return None
+    devices = launch.processes if launch.zero_stage == 3 else 1
+    return int(parameters * (NF4_BYTES if train.quantize else BYTES[train.dtype]) / devices)
+
+
+def activation_bytes(parameters: int | None, tokens: int, launch: LaunchConfig) -> int | None:
+    """Activations of one forward pass over `tokens` tokens on one device, in 16 bits.
+
+    34 bytes per token, layer and hidden unit (arXiv 2205.05198, equation 2, without the attention matrix, which is
+    never held); with gradient checkpointing the inputs of all layers and the inside of one. Width and depth are those
+    of a transformer of that size: 12 · layers · hidden² parameters, hidden = 128 · layers.
+    """
+    if parameters is None:
+        return None
+    hidden = (128 * parameters / 12) ** (1 / 3)
+    layers = hidden / 128
+    return int(hidden * tokens * (2 * layers + 34 if launch.gradient_checkpointing else 34 * layers))
 
 
 def training_bytes_per_device(parameters: int | None, train: TrainConfig, launch: LaunchConfig) -> int | None:
@@ -58,6 +98,8 @@ def training_bytes_per_device(parameters: int | None, train: TrainConfig, launch
     """
     if parameters is None:
         return None
+    if train.adapter:  # the gradients and moments of an adapter are negligible beside the frozen weights
+        return weights_bytes_per_device(parameters, train, launch)
     weights = gradients = BYTES[train.dtype]
     optimizer = 4 * {"adamw": 2, "rmsprop": 1}[train.optimizer] + (4 if train.dtype == "bfloat16" else 0)
     devices, stage = launch.processes, launch.zero_stage

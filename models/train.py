@@ -10,29 +10,30 @@ The loss of a batch B of (prompt x, answer y, reward r) is the reward-weighted n
 over the whole optimiser step, all devices and accumulation steps together. With every r = 1 it is plain SFT.
 """
 
-import json
-import os
-import shutil
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, set_seed
+from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
-from data.render import completion_token_ids, context_length, prompt_token_ids
+from data.render import answer_token_ids, context_length, prompt_token_ids
 from data.rows import Example
 from data.storage import read_rows
-from models.config import TrainConfig, TrainProgram, gradient_accumulation
-from models.progress import Progress
-
-COMPLETE = "complete"
-IGNORED = -100
+from models.config import TrainProgram
+from models.training import (
+    IGNORED,
+    leave,
+    load_policy,
+    lora_config,
+    pad_token_id,
+    quiet,
+    run_training,
+    training_arguments,
+)
 
 
 class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -88,7 +89,7 @@ def encode(tokenizer: Any, example: Example, context: int) -> dict[str, Any]:
         ValueError: it does not fit into the context; nothing is cut silently.
     """
     prompt = prompt_token_ids(tokenizer, example.messages)
-    completion = example.token_ids or completion_token_ids(tokenizer, example.completion)
+    completion = answer_token_ids(tokenizer, example.completion, example.token_ids)
     if len(prompt) + len(completion) > context:
         raise ValueError(
             f"The example of problem {example.problem_id} has {len(prompt)} + {len(completion)} tokens, more than the "
@@ -101,155 +102,32 @@ def encode(tokenizer: Any, example: Example, context: int) -> dict[str, Any]:
     }
 
 
-class Journal(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics.jsonl, prints progress, and marks a checkpoint complete once it is wholly on disk."""
-
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        self.path = path
-        self.resumed_step = resumed_step
-        self.progress: Progress | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.path.write_text("".join(lines_up_to(self.path, self.resumed_step)))
-        self.progress = Progress("train", state.max_steps, "step", done=state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
-            return
-        numbers = {name: float(value) for name, value in logs.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
-        if self.progress:
-            self.progress.update(state.global_step, f"loss {numbers['loss']:.4f}")
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; one that was not is removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for unfinished in [p for p in found if not (p / COMPLETE).exists()]:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return next((p for p in reversed(found) if (p / COMPLETE).exists()), None)
-
-
-def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
-    """DeepSpeed's own configuration; "auto" values are filled in by the trainer."""
-    return {
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "bf16": {"enabled": bf16},
-        "zero_optimization": {
-            "stage": zero_stage,
-            **({"stage3_gather_16bit_weights_on_model_save": True} if zero_stage == 3 else {}),
-        },
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 1_000_000_000,
-    }
-
-
-def training_arguments(program: TrainProgram, checkpoints: Path) -> SFTConfig:
-    """TRL's arguments; everything that decides the result is spelled out rather than left to a default."""
-    train, launch = program.train, program.launch
-    return SFTConfig(
-        output_dir=str(checkpoints),
-        num_train_epochs=train.epochs,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=train.schedule,
-        warmup_steps=train.warmup,
-        optim={"adamw": "adamw_torch", "rmsprop": "rmsprop"}[train.optimizer],
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        per_device_train_batch_size=launch.micro_batch_size,
-        gradient_accumulation_steps=gradient_accumulation(train, launch),
-        gradient_checkpointing=launch.gradient_checkpointing,
-        bf16=train.dtype == "bfloat16",
-        use_cpu=not torch.cuda.is_available(),
-        deepspeed=deepspeed_config(launch.zero_stage, train.dtype == "bfloat16"),
-        seed=program.seed,
-        data_seed=program.seed,
-        logging_steps=launch.log_steps,
-        save_strategy="steps",
-        save_steps=launch.checkpoint_steps,
-        save_total_limit=2,
-        report_to=[],
-        disable_tqdm=True,
-        max_length=None,
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        average_tokens_across_devices=True,
-        model_init_kwargs=None,
-    )
-
-
-def load_policy(path: Path, dtype: torch.dtype) -> Any:
-    """The model at `path`; one without weights starts from random ones, which the seed decides."""
-    if any(path.glob("*.safetensors")):
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
-
-
 def train(program: TrainProgram) -> None:
     """Train `program.policy` on the examples and write a Hugging Face checkpoint to `program.output`."""
+    config, output = program.train, program.output
     set_seed(program.seed)
-    output = program.output
-    checkpoints = output.parent / ".checkpoints"
     tokenizer = AutoTokenizer.from_pretrained(program.policy)
-    arguments = training_arguments(program, checkpoints)  # before the model: ZeRO 3 shards it while loading
-    model = load_policy(program.policy, _weights_dtype(program.train))
+    arguments = SFTConfig(  # before the model: ZeRO 3 shards it while loading
+        **training_arguments(config, program.launch, program.seed, output),
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        average_tokens_across_devices=True,
+    )
+    model = load_policy(program.policy, config.dtype, config.quantize)
     examples = (example for path in program.examples for example in read_rows(Example, path))
     rows = [encode(tokenizer, example, context_length(model.config)) for example in examples]
-    resume = last_checkpoint(checkpoints)
-    journal = Journal(output.parent / "metrics.jsonl", int(resume.name.split("-")[1]) if resume else 0)
     trainer = WeightedSFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        data_collator=Collator(
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        ),
-        callbacks=[journal],
+        data_collator=Collator(pad_token_id(tokenizer)),
+        peft_config=lora_config(config.adapter),
     )
-    trainer.pop_callback(PrinterCallback)
-    print(f"Training on {len(rows):,} examples" + (f", resumed from {resume.name}" if resume else ""), flush=True)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    trainer.save_model(str(output))
-    if trainer.is_world_process_zero():
-        tokenizer.save_pretrained(output)
-        (output / "training_args.bin").unlink(missing_ok=True)
-
-
-def _weights_dtype(config: TrainConfig) -> torch.dtype:
-    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-
-
-def lines_up_to(path: Path, step: int) -> list[str]:
-    """The lines of a metrics.jsonl up to a step; a line that was torn by a kill ends them."""
-    lines = []
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
-            break
-        lines.append(line)
-    return lines
-
-
-def main() -> None:
-    warnings.filterwarnings("ignore")
-    transformers.utils.logging.disable_progress_bar()
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    train(TrainProgram.model_validate_json(Path(sys.argv[1]).read_text()))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    run_training(trainer, tokenizer, program.policy, output, config)
 
 
 if __name__ == "__main__":
-    main()
+    quiet()
+    train(TrainProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

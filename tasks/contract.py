@@ -371,7 +371,12 @@ def _under(outputs: Mapping[str, FileRecord], name: str) -> dict[str, FileRecord
 
 
 def _digest(outputs: Mapping[str, FileRecord]) -> str:
-    lines = "".join(f"{name}\0{record.sha256}\n" for name, record in sorted(outputs.items()))
+    return digest_of({name: record.sha256 for name, record in outputs.items()})
+
+
+def digest_of(hashes: Mapping[str, str]) -> str:
+    """One digest for a set of files, from their names and SHA-256 hashes."""
+    lines = "".join(f"{name}\0{sha256}\n" for name, sha256 in sorted(hashes.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -10,15 +10,16 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from data.stopping import StopRule, best_iteration
+from data.stopping import StopRule, best_iteration, stop_reason
 from models import tiny
-from models.config import Config, gradient_accumulation
+from models.config import Config, EngineConfig, LaunchConfig, SamplingConfig, TrainConfig, gradient_accumulation
 from models.estimate import parameters_of
 from tasks.contract import OnDrift
-from tasks.evaluate import HeldOut, evaluate, load_evaluation
+from tasks.evaluate import EvaluateConfig, HeldOut, evaluate, load_evaluation
 from tasks.policy import BootstrapConfig, PolicySource, publish_best
 from tasks.problems import ProblemSource, expected_counts
 from tasks.run import Result, Run, open_run
+from tasks.score import RewardConfig
 
 
 class StopConfig(Config):
@@ -38,6 +39,12 @@ class LoopConfig(PolicySource, ProblemSource):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of everything random.")] = 0
     stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
     bootstrap: Annotated[BootstrapConfig, Field(description="Training of the embedded tiny model.")] = BootstrapConfig()
+    generate: Annotated[SamplingConfig, Field(description="How answers are sampled.")] = SamplingConfig()
+    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig()
+    train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = TrainConfig()
+    evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
+    engine: Annotated[EngineConfig, Field(description="How vLLM runs.")] = EngineConfig()
+    launch: Annotated[LaunchConfig, Field(description="How training runs.")] = LaunchConfig()
 
     @property
     def directory(self) -> Path:
@@ -56,11 +63,17 @@ class LoopConfig(PolicySource, ProblemSource):
             if (f"{name}.parquet" in problems.finished_files() if problems.finished else expected[name])
         }
 
+    def check_inputs(self) -> None:
+        """Read a loop's own input files, if it has any, so that bad ones are refused before anything heavy starts."""
+
     @model_validator(mode="after")
-    def _batches_divide(self) -> Self:
-        train, launch = getattr(self, "train", None), getattr(self, "launch", None)
-        if train and launch:
-            gradient_accumulation(train, launch)
+    def _launch_fits(self) -> Self:
+        gradient_accumulation(self.train, self.launch)
+        if self.train.quantize and self.launch.zero_stage == 3:
+            raise ValueError(
+                "train.adapter.quantize: ZeRO 3 cannot spread weights of 4 bits over devices. Choose launch.zero_stage "
+                "0, 1 or 2 (each device then holds all weights, at half a byte each), or do not quantize."
+            )
         return self
 
 
@@ -94,29 +107,73 @@ def plan_loop(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     """Walk the loop without doing anything; the returned run's `plan` says what would happen to each stage."""
     run = Run(config.directory, planning=True, on_drift=on_drift)
     run.parameters = parameters_of(config.model) if config.model else tiny.PARAMETERS
+    run.row_tokens = 2 * config.generate.max_tokens  # a prompt that is as long as the longest answer
     loop(run, config)
     return run
 
 
-def validation_accuracies(iterations: list[Iteration]) -> list[float]:
-    """Greedy validation accuracy of every iteration that has been evaluated, the base first."""
-    evaluations = [load_evaluation(iteration.stages["evaluate"]) for iteration in iterations]
-    return [e.metrics["validation"].greedy.value for e in evaluations if e is not None]
+def begin(run: Run, config: LoopConfig, problems: Result, base: Result) -> list[Iteration]:
+    """Iteration 0, which is the base policy, measured on validation."""
+    iterations: list[Iteration] = []
+    add_iteration(run, config, problems, iterations, base, {})
+    return iterations
 
 
-def conclude(run: Run, config: Any, problems: Result, iterations: list[Iteration], reason: str) -> dict[str, Any]:
+def add_iteration(
+    run: Run,
+    config: LoopConfig,
+    problems: Result,
+    iterations: list[Iteration],
+    policy: Result,
+    stages: Mapping[str, Result],
+) -> str | None:
+    """Measure an iteration's policy on validation, against the base and the iteration before; keep it and record it.
+
+    Returns:
+        Why the loop has to end here, or None.
+    """
+    from tasks.record import record_iteration
+
+    number = len(iterations)
+    against = {}
+    if iterations:
+        against = {"base": iterations[0].stages["evaluate"], "previous": iterations[-1].stages["evaluate"]}
+    sets = config.held_out(problems, "validation")
+    measured = _evaluate(run, config, f"iter-{number}/evaluate", policy, sets, against)
+    iterations.append(Iteration(number, policy, {**stages, "evaluate": measured}))
+    record_iteration(run, iterations)
+    return stop_reason(config.stop.rule, config.stop.patience, _validation_accuracies(iterations))
+
+
+def conclude(
+    run: Run, config: LoopConfig, problems: Result, iterations: list[Iteration], reason: str | None
+) -> dict[str, Any]:
     """Publish the best iteration; measure base and best on the sets that no decision has seen; write the report."""
     from tasks.record import record_end
 
-    accuracies = validation_accuracies(iterations)
+    accuracies = _validation_accuracies(iterations)
     best = iterations[best_iteration(accuracies) if len(accuracies) == len(iterations) else -1]
     publish_best(run, best.policy.artifact("policy"), best.number)
     sets = config.held_out(problems, "test", "transfer")
-
-    def measure(name: str, iteration: Iteration, against: dict[str, Result]) -> Result:
-        settings = config.evaluate, config.generate, config.reward, config.engine, config.seed
-        return evaluate(run, f"final/{name}", iteration.policy.artifact("policy"), sets, *settings, against)
-
-    base = measure("base", iterations[0], {})
-    final = measure("best", best, {"base": base})
+    base = _evaluate(run, config, "final/base", iterations[0].policy, sets, {})
+    final = _evaluate(run, config, "final/best", best.policy, sets, {"base": base})
+    reason = reason or f"all {len(iterations) - 1} iterations were run"
     return record_end(run, config, problems, iterations, best.number, (base, final), reason)
+
+
+def _evaluate(
+    run: Run,
+    config: LoopConfig,
+    name: str,
+    policy: Result,
+    sets: Mapping[str, HeldOut],
+    against: Mapping[str, Result],
+) -> Result:
+    settings = config.evaluate, config.generate, config.reward, config.engine, config.seed
+    return evaluate(run, name, policy.artifact("policy"), sets, *settings, against)
+
+
+def _validation_accuracies(iterations: list[Iteration]) -> list[float]:
+    """Greedy validation accuracy of every iteration that has been evaluated, the base first."""
+    evaluations = [load_evaluation(iteration.stages["evaluate"]) for iteration in iterations]
+    return [e.metrics["validation"].greedy.value for e in evaluations if e is not None]

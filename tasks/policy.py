@@ -1,6 +1,5 @@
 """Policies as stages: the base (the embedded tiny model, or a user's own) and the best, published at the end."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,12 +16,13 @@ from data.storage import write_rows
 from models import tiny
 from models.config import Config, LaunchConfig, TrainConfig, TrainProgram
 from models.estimate import WeightsError, parameters_of
-from tasks.contract import Artifact, Estimate, Outcome, Stage, run_stage
+from tasks.adapter import merge
+from tasks.contract import Artifact, Estimate, Outcome, Stage, digest_of, run_stage
 from tasks.environment import cache_folder
 from tasks.files import file_sha256, write_json
 from tasks.process import await_children
 from tasks.run import Result, Run
-from tasks.train import launch_training
+from tasks.train import SUPERVISED, launch_program
 
 VERSION = 1
 # Files of a model folder that belong to the policy; weights in other formats would only be copied along.
@@ -42,6 +42,7 @@ class PolicySource(Config):
     """The model that the loop begins with."""
 
     model: Annotated[str | None, Field(description="Path or hub id; none: the embedded tiny model.")] = None
+    adapter: Annotated[Path | None, Field(description="Trained LoRA adapter to merge into the model first.")] = None
     template: Annotated[Path | None, Field(description="Jinja chat template to use instead of the model's own.")] = None
 
 
@@ -73,22 +74,32 @@ def _own_model(run: Run, source: PolicySource) -> Result:
         inputs["template"] = Artifact(
             source.template, file_sha256(source.template) if source.template.is_file() else None
         )
+    if source.adapter:
+        inputs["adapter"] = Artifact(source.adapter, folder_digest(source.adapter) if source.adapter.is_dir() else None)
     stage = Stage("base", VERSION, {}, inputs)
 
     def work(attempt: Path) -> Outcome:
         assert folder is not None
         policy = attempt / "policy"
         policy.mkdir(exist_ok=True)
-        for file in model_files(folder):
-            link = policy / file.name
-            link.unlink(missing_ok=True)
-            link.symlink_to(file.resolve())
+        command: list[str] = []
+        if source.adapter:
+            command = merge(folder, source.adapter, attempt, run.child_lock)
+        else:
+            _link_files(folder, policy)
         if source.template:
             (policy / "chat_template.jinja").unlink(missing_ok=True)
             (policy / "chat_template.jinja").write_text(source.template.read_text())
-        return Outcome()
+        return Outcome(command=tuple(command))
 
     return run.execute(stage, work)
+
+
+def _link_files(model: Path, policy: Path) -> None:
+    for file in model_files(model):
+        link = policy / file.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(file.resolve())
 
 
 def resolve_model(model: str, offline: bool = False) -> Path | None:
@@ -146,19 +157,22 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of a model folder's files. Hashes are remembered in the cache folder by path, size and time."""
+    """Digest of a model folder's files, the same that a stage's artifact has.
+
+    Hashes are remembered in the cache folder by path, size and time.
+    """
     memory = cache_folder() / "digests.json"
     memory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(memory.with_suffix(".lock")):
         known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
-        lines = []
+        hashes = {}
         for file in model_files(folder):
             stat = file.stat()
             key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
             known[key] = known.get(key) or file_sha256(file)
-            lines.append(f"{file.name} {known[key]}")
+            hashes[file.name] = known[key]
         write_json(memory, known)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return digest_of(hashes)
 
 
 def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:
@@ -169,7 +183,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
         "template": str(source.template.read_text()) if source.template else None,
     }
     estimate = Estimate(disk_bytes=60_000_000)
-    stage = Stage("base", VERSION, semantic, {}, seed, command="python -m models.train", estimate=estimate)
+    stage = Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)
 
     def work(attempt: Path) -> Outcome:
         cache = cache_folder() / "bootstrap"
@@ -207,7 +221,7 @@ def _bootstrap(
         train=bootstrap.train,
         launch=LaunchConfig(micro_batch_size=bootstrap.train.batch_size),
     )
-    command = launch_training(run, program, folder, lock)
+    command = launch_program(run, SUPERVISED, program, folder, lock)
     return Outcome(rows_in=bootstrap.demonstrations, command=tuple(command))
 
 

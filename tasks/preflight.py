@@ -1,5 +1,6 @@
 """Everything that can be refused before a model loads: files, rows, reward, model, template, lengths, drift, disk."""
 
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from data.render import check_room, context_length, prompt_token_ids, require_te
 from data.rewards import load_reward
 from data.rows import Problem
 from models import tiny
+from models.estimate import linear_modules
+from tasks.adapter import AdapterError, check_adapter, check_targets
 from tasks.contract import DriftError, OnDrift, Status, describe_drift
 from tasks.loop import Loop, LoopConfig, plan_loop
-from tasks.policy import ModelError, demonstrations, resolve_model
+from tasks.policy import ModelError, demonstrations, folder_digest, resolve_model
 from tasks.problems import load_problems
 from tasks.run import Run
 
@@ -30,9 +33,11 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     """
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:
-        load_reward(config.reward.name)  # type: ignore[attr-defined]
+        load_reward(config.reward.name)
+        config.check_inputs()
         loaded = load_problems(config, config.seed)
         check_prompts(config, loaded.splits)
+        check_adapters(config)
         _checked.add(key)
     run = plan_loop(loop, config, on_drift)
     for planned in run.plan:
@@ -47,11 +52,34 @@ def check_prompts(config: Any, splits: dict[str, list[Problem]]) -> None:
     tokenizer, context = _tokenizer_and_context(config)
     require_template(tokenizer, config.model or "the embedded model")
     context = min(context, config.engine.max_model_len or context)
-    for problems in splits.values():
-        for problem in problems:
+    for split, problems in splits.items():
+        for problem in problems if split != "train" or config.answers_training_prompts else []:
             check_room(
                 len(prompt_token_ids(tokenizer, problem.messages)), config.generate.max_tokens, context, problem.id
             )
+
+
+def check_adapters(config: LoopConfig) -> None:
+    """See that the adapter to begin with belongs to the model, and that the one to be trained can be attached to it.
+
+    Raises:
+        AdapterError: it does not, or 4 bits are asked for where bitsandbytes is not installed.
+    """
+    folder = resolve_model(config.model) if config.model else None
+    if config.adapter:
+        if folder is None:
+            raise AdapterError(f"--adapter {config.adapter} needs the --model that it was trained on.")
+        check_adapter(config.adapter, folder, folder_digest(folder))
+    adapter = config.train.adapter
+    if adapter is None:
+        return
+    if adapter.quantize and importlib.util.find_spec("bitsandbytes") is None:
+        raise AdapterError(
+            "train.adapter.quantize needs the package bitsandbytes, which is not installed. Install it (make setup), "
+            "or set train.adapter.quantize to false: LoRA on weights of full width."
+        )
+    modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
+    check_targets(adapter, modules, config.model or "the embedded model")
 
 
 def check_disk(run: Run) -> None:

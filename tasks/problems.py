@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from data import arithmetic
+from data.json_rows import DataFileError, json_rows
 from data.problems import ProblemFile, ProblemFileError, read_few_shot, read_problems, with_prefix
 from data.rewards.answer import has_answer
 from data.rows import Problem, Split
@@ -25,7 +26,7 @@ class ProblemSource(Config):
     """Where the problems come from."""
 
     problems: Annotated[
-        Path | None, Field(description="JSONL of question/answer; none: the embedded arithmetic problems.")
+        Path | None, Field(description="JSON or JSONL of problems, such as question/answer; none: the embedded ones.")
     ] = None
     validation: Annotated[
         Path | None, Field(description="JSONL for validation; none: a tenth of the problems, by hash of the prompt.")
@@ -40,6 +41,11 @@ class ProblemSource(Config):
     few_shot: Annotated[
         Path | None, Field(description="JSONL of worked examples put in front of every problem, for a base model.")
     ] = None
+
+    trains_on_gold: ClassVar[bool] = False
+    """Whether training needs gold answers, which the embedded training problems lack: it uses the demonstrations."""
+    answers_training_prompts: ClassVar[bool] = True
+    """Whether the policy is asked to answer the training prompts."""
 
     def files(self) -> dict[str, Path]:
         named = {"problems": self.problems, "validation": self.validation, "test": self.test, "transfer": self.transfer}
@@ -68,7 +74,7 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
     splits: dict[str, list[Problem]]
     if source.problems is None:
         problems = list(arithmetic.embedded_problems(seed))
-        splits = {split: [p for p in problems if p.split == split] for split in SPLITS}
+        splits = {split: [p for p in problems if p.split == embedded_split(source, split)] for split in SPLITS}
         rows = sum(map(len, splits.values()))
     else:
         named: Mapping[str, tuple[Path | None, Split | None]] = {
@@ -77,7 +83,13 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
             "test": (source.test, "test"),
             "transfer": (source.transfer, "transfer"),
         }
-        read = {name: read_problems(path, split, has_answer) for name, (path, split) in named.items() if path}
+        held_out_apart = source.validation is not None and source.test is not None
+        ungraded = {"problems"} if source.trains_on_gold and held_out_apart else set()
+        read = {
+            name: read_problems(path, split, None if name in ungraded else has_answer)
+            for name, (path, split) in named.items()
+            if path
+        }
         rows = sum(file.rows for file in read.values())
         dropped["duplicate"] = sum(file.duplicates for file in read.values())
         splits = _split(read, dropped)
@@ -96,6 +108,11 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
         turns = read_few_shot(source.few_shot)
         splits = {split: [with_prefix(p, turns) for p in problems] for split, problems in splits.items()}
     return LoadedProblems(splits=splits, rows=rows, dropped={k: v for k, v in dropped.items() if v})
+
+
+def embedded_split(source: ProblemSource, split: Split) -> Split:
+    """The embedded problems that serve as a split."""
+    return "demonstration" if split == "train" and source.trains_on_gold else split
 
 
 def _split(read: Mapping[str, ProblemFile], dropped: dict[str, int]) -> dict[str, list[Problem]]:
@@ -118,24 +135,27 @@ def _split(read: Mapping[str, ProblemFile], dropped: dict[str, int]) -> dict[str
 def expected_counts(source: ProblemSource) -> dict[str, int]:
     """How many problems each split is expected to have, before anything is read in earnest. For the dry run."""
     if source.problems is None:
-        counts: dict[str, int] = {split: arithmetic.SIZES[split] for split in SPLITS}
+        counts: dict[str, int] = {split: arithmetic.SIZES[embedded_split(source, split)] for split in SPLITS}
     else:
         held_out = [name for name in ("validation", "test") if getattr(source, name) is None]
         limits = source.limits()
-        total = _lines(source.problems) or source.limit or 0
+        total = expected_rows(source.problems) or source.limit or 0
         named = {split: getattr(source, split) for split in ("validation", "test", "transfer")}
         # A file that is not there yet counts as its limit, or as one problem: the dry run shows the stage all the same.
-        counts = {split: (_lines(path) or limits.get(split) or 1) if path else 0 for split, path in named.items()}
+        counts = {
+            split: (expected_rows(path) or limits.get(split) or 1) if path else 0 for split, path in named.items()
+        }
         counts |= dict.fromkeys(held_out, total // 10)
         counts["train"] = total - total // 10 * len(held_out)
     return {split: min(n, source.limits().get(split) or n) for split, n in counts.items()}
 
 
-def _lines(path: Path | None) -> int:
-    if path is None or not path.is_file():
+def expected_rows(path: Path | None) -> int:
+    """How many rows a data file holds; none where it is not there yet, or cannot be read."""
+    try:
+        return sum(1 for _ in json_rows(path)) if path is not None and path.is_file() else 0
+    except DataFileError:
         return 0
-    with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
 
 
 def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
@@ -143,6 +163,7 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     config: dict[str, Any] = {"limits": source.limits()}
     if source.problems is None:
         config |= {"embedded": "arithmetic", "generator": arithmetic.VERSION}
+        config |= {"train": "demonstration"} if source.trains_on_gold else {}
     inputs = {name: _file_artifact(path) for name, path in source.files().items()}
     stage = Stage("problems", VERSION, config, inputs, seed, estimate=Estimate(disk_bytes=_bytes(source)))
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import yaml
 
-from data.metrics import SetMetrics
+from data.metrics import Interval, SetMetrics
 from data.rows import Problem
 from data.storage import count_rows, parquet_files, read_rows
 from tasks.artifacts import publish_link, publish_markdown, publish_table
@@ -24,7 +24,9 @@ from tasks.loop import Iteration
 from tasks.provenance import package_versions
 from tasks.report import Answer, IterationReport, Report, SideBySide, write_report
 from tasks.run import Result, Run
+from tasks.score import SELECTION, TALLY
 from tasks.tracking import RunStatus, Tracking
+from tasks.train import load_likelihood
 
 SUMMARY, REPORT, CURVE = "summary.json", "report.html", "curve.png"
 SIDE_BY_SIDE = 20
@@ -68,7 +70,8 @@ def record_iteration(run: Run, iterations: Sequence[Iteration]) -> None:
             tracking.log_dataset(file.stem, file_sha256(file), str(file), count_rows(file))
     if "train" in latest.stages:
         tracking.log_training(latest.number, latest.stages["train"].path / "metrics.jsonl")
-    tracking.log_iteration(latest.number, _numbers(reports[-1]), {"samples": _sample_table(run, latest)})
+    numbers = _numbers(reports[-1]) | _likelihood_numbers(latest)
+    tracking.log_iteration(latest.number, numbers, {"samples": _sample_table(run, latest)})
     policy = latest.policy.artifact("policy")
     tracking.register(_model_name(run), latest.number, policy, {"run": run.directory.name}, champion=False)
     publish_table(f"{run.directory.name}-iterations", [_row(report) for report in reports], "Iterations")
@@ -110,6 +113,7 @@ def record_end(
         command=_command(),
         versions=package_versions(),
         mlflow=tracking.where(),
+        extra_curves=_preference_curves(iterations),
     )
     html, png = run.directory / REPORT, run.directory / CURVE
     write_report(report, html, png)
@@ -145,18 +149,18 @@ def _iteration_report(iteration: Iteration, base: Iteration) -> IterationReport:
     return IterationReport(
         iteration=iteration.number,
         validation=evaluation.metrics["validation"],
-        selection=_json(iteration, "select", "selection.json"),
-        verdicts=(_json(iteration, "score", "tally.json") or {}).get("verdicts"),
+        selection=_json(iteration, SELECTION),
+        verdicts=(_json(iteration, TALLY) or {}).get("verdicts"),
         coverage_gained=gained if iteration.number else None,
         coverage_lost=lost if iteration.number else None,
         seconds=seconds,
     )
 
 
-def _json(iteration: Iteration, stage: str, name: str) -> dict[str, Any] | None:
-    if stage not in iteration.stages:
-        return None
-    return dict(json.loads((iteration.stages[stage].path / name).read_text()))
+def _json(iteration: Iteration, name: str) -> dict[str, Any] | None:
+    """The file of that name, from whichever stage of the iteration wrote one."""
+    files = (stage.path / name for stage in iteration.stages.values())
+    return next((dict(json.loads(file.read_text())) for file in files if file.exists()), None)
 
 
 def _metrics(metrics: SetMetrics) -> dict[str, float]:
@@ -177,6 +181,36 @@ def _numbers(report: IterationReport) -> dict[str, float]:
     numbers |= {f"seconds/{name}": value for name, value in report.seconds.items()}
     numbers |= {f"selection/{name}": float(value) for name, value in (report.selection or {}).items()}
     return numbers | {f"verdicts/{name}": float(value) for name, value in (report.verdicts or {}).items()}
+
+
+def _likelihood_numbers(iteration: Iteration) -> dict[str, float]:
+    """What the policy that the iteration began with thought of its pairs."""
+    if "reference" not in iteration.stages:
+        return {}
+    found = load_likelihood(iteration.stages["reference"])
+    return {
+        f"likelihood/{sides}/{name}": float(value)
+        for sides, metrics in found.items()
+        for name, value in metrics.model_dump().items()
+    }
+
+
+def _preference_curves(iterations: Sequence[Iteration]) -> dict[str, list[Interval | float | None]]:
+    """Of loops that train on pairs: how far apart gold and own answers are, and the margin that training reached."""
+    if not any("reference" in iteration.stages for iteration in iterations):
+        return {}
+    # An iteration's pairs are the answers of the policy before, and measured by it.
+    measured = [load_likelihood(iteration.stages["reference"]) for iteration in iterations[1:]]
+    gaps: list[Interval | float | None] = [*(found["current"].gap for found in measured), None]
+    margins: list[Interval | float | None] = [_last_margin(iteration) for iteration in iterations]
+    return {"log p(chosen) − log p(rejected), nats per pair": gaps, "reward margin at the end of training": margins}
+
+
+def _last_margin(iteration: Iteration) -> float | None:
+    if "train" not in iteration.stages:
+        return None
+    lines = (iteration.stages["train"].path / "metrics.jsonl").read_text().splitlines()
+    return float(json.loads(lines[-1])["rewards/margins"]) if lines else None
 
 
 def _row(report: IterationReport) -> dict[str, Any]:

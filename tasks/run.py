@@ -69,7 +69,9 @@ class Run:
     planning: bool = False
     on_drift: OnDrift = OnDrift.REFUSE
     ids: dict[str, str] = field(default_factory=dict)
-    parameters: int | None = None  # of the model, where known; for the estimates of the dry run
+    # For the estimates of the dry run: parameters of the model, where known, and tokens of a training row.
+    parameters: int | None = None
+    row_tokens: int = 0
     recorder: Any = None  # a tasks.record.Recorder while the run is tracked
     plan: list[Planned] = field(default_factory=list)
     _made_here: set[Path] = field(default_factory=set)

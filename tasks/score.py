@@ -17,6 +17,7 @@ from tasks.files import write_json
 from tasks.run import Result, Run
 
 VERSION = 1
+SELECTION, TALLY = "selection.json", "tally.json"
 
 
 class RewardConfig(Config):
@@ -54,7 +55,7 @@ def score(run: Run, name: str, problems: Artifact, samples: Artifact, config: Re
         count = write_rows(Score, attempt / "scores.parquet", rows)
         check_errors(tally, config.max_error_share)
         record = {"verdicts": dict(tally.verdicts), "truncated": tally.truncated, "tokens": tally.tokens}
-        write_json(attempt / "tally.json", record)
+        write_json(attempt / TALLY, record)
         return Outcome(count, count)
 
     return run.execute(stage, work)
@@ -84,7 +85,7 @@ def select(
         kept = write_rows(Example, attempt / "examples.parquet", rows)
         if not kept:
             raise NothingKeptError(nothing_kept(counts))
-        write_json(attempt / "selection.json", dict(counts))
+        write_json(attempt / SELECTION, dict(counts))
         dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept")}
         return Outcome(counts["samples"], kept, dropped)
 

@@ -1,18 +1,32 @@
-"""The stage `train`: launches the training program and hands its progress to the run."""
+"""The stages that train: they launch a training program and hand its progress to the run."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data.storage import count_rows
-from models.config import LaunchConfig, TrainConfig, TrainProgram
-from models.estimate import training_bytes_per_device
+from data.likelihood import LikelihoodMetrics, likelihood_metrics
+from data.rows import PairLikelihood
+from data.storage import count_rows, read_rows
+from models.config import (
+    LaunchConfig,
+    LikelihoodProgram,
+    PreferenceConfig,
+    PreferenceProgram,
+    TrainConfig,
+    TrainProgram,
+)
+from models.estimate import activation_bytes, training_bytes_per_device, weights_bytes_per_device
+from tasks.adapter import record_base
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
+from tasks.files import write_json
 from tasks.logs import run_logger
 from tasks.process import run_child
 from tasks.run import Result, Run
 
 VERSION = 1
+SUPERVISED, PREFERENCE, LIKELIHOOD = "models.train", "models.preference", "models.likelihood"
+LIKELIHOOD_FILE = "likelihood.json"
 
 
 def train(
@@ -26,22 +40,8 @@ def train(
     expected_examples: int,
 ) -> Result:
     """Fine-tune the policy `start` on `examples`. The new policy is in `policy/`, the curve in `metrics.jsonl`."""
-    stage = Stage(
-        name,
-        VERSION,
-        config.model_dump(mode="json"),
-        {"start": start, "examples": examples},
-        seed,
-        resumable=True,
-        command=" ".join(launch_command(launch, Path("train.json"))),
-        estimate=Estimate(
-            samples=int(expected_examples * config.epochs),
-            # The new policy, and two checkpoints with the optimiser's state while training.
-            disk_bytes=(run.parameters or 0) * 40,
-            gpu_bytes=training_bytes_per_device(run.parameters, config, launch),
-            devices=launch.processes,
-        ),
-    )
+    inputs = {"start": start, "examples": examples}
+    stage = _training_stage(run, name, SUPERVISED, inputs, config, launch, seed, expected_examples)
 
     def work(attempt: Path) -> Outcome:
         program = TrainProgram(
@@ -52,14 +52,146 @@ def train(
             train=config,
             launch=launch,
         )
-        command = launch_training(run, program, attempt, run.child_lock)
+        command = launch_program(run, SUPERVISED, program, attempt, run.child_lock)
+        if config.adapter:
+            record_base(attempt / "adapter", start.require())
         rows = count_rows(examples.path)
         return Outcome(rows, rows, command=tuple(command))
 
     return run.execute(stage, work)
 
 
-def launch_training(run: Run, program: TrainProgram, directory: Path, lock: Path) -> Sequence[str]:
+def measure_reference(
+    run: Run,
+    name: str,
+    policy: Artifact,
+    pairs: Mapping[str, Artifact],
+    config: PreferenceConfig,
+    launch: LaunchConfig,
+    expected_pairs: int,
+) -> Result:
+    """How likely `policy` finds both answers of every pair: one file of likelihoods for each set of pairs.
+
+    The weights are held as training will hold them, so that training starts from log-ratios of exactly zero.
+    """
+    stage = Stage(
+        name,
+        VERSION,
+        {"dtype": config.dtype, "quantize": config.quantize},
+        {"policy": policy, **{f"pairs_{key}": artifact for key, artifact in pairs.items()}},
+        command=" ".join(launch_command(LIKELIHOOD, launch, Path("likelihood.json"))),
+        estimate=Estimate(
+            samples=2 * expected_pairs,
+            disk_bytes=60 * expected_pairs,
+            gpu_bytes=weights_bytes_per_device(run.parameters, config, launch),
+            devices=launch.processes,
+        ),
+    )
+
+    def work(attempt: Path) -> Outcome:
+        outputs = {key: attempt / f"{key}.parquet" for key in pairs}
+        program = LikelihoodProgram(
+            policy=policy.path,
+            pairs=[artifact.path for artifact in pairs.values()],
+            outputs=list(outputs.values()),
+            dtype=config.dtype,
+            quantize=config.quantize,
+            launch=launch,
+        )
+        command = launch_program(run, LIKELIHOOD, program, attempt, run.child_lock)
+        metrics = {key: likelihood_metrics(read_rows(PairLikelihood, file)) for key, file in outputs.items()}
+        write_json(attempt / LIKELIHOOD_FILE, {key: found.model_dump() for key, found in metrics.items()})
+        rows = sum(count_rows(file) for file in outputs.values())
+        return Outcome(rows, rows, command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def train_on_pairs(
+    run: Run,
+    name: str,
+    start: Artifact,
+    pairs: Mapping[str, Artifact],
+    reference: Result,
+    config: PreferenceConfig,
+    launch: LaunchConfig,
+    seed: int,
+    expected_pairs: int,
+) -> Result:
+    """Train the policy `start` to prefer the chosen answers, with `measure_reference` of the same pairs as reference.
+
+    The new policy is in `policy/`, the curve in `metrics.jsonl`.
+    """
+    likelihoods = {key: reference.artifact(f"{key}.parquet") for key in pairs}
+    inputs = {"start": start}
+    inputs |= {f"pairs_{key}": artifact for key, artifact in pairs.items()}
+    inputs |= {f"reference_{key}": artifact for key, artifact in likelihoods.items()}
+    stage = _training_stage(run, name, PREFERENCE, inputs, config, launch, seed, expected_pairs)
+
+    def work(attempt: Path) -> Outcome:
+        program = PreferenceProgram(
+            policy=start.path,
+            pairs=[artifact.path for artifact in pairs.values()],
+            reference=[artifact.path for artifact in likelihoods.values()],
+            output=attempt / "policy",
+            seed=seed,
+            train=config,
+            launch=launch,
+        )
+        command = launch_program(run, PREFERENCE, program, attempt, run.child_lock)
+        if config.adapter:
+            record_base(attempt / "adapter", start.require())
+        rows = sum(count_rows(artifact.path) for artifact in pairs.values())
+        return Outcome(rows, rows, command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
+    """What `measure_reference` found, by set of pairs; nothing while it is only planned."""
+    if result.finished is None:
+        return {}
+    found = json.loads((result.path / LIKELIHOOD_FILE).read_text())
+    return {key: LikelihoodMetrics.model_validate(values) for key, values in found.items()}
+
+
+def _training_stage(
+    run: Run,
+    name: str,
+    module: str,
+    inputs: Mapping[str, Artifact],
+    config: TrainConfig,
+    launch: LaunchConfig,
+    seed: int,
+    expected_rows: int,
+) -> Stage:
+    return Stage(
+        name,
+        VERSION,
+        config.model_dump(mode="json"),
+        inputs,
+        seed,
+        resumable=True,
+        command=" ".join(launch_command(module, launch, Path("train.json"))),
+        estimate=Estimate(
+            samples=int(expected_rows * config.epochs),
+            # The new policy, and two checkpoints with the optimiser's state while training.
+            disk_bytes=(run.parameters or 0) * 40,
+            gpu_bytes=_gpu_bytes(run, config, launch, rows_at_once=2 if module == PREFERENCE else 1),
+            devices=launch.processes,
+        ),
+    )
+
+
+def _gpu_bytes(run: Run, config: TrainConfig, launch: LaunchConfig, rows_at_once: int) -> int | None:
+    held = training_bytes_per_device(run.parameters, config, launch)
+    activations = activation_bytes(run.parameters, rows_at_once * launch.micro_batch_size * run.row_tokens, launch)
+    return None if held is None or activations is None else held + activations
+
+
+def launch_program(
+    run: Run, module: str, program: TrainProgram | PreferenceProgram | LikelihoodProgram, directory: Path, lock: Path
+) -> Sequence[str]:
     """Write the program's configuration, run it in `directory`, return the command.
 
     Raises:
@@ -67,12 +199,12 @@ def launch_training(run: Run, program: TrainProgram, directory: Path, lock: Path
     """
     config = directory / PROGRAM
     config.write_text(program.model_dump_json(indent=2))
-    command = launch_command(program.launch, config)
+    command = launch_command(module, program.launch, config)
     run_child(command, directory / "log.txt", lock, run_logger())
     return command
 
 
-def launch_command(launch: LaunchConfig, config: Path) -> list[str]:
+def launch_command(module: str, launch: LaunchConfig, config: Path) -> list[str]:
     launcher = [
         sys.executable,
         "-m",
@@ -81,4 +213,4 @@ def launch_command(launch: LaunchConfig, config: Path) -> list[str]:
         "--nproc-per-node",
         str(launch.processes),
     ]
-    return [*launcher, "-m", "models.train", str(config)]
+    return [*launcher, "-m", module, str(config)]

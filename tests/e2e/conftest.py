@@ -1,8 +1,10 @@
 """End-to-end tests: real vLLM, real DeepSpeed, on the embedded tiny model, trained briefly once for all of them."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,20 +13,38 @@ from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
-from models.config import LaunchConfig, TrainConfig, TrainProgram
-from tasks.train import launch_command
+from models.config import LaunchConfig, LikelihoodProgram, PreferenceProgram, TrainConfig, TrainProgram
+from models.training import CHECKPOINTS, COMPLETE
+from tasks.train import SUPERVISED, launch_command
+
+Program = TrainProgram | PreferenceProgram | LikelihoodProgram
 
 
-def train(folder: Path, program: TrainProgram) -> Path:
-    """Run the training program as the stage does; return the new policy."""
+def train(folder: Path, program: Program, module: str = SUPERVISED) -> None:
+    """Run a training program as its stage does."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "train.json"
     config.write_text(program.model_dump_json())
     done = subprocess.run(
-        launch_command(program.launch, config), capture_output=True, text=True, timeout=600, check=False
+        launch_command(module, program.launch, config), capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return program.output
+
+
+def kill_at_checkpoint(folder: Path, program: TrainProgram | PreferenceProgram, module: str = SUPERVISED) -> None:
+    """Start a training program and kill it as soon as it has written a checkpoint."""
+    config = folder / "train.json"
+    config.write_text(program.model_dump_json())
+    command = launch_command(module, program.launch, config)
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list((folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(["pkill", "-9", "-f", str(config)], check=False)
 
 
 def generate(config: Path) -> str:
@@ -71,4 +91,5 @@ def policy(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem], ex
         train=TrainConfig(learning_rate=3e-3, epochs=6, batch_size=32, dtype="float32"),
         launch=LaunchConfig(micro_batch_size=32),
     )
-    return train(folder / "run", program)
+    train(folder / "run", program)
+    return program.output

@@ -1,11 +1,7 @@
 """Real training: ZeRO stages agree, more processes agree, and a killed training goes on to the same bytes."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.rows import Example
 from data.storage import read_rows
 from models.config import LaunchConfig, TrainConfig, TrainProgram
-from models.train import IGNORED, encode, last_checkpoint
+from models.train import encode
+from models.training import IGNORED, last_checkpoint
 from tasks.files import file_sha256
-from tasks.train import launch_command
-from tests.e2e.conftest import train
+from tests.e2e.conftest import kill_at_checkpoint, train
 
 HYPERPARAMETERS = TrainConfig(learning_rate=1e-3, epochs=1, batch_size=32, dtype="float32")
 
@@ -74,18 +70,8 @@ def test_the_loss_is_the_reward_weighted_one_of_plain_pytorch(policy, examples, 
 
 
 def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, examples, plain, tmp_path):
-    config = tmp_path / "train.json"
     job = program(policy, examples, tmp_path, zero_stage=0)
-    config.write_text(job.model_dump_json())
-    process = subprocess.Popen(launch_command(job.launch, config), start_new_session=True, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while last_checkpoint_quietly(tmp_path / ".checkpoints") is None:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run(["pkill", "-9", "-f", str(config)], check=False)
+    kill_at_checkpoint(tmp_path, job)
     assert not (tmp_path / "policy").exists()
     assert last_checkpoint(tmp_path / ".checkpoints") is not None
     train(tmp_path, job)
@@ -93,10 +79,6 @@ def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, example
         assert file_sha256(tmp_path / "policy" / name) == file_sha256(plain / "policy" / name), name
     assert losses(tmp_path) == losses(plain)
     shutil.rmtree(tmp_path / ".checkpoints")
-
-
-def last_checkpoint_quietly(folder: Path) -> Path | None:
-    return next(folder.glob("checkpoint-*/complete"), None)
 
 
 def test_the_checkpoint_carries_tokenizer_and_template(plain):

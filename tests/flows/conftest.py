@@ -10,13 +10,19 @@ import pytest
 import tasks.sample
 import tasks.train
 from flows.rest_em import RestEM
+from flows.spin import Spin
+from models.config import LaunchConfig
 
 STUBS = Path(__file__).parent / "stubs"
 
 
 def use_stub_programs(replace: Callable[[Any, str, Any], None]) -> None:
     replace(tasks.sample, "generate_command", lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)])
-    replace(tasks.train, "launch_command", lambda _, config: [sys.executable, str(STUBS / "train.py"), str(config)])
+    replace(tasks.train, "launch_command", launch_stub)
+
+
+def launch_stub(module: str, launch: LaunchConfig, config: Path) -> list[str]:
+    return [sys.executable, str(STUBS / f"{module.removeprefix('models.')}.py"), str(config)]
 
 
 @pytest.fixture
@@ -37,10 +43,19 @@ def config(tmp_path: Path) -> RestEM:
 
 def make_config(tmp_path: Path, **changes: Any) -> RestEM:
     """A ReST-EM run of two iterations on a hundred embedded problems."""
-    settings: dict[str, Any] = {
+    return RestEM.model_validate(small(tmp_path) | {"iterations": 2} | changes)
+
+
+def make_spin(tmp_path: Path, **changes: Any) -> Spin:
+    """A SPIN run of two iterations on a hundred embedded demonstrations."""
+    generate = {"samples": 1, "temperature": 1.0, "top_k": 0, "max_tokens": 48}
+    return Spin.model_validate(small(tmp_path) | {"iterations": 2, "generate": generate} | changes)
+
+
+def small(tmp_path: Path) -> dict[str, Any]:
+    return {
         "run": "stub",
         "runs_dir": tmp_path / "runs",
-        "iterations": 2,
         "limit": 100,
         "limit_validation": 100,
         "limit_test": 60,
@@ -49,4 +64,3 @@ def make_config(tmp_path: Path, **changes: Any) -> RestEM:
         "evaluate": {"samples": 4, "pass_at": [1, 4]},
         "engine": {"shard_size": 80},
     }
-    return RestEM.model_validate(settings | changes)

@@ -10,30 +10,26 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.rest_em import RestEM
-from tests.flows.conftest import STUBS, make_config
+from tasks.loop import LoopConfig
+from tests.flows.conftest import STUBS, make_config, make_spin
 from tests.flows.test_rest_em import digests, history, times
 
-STAGES = [
-    "iter-0/evaluate",
-    "iter-1/generate",
-    "iter-1/score",
-    "iter-1/select",
-    "iter-1/train",
-    "iter-1/evaluate",
-    "final/best",
-]
+MAKE = {"rest-em": make_config, "spin": make_spin}
+STAGES = {
+    "rest-em": ["iter-0/evaluate", "iter-1/generate", "iter-1/score", "iter-1/select", "iter-1/train", "final/best"],
+    "spin": ["iter-1/generate", "iter-1/pair", "iter-1/reference", "iter-1/train", "iter-1/evaluate"],
+}
 
 
-def drive(config: RestEM, **environment: str) -> subprocess.Popen[bytes]:
+def drive(config: LoopConfig, **environment: str) -> subprocess.Popen[bytes]:
     file = config.runs_dir / f"{config.run}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(config.model_dump_json())
-    command = [sys.executable, str(STUBS / "driver.py"), str(file)]
+    command = [sys.executable, str(STUBS / "driver.py"), type(config).__name__, str(file)]
     return subprocess.Popen(command, start_new_session=True, env=os.environ | environment)
 
 
-def hang(config: RestEM, stage: str, started: Path) -> tuple[subprocess.Popen[bytes], int]:
+def hang(config: LoopConfig, stage: str, started: Path) -> tuple[subprocess.Popen[bytes], int]:
     """Start a run that hangs in `stage`; return it and the hanging program's process id."""
     process = drive(config, STUB_HANG=stage, STUB_STARTED=str(started))
     deadline = time.monotonic() + 60
@@ -52,16 +48,20 @@ def wait_gone(pid: int, seconds: float = 15) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    config = make_config(folder, iterations=1)
-    assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")).wait(120) == 0
-    return digests(config)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """Digests of both flows' runs that nothing stops."""
+    found = {}
+    for flow, make in MAKE.items():
+        folder = tmp_path_factory.mktemp("undisturbed")
+        config = make(folder, iterations=1)
+        assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")).wait(120) == 0
+        found[flow] = digests(config)
+    return found
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_after_sigkill_of_the_process_group_the_same_command_finishes_alike(tmp_path, stage, undisturbed):
-    config = make_config(tmp_path, iterations=1)
+@pytest.mark.parametrize(("flow", "stage"), [(flow, stage) for flow, stages in STAGES.items() for stage in stages])
+def test_after_sigkill_of_the_process_group_the_same_command_finishes_alike(tmp_path, flow, stage, undisturbed):
+    config = MAKE[flow](tmp_path, iterations=1)
     process, program = hang(config, stage, tmp_path / "started")
     finished = times(config)
     os.killpg(process.pid, signal.SIGKILL)
@@ -69,7 +69,7 @@ def test_after_sigkill_of_the_process_group_the_same_command_finishes_alike(tmp_
     again = drive(config)
     assert again.wait(120) == 0
     wait_gone(program)
-    assert digests(config) == undisturbed
+    assert digests(config) == undisturbed[flow]
     assert finished.items() <= times(config).items(), "a finished stage was run twice"
 
 
@@ -82,14 +82,14 @@ def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undistu
     _, runs = history(config)
     assert "KILLED" in {r.info.status for r in runs}
     assert drive(config).wait(120) == 0
-    assert digests(config) == undisturbed
+    assert digests(config) == undisturbed["rest-em"]
 
 
 def test_a_second_start_of_a_run_fails_at_once_and_says_who_holds_it(tmp_path):
     config = make_config(tmp_path, iterations=1)
     process, _ = hang(config, "iter-1/generate", tmp_path / "started")
     second = subprocess.run(
-        [sys.executable, str(STUBS / "driver.py"), str(config.runs_dir / "stub.json")],
+        [sys.executable, str(STUBS / "driver.py"), "RestEM", str(config.runs_dir / "stub.json")],
         capture_output=True,
         text=True,
         timeout=60,

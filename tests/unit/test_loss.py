@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.train import COMPLETE, IGNORED, Collator, Journal, last_checkpoint, reward_weighted_nll
+from models.train import Collator, reward_weighted_nll
+from models.training import COMPLETE, IGNORED, Journal, last_checkpoint
 
 LOG_PROBS = [[0.0, -0.5, -1.5, 0.0], [0.0, 0.0, -2.0, -0.25]]
 

@@ -17,7 +17,8 @@ from data.render import (
 )
 from data.rows import Example
 from models import tiny
-from models.train import IGNORED, encode
+from models.train import encode
+from models.training import IGNORED
 from tasks.policy import demonstrations
 
 QUESTION = [{"role": "user", "content": "Ada has 4 books. Ada buys 17 more. How many books are there now?"}]

@@ -1,6 +1,7 @@
 """Stands in for models.train: the new policy's skill grows with the share of problems it has examples of."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ examples = list(read_rows(Example, program.examples[0]))
 before = program.policy / "skill.json"
 skill = json.loads(before.read_text())["skill"] if before.exists() else 0.2
 program.output.mkdir(parents=True, exist_ok=True)
+for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja"), program.policy / "config.json"]:
+    shutil.copy(file, program.output)
 gain = 0.0 if not before.exists() else min(0.6, len(examples) / 200)
 (program.output / "skill.json").write_text(json.dumps({"skill": round(skill + gain, 6)}))
 (program.output.parent / "metrics.jsonl").write_text('{"step": 10, "loss": 1.0}\n')

@@ -1,0 +1,65 @@
+"""DPO (arXiv 2305.18290): a model learns from pairs of a better and a worse answer, with itself as reference.
+
+Defaults are TRL's recipe for Llama 2, QLoRA on q and v. Start from an SFT policy: `--model runs/<run>/best/policy`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from prefect import flow
+from pydantic import Field
+
+from data.preferences import read_pairs
+from models.config import AdapterConfig, PreferenceConfig
+from tasks.contract import OnDrift
+from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
+from tasks.pairs import prepare_pairs
+from tasks.policy import base_policy
+from tasks.problems import expected_rows, prepare_problems
+from tasks.run import Run
+from tasks.train import measure_reference, train_on_pairs
+
+RECIPE = PreferenceConfig(
+    beta=0.1,
+    learning_rate=5e-4,
+    epochs=1,
+    batch_size=16,
+    optimizer="adamw",
+    schedule="cosine",
+    weight_decay=0.05,
+    adapter=AdapterConfig(quantize=True),
+)
+
+
+class DPO(LoopConfig):
+    """Every setting of DPO. Defaults are TRL's recipe for Llama 2."""
+
+    answers_training_prompts: ClassVar[bool] = False
+
+    pairs: Annotated[Path, Field(description="JSON or JSONL of pairs, such as prompt/chosen/rejected.")]
+    train: Annotated[PreferenceConfig, Field(description="How the policy is trained.")] = RECIPE
+
+    def check_inputs(self) -> None:
+        read_pairs(self.pairs)
+
+
+@flow(name="dpo", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
+def dpo(config: DPO, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
+    """Run DPO, or go on where an earlier start of the same run stopped."""
+    return run_loop("DPO", loop, config, on_drift)
+
+
+def loop(run: Run, config: DPO) -> dict[str, Any]:
+    """The algorithm. Walked without effect when `run` is only planning."""
+    problems = prepare_problems(run, config, config.seed)
+    base = base_policy(run, config, config.bootstrap, config.seed)
+    iterations, start = begin(run, config, problems, base), base.artifact("policy")
+    made = prepare_pairs(run, "iter-1/pairs", config.pairs, start)
+    pairs, expected = {"current": made.artifact("pairs.parquet")}, expected_rows(config.pairs)
+    reference = measure_reference(run, "iter-1/reference", start, pairs, config.train, config.launch, expected)
+    policy = train_on_pairs(
+        run, "iter-1/train", start, pairs, reference, config.train, config.launch, config.seed, expected
+    )
+    stages = {"pairs": made, "reference": reference, "train": policy}
+    add_iteration(run, config, problems, iterations, policy, stages)
+    return conclude(run, config, problems, iterations, "it has one iteration")

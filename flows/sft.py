@@ -1,0 +1,54 @@
+"""SFT: a model learns gold answers. Defaults are TRL's recipe for Llama 2, QLoRA (arXiv 2305.14314) on q and v.
+
+The result is merged, so that `--model runs/<run>/best/policy` starts any other flow from it.
+"""
+
+from typing import Annotated, Any, ClassVar
+
+from prefect import flow
+from pydantic import Field
+
+from models.config import AdapterConfig, TrainConfig
+from tasks.contract import OnDrift
+from tasks.examples import gold_examples
+from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
+from tasks.policy import base_policy
+from tasks.problems import prepare_problems
+from tasks.run import Run
+from tasks.train import train
+
+RECIPE = TrainConfig(
+    learning_rate=1e-4,
+    epochs=1,
+    batch_size=8,
+    schedule="cosine",
+    weight_decay=0.05,
+    adapter=AdapterConfig(quantize=True),
+)
+
+
+class SFT(LoopConfig):
+    """Every setting of supervised fine-tuning. Defaults are TRL's recipe for Llama 2."""
+
+    trains_on_gold: ClassVar[bool] = True
+    answers_training_prompts: ClassVar[bool] = False
+
+    train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = RECIPE
+
+
+@flow(name="sft", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
+def sft(config: SFT, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
+    """Run SFT, or go on where an earlier start of the same run stopped."""
+    return run_loop("SFT", loop, config, on_drift)
+
+
+def loop(run: Run, config: SFT) -> dict[str, Any]:
+    """The algorithm. Walked without effect when `run` is only planning."""
+    problems = prepare_problems(run, config, config.seed)
+    base = base_policy(run, config, config.bootstrap, config.seed)
+    iterations, start = begin(run, config, problems, base), base.artifact("policy")
+    gold = gold_examples(run, "iter-1/examples", problems.artifact("train.parquet"), start)
+    examples, expected = gold.artifact("examples.parquet"), config.expected_problems["train"]
+    policy = train(run, "iter-1/train", start, examples, config.train, config.launch, config.seed, expected)
+    add_iteration(run, config, problems, iterations, policy, {"examples": gold, "train": policy})
+    return conclude(run, config, problems, iterations, "it has one iteration")

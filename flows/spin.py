@@ -1,0 +1,103 @@
+"""SPIN (arXiv 2401.01335): a policy learns to tell gold answers from its own, and becomes its next opponent.
+
+The opponent, which is the last policy, answers the prompts of the SFT data. Training prefers the gold answers to its
+own, starts from the opponent and has it as reference. Repeat.
+"""
+
+from typing import Annotated, Any, ClassVar, Self
+
+from annotated_types import Gt, MinLen
+from prefect import flow
+from pydantic import Field, model_validator
+
+from models.config import PreferenceConfig, SamplingConfig
+from tasks.contract import Artifact, OnDrift
+from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
+from tasks.pairs import pair
+from tasks.policy import base_policy
+from tasks.problems import prepare_problems
+from tasks.run import Run
+from tasks.sample import generate
+from tasks.train import measure_reference, train_on_pairs
+
+Positive = Annotated[float, Gt(0)]
+PerIteration = Positive | Annotated[tuple[Positive, ...], MinLen(1)]
+
+
+class SpinTrainConfig(PreferenceConfig):
+    """Training of one iteration; what the paper changes from one to the next is a number or a list of numbers."""
+
+    learning_rate: Annotated[PerIteration, Field(description="Peak learning rate.")] = (5e-7, 5e-7, 1e-7, 1e-7)  # type: ignore[assignment]
+    beta: Annotated[PerIteration, Field(description="Scale of the log-ratios; λ in the paper.")] = (0.1, 0.1, 0.1, 5.0)  # type: ignore[assignment]
+    epochs: Annotated[PerIteration, Field(description="Passes over the pairs.")] = 2.0  # type: ignore[assignment]
+
+    def at(self, iteration: int) -> PreferenceConfig:
+        """The settings of an iteration; the first is 1."""
+        values = self.model_dump()
+        for name in PER_ITERATION:
+            if isinstance(values[name], tuple):
+                values[name] = values[name][iteration - 1]
+        return PreferenceConfig(**values)
+
+
+PER_ITERATION = ("learning_rate", "beta", "epochs")
+
+
+class Spin(LoopConfig):
+    """Every setting of a SPIN run. Defaults are the paper's."""
+
+    trains_on_gold: ClassVar[bool] = True
+
+    iterations: Annotated[int, Field(ge=1, description="Most iterations.")] = 4
+    mix_previous: Annotated[
+        bool, Field(description="Train on the pairs of the iteration before as well, where there is one.")
+    ] = True
+    generate: Annotated[SamplingConfig, Field(description="How the opponent answers.")] = SamplingConfig(
+        samples=1, temperature=1.0, top_k=0
+    )
+    train: Annotated[SpinTrainConfig, Field(description="How the policy is trained.")] = SpinTrainConfig()
+
+    @model_validator(mode="after")
+    def _lists_cover_the_iterations(self) -> Self:
+        for name in PER_ITERATION:
+            values = getattr(self.train, name)
+            if isinstance(values, tuple) and len(values) < self.iterations:
+                raise ValueError(
+                    f"train.{name} has {len(values)} values for {self.iterations} iterations. Give one for each, or "
+                    f"one number for all."
+                )
+        return self
+
+
+@flow(name="spin", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
+def spin(config: Spin, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
+    """Run SPIN, or go on where an earlier start of the same run stopped."""
+    return run_loop("SPIN", loop, config, on_drift)
+
+
+def loop(run: Run, config: Spin) -> dict[str, Any]:
+    """The algorithm. Walked without effect when `run` is only planning."""
+    problems = prepare_problems(run, config, config.seed)
+    prompts, expected = problems.artifact("train.parquet"), config.expected_problems["train"]
+    base = base_policy(run, config, config.bootstrap, config.seed)
+    policy, iterations, reason = base, begin(run, config, problems, base), None
+    pairs: dict[str, Artifact] = {}
+    for number in range(1, config.iterations + 1):
+        name, seed, settings = f"iter-{number}", config.seed + number, config.train.at(number)
+        opponent = policy.artifact("policy")
+        samples = generate(run, f"{name}/generate", opponent, prompts, config.generate, config.engine, seed, expected)
+        answers, tokenizer, count = (
+            samples.artifact("samples"),
+            base.artifact("policy"),
+            expected * config.generate.samples,
+        )
+        made = pair(run, f"{name}/pair", prompts, answers, tokenizer, config.generate.max_tokens, count)
+        before = {"previous": pairs["current"]} if pairs and config.mix_previous else {}
+        pairs = {"current": made.artifact("pairs.parquet"), **before}
+        count *= len(pairs)
+        reference = measure_reference(run, f"{name}/reference", opponent, pairs, settings, config.launch, count)
+        policy = train_on_pairs(run, f"{name}/train", opponent, pairs, reference, settings, config.launch, seed, count)
+        stages = {"generate": samples, "pair": made, "reference": reference, "train": policy}
+        if reason := add_iteration(run, config, problems, iterations, policy, stages):
+            break
+    return conclude(run, config, problems, iterations, reason)

@@ -1,0 +1,137 @@
+"""How likely a policy finds given answers: one forward pass over each, nothing is generated.
+
+    python -m torch.distributed.run --nproc-per-node N -m models.likelihood CONFIG.json
+
+The product over answer tokens of p(token | prefix), called the conditional probability of an answer, is the
+exponential of the sum that is computed here in log space. Preference training takes these sums as its reference.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin
+from accelerate.utils import gather_object
+from transformers import AutoTokenizer
+from trl.models.utils import prepare_deepspeed
+from trl.trainer.utils import add_fused_lm_head, pad
+
+from data.render import answer_token_ids, prompt_token_ids
+from data.rows import Pair, PairLikelihood
+from data.storage import read_rows, write_rows
+from models.config import LikelihoodProgram
+from models.progress import Progress
+from models.training import IGNORED, deepspeed_config, leave, load_policy, pad_token_id, quiet
+
+
+def sequence_log_probs(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, answer_mask: torch.Tensor
+) -> torch.Tensor:
+    """Log-probability of each row's answer given what precedes it, summed over its tokens, in nats.
+
+    Args:
+        model: a causal language model with TRL's fused head (`add_fused_lm_head`), which computes the probabilities
+            of answer tokens only and never holds (batch, length, vocabulary) logits.
+        input_ids: prompt and answer, shape (batch, length).
+        attention_mask: 1 for tokens, 0 for padding, shape (batch, length).
+        answer_mask: 1 for answer tokens, shape (batch, length). The first position cannot be one.
+
+    Returns:
+        Shape (batch,).
+    """
+    labels = input_ids.masked_fill(answer_mask == 0, IGNORED)
+    outputs = model(
+        input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False, fused_lm_head=True
+    )
+    return torch.as_tensor(outputs.log_probs.float().sum(dim=1))
+
+
+Sequence_ = tuple[list[int], list[int]]  # token ids of prompt and answer
+
+
+def log_probs_of(model: Any, sequences: Sequence[Sequence_], padding: int, device: Any) -> list[float]:
+    """`sequence_log_probs` of prompts with answers, padded together."""
+    ids = [torch.tensor(prompt + answer) for prompt, answer in sequences]
+    answers = [torch.tensor([0] * len(prompt) + [1] * len(answer)) for prompt, answer in sequences]
+    batch = (
+        pad(ids, padding_value=padding).to(device),
+        pad([torch.ones_like(i) for i in ids], padding_value=0).to(device),
+        pad(answers, padding_value=0).to(device),
+    )
+    with torch.inference_mode():
+        return [float(value) for value in sequence_log_probs(model, *batch)]
+
+
+def measure(program: LikelihoodProgram) -> None:
+    """Write the likelihood of every pair's two answers, pair file by pair file, in their order."""
+    launch = program.launch
+    plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed(program))
+    accelerator = Accelerator(deepspeed_plugin=plugin, cpu=not torch.cuda.is_available())
+    tokenizer = AutoTokenizer.from_pretrained(program.policy)
+    model = load_policy(program.policy, program.dtype, program.quantize)
+    add_fused_lm_head(model)
+    model = prepare_deepspeed(model, accelerator)
+    sequences = list(_sequences(program, tokenizer))
+    # Longest first: what does not fit into memory fails at once, and little is padded.
+    order = sorted(range(len(sequences)), key=lambda number: -sum(map(len, sequences[number])))
+    size = 2 * launch.micro_batch_size  # as many rows as training puts through at a time
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    progress = Progress("likelihood", len(batches), "batch")
+    found: list[tuple[int, float]] = []
+    # ZeRO 3 gathers weights in step: every process makes the same number of passes, if need be one twice.
+    with accelerator.split_between_processes(batches, apply_padding=True) as mine:
+        for done, batch in enumerate(mine, start=1):
+            values = log_probs_of(
+                model, [sequences[number] for number in batch], pad_token_id(tokenizer), accelerator.device
+            )
+            found += zip(batch, values, strict=True)
+            progress.update(min(done * accelerator.num_processes, len(batches)))
+    found = gather_object(found)
+    if accelerator.is_main_process:
+        _write(program, sequences, dict(found))
+
+
+def _sequences(program: LikelihoodProgram, tokenizer: Any) -> Iterator[Sequence_]:
+    """Chosen and rejected in turn, over all files."""
+    for path in program.pairs:
+        for pair in read_rows(Pair, path):
+            prompt = prompt_token_ids(tokenizer, pair.messages)
+            yield prompt, answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids)
+            yield prompt, answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids)
+
+
+def _write(program: LikelihoodProgram, sequences: list[Sequence_], log_probs: dict[int, float]) -> None:
+    number = 0
+    for pairs, output in zip(program.pairs, program.outputs, strict=True):
+        rows = []
+        for pair in read_rows(Pair, pairs):
+            chosen, rejected = number, number + 1
+            rows.append(
+                PairLikelihood(
+                    pair.problem_id,
+                    pair.index,
+                    log_probs[chosen],
+                    log_probs[rejected],
+                    len(sequences[chosen][1]),
+                    len(sequences[rejected][1]),
+                )
+            )
+            number += 2
+        write_rows(PairLikelihood, output, rows)
+
+
+def _deepspeed(program: LikelihoodProgram) -> dict[str, Any]:
+    config = deepspeed_config(program.launch.zero_stage, program.dtype == "bfloat16")
+    return config | {
+        "train_micro_batch_size_per_gpu": program.launch.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 1.0,
+    }
+
+
+if __name__ == "__main__":
+    quiet()
+    measure(LikelihoodProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

@@ -1,0 +1,102 @@
+"""Training on pairs with the loss of DPO and SPIN: TRL's DPOTrainer on DeepSpeed, with a reference computed before.
+
+    python -m torch.distributed.run --nproc-per-node N -m models.preference CONFIG.json
+
+For a prompt x, a chosen answer y and a rejected answer y' (in SPIN: the gold answer and the opponent's own), with
+log-probabilities summed over answer tokens and p_ref the policy that training starts from,
+
+    m = β · [log p_θ(y|x) − log p_ref(y|x)] − β · [log p_θ(y'|x) − log p_ref(y'|x)]
+
+and the loss is −log σ(m) (logistic: DPO, arXiv 2305.18290, equation 7; SPIN, arXiv 2401.01335, equation 4.7) or
+max(0, 1 − m) (hinge). log p_ref was computed once, by models.likelihood: no second model is held in memory.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoTokenizer, set_seed
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from data.render import answer_token_ids, prompt_token_ids
+from data.rows import Pair, PairLikelihood
+from data.storage import read_rows
+from models.config import PreferenceProgram
+from models.training import leave, load_policy, lora_config, pad_token_id, quiet, run_training, training_arguments
+
+LOSSES = {"logistic": "sigmoid", "hinge": "hinge"}
+
+
+class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+    """DPOTrainer on rows that are token ids already and carry the reference's log-probabilities."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
+        """TRL's loss; adds the mean log-probability per answer token to its metrics."""
+        loss = super().compute_loss(model, inputs, *rest, **options)
+        metrics = self._metrics["train" if model.training else "eval"]
+        lengths = inputs["completion_mask"][:, 1:].sum(dim=1).float().chunk(2)
+        for side, tokens in zip(("chosen", "rejected"), lengths, strict=True):
+            mean_length = self.accelerator.gather(tokens).mean().item()
+            metrics[f"logps_per_token/{side}"].append(metrics[f"logps/{side}"][-1] / mean_length)
+        return loss
+
+
+def encode(tokenizer: Any, pair: Pair, reference: PairLikelihood) -> dict[str, Any]:
+    """One pair as token ids, with what the reference says of it.
+
+    Raises:
+        ValueError: the likelihoods are those of other pairs.
+    """
+    if (pair.problem_id, pair.index) != (reference.problem_id, reference.index):
+        raise ValueError(
+            f"Pair {pair.problem_id}/{pair.index} met the likelihood of {reference.problem_id}/{reference.index}."
+        )
+    return {
+        "prompt_ids": prompt_token_ids(tokenizer, pair.messages),
+        "chosen_ids": answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids),
+        "rejected_ids": answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids),
+        "ref_chosen_logps": reference.chosen,
+        "ref_rejected_logps": reference.rejected,
+    }
+
+
+def train(program: PreferenceProgram) -> None:
+    """Train `program.policy` on the pairs and write a Hugging Face checkpoint to `program.output`."""
+    config, output = program.train, program.output
+    set_seed(program.seed)
+    tokenizer = AutoTokenizer.from_pretrained(program.policy)
+    arguments = DPOConfig(  # before the model: ZeRO 3 shards it while loading
+        **training_arguments(config, program.launch, program.seed, output),
+        beta=config.beta,
+        loss_type=[LOSSES[config.loss]],
+        precompute_ref_log_probs=True,
+    )
+    model = load_policy(program.policy, config.dtype, config.quantize)
+    rows = [
+        encode(tokenizer, pair, reference)
+        for pairs, likelihoods in zip(program.pairs, program.reference, strict=True)
+        for pair, reference in zip(read_rows(Pair, pairs), read_rows(PairLikelihood, likelihoods), strict=True)
+    ]
+    trainer = PreferenceTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),
+        peft_config=lora_config(config.adapter),
+    )
+    run_training(trainer, tokenizer, program.policy, output, config)
+
+
+if __name__ == "__main__":
+    quiet()
+    train(PreferenceProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

@@ -1,0 +1,207 @@
+"""What the training programs share: policies, arguments of the trainers, adapters, resuming, the journal."""
+
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
+
+from models.config import AdapterConfig, Dtype, LaunchConfig, TrainConfig, gradient_accumulation
+from models.progress import Progress
+
+COMPLETE = "complete"
+IGNORED = -100
+CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Journal(TrainerCallback):  # type: ignore[misc]
+    """Writes metrics.jsonl, prints progress, and marks a checkpoint complete once it is wholly on disk."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        self.path = path
+        self.resumed_step = resumed_step
+        self.progress: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.path.write_text("".join(lines_up_to(self.path, self.resumed_step)))
+        self.progress = Progress("train", state.max_steps, "step", done=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        numbers = {name: float(value) for name, value in logs.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
+        if self.progress:
+            self.progress.update(state.global_step, f"loss {numbers['loss']:.4f}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; one that was not is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for unfinished in [p for p in found if not (p / COMPLETE).exists()]:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return next((p for p in reversed(found) if (p / COMPLETE).exists()), None)
+
+
+def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
+    """DeepSpeed's own configuration; "auto" values are filled in by the trainer."""
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": bf16},
+        "zero_optimization": {
+            "stage": zero_stage,
+            **({"stage3_gather_16bit_weights_on_model_save": True} if zero_stage == 3 else {}),
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, output: Path) -> dict[str, Any]:
+    """Arguments of TRL's trainers; everything that decides the result is spelled out rather than left to a default."""
+    return {
+        "output_dir": str(output.parent / CHECKPOINTS),
+        "num_train_epochs": train.epochs,
+        "learning_rate": train.learning_rate,
+        "lr_scheduler_type": train.schedule,
+        "warmup_steps": train.warmup,
+        "optim": {"adamw": "adamw_torch", "rmsprop": "rmsprop"}[train.optimizer],
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "per_device_train_batch_size": launch.micro_batch_size,
+        "gradient_accumulation_steps": gradient_accumulation(train, launch),
+        "gradient_checkpointing": launch.gradient_checkpointing,
+        "bf16": train.dtype == "bfloat16",
+        "use_cpu": not torch.cuda.is_available(),
+        "deepspeed": deepspeed_config(launch.zero_stage, train.dtype == "bfloat16"),
+        "seed": seed,
+        "data_seed": seed,
+        "logging_steps": launch.log_steps,
+        "save_strategy": "steps",
+        "save_steps": launch.checkpoint_steps,
+        "save_total_limit": 2,
+        "report_to": [],
+        "disable_tqdm": True,
+        "max_length": None,
+        "remove_unused_columns": False,
+        "dataloader_num_workers": 0,
+        "model_init_kwargs": None,
+    }
+
+
+def load_policy(path: Path, dtype: Dtype, quantize: bool = False) -> Any:
+    """The model at `path`, in 4 bits if asked; one without weights starts from random ones, which the seed decides."""
+    if quantize:
+        nf4 = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES[dtype],
+        )
+        return AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], quantization_config=nf4)
+    if any(path.glob("*.safetensors")):
+        return AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype])
+    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=DTYPES[dtype])
+
+
+def lora_config(adapter: AdapterConfig | None) -> LoraConfig | None:
+    """peft's configuration of a new adapter, which begins as the identity."""
+    if adapter is None:
+        return None
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=list(adapter.targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def run_training(trainer: Any, tokenizer: Any, policy: Path, output: Path, train: TrainConfig) -> None:
+    """Train to the end, from the last checkpoint if there is one, and write the new policy to `output`.
+
+    An adapter is written beside it, to `adapter/`, and merged into what it was trained on.
+    """
+    resume = last_checkpoint(output.parent / CHECKPOINTS)
+    step = int(resume.name.split("-")[1]) if resume else 0
+    trainer.add_callback(Journal(output.parent / "metrics.jsonl", step))
+    trainer.pop_callback(PrinterCallback)
+    rows = f"Training on {len(trainer.train_dataset):,} examples"
+    print(rows + (f", resumed from {resume.name}" if resume else ""), flush=True)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    adapter = output.with_name(ADAPTER)
+    trainer.save_model(str(adapter if train.adapter else output))
+    if not trainer.is_world_process_zero():
+        return
+    if train.adapter:
+        forget_base(adapter)
+        merge_adapter(policy, adapter, output, train)
+    tokenizer.save_pretrained(output)
+    for folder in (adapter, output):
+        (folder / "training_args.bin").unlink(missing_ok=True)
+
+
+def merge_adapter(policy: Path, adapter: Path, output: Path, train: TrainConfig) -> None:
+    """Write the policy with the adapter merged into its weights, for engines that know no adapters.
+
+    The adapter was trained around quantised weights if there are any, so it is merged into exactly those, brought
+    back to full width: the merged policy answers as the trained one does.
+    """
+    model = load_policy(policy, train.dtype, train.quantize)
+    if train.quantize:
+        model = model.dequantize()
+    model = model.to(torch.float32)
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.to(DTYPES[train.dtype]).save_pretrained(output)
+
+
+def forget_base(adapter: Path) -> None:
+    """Take the base's path out of an adapter's configuration: it says where this run was, not what the base was."""
+    file = adapter / "adapter_config.json"
+    settings = json.loads(file.read_text()) | {"base_model_name_or_path": None}
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    (adapter / "README.md").unlink(missing_ok=True)
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def quiet() -> None:
+    """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter."""
+    warnings.filterwarnings("ignore")
+    transformers.utils.logging.disable_progress_bar()
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def lines_up_to(path: Path, step: int) -> list[str]:
+    """The lines of a metrics.jsonl up to a step; a line that was torn by a kill ends them."""
+    lines = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        lines.append(line)
+    return lines

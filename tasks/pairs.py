@@ -1,0 +1,96 @@
+"""The stages that make pairs: gold answers over the opponent's own (SPIN), or a user's file of them (DPO)."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+from data.pairing import pair_gold_over_own
+from data.preferences import read_pairs
+from data.render import completion_token_ids, prompt_token_ids
+from data.rows import Pair, Problem, Sample
+from data.storage import read_rows, write_rows
+from tasks.contract import Artifact, Estimate, Outcome, Stage
+from tasks.examples import nothing_fits, report_too_long, tokenizer_and_context
+from tasks.files import file_sha256, write_json
+from tasks.run import Result, Run
+from tasks.score import SELECTION, NothingKeptError
+
+VERSION = 1
+NOTES = ("samples", "kept", "gold cut", "own truncated")
+
+
+def pair(
+    run: Run, name: str, problems: Artifact, samples: Artifact, tokenizer: Artifact, max_tokens: int, expected: int
+) -> Result:
+    """Pair gold with own answers into `pairs.parquet`; counts by reason go to `selection.json`.
+
+    Args:
+        tokenizer: a policy whose tokenizer renders the gold answers.
+        max_tokens: gold answers are cut at this length, as own answers were when they were generated.
+
+    Raises:
+        NothingKeptError: the opponent's answers all equal the gold ones, or are empty.
+    """
+    inputs = {"problems": problems, "samples": samples, "tokenizer": tokenizer}
+    stage = Stage(
+        name, VERSION, {"max_tokens": max_tokens}, inputs, estimate=Estimate(disk_bytes=expected * max_tokens * 8)
+    )
+
+    def work(attempt: Path) -> Outcome:
+        render = partial(completion_token_ids, tokenizer_and_context(tokenizer.path)[0])
+        counts: Counter[str] = Counter()
+        rows = pair_gold_over_own(
+            read_rows(Problem, problems.path), read_rows(Sample, samples.path), render, max_tokens, counts
+        )
+        kept = write_rows(Pair, attempt / "pairs.parquet", rows)
+        dropped = {reason: n for reason, n in counts.items() if reason not in NOTES}
+        if not kept:
+            raise NothingKeptError(_nothing_left(counts["samples"], dropped))
+        write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
+        write_json(attempt / "pairs.json", dict(counts))
+        return Outcome(counts["samples"], kept, dropped)
+
+    return run.execute(stage, work)
+
+
+def prepare_pairs(run: Run, name: str, file: Path, policy: Artifact) -> Result:
+    """Read a user's pairs into `pairs.parquet`; counts by reason go to `selection.json`.
+
+    A pair of which one side is longer than the policy's context is dropped and counted.
+
+    Raises:
+        PreferenceFileError: see `data.preferences.read_pairs`.
+        NothingKeptError: no pair fits.
+    """
+    source = Artifact(file, file_sha256(file) if file.is_file() else None)
+    stage = Stage(name, VERSION, {}, {"file": source, "policy": policy}, estimate=Estimate(disk_bytes=1_000_000))
+
+    def work(attempt: Path) -> Outcome:
+        tokenizer, context = tokenizer_and_context(policy.path)
+        read = read_pairs(file)
+        fitting = [pair for pair in read.pairs if _length(tokenizer, pair) <= context]
+        counts = Counter(kept=len(fitting), too_long=len(read.pairs) - len(fitting))
+        dropped = read.dropped | report_too_long(counts, context)
+        if not fitting:
+            raise NothingKeptError(nothing_fits(len(read.pairs), context))
+        kept = write_rows(Pair, attempt / "pairs.parquet", fitting)
+        write_json(attempt / SELECTION, {"samples": read.rows, "kept": kept} | dropped)
+        return Outcome(read.rows, kept, dropped)
+
+    return run.execute(stage, work)
+
+
+def _length(tokenizer: object, pair: Pair) -> int:
+    """Tokens of the prompt and the longer side."""
+    sides = (len(completion_token_ids(tokenizer, side)) for side in (pair.chosen, pair.rejected))
+    return len(prompt_token_ids(tokenizer, pair.messages)) + max(sides)
+
+
+def _nothing_left(samples: int, dropped: dict[str, int]) -> str:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+    return (
+        f"None of the {samples:,} own answers differs from its gold answer ({reasons}), so there is nothing to learn "
+        f"from playing on. Nothing was trained; the samples are kept. If most are equal, the policy writes the gold "
+        f"answers already: stop here, or give other prompts. If most are empty, look at the template and the gold "
+        f"answers."
+    )

@@ -1,0 +1,137 @@
+"""LoRA and QLoRA: SFT, merge, DPO, merge, from the command line; the merged policy answers as the adapter one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.trainer.utils import add_fused_lm_head
+
+from data.arithmetic import embedded_problems
+from data.render import answer_token_ids, prompt_token_ids
+from data.rows import Problem, Sample
+from data.storage import read_rows
+from models.likelihood import log_probs_of
+from models.training import load_policy
+from tests.e2e.conftest import generate
+from tests.e2e.test_generate import write_program
+
+SHARED = """
+limit_validation: 24
+limit_test: 24
+generate: {max_tokens: 40, dtype: float32}
+evaluate: {samples: 2, pass_at: [1, 2]}
+launch: {micro_batch_size: 16, log_steps: 1}
+"""
+ADAPTER = "{rank: 8, alpha: 16, dropout: 0.0, targets: [q_proj, v_proj, down_proj], quantize: true}"
+SFT = f"train: {{learning_rate: 3.0e-3, batch_size: 16, epochs: 1, dtype: float32, adapter: {ADAPTER}}}\nlimit: 256"
+DPO = f"train: {{learning_rate: 1.0e-3, batch_size: 16, epochs: 2, dtype: float32, adapter: {ADAPTER}}}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapters")
+    (folder / "sft.yaml").write_text(SHARED + SFT)
+    (folder / "dpo.yaml").write_text(SHARED + DPO)
+    with (folder / "pairs.jsonl").open("w") as file:
+        for problem in [p for p in embedded_problems(0) if p.split == "demonstration"][:128]:
+            prompt, gold = problem.messages[0]["content"], problem.response or ""
+            file.write(json.dumps({"prompt": prompt, "chosen": gold, "rejected": f"{gold}0"}) + "\n")
+    return folder
+
+
+def autodidact(folder: Path, *arguments: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("autodidact"), *arguments],
+        cwd=folder,
+        env=environment | {"AUTODIDACT_CACHE": str(folder / "cache"), "HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sft(folder: Path, policy: Path) -> Path:
+    autodidact(folder, "sft", "--config", "sft.yaml", "--run", "sft", "--model", str(policy))
+    return folder / "runs" / "sft" / "iter-1" / "train"
+
+
+@pytest.fixture(scope="module")
+def dpo(folder: Path, sft: Path) -> Path:
+    merged = str(sft / "policy")
+    autodidact(folder, "dpo", "--config", "dpo.yaml", "--run", "dpo", "--model", merged, "--pairs", "pairs.jsonl")
+    return folder / "runs" / "dpo" / "iter-1" / "train"
+
+
+def lines(stage: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_qlora_learns_and_the_manifest_has_adapter_and_merged_policy(sft):
+    found = lines(sft)
+    assert found[-1]["loss"] < found[0]["loss"]
+    outputs = json.loads((sft / "manifest.json").read_text())["outputs"]
+    assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json", "policy/model.safetensors"} <= set(
+        outputs
+    )
+    assert json.loads((sft / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    assert "quantization_config" not in json.loads((sft / "policy" / "config.json").read_text())
+
+
+def test_dpo_starts_at_log_ratios_of_zero_on_quantised_weights_too_and_margins_grow(dpo):
+    found = lines(dpo)
+    assert found[0]["rewards/margins"] == pytest.approx(0, abs=1e-3)
+    assert found[-1]["rewards/margins"] > 0.1
+    assert found[-1]["rewards/accuracies"] > 0.9
+
+
+def test_the_merged_policy_finds_answers_as_likely_as_the_adapter_policy(sft, policy, problems):
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    worked = [p for p in problems if p.split == "demonstration"][-32:]
+    sequences = [
+        (prompt_token_ids(tokenizer, p.messages), answer_token_ids(tokenizer, p.response or "", None)) for p in worked
+    ]
+    quantised = load_policy(policy, "float32", quantize=True)
+    add_fused_lm_head(quantised)
+    with_adapter = PeftModel.from_pretrained(quantised, str(sft / "adapter")).eval()
+    merged = AutoModelForCausalLM.from_pretrained(sft / "policy", dtype=torch.float32).eval()
+    add_fused_lm_head(merged)
+    found, expected = (log_probs_of(model, sequences, 0, "cpu") for model in (merged, with_adapter))
+    assert found == pytest.approx(expected, abs=0.05)
+
+
+def test_the_merged_policy_answers_in_vllm_as_the_adapter_policy_does(dpo, sft, problems: list[Problem], tmp_path):
+    chosen = [p for p in problems if p.split == "validation"][:24]
+    generate(write_program(tmp_path, dpo / "policy", chosen, 1, 0.0))
+    tokenizer = AutoTokenizer.from_pretrained(dpo / "policy")
+    model = PeftModel.from_pretrained(load_policy(sft / "policy", "float32", quantize=True), str(dpo / "adapter"))
+    equal = 0
+    for problem, sample in zip(chosen, read_rows(Sample, tmp_path / "samples"), strict=True):
+        ids = torch.tensor([prompt_token_ids(tokenizer, problem.messages)])
+        with torch.no_grad():
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
+        equal += out[0, ids.shape[1] :].tolist() == sample.token_ids
+    assert equal >= 22
+
+
+def test_an_adapter_given_with_its_model_is_merged_first_and_one_of_another_model_is_refused(folder, sft):
+    base = folder / "runs" / "sft" / "base" / "policy"
+    adapter = str(sft / "adapter")
+    settings = ["--config", "sft.yaml", "--limit", "16"]
+    autodidact(folder, "sft", *settings, "--run", "again", "--model", str(base), "--adapter", adapter)
+    merged = AutoModelForCausalLM.from_pretrained(folder / "runs" / "again" / "base" / "policy", dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(merged.get_parameter(name), plain.get_parameter(name))
+    with pytest.raises(AssertionError, match="trained on another base"):
+        autodidact(folder, "sft", *settings, "--run", "other", "--model", str(sft / "policy"), "--adapter", adapter)

@@ -1,0 +1,69 @@
+"""SFT and DPO on stub programs: what is trained on, what is left out and counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.rows import Example, Pair
+from data.storage import read_rows
+from flows import dpo, sft
+from tasks.contract import OnDrift, Status
+from tasks.loop import plan_loop, run_loop
+from tasks.score import NothingKeptError
+from tests.flows.conftest import small
+
+pytestmark = pytest.mark.usefixtures("stubs")
+LONG = "word " * 2000
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def selection(stage: Path) -> dict[str, int]:
+    return dict(json.loads((stage / "selection.json").read_text()))
+
+
+def test_sft_trains_once_on_the_gold_answers(tmp_path):
+    config = sft.SFT.model_validate(small(tmp_path))
+    summary = run_loop("SFT", sft.loop, config, OnDrift.REFUSE)
+    assert summary["best_iteration"] == 1
+    examples = list(read_rows(Example, config.directory / "iter-1" / "examples" / "examples.parquet"))
+    assert len(examples) == 100 and all("####" in e.completion and e.token_ids is None for e in examples)
+    assert selection(config.directory / "iter-1" / "examples") == {"samples": 100, "kept": 100}
+    assert {p.status for p in plan_loop(sft.loop, config, OnDrift.REFUSE).plan} == {Status.REUSE}
+
+
+def test_sft_leaves_out_and_counts_what_is_longer_than_the_context(tmp_path):
+    held_out = [{"question": f"{n} + 1?", "answer": str(n + 1)} for n in range(40)]
+    rows = [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": LONG}]
+    files = {
+        "problems": write(tmp_path / "train.jsonl", rows),
+        "validation": write(tmp_path / "validation.jsonl", held_out[:20]),
+        "test": write(tmp_path / "test.jsonl", held_out[20:]),
+    }
+    config = sft.SFT.model_validate(small(tmp_path) | files)
+    run_loop("SFT", sft.loop, config, OnDrift.REFUSE)
+    assert selection(config.directory / "iter-1" / "examples") == {"samples": 2, "kept": 1, "too_long": 1}
+    write(tmp_path / "train.jsonl", rows[1:])
+    with pytest.raises(NothingKeptError, match="All 1 rows are longer than the model's context of 1,024 tokens"):
+        run_loop("SFT", sft.loop, config.model_copy(update={"run": "long"}), OnDrift.REFUSE)
+
+
+def test_dpo_measures_the_reference_before_it_trains_and_starts_from_the_same_policy(tmp_path):
+    rows = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(8)]
+    rows += [{"prompt": "long", "chosen": "yes", "rejected": LONG}, {"prompt": "same", "chosen": "a", "rejected": "a"}]
+    config = dpo.DPO.model_validate(small(tmp_path) | {"pairs": write(tmp_path / "pairs.jsonl", rows)})
+    run_loop("DPO", dpo.loop, config, OnDrift.REFUSE)
+    folder = config.directory / "iter-1"
+    assert selection(folder / "pairs") == {"samples": 10, "kept": 8, "equal_sides": 1, "too_long": 1}
+    assert len(list(read_rows(Pair, folder / "pairs" / "pairs.parquet"))) == 8
+    inputs = {
+        stage: json.loads((folder / stage / "manifest.json").read_text())["inputs"] for stage in ("reference", "train")
+    }
+    assert inputs["reference"]["policy"] == inputs["train"]["start"]
+    assert inputs["reference"]["pairs_current"] == inputs["train"]["pairs_current"]
+    assert "reward margin" in (config.directory / "report.html").read_text()

@@ -1,0 +1,107 @@
+"""SPIN on stub programs: what each iteration starts from, trains on and is compared with."""
+
+import json
+from typing import Any
+
+import pytest
+
+from data.rows import Pair
+from data.storage import read_rows
+from flows.spin import Spin, loop
+from tasks.contract import OnDrift, Status, load_finished
+from tasks.loop import plan_loop, run_loop
+from tasks.score import NothingKeptError
+from tests.flows.conftest import make_spin
+from tests.flows.test_rest_em import history
+
+pytestmark = pytest.mark.usefixtures("stubs")
+
+
+def run(config: Spin) -> dict[str, Any]:
+    return run_loop("SPIN", loop, config, OnDrift.REFUSE)
+
+
+def inputs(config: Spin, stage: str) -> dict[str, str]:
+    return dict(json.loads((config.directory / stage / "manifest.json").read_text())["inputs"])
+
+
+def digest(config: Spin, stage: str, artifact: str) -> str:
+    finished = load_finished(config.directory / stage)
+    assert finished is not None
+    return str(finished.artifact(artifact).digest)
+
+
+def test_the_opponent_is_the_last_policy_and_training_starts_from_it_with_it_as_reference(tmp_path):
+    config = make_spin(tmp_path)
+    summary = run(config)
+    assert summary["best_iteration"] > 0
+    for iteration, opponent in ((1, "base"), (2, "iter-1/train")):
+        policy = digest(config, opponent, "policy")
+        assert inputs(config, f"iter-{iteration}/generate")["policy"] == policy
+        assert inputs(config, f"iter-{iteration}/reference")["policy"] == policy
+        assert inputs(config, f"iter-{iteration}/train")["start"] == policy
+    assert {p.status for p in plan_loop(loop, config, OnDrift.REFUSE).plan} == {Status.REUSE}
+
+
+@pytest.mark.parametrize("mix", [True, False])
+def test_the_pairs_of_the_iteration_before_are_mixed_in_and_measured_by_the_new_opponent(tmp_path, mix):
+    config = make_spin(tmp_path, mix_previous=mix, iterations=3)
+    run(config)
+    trained = inputs(config, "iter-3/train")
+    assert ("pairs_previous" in trained) == mix
+    assert trained["pairs_current"] == digest(config, "iter-3/pair", "pairs.parquet")
+    if mix:
+        assert trained["pairs_previous"] == digest(config, "iter-2/pair", "pairs.parquet")
+        assert trained["reference_previous"] == digest(config, "iter-3/reference", "previous.parquet")
+    assert "pairs_previous" not in inputs(config, "iter-1/train")
+
+
+def test_a_pair_can_be_followed_back_to_the_policy_that_wrote_its_rejected_side(tmp_path):
+    config = make_spin(tmp_path, iterations=1)
+    run(config)
+    pairs = list(read_rows(Pair, config.directory / "iter-1" / "pair" / "pairs.parquet"))
+    assert pairs and {pair.chosen_source for pair in pairs} == {"gold"}
+    assert {pair.rejected_source for pair in pairs} == {digest(config, "base", "policy")}
+
+
+def test_each_iteration_has_its_own_settings(tmp_path):
+    train = {"beta": [0.1, 5.0], "learning_rate": [1e-6, 1e-7], "epochs": 1}
+    config = make_spin(tmp_path, train=train)
+    run(config)
+    for iteration in (1, 2):
+        stage = config.directory / f"iter-{iteration}" / "train"
+        told = json.loads((stage / "program.json").read_text())["train"]
+        assert [told[name] for name in ("beta", "learning_rate", "epochs")] == [
+            train["beta"][iteration - 1],
+            train["learning_rate"][iteration - 1],
+            1,
+        ]
+
+
+def test_the_history_has_the_gap_and_the_margin(tmp_path):
+    config = make_spin(tmp_path, iterations=1)
+    run(config)
+    client, runs = history(config)
+    child = next(r for r in runs if r.data.tags.get("iteration") == "1")
+    metrics = client.get_run(child.info.run_id).data.metrics
+    assert metrics["likelihood/current/gap"] == pytest.approx(
+        2 * metrics["likelihood/current/rejected_tokens"] - metrics["likelihood/current/chosen_tokens"]
+    )
+    assert metrics["selection/kept"] > 0
+    report = (config.directory / "report.html").read_text()
+    assert "nats per pair" in report and "reward margin" in report
+
+
+def test_when_all_own_answers_equal_the_gold_ones_nothing_is_trained(tmp_path, monkeypatch):
+    import tasks.pairs
+
+    def all_equal(problems, samples, render, max_tokens, counts):
+        counts["samples"], counts["equal"] = 100, 100
+        return iter(())
+
+    monkeypatch.setattr(tasks.pairs, "pair_gold_over_own", all_equal)
+    config = make_spin(tmp_path)
+    with pytest.raises(NothingKeptError, match=r"100 equal.*stop here"):
+        run(config)
+    assert not (config.directory / "iter-1" / "train").exists()
+    assert not (config.directory / "best").exists()
