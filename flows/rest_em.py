@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
+from models.config import SupervisedConfig
 from tasks.contract import OnDrift
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
 from tasks.policy import base_policy
@@ -26,6 +27,7 @@ class RestEM(LoopConfig):
     init: Annotated[
         Literal["base", "last"], Field(description="What each M-step starts from: the base model, or the last policy.")
     ] = "base"
+    train: Annotated[SupervisedConfig, Field(description="How the policy is trained.")] = SupervisedConfig()
     select: Annotated[SelectConfig, Field(description="Which answers are trained on.")] = SelectConfig()
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from prefect import flow
 from pydantic import Field
 
-from models.config import AdapterConfig, TrainConfig
+from models.config import AdapterConfig, SupervisedConfig
 from tasks.contract import OnDrift
 from tasks.examples import gold_examples
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
@@ -17,12 +17,13 @@ from tasks.problems import prepare_problems
 from tasks.run import Run
 from tasks.train import train
 
-RECIPE = TrainConfig(
+RECIPE = SupervisedConfig(
     learning_rate=1e-4,
     epochs=1,
     batch_size=8,
     schedule="cosine",
     weight_decay=0.05,
+    pack_to=1024,
     adapter=AdapterConfig(quantize=True),
 )
 
@@ -33,7 +34,7 @@ class SFT(LoopConfig):
     trains_on_gold: ClassVar[bool] = True
     answers_training_prompts: ClassVar[bool] = False
 
-    train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = RECIPE
+    train: Annotated[SupervisedConfig, Field(description="How the policy is trained.")] = RECIPE
 
 
 @flow(name="sft", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
@@ -47,7 +48,7 @@ def loop(run: Run, config: SFT) -> dict[str, Any]:
     problems = prepare_problems(run, config, config.seed)
     base = base_policy(run, config, config.bootstrap, config.seed)
     iterations, start = begin(run, config, problems, base), base.artifact("policy")
-    gold = gold_examples(run, "iter-1/examples", problems.artifact("train.parquet"), start)
+    gold = gold_examples(run, "iter-1/examples", problems.artifact("train.parquet"), start, config.train.pack_to)
     examples, expected = gold.artifact("examples.parquet"), config.expected_problems["train"]
     policy = train(run, "iter-1/train", start, examples, config.train, config.launch, config.seed, expected)
     add_iteration(run, config, problems, iterations, policy, {"examples": gold, "train": policy})

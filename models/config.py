@@ -57,7 +57,7 @@ class AdapterConfig(Config):
 
 
 class TrainConfig(Config):
-    """Hyperparameters of supervised training on answer tokens. All of them change the result."""
+    """Hyperparameters of any training. All of them change the result."""
 
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-6
     epochs: Annotated[float, Field(gt=0, description="Passes over the examples.")] = 8.0
@@ -77,6 +77,14 @@ class TrainConfig(Config):
     @property
     def quantize(self) -> bool:
         return self.adapter is not None and self.adapter.quantize
+
+
+class SupervisedConfig(TrainConfig):
+    """Hyperparameters of supervised training on answer tokens."""
+
+    pack_to: Annotated[
+        int | None, Field(ge=16, description="Pack short examples into rows of this many tokens; none: a row each.")
+    ] = None
 
 
 class PreferenceConfig(TrainConfig):
@@ -128,16 +136,18 @@ class TrainProgram(Config):
     examples: list[Path]
     output: Path
     seed: int
-    train: TrainConfig
+    train: SupervisedConfig
     launch: LaunchConfig
 
 
 class MergeProgram(Config):
-    """Everything `models.merge` is told."""
+    """Everything `models.merge` is told. Without a `dtype`, the policy's own number format is kept."""
 
     policy: Path
     adapter: Path
     output: Path
+    dtype: Dtype | None = None
+    quantize: bool = False
 
 
 class LikelihoodProgram(Config):

@@ -1,26 +1,39 @@
-"""Merging a LoRA adapter into the model that it was trained on.
+"""Merging a LoRA adapter into the weights that it was trained on, for engines that know no adapters.
 
-python -m models.merge CONFIG.json
+    python -m models.merge CONFIG.json
+
+An adapter that was trained around weights of 4 bits is merged into exactly those, brought back to full width: the
+merged policy answers as the trained one does.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.config import MergeProgram
-from models.training import quiet
+from models.training import load_policy, quiet
 
 
 def merge(program: MergeProgram) -> None:
-    """Write the merged model, in the model's own number format, and its tokenizer to `program.output`."""
-    model = AutoModelForCausalLM.from_pretrained(program.policy, dtype="auto")
-    dtype = model.dtype
+    """Write the merged policy and its tokenizer to `program.output`."""
+    model, dtype = _frozen(program)
     merged = PeftModel.from_pretrained(model.to(torch.float32), str(program.adapter)).merge_and_unload()
     merged.to(dtype).save_pretrained(program.output)
     AutoTokenizer.from_pretrained(program.policy).save_pretrained(program.output)
+
+
+def _frozen(program: MergeProgram) -> tuple[Any, torch.dtype]:
+    """The weights to merge into, and the number format to write."""
+    if program.dtype is None:
+        model = AutoModelForCausalLM.from_pretrained(program.policy, dtype="auto")
+    else:
+        model = load_policy(program.policy, program.dtype, program.quantize)
+    dtype = model.dtype
+    return (model.dequantize() if program.quantize else model), dtype
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def train(program: PreferenceProgram) -> None:
         data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),
         peft_config=lora_config(config.adapter),
     )
-    run_training(trainer, tokenizer, program.policy, output, config)
+    run_training(trainer, tokenizer, output, config)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.utils import pad
 
 from data.render import answer_token_ids, context_length, prompt_token_ids
@@ -45,7 +45,7 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         weights = inputs.pop("weights")
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         items = inputs["labels"].ne(IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = reward_weighted_nll(outputs.log_probs, weights, items)
+        loss = reward_weighted_nll(outputs.log_probs, weights[:, 1:], items)  # the first token is never a label
         if num_items_in_batch is not None:
             # The answer tokens of all devices were counted, and DeepSpeed averages gradients over devices.
             loss = loss * self.accelerator.num_processes
@@ -59,27 +59,33 @@ def reward_weighted_nll(
 
     Args:
         log_probs: log-probability of each label given what precedes it, 0 outside the answers, shape (batch, length).
-        weights: reward of each row, shape (batch,).
+        weights: reward of the answer that each label belongs to, of the same shape.
         answer_tokens: number of answer tokens in the whole optimiser step.
     """
-    return -(weights[:, None] * log_probs).sum() / torch.as_tensor(answer_tokens).clamp(min=1)
+    return -(weights * log_probs).sum() / torch.as_tensor(answer_tokens).clamp(min=1)
 
 
 class Collator:
-    """Pads rows to the longest of the batch. Labels are the answer tokens; everything else is ignored."""
+    """Pads rows to the longest of the batch. Labels are the answer tokens; everything else is ignored.
+
+    Examples that were packed into one row do not see one another: their positions begin anew, from which the model
+    makes the attention mask.
+    """
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         ids = [torch.tensor(row["input_ids"]) for row in rows]
-        labels = [torch.tensor(row["labels"]) for row in rows]
-        return {
+        batch = {
             "input_ids": pad(ids, padding_value=self.pad_token_id),
-            "attention_mask": pad([torch.ones_like(i) for i in ids], padding_value=0),
-            "labels": pad(labels, padding_value=IGNORED),
-            "weights": torch.tensor([row["weight"] for row in rows], dtype=torch.float32),
+            "labels": pad([torch.tensor(row["labels"]) for row in rows], padding_value=IGNORED),
+            "weights": pad([torch.tensor(row["weights"], dtype=torch.float32) for row in rows], padding_value=0.0),
         }
+        if "seq_lengths" in rows[0]:
+            positions = [torch.cat([torch.arange(length) for length in row["seq_lengths"]]) for row in rows]
+            return batch | {"position_ids": pad(positions, padding_value=0)}
+        return batch | {"attention_mask": pad([torch.ones_like(i) for i in ids], padding_value=0)}
 
 
 def encode(tokenizer: Any, example: Example, context: int) -> dict[str, Any]:
@@ -98,7 +104,7 @@ def encode(tokenizer: Any, example: Example, context: int) -> dict[str, Any]:
     return {
         "input_ids": prompt + completion,
         "labels": [IGNORED] * len(prompt) + completion,
-        "weight": example.weight,
+        "weights": [example.weight] * (len(prompt) + len(completion)),
     }
 
 
@@ -115,16 +121,18 @@ def train(program: TrainProgram) -> None:
     )
     model = load_policy(program.policy, config.dtype, config.quantize)
     examples = (example for path in program.examples for example in read_rows(Example, path))
-    rows = [encode(tokenizer, example, context_length(model.config)) for example in examples]
+    longest = min(context_length(model.config), config.pack_to or sys.maxsize)
+    rows = [encode(tokenizer, example, longest) for example in examples]
+    dataset = Dataset.from_list(rows)
     trainer = WeightedSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=pack_dataset(dataset, config.pack_to, "bfd") if config.pack_to else dataset,
         processing_class=tokenizer,
         data_collator=Collator(pad_token_id(tokenizer)),
         peft_config=lora_config(config.adapter),
     )
-    run_training(trainer, tokenizer, program.policy, output, config)
+    run_training(trainer, tokenizer, output, config)
 
 
 if __name__ == "__main__":

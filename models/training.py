@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
 from models.config import AdapterConfig, Dtype, LaunchConfig, TrainConfig, gradient_accumulation
@@ -134,10 +134,10 @@ def lora_config(adapter: AdapterConfig | None) -> LoraConfig | None:
     )
 
 
-def run_training(trainer: Any, tokenizer: Any, policy: Path, output: Path, train: TrainConfig) -> None:
+def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the new policy to `output`.
 
-    An adapter is written beside it, to `adapter/`, and merged into what it was trained on.
+    An adapter is written beside it instead, to `adapter/`: models.merge makes a policy of it.
     """
     resume = last_checkpoint(output.parent / CHECKPOINTS)
     step = int(resume.name.split("-")[1]) if resume else 0
@@ -146,30 +146,14 @@ def run_training(trainer: Any, tokenizer: Any, policy: Path, output: Path, train
     rows = f"Training on {len(trainer.train_dataset):,} examples"
     print(rows + (f", resumed from {resume.name}" if resume else ""), flush=True)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    adapter = output.with_name(ADAPTER)
-    trainer.save_model(str(adapter if train.adapter else output))
-    if not trainer.is_world_process_zero():
-        return
-    if train.adapter:
-        forget_base(adapter)
-        merge_adapter(policy, adapter, output, train)
-    tokenizer.save_pretrained(output)
-    for folder in (adapter, output):
+    folder = output.with_name(ADAPTER) if train.adapter else output
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink(missing_ok=True)
-
-
-def merge_adapter(policy: Path, adapter: Path, output: Path, train: TrainConfig) -> None:
-    """Write the policy with the adapter merged into its weights, for engines that know no adapters.
-
-    The adapter was trained around quantised weights if there are any, so it is merged into exactly those, brought
-    back to full width: the merged policy answers as the trained one does.
-    """
-    model = load_policy(policy, train.dtype, train.quantize)
-    if train.quantize:
-        model = model.dequantize()
-    model = model.to(torch.float32)
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    merged.to(DTYPES[train.dtype]).save_pretrained(output)
+        if train.adapter:
+            forget_base(folder)
+        else:
+            tokenizer.save_pretrained(folder)
 
 
 def forget_base(adapter: Path) -> None:

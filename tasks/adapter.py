@@ -6,7 +6,7 @@ from pathlib import Path
 
 from models.config import AdapterConfig, MergeProgram
 from models.estimate import WeightsError, tensor_shapes
-from tasks.contract import PROGRAM
+from tasks.contract import MERGE
 from tasks.files import write_json
 from tasks.logs import run_logger
 from tasks.process import run_child
@@ -78,14 +78,14 @@ def record_base(adapter: Path, digest: str) -> None:
     write_json(adapter / BASE, {"policy": digest})
 
 
-def merge(model: Path, adapter: Path, attempt: Path, lock: Path) -> list[str]:
-    """Write the model with the adapter merged into it to `attempt/policy`, in a program of its own.
+def merge(program: MergeProgram, attempt: Path, lock: Path) -> list[str]:
+    """Merge an adapter into a policy, in a program of its own; return the command.
 
     Raises:
         ChildError: the program failed.
     """
-    file = attempt / PROGRAM
-    file.write_text(MergeProgram(policy=model, adapter=adapter, output=attempt / "policy").model_dump_json(indent=2))
+    file = attempt / MERGE
+    file.write_text(program.model_dump_json(indent=2))
     command = [sys.executable, "-m", "models.merge", str(file)]
     run_child(command, attempt / "log.txt", lock, run_logger())
     return command

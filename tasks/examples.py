@@ -15,19 +15,21 @@ from tasks.score import SELECTION, NothingKeptError
 VERSION = 1
 
 
-def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact) -> Result:
+def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pack_to: int | None) -> Result:
     """Write the gold answers of all problems to `examples.parquet`; counts by reason go to `selection.json`.
 
-    An example that is longer than the policy's context is dropped and counted: cutting it would teach the model to
-    stop in the middle.
+    An example that is longer than the policy's context, or than a packed row, is dropped and counted: cutting it would
+    teach the model to stop in the middle.
 
     Raises:
         NothingKeptError: no example fits.
     """
-    stage = Stage(name, VERSION, {}, {"problems": problems, "policy": policy}, estimate=Estimate(disk_bytes=1_000_000))
+    inputs = {"problems": problems, "policy": policy}
+    stage = Stage(name, VERSION, {"pack_to": pack_to}, inputs, estimate=Estimate(disk_bytes=1_000_000))
 
     def work(attempt: Path) -> Outcome:
         tokenizer, context = tokenizer_and_context(policy.path)
+        context = min(context, pack_to or context)
         counts: Counter[str] = Counter()
 
         def fits(problem: Problem) -> bool:

@@ -14,7 +14,7 @@ from data import arithmetic
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
-from models.config import Config, LaunchConfig, TrainConfig, TrainProgram
+from models.config import Config, LaunchConfig, MergeProgram, SupervisedConfig, TrainProgram
 from models.estimate import WeightsError, parameters_of
 from tasks.adapter import merge
 from tasks.contract import Artifact, Estimate, Outcome, Stage, digest_of, run_stage
@@ -32,7 +32,7 @@ _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
 class BootstrapConfig(Config):
     """How the embedded tiny model learns from its demonstrations. Used only when no model is given."""
 
-    train: Annotated[TrainConfig, Field(description="Hyperparameters of the bootstrap.")] = TrainConfig(
+    train: Annotated[SupervisedConfig, Field(description="Hyperparameters of the bootstrap.")] = SupervisedConfig(
         learning_rate=3e-3, epochs=6, batch_size=32, warmup=0.05, dtype="float32"
     )
     demonstrations: Annotated[int, Field(ge=1, le=3000, description="Worked examples to learn from.")] = 3000
@@ -84,7 +84,8 @@ def _own_model(run: Run, source: PolicySource) -> Result:
         policy.mkdir(exist_ok=True)
         command: list[str] = []
         if source.adapter:
-            command = merge(folder, source.adapter, attempt, run.child_lock)
+            program = MergeProgram(policy=folder, adapter=source.adapter, output=policy)
+            command = merge(program, attempt, run.child_lock)
         else:
             _link_files(folder, policy)
         if source.template:

@@ -11,13 +11,15 @@ from data.storage import count_rows, read_rows
 from models.config import (
     LaunchConfig,
     LikelihoodProgram,
+    MergeProgram,
     PreferenceConfig,
     PreferenceProgram,
+    SupervisedConfig,
     TrainConfig,
     TrainProgram,
 )
 from models.estimate import activation_bytes, training_bytes_per_device, weights_bytes_per_device
-from tasks.adapter import record_base
+from tasks.adapter import merge, record_base
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.files import write_json
 from tasks.logs import run_logger
@@ -34,7 +36,7 @@ def train(
     name: str,
     start: Artifact,
     examples: Artifact,
-    config: TrainConfig,
+    config: SupervisedConfig,
     launch: LaunchConfig,
     seed: int,
     expected_examples: int,
@@ -53,8 +55,7 @@ def train(
             launch=launch,
         )
         command = launch_program(run, SUPERVISED, program, attempt, run.child_lock)
-        if config.adapter:
-            record_base(attempt / "adapter", start.require())
+        _finish_adapter(run, config, start, attempt)
         rows = count_rows(examples.path)
         return Outcome(rows, rows, command=tuple(command))
 
@@ -139,8 +140,7 @@ def train_on_pairs(
             launch=launch,
         )
         command = launch_program(run, PREFERENCE, program, attempt, run.child_lock)
-        if config.adapter:
-            record_base(attempt / "adapter", start.require())
+        _finish_adapter(run, config, start, attempt)
         rows = sum(count_rows(artifact.path) for artifact in pairs.values())
         return Outcome(rows, rows, command=tuple(command))
 
@@ -153,6 +153,18 @@ def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
         return {}
     found = json.loads((result.path / LIKELIHOOD_FILE).read_text())
     return {key: LikelihoodMetrics.model_validate(values) for key, values in found.items()}
+
+
+def _finish_adapter(run: Run, config: TrainConfig, start: Artifact, attempt: Path) -> None:
+    """Where an adapter was trained, note what on, and merge it into the new policy."""
+    if config.adapter is None:
+        return
+    adapter = attempt / "adapter"
+    record_base(adapter, start.require())
+    program = MergeProgram(
+        policy=start.path, adapter=adapter, output=attempt / "policy", dtype=config.dtype, quantize=config.quantize
+    )
+    merge(program, attempt, run.child_lock)
 
 
 def _training_stage(

@@ -13,7 +13,7 @@ from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
-from models.config import LaunchConfig, LikelihoodProgram, PreferenceProgram, TrainConfig, TrainProgram
+from models.config import LaunchConfig, LikelihoodProgram, PreferenceProgram, SupervisedConfig, TrainProgram
 from models.training import CHECKPOINTS, COMPLETE
 from tasks.train import SUPERVISED, launch_command
 
@@ -88,7 +88,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem], ex
         examples=[examples],
         output=folder / "run" / "policy",
         seed=0,
-        train=TrainConfig(learning_rate=3e-3, epochs=6, batch_size=32, dtype="float32"),
+        train=SupervisedConfig(learning_rate=3e-3, epochs=6, batch_size=32, dtype="float32"),
         launch=LaunchConfig(micro_batch_size=32),
     )
     train(folder / "run", program)

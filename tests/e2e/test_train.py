@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.rows import Example
 from data.storage import read_rows
-from models.config import LaunchConfig, TrainConfig, TrainProgram
+from models.config import LaunchConfig, SupervisedConfig, TrainProgram
 from models.train import encode
 from models.training import IGNORED, last_checkpoint
 from tasks.files import file_sha256
 from tests.e2e.conftest import kill_at_checkpoint, train
 
-HYPERPARAMETERS = TrainConfig(learning_rate=1e-3, epochs=1, batch_size=32, dtype="float32")
+HYPERPARAMETERS = SupervisedConfig(learning_rate=1e-3, epochs=1, batch_size=32, dtype="float32")
 
 
 def program(policy: Path, examples: Path, folder: Path, **launch: int) -> TrainProgram:
@@ -64,7 +64,7 @@ def test_the_loss_is_the_reward_weighted_one_of_plain_pytorch(policy, examples, 
             ids = torch.tensor([row["input_ids"]])
             answer = sum(label != IGNORED for label in row["labels"])
             log_probs = model(ids).logits[0, -answer - 1 : -1].log_softmax(-1)
-            total -= row["weight"] * log_probs.gather(1, ids[0, -answer:, None]).sum().item()
+            total -= row["weights"][0] * log_probs.gather(1, ids[0, -answer:, None]).sum().item()
             tokens += answer
     assert losses(tmp_path) == pytest.approx([total / tokens], rel=1e-4)
 

@@ -11,7 +11,7 @@ import tasks.sample
 import tasks.train
 from flows.rest_em import RestEM
 from flows.spin import Spin
-from models.config import LaunchConfig
+from models.config import LaunchConfig, MergeProgram
 
 STUBS = Path(__file__).parent / "stubs"
 
@@ -19,10 +19,16 @@ STUBS = Path(__file__).parent / "stubs"
 def use_stub_programs(replace: Callable[[Any, str, Any], None]) -> None:
     replace(tasks.sample, "generate_command", lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)])
     replace(tasks.train, "launch_command", launch_stub)
+    replace(tasks.train, "merge", merge_stub)
 
 
 def launch_stub(module: str, launch: LaunchConfig, config: Path) -> list[str]:
     return [sys.executable, str(STUBS / f"{module.removeprefix('models.')}.py"), str(config)]
+
+
+def merge_stub(program: MergeProgram, attempt: Path, lock: Path) -> list[str]:
+    """The stub programs write the merged policy themselves."""
+    return []
 
 
 @pytest.fixture

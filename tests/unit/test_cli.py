@@ -8,6 +8,7 @@ import pytest
 
 from flows.cli import FLOWS, UsageError, main, read_settings, read_yaml
 from flows.rest_em import RestEM
+from flows.spin import Spin
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
@@ -168,17 +169,36 @@ def test_help_of_a_flow_lists_every_setting_with_its_description(capsys: pytest.
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_shipped_configuration_loads(path: Path) -> None:
-    config, _ = read_settings(RestEM, ["--config", str(path)], "autodidact rest-em")
-    assert config == RestEM.model_validate(read_yaml(path)) != RestEM()
+def test_every_shipped_configuration_loads_and_dry_runs(path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(path.parents[1])
+    config_class, flow = (Spin, "spin") if path.name.startswith("spin") else (RestEM, "rest-em")
+    config, _ = read_settings(config_class, ["--config", str(path)], f"autodidact {flow}")
+    assert config == config_class.model_validate(read_yaml(path)) != config_class()
+    assert main([flow, "--config", str(path), "--run", "only-planned", "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "iter-1/train" in output and "final/best" in output
+    assert not Path("runs/only-planned").exists()
 
 
 def test_there_are_shipped_configurations() -> None:
-    assert "demo.yaml" in [path.name for path in CONFIGS]
+    names = {path.name for path in CONFIGS}
+    assert names >= {"demo.yaml", "rest-em-math.yaml", "spin-demo.yaml", "spin-zephyr-7b.yaml"}
+
+
+def test_the_recipe_of_spin_is_the_papers_table() -> None:
+    recipe = read_yaml(next(path for path in CONFIGS if path.name == "spin-zephyr-7b.yaml"))
+    config = Spin.model_validate(recipe)
+    rates, betas = (5e-7, 5e-7, 1e-7, 1e-7), (0.1, 0.1, 0.1, 5.0)
+    for iteration, (rate, beta) in enumerate(zip(rates, betas, strict=True), start=1):
+        settings = config.train.at(iteration)
+        assert (settings.learning_rate, settings.beta, settings.epochs) == (rate, beta, 2)
+        assert (settings.optimizer, settings.schedule, settings.warmup) == ("rmsprop", "linear", 0.1)
+    assert config.train == Spin().train
 
 
 def test_importing_a_flow_loads_no_heavy_library() -> None:
     heavy = ["torch", "vllm", "deepspeed", "trl", "mlflow", "transformers", "datasets", "matplotlib", "scipy"]
-    code = f"import sys, flows.rest_em; print([name for name in {heavy} if name in sys.modules])"
+    imports = "import sys; from flows import dpo, rest_em, sft, spin"
+    code = f"{imports}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -4,9 +4,14 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
+from trl import pack_dataset
+from trl.trainer.utils import add_fused_lm_head
 
 from models.train import Collator, reward_weighted_nll
 from models.training import COMPLETE, IGNORED, Journal, last_checkpoint
@@ -18,12 +23,12 @@ def test_the_loss_is_the_weighted_sum_of_answer_log_probabilities_per_answer_tok
     weights = [0.25, 3.0]
     by_hand = -(0.25 * (-0.5 - 1.5) + 3.0 * (-2.0 - 0.25)) / 4
     assert math.isclose(by_hand, 1.8125)
-    loss = reward_weighted_nll(torch.tensor(LOG_PROBS), torch.tensor(weights), 4)
+    loss = reward_weighted_nll(torch.tensor(LOG_PROBS), torch.tensor(weights)[:, None], 4)
     assert loss.item() == pytest.approx(by_hand)
 
 
 def test_a_weight_of_zero_takes_the_answer_out_of_the_sum_but_not_out_of_the_tokens() -> None:
-    loss = reward_weighted_nll(torch.tensor(LOG_PROBS), torch.tensor([0.0, 1.0]), torch.tensor(4))
+    loss = reward_weighted_nll(torch.tensor(LOG_PROBS), torch.tensor([[0.0], [1.0]]), torch.tensor(4))
     assert loss.item() == pytest.approx((2.0 + 0.25) / 4)
 
 
@@ -36,40 +41,71 @@ def test_with_weights_of_one_it_is_the_mean_negative_log_likelihood_of_the_answe
     # What the trainer gives: the log-probability of each label given what precedes it, 0 outside the answers.
     shifted, before = labels[:, 1:], logits[:, :-1].log_softmax(-1)
     log_probs = before.gather(-1, shifted.clamp(min=0)[..., None])[..., 0].masked_fill(shifted == IGNORED, 0.0)
-    loss = reward_weighted_nll(log_probs, torch.ones(3), (shifted != IGNORED).sum())
+    loss = reward_weighted_nll(log_probs, torch.ones(3, 1), (shifted != IGNORED).sum())
     plain = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 11), shifted.reshape(-1), ignore_index=IGNORED)
     assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
 
 
 def test_the_parts_of_an_optimiser_step_add_up_to_the_loss_of_the_whole() -> None:
-    log_probs, weights = torch.tensor(LOG_PROBS), torch.tensor([0.25, 3.0])
+    log_probs, weights = torch.tensor(LOG_PROBS), torch.tensor([[0.25], [3.0]])
     parts = [reward_weighted_nll(log_probs[i : i + 1], weights[i : i + 1], 4).item() for i in range(2)]
     assert sum(parts) == pytest.approx(reward_weighted_nll(log_probs, weights, 4).item())
 
 
 def test_gradients_are_scaled_by_the_reward() -> None:
     log_probs = torch.tensor(LOG_PROBS, requires_grad=True)
-    reward_weighted_nll(log_probs, torch.tensor([0.5, 2.0]), 4).backward()
+    reward_weighted_nll(log_probs, torch.tensor([[0.5], [2.0]]), 4).backward()
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == [[-0.125] * 4, [-0.5] * 4]
 
 
 def test_a_batch_without_answer_tokens_has_a_loss_of_zero_and_not_nan() -> None:
-    assert reward_weighted_nll(torch.zeros(1, 3), torch.ones(1), torch.tensor(0)).item() == 0.0
+    assert reward_weighted_nll(torch.zeros(1, 3), torch.ones(1, 1), torch.tensor(0)).item() == 0.0
 
 
 def test_a_batch_is_padded_with_ignored_labels_and_masked_out() -> None:
     rows = [
-        {"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7], "weight": 0.5},
-        {"input_ids": [8], "labels": [8], "weight": 2.0},
+        {"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7], "weights": [0.5] * 3},
+        {"input_ids": [8], "labels": [8], "weights": [2.0]},
     ]
     batch = {name: tensor.tolist() for name, tensor in Collator(pad_token_id=1)(rows).items()}
     assert batch == {
         "input_ids": [[5, 6, 7], [8, 1, 1]],
         "attention_mask": [[1, 1, 1], [1, 0, 0]],
         "labels": [[IGNORED, 6, 7], [8, IGNORED, IGNORED]],
-        "weights": [0.5, 2.0],
+        "weights": [[0.5, 0.5, 0.5], [2.0, 0.0, 0.0]],
     }
+
+
+def test_packed_examples_do_not_see_one_another_and_give_the_loss_of_rows_of_their_own() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=11,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        initializer_range=1.0,
+    )
+    model = LlamaForCausalLM(config).eval()
+    add_fused_lm_head(model)
+    answers = [([1, 2, 3], 1, 1.0), ([4, 5, 6, 7], 2, 2.0), ([8, 9], 1, 0.5), ([3, 3, 3, 3, 10], 4, 1.0)]
+    rows = [
+        {"input_ids": ids, "labels": [IGNORED] * prompt + ids[prompt:], "weights": [weight] * len(ids)}
+        for ids, prompt, weight in answers
+    ]
+    packed = list(pack_dataset(Dataset.from_list(rows), 8, "bfd"))
+    assert sorted(len(row["seq_lengths"]) for row in packed) == [2, 2]
+
+    def loss(rows: list[dict[str, Any]]) -> float:
+        batch = Collator(pad_token_id=0)(rows)
+        weights = batch.pop("weights")
+        with torch.no_grad():
+            log_probs = model(**batch, use_cache=False, fused_lm_head=True).log_probs
+        return reward_weighted_nll(log_probs, weights[:, 1:], 7).item()
+
+    assert loss(packed) == pytest.approx(loss(rows), rel=1e-5)
 
 
 def make_checkpoint(folder: Path, step: int, complete: bool) -> None:

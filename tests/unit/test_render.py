@@ -154,7 +154,7 @@ def test_what_is_trained_on_begins_with_the_very_prompt_that_was_generated_from(
     row = encode(tokenizer, example(messages, written if own else None), tiny.CONTEXT)
     assert row["input_ids"] == prompt + answer
     assert row["labels"] == [IGNORED] * len(prompt) + answer
-    assert row["weight"] == 0.5
+    assert row["weights"] == [0.5] * len(row["input_ids"])
 
 
 def test_the_labels_spell_the_answer_and_its_end_and_nothing_else(tokenizer: Any) -> None:

@@ -18,6 +18,8 @@ for pairs, reference in zip(program.pairs, program.reference, strict=True):
         assert (pair.problem_id, pair.index) == (likelihood.problem_id, likelihood.index)
 skill = json.loads((program.policy / "skill.json").read_text())["skill"]
 program.output.mkdir(parents=True, exist_ok=True)
+if program.train.adapter:
+    program.output.with_name("adapter").mkdir(exist_ok=True)
 for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja"), program.policy / "config.json"]:
     shutil.copy(file, program.output)
 told = {"skill": round(skill + 0.1 * len(program.pairs), 6), "beta": program.train.beta}

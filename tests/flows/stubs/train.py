@@ -17,6 +17,8 @@ examples = list(read_rows(Example, program.examples[0]))
 before = program.policy / "skill.json"
 skill = json.loads(before.read_text())["skill"] if before.exists() else 0.2
 program.output.mkdir(parents=True, exist_ok=True)
+if program.train.adapter:
+    program.output.with_name("adapter").mkdir(exist_ok=True)
 for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja"), program.policy / "config.json"]:
     shutil.copy(file, program.output)
 gain = 0.0 if not before.exists() else min(0.6, len(examples) / 200)
