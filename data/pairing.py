@@ -37,13 +37,14 @@ def pair_gold_over_own(
             own, wanted = " ".join(sample.text.split()), " ".join((problem.response or "").split())
             if not own or not wanted:
                 counts["empty"] += 1
-            elif own == wanted:
+                continue
+            gold = gold or render(problem.response or "")
+            if own == wanted or sample.token_ids == gold[:max_tokens]:
                 counts["equal"] += 1
             elif own in seen:
                 counts["duplicate"] += 1
             else:
                 seen.add(own)
-                gold = gold or render(problem.response or "")
                 counts["kept"] += 1
                 counts["gold cut"] += len(gold) > max_tokens
                 counts["own truncated"] += sample.truncated

@@ -121,7 +121,7 @@ def show_plan(module: ModuleType, config: LoopConfig, on_drift: OnDrift) -> None
         if planned.stage.command:
             console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True, highlight=False)
     for name, path in config.files().items():
-        if not path.is_file():
+        if not path.exists():
             console.print(f"missing: {name} {path}; it has to be there before the run starts", highlight=False)
     if config.model and plan.plan[1].stage.inputs["model"].digest is None:
         console.print(f"missing: model {config.model} is not in the cache; it will be fetched", highlight=False)

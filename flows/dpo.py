@@ -10,7 +10,7 @@ from prefect import flow
 from pydantic import Field
 
 from data.preferences import read_pairs
-from models.config import AdapterConfig, PreferenceConfig
+from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
 from tasks.pairs import prepare_pairs
@@ -19,16 +19,17 @@ from tasks.problems import expected_rows, prepare_problems
 from tasks.run import Run
 from tasks.train import measure_reference, train_on_pairs
 
-RECIPE = PreferenceConfig(
-    beta=0.1,
-    learning_rate=5e-4,
-    epochs=1,
-    batch_size=16,
-    optimizer="adamw",
-    schedule="cosine",
-    weight_decay=0.05,
-    adapter=AdapterConfig(quantize=True),
-)
+
+class DPOTrainConfig(PreferenceConfig):
+    """Training as in TRL's recipe for Llama 2."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 5e-4
+    epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 1.0
+    batch_size: Annotated[int, Field(ge=1, description="Pairs per optimiser step, over all devices.")] = 16
+    optimizer: Annotated[Optimizer, Field(description="Optimiser.")] = "adamw"
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0, description="Decoupled weight decay.")] = 0.05
+    adapter: Annotated[QLoRAConfig | None, Field(description="The adapter; none: train all weights.")] = QLoRAConfig()
 
 
 class DPO(LoopConfig):
@@ -37,7 +38,10 @@ class DPO(LoopConfig):
     answers_training_prompts: ClassVar[bool] = False
 
     pairs: Annotated[Path, Field(description="JSON or JSONL of pairs, such as prompt/chosen/rejected.")]
-    train: Annotated[PreferenceConfig, Field(description="How the policy is trained.")] = RECIPE
+    train: Annotated[DPOTrainConfig, Field(description="How the policy is trained.")] = DPOTrainConfig()
+
+    def files(self) -> dict[str, Path]:
+        return super().files() | {"pairs": self.pairs}
 
     def check_inputs(self) -> None:
         read_pairs(self.pairs)
@@ -62,4 +66,4 @@ def loop(run: Run, config: DPO) -> dict[str, Any]:
     )
     stages = {"pairs": made, "reference": reference, "train": policy}
     add_iteration(run, config, problems, iterations, policy, stages)
-    return conclude(run, config, problems, iterations, "it has one iteration")
+    return conclude(run, config, problems, iterations, "it has one iteration", best=1)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from prefect import flow
 from pydantic import Field
 
-from models.config import AdapterConfig, SupervisedConfig
+from models.config import QLoRAConfig, Schedule, SupervisedConfig
 from tasks.contract import OnDrift
 from tasks.examples import gold_examples
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
@@ -17,15 +17,19 @@ from tasks.problems import prepare_problems
 from tasks.run import Run
 from tasks.train import train
 
-RECIPE = SupervisedConfig(
-    learning_rate=1e-4,
-    epochs=1,
-    batch_size=8,
-    schedule="cosine",
-    weight_decay=0.05,
-    pack_to=1024,
-    adapter=AdapterConfig(quantize=True),
-)
+
+class SFTTrainConfig(SupervisedConfig):
+    """Training as in TRL's recipe for Llama 2."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-4
+    epochs: Annotated[float, Field(gt=0, description="Passes over the examples.")] = 1.0
+    batch_size: Annotated[int, Field(ge=1, description="Rows per optimiser step, over all devices.")] = 8
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0, description="Decoupled weight decay.")] = 0.05
+    pack_to: Annotated[
+        int | None, Field(ge=16, description="Pack short examples into rows of this many tokens; none: a row each.")
+    ] = 1024
+    adapter: Annotated[QLoRAConfig | None, Field(description="The adapter; none: train all weights.")] = QLoRAConfig()
 
 
 class SFT(LoopConfig):
@@ -34,7 +38,7 @@ class SFT(LoopConfig):
     trains_on_gold: ClassVar[bool] = True
     answers_training_prompts: ClassVar[bool] = False
 
-    train: Annotated[SupervisedConfig, Field(description="How the policy is trained.")] = RECIPE
+    train: Annotated[SFTTrainConfig, Field(description="How the policy is trained.")] = SFTTrainConfig()
 
 
 @flow(name="sft", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
@@ -52,4 +56,4 @@ def loop(run: Run, config: SFT) -> dict[str, Any]:
     examples, expected = gold.artifact("examples.parquet"), config.expected_problems["train"]
     policy = train(run, "iter-1/train", start, examples, config.train, config.launch, config.seed, expected)
     add_iteration(run, config, problems, iterations, policy, {"examples": gold, "train": policy})
-    return conclude(run, config, problems, iterations, "it has one iteration")
+    return conclude(run, config, problems, iterations, "it has one iteration", best=1)

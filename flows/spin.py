@@ -43,6 +43,14 @@ class SpinTrainConfig(PreferenceConfig):
 PER_ITERATION = ("learning_rate", "beta", "epochs")
 
 
+class SpinSamplingConfig(SamplingConfig):
+    """How the opponent answers: once, from its whole distribution."""
+
+    samples: Annotated[int, Field(ge=1, description="Own answers per prompt.")] = 1
+    temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 1.0
+    top_k: Annotated[int, Field(ge=0, description="Sample from this many most likely tokens; 0 is all.")] = 0
+
+
 class Spin(LoopConfig):
     """Every setting of a SPIN run. Defaults are the paper's."""
 
@@ -52,9 +60,7 @@ class Spin(LoopConfig):
     mix_previous: Annotated[
         bool, Field(description="Train on the pairs of the iteration before as well, where there is one.")
     ] = True
-    generate: Annotated[SamplingConfig, Field(description="How the opponent answers.")] = SamplingConfig(
-        samples=1, temperature=1.0, top_k=0
-    )
+    generate: Annotated[SpinSamplingConfig, Field(description="How the opponent answers.")] = SpinSamplingConfig()
     train: Annotated[SpinTrainConfig, Field(description="How the policy is trained.")] = SpinTrainConfig()
 
     @model_validator(mode="after")

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Dtype = Literal["float32", "bfloat16"]
+Optimizer = Literal["adamw", "rmsprop"]
+Schedule = Literal["linear", "cosine", "constant_with_warmup"]
 
 
 class Config(BaseModel):
@@ -49,11 +51,19 @@ class AdapterConfig(Config):
 
     rank: Annotated[int, Field(ge=1, description="Rank r of the update B·A.")] = 8
     alpha: Annotated[int, Field(ge=1, description="The update is scaled by alpha / rank.")] = 16
-    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout in front of A while training.")] = 0.05
+    dropout: Annotated[
+        float, Field(ge=0, lt=1, description="Dropout in front of A in supervised training; pairs are trained without.")
+    ] = 0.05
     targets: Annotated[
         tuple[str, ...], Field(min_length=1, description="Names of the linear modules that get an update.")
     ] = ("q_proj", "v_proj")
     quantize: Annotated[bool, Field(description="Hold the frozen weights in 4 bits (NF4): QLoRA.")] = False
+
+
+class QLoRAConfig(AdapterConfig):
+    """An adapter around weights of 4 bits."""
+
+    quantize: Annotated[bool, Field(description="Hold the frozen weights in 4 bits (NF4): QLoRA.")] = True
 
 
 class TrainConfig(Config):
@@ -62,11 +72,9 @@ class TrainConfig(Config):
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-6
     epochs: Annotated[float, Field(gt=0, description="Passes over the examples.")] = 8.0
     batch_size: Annotated[int, Field(ge=1, description="Examples per optimiser step, over all devices.")] = 64
-    optimizer: Annotated[Literal["adamw", "rmsprop"], Field(description="Optimiser.")] = "adamw"
+    optimizer: Annotated[Optimizer, Field(description="Optimiser.")] = "adamw"
     weight_decay: Annotated[float, Field(ge=0, description="Decoupled weight decay.")] = 0.0
-    schedule: Annotated[
-        Literal["linear", "cosine", "constant_with_warmup"], Field(description="Learning-rate schedule.")
-    ] = "linear"
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.1
     max_grad_norm: Annotated[float, Field(gt=0, description="Gradients are clipped to this norm.")] = 1.0
     dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full.")] = "bfloat16"
@@ -96,7 +104,7 @@ class PreferenceConfig(TrainConfig):
     beta: Annotated[float, Field(gt=0, description="Scale of the log-ratios; λ in SPIN.")] = 0.1
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 5e-7
     epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 2.0
-    optimizer: Annotated[Literal["adamw", "rmsprop"], Field(description="Optimiser.")] = "rmsprop"
+    optimizer: Annotated[Optimizer, Field(description="Optimiser.")] = "rmsprop"
 
 
 class LaunchConfig(Config):

@@ -75,6 +75,11 @@ def weights_bytes_per_device(parameters: int | None, train: TrainConfig, launch:
     return int(parameters * (NF4_BYTES if train.quantize else BYTES[train.dtype]) / devices)
 
 
+def training_disk_bytes(parameters: int | None, train: TrainConfig) -> int:
+    """The new policy, and two checkpoints with the optimiser's state while training: of an adapter they are small."""
+    return (parameters or 0) * (BYTES[train.dtype] if train.adapter else 40)
+
+
 def activation_bytes(parameters: int | None, tokens: int, launch: LaunchConfig) -> int | None:
     """Activations of one forward pass over `tokens` tokens on one device, in 16 bits.
 

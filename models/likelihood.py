@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DeepSpeedPlugin
+from accelerate import Accelerator, DeepSpeedPlugin, PartialState
 from accelerate.utils import gather_object
 from transformers import AutoTokenizer
 from trl.models.utils import prepare_deepspeed
@@ -60,7 +60,7 @@ def log_probs_of(model: Any, sequences: Sequence[Sequence_], padding: int, devic
         pad([torch.ones_like(i) for i in ids], padding_value=0).to(device),
         pad(answers, padding_value=0).to(device),
     )
-    with torch.inference_mode():
+    with torch.no_grad():
         return [float(value) for value in sequence_log_probs(model, *batch)]
 
 
@@ -68,7 +68,8 @@ def measure(program: LikelihoodProgram) -> None:
     """Write the likelihood of every pair's two answers, pair file by pair file, in their order."""
     launch = program.launch
     plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed(program))
-    accelerator = Accelerator(deepspeed_plugin=plugin, cpu=not torch.cuda.is_available())
+    PartialState(cpu=not torch.cuda.is_available())  # Accelerator(cpu=True) would leave DeepSpeed out
+    accelerator = Accelerator(deepspeed_plugin=plugin)
     tokenizer = AutoTokenizer.from_pretrained(program.policy)
     model = load_policy(program.policy, program.dtype, program.quantize)
     add_fused_lm_head(model)
@@ -78,16 +79,19 @@ def measure(program: LikelihoodProgram) -> None:
     order = sorted(range(len(sequences)), key=lambda number: -sum(map(len, sequences[number])))
     size = 2 * launch.micro_batch_size  # as many rows as training puts through at a time
     batches = [order[start : start + size] for start in range(0, len(order), size)]
-    progress = Progress("likelihood", len(batches), "batch")
+    ranks = accelerator.num_processes
+    dealt = [batch for rank in range(ranks) for batch in batches[rank::ranks]]  # each process gets long and short ones
+    progress = Progress("likelihood", len(batches), "batch") if accelerator.is_main_process else None
     found: list[tuple[int, float]] = []
     # ZeRO 3 gathers weights in step: every process makes the same number of passes, if need be one twice.
-    with accelerator.split_between_processes(batches, apply_padding=True) as mine:
+    with accelerator.split_between_processes(dealt, apply_padding=True) as mine:
         for done, batch in enumerate(mine, start=1):
             values = log_probs_of(
                 model, [sequences[number] for number in batch], pad_token_id(tokenizer), accelerator.device
             )
             found += zip(batch, values, strict=True)
-            progress.update(min(done * accelerator.num_processes, len(batches)))
+            if progress:
+                progress.update(min(done * ranks, len(batches)))
     found = gather_object(found)
     if accelerator.is_main_process:
         _write(program, sequences, dict(found))

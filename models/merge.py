@@ -33,7 +33,7 @@ def _frozen(program: MergeProgram) -> tuple[Any, torch.dtype]:
     else:
         model = load_policy(program.policy, program.dtype, program.quantize)
     dtype = model.dtype
-    return (model.dequantize() if program.quantize else model), dtype
+    return (model.dequantize() if program.quantize else model).cpu(), dtype
 
 
 if __name__ == "__main__":

@@ -159,7 +159,9 @@ def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig)
 def forget_base(adapter: Path) -> None:
     """Take the base's path out of an adapter's configuration: it says where this run was, not what the base was."""
     file = adapter / "adapter_config.json"
-    settings = json.loads(file.read_text()) | {"base_model_name_or_path": None}
+    settings = json.loads(file.read_text())
+    targets = sorted(settings["target_modules"])  # peft writes a set, in an order that changes from run to run
+    settings |= {"base_model_name_or_path": None, "target_modules": targets}
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     (adapter / "README.md").unlink(missing_ok=True)
 

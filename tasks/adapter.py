@@ -4,14 +4,14 @@ import json
 import sys
 from pathlib import Path
 
-from models.config import AdapterConfig, MergeProgram
-from models.estimate import WeightsError, tensor_shapes
-from tasks.contract import MERGE
-from tasks.files import write_json
+from models.config import AdapterConfig, Config, Dtype, MergeProgram, TrainConfig
+from models.estimate import tensor_shapes
+from tasks.contract import MERGE, digest_of
+from tasks.files import file_sha256, write_json
 from tasks.logs import run_logger
 from tasks.process import run_child
 
-BASE = "base.json"  # beside an adapter's weights: the digest of the policy that it was trained on
+BASE = "base.json"  # beside an adapter's weights
 # Embeddings and the output layer: the trainers compute log-probabilities from the output layer's own weights.
 UNSUPPORTED = frozenset({"lm_head", "embed_tokens", "wte", "wpe", "embed_in", "embed_out"})
 _PREFIX, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
@@ -36,33 +36,33 @@ def check_targets(adapter: AdapterConfig, modules: set[str], model: str) -> None
             )
 
 
-def check_adapter(folder: Path, model: Path, model_digest: str) -> None:
+def check_adapter(folder: Path, model: Path) -> None:
     """See that a trained adapter belongs to the model.
 
     Raises:
-        AdapterError: it is no adapter, or was trained on another base.
+        AdapterError: it is no LoRA adapter, or was trained on another base.
     """
-    settings = folder / "adapter_config.json"
-    if not settings.is_file() or not any(folder.glob("adapter_model.safetensors")):
+    settings, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    if not settings.is_file() or not weights.is_file():
         raise AdapterError(
             f"{folder} is no adapter: it needs adapter_config.json and adapter_model.safetensors, as peft's "
             f"save_pretrained writes them. A whole model is given with --model alone."
         )
-    made_on = json.loads((folder / BASE).read_text())["policy"] if (folder / BASE).is_file() else model_digest
-    if made_on != model_digest:
-        raise _other_base(
-            folder, model, f"it was trained on policy {made_on[:12]}, and this one is {model_digest[:12]}"
-        )
     try:
-        ours, theirs = tensor_shapes(folder), tensor_shapes(model)
-    except WeightsError as error:
-        raise AdapterError(str(error)) from None
+        kind = json.loads(settings.read_text()).get("peft_type", "LORA")
+        base, ours, theirs = read_base(folder), tensor_shapes(folder), tensor_shapes(model)
+    except (ValueError, AttributeError) as error:
+        raise AdapterError(f"The adapter {folder} cannot be read: {error}") from None
+    if kind != "LORA":
+        raise AdapterError(f"{folder} is an adapter of the kind {kind}; only LoRA can be merged into a model.")
+    if base and base.weights != weights_digest(model):
+        raise _other_base(folder, model, "the weights that it was trained on have another digest")
     for name, (_, width) in ((n, s) for n, s in ours.items() if n.endswith(_DOWN)):
         module = name.removeprefix(_PREFIX).removesuffix(_DOWN)
-        height = ours[name.removesuffix(_DOWN) + _UP][0]
+        height = ours.get(name.removesuffix(_DOWN) + _UP, [0])[0]
         found = theirs.get(f"{module}.weight")
-        if found != [height, width]:
-            has = "has no such module" if found is None else f"has {found[0]} × {found[1]} there"
+        if found is None or sorted(found) != sorted([height, width]):
+            has = "has no such module" if found is None else f"has {found[0]} × {found[-1]} there"
             raise _other_base(folder, model, f"its update of {module} is {height} × {width}, and the model {has}")
 
 
@@ -73,19 +73,41 @@ def _other_base(folder: Path, model: Path, why: str) -> AdapterError:
     )
 
 
-def record_base(adapter: Path, digest: str) -> None:
-    """Note beside an adapter which policy it was trained on."""
-    write_json(adapter / BASE, {"policy": digest})
+class Base(Config):
+    """What an adapter was trained on: the digest of the weights, and how they were held."""
+
+    weights: str
+    dtype: Dtype
+    quantize: bool
 
 
-def merge(program: MergeProgram, attempt: Path, lock: Path) -> list[str]:
-    """Merge an adapter into a policy, in a program of its own; return the command.
+def record_base(adapter: Path, policy: Path, train: TrainConfig) -> None:
+    """Note beside an adapter what it was trained on."""
+    base = Base(weights=weights_digest(policy), dtype=train.dtype, quantize=train.quantize)
+    write_json(adapter / BASE, base.model_dump())
+
+
+def read_base(adapter: Path) -> Base | None:
+    """What an adapter was trained on; None if it was made elsewhere."""
+    file = adapter / BASE
+    return Base.model_validate_json(file.read_text()) if file.is_file() else None
+
+
+def weights_digest(model: Path) -> str:
+    return digest_of({file.name: file_sha256(file) for file in model.glob("*.safetensors")})
+
+
+def merge(policy: Path, adapter: Path, output: Path, lock: Path) -> list[str]:
+    """Merge an adapter into the policy that it was trained on, in a program of its own; return the command.
 
     Raises:
         ChildError: the program failed.
     """
-    file = attempt / MERGE
+    base = read_base(adapter)
+    held = {"dtype": base.dtype, "quantize": base.quantize} if base else {}
+    program = MergeProgram.model_validate({"policy": policy, "adapter": adapter, "output": output, **held})
+    file = output.with_name(MERGE)
     file.write_text(program.model_dump_json(indent=2))
     command = [sys.executable, "-m", "models.merge", str(file)]
-    run_child(command, attempt / "log.txt", lock, run_logger())
+    run_child(command, output.with_name("log.txt"), lock, run_logger())
     return command

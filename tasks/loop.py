@@ -146,19 +146,29 @@ def add_iteration(
 
 
 def conclude(
-    run: Run, config: LoopConfig, problems: Result, iterations: list[Iteration], reason: str | None
+    run: Run,
+    config: LoopConfig,
+    problems: Result,
+    iterations: list[Iteration],
+    reason: str | None,
+    best: int | None = None,
 ) -> dict[str, Any]:
-    """Publish the best iteration; measure base and best on the sets that no decision has seen; write the report."""
+    """Publish the best iteration; measure base and best on the sets that no decision has seen; write the report.
+
+    The best one is that of the highest validation accuracy, unless it is given.
+    """
     from tasks.record import record_end
 
     accuracies = _validation_accuracies(iterations)
-    best = iterations[best_iteration(accuracies) if len(accuracies) == len(iterations) else -1]
-    publish_best(run, best.policy.artifact("policy"), best.number)
+    if best is None:
+        best = best_iteration(accuracies) if len(accuracies) == len(iterations) else len(iterations) - 1
+    policy = iterations[best].policy
+    publish_best(run, policy.artifact("policy"), best)
     sets = config.held_out(problems, "test", "transfer")
     base = _evaluate(run, config, "final/base", iterations[0].policy, sets, {})
-    final = _evaluate(run, config, "final/best", best.policy, sets, {"base": base})
+    final = _evaluate(run, config, "final/best", policy, sets, {"base": base})
     reason = reason or f"all {len(iterations) - 1} iterations were run"
-    return record_end(run, config, problems, iterations, best.number, (base, final), reason)
+    return record_end(run, config, problems, iterations, best, (base, final), reason)
 
 
 def _evaluate(

@@ -91,6 +91,6 @@ def _nothing_left(samples: int, dropped: dict[str, int]) -> str:
     return (
         f"None of the {samples:,} own answers differs from its gold answer ({reasons}), so there is nothing to learn "
         f"from playing on. Nothing was trained; the samples are kept. If most are equal, the policy writes the gold "
-        f"answers already: stop here, or give other prompts. If most are empty, look at the template and the gold "
-        f"answers."
+        f"answers already: set --iterations to one less, or give other prompts. If most are empty, look at the "
+        f"template and the gold answers."
     )

@@ -14,7 +14,7 @@ from data import arithmetic
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
-from models.config import Config, LaunchConfig, MergeProgram, SupervisedConfig, TrainProgram
+from models.config import Config, Dtype, LaunchConfig, SupervisedConfig, TrainProgram
 from models.estimate import WeightsError, parameters_of
 from tasks.adapter import merge
 from tasks.contract import Artifact, Estimate, Outcome, Stage, digest_of, run_stage
@@ -29,12 +29,21 @@ VERSION = 1
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
+class BootstrapTrainConfig(SupervisedConfig):
+    """Training of the embedded tiny model from random weights."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 3e-3
+    epochs: Annotated[float, Field(gt=0, description="Passes over the demonstrations.")] = 6.0
+    batch_size: Annotated[int, Field(ge=1, description="Examples per optimiser step.")] = 32
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.05
+    dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full.")] = "float32"
+    adapter: Annotated[None, Field(description="An adapter needs trained weights: there is none here.")] = None
+
+
 class BootstrapConfig(Config):
     """How the embedded tiny model learns from its demonstrations. Used only when no model is given."""
 
-    train: Annotated[SupervisedConfig, Field(description="Hyperparameters of the bootstrap.")] = SupervisedConfig(
-        learning_rate=3e-3, epochs=6, batch_size=32, warmup=0.05, dtype="float32"
-    )
+    train: Annotated[BootstrapTrainConfig, Field(description="Hyperparameters.")] = BootstrapTrainConfig()
     demonstrations: Annotated[int, Field(ge=1, le=3000, description="Worked examples to learn from.")] = 3000
 
 
@@ -84,8 +93,7 @@ def _own_model(run: Run, source: PolicySource) -> Result:
         policy.mkdir(exist_ok=True)
         command: list[str] = []
         if source.adapter:
-            program = MergeProgram(policy=folder, adapter=source.adapter, output=policy)
-            command = merge(program, attempt, run.child_lock)
+            command = merge(folder, source.adapter, policy, run.child_lock)
         else:
             _link_files(folder, policy)
         if source.template:

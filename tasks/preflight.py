@@ -13,7 +13,7 @@ from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
 from tasks.contract import DriftError, OnDrift, Status, describe_drift
 from tasks.loop import Loop, LoopConfig, plan_loop
-from tasks.policy import ModelError, demonstrations, folder_digest, resolve_model
+from tasks.policy import ModelError, demonstrations, resolve_model
 from tasks.problems import load_problems
 from tasks.run import Run
 
@@ -69,7 +69,7 @@ def check_adapters(config: LoopConfig) -> None:
     if config.adapter:
         if folder is None:
             raise AdapterError(f"--adapter {config.adapter} needs the --model that it was trained on.")
-        check_adapter(config.adapter, folder, folder_digest(folder))
+        check_adapter(config.adapter, folder)
     adapter = config.train.adapter
     if adapter is None:
         return

@@ -72,27 +72,27 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
     """
     dropped: dict[str, int] = {}
     splits: dict[str, list[Problem]]
+    named: Mapping[str, tuple[Path | None, Split | None]] = {
+        "problems": (source.problems, None),
+        "validation": (source.validation, "validation"),
+        "test": (source.test, "test"),
+        "transfer": (source.transfer, "transfer"),
+    }
+    held_out_apart = source.validation is not None and source.test is not None
+    ungraded = {"problems"} if source.trains_on_gold and held_out_apart else set()
+    read = {
+        name: read_problems(path, split, None if name in ungraded else has_answer)
+        for name, (path, split) in named.items()
+        if path
+    }
+    rows = sum(file.rows for file in read.values())
+    dropped["duplicate"] = sum(file.duplicates for file in read.values())
+    splits = _split(read, dropped)
     if source.problems is None:
         problems = list(arithmetic.embedded_problems(seed))
-        splits = {split: [p for p in problems if p.split == embedded_split(source, split)] for split in SPLITS}
-        rows = sum(map(len, splits.values()))
-    else:
-        named: Mapping[str, tuple[Path | None, Split | None]] = {
-            "problems": (source.problems, None),
-            "validation": (source.validation, "validation"),
-            "test": (source.test, "test"),
-            "transfer": (source.transfer, "transfer"),
-        }
-        held_out_apart = source.validation is not None and source.test is not None
-        ungraded = {"problems"} if source.trains_on_gold and held_out_apart else set()
-        read = {
-            name: read_problems(path, split, None if name in ungraded else has_answer)
-            for name, (path, split) in named.items()
-            if path
-        }
-        rows = sum(file.rows for file in read.values())
-        dropped["duplicate"] = sum(file.duplicates for file in read.values())
-        splits = _split(read, dropped)
+        for split in [split for split in SPLITS if split not in read]:
+            splits[split] = [p for p in problems if p.split == embedded_split(source, split)]
+            rows += len(splits[split])
     for split, limit in source.limits().items():
         over = len(splits[split]) - (limit or len(splits[split]))
         if over > 0:
@@ -135,7 +135,11 @@ def _split(read: Mapping[str, ProblemFile], dropped: dict[str, int]) -> dict[str
 def expected_counts(source: ProblemSource) -> dict[str, int]:
     """How many problems each split is expected to have, before anything is read in earnest. For the dry run."""
     if source.problems is None:
-        counts: dict[str, int] = {split: arithmetic.SIZES[embedded_split(source, split)] for split in SPLITS}
+        own = source.files()
+        counts: dict[str, int] = {
+            split: expected_rows(own[split]) if split in own else arithmetic.SIZES[embedded_split(source, split)]
+            for split in SPLITS
+        }
     else:
         held_out = [name for name in ("validation", "test") if getattr(source, name) is None]
         limits = source.limits()

@@ -11,14 +11,13 @@ from data.storage import count_rows, read_rows
 from models.config import (
     LaunchConfig,
     LikelihoodProgram,
-    MergeProgram,
     PreferenceConfig,
     PreferenceProgram,
     SupervisedConfig,
     TrainConfig,
     TrainProgram,
 )
-from models.estimate import activation_bytes, training_bytes_per_device, weights_bytes_per_device
+from models.estimate import activation_bytes, training_bytes_per_device, training_disk_bytes, weights_bytes_per_device
 from tasks.adapter import merge, record_base
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.files import write_json
@@ -73,7 +72,7 @@ def measure_reference(
 ) -> Result:
     """How likely `policy` finds both answers of every pair: one file of likelihoods for each set of pairs.
 
-    The weights are held as training will hold them, so that training starts from log-ratios of exactly zero.
+    The weights are held as training will hold them, so that training starts from log-ratios of zero but for rounding.
     """
     stage = Stage(
         name,
@@ -160,11 +159,8 @@ def _finish_adapter(run: Run, config: TrainConfig, start: Artifact, attempt: Pat
     if config.adapter is None:
         return
     adapter = attempt / "adapter"
-    record_base(adapter, start.require())
-    program = MergeProgram(
-        policy=start.path, adapter=adapter, output=attempt / "policy", dtype=config.dtype, quantize=config.quantize
-    )
-    merge(program, attempt, run.child_lock)
+    record_base(adapter, start.path, config)
+    merge(start.path, adapter, attempt / "policy", run.child_lock)
 
 
 def _training_stage(
@@ -187,8 +183,7 @@ def _training_stage(
         command=" ".join(launch_command(module, launch, Path("train.json"))),
         estimate=Estimate(
             samples=int(expected_rows * config.epochs),
-            # The new policy, and two checkpoints with the optimiser's state while training.
-            disk_bytes=(run.parameters or 0) * 40,
+            disk_bytes=training_disk_bytes(run.parameters, config),
             gpu_bytes=_gpu_bytes(run, config, launch, rows_at_once=2 if module == PREFERENCE else 1),
             devices=launch.processes,
         ),

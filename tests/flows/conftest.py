@@ -11,7 +11,7 @@ import tasks.sample
 import tasks.train
 from flows.rest_em import RestEM
 from flows.spin import Spin
-from models.config import LaunchConfig, MergeProgram
+from models.config import LaunchConfig
 
 STUBS = Path(__file__).parent / "stubs"
 
@@ -26,7 +26,7 @@ def launch_stub(module: str, launch: LaunchConfig, config: Path) -> list[str]:
     return [sys.executable, str(STUBS / f"{module.removeprefix('models.')}.py"), str(config)]
 
 
-def merge_stub(program: MergeProgram, attempt: Path, lock: Path) -> list[str]:
+def merge_stub(policy: Path, adapter: Path, output: Path, lock: Path) -> list[str]:
     """The stub programs write the merged policy themselves."""
     return []
 

@@ -1,5 +1,6 @@
 """Bad input to SPIN, SFT and DPO: refused before a model loads, each with what is wrong and what to do."""
 
+import importlib
 import json
 import struct
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from flows import dpo, sft, spin
-from flows.cli import main
+from flows.cli import FLOWS, main, read_settings
 from models import tiny
 from tasks import preflight
 from tasks.contract import OnDrift
 from tasks.preflight import check
+from tasks.problems import load_problems
 
 ROW = {"question": "What is 1 + 1?", "answer": "1+1=2 #### 2"}
 
@@ -96,7 +98,7 @@ def write_adapter(folder: Path, height: int, width: int) -> None:
     [
         (4, 6, None, []),
         (4, 4, None, ["trained on another base", "layers.0.q_proj is 4 × 4, and the model has 4 × 6 there"]),
-        (4, 6, "0123456789abcdef", ["trained on another base", "trained on policy 0123456789ab"]),
+        (4, 6, "0123456789abcdef", ["trained on another base", "have another digest"]),
     ],
 )
 def test_an_adapter_is_merged_only_into_the_model_it_was_trained_on(capsys, folder, height, width, base, says):
@@ -104,7 +106,9 @@ def test_an_adapter_is_merged_only_into_the_model_it_was_trained_on(capsys, fold
     write_tensors(folder / "model", {"layers.0.q_proj.weight": [4, 6], "layers.0.v_proj.weight": [4, 6]})
     write_adapter(folder / "adapter", height, width)
     if base:
-        (folder / "adapter" / "base.json").write_text(json.dumps({"policy": base}))
+        (folder / "adapter" / "base.json").write_text(
+            json.dumps({"weights": base, "dtype": "float32", "quantize": False})
+        )
     if not says:
         config = sft.SFT.model_validate({"model": "model", "adapter": "adapter", "generate": {"max_tokens": 48}})
         assert check(sft.loop, config, OnDrift.REFUSE).plan[1].stage.inputs["adapter"].digest
@@ -172,3 +176,31 @@ def test_default_settings_pass_every_check_once_answers_fit(folder, module, conf
     made = config_class.model_validate(config | {"generate": {"max_tokens": 48}})
     plan = check(module.loop, made, OnDrift.REFUSE)
     assert plan.plan[-1].stage.name == "final/best"
+
+
+@pytest.mark.parametrize(
+    ("flow", "flags", "expected"),
+    [
+        ("spin", ["--generate.max_tokens", "512"], {"generate": {"samples": 1, "temperature": 1.0, "top_k": 0}}),
+        ("sft", ["--train.learning_rate", "2e-4"], {"train": {"epochs": 1, "batch_size": 8, "schedule": "cosine"}}),
+        ("sft", ["--train.adapter.rank", "4"], {"train": {"adapter": {"quantize": True, "alpha": 16}}}),
+        ("dpo", ["--pairs", "p.jsonl", "--train.beta", "0.3"], {"train": {"optimizer": "adamw", "epochs": 1}}),
+        ("rest-em", ["--bootstrap.train.epochs", "2"], {"bootstrap": {"train": {"learning_rate": 3e-3}}}),
+    ],
+)
+def test_changing_one_setting_leaves_the_rest_of_a_recipe_as_it_is(flow, flags, expected):
+    module, name, *_ = FLOWS[flow]
+    config, _ = read_settings(getattr(importlib.import_module(module), name), flags, "autodidact")
+    found = config.model_dump(mode="json")
+    assert _only(found, expected) == expected
+
+
+def _only(found: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    return {key: _only(found[key], value) if isinstance(value, dict) else found[key] for key, value in like.items()}
+
+
+def test_held_out_files_replace_the_embedded_problems_one_by_one(folder):
+    rows = [{"question": f"{n} + 1?", "answer": str(n + 1)} for n in range(12)]
+    config = dpo.DPO.model_validate({"pairs": "p.jsonl", "test": write(folder / "test.jsonl", rows)})
+    assert {name: len(rows) for name, rows in load_problems(config, 0).splits.items()} == config.expected_problems
+    assert config.expected_problems == {"train": 3000, "validation": 500, "test": 12, "transfer": 300}
