@@ -179,7 +179,9 @@ def quiet() -> None:
 
 
 def leave() -> None:
+    """End a program's process group, all of its processes together: one that goes first can abort another."""
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 

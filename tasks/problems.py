@@ -90,9 +90,10 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
     splits = _split(read, dropped)
     if source.problems is None:
         problems = list(arithmetic.embedded_problems(seed))
-        for split in [split for split in SPLITS if split not in read]:
-            splits[split] = [p for p in problems if p.split == embedded_split(source, split)]
-            rows += len(splits[split])
+        for wanted in SPLITS:
+            if wanted not in read:
+                splits[wanted] = [p for p in problems if p.split == embedded_split(source, wanted)]
+                rows += len(splits[wanted])
     for split, limit in source.limits().items():
         over = len(splits[split]) - (limit or len(splits[split]))
         if over > 0:

@@ -30,7 +30,7 @@ def pairs(problems, tmp_path_factory) -> Path:
     rows = []
     for problem in worked:
         gold = problem.response or ""
-        wrong = f"{gold.rsplit(' ', 1)[0]} {int(problem.reference or 0) + rng.randint(1, 9)}"
+        wrong = f"{gold.rsplit(' ', 1)[0]} {(int(problem.reference or 0) + rng.randint(1, 9)) % 61}"
         rows.append(Pair(problem.id, 0, problem.messages, gold, wrong, None, None, "gold", "test"))
     write_rows(Pair, file, rows)
     return file
