@@ -45,14 +45,14 @@ def test_the_opponent_is_the_last_policy_and_training_starts_from_it_with_it_as_
 
 @pytest.mark.parametrize("mix", [True, False])
 def test_the_pairs_of_the_iteration_before_are_mixed_in_and_measured_by_the_new_opponent(tmp_path, mix):
-    config = make_spin(tmp_path, mix_previous=mix, iterations=3)
+    config = make_spin(tmp_path, mix_previous=mix)
     run(config)
-    trained = inputs(config, "iter-3/train")
+    trained = inputs(config, "iter-2/train")
     assert ("pairs_previous" in trained) == mix
-    assert trained["pairs_current"] == digest(config, "iter-3/pair", "pairs.parquet")
+    assert trained["pairs_current"] == digest(config, "iter-2/pair", "pairs.parquet")
     if mix:
-        assert trained["pairs_previous"] == digest(config, "iter-2/pair", "pairs.parquet")
-        assert trained["reference_previous"] == digest(config, "iter-3/reference", "previous.parquet")
+        assert trained["pairs_previous"] == digest(config, "iter-1/pair", "pairs.parquet")
+        assert trained["reference_previous"] == digest(config, "iter-2/reference", "previous.parquet")
     assert "pairs_previous" not in inputs(config, "iter-1/train")
 
 

@@ -14,7 +14,8 @@ obey(Path(sys.argv[1]).parent)
 for pairs, output in zip(program.pairs, program.outputs, strict=True):
     rows = []
     for pair in read_rows(Pair, pairs):
-        chosen, rejected = len(pair.chosen_token_ids or []), len(pair.rejected_token_ids or [])
+        chosen = len(pair.chosen_token_ids or pair.chosen.split())
+        rejected = len(pair.rejected_token_ids or pair.rejected.split())
         rows.append(PairLikelihood(pair.problem_id, pair.index, -chosen, -2 * rejected, chosen, rejected))
     write_rows(PairLikelihood, output, rows)
 print("measured", flush=True)
