@@ -130,8 +130,10 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iter
             write_json(directory / LOCK_HOLDER, me)
             await_children(directory / ".child.lock")
             write_json(directory / "config.json", config)
-            yield Run(directory, on_drift=on_drift)
-            (directory / LOCK_HOLDER).unlink(missing_ok=True)
+            try:
+                yield Run(directory, on_drift=on_drift)
+            finally:
+                (directory / LOCK_HOLDER).unlink(missing_ok=True)
     except Timeout:
         raise RunInUseError(in_use_message(directory)) from None
 

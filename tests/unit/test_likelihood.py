@@ -5,12 +5,13 @@ from itertools import product
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from data.likelihood import likelihood_metrics
 from data.rows import PairLikelihood
 from models.likelihood import log_probs_of
+from tests.unit.toy import toy_llama
 
 VOCABULARY = 4
 PROMPT = [3, 1]
@@ -18,17 +19,7 @@ PROMPT = [3, 1]
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=1.0,
-    )
-    made = LlamaForCausalLM(config).eval()
+    made = toy_llama(VOCABULARY)
     add_fused_lm_head(made)
     return made
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
 from trl import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
 from models.train import Collator, reward_weighted_nll
 from models.training import COMPLETE, IGNORED, Journal, last_checkpoint
+from tests.unit.toy import toy_llama
 
 LOG_PROBS = [[0.0, -0.5, -1.5, 0.0], [0.0, 0.0, -2.0, -0.25]]
 
@@ -78,17 +78,7 @@ def test_a_batch_is_padded_with_ignored_labels_and_masked_out() -> None:
 
 
 def test_packed_examples_do_not_see_one_another_and_give_the_loss_of_rows_of_their_own() -> None:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=11,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=1.0,
-    )
-    model = LlamaForCausalLM(config).eval()
+    model = toy_llama(11)
     add_fused_lm_head(model)
     answers = [([1, 2, 3], 1, 1.0), ([4, 5, 6, 7], 2, 2.0), ([8, 9], 1, 0.5), ([3, 3, 3, 3, 10], 4, 1.0)]
     rows = [

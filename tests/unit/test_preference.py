@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -16,22 +15,10 @@ from data.rows import Pair, PairLikelihood
 from models import tiny
 from models.likelihood import log_probs_of
 from models.preference import LOSSES, PreferenceTrainer, encode
+from models.tiny import VOCABULARY
+from tests.unit.toy import toy_llama
 
 ROWS = [([3, 1], [2, 0], [1, 1, 0]), ([1], [3, 3, 2, 0], [2]), ([2, 2], [1, 0], [0])]
-
-
-def toy(seed: int) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=640,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-    )
-    return LlamaForCausalLM(config)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +46,7 @@ def arguments(folder: Path, loss: str, beta: float, precomputed: bool) -> DPOCon
 
 def ours(folder: Path, tokenizer: Any, rows: list[dict[str, Any]], loss: str, beta: float) -> PreferenceTrainer:
     return PreferenceTrainer(
-        model=toy(0),
+        model=toy_llama(VOCABULARY),
         args=arguments(folder, loss, beta, True),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -108,7 +95,7 @@ def test_with_the_policy_as_its_own_reference_the_loss_is_that_of_a_margin_of_ze
 
 @pytest.mark.parametrize("loss", ["logistic", "hinge"])
 def test_the_precomputed_reference_gives_the_loss_of_trl_with_a_resident_one(tmp_path, tokenizer, loss):
-    reference = toy(1)
+    reference = toy_llama(VOCABULARY, seed=1)
     plain = [dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), sides, strict=True)) for sides in ROWS]
 
     class Resident(DPOTrainer):  # TRL's own losses and reference; the rows are token ids already
@@ -116,7 +103,7 @@ def test_the_precomputed_reference_gives_the_loss_of_trl_with_a_resident_one(tmp
             return dataset
 
     resident = Resident(
-        model=toy(0),
+        model=toy_llama(VOCABULARY),
         ref_model=reference,
         args=arguments(tmp_path, loss, 0.5, False),
         train_dataset=Dataset.from_list(plain),
