@@ -120,7 +120,7 @@ def show_plan(module: ModuleType, config: LoopConfig, on_drift: OnDrift) -> None
     for planned in plan.plan:
         if planned.stage.command:
             console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True, highlight=False)
-    for name, path in config.files().items():
+    for name, path in config.input_files().items():
         if not path.exists():
             console.print(f"missing: {name} {path}; it has to be there before the run starts", highlight=False)
     if config.model and plan.plan[1].stage.inputs["model"].digest is None:

@@ -40,8 +40,8 @@ class DPO(LoopConfig):
     pairs: Annotated[Path, Field(description="JSON or JSONL of pairs, such as prompt/chosen/rejected.")]
     train: Annotated[DPOTrainConfig, Field(description="How the policy is trained.")] = DPOTrainConfig()
 
-    def files(self) -> dict[str, Path]:
-        return super().files() | {"pairs": self.pairs}
+    def input_files(self) -> dict[str, Path]:
+        return super().input_files() | {"pairs": self.pairs}
 
     def check_inputs(self) -> None:
         read_pairs(self.pairs)

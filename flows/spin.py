@@ -92,12 +92,9 @@ def loop(run: Run, config: Spin) -> dict[str, Any]:
         name, seed, settings = f"iter-{number}", config.seed + number, config.train.at(number)
         opponent = policy.artifact("policy")
         samples = generate(run, f"{name}/generate", opponent, prompts, config.generate, config.engine, seed, expected)
-        answers, tokenizer, count = (
-            samples.artifact("samples"),
-            base.artifact("policy"),
-            expected * config.generate.samples,
-        )
-        made = pair(run, f"{name}/pair", prompts, answers, tokenizer, config.generate.max_tokens, count)
+        answers, tokenizer, most = samples.artifact("samples"), base.artifact("policy"), config.generate.max_tokens
+        count = expected * config.generate.samples
+        made = pair(run, f"{name}/pair", prompts, answers, tokenizer, most, count)
         before = {"previous": pairs["current"]} if pairs and config.mix_previous else {}
         pairs = {"current": made.artifact("pairs.parquet"), **before}
         count *= len(pairs)

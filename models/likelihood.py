@@ -48,10 +48,10 @@ def sequence_log_probs(
     return torch.as_tensor(outputs.log_probs.float().sum(dim=1))
 
 
-Sequence_ = tuple[list[int], list[int]]  # token ids of prompt and answer
+Rendered = tuple[list[int], list[int]]  # token ids of a prompt and an answer
 
 
-def log_probs_of(model: Any, sequences: Sequence[Sequence_], padding: int, device: Any) -> list[float]:
+def log_probs_of(model: Any, sequences: Sequence[Rendered], padding: int, device: Any) -> list[float]:
     """`sequence_log_probs` of prompts with answers, padded together."""
     ids = [torch.tensor(prompt + answer) for prompt, answer in sequences]
     answers = [torch.tensor([0] * len(prompt) + [1] * len(answer)) for prompt, answer in sequences]
@@ -97,7 +97,7 @@ def measure(program: LikelihoodProgram) -> None:
         _write(program, sequences, dict(found))
 
 
-def _sequences(program: LikelihoodProgram, tokenizer: Any) -> Iterator[Sequence_]:
+def _sequences(program: LikelihoodProgram, tokenizer: Any) -> Iterator[Rendered]:
     """Chosen and rejected in turn, over all files."""
     for path in program.pairs:
         for pair in read_rows(Pair, path):
@@ -106,7 +106,7 @@ def _sequences(program: LikelihoodProgram, tokenizer: Any) -> Iterator[Sequence_
             yield prompt, answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids)
 
 
-def _write(program: LikelihoodProgram, sequences: list[Sequence_], log_probs: dict[int, float]) -> None:
+def _write(program: LikelihoodProgram, sequences: list[Rendered], log_probs: dict[int, float]) -> None:
     number = 0
     for pairs, output in zip(program.pairs, program.outputs, strict=True):
         rows = []

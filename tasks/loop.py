@@ -63,6 +63,10 @@ class LoopConfig(PolicySource, ProblemSource):
             if (f"{name}.parquet" in problems.finished_files() if problems.finished else expected[name])
         }
 
+    def input_files(self) -> dict[str, Path]:
+        """Every file that has to be there before the run starts, by the setting that names it."""
+        return self.files() | ({"adapter": self.adapter} if self.adapter else {})
+
     def check_inputs(self) -> None:
         """Read a loop's own input files, if it has any, so that bad ones are refused before anything heavy starts."""
 

@@ -64,6 +64,8 @@ def test_dpo_measures_the_reference_before_it_trains_and_starts_from_the_same_po
     inputs = {
         stage: json.loads((folder / stage / "manifest.json").read_text())["inputs"] for stage in ("reference", "train")
     }
+    told = json.loads((config.directory / "problems" / "manifest.json").read_text())
+    assert "pairs" not in told["inputs"]  # other pairs leave the problems as they are
     assert inputs["reference"]["policy"] == inputs["train"]["start"]
     assert inputs["reference"]["pairs_current"] == inputs["train"]["pairs_current"]
     assert "reward margin" in (config.directory / "report.html").read_text()
