@@ -4,14 +4,16 @@ import json
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks.measure import Measured, run_measured, show
+from models.config import LaunchConfig
 from tasks.contract import PROGRAM
 from tasks.environment import child_environment
-from tasks.sample import SHARED_CPU
-from tasks.train import SUPERVISED
+from tasks.sample import SHARED_CPU, generate_command
+from tasks.train import SUPERVISED, launch_command
+
+CONFIG = "configs/demo.yaml"
 
 
 def main() -> None:
@@ -20,7 +22,7 @@ def main() -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
         environment |= {"AUTODIDACT_CACHE": str(folder / "cache")}
         autodidact = str(Path(sys.executable).with_name("autodidact"))
-        command = [autodidact, "rest-em", "--config", "configs/demo.yaml", "--runs_dir", str(folder / "runs")]
+        command = [autodidact, "rest-em", "--config", CONFIG, "--runs_dir", str(folder / "runs")]
         demo = run_measured(command, environment, echo=True)
         again = run_measured(command, environment)
         run = folder / "runs" / "demo"
@@ -42,32 +44,31 @@ def main() -> None:
 def _bare(program: Path, folder: Path) -> Measured:
     """Run a stage's program again with the same inputs, into an empty folder."""
     folder.mkdir(parents=True)
-    told = json.loads(program.read_text())
+    told, config = json.loads(program.read_text()), folder / PROGRAM
     stage = program.parent
     if "jobs" in told:
         for number, job in enumerate(told["jobs"]):
             job["output"] = str(folder / str(number))
-        module, environment = ["-m", "models.generate"], child_environment(SHARED_CPU)
+        command, environment = generate_command(config), child_environment(SHARED_CPU)
     else:
         told["output"] = str(folder / "policy")
         if stage.parent.name == "bootstrap":
             told = _with_bootstrap_inputs(told, folder)
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-        module, environment = [*launcher, "-m", SUPERVISED], child_environment()
-    config = folder / PROGRAM
+        command, environment = launch_command(SUPERVISED, LaunchConfig(**told["launch"]), config), child_environment()
     config.write_text(json.dumps(told))
-    start = time.perf_counter()
-    measured = run_measured([sys.executable, *module, str(config)], environment)
-    print(f"bare: {stage.parent.name}/{stage.name} {time.perf_counter() - start:.1f} s", flush=True)
+    measured = run_measured(command, environment)
+    print(f"bare: {stage.parent.name}/{stage.name} {measured.seconds:.1f} s", flush=True)
     return measured
 
 
 def _with_bootstrap_inputs(told: dict[str, object], folder: Path) -> dict[str, object]:
     """The bootstrap's own inputs are gone with its attempt: make them again."""
+    import yaml
+
     from flows.rest_em import RestEM
     from tasks.policy import write_bootstrap_inputs
 
-    config = RestEM()
+    config = RestEM.model_validate(yaml.safe_load(Path(CONFIG).read_text()))
     untrained, examples = write_bootstrap_inputs(folder, config, config.bootstrap, config.seed)
     return told | {"policy": str(untrained), "examples": [str(examples)]}
 

@@ -20,6 +20,7 @@ from data.storage import write_rows
 from models import tiny
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, PreferenceProgram
 from tasks.environment import child_environment
+from tasks.train import launch_command
 
 EPOCHS = 2
 
@@ -120,8 +121,8 @@ def _run(kind: str, folder: Path, program: PreferenceProgram | LikelihoodProgram
     """Seconds of work, without start-up and loading, and peak bytes of one way to do it."""
     file = folder / f"{kind}.json"
     file.write_text(program.model_dump_json())
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-    measured = run_measured([*launcher, "-m", "benchmarks.preference", kind, str(file)], child_environment())
+    command = [*launch_command("benchmarks.preference", program.launch, file), kind]
+    measured = run_measured(command, child_environment())
     print(f"{kind}: {measured.output.split()[-1]} s", flush=True)
     return {"seconds": float(measured.output.split()[-1]), "bytes": measured.peak_bytes}
 
@@ -176,4 +177,4 @@ def _timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., An
 
 
 if __name__ == "__main__":
-    child(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()))
+    child(sys.argv[2], json.loads(Path(sys.argv[1]).read_text()))

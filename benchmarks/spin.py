@@ -17,7 +17,7 @@ LEARNING_RATES = (1e-5, 1e-4, 1e-3)
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         runs = Path(name)
-        spin = _run(runs, "spin", CONFIG)
+        spin = _run(runs, "spin", CONFIG, "spin")
         steps = sum(_steps(stage) for stage in (runs / "spin").glob("iter-*/train"))
         rows = [_row(f"SPIN, {steps} steps", spin)]
         for rate in LEARNING_RATES:
@@ -44,9 +44,8 @@ def _sft_settings(runs: Path, steps: int, rate: float) -> str:
     return str(file)
 
 
-def _run(runs: Path, flow: str, config: str, name: str = "") -> dict[str, Any]:
+def _run(runs: Path, flow: str, config: str, name: str) -> dict[str, Any]:
     autodidact = str(Path(sys.executable).with_name("autodidact"))
-    name = name or flow
     command = [autodidact, flow, "--config", config, "--run", name, "--runs_dir", str(runs)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)

@@ -22,6 +22,7 @@ from tasks.train import measure_reference, train_on_pairs
 
 Positive = Annotated[float, Gt(0)]
 PerIteration = Positive | Annotated[tuple[Positive, ...], MinLen(1)]
+PER_ITERATION = ("learning_rate", "beta", "epochs")
 
 
 class SpinTrainConfig(PreferenceConfig):
@@ -38,9 +39,6 @@ class SpinTrainConfig(PreferenceConfig):
             if isinstance(values[name], tuple):
                 values[name] = values[name][iteration - 1]
         return PreferenceConfig(**values)
-
-
-PER_ITERATION = ("learning_rate", "beta", "epochs")
 
 
 class SpinSamplingConfig(SamplingConfig):

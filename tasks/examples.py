@@ -3,12 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
-from data.render import completion_token_ids, context_length, prompt_token_ids
+from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Example, Problem
 from data.storage import read_rows, write_rows
 from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.files import write_json
-from tasks.logs import run_logger
+from tasks.length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
 
@@ -28,15 +28,14 @@ def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pac
     stage = Stage(name, VERSION, {"pack_to": pack_to}, inputs, estimate=Estimate(disk_bytes=1_000_000))
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, context = tokenizer_and_context(policy.path)
-        context = min(context, pack_to or context)
+        tokenizer, limit = tokenizer_and_limit(policy.path, pack_to)
         counts: Counter[str] = Counter()
 
         def fits(problem: Problem) -> bool:
             prompt = prompt_token_ids(tokenizer, problem.messages)
             length = len(prompt) + len(completion_token_ids(tokenizer, problem.response or ""))
-            counts["kept" if length <= context else "too_long"] += 1
-            return length <= context
+            counts["kept" if length <= limit.tokens else "too_long"] += 1
+            return length <= limit.tokens
 
         rows = (
             Example(p.id, 0, p.messages, p.response or "", None, p.source)
@@ -44,35 +43,10 @@ def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pac
             if fits(p)
         )
         kept = write_rows(Example, attempt / "examples.parquet", rows)
-        total, dropped = counts.total(), report_too_long(counts, context)
+        total, dropped = counts.total(), report_too_long(counts, limit)
         if not kept:
-            raise NothingKeptError(nothing_fits(total, context))
+            raise NothingKeptError(nothing_fits(total, limit))
         write_json(attempt / SELECTION, {"samples": total, **counts})
         return Outcome(total, kept, dropped)
 
     return run.execute(stage, work)
-
-
-def tokenizer_and_context(policy: Path) -> tuple[object, int]:
-    from transformers import AutoConfig, AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(policy), context_length(AutoConfig.from_pretrained(policy))
-
-
-def report_too_long(counts: Counter[str], context: int) -> dict[str, int]:
-    if not counts["too_long"]:
-        return {}
-    run_logger().warning(
-        "%d of %d rows are longer than the context of %d tokens and are left out",
-        counts["too_long"],
-        counts.total(),
-        context,
-    )
-    return {"too_long": counts["too_long"]}
-
-
-def nothing_fits(total: int, context: int) -> str:
-    return (
-        f"All {total:,} rows are longer than the model's context of {context:,} tokens, so nothing is left to train "
-        f"on. Give shorter rows, or a model with a longer context."
-    )

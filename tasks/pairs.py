@@ -10,19 +10,21 @@ from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Pair, Problem, Sample
 from data.storage import read_rows, write_rows
 from tasks.contract import Artifact, Estimate, Outcome, Stage
-from tasks.examples import nothing_fits, report_too_long, tokenizer_and_context
 from tasks.files import file_sha256, write_json
+from tasks.length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
 
 VERSION = 1
-NOTES = ("samples", "kept", "gold cut", "own truncated")
+NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 
 
 def pair(
     run: Run, name: str, problems: Artifact, samples: Artifact, tokenizer: Artifact, max_tokens: int, expected: int
 ) -> Result:
     """Pair gold with own answers into `pairs.parquet`; counts by reason go to `selection.json`.
+
+    How many kept pairs have a side that was cut at the token limit goes to `pairs.json`.
 
     Args:
         tokenizer: a policy whose tokenizer renders the gold answers.
@@ -37,17 +39,17 @@ def pair(
     )
 
     def work(attempt: Path) -> Outcome:
-        render = partial(completion_token_ids, tokenizer_and_context(tokenizer.path)[0])
+        render = partial(completion_token_ids, tokenizer_and_limit(tokenizer.path)[0])
         counts: Counter[str] = Counter()
         rows = pair_gold_over_own(
             read_rows(Problem, problems.path), read_rows(Sample, samples.path), render, max_tokens, counts
         )
         kept = write_rows(Pair, attempt / "pairs.parquet", rows)
-        dropped = {reason: n for reason, n in counts.items() if reason not in NOTES}
+        dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept", *NOTES)}
         if not kept:
             raise NothingKeptError(_nothing_left(counts["samples"], dropped))
         write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
-        write_json(attempt / "pairs.json", dict(counts))
+        write_json(attempt / NOTES_FILE, {note: counts[note] for note in NOTES})
         return Outcome(counts["samples"], kept, dropped)
 
     return run.execute(stage, work)
@@ -66,13 +68,13 @@ def prepare_pairs(run: Run, name: str, file: Path, policy: Artifact) -> Result:
     stage = Stage(name, VERSION, {}, {"file": source, "policy": policy}, estimate=Estimate(disk_bytes=1_000_000))
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, context = tokenizer_and_context(policy.path)
+        tokenizer, limit = tokenizer_and_limit(policy.path)
         read = read_pairs(file)
-        fitting = [pair for pair in read.pairs if _length(tokenizer, pair) <= context]
+        fitting = [pair for pair in read.pairs if _length(tokenizer, pair) <= limit.tokens]
         counts = Counter(kept=len(fitting), too_long=len(read.pairs) - len(fitting))
-        dropped = read.dropped | report_too_long(counts, context)
+        dropped = read.dropped | report_too_long(counts, limit)
         if not fitting:
-            raise NothingKeptError(nothing_fits(len(read.pairs), context))
+            raise NothingKeptError(nothing_fits(len(read.pairs), limit))
         kept = write_rows(Pair, attempt / "pairs.parquet", fitting)
         write_json(attempt / SELECTION, {"samples": read.rows, "kept": kept} | dropped)
         return Outcome(read.rows, kept, dropped)

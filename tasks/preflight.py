@@ -28,8 +28,8 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     """Refuse what cannot work, and return the plan. Checks that passed are not repeated in this process.
 
     Raises:
-        ProblemFileError, RewardError, ModelError, TemplateError, PromptTooLongError, DriftError, DiskSpaceError,
-        CorruptStageError: each says what, why and what to do next.
+        ProblemFileError, RewardError, ModelError, AdapterError, TemplateError, PromptTooLongError, DriftError,
+        DiskSpaceError, CorruptStageError: each says what, why and what to do next.
     """
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:

@@ -21,6 +21,7 @@ from tasks.evaluate import Evaluation, coverage, load_evaluation
 from tasks.files import file_sha256, write_json
 from tasks.logs import run_logger
 from tasks.loop import Iteration
+from tasks.pairs import NOTES_FILE
 from tasks.provenance import package_versions
 from tasks.report import Answer, IterationReport, Report, SideBySide, write_report
 from tasks.run import Result, Run
@@ -71,6 +72,7 @@ def record_iteration(run: Run, iterations: Sequence[Iteration]) -> None:
     if "train" in latest.stages:
         tracking.log_training(latest.number, latest.stages["train"].path / "metrics.jsonl")
     numbers = _numbers(reports[-1]) | _likelihood_numbers(latest)
+    numbers |= {f"pairs/{note}": float(count) for note, count in (_json(latest, NOTES_FILE) or {}).items()}
     tracking.log_iteration(latest.number, numbers, {"samples": _sample_table(run, latest)})
     policy = latest.policy.artifact("policy")
     tracking.register(_model_name(run), latest.number, policy, {"run": run.directory.name}, champion=False)

@@ -47,6 +47,22 @@ def kill_at_checkpoint(folder: Path, program: TrainProgram | PreferenceProgram, 
     subprocess.run(["pkill", "-9", "-f", str(config)], check=False)
 
 
+def autodidact(folder: Path, *arguments: str) -> str:
+    """Run a command in a folder with a cache of its own; return what it printed."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("autodidact"), *arguments],
+        cwd=folder,
+        env=environment | {"AUTODIDACT_CACHE": str(folder / "cache"), "HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
 def generate(config: Path) -> str:
     """Run the generation program as the stage does; return what it printed."""
     done = subprocess.run(

@@ -1,9 +1,6 @@
 """LoRA and QLoRA: SFT, merge, DPO, merge, from the command line; the merged policy answers as the adapter one does."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,7 @@ from data.storage import read_rows
 from models.likelihood import log_probs_of
 from models.training import load_policy
 from tasks.files import file_sha256
-from tests.e2e.conftest import generate
+from tests.e2e.conftest import autodidact, generate
 from tests.e2e.test_generate import write_program
 
 SHARED = """
@@ -47,21 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             prompt, gold = problem.messages[0]["content"], problem.response or ""
             file.write(json.dumps({"prompt": prompt, "chosen": gold, "rejected": f"{gold}0"}) + "\n")
     return folder
-
-
-def autodidact(folder: Path, *arguments: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-    done = subprocess.run(
-        [Path(sys.executable).with_name("autodidact"), *arguments],
-        cwd=folder,
-        env=environment | {"AUTODIDACT_CACHE": str(folder / "cache"), "HOME": str(folder / "home")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

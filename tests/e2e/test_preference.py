@@ -92,10 +92,7 @@ def test_likelihoods_are_in_the_order_of_the_pairs_and_count_answer_tokens(plain
 
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_zero_stages_and_processes_agree_on_reference_and_losses(policy, pairs, plain, tmp_path, launch):
-    if launch.get("zero_stage") in (1, 2):  # the likelihoods are then computed as under stage 0
-        reference = plain / "likelihood.parquet"
-    else:
-        reference = measure(policy, pairs, tmp_path, **launch)
+    reference = measure(policy, pairs, tmp_path, **launch)
     expected = list(read_rows(PairLikelihood, plain / "likelihood.parquet"))
     for found, wanted in zip(read_rows(PairLikelihood, reference), expected, strict=True):
         assert replace(found, chosen=0, rejected=0) == replace(wanted, chosen=0, rejected=0)

@@ -8,7 +8,7 @@ import pytest
 
 from data.rows import Pair, Sample
 from data.storage import read_rows
-from tests.e2e.test_adapters import autodidact
+from tests.e2e.conftest import autodidact
 
 SETTINGS = """
 iterations: 1

@@ -88,6 +88,7 @@ def test_the_history_has_the_gap_and_the_margin(tmp_path):
         2 * metrics["likelihood/current/rejected_tokens"] - metrics["likelihood/current/chosen_tokens"]
     )
     assert metrics["selection/kept"] > 0
+    assert (metrics["pairs/gold cut"], metrics["pairs/own truncated"]) == (0, 0)
     report = (config.directory / "report.html").read_text()
     assert "nats per pair" in report and "reward margin" in report
 
