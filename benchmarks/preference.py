@@ -54,7 +54,8 @@ def main() -> None:
             program = _prepare(folder, case)
             before = _run("likelihood", folder, _likelihood(program))
             ours = _run("precomputed", folder, program)
-            resident = _run("resident", folder, program)
+            # A folder of its own: beside the other one's checkpoints it would go on from where that one ended.
+            resident = _run("resident", folder, program.model_copy(update={"output": folder / "resident" / "policy"}))
         steps = EPOCHS * case.pairs // case.batch
         times = [ours["seconds"], ours["seconds"] + before["seconds"]]
         faster = [f"{seconds / resident['seconds']:.2f}" for seconds in times]

@@ -6,6 +6,7 @@ holds longer chains than any other split. Worked answers read `4+17=21 21-16=5 #
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from data.rows import Problem, Split, problem_id
 
@@ -39,6 +40,11 @@ def embedded_problems(seed: int) -> Iterator[Problem]:
             made += 1
             response = f"{worked} #### {result}" if split == "demonstration" else None
             yield Problem(identity, messages, str(result), response, "arithmetic", split)
+
+
+def bare(problem: Problem) -> Problem:
+    """The problem with a response that gives the result and none of the steps: `#### 5`."""
+    return replace(problem, response=f"#### {problem.reference}")
 
 
 def word_problem(rng: random.Random, steps: int) -> tuple[str, str, int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,9 @@ class BootstrapConfig(Config):
 
     train: Annotated[BootstrapTrainConfig, Field(description="Hyperparameters.")] = BootstrapTrainConfig()
     demonstrations: Annotated[int, Field(ge=1, le=3000, description="Worked examples to learn from.")] = 3000
+    bare: Annotated[
+        float, Field(ge=0, lt=1, description="Share of them that show the result only, without the steps to it.")
+    ] = 0.0
 
 
 class PolicySource(Config):
@@ -240,7 +244,9 @@ def write_bootstrap_inputs(
     """Write what the bootstrap trains, and on what, as hidden files of `folder`: untrained model and examples."""
     untrained, examples = folder / ".untrained", folder / ".examples.parquet"
     worked = list(demonstrations(seed, bootstrap.demonstrations))
-    write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in worked))
+    rng = random.Random(seed)
+    shown = (arithmetic.bare(p) if rng.random() < bootstrap.bare else p for p in worked)
+    write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in shown))
     tiny.write_untrained(untrained, (text for p in worked for text in (p.messages[0]["content"], p.response or "")))
     if source.template:
         (untrained / "chat_template.jinja").write_text(source.template.read_text())

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from data.arithmetic import LARGEST_OPERAND, LARGEST_RESULT, SIZES, embedded_problems
+from data.arithmetic import LARGEST_OPERAND, LARGEST_RESULT, SIZES, bare, embedded_problems
 from data.rewards.final_answer import final_answer
 from data.rows import Problem, normalise_prompt
 
@@ -126,3 +126,10 @@ def test_the_same_seed_gives_the_same_problems_and_another_seed_others(problems:
     other = list(embedded_problems(1))
     shared = {p.id for p in problems} & {p.id for p in other}
     assert len(shared) < len(problems) / 10
+
+
+def test_a_bare_demonstration_keeps_the_result_and_loses_the_steps():
+    problem = next(embedded_problems(0))
+    shown = bare(problem)
+    assert "=" in (problem.response or "") and shown.response == f"#### {problem.reference}"
+    assert (shown.messages, shown.reference) == (problem.messages, problem.reference)
