@@ -102,7 +102,7 @@ def panels(labels: Sequence[str], curves: Mapping[str, Sequence[Interval | float
             axes.plot([at for at, _ in points], middles, color=colour, marker="o", markersize=4)
             ranges = [(at, value) for at, value in points if isinstance(value, Interval)]
             axes.vlines([at for at, _ in ranges], [v.low for _, v in ranges], [v.high for _, v in ranges], color=colour)
-            axes.set_title(_brief(name), loc="left", fontsize=10.5)
+            axes.set_title(fill(name, 28), loc="left", fontsize=10.5)
             low = min([0.0, *middles, *(value.low for _, value in ranges)])
             high = max([0.0, *middles, *(value.high for _, value in ranges)])
             room = 0.08 * (high - low) or 1
