@@ -104,7 +104,7 @@ class Tracking:
                 **tags,
             }
             reference = mlflow.create_external_model(
-                name=f"{self.directory.name}-{iteration}",
+                name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # a run may be called v1.5, this may not
                 source_run_id=run,
                 tags=described,
                 experiment_id=self.experiment_id,

@@ -78,8 +78,8 @@ def test_each_iteration_has_its_own_settings(tmp_path):
         ]
 
 
-def test_the_history_has_the_gap_and_the_margin(tmp_path):
-    config = make_spin(tmp_path, iterations=1)
+def test_the_history_has_the_gap_and_the_margin_of_a_run_of_any_name(tmp_path):
+    config = make_spin(tmp_path, iterations=1, run="v1.5_b-2")
     run(config)
     client, runs = history(config)
     child = next(r for r in runs if r.data.tags.get("iteration") == "1")
