@@ -39,8 +39,9 @@ def _sft_settings(runs: Path, steps: int, rate: float) -> str:
     examples = Spin().expected_problems["train"]
     kept = {key: settings[key] for key in ("bootstrap", "generate", "evaluate", "engine", "launch")}
     train = {"learning_rate": rate, "epochs": steps * batch / examples, "batch_size": batch, "dtype": "float32"}
+    train |= {"adapter": None, "schedule": "linear", "pack_to": None}
     file = runs / f"sft-{rate:g}.yaml"
-    file.write_text(yaml.safe_dump(kept | {"train": train | {"adapter": None, "schedule": "linear", "pack_to": None}}))
+    file.write_text(yaml.safe_dump(kept | {"train": train}))
     return str(file)
 
 
