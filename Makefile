@@ -26,7 +26,7 @@ demo: setup  ## Three iterations of ReST-EM on a tiny model, with a report
 	.venv/bin/autodidact rest-em --config configs/demo.yaml
 
 test: setup  ## All tests, with real vLLM and DeepSpeed
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## Lint, formatting, types, import contracts
 	.venv/bin/ruff check .

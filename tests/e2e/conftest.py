@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
@@ -93,8 +94,17 @@ def examples(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem]) 
 
 @pytest.fixture(scope="session")
 def policy(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem], examples: Path) -> Path:
-    """The tiny model after a minute's training: it knows the form of an answer and little arithmetic."""
-    folder = tmp_path_factory.mktemp("policy")
+    """The tiny model after a minute's training: it knows the form of an answer and little arithmetic.
+
+    One worker trains it for all.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "policy"
+    with FileLock(folder.with_suffix(".lock")):
+        return folder / "run" / "policy" if folder.exists() else train_policy(folder, problems, examples)
+
+
+def train_policy(folder: Path, problems: list[Problem], examples: Path) -> Path:
     worked = [p for p in problems if p.split == "demonstration"]
     tiny.write_untrained(
         folder / "untrained", (t for p in worked for t in (p.messages[0]["content"], p.response or ""))
