@@ -45,16 +45,34 @@ def count_rows(path: Path) -> int:
     return sum(pq.read_metadata(file).num_rows for file in parquet_files(path))
 
 
+def holds(path: Path, column: str, values: list[Any]) -> bool:
+    """Whether a Parquet file can be read and has exactly these values in a column."""
+    try:
+        with pq.ParquetFile(path) as parquet:
+            return bool(parquet.read([column])[column].to_pylist() == values)
+    except (OSError, KeyError, pa.ArrowException):
+        return False
+
+
 def write_rows(row_type: type[Row], path: Path, rows: Iterable[Any]) -> int:
-    """Stream rows into one Parquet file, which appears whole or not at all. Returns how many were written."""
+    """Stream rows into one Parquet file, which appears whole or not at all, also after a power cut.
+
+    Returns:
+        How many rows were written.
+    """
     schema: pa.Schema = row_type.SCHEMA
     partial = path.with_name(f".{path.name}.partial")
     count = 0
     remaining = iter(rows)
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        while batch := list(islice(remaining, ROWS_PER_BATCH)):
-            columns = [pa.array([getattr(row, f.name) for row in batch], f.type) for f in schema]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-            count += len(batch)
-    os.replace(partial, path)
+    try:
+        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+            while batch := list(islice(remaining, ROWS_PER_BATCH)):
+                columns = [pa.array([getattr(row, f.name) for row in batch], f.type) for f in schema]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+                count += len(batch)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # on a full disk, half a file would keep the error from being recorded
     return count

@@ -17,7 +17,7 @@ from typing import Any
 
 from data.render import check_room, context_length, prompt_token_ids
 from data.rows import Problem, Sample
-from data.storage import count_rows, read_rows, write_rows
+from data.storage import count_rows, holds, read_rows, write_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
 from models.progress import Progress
 
@@ -45,6 +45,24 @@ def plan_shards(job: GenerateJob) -> Iterator[Shard]:
         yield Shard(job, batch, shard_path(job.output, number))
 
 
+def missing_shards(job: GenerateJob) -> list[Shard]:
+    """The shards of a job that are still to be made. Files of any other content are removed.
+
+    Such are shards that a power cut tore, and those of an earlier attempt that cut the problems otherwise.
+    """
+    shards = list(plan_shards(job))
+    missing = [shard for shard in shards if not _is_whole(shard)]
+    kept = {shard.path for shard in shards} - {shard.path for shard in missing}
+    for file in set(job.output.glob("*.parquet")) - kept:
+        file.unlink()
+    return missing
+
+
+def _is_whole(shard: Shard) -> bool:
+    ids = [problem.id for problem in shard.problems for _ in range(shard.job.sampling.samples)]
+    return holds(shard.path, "problem_id", ids)
+
+
 def shard_path(output: Path, number: int) -> Path:
     return output / f"{number:06d}.parquet"
 
@@ -62,7 +80,7 @@ def generate(program: GenerateProgram) -> None:
     """Do every job whose shards are not all there yet. The engine starts only if something is left to do."""
     jobs = program.jobs
     total = sum(count_rows(job.problems) * job.sampling.samples for job in jobs)
-    missing = [shard for job in jobs for shard in plan_shards(job) if not shard.path.exists()]
+    missing = [shard for job in jobs for shard in missing_shards(job)]
     left = sum(len(shard.problems) * shard.job.sampling.samples for shard in missing)
     if not missing:
         return

@@ -10,16 +10,17 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
-from tasks.files import file_sha256, write_json
+from tasks.files import explain_disk_errors, file_sha256, flush, write_json
 from tasks.provenance import code_version, package_versions
 
 MANIFEST = "manifest.json"
@@ -35,7 +36,18 @@ class DriftError(RuntimeError):
 
 
 class CorruptStageError(RuntimeError):
-    """A finished stage's files are not what its manifest says."""
+    """A finished stage's files are not what its manifest says: `damage` is the sentence that says which, and how."""
+
+    def __init__(self, damage: str, stage: Path) -> None:
+        super().__init__(damage, stage)
+        self.damage, self.stage = damage, stage
+
+    def __str__(self) -> str:
+        return (
+            f"{self.damage} Nothing was deleted. Run the same command again with --on-drift rebuild to make the stage "
+            f"anew (what follows is kept where it comes out the same), or delete {self.stage} and run the same command "
+            f"again."
+        )
 
 
 class OnDrift(StrEnum):
@@ -53,15 +65,31 @@ class Status(StrEnum):
 
 
 class FileRecord(BaseModel):
+    """An output file as the stage wrote it."""
+
     model_config = ConfigDict(frozen=True)
     size: int
     sha256: str
+
+    def difference(self, file: Path, in_full: bool) -> str | None:
+        """How a file's size, or `in_full` its content, differs from what was written; None if it does not."""
+        try:
+            size = file.stat().st_size
+            if size != self.size:
+                return f"has {size} bytes instead of {self.size}"
+            if in_full and file_sha256(file) != self.sha256:
+                return f"has another content than was written (its SHA-256 differs from {MANIFEST})"
+        except FileNotFoundError:
+            return "is missing"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        return None
 
 
 class Manifest(BaseModel):
     """What a finished stage is, what it was made from, and by what."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
     stage: str
     version: int
     fingerprint: str
@@ -85,6 +113,19 @@ class Manifest(BaseModel):
     @property
     def seconds(self) -> float:
         return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds()
+
+    @field_validator("started", "ended")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        identity = {key: getattr(self, key) for key in ("version", "config", "inputs", "seed")}
+        if self.digest != _digest(self.outputs) or self.fingerprint != _fingerprint(identity):
+            raise ValueError("its parts contradict each other")
+        return self
 
 
 @dataclass(frozen=True)
@@ -143,7 +184,7 @@ class Stage:
         }
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+        return _fingerprint(self.identity())
 
 
 @dataclass(frozen=True)
@@ -168,27 +209,31 @@ class Finished:
         """One output file, one folder of output files, or (by default) all of them, with the digest of just that."""
         return Artifact(self.path / name, _digest(_under(self.manifest.outputs, name)))
 
-    def verify(self) -> None:
-        """Compare every output file with its recorded size and SHA-256.
+    def damages(self, in_full: bool = True) -> Iterator[str]:
+        """A sentence for every output file that has not its recorded size or, `in_full`, its recorded SHA-256."""
+        for name, record in self.manifest.outputs.items():
+            if difference := record.difference(self.path / name, in_full):
+                yield f"{self.path / name} {difference}, so {self.manifest.stage} is no longer what it was."
+
+    def verify(self, in_full: bool = True) -> None:
+        """Compare every output file with its recorded size and, `in_full`, its SHA-256.
 
         Raises:
             CorruptStageError: naming the first file that differs.
         """
-        for name, record in self.manifest.outputs.items():
-            if file_sha256(self.path / name) != record.sha256:
-                raise CorruptStageError(
-                    f"{self.path / name} is not the file that {self.manifest.stage} wrote (its SHA-256 differs from "
-                    f"{MANIFEST}). Delete {self.path} and run the same command again to rebuild it."
-                )
+        if damage := next(self.damages(in_full), None):
+            raise CorruptStageError(damage, self.path)
 
 
-def status(directory: Path, stage: Stage) -> tuple[Status, Finished | None]:
+def status(directory: Path, stage: Stage, on_drift: OnDrift = OnDrift.REFUSE) -> tuple[Status, Finished | None]:
     """What running `stage` in `directory` would do, found in milliseconds from manifests and file sizes.
+
+    Where `on_drift` is REBUILD, files are read in full, and a stage with a damaged one counts as not there.
 
     Raises:
         CorruptStageError: a manifest is there, but not the files it lists.
     """
-    finished = load_finished(directory / stage.name)
+    finished = _load_or_rebuild(directory / stage.name, on_drift)
     if finished is None:
         attempt = attempt_directory(directory, stage.name)
         resumes = stage.ready and stage.resumable and _attempt_fingerprint(attempt) == stage.fingerprint()
@@ -214,14 +259,15 @@ def run_stage(
         stage: what is to be done.
         work: writes the outputs into the attempt directory it is given; where the stage is resumable, what an
             earlier attempt of the same fingerprint left is still there.
-        on_drift: what to do with a finished stage of another fingerprint.
+        on_drift: what to do with a finished stage of another fingerprint; REBUILD also makes a damaged one anew.
         runs: ids of the Prefect and MLflow runs, for the manifest.
 
     Raises:
         DriftError: a finished stage differs from what is asked, and `on_drift` is REFUSE.
         CorruptStageError: a finished stage's files are missing or of another size.
+        DiskError: a disk is full, or can only be read.
     """
-    state, finished = status(directory, stage)
+    state, finished = status(directory, stage, on_drift)
     if finished is not None:
         _remove_replaced(finished.path)
         if state is Status.REUSE or on_drift is OnDrift.ACCEPT:
@@ -229,21 +275,23 @@ def run_stage(
         if on_drift is OnDrift.REFUSE:
             raise DriftError(describe_drift(finished.manifest, stage))
 
-    attempt = attempt_directory(directory, stage.name)
-    if (unpublished := _unpublished(attempt, stage)) is not None:
-        _publish(attempt, directory / stage.name)
-        return Finished(directory / stage.name, unpublished)
-    if state is not Status.RESUME and attempt.exists():
-        shutil.rmtree(attempt)
-    attempt.mkdir(parents=True, exist_ok=True)
-    write_json(attempt / ATTEMPT_FILE, {"fingerprint": stage.fingerprint()})
-
-    started = _now()
-    outcome = work(attempt)
-    manifest = _describe(attempt, stage, outcome, started, dict(runs or {}))
-    write_json(attempt / MANIFEST, manifest.model_dump(mode="json"))
-    _publish(attempt, directory / stage.name)
-    return Finished(directory / stage.name, manifest)
+    attempt, final = attempt_directory(directory, stage.name), directory / stage.name
+    with explain_disk_errors(stage.name, directory):
+        if (unpublished := _unpublished(attempt, stage)) is not None:
+            _publish(attempt, final)
+            return Finished(final, unpublished)
+        if state is not Status.RESUME and attempt.exists():
+            shutil.rmtree(attempt)
+        attempt.mkdir(parents=True, exist_ok=True)
+        write_json(attempt / ATTEMPT_FILE, {"fingerprint": stage.fingerprint()})
+        started, began = _now(), time.monotonic()
+        outcome = work(attempt)
+        # Measured, not read from the clock, which can be set back while the stage runs.
+        ended = started + timedelta(seconds=time.monotonic() - began)
+        manifest = _describe(attempt, stage, outcome, started, ended, dict(runs or {}))
+        write_json(attempt / MANIFEST, manifest.model_dump(mode="json"))
+        _publish(attempt, final)
+    return Finished(final, manifest)
 
 
 def load_finished(path: Path) -> Finished | None:
@@ -254,29 +302,53 @@ def load_finished(path: Path) -> Finished | None:
     """
     if not path.exists():
         return None
+    finished = Finished(path, read_manifest(path), reused=True)
+    finished.verify(in_full=False)
+    return finished
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the stage at `path`.
+
+    Raises:
+        CorruptStageError: there is none that can be read.
+    """
+    file = path / MANIFEST
     try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_text())
-    except (FileNotFoundError, ValidationError) as error:
-        raise CorruptStageError(
-            f"{path} has no readable {MANIFEST} ({type(error).__name__}), so it is not a stage's output. "
-            f"Delete or move that directory and run the same command again."
-        ) from error
-    for name, record in manifest.outputs.items():
-        file = path / name
-        size = file.stat().st_size if file.exists() else None
-        if size != record.size:
-            found = "is missing" if size is None else f"has {size} bytes instead of {record.size}"
-            raise CorruptStageError(
-                f"{file} {found}, so {manifest.stage} is no longer complete. "
-                f"Delete {path} and run the same command again to rebuild it."
-            )
-    return Finished(path, manifest, reused=True)
+        return Manifest.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        damage = f"{file} {_wrong_with_manifest(error)}, so nothing vouches for what {path} holds."
+        raise CorruptStageError(damage, path) from error
+
+
+def _load_or_rebuild(path: Path, on_drift: OnDrift) -> Finished | None:
+    try:
+        finished = load_finished(path)
+        if finished is not None and on_drift is OnDrift.REBUILD:
+            finished.verify()
+    except CorruptStageError:
+        if on_drift is OnDrift.REBUILD:
+            return None
+        raise
+    return finished
+
+
+def _wrong_with_manifest(error: OSError | ValidationError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is missing"
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror})"
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return "is no whole JSON"
+    where = ".".join(str(part) for part in first["loc"])
+    return f"is damaged, or of another version of Autodidact ({where + ': ' if where else ''}{first['msg']})"
 
 
 def describe_drift(manifest: Manifest, stage: Stage) -> str:
     """Name every field in which a finished stage differs from what is asked, and the ways on."""
-    before = _flatten({k: getattr(manifest, k) for k in ("version", "config", "inputs", "seed")})
-    after = _flatten(stage.identity())
+    before = flatten({k: getattr(manifest, k) for k in ("version", "config", "inputs", "seed")})
+    after = flatten(stage.identity())
     changed = [
         f"  {key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
@@ -295,9 +367,14 @@ def attempt_directory(directory: Path, stage_name: str) -> Path:
     return final.with_name(f".{final.name}.attempt")
 
 
-def _describe(attempt: Path, stage: Stage, outcome: Outcome, started: str, runs: dict[str, str]) -> Manifest:
+def _describe(
+    attempt: Path, stage: Stage, outcome: Outcome, started: datetime, ended: datetime, runs: dict[str, str]
+) -> Manifest:
     names = {str(p.relative_to(attempt)): p for p in sorted(attempt.rglob("*")) if p.is_file()}
     names = {name: p for name, p in names.items() if not name.startswith(".") and "/." not in name and name != MANIFEST}
+    for file in names.values():
+        if not file.is_symlink():
+            flush(file)
     outputs = {
         name: FileRecord(size=p.stat().st_size, sha256=file_sha256(p))
         for name, p in names.items()
@@ -316,8 +393,8 @@ def _describe(attempt: Path, stage: Stage, outcome: Outcome, started: str, runs:
         command=list(outcome.command),
         code=code_version(),
         packages=package_versions(),
-        started=started,
-        ended=_now(),
+        started=started.isoformat(),
+        ended=ended.isoformat(),
         host=socket.gethostname(),
         runs=runs,
     )
@@ -326,10 +403,10 @@ def _describe(attempt: Path, stage: Stage, outcome: Outcome, started: str, runs:
 def _unpublished(attempt: Path, stage: Stage) -> Manifest | None:
     """The manifest of an attempt that was stopped between writing it and the rename."""
     try:
-        manifest = Manifest.model_validate_json((attempt / MANIFEST).read_text())
-    except (FileNotFoundError, ValidationError):
+        found = load_finished(attempt)
+    except CorruptStageError:
         return None
-    return manifest if manifest.fingerprint == stage.fingerprint() else None
+    return found.manifest if found and found.manifest.fingerprint == stage.fingerprint() else None
 
 
 def _publish(attempt: Path, final: Path) -> None:
@@ -339,9 +416,7 @@ def _publish(attempt: Path, final: Path) -> None:
     if final.exists():
         os.rename(final, replaced)
     os.rename(attempt, final)
-    parent = os.open(final.parent, os.O_RDONLY)
-    os.fsync(parent)
-    os.close(parent)
+    flush(final.parent)
     _remove_replaced(final)
 
 
@@ -356,7 +431,7 @@ def _remove_replaced(final: Path) -> Path:
 def _attempt_fingerprint(attempt: Path) -> str | None:
     try:
         return str(json.loads((attempt / ATTEMPT_FILE).read_text())["fingerprint"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -370,6 +445,10 @@ def _under(outputs: Mapping[str, FileRecord], name: str) -> dict[str, FileRecord
     return found
 
 
+def _fingerprint(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
 def _digest(outputs: Mapping[str, FileRecord]) -> str:
     return digest_of({name: record.sha256 for name, record in outputs.items()})
 
@@ -380,15 +459,16 @@ def digest_of(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings on one level, under names such as `stop.rule`."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            flat |= _flatten(item, f"{prefix}{key}.")
+            flat |= flatten(item, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = item
     return flat
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -12,10 +12,11 @@ from models import tiny
 from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
 from tasks.contract import DriftError, OnDrift, Status, describe_drift
+from tasks.files import existing_parent
 from tasks.loop import Loop, LoopConfig, plan_loop
 from tasks.policy import ModelError, demonstrations, resolve_model
 from tasks.problems import load_problems
-from tasks.run import Run
+from tasks.run import Run, check_writable
 
 _checked: set[str] = set()
 
@@ -28,9 +29,10 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     """Refuse what cannot work, and return the plan. Checks that passed are not repeated in this process.
 
     Raises:
-        ProblemFileError, RewardError, ModelError, AdapterError, TemplateError, PromptTooLongError, DriftError,
-        DiskSpaceError, CorruptStageError: each says what, why and what to do next.
+        RunDirectoryError, ProblemFileError, RewardError, ModelError, AdapterError, TemplateError, PromptTooLongError,
+        DriftError, DiskSpaceError, CorruptStageError: each says what, why and what to do next.
     """
+    check_writable(config.directory)
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:
         load_reward(config.reward.name)
@@ -84,12 +86,12 @@ def check_adapters(config: LoopConfig) -> None:
 
 def check_disk(run: Run) -> None:
     needed = sum(p.stage.estimate.disk_bytes for p in run.plan if p.status is not Status.REUSE)
-    existing = next(p for p in (run.directory.absolute(), *run.directory.absolute().parents) if p.exists())
+    existing = existing_parent(run.directory)
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise DiskSpaceError(
             f"The run needs up to {needed / 1e9:,.1f} GB of disk and {existing} has {free / 1e9:,.1f} GB free. Free "
-            f"some, choose another --runs-dir, or lower generate.samples or generate.max_tokens."
+            f"some, choose another --runs_dir, or lower generate.samples or generate.max_tokens."
         )
 
 

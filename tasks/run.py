@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -28,14 +29,18 @@ from tasks.contract import (
     run_stage,
     status,
 )
-from tasks.files import write_json
+from tasks.files import DiskError, existing_parent, write_json
 from tasks.process import await_children
 
-LOCK_HOLDER = "lock.json"
+LOCK, LOCK_HOLDER = ".lock", "lock.json"
 
 
 class RunInUseError(RuntimeError):
     """Another process holds the run directory."""
+
+
+class RunDirectoryError(DiskError):
+    """The run directory cannot be written, or is none."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,12 @@ class Result:
 
     path: Path
     finished: Finished | None
+
+    @property
+    def ended_ms(self) -> int:
+        """When the finished stage ended, in milliseconds since 1970."""
+        assert self.finished is not None
+        return int(datetime.fromisoformat(self.finished.manifest.ended).timestamp() * 1000)
 
     def finished_files(self) -> set[str]:
         return set(self.finished.manifest.outputs) if self.finished else set()
@@ -97,7 +108,7 @@ class Run:
         return Result(finished.path, finished)
 
     def _plan(self, stage: Stage) -> Result:
-        state, finished = status(self.directory, stage)
+        state, finished = status(self.directory, stage, self.on_drift)
         keep = state is Status.REUSE or (state is Status.DRIFT and self.on_drift is OnDrift.ACCEPT)
         self.plan.append(Planned(stage, state, finished))
         return Result(self.directory / stage.name, finished if keep else None)
@@ -123,7 +134,7 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iter
         StillRunningError: a killed process's program does not end.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory / ".lock", timeout=0)
+    lock = FileLock(directory / LOCK, timeout=0)
     try:
         with lock:
             me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
@@ -135,16 +146,42 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iter
             finally:
                 (directory / LOCK_HOLDER).unlink(missing_ok=True)
     except Timeout:
-        raise RunInUseError(in_use_message(directory)) from None
+        who = describe_holder(directory)
+        raise RunInUseError(
+            f"{directory} is in use by {who}. Wait for it, stop it, or choose another --run name."
+        ) from None
 
 
-def in_use_message(directory: Path) -> str:
+def describe_holder(directory: Path) -> str:
+    """Who holds a run that is in use, by the note beside its lock."""
     try:
-        holder = json.loads((directory / LOCK_HOLDER).read_text())
-        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        who = "another process"
-    return f"{directory} is in use by {who}. Wait for it, stop it, or choose another --run name."
+        who = json.loads((directory / LOCK_HOLDER).read_text())
+        since = datetime.fromisoformat(who["since"]).astimezone()
+        return f"process {who['pid']} on {who['host']} since {since:%Y-%m-%d %H:%M}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def check_writable(directory: Path) -> None:
+    """See that a run can be kept in `directory`, which need not be there yet.
+
+    Raises:
+        RunDirectoryError: a part of the path is a file, or nothing can be written there.
+    """
+    ways_on = "Choose another --runs_dir or --run name"
+    try:
+        there = existing_parent(directory)
+        if not there.is_dir():
+            raise RunDirectoryError(f"{directory} cannot be the run's folder, since {there} is no folder. {ways_on}.")
+        with TemporaryFile(dir=there):
+            pass
+        for lock in directory.glob(".*lock"):
+            lock.open("a").close()
+    except OSError as error:
+        raise RunDirectoryError(
+            f"The run's folder {directory} cannot be written: {error.strerror}. {ways_on}, or see to the disk and to "
+            f"whom the folder belongs."
+        ) from error
 
 
 def _stage_directory(path: Path, root: Path) -> Path | None:

@@ -1,10 +1,13 @@
 """The stage contract: a stage is published whole or not at all, recognised, reused, refused, rebuilt or resumed."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +25,7 @@ from tasks.contract import (
     run_stage,
     status,
 )
-from tasks.files import write_json
+from tasks.files import DiskError, write_json
 
 STAGE = Stage("iter-1/select", 1, {"limit": 10, "nested": {"rate": 0.5}}, {"rows": Artifact(Path("rows"), "a1")}, 7)
 WRITTEN = {"rows.parquet": b"0123456789", "shards/0.parquet": b"first", "shards/1.parquet": b"second"}
@@ -68,6 +71,24 @@ def test_a_finished_stage_is_published_whole_and_then_reused_without_work(tmp_pa
     assert {name: (again.path / name).read_bytes() for name in WRITTEN} == WRITTEN
     assert again.manifest == first.manifest
     assert status(tmp_path, STAGE)[0] is Status.REUSE
+
+
+def test_every_file_is_on_the_disk_before_the_manifest_vouches_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    found_at_manifest: list[set[str]] = []
+
+    def write(path: Path, value: Any) -> None:
+        if path.name == "manifest.json":
+            found_at_manifest.append({str(file.relative_to(path.parent)) for file in flushed})
+        write_json(path, value)
+
+    monkeypatch.setattr(contract, "flush", flushed.append)
+    monkeypatch.setattr(contract, "write_json", write)
+    run_stage(tmp_path, STAGE, Work())
+    assert found_at_manifest == [set(WRITTEN)]
+    assert flushed[-1] == tmp_path / "iter-1"
 
 
 def test_nothing_but_the_finished_directory_is_left(tmp_path: Path) -> None:
@@ -178,6 +199,14 @@ def test_an_unchanged_stage_is_reused_also_under_rebuild(tmp_path: Path) -> None
 RESUMABLE = replace(STAGE, resumable=True)
 
 
+def shorten_attempt(attempt: Path) -> None:
+    (attempt / "rows.parquet").write_bytes(b"")
+
+
+def tear_attempt(attempt: Path) -> None:
+    (attempt / "manifest.json").write_bytes(b"\xff")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected", "found"),
     [
@@ -199,9 +228,10 @@ def test_a_failed_attempt_publishes_nothing_and_only_a_resumable_stage_of_the_sa
     assert ("half.parquet" in finished.manifest.outputs) == (expected is Status.RESUME)
 
 
-def test_an_attempt_whose_note_is_torn_is_cleared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("note", [b"", b'{"finger', b"7", b"[]", b"\xff"])
+def test_an_attempt_whose_note_is_torn_is_cleared(tmp_path: Path, note: bytes) -> None:
     leave_attempt(tmp_path, RESUMABLE)
-    (contract.attempt_directory(tmp_path, STAGE.name) / ".attempt.json").write_text('{"finger')
+    (contract.attempt_directory(tmp_path, STAGE.name) / ".attempt.json").write_bytes(note)
     work = Work()
     run_stage(tmp_path, RESUMABLE, work)
     assert work.found == [{".attempt.json"}]
@@ -224,6 +254,19 @@ def test_an_attempt_killed_between_manifest_and_rename_is_published_without_work
     assert published.manifest.fingerprint == stage.fingerprint()
     assert {name: (published.path / name).read_bytes() for name in WRITTEN} == WRITTEN
     assert run_stage(tmp_path, stage, no_work).reused
+
+
+@pytest.mark.parametrize("damage", [shorten_attempt, tear_attempt])
+def test_an_attempt_with_a_manifest_whose_files_a_power_cut_tore_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(contract, "_publish", lambda *_: None)
+        run_stage(tmp_path, STAGE, Work())
+    damage(contract.attempt_directory(tmp_path, STAGE.name))
+    work = Work()
+    run_stage(tmp_path, STAGE, work).verify()
+    assert work.calls == 1
 
 
 def test_a_manifest_of_another_fingerprint_in_an_attempt_is_not_published(
@@ -283,11 +326,11 @@ def empty_manifest(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (remove_rows, ["rows.parquet is missing", "iter-1/select is no longer complete"]),
+        (remove_rows, ["rows.parquet is missing", "iter-1/select is no longer what it was"]),
         (shorten_shard, ["shards/1.parquet has 3 bytes instead of 6"]),
-        (remove_manifest, ["no readable manifest.json (FileNotFoundError)"]),
-        (tear_manifest, ["no readable manifest.json (ValidationError)"]),
-        (empty_manifest, ["no readable manifest.json (ValidationError)"]),
+        (remove_manifest, ["manifest.json is missing"]),
+        (tear_manifest, ["manifest.json is no whole JSON"]),
+        (empty_manifest, ["manifest.json is no whole JSON"]),
     ],
 )
 def test_a_damaged_stage_is_refused_naming_the_file_and_what_to_do(
@@ -302,16 +345,136 @@ def test_a_damaged_stage_is_refused_naming_the_file_and_what_to_do(
             assert words in str(refused.value)
 
 
+def drop_outputs(path: Path) -> None:
+    edit_manifest(path, lambda manifest: manifest.pop("outputs"))
+
+
+def forge_digest(path: Path) -> None:
+    edit_manifest(path, lambda manifest: manifest.update(digest="0" * 64))
+
+
+def forge_config(path: Path) -> None:
+    edit_manifest(path, lambda manifest: manifest["config"].update(limit=11))
+
+
+def forge_time(path: Path) -> None:
+    edit_manifest(path, lambda manifest: manifest.update(ended="2026-13-01T00:00:00"))
+
+
+def spoil_encoding(path: Path) -> None:
+    content = (path / "manifest.json").read_bytes()
+    (path / "manifest.json").write_bytes(content.replace(b"iter-1", b"iter\xff1", 1))
+
+
+def edit_manifest(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    edit(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (drop_outputs, "(outputs: Field required)"),
+        (forge_digest, "its parts contradict each other"),
+        (forge_config, "its parts contradict each other"),
+        (forge_time, "(ended: "),
+        (spoil_encoding, "is no whole JSON"),
+    ],
+)
+def test_a_manifest_that_is_not_as_it_was_written_is_refused(
+    tmp_path: Path, damage: Callable[[Path], None], says: str
+) -> None:
+    path = run_stage(tmp_path, STAGE, Work()).path
+    damage(path)
+    with pytest.raises(CorruptStageError) as refused:
+        load_finished(path)
+    assert f"{path / 'manifest.json'} is " in str(refused.value)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [float("-inf"), 1e-6, 1e22, 10**20, "ü \u2028", [1, 2.0, None], {}])
+def test_a_setting_of_any_value_comes_back_from_the_manifest(tmp_path: Path, value: Any) -> None:
+    stage = replace(STAGE, config={"setting": value})
+    run_stage(tmp_path, stage, Work())
+    assert run_stage(tmp_path, stage, no_work).reused
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(WRITTEN["shards/1.parquet"])
+    content[2] ^= 1
+    (path / "shards" / "1.parquet").write_bytes(content)
+
+
+DAMAGES = [remove_rows, shorten_shard, remove_manifest, tear_manifest, forge_digest, flip_a_bit]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_stage_is_made_anew_under_rebuild(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = run_stage(tmp_path, STAGE, Work()).path
+    damage(path)
+    assert status(tmp_path, STAGE, OnDrift.REBUILD) == (Status.RUN, None)
+    rebuilt = run_stage(tmp_path, STAGE, Work(), OnDrift.REBUILD)
+    assert not rebuilt.reused
+    rebuilt.verify()
+    assert [p.name for p in path.parent.iterdir()] == ["select"]
+    assert run_stage(tmp_path, STAGE, no_work, OnDrift.REBUILD).reused
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_rebuild_that_fails_leaves_the_damaged_stage_where_it_was(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = run_stage(tmp_path, STAGE, Work()).path
+    damage(path)
+    left = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_stage(tmp_path, STAGE, Work({}, RuntimeError("out of memory")), OnDrift.REBUILD)
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == left
+
+
+def test_a_damaged_stage_is_not_accepted(tmp_path: Path) -> None:
+    shorten_shard(run_stage(tmp_path, STAGE, Work()).path)
+    with pytest.raises(CorruptStageError):
+        run_stage(tmp_path, STAGE, no_work, OnDrift.ACCEPT)
+
+
+def test_a_file_that_cannot_be_read_is_damage_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = run_stage(tmp_path, STAGE, Work())
+
+    def failing_disk(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(contract, "file_sha256", failing_disk)
+    with pytest.raises(CorruptStageError, match=r"rows\.parquet cannot be read \(Input/output error\)"):
+        finished.verify()
+
+
+def test_a_clock_that_is_set_back_during_a_stage_gives_no_negative_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = iter(range(10, 0, -1))
+    monkeypatch.setattr(contract, "_now", lambda: datetime(2026, 1, 1, next(hours), tzinfo=UTC))
+    manifest = run_stage(tmp_path, STAGE, Work()).manifest
+    assert manifest.started == "2026-01-01T10:00:00+00:00"
+    assert 0 <= manifest.seconds < 60
+
+
+def test_a_full_disk_is_named_with_the_stage_and_publishes_nothing(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "rows.parquet")
+    with pytest.raises(DiskError, match=r"^iter-1/select stopped: a disk is full"):
+        run_stage(tmp_path, STAGE, Work({}, full))
+    assert load_finished(tmp_path / STAGE.name) is None
+
+
 def test_verify_finds_a_flipped_bit_that_leaves_the_size_as_it_was(tmp_path: Path) -> None:
     finished = run_stage(tmp_path, STAGE, Work())
     finished.verify()
-    content = bytearray(WRITTEN["shards/1.parquet"])
-    content[2] ^= 1
-    (finished.path / "shards" / "1.parquet").write_bytes(content)
+    flip_a_bit(finished.path)
     assert load_finished(finished.path) is not None
     with pytest.raises(CorruptStageError) as found:
         finished.verify()
-    for words in ("shards/1.parquet", "SHA-256", "Delete", "run the same command again"):
+    for words in ("shards/1.parquet", "SHA-256", "--on-drift rebuild", "delete", "run the same command again"):
         assert words in str(found.value)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.contract import Artifact, CorruptStageError, OnDrift, Outcome, Stage, Status
-from tasks.run import Result, Run, RunInUseError, open_run
+from tasks.run import Result, Run, RunDirectoryError, RunInUseError, check_writable, open_run
 
 Work = Callable[[Path], Outcome]
 
@@ -112,7 +112,7 @@ def test_a_corrupt_input_is_found_before_the_stage_that_reads_it_runs(tmp_path: 
     flip_a_bit(generated.path / "samples" / "0.parquet")
     run = Run(tmp_path)
     again = run.execute(first_stage(), no_work)
-    with pytest.raises(CorruptStageError, match=r"samples/0\.parquet is not the file that iter-1/generate wrote"):
+    with pytest.raises(CorruptStageError, match=r"samples/0\.parquet .*, so iter-1/generate is no longer what it was"):
         run.execute(second_stage(again.artifact("samples")), no_work)
     assert not (tmp_path / "iter-1" / "score").exists()
 
@@ -122,6 +122,19 @@ def test_a_corrupt_input_is_found_also_where_only_a_single_file_of_a_stage_is_re
     flip_a_bit(generated.path / "samples.parquet")
     with pytest.raises(CorruptStageError, match=r"samples\.parquet"):
         Run(tmp_path).execute(second_stage(generated.artifact("samples.parquet")), no_work)
+
+
+def test_under_rebuild_a_corrupt_stage_is_planned_and_made_anew_and_what_follows_is_kept(tmp_path: Path) -> None:
+    generated, _ = two_stages(Run(tmp_path))
+    flip_a_bit(generated.path / "samples" / "0.parquet")
+    plan = Run(tmp_path, planning=True, on_drift=OnDrift.REBUILD)
+    two_stages(plan, no_work)
+    assert [p.status for p in plan.plan] == [Status.RUN, Status.OPEN]
+    rebuilt = Run(tmp_path, on_drift=OnDrift.REBUILD)
+    again = rebuilt.execute(first_stage(), write("samples/0.parquet", "samples"))
+    kept = rebuilt.execute(second_stage(again.artifact("samples")), no_work)
+    assert kept.finished is not None and kept.finished.reused
+    assert (again.path / "samples" / "0.parquet").read_text() == "samples"
 
 
 def test_an_input_from_outside_the_run_is_not_looked_into(tmp_path: Path) -> None:
@@ -140,6 +153,32 @@ def test_a_second_process_is_refused_at_once_with_who_holds_the_run(tmp_path: Pa
         for words in (str(tmp_path), f"process {holder.pid}", "since", "Wait for it, stop it", "--run"):
             assert words in str(refused.value)
         assert json.loads((tmp_path / "config.json").read_text()) == {"run": "held"}
+
+
+@pytest.mark.parametrize("note", [b"", b'{"pid": 1', b"[]", b"7", b"\xff"])
+def test_who_holds_a_run_need_not_be_readable(tmp_path: Path, note: bytes) -> None:
+    with open_run(tmp_path, {}, OnDrift.REFUSE):
+        (tmp_path / "lock.json").write_bytes(note)
+        with (
+            pytest.raises(RunInUseError, match="is in use by another process"),
+            open_run(tmp_path, {}, OnDrift.REFUSE),
+        ):
+            pytest.fail("the run was entered twice")
+
+
+@pytest.mark.parametrize("directory", ["", "new", "new/deep"])
+def test_a_run_directory_that_can_be_written_passes_and_nothing_is_left_there(tmp_path: Path, directory: str) -> None:
+    check_writable(tmp_path / directory)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("directory", ["file", "file/run", "dangling", "dangling/run", "x" * 300])
+def test_a_run_directory_that_cannot_be_made_is_refused_with_the_ways_on(tmp_path: Path, directory: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(RunDirectoryError, match="Choose another --runs_dir or --run name") as refused:
+        check_writable(tmp_path / directory)
+    assert str(tmp_path / directory) in str(refused.value)
 
 
 def test_a_killed_holder_does_not_keep_the_run(tmp_path: Path) -> None:

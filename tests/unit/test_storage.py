@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data import storage
 from data.rows import Example, Problem, Sample, Score
-from data.storage import count_rows, parquet_files, read_rows, write_rows
+from data.storage import count_rows, holds, parquet_files, read_rows, write_rows
 
 SAMPLE = Sample("p1", 3, "4+17=21 #### 21", [5, 6, 0], "stop", "policy-1", 2**40, "sampling-1")
 MESSAGES = [{"role": "user", "content": "How many?\n\t\0 end"}, {"role": "assistant", "content": "数 🍎"}]
@@ -83,7 +83,7 @@ def test_a_failing_iterator_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(storage, "ROWS_PER_BATCH", 4)
     with pytest.raises(RuntimeError, match="the reward broke"):
         write_rows(Sample, tmp_path / "rows.parquet", rows_until_failure(10))
-    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError):
         parquet_files(tmp_path)
 
@@ -96,13 +96,32 @@ def test_a_failing_iterator_leaves_the_file_of_before(tmp_path: Path) -> None:
     assert list(read_rows(Sample, path)) == [SAMPLE]
 
 
-def test_what_a_failed_write_left_does_not_disturb_the_next(tmp_path: Path) -> None:
+def test_what_a_killed_write_left_does_not_disturb_the_next(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
-    with pytest.raises(RuntimeError, match="the reward broke"):
-        write_rows(Sample, path, rows_until_failure(10))
+    (tmp_path / ".rows.parquet.partial").write_bytes(b"PAR1 half")
     write_rows(Sample, path, [SAMPLE])
     assert [file.name for file in tmp_path.iterdir()] == ["rows.parquet"]
     assert count_rows(tmp_path) == 1
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    fsync, replace_file = storage.os.fsync, storage.os.replace
+    monkeypatch.setattr(storage.os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    monkeypatch.setattr(storage.os, "replace", lambda *paths: (done.append("replace"), replace_file(*paths)))
+    write_rows(Sample, tmp_path / "rows.parquet", [SAMPLE])
+    assert done == ["fsync", "replace"]
+
+
+def test_whether_a_file_holds_exactly_the_expected_values(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    write_rows(Sample, path, [SAMPLE, replace(SAMPLE, problem_id="p2")])
+    for values, expected in ((["p1", "p2"], True), (["p2", "p1"], False), (["p1"], False), ([], False)):
+        assert holds(path, "problem_id", values) is expected
+    assert not holds(path, "absent", [])
+    assert not holds(tmp_path / "absent.parquet", "problem_id", [])
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not holds(path, "problem_id", ["p1", "p2"])
 
 
 def test_reading_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,37 @@
-"""What both stub programs share: they can be told to crash, or to hang until they are killed."""
+"""What the stub programs share: they can be told to crash, to fill the disk, or to hang until they are killed."""
 
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 
 def obey(stage: Path) -> None:
-    """`STUB_CRASH` / `STUB_HANG` name a stage, such as iter-1/train, in which to fail or to wait."""
+    """`STUB_CRASH` / `STUB_FILL` / `STUB_HANG` name a stage, such as iter-1/train, in which to do so."""
     name = f"{stage.parent.name}/{stage.name.removeprefix('.').removesuffix('.attempt')}"
     if os.environ.get("STUB_CRASH") == name:
         sys.exit("the stub was told to crash")
+    if os.environ.get("STUB_FILL") == name:
+        fill(Path(os.environ["STUB_BALLAST"]))
     if os.environ.get("STUB_HANG") == name:
         Path(os.environ["STUB_STARTED"]).write_text(str(os.getpid()))
         time.sleep(600)
+
+
+def fill(ballast: Path) -> None:
+    """Write a file until its disk is full."""
+    with ballast.open("ab", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+def write_weights(policy: Path) -> None:
+    """Weights of one number: the stub programs need none, but a policy without is no model."""
+    from safetensors.numpy import save_file
+
+    save_file({"weight": np.zeros(1, dtype=np.float32)}, policy / "model.safetensors")

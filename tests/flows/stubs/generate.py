@@ -10,15 +10,13 @@ from common import obey
 from data.rows import Sample
 from data.storage import write_rows
 from models.config import GenerateProgram
-from models.generate import plan_shards, request_seed, sampling_digest
+from models.generate import missing_shards, request_seed, sampling_digest
 
 program = GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text())
 skill = json.loads((program.policy / "skill.json").read_text())["skill"]
 for job in program.jobs:
     job.output.mkdir(parents=True, exist_ok=True)
-    for number, shard in enumerate(plan_shards(job)):
-        if shard.path.exists():
-            continue
+    for number, shard in enumerate(missing_shards(job)):
         if number == 1:
             obey(Path(sys.argv[1]).parent)
         rows = []

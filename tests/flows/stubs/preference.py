@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from common import obey
+from common import obey, write_weights
 
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
@@ -24,5 +24,6 @@ for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja")
     shutil.copy(file, program.output)
 told = {"skill": round(skill + 0.1 * len(program.pairs), 6), "beta": program.train.beta}
 (program.output / "skill.json").write_text(json.dumps(told))
+write_weights(program.output)
 (program.output.parent / "metrics.jsonl").write_text('{"step": 10, "loss": 0.6, "rewards/margins": 0.25}\n')
 print("trained", flush=True)

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from common import obey
+from common import obey, write_weights
 
 from data.rows import Example
 from data.storage import read_rows
@@ -23,5 +23,6 @@ for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja")
     shutil.copy(file, program.output)
 gain = 0.0 if not before.exists() else min(0.6, len(examples) / 200)
 (program.output / "skill.json").write_text(json.dumps({"skill": round(skill + gain, 6)}))
+write_weights(program.output)
 (program.output.parent / "metrics.jsonl").write_text('{"step": 10, "loss": 1.0}\n')
 print("trained", flush=True)
