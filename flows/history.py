@@ -1,0 +1,314 @@
+"""The commands that look back: `autodidact runs`, `trace` and `compare`. They read the disk and change nothing.
+
+What they find is worked out in `tasks/catalogue.py`, `lineage.py` and `comparison.py`; here it is put into words.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from data.metrics import Interval
+from data.rows import Example, Pair
+from flows.commands import CommandParser, reported
+from flows.console import format_bytes, make_console
+from tasks.catalogue import History, QueryError, RunState, State, open_history, run_directories, run_state
+from tasks.comparison import (
+    GREEDY,
+    SETS,
+    Comparison,
+    Measure,
+    compare_runs,
+    evaluation_differences,
+    setting_differences,
+)
+from tasks.contract import Manifest
+from tasks.lineage import Policy, Trace, training_files
+from tasks.lineage import trace as follow
+from tasks.report import LEVEL
+
+LABEL = 12
+SERVICES = {"mlflow": "MLflow", "prefect": "Prefect"}
+PREVIEW = 70
+
+
+class _Parser(CommandParser):
+    def error(self, message: str) -> Any:
+        raise QueryError(f"{message}. See {self.prog} --help.")
+
+
+def runs(arguments: list[str]) -> int:
+    """List every run with its state on disk."""
+    return reported(lambda: _show_runs(_Parser("runs", runs.__doc__).parse_args(arguments).runs_dir))
+
+
+def trace(arguments: list[str]) -> int:
+    """Follow one training row back to its problem, its policy, and all that this policy was trained on."""
+
+    def show() -> int:
+        parser = _Parser("trace", trace.__doc__)
+        parser.add_argument("run", metavar="RUN")
+        parser.add_argument(
+            "key",
+            metavar="SAMPLE_KEY",
+            nargs="?",
+            help="iter-1/PROBLEM/INDEX: the folder of the Parquet file of training rows, and its columns problem_id "
+            "and index; the beginning of the problem id will do where it is unique. Without a key, some are shown",
+        )
+        told = parser.parse_args(arguments)
+        history = open_history(told.runs_dir, told.run)
+        return _show_trace(history, told.key) if told.key else _show_keys(history, told.runs_dir)
+
+    return reported(show)
+
+
+def compare(arguments: list[str]) -> int:
+    """Set two runs side by side on the same problems, the second minus the first."""
+
+    def show() -> int:
+        parser = _Parser("compare", compare.__doc__)
+        parser.add_argument("first", metavar="RUN")
+        parser.add_argument("second", metavar="RUN")
+        parser.add_argument("--set", choices=SETS, help="compare on this set only")
+        parser.add_argument("--common", action="store_true", help="where the problems differ, use those in both")
+        told = parser.parse_args(arguments)
+        first, second = (open_history(told.runs_dir, name) for name in (told.first, told.second))
+        if first.directory == second.directory:
+            raise QueryError(f"{first.name} is given twice. Name two runs; `autodidact runs` lists them.")
+        _show_comparison(first, second, compare_runs(first, second, told.set, told.common), told.set)
+        return 0
+
+    return reported(show)
+
+
+def _show_runs(folder: Path) -> int:
+    states = sorted((run_state(d) for d in run_directories(folder)), key=lambda state: state.changed, reverse=True)
+    if not states:
+        print(f"There are no runs in {folder} yet. `autodidact rest-em` starts one; `autodidact --help` lists more.")
+        return 0
+    table = Table(title=f"Runs in {escape(str(folder))}, the latest first", title_justify="left")
+    for name in ("run", "algorithm", "state"):
+        table.add_column(name)
+    for name in ("iterations", "best: validation pass@1", "size", "last change"):
+        table.add_column(name, justify="right")
+    for state in states:
+        table.add_row(*map(escape, _run_row(state)))
+    make_console().print(table)
+    for state in states:
+        if state.state is State.CORRUPT:
+            for message in state.broken.values():
+                print(f"{state.name} is corrupt: {message}")
+    return 0
+
+
+def _run_row(state: RunState) -> tuple[str, ...]:
+    return (
+        state.name,
+        state.algorithm or "unknown",
+        f"{state.state}: {state.detail}" if state.detail else str(state.state),
+        str(state.iterations) if state.planned is None else f"{state.iterations} of {state.planned}",
+        "" if state.accuracy is None else f"{state.best}: {state.accuracy}",
+        format_bytes(state.size),
+        f"{state.changed:%Y-%m-%d %H:%M}",
+    )
+
+
+def _show_keys(history: History, folder: Path) -> int:
+    files = training_files(history)
+    elsewhere = "" if folder == Path("runs") else f" --runs_dir {folder}"
+    print(f"Training rows of {history.directory}. Follow one back: autodidact trace {history.name} KEY{elsewhere}")
+    for found in files:
+        print(f"\n{found.file}, {found.rows:,} rows, such as")
+        for key, row in found.first.items():
+            text = " ".join((row.completion if isinstance(row, Example) else row.rejected).split())
+            print(f"  {key}  {text if len(text) <= PREVIEW else text[: PREVIEW - 1] + '…'}")
+    return 0
+
+
+def _show_trace(history: History, key: str) -> int:
+    """Print a trace. Returns 1 if the records contradict one another."""
+    found = follow(history, key)
+    print(f"{found.key} of {history.directory}")
+    for label, lines in _trace_blocks(history, found):
+        print()
+        for number, line in enumerate(lines):
+            print(f"{label if number == 0 else '':<{LABEL}}{line}")
+    contradictions = [check for check in found.checks if not check.holds]
+    if contradictions:
+        print(
+            f"\n{len(contradictions)} of {len(found.checks)} checks fail: the run was rebuilt in part, or its files "
+            f"were changed. Run the flow again with --on-drift rebuild to make everything from what is there."
+        )
+    return 1 if contradictions else 0
+
+
+def _trace_blocks(history: History, found: Trace) -> Iterator[tuple[str, list[str]]]:
+    row, kind = found.row, "example" if isinstance(found.row, Example) else "pair"
+    trained = ", ".join(found.trained) or "nothing yet"
+    weight = f"; weight {row.weight:g}" if isinstance(row, Example) else ""
+    yield (
+        kind,
+        [str(history.path(found.file)), f"trained on in {trained}{weight}", *_made_by(history, found.file.stage)],
+    )
+    if isinstance(row, Pair):
+        yield "chosen", [f"from {row.chosen_source}", *_quoted(row.chosen)]
+        yield (
+            "rejected",
+            [f"from {_source(history, row.rejected_source, found.file.iteration)}", *_quoted(row.rejected)],
+        )
+    elif found.samples is None:
+        yield "completion", [f"a gold answer, from {row.policy}", *_quoted(row.completion)]
+    if found.samples is not None and (sample := found.sample) is not None:
+        sampling = history.manifest(found.samples).config
+        yield (
+            "sample",
+            [
+                f"{history.path(found.samples)}, index {sample.index}",
+                f"{len(sample.token_ids)} tokens, finish reason {sample.finish_reason}, seed {sample.seed}",
+                f"sampling {sample.sampling}: {', '.join(f'{name} {value}' for name, value in sampling.items())}",
+                *(_quoted(sample.text) if isinstance(row, Example) else ["the rejected answer above"]),
+                *_made_by(history, found.samples.stage),
+            ],
+        )
+    if (score := found.score) is not None:
+        value = "not graded" if score.value is None else f"{score.value:g}"
+        answer = "" if score.answer is None else f", answer read as {score.answer}"
+        yield "score", [f"{value}, {score.verdict}{answer}, by {score.grader}", *_quoted(score.explanation)]
+    elif found.samples is not None:
+        yield "score", [f"none: {history.algorithm} trains without a reward"]
+    problem = found.problem
+    about = (
+        f"{problem.id}, from {problem.source}, split {problem.split}" if problem else f"{row.problem_id}, of the pairs"
+    )
+    reference = [] if problem is None or problem.reference is None else ["reference:", *_quoted(problem.reference)]
+    prompt = [line for m in row.messages for line in (f"{m['role']}:", *_quoted(m["content"]))]
+    yield "problem", [about, *prompt, *reference]
+    for number, policy in enumerate(found.policies):
+        yield "policy" if number == 0 else "before it", _policy_lines(history, policy, number == 0)
+    yield "checks", [f"{'agrees ' if check.holds else 'DIFFERS'}  {check.statement}" for check in found.checks]
+
+
+def _policy_lines(history: History, policy: Policy, wrote: bool) -> list[str]:
+    manifest, origin = history.manifest(policy.origin), policy.origin
+    lines = [
+        f"{origin.stage}, {f'iteration {origin.iteration}' if origin.iteration else 'the base'}"
+        + (", wrote the sample" if wrote else ""),
+        f"{history.path(origin)}",
+        f"digest {history.digest(origin)}",
+    ]
+    if origin.stage == "base":
+        lines.append(_base(history, manifest))
+    if policy.start:
+        lines.append(f"training began from {policy.start}")
+    for data in policy.data:
+        chosen = history.manifest(data.file)
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in chosen.dropped.items())
+        writer = f"; answers of {data.writer}" if data.writer else ""
+        lines.append(
+            f"trained on {history.path(data.file)}: {chosen.rows_out or 0:,} of {chosen.rows_in or 0:,} rows"
+            f"{f' (left out: {dropped})' * bool(dropped)}{writer}"
+        )
+    return [*lines, *_made_by(history, origin.stage)]
+
+
+def _base(history: History, manifest: Manifest) -> str:
+    if "model" in manifest.inputs:
+        return f"the model {history.config.get('model')}, digest {manifest.inputs['model']}"
+    return f"the embedded tiny model, trained on {manifest.rows_in or 0:,} demonstrations"
+
+
+def _made_by(history: History, stage: str) -> list[str]:
+    """When, where and by what a stage was made."""
+    manifest = history.stages[stage].manifest
+    ids = ", ".join(f"{SERVICES.get(name, name)} run {run}" for name, run in sorted(manifest.runs.items()))
+    commit = str(manifest.code.get("commit") or "unknown")[:12]
+    dirty = " with uncommitted changes" if manifest.code.get("dirty") else ""
+    made = f"made {manifest.ended[:19].replace('T', ' ')} UTC on {manifest.host} by commit {commit}{dirty}"
+    return [f"{made}; {ids or 'in no Prefect or MLflow run'}"]
+
+
+def _source(history: History, source: str, latest: int) -> str:
+    """A policy's digest with the stage that made it, or the name of a file as it is."""
+    made = history.origin(source, latest)
+    return f"{made} ({source})" if made else source
+
+
+def _quoted(text: str) -> list[str]:
+    return [f"| {line}" for line in text.splitlines()]
+
+
+def _show_comparison(first: History, second: History, found: Sequence[Comparison], wanted: str | None) -> None:
+    console = make_console()
+    names = escape(first.name), escape(second.name)
+    settings = setting_differences(
+        {"algorithm": first.algorithm, **first.config}, {"algorithm": second.algorithm, **second.config}
+    )
+    table = Table(title="Settings that differ" if settings else "No setting differs", title_justify="left")
+    for name in ("setting", *names):
+        table.add_column(name, overflow="fold")
+    for row in settings:
+        table.add_row(*map(escape, row))
+    console.print(table if settings else "The settings of the two runs are the same.")
+    for set_name, group in groupby(found, key=lambda c: c.set_name):
+        comparisons = list(group)
+        console.print(_comparison_table(comparisons, names))
+        console.print(_about(set_name, comparisons), highlight=False, soft_wrap=True)
+    missing = [name for name in ((wanted,) if wanted else SETS) if name not in {c.set_name for c in found}]
+    for name in missing:
+        console.print(f"Not compared on {name}: not both runs have a finished evaluation on it.", highlight=False)
+    for note in evaluation_differences(found):
+        console.print(f"Note: {escape(note)}.", highlight=False, soft_wrap=True)
+
+
+def _comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) -> Table:
+    first, second = names
+    by_iteration = comparisons[0].set_name == "validation"
+    title = comparisons[0].set_name.capitalize()
+    table = Table(title=title if by_iteration else f"{title}, {comparisons[0].label}", title_justify="left")
+    table.add_column("measure")
+    for name in (first, second, f"{second} − {first}"):
+        table.add_column(name, justify="right")
+    table.add_column("excludes\nzero", justify="right")
+    table.add_column("gained,\nlost", justify="right")
+    for comparison in comparisons:
+        if by_iteration:
+            table.add_row(comparison.label)
+        for measure in comparison.measures:
+            table.add_row(*_measure_row(comparison, measure))
+        table.add_section()
+    return table
+
+
+def _measure_row(comparison: Comparison, measure: Measure) -> tuple[str, ...]:
+    difference = measure.difference
+    return (
+        measure.name,
+        *(_interval(interval) for interval in (measure.first, measure.second, difference)),
+        "" if difference is None else "yes" if difference.excludes_zero else "no",
+        f"{comparison.gained}, {comparison.lost}" if measure.name == GREEDY else "",
+    )
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else str(interval)
+
+
+def _about(set_name: str, comparisons: Sequence[Comparison]) -> str:
+    """What the figures of a set rest on."""
+    one, two = comparisons[0].first.metrics, comparisons[0].second.metrics
+
+    def both(name: str) -> str:
+        values = dict.fromkeys(f"{getattr(metrics, name):g}" for metrics in (one, two))
+        return " | ".join(values)
+
+    left_out = comparisons[0].left_out
+    return (
+        f"{set_name}: n = {comparisons[0].problems:,} problems"
+        f"{f' that both have ({left_out:,} of one only left out)' * bool(left_out)}; greedy answers at temperature 0; "
+        f"pass@k and maj@k from {both('samples_per_problem')} samples at temperature {both('temperature')}, top-p "
+        f"{both('top_p')}; {LEVEL} bootstrap intervals over problems, paired in the difference. Gained: problems that "
+        f"only the second solves greedily; lost: only the first.\n"
+    )
