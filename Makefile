@@ -8,10 +8,10 @@ export UV_CACHE_DIR ?= $(AUTODIDACT_CACHE)/uv
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 DONE := .venv/done-$(PLATFORM)
-PACKAGES := flows tasks models data
+PACKAGES := deployments flows tasks models data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock format clean
+.PHONY: help setup demo up down test check bench lock format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,12 @@ $(DONE): requirements/$(PLATFORM).txt pyproject.toml scripts/setup.sh
 
 demo: setup  ## Three iterations of ReST-EM on a tiny model, with a report
 	.venv/bin/autodidact rest-em --config configs/demo.yaml
+
+up: setup  ## Start Prefect, MLflow and a worker on this machine
+	.venv/bin/autodidact up
+
+down: setup  ## Stop what `make up` started
+	.venv/bin/autodidact down
 
 test: setup  ## All tests, with real vLLM and DeepSpeed
 	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

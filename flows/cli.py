@@ -24,6 +24,18 @@ FLOWS = {
     "dpo": ("flows.dpo", "DPO", "dpo", "learn from pairs of a better and a worse answer"),
     "spin": ("flows.spin", "Spin", "spin", "learn to tell gold answers from own ones"),
 }
+COMMANDS = {
+    "runs": ("flows.history", "runs", "list runs with their state on disk"),
+    "trace": ("flows.history", "trace", "follow a training example back to where it came from"),
+    "compare": ("flows.history", "compare", "set two runs side by side on the same problems"),
+    "verify": ("flows.upkeep", "verify", "compare a run's files with what its stages wrote"),
+    "reconcile": ("flows.upkeep", "reconcile", "close what a killed process left open in MLflow and Prefect"),
+    "promote": ("flows.upkeep", "promote", "make a version of a registered model its champion"),
+    "rollback": ("flows.upkeep", "rollback", "make the champion before it champion again"),
+    "up": ("deployments.services", "up", "start Prefect, MLflow and a worker, and register the deployments"),
+    "down": ("deployments.services", "down", "stop what `up` started"),
+    "status": ("deployments.services", "status", "show which services run"),
+}
 
 
 class UsageError(ValueError):
@@ -50,12 +62,23 @@ def _run(arguments: list[str]) -> int:
         print("usage: autodidact FLOW [--config FILE] [--field value …] [--dry-run] [--on-drift …]\n\nflows:")
         for name, (_, _, _, description) in FLOWS.items():
             print(f"  {name:<10} {description}")
+        print("\ncommands:")
+        for name, (_, _, description) in COMMANDS.items():
+            print(f"  {name:<10} {description}")
         print("\nautodidact FLOW --help lists every setting.")
         return 0
     name, *rest = arguments
+    if name in COMMANDS:
+        module_name, function, _ = COMMANDS[name]
+        return int(getattr(importlib.import_module(module_name), function)(rest))
     if name not in FLOWS:
-        raise UsageError(f"there is no flow {name!r}{_nearest(name, list(FLOWS))}. Flows: {', '.join(FLOWS)}.")
-    prepare(_runs_folder(rest))
+        known = [*FLOWS, *COMMANDS]
+        raise UsageError(f"there is no flow or command {name!r}{_nearest(name, known)}. There are {', '.join(known)}.")
+    runs = _runs_folder(rest)
+    try:
+        prepare(runs)
+    except OSError as error:
+        raise UsageError(f"{runs} cannot be used as the folder of runs: {error.strerror} ({error.filename}).") from None
     module_name, config_name, flow_name, _ = FLOWS[name]
     module = importlib.import_module(module_name)
     config, options = read_settings(getattr(module, config_name), rest, f"autodidact {name}")

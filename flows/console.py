@@ -14,14 +14,19 @@ from data.render import PromptTooLongError, TemplateError
 from data.rewards import RewardError
 from data.scoring import TooManyErrorsError
 from tasks.adapter import AdapterError
+from tasks.approval import ApprovalError
+from tasks.champion import settle
 from tasks.contract import CorruptStageError, DriftError, OnDrift, Status
+from tasks.files import DiskError, explain_disk_errors
 from tasks.loop import LoopConfig
 from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
 from tasks.process import ChildError, StillRunningError
 from tasks.record import REPORT, SUMMARY
-from tasks.run import Planned, Run, RunInUseError
+from tasks.run import Planned, Run, RunDirectoryError, RunInUseError
 from tasks.score import NothingKeptError
+from tasks.tracking import HistoryError
+from tasks.verify import verify_run
 
 BAD_INPUT = (
     DataFileError,
@@ -30,30 +35,33 @@ BAD_INPUT = (
     TemplateError,
     PromptTooLongError,
     AdapterError,
+    ApprovalError,
     DriftError,
     DiskSpaceError,
     CorruptStageError,
+    RunDirectoryError,
     RunInUseError,
     StillRunningError,
 )
-RUN_FAILED = (ChildError, NothingKeptError, TooManyErrorsError)
+RUN_FAILED = (ChildError, DiskError, HistoryError, NothingKeptError, TooManyErrorsError)
 
 
 def run_flow(module: ModuleType, flow_name: str, config: LoopConfig, dry_run: bool, on_drift: str) -> int:
     """Run a flow, or show its plan. Returns the exit code."""
     policy = OnDrift(on_drift)
     try:
-        if dry_run:
-            show_plan(module, config, policy)
-            return 0
-        plan = check(module.loop, config, policy)
-        if finished(plan):
-            print(f"{config.directory} is finished; nothing is left to do.")
+        with explain_disk_errors(str(config.directory), config.directory):
+            config = settle(config)
+            if dry_run:
+                show_plan(module, config, policy)
+                return 0
+            plan = check(module.loop, config, policy)
+            if finished(plan):
+                print(f"{config.directory} is finished; nothing is left to do.")
+            else:
+                getattr(module, flow_name)(config, policy)
             show_summary(config.directory)
             return 0
-        getattr(module, flow_name)(config, policy)
-        show_summary(config.directory)
-        return 0
     except BAD_INPUT as error:
         print(f"autodidact: {error}", file=sys.stderr)
         return 2
@@ -63,19 +71,48 @@ def run_flow(module: ModuleType, flow_name: str, config: LoopConfig, dry_run: bo
     except KeyboardInterrupt:
         print("autodidact: stopped. Run the same command again to go on from here.", file=sys.stderr)
         return 130
+    except Exception as error:
+        # Whatever a stage reads was verified, but not what only the report reads: a damaged file may explain it.
+        if not (damages := _damages(config.directory)):
+            raise
+        lines = "\n".join(damages)
+        print(
+            f"autodidact: {lines}\nThat ended the run ({type(error).__name__}). Nothing was deleted: "
+            f"run the same command again with --on-drift rebuild to make it anew.",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _damages(directory: Path) -> list[str]:
+    try:
+        return verify_run(directory)
+    except RunDirectoryError:
+        return []
 
 
 def finished(plan: Run) -> bool:
     """Whether every stage would be reused and the report is there."""
-    files = [plan.directory / name for name in (SUMMARY, REPORT)]
     kept = (Status.REUSE, Status.DRIFT) if plan.on_drift is OnDrift.ACCEPT else (Status.REUSE,)
-    return all(p.status in kept for p in plan.plan) and all(file.exists() for file in files)
+    return all(p.status in kept for p in plan.plan) and _has_report(plan.directory)
+
+
+def _has_report(directory: Path) -> bool:
+    """Whether the report and a summary that can be read are there; if not, they are made again."""
+    try:
+        return isinstance(_summary(directory), dict) and (directory / REPORT).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _summary(directory: Path) -> Any:
+    return json.loads((directory / SUMMARY).read_text())
 
 
 def show_summary(directory: Path) -> None:
     """Print the table of iterations, the final comparison, and where everything is."""
-    summary = json.loads((directory / SUMMARY).read_text())
-    console = _console()
+    summary = _summary(directory)
+    console = make_console()
     rows = summary["iterations"]
     table = Table(title="Validation, by iteration", title_justify="left")
     for name in rows[0]:
@@ -91,6 +128,7 @@ def show_summary(directory: Path) -> None:
     console.print(final)
     for label, key in (("stopped because", "stop_reason"), ("best policy", "best"), ("report", "report")):
         console.print(f"{label}: {summary[key]}", soft_wrap=True, highlight=False)
+    console.print(f"champion: {summary['champion']}", soft_wrap=True, highlight=False)
     console.print(f"MLflow: {summary['mlflow']}", soft_wrap=True, highlight=False)
 
 
@@ -111,11 +149,11 @@ def show_plan(module: ModuleType, config: LoopConfig, on_drift: OnDrift) -> None
         "",
         "",
         _si(sum(e.tokens for e in left)),
-        _bytes(sum(e.disk_bytes for e in left)),
+        format_bytes(sum(e.disk_bytes for e in left)),
         "",
         "",
     )
-    console = _console()
+    console = make_console()
     console.print(table)
     for planned in plan.plan:
         if planned.stage.command:
@@ -136,14 +174,14 @@ def _plan_row(planned: Planned) -> tuple[str, ...]:
         Status.DRIFT: "stop: made with other settings",
         Status.OPEN: "reuse, if its inputs stay the same",
     }[planned.status]
-    memory = "" if not estimate.devices else "unknown" if estimate.gpu_bytes is None else _bytes(estimate.gpu_bytes)
+    memory = "unknown" if estimate.gpu_bytes is None else f"≥ {format_bytes(estimate.gpu_bytes)}"
     return (
         planned.stage.name,
         would,
         f"{estimate.samples:,}" if estimate.samples else "",
         _si(estimate.tokens) if estimate.tokens else "",
-        _bytes(estimate.disk_bytes) if estimate.disk_bytes else "",
-        f"≥ {memory}" if memory and memory != "unknown" else memory,
+        format_bytes(estimate.disk_bytes) if estimate.disk_bytes else "",
+        memory if estimate.devices else "",
         str(estimate.devices) if estimate.devices else "",
     )
 
@@ -155,13 +193,13 @@ def _si(number: int) -> str:
     return str(number)
 
 
-def _bytes(number: int) -> str:
+def format_bytes(number: int) -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if number >= size:
             return f"{number / size:.1f} {unit}"
     return f"{number / 1e3:.0f} kB"
 
 
-def _console() -> Console:
+def make_console() -> Console:
     console: Any = Console()
     return console if console.is_terminal else Console(width=120)

@@ -12,7 +12,7 @@ from pydantic import Field
 from data.preferences import read_pairs
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
-from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
+from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.pairs import prepare_pairs
 from tasks.policy import base_policy
 from tasks.problems import expected_rows, prepare_problems
@@ -47,7 +47,7 @@ class DPO(LoopConfig):
         read_pairs(self.pairs)
 
 
-@flow(name="dpo", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
+@flow(name="dpo", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
 def dpo(config: DPO, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
     """Run DPO, or go on where an earlier start of the same run stopped."""
     return run_loop("DPO", loop, config, on_drift)

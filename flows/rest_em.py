@@ -11,7 +11,7 @@ from pydantic import Field
 
 from models.config import SupervisedConfig
 from tasks.contract import OnDrift
-from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
+from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
@@ -25,13 +25,17 @@ class RestEM(LoopConfig):
 
     iterations: Annotated[int, Field(ge=1, description="Most iterations of E-step and M-step.")] = 3
     init: Annotated[
-        Literal["base", "last"], Field(description="What each M-step starts from: the base model, or the last policy.")
-    ] = "base"
+        Literal["base", "last", "champion"],
+        Field(
+            description="What each M-step starts from: the base model, or the last policy. champion: the registry's "
+            "champion, where there is one, is the base."
+        ),
+    ] = "base"  # type: ignore[assignment]
     train: Annotated[SupervisedConfig, Field(description="How the policy is trained.")] = SupervisedConfig()
     select: Annotated[SelectConfig, Field(description="Which answers are trained on.")] = SelectConfig()
 
 
-@flow(name="rest-em", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
+@flow(name="rest-em", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
 def rest_em(config: RestEM, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
     """Run ReST-EM, or go on where an earlier start of the same run stopped."""
     return run_loop("ReST-EM", loop, config, on_drift)
@@ -50,7 +54,7 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
         answers = samples.artifact("samples")
         scores = score(run, f"{name}/score", train_set, answers, config.reward)
         chosen = select(run, f"{name}/select", train_set, answers, scores.artifact("scores.parquet"), config.select)
-        start = base.artifact("policy") if config.init == "base" else current
+        start = current if config.init == "last" else base.artifact("policy")
         most = expected * min(config.select.max_per_problem, config.generate.samples)
         examples = chosen.artifact("examples.parquet")
         policy = train(run, f"{name}/train", start, examples, config.train, config.launch, seed, most)

@@ -11,7 +11,7 @@ from pydantic import Field
 from models.config import QLoRAConfig, Schedule, SupervisedConfig
 from tasks.contract import OnDrift
 from tasks.examples import gold_examples
-from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
+from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
@@ -41,7 +41,7 @@ class SFT(LoopConfig):
     train: Annotated[SFTTrainConfig, Field(description="How the policy is trained.")] = SFTTrainConfig()
 
 
-@flow(name="sft", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
+@flow(name="sft", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
 def sft(config: SFT, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
     """Run SFT, or go on where an earlier start of the same run stopped."""
     return run_loop("SFT", loop, config, on_drift)

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from models.config import PreferenceConfig, SamplingConfig
 from tasks.contract import Artifact, OnDrift
-from tasks.loop import LoopConfig, add_iteration, begin, conclude, run_loop
+from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.pairs import pair
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
@@ -73,7 +73,7 @@ class Spin(LoopConfig):
         return self
 
 
-@flow(name="spin", description=__doc__, flow_run_name="{config.run}", persist_result=False, validate_parameters=True)
+@flow(name="spin", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
 def spin(config: Spin, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
     """Run SPIN, or go on where an earlier start of the same run stopped."""
     return run_loop("SPIN", loop, config, on_drift)

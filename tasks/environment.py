@@ -4,10 +4,38 @@ Nothing is written outside the working directory, the cache folder and the syste
 user has set is left alone.
 """
 
+import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Services:
+    """Addresses of the Prefect server's API and of the MLflow server."""
+
+    prefect: str
+    mlflow: str
+
+
+def services_folder(runs: Path) -> Path:
+    """Where the services of a runs folder keep their logs and their addresses."""
+    return runs.absolute() / "services"
+
+
+def running_services(runs: Path) -> Services | None:
+    """The services that `autodidact up` started for a runs folder, if they run."""
+    folder = services_folder(runs)
+    try:
+        supervisord = int((folder / "supervisord.pid").read_text())
+        found = Services(**json.loads((folder / "services.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if psutil.pid_exists(supervisord) else None
 
 
 def cache_folder() -> Path:
@@ -16,7 +44,10 @@ def cache_folder() -> Path:
 
 
 def prepare(runs: Path) -> None:
-    """Set the environment of this process. To be called before Prefect, MLflow or matplotlib is imported."""
+    """Set the environment of this process. To be called before Prefect, MLflow or matplotlib is imported.
+
+    Where services run for that folder, they are used.
+    """
     cache = cache_folder()
     folders = {
         "HF_HOME": cache / "huggingface",
@@ -33,6 +64,8 @@ def prepare(runs: Path) -> None:
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a loop does not wait long for its history: it is completed later
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
@@ -40,7 +73,9 @@ def prepare(runs: Path) -> None:
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
-    for name, value in {**folders, **switches}.items():
+    services = running_services(runs)
+    servers = {"PREFECT_API_URL": services.prefect, "MLFLOW_TRACKING_URI": services.mlflow} if services else {}
+    for name, value in {**folders, **switches, **servers}.items():
         os.environ.setdefault(name, str(value))
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
 

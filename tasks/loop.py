@@ -6,15 +6,18 @@ The loop itself is a `for` statement in the algorithm's own file under flows/.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data.metrics import paired_difference
 from data.stopping import StopRule, best_iteration, stop_reason
 from models import tiny
 from models.config import Config, EngineConfig, LaunchConfig, SamplingConfig, TrainConfig, gradient_accumulation
 from models.estimate import parameters_of
-from tasks.contract import OnDrift
+from tasks.approval import ask, decided_best, require_deployment
+from tasks.champion import Gate, pin_champion, policy_of, run_name, settle
+from tasks.contract import Artifact, OnDrift
 from tasks.evaluate import EvaluateConfig, HeldOut, evaluate, load_evaluation
 from tasks.policy import BootstrapConfig, PolicySource, publish_best
 from tasks.problems import ProblemSource, expected_counts
@@ -31,11 +34,33 @@ class StopConfig(Config):
     patience: Annotated[int, Field(ge=1, description="Iterations without a new best, for the rule patience.")] = 1
 
 
-class LoopConfig(PolicySource, ProblemSource):
+class RunName(Config):
+    """The first setting of every form and every help text."""
+
+    run: Annotated[
+        str,
+        Field(
+            pattern=r"^([A-Za-z0-9]|%[YmdHMS])([A-Za-z0-9._-]|%[YmdHMS])*$",
+            description="Name of the run. It may hold the date, as in nightly-%Y-%m-%d; one left unfinished goes on.",
+        ),
+    ] = "run"
+
+
+class LoopConfig(PolicySource, ProblemSource, RunName):
     """Settings that every loop has."""
 
-    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run.")] = "run"
     runs_dir: Annotated[Path, Field(description="Folder that holds all runs.")] = Path("runs")
+    init: Annotated[
+        Literal["base", "champion"],
+        Field(description="What the loop begins with: the model above, or the registry's champion where there is one."),
+    ] = "base"
+    registry: Annotated[
+        str | None,
+        Field(description="Registered model that the checkpoints become versions of; none: the run's, without date."),
+    ] = None
+    approve: Annotated[
+        bool, Field(description="Suspend after each iteration until a person has decided in the Prefect UI.")
+    ] = False
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of everything random.")] = 0
     stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
     bootstrap: Annotated[BootstrapConfig, Field(description="Training of the embedded tiny model.")] = BootstrapConfig()
@@ -102,9 +127,22 @@ def run_loop(algorithm: str, loop: Loop, config: LoopConfig, on_drift: OnDrift) 
     from tasks.preflight import check
     from tasks.record import Recorder
 
+    config = settle(config)
+    if config.approve:
+        require_deployment()
     check(loop, config, on_drift)
     with open_run(config.directory, config.model_dump(mode="json"), on_drift) as run, Recorder(run, algorithm, config):
+        pin_champion(config)
         return loop(run, config)
+
+
+def flow_run_name() -> str:
+    """The name of a flow run in Prefect: that of the run, with its date."""
+    from prefect.runtime import flow_run
+
+    config = flow_run.parameters["config"]
+    told = config if isinstance(config, dict) else config.model_dump()
+    return run_name(Path(told["runs_dir"]), told["run"])
 
 
 def plan_loop(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
@@ -136,16 +174,20 @@ def add_iteration(
     Returns:
         Why the loop has to end here, or None.
     """
-    from tasks.record import record_iteration
+    from tasks.record import answers_shown, iteration_rows, record_iteration
 
     number = len(iterations)
     against = {}
     if iterations:
         against = {"base": iterations[0].stages["evaluate"], "previous": iterations[-1].stages["evaluate"]}
     sets = config.held_out(problems, "validation")
-    measured = _evaluate(run, config, f"iter-{number}/evaluate", policy, sets, against)
+    measured = _evaluate(run, config, f"iter-{number}/evaluate", policy.artifact("policy"), sets, against)
     iterations.append(Iteration(number, policy, {**stages, "evaluate": measured}))
     record_iteration(run, iterations)
+    if number and config.approve and not run.planning:
+        decision = ask(run.directory, number, iteration_rows(iterations), answers_shown(run, iterations[-1]))
+        if decision.decision != "go on":
+            return f"a person decided so after iteration {number}"
     return stop_reason(config.stop.rule, config.stop.patience, _validation_accuracies(iterations))
 
 
@@ -159,32 +201,62 @@ def conclude(
 ) -> dict[str, Any]:
     """Publish the best iteration; measure base and best on the sets that no decision has seen; write the report.
 
-    The best one is that of the highest validation accuracy, unless it is given.
+    The best one is that of the highest validation accuracy, unless it is given or a person chose one.
     """
     from tasks.record import record_end
 
     accuracies = _validation_accuracies(iterations)
+    best = decided_best(run.directory) if best is None else best
     if best is None:
         best = best_iteration(accuracies) if len(accuracies) == len(iterations) else len(iterations) - 1
-    policy = iterations[best].policy
-    publish_best(run, policy.artifact("policy"), best)
+    policy = iterations[best].policy.artifact("policy")
+    publish_best(run, policy, best)
     sets = config.held_out(problems, "test", "transfer")
-    base = _evaluate(run, config, "final/base", iterations[0].policy, sets, {})
+    base = _evaluate(run, config, "final/base", iterations[0].policy.artifact("policy"), sets, {})
     final = _evaluate(run, config, "final/best", policy, sets, {"base": base})
     reason = reason or f"all {len(iterations) - 1} iterations were run"
-    return record_end(run, config, problems, iterations, best, (base, final), reason)
+    gate = _measure_gate(run, config, iterations, best, sets, (base, final))
+    return record_end(run, config, problems, iterations, best, (base, final), gate, reason)
+
+
+def _measure_gate(
+    run: Run,
+    config: LoopConfig,
+    iterations: list[Iteration],
+    best: int,
+    sets: Mapping[str, HeldOut],
+    final: tuple[Result, Result],
+) -> Gate | None:
+    """The best iteration against the registry's champion on the test set, or where there is none, against the base."""
+    if run.recorder is None:
+        return None
+    with run.recorder.tracking.reaching():
+        champion = run.recorder.tracking.registry.champion(config.registry)
+    if champion is None and best == 0:
+        return None
+    rival, ours = final
+    known = {iteration.policy.artifact("policy").digest for iteration in (iterations[0], iterations[best])}
+    if champion is not None and champion.digest not in known:
+        checkpoint = policy_of(champion)
+        if checkpoint is None:
+            return Gate(champion, None, 0)
+        rival = _evaluate(run, config, f"final/champion-{champion.digest[:8]}", checkpoint, sets, {})
+    measured, others = load_evaluation(ours), load_evaluation(rival)
+    assert measured is not None and others is not None
+    outcomes = measured.outcomes["test"]
+    return Gate(champion, paired_difference(outcomes, others.outcomes["test"], config.seed), len(outcomes))
 
 
 def _evaluate(
     run: Run,
     config: LoopConfig,
     name: str,
-    policy: Result,
+    policy: Artifact,
     sets: Mapping[str, HeldOut],
     against: Mapping[str, Result],
 ) -> Result:
     settings = config.evaluate, config.generate, config.reward, config.engine, config.seed
-    return evaluate(run, name, policy.artifact("policy"), sets, *settings, against)
+    return evaluate(run, name, policy, sets, *settings, against)
 
 
 def _validation_accuracies(iterations: list[Iteration]) -> list[float]:

@@ -172,20 +172,27 @@ def model_files(folder: Path) -> list[Path]:
 def folder_digest(folder: Path) -> str:
     """Digest of a model folder's files, the same that a stage's artifact has.
 
-    Hashes are remembered in the cache folder by path, size and time.
+    Hashes are remembered in the cache folder by path, size and times.
     """
     memory = cache_folder() / "digests.json"
     memory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(memory.with_suffix(".lock")):
-        known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
+        known = _read_digests(memory)
         hashes = {}
         for file in model_files(folder):
             stat = file.stat()
-            key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+            key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
             known[key] = known.get(key) or file_sha256(file)
             hashes[file.name] = known[key]
         write_json(memory, known)
     return digest_of(hashes)
+
+
+def _read_digests(memory: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(memory.read_text()))
+    except (FileNotFoundError, ValueError):  # what is forgotten is computed again
+        return {}
 
 
 def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:
@@ -209,6 +216,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
                 cache,
                 Stage(name, VERSION, semantic, {}, seed, resumable=True),
                 lambda folder: _bootstrap(run, folder, lock, source, bootstrap, seed),
+                run.on_drift,
             )
         cached.verify()
         for name_ in ("policy", *cached.manifest.logs):

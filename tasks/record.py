@@ -17,6 +17,7 @@ from data.metrics import Interval, SetMetrics
 from data.rows import Problem
 from data.storage import count_rows, parquet_files, read_rows
 from tasks.artifacts import publish_link, publish_markdown, publish_table
+from tasks.champion import Gate, apply_gate
 from tasks.evaluate import Evaluation, coverage, load_evaluation
 from tasks.files import file_sha256, write_json
 from tasks.logs import run_logger
@@ -26,7 +27,7 @@ from tasks.provenance import package_versions
 from tasks.report import Answer, IterationReport, Report, SideBySide, write_report
 from tasks.run import Result, Run
 from tasks.score import SELECTION, TALLY
-from tasks.tracking import RunStatus, Tracking
+from tasks.tracking import HistoryError, RunStatus, Tracking
 from tasks.train import load_likelihood
 
 SUMMARY, REPORT, CURVE = "summary.json", "report.html", "curve.png"
@@ -45,6 +46,8 @@ class Recorder:
         self.tracking = Tracking(self.run.directory, self.algorithm, values)
         self.run.recorder = self
         self.run.ids |= {"mlflow": self.tracking.parent, **_prefect_ids()}
+        if "prefect" in self.run.ids:
+            self.tracking.remember_flow_run(self.run.ids["prefect"])
         run_logger().info("MLflow %s", self.tracking.where())
         publish_link(f"{self.run.directory.name}-mlflow", self.tracking.where(), "The run's history in MLflow")
         return self
@@ -54,36 +57,70 @@ class Recorder:
     ) -> None:
         status: RunStatus = "FINISHED"
         if error is not None:
-            status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        self.tracking.finish(status)
+            status = "FAILED" if isinstance(error, Exception) else "SCHEDULED" if _suspends(error) else "KILLED"
         self.run.recorder = None
+        try:
+            with self.tracking.reaching():
+                self.tracking.finish(status)
+        except HistoryError as unreachable:
+            if error is None:
+                raise
+            run_logger().warning("%s", unreachable)
 
 
 def record_iteration(run: Run, iterations: Sequence[Iteration]) -> None:
-    """Log the latest iteration to MLflow, and the table of all to Prefect. Does nothing while planning."""
+    """Log the latest iteration to MLflow, and the table of all to Prefect. Does nothing while planning.
+
+    Where MLflow does not answer the loop goes on, and the history is completed with the next iteration, or at the end.
+    """
     recorder, latest = run.recorder, iterations[-1]
     if recorder is None:
         return
-    tracking: Tracking = recorder.tracking
-    reports = [_iteration_report(iteration, iterations[0]) for iteration in iterations]
-    if latest.number == 0:
-        for file in parquet_files(run.directory / "problems"):
-            tracking.log_dataset(file.stem, file_sha256(file), str(file), count_rows(file))
-    if "train" in latest.stages:
-        tracking.log_training(latest.number, latest.stages["train"].path / "metrics.jsonl")
-    numbers = _numbers(reports[-1]) | _likelihood_numbers(latest)
-    numbers |= {f"pairs/{note}": float(count) for note, count in (_json(latest, NOTES_FILE) or {}).items()}
-    tracking.log_iteration(latest.number, numbers, {"samples": _sample_table(run, latest)})
-    policy = latest.policy.artifact("policy")
-    tracking.register(_model_name(run), latest.number, policy, {"run": run.directory.name}, champion=False)
-    publish_table(f"{run.directory.name}-iterations", [_row(report) for report in reports], "Iterations")
-    accuracy = reports[-1].validation
+    try:
+        _complete_history(run, iterations)
+    except HistoryError as error:
+        run_logger().warning("%s The loop goes on.", error)
+    publish_table(f"{run.directory.name}-iterations", iteration_rows(iterations), "Iterations")
+    accuracy = _iteration_report(latest, iterations[0]).validation
     run_logger().info(
         "Iteration %d: validation pass@1 %s%s",
         latest.number,
         accuracy.greedy,
         f", against the base {accuracy.against['base']}" if "base" in accuracy.against else "",
     )
+
+
+def iteration_rows(iterations: Sequence[Iteration]) -> list[dict[str, Any]]:
+    """The table of iterations, for people."""
+    return [_row(_iteration_report(iteration, iterations[0])) for iteration in iterations]
+
+
+def answers_shown(run: Run, iteration: Iteration) -> list[list[Any]]:
+    """Prompt, reference, greedy answer and verdict of the first validation problems."""
+    return list(json.loads(_sample_table(run, iteration).read_text())["data"])
+
+
+def _complete_history(run: Run, iterations: Sequence[Iteration]) -> None:
+    """Log every iteration that is not wholly in MLflow yet."""
+    tracking: Tracking = run.recorder.tracking
+    with tracking.reaching():
+        for file in parquet_files(run.directory / "problems"):
+            tracking.log_dataset(file.stem, file_sha256(file), str(file), count_rows(file))
+        for iteration in iterations:
+            if not tracking.logged(iteration.number):
+                _log_iteration(run, tracking, iteration, iterations[0])
+
+
+def _log_iteration(run: Run, tracking: Tracking, iteration: Iteration, base: Iteration) -> None:
+    number = iteration.number
+    if (train := iteration.stages.get("train")) is not None:
+        tracking.log_training(number, train.path / "metrics.jsonl", train.ended_ms)
+    policy = iteration.policy.artifact("policy")
+    tracking.register(run.recorder.config.registry, number, policy, {"run": run.directory.name})
+    numbers = _numbers(_iteration_report(iteration, base)) | _likelihood_numbers(iteration)
+    numbers |= {f"pairs/{note}": float(count) for note, count in (_json(iteration, NOTES_FILE) or {}).items()}
+    tables = {"samples": _sample_table(run, iteration)}
+    tracking.log_iteration(number, numbers, tables, iteration.stages["evaluate"].ended_ms)
 
 
 def record_end(
@@ -93,9 +130,15 @@ def record_end(
     iterations: Sequence[Iteration],
     best: int,
     final: tuple[Result, Result],
+    gate: Gate | None,
     reason: str,
 ) -> dict[str, Any]:
-    """Write the report and the summary, and let the registry's champion follow if the test says so."""
+    """Write the report, complete the history, let the registry's champion follow the gate, and write the summary.
+
+    Raises:
+        HistoryError: MLflow does not answer. The report is written; the summary, which says that the run is finished,
+            is not.
+    """
     recorder = run.recorder
     base, ours = (load_evaluation(result) for result in final)
     if recorder is None or base is None or ours is None:
@@ -119,13 +162,16 @@ def record_end(
     )
     html, png = run.directory / REPORT, run.directory / CURVE
     write_report(report, html, png)
-    better = ours.metrics["test"].against["base"]
-    policy = iterations[best].policy.artifact("policy")
-    improved = best > 0 and better.low > 0
-    tracking.register(_model_name(run), best, policy, {"run": run.directory.name}, champion=improved)
-    tracking.log_files(html, png)
-    for name, metrics in ours.metrics.items():
-        tracking.log_final({f"{name}/{key}": value for key, value in _metrics(metrics).items()}, name)
+    _complete_history(run, iterations)
+    with tracking.reaching():
+        tracking.log_files(html, png)
+        for name, metrics in ours.metrics.items():
+            numbers = {f"{name}/{key}": value for key, value in _metrics(metrics).items()}
+            tracking.log_final(numbers, name, final[1].ended_ms)
+        policy = iterations[best].policy.artifact("policy")
+        version = tracking.register(config.registry, best, policy, {"run": run.directory.name})
+        champion = apply_gate(tracking.registry, version, gate)
+    run_logger().info("%s", champion)
     publish_markdown(f"{run.directory.name}-report", _markdown(report, html), "Result")
     summary = {
         "best_iteration": best,
@@ -134,6 +180,7 @@ def record_end(
         "curve": str(png),
         "best": str(run.directory / "best" / "policy"),
         "mlflow": tracking.where(),
+        "champion": champion,
         "iterations": [_row(r) for r in reports],
         "final": {name: _final_row(*pair) for name, pair in report.final.items()},
     }
@@ -284,12 +331,14 @@ def _markdown(report: Report, html: Path) -> str:
     return "\n\n".join([*lines, f"The loop ended because {report.stop_reason}.", f"Report: `{html.absolute()}`"])
 
 
-def _model_name(run: Run) -> str:
-    return f"autodidact-{run.directory.name}"
-
-
 def _command() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _suspends(error: BaseException) -> bool:
+    from prefect.exceptions import Pause
+
+    return isinstance(error, Pause)
 
 
 def _prefect_ids() -> dict[str, str]:

@@ -8,6 +8,7 @@ from data.storage import count_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
 from models.estimate import generation_bytes_per_device
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
+from tasks.devices import gpus_held
 from tasks.logs import run_logger
 from tasks.process import run_child
 from tasks.run import Result, Run
@@ -79,7 +80,8 @@ def run_generation(
     program = GenerateProgram(policy=policy.path, policy_digest=policy.require(), jobs=jobs, engine=engine)
     config.write_text(program.model_dump_json(indent=2))
     command = generate_command(config)
-    run_child(command, attempt / "log.txt", run.child_lock, run_logger(), SHARED_CPU)
+    with gpus_held():
+        run_child(command, attempt / "log.txt", run.child_lock, run_logger(), SHARED_CPU)
     return command
 
 

@@ -1,66 +1,123 @@
 """The history in MLflow: one parent run per loop, one child per iteration, checkpoints registered by reference.
 
 The only file that imports mlflow. Ids are kept in the run directory, so a resumed loop continues the same runs.
+Whatever was logged just before a kill is found again rather than logged twice: runs by a tag, versions by their
+digest, metrics by their time, which is that of the stage they come from.
 """
 
 import json
-from collections.abc import Mapping
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.contract import Artifact
+from tasks.contract import Artifact, flatten
 from tasks.files import write_json
+from tasks.logs import run_logger
+from tasks.registry import DIGEST, PATH, Registry, Version
 
 IDS = "mlflow.json"
-CHAMPION = "champion"
-RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+KEY = "autodidact.key"
+# MLflow's SCHEDULED stands for a loop that waits for a person.
+RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
+
+
+class HistoryError(RuntimeError):
+    """MLflow cannot be reached, or refuses. What is on disk is not touched by it."""
+
+
+def tracking_uri(runs: Path) -> str:
+    """`MLFLOW_TRACKING_URI`, or the SQLite file `mlflow.db` beside the runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute() / 'mlflow.db'}"
+
+
+def open_registry(runs: Path) -> Registry:
+    """The registry of models that goes with a folder of runs."""
+    return Registry(_client(tracking_uri(runs)))
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into one that says what to do.
+
+    Raises:
+        HistoryError: MLflow cannot be reached, or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        first = str(error).splitlines()[0]
+        raise HistoryError(
+            f"MLflow at {uri} does not answer as it should: {first} Nothing on disk is lost: see to the server, then "
+            f"run the same command again to complete the history."
+        ) from error
+
+
+def _client(uri: str) -> Any:
+    import logging
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs is raised as well
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
 
 
 class Tracking:
-    """The MLflow runs of one loop.
-
-    With `MLFLOW_TRACKING_URI` set, that server is used; else the SQLite file `mlflow.db` beside the runs.
-    """
+    """The MLflow runs of one loop. What failed half-way may be called again."""
 
     def __init__(self, directory: Path, experiment: str, config: Mapping[str, Any]) -> None:
-        import logging
-        import os
-
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        from mlflow import MlflowClient
-
         root = directory.parent.absolute()
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-        self.client = MlflowClient(self.uri)
+        self.uri = tracking_uri(root)
         self.directory = directory
         self._ids: dict[str, str] = _read_ids(directory / IDS)
-        self.experiment_id = self._experiment(experiment, root)
-        self.parent = self._run("parent", directory.name, {})
-        self._begin(self.parent)
-        self._log_params(config)
+        if "id" not in self._ids:
+            self._remember("id", uuid.uuid4().hex)
+        with reaching(self.uri):
+            self.client = _client(self.uri)
+            self.registry = Registry(self.client)
+            self.experiment_id = self._experiment(experiment, root)
+            self.parent = self._run("parent", directory.name, {})
+            self.client.update_run(self.parent, status="RUNNING")
+            self._log_params(config)
 
-    def log_iteration(self, iteration: int, metrics: Mapping[str, float], tables: Mapping[str, Path]) -> None:
+    def reaching(self) -> AbstractContextManager[None]:
+        """For use around calls: MLflow's errors become HistoryError."""
+        return reaching(self.uri)
+
+    def remember_flow_run(self, flow_run: str) -> None:
+        """Keep the id of the Prefect run that is at work, for `autodidact reconcile`."""
+        self._remember("prefect", flow_run)
+
+    def logged(self, iteration: int) -> bool:
+        """Whether everything of an iteration is in the history."""
+        return f"logged-{iteration}" in self._ids
+
+    def log_iteration(
+        self, iteration: int, metrics: Mapping[str, float], tables: Mapping[str, Path], time_ms: int
+    ) -> None:
         """Log an iteration's metrics to its own run and, with `step = iteration`, to the parent. Files go along.
 
         Logging the same iteration again, after a resume, changes nothing.
         """
-        run = self._run(
-            f"iteration-{iteration}", f"{self.directory.name}/iteration-{iteration}", {"iteration": str(iteration)}
-        )
-        if f"logged-{iteration}" in self._ids:
+        run = self._iteration(iteration)
+        if self.logged(iteration):
             return
         for target in (run, self.parent):
-            self._log_metrics(target, {name: [(iteration, value)] for name, value in metrics.items()})
+            self._log_metrics(target, {name: [(iteration, value)] for name, value in metrics.items()}, time_ms)
         for folder, path in tables.items():
             self.client.log_artifact(run, str(path), folder)
         self.client.set_terminated(run, "FINISHED")
         self._remember(f"logged-{iteration}", "yes")
 
-    def log_training(self, iteration: int, journal: Path) -> None:
+    def log_training(self, iteration: int, journal: Path, time_ms: int) -> None:
         """Forward a trainer's metrics.jsonl to the iteration's run."""
-        run = self._run(
-            f"iteration-{iteration}", f"{self.directory.name}/iteration-{iteration}", {"iteration": str(iteration)}
-        )
+        run = self._iteration(iteration)
         if f"trained-{iteration}" in self._ids or not journal.exists():
             return
         curves: dict[str, list[tuple[int, float]]] = {}
@@ -69,7 +126,7 @@ class Tracking:
             for name, value in row.items():
                 if name != "step":
                     curves.setdefault(f"train/{name}", []).append((row["step"], value))
-        self._log_metrics(run, curves)
+        self._log_metrics(run, curves, time_ms)
         self._remember(f"trained-{iteration}", "yes")
 
     def log_dataset(self, name: str, digest: str, source: str, rows: int) -> None:
@@ -82,44 +139,37 @@ class Tracking:
         self.client.log_inputs(self.parent, [DatasetInput(dataset, [])])
         self._remember(f"dataset-{name}", "yes")
 
-    def register(self, model: str, iteration: int, policy: Artifact, tags: Mapping[str, str], champion: bool) -> None:
-        """Register a checkpoint by path and digest as a version of `model`; nothing is copied."""
-        key = f"version-{policy.require()[:16]}"
-        if key not in self._ids:
-            from mlflow.exceptions import MlflowException
+    def register(self, model: str, iteration: int, policy: Artifact, tags: Mapping[str, str]) -> Version:
+        """Register a checkpoint by path and digest as a version of `model`; nothing is copied.
 
-            try:
-                self.client.create_registered_model(model)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            import mlflow
+        A checkpoint is registered once: a version of the same digest is returned as it is.
+        """
+        digest = policy.require()
+        for version in self.registry.versions(model):
+            if version.digest == digest:
+                return version
+        import mlflow
 
-            mlflow.set_tracking_uri(self.uri)
-            run = self._ids.get(f"iteration-{iteration}")
-            described = {
-                "path": str(policy.path.absolute()),
-                "digest": policy.require(),
-                "iteration": str(iteration),
-                **tags,
-            }
-            reference = mlflow.create_external_model(
-                name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # a run may be called v1.5, this may not
-                source_run_id=run,
-                tags=described,
-                experiment_id=self.experiment_id,
-            )
-            version = self.client.create_model_version(
-                model, source=f"models:/{reference.model_id}", run_id=run, tags=described, model_id=reference.model_id
-            )
-            self._remember(key, str(version.version))
-        if champion:
-            self.client.set_registered_model_alias(model, CHAMPION, self._ids[key])
+        if not self.client.search_registered_models(filter_string=f"name = '{model}'"):
+            self.client.create_registered_model(model)
+        mlflow.set_tracking_uri(self.uri)
+        run = self._iteration(iteration)
+        described = {PATH: str(policy.path.absolute()), DIGEST: digest, "iteration": str(iteration), **tags}
+        reference = mlflow.create_external_model(
+            name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # a run may be called v1.5, this may not
+            source_run_id=run,
+            tags=described,
+            experiment_id=self.experiment_id,
+        )
+        created = self.client.create_model_version(
+            model, source=f"models:/{reference.model_id}", run_id=run, tags=described, model_id=reference.model_id
+        )
+        return Version(model, str(created.version), policy.path, digest, described)
 
-    def log_final(self, metrics: Mapping[str, float], name: str) -> None:
+    def log_final(self, metrics: Mapping[str, float], name: str, time_ms: int) -> None:
         """Log metrics of the finished loop to the parent run, once per name."""
         if f"final-{name}" not in self._ids:
-            self._log_metrics(self.parent, {f"final/{key}": [(0, value)] for key, value in metrics.items()})
+            self._log_metrics(self.parent, {f"final/{key}": [(0, value)] for key, value in metrics.items()}, time_ms)
             self._remember(f"final-{name}", "yes")
 
     def log_files(self, *paths: Path) -> None:
@@ -146,32 +196,33 @@ class Tracking:
         location = (root / "mlflow-artifacts").as_uri() if self.uri.startswith("sqlite") else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
+    def _iteration(self, number: int) -> str:
+        """The run of an iteration, made at its first use."""
+        return self._run(f"iteration-{number}", f"{self.directory.name}/iteration-{number}", {"iteration": str(number)})
+
     def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
         if key not in self._ids:
-            parent = {"mlflow.parentRunId": self._ids["parent"]} if key != "parent" else {}
-            run = self.client.create_run(self.experiment_id, run_name=name, tags={**tags, **parent})
-            self._remember(key, run.info.run_id)
+            mark = f"{self._ids['id']}/{key}"
+            found = self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{mark}'")
+            if not found:
+                parent = {"mlflow.parentRunId": self._ids["parent"]} if key != "parent" else {}
+                found = [self.client.create_run(self.experiment_id, run_name=name, tags={KEY: mark, **tags, **parent})]
+            self._remember(key, found[0].info.run_id)
         return self._ids[key]
-
-    def _begin(self, run: str) -> None:
-        self.client.update_run(run, status="RUNNING")
 
     def _log_params(self, config: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        flat = _flatten(config)
+        flat = flatten(config)
         known = self.client.get_run(self.parent).data.params
         new = [Param(name, str(value)[:6000]) for name, value in flat.items() if name not in known]
         for start in range(0, len(new), 100):
             self.client.log_batch(self.parent, params=new[start : start + 100])
 
-    def _log_metrics(self, run: str, curves: Mapping[str, list[tuple[int, float]]]) -> None:
-        import time
-
+    def _log_metrics(self, run: str, curves: Mapping[str, list[tuple[int, float]]], time_ms: int) -> None:
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, points in curves.items() for step, value in points]
+        metrics = [Metric(name, value, time_ms, step) for name, points in curves.items() for step, value in points]
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(run, metrics=metrics[start : start + 1000])
 
@@ -180,12 +231,26 @@ class Tracking:
         write_json(self.directory / IDS, self._ids)
 
 
+def close_stale(directory: Path) -> list[str]:
+    """Mark KILLED what is still RUNNING in MLflow of a loop on which no process works. Returns the runs' names."""
+    ids = _read_ids(directory / IDS)
+    client, closed = _client(tracking_uri(directory.parent)), []
+    for key, run_id in ids.items():
+        if key == "parent" or key.startswith("iteration-"):
+            run = client.get_run(run_id)
+            if run.info.status == "RUNNING":
+                client.set_terminated(run_id, "KILLED")
+                closed.append(str(run.info.run_name))
+    return closed
+
+
 def _read_ids(path: Path) -> dict[str, str]:
-    return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flatten(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
-    return flat
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        kept = path.with_suffix(".damaged")
+        os.replace(path, kept)
+        run_logger().warning("%s cannot be read; it is kept as %s, and a new history begins in MLflow.", path, kept)
+        return {}

@@ -20,6 +20,7 @@ from models.config import (
 from models.estimate import activation_bytes, training_bytes_per_device, training_disk_bytes, weights_bytes_per_device
 from tasks.adapter import merge, record_base
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
+from tasks.devices import gpus_held
 from tasks.files import write_json
 from tasks.logs import run_logger
 from tasks.process import run_child
@@ -207,7 +208,8 @@ def launch_program(
     config = directory / PROGRAM
     config.write_text(program.model_dump_json(indent=2))
     command = launch_command(module, program.launch, config)
-    run_child(command, directory / "log.txt", lock, run_logger())
+    with gpus_held():
+        run_child(command, directory / "log.txt", lock, run_logger())
     return command
 
 

@@ -96,7 +96,7 @@ def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
         ("seed: -1", [], ["seed: ", "greater than or equal to 0", "-1"]),
         ("generate: 5", [], ["generate: "]),
         ("generate: {top_p: 1.5}", [], ["generate.top_p: ", "less than or equal to 1", "1.5"]),
-        (None, ["--init", "first"], ["init: ", "'base' or 'last'", "'first'"]),
+        (None, ["--init", "first"], ["init: ", "'base', 'last' or 'champion'", "'first'"]),
         ("run: ../elsewhere", [], ["run: ", "pattern", "'../elsewhere'"]),
         ("run: ''", [], ["run: ", "pattern"]),
         ("evaluate: {samples: 4, pass_at: [1, 8]}", [], ["evaluate.pass_at [8] is not within 1…4", "Raise"]),
@@ -127,9 +127,9 @@ def test_a_mistake_is_named_with_its_field_and_what_is_right(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["rest-me"], ["there is no flow 'rest-me' (did you mean rest-em?)", "Flows: rest-em"]),
-        (["train"], ["there is no flow 'train'", "Flows: "]),
-        (["--seed", "3"], ["there is no flow '--seed'"]),
+        (["rest-me"], ["there is no flow or command 'rest-me' (did you mean rest-em?)", "There are rest-em, sft"]),
+        (["train"], ["there is no flow or command 'train'", "There are rest-em"]),
+        (["--seed", "3"], ["there is no flow or command '--seed'"]),
         (["rest-em", "--config", "absent.yaml"], ["no configuration file absent.yaml"]),
         (["rest-em", "--sed", "3"], ["unknown setting --sed (did you mean --seed?)"]),
     ],

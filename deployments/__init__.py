@@ -1,0 +1,1 @@
+"""Infrastructure: the services of one machine, and what is registered with them."""

@@ -1,0 +1,77 @@
+"""Registers with a Prefect server what the services need: the work pool, the limit `gpu`, automations, deployments.
+
+A program of its own: `python -m deployments.register GPUS`. It may be run again and again.
+"""
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectAlreadyExists
+
+from tasks.devices import LIMIT
+
+POOL = "autodidact"
+CRASHED = "autodidact: no heartbeat"
+HEARTBEAT_SECONDS = 90  # three of Prefect's heartbeats
+
+
+def main(gpus: int) -> None:
+    """Register everything; the deployments are those of `prefect.yaml` beside this folder."""
+    with get_client(sync_client=True) as client:
+        register_pool(client)
+        # A limit of 0 would let no stage start: without a GPU no stage asks for it.
+        client.upsert_global_concurrency_limit_by_name(LIMIT, max(gpus, 1))
+        register_automations(client)
+    yaml = Path(__file__).parent.parent / "prefect.yaml"
+    prefect = Path(sys.executable).with_name("prefect")
+    subprocess.run([prefect, "--no-prompt", "deploy", "--all", "--prefect-file", yaml], check=True)
+
+
+def register_pool(client: SyncPrefectClient) -> None:
+    """A pool of local processes; each deployment has a limit of its own, so the pool needs none."""
+    description = "Runs flows as processes of this machine."
+    try:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", description=description))
+    except ObjectAlreadyExists:
+        client.update_work_pool(POOL, WorkPoolUpdate(description=description))
+
+
+def register_automations(client: SyncPrefectClient) -> None:
+    """Mark a flow run Crashed whose heartbeats end: its process and its worker were killed together."""
+    trigger = EventTrigger(
+        after={"prefect.flow-run.heartbeat"},
+        expect={
+            "prefect.flow-run.heartbeat",
+            "prefect.flow-run.Completed",
+            "prefect.flow-run.Failed",
+            "prefect.flow-run.Cancelled",
+            "prefect.flow-run.Crashed",
+            "prefect.flow-run.Suspended",
+        },
+        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=HEARTBEAT_SECONDS),
+    )
+    action = ChangeFlowRunState(
+        state=StateType.CRASHED,
+        name="Crashed",
+        message="No heartbeat: its process is gone. Run it again to go on where it stopped.",
+    )
+    wanted = AutomationCore(name=CRASHED, trigger=trigger, actions=[action])
+    for old in client.read_automations_by_name(CRASHED):
+        client.delete_automation(old.id)
+    client.create_automation(wanted)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,71 @@
+"""The commands that look after runs and models: `autodidact reconcile`, `verify`, `promote` and `rollback`."""
+
+from collections.abc import Sequence
+
+from flows.commands import CommandParser, reported
+from tasks.catalogue import find_run
+from tasks.environment import prepare
+from tasks.reconcile import reconcile as close_what_is_stale
+from tasks.tracking import open_registry, reaching, tracking_uri
+from tasks.verify import verify_run
+
+
+def reconcile(arguments: Sequence[str]) -> int:
+    """Close what a killed process left open in MLflow and Prefect, and say what was done."""
+    told = CommandParser("reconcile", reconcile.__doc__).parse_args(arguments)
+    prepare(told.runs_dir)
+
+    def work() -> int:
+        done = close_what_is_stale(told.runs_dir)
+        print("\n".join(done) if done else "Nothing was left open.")
+        return 0
+
+    return reported(work)
+
+
+def verify(arguments: Sequence[str]) -> int:
+    """Compare every file of a run with the SHA-256 that its stage's manifest records."""
+    parser = CommandParser("verify", verify.__doc__)
+    parser.add_argument("run", metavar="RUN")
+    told = parser.parse_args(arguments)
+
+    def work() -> int:
+        damaged = verify_run(find_run(told.runs_dir, told.run))
+        print("\n".join(damaged) if damaged else f"Every file of {told.run} is as it was written.")
+        return 1 if damaged else 0
+
+    return reported(work)
+
+
+def promote(arguments: Sequence[str]) -> int:
+    """Make a version of a registered model its champion by hand."""
+    parser = CommandParser("promote", promote.__doc__)
+    parser.add_argument("model", metavar="MODEL", help="name of the registered model, such as autodidact-demo")
+    parser.add_argument("version", metavar="VERSION", help="number of the version")
+    told = parser.parse_args(arguments)
+    prepare(told.runs_dir)
+
+    def work() -> int:
+        with reaching(tracking_uri(told.runs_dir)):
+            registry = open_registry(told.runs_dir)
+            version, before = registry.version(told.model, told.version), registry.champion(told.model)
+            registry.crown(version, "hand")
+        print(f"{version} is the champion now; before, it was {before or 'none'}.")
+        return 0
+
+    return reported(work)
+
+
+def rollback(arguments: Sequence[str]) -> int:
+    """Make that version champion again that was it before the present one."""
+    parser = CommandParser("rollback", rollback.__doc__)
+    parser.add_argument("model", metavar="MODEL", help="name of the registered model")
+    told = parser.parse_args(arguments)
+    prepare(told.runs_dir)
+
+    def work() -> int:
+        with reaching(tracking_uri(told.runs_dir)):
+            print(f"{open_registry(told.runs_dir).roll_back(told.model)} is the champion again.")
+        return 0
+
+    return reported(work)

@@ -1,0 +1,116 @@
+"""The registry of models in MLflow: versions by reference, and which of them is the champion.
+
+Every move of the alias `champion` is written on the version that it moves to: since when, by whom, and which version
+was champion before. So a move can be taken back.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+DIGEST, PATH = "digest", "path"
+SINCE, BEFORE, BY = "champion_since", "champion_before", "champion_by"
+
+
+class RegistryError(ValueError):
+    """The registry has no such model or version; the message says what there is."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a registered model: a checkpoint, by path and digest."""
+
+    model: str
+    number: str
+    path: Path
+    digest: str
+    tags: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"version {self.number} of {self.model}"
+
+
+class Registry:
+    """Versions and aliases of registered models, through an MLflow client."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def champion(self, model: str) -> Version | None:
+        """The version that the alias `champion` points at; None where there is none."""
+        number = self._aliases(model).get(CHAMPION)
+        return self.version(model, number) if number else None
+
+    def version(self, model: str, number: str) -> Version:
+        """A version by its number.
+
+        Raises:
+            RegistryError: there is none.
+        """
+        found = {version.number: version for version in self.versions(model)}
+        if number not in found:
+            there = f"versions {', '.join(found)}" if found else "no version"
+            raise RegistryError(f"There is no version {number} of {model}; the registry has {there} of it.")
+        return found[number]
+
+    def versions(self, model: str) -> list[Version]:
+        """All versions of a model, the oldest first."""
+        rows, token = [], None
+        while True:
+            page = self.client.search_model_versions(f"name = '{model}'", page_token=token)
+            ours = [v for v in page if DIGEST in v.tags]
+            rows += [Version(model, str(v.version), Path(v.tags[PATH]), v.tags[DIGEST], dict(v.tags)) for v in ours]
+            token = page.token
+            if not token:
+                return sorted(rows, key=lambda version: int(version.number))
+
+    def crown(self, version: Version, by: str) -> None:
+        """Make a version the champion, and record who was champion before. Nothing happens if it is champion already.
+
+        Args:
+            by: what moved the alias, such as "gate" or "hand".
+        """
+        before = self._aliases(version.model).get(CHAMPION, "")
+        if before == version.number:
+            return
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        # The tags first: a champion always says whom it followed, also after a kill between the two.
+        self.tag(version, {SINCE: since, BEFORE: before, BY: by})
+        self.client.set_registered_model_alias(version.model, CHAMPION, version.number)
+        if self._aliases(version.model).get(CHALLENGER) == version.number:
+            self.client.delete_registered_model_alias(version.model, CHALLENGER)
+
+    def challenge(self, version: Version) -> None:
+        """Point the alias `challenger` at a version."""
+        self.client.set_registered_model_alias(version.model, CHALLENGER, version.number)
+
+    def roll_back(self, model: str) -> Version:
+        """Make the version champion that was it before the present one.
+
+        Raises:
+            RegistryError: there is no champion, or none before it.
+        """
+        champion = self.champion(model)
+        if champion is None:
+            raise RegistryError(f"{model} has no champion. Name one: autodidact promote {model} VERSION.")
+        if not champion.tags.get(BEFORE):
+            raise RegistryError(
+                f"Before {champion} no other was champion. Name one: autodidact promote {model} VERSION."
+            )
+        before = self.version(model, champion.tags[BEFORE])
+        self.crown(before, "rollback")
+        return before
+
+    def tag(self, version: Version, tags: dict[str, str]) -> None:
+        for name, value in tags.items():
+            self.client.set_model_version_tag(version.model, version.number, name, value)
+
+    def models(self) -> list[str]:
+        """Names of all registered models."""
+        return [model.name for model in self.client.search_registered_models()]
+
+    def _aliases(self, model: str) -> dict[str, str]:
+        found = self.client.search_registered_models(filter_string=f"name = '{model}'")
+        return {alias: str(number) for row in found for alias, number in row.aliases.items()}

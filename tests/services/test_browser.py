@@ -1,0 +1,106 @@
+"""The web pages in a real browser: a run from a form, its history, and a cancellation.
+
+With AUTODIDACT_SCREENSHOTS set to a folder, the pictures of the README are written there.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from tests.services.conftest import Site
+from tests.services.test_services import hang, statuses, wait_gone
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+OFFLINE = [f"--disable-{what}" for what in ("gpu", "quic", "background-networking", "component-update", "sync")]
+SECOND = 1000
+# Small enough for a test: what is not named here is as in the deployment rest-em/demo.
+FORM = {"Run": "browser", "Iterations": "1", "Demonstrations": "512"}
+OPTIONAL = {"Limit": "96", "Limit Validation": "48", "Limit Test": "48"}
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium: forms and pages were not tested in a browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--no-first-run", *OFFLINE]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
+        page.set_default_timeout(60 * SECOND)
+        expect.set_options(timeout=60 * SECOND)
+        yield page
+        browser.close()
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a picture of the page for the README, if asked to."""
+    if folder := os.environ.get("AUTODIDACT_SCREENSHOTS"):
+        page.wait_for_timeout(2 * SECOND)  # charts and fonts
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def setting(page: Page, label: str) -> Locator:
+    """A setting of Prefect's form, by its label."""
+    header = "> .schema-form-property__header > .schema-form-property__label"
+    return page.locator(f'.schema-form-property:has({header}:text-is("{label} (Optional)"))')
+
+
+def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site, page: Page):
+    page.goto(f"{site.prefect}/deployments/deployment/{site.deployment('rest-em/demo')}/run")
+    for label, value in FORM.items():
+        setting(page, label).locator("input").first.fill(value)
+    for label, value in OPTIONAL.items():
+        setting(page, label).get_by_role("button", name="int").click()
+        setting(page, label).locator("input").first.fill(value)
+    expect(page.get_by_text("Most iterations of E-step and M-step.")).to_be_visible()
+    setting(page, "Run").scroll_into_view_if_needed()
+    picture(page, "form")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("link", name=re.compile("View run|Flow run", re.I)).first.click()
+    expect(page.get_by_text("Completed").first).to_be_visible(timeout=480 * SECOND)
+    expect(page.get_by_text("iter-1/train").first).to_be_visible()
+    picture(page, "run")
+    page.get_by_text("Artifacts", exact=True).click()
+    expect(page.get_by_text("browser-iterations").first).to_be_visible()
+    picture(page, "artifacts")
+    assert statuses(site, "browser") == dict.fromkeys(
+        ("browser", "browser/iteration-0", "browser/iteration-1"), "FINISHED"
+    )
+    see_history(site, page)
+    page.goto((site.runs / "browser" / "report.html").as_uri())
+    expect(page.get_by_role("heading", name="ReST-EM").first).to_be_visible()
+    picture(page, "report")
+
+
+def see_history(site: Site, page: Page) -> None:
+    """Find parent and child in MLflow, and the parent's curve across iterations."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(site.mlflow)
+    experiment = client.get_experiment_by_name("ReST-EM")
+    assert experiment is not None
+    page.goto(f"{site.mlflow}/#/experiments/{experiment.experiment_id}/runs")
+    expect(page.get_by_text("browser", exact=True).first).to_be_visible()
+    parent = client.search_runs([experiment.experiment_id], "tags.mlflow.runName = 'browser'")[0].info.run_id
+    curve = client.get_metric_history(parent, "validation/pass_at_1_greedy")
+    assert sorted(point.step for point in curve) == [0, 1]
+    page.goto(f"{site.mlflow}/#/experiments/{experiment.experiment_id}/runs/{parent}/model-metrics")
+    expect(page.get_by_text("pass_at_1_greedy").first).to_be_visible()
+    picture(page, "mlflow")
+
+
+def test_cancelled_from_its_page_it_is_gone_in_ten_seconds(site: Site, page: Page):
+    flow_run, flow, program = hang(site, "cancelled-in-the-ui")
+    page.goto(f"{site.prefect}/runs/flow-run/{flow_run}")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Confirm").click()
+    wait_gone(program, 10)
+    wait_gone(flow, 10)
+    site.wait(flow_run, "Cancelled")
+    assert statuses(site, "cancelled-in-the-ui")["cancelled-in-the-ui"] == "KILLED"

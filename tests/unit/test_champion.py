@@ -1,0 +1,189 @@
+"""Names that hold the date, the gate to the champion's place, and moves that can be taken back."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from pydantic import ValidationError
+
+from data.metrics import Interval
+from flows.rest_em import RestEM
+from tasks.champion import Gate, apply_gate, pin_champion, run_name, settle
+from tasks.policy import ModelError
+from tasks.registry import Registry, RegistryError, Version
+
+NIGHT = datetime(2026, 3, 2, 2, 0)
+MODEL = "autodidact-nightly"
+BETTER, UNSURE, WORSE = (Interval(value=v, low=v - 0.03, high=v + 0.03) for v in (0.05, 0.01, -0.05))
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow database, which takes seconds to make: each test gets a copy."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mlflow.db").write_bytes(database.read_bytes())
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def registry(runs: Path) -> Registry:
+    return Registry(MlflowClient(f"sqlite:///{runs / 'mlflow.db'}"))
+
+
+def add_version(registry: Registry, folder: Path, digest: str, there: bool = True) -> Version:
+    folder.mkdir(parents=True)
+    if there:
+        (folder / "config.json").write_text("{}")
+    if not registry.versions(MODEL):
+        registry.client.create_registered_model(MODEL)
+    tags = {"path": str(folder), "digest": digest}
+    made = registry.client.create_model_version(MODEL, source=folder.as_uri(), tags=tags)
+    return registry.version(MODEL, str(made.version))
+
+
+def night(runs: Path, name: str, finished: bool) -> None:
+    (runs / name).mkdir()
+    (runs / name / "config.json").write_text("{}")
+    if finished:
+        (runs / name / "summary.json").write_text("{}")
+
+
+def test_a_name_without_a_date_stays():
+    assert run_name(Path("nowhere"), "demo") == "demo"
+
+
+def test_a_name_with_a_date_is_named_by_it(tmp_path: Path):
+    assert run_name(tmp_path / "not-there", "nightly-%Y-%m-%d", NIGHT) == "nightly-2026-03-02"
+
+
+@pytest.mark.parametrize(
+    ("nights", "expected"),
+    [
+        ({"n-2026-03-01": True}, "n-2026-03-02"),
+        ({"n-2026-03-01": False}, "n-2026-03-01"),
+        ({"n-2026-02-28": False, "n-2026-03-01": True}, "n-2026-03-02"),
+        ({"n-2026-02-28": True, "n-2026-03-01": False}, "n-2026-03-01"),
+        ({"n-2026-03-02": True}, "n-2026-03-02"),
+        ({"other-2026-03-01": False, "n-latest": False}, "n-2026-03-02"),
+    ],
+)
+def test_the_latest_night_goes_on_if_it_is_unfinished(tmp_path: Path, nights: dict[str, bool], expected: str):
+    for name, finished in nights.items():
+        night(tmp_path, name, finished)
+    assert run_name(tmp_path, "n-%Y-%m-%d", NIGHT) == expected
+
+
+@pytest.mark.parametrize("name", ["%", "nightly-%x", "-%Y", "a b", "../up", "%Y%"])
+def test_other_names_are_refused(name: str):
+    with pytest.raises(ValidationError, match="String should match pattern"):
+        RestEM(run=name)
+
+
+@pytest.mark.parametrize(
+    ("run", "registry", "expected"),
+    [
+        ("demo", None, "autodidact-demo"),
+        ("nightly-%Y-%m-%d", None, "autodidact-nightly"),
+        ("%Y-nightly-%m", None, "autodidact-nightly"),
+        ("%Y%m%d", None, "autodidact-dated"),
+        ("nightly-%Y-%m-%d", "mine", "mine"),
+    ],
+)
+def test_all_nights_share_a_registered_model(tmp_path: Path, run: str, registry: str | None, expected: str):
+    settled = settle(RestEM(run=run, registry=registry, runs_dir=tmp_path))
+    assert settled.registry == expected
+    assert "%" not in settled.run
+    assert settle(settled) == settled
+
+
+def test_without_a_champion_the_model_given_is_the_base(runs: Path):
+    config = RestEM(run="n", init="champion", registry=MODEL, runs_dir=runs, model="some/model")
+    assert settle(config).model == "some/model"
+
+
+def test_the_champion_is_the_base_and_a_resumed_run_begins_with_the_same(
+    runs: Path, registry: Registry, tmp_path: Path
+):
+    first = add_version(registry, tmp_path / "first", "aaa")
+    registry.crown(first, "gate")
+    config = RestEM(run="n", init="champion", registry=MODEL, runs_dir=runs, template=Path("own.jinja"))
+    settled = settle(config)
+    assert (settled.model, settled.template) == (str(tmp_path / "first"), None)
+    (runs / "n").mkdir()
+    pin_champion(settled)
+    registry.crown(add_version(registry, tmp_path / "second", "bbb"), "gate")
+    assert settle(config).model == str(tmp_path / "first")
+    assert settle(config.model_copy(update={"run": "m"})).model == str(tmp_path / "second")
+
+
+def test_a_champion_whose_checkpoint_is_gone_is_named(runs: Path, registry: Registry, tmp_path: Path):
+    registry.crown(add_version(registry, tmp_path / "first", "aaa", there=False), "gate")
+    with pytest.raises(ModelError, match=rf"version 1 of {MODEL}, should lie in .*first, and is gone. Make another"):
+        settle(RestEM(run="n", init="champion", registry=MODEL, runs_dir=runs))
+
+
+@pytest.mark.parametrize(
+    ("difference", "champion", "words"),
+    [
+        (
+            BETTER,
+            "2",
+            "version 2 of autodidact-nightly is the new champion: against version 1, 5.0% [2.0%, 8.0%] on 500",
+        ),
+        (UNSURE, "1", "version 2 of autodidact-nightly is a challenger, not clearly better: against version 1, 1.0%"),
+        (WORSE, "1", "version 2 of autodidact-nightly is a challenger"),
+        (None, "1", "against version 1, its checkpoint is gone"),
+    ],
+)
+def test_the_champion_moves_only_if_the_interval_excludes_zero(
+    registry: Registry, tmp_path: Path, difference: Interval | None, champion: str, words: str
+):
+    old = add_version(registry, tmp_path / "old", "aaa")
+    registry.crown(old, "gate")
+    new = add_version(registry, tmp_path / "new", "bbb")
+    assert words in apply_gate(registry, new, Gate(old, difference, 500))
+    now = registry.champion(MODEL)
+    assert now is not None
+    assert now.number == champion
+    aliases = registry.client.get_registered_model(MODEL).aliases
+    assert ("challenger" in aliases) == (champion == "1")
+    tags = registry.version(MODEL, "2").tags
+    assert tags["gate_passed"] == ("yes" if champion == "2" else "no")
+    assert tags["gate_against"] == "version 1"
+    assert apply_gate(registry, now, None) == f"{now} is the champion."
+
+
+def test_the_first_champion_has_to_beat_the_base(registry: Registry, tmp_path: Path):
+    first = add_version(registry, tmp_path / "first", "aaa")
+    assert "has no champion: no iteration was better than the base" in apply_gate(registry, first, None)
+    assert "is a challenger, not clearly better: against base" in apply_gate(registry, first, Gate(None, UNSURE, 500))
+    assert registry.champion(MODEL) is None
+    assert "is the new champion: against base" in apply_gate(registry, first, Gate(None, BETTER, 500))
+    assert registry.client.get_registered_model(MODEL).aliases == {"champion": 1}
+
+
+def test_a_move_is_recorded_and_can_be_taken_back(registry: Registry, tmp_path: Path):
+    with pytest.raises(RegistryError, match=r"has no champion\. Name one: autodidact promote"):
+        registry.roll_back(MODEL)
+    first, second = (add_version(registry, tmp_path / name, name) for name in ("first", "second"))
+    registry.crown(first, "gate")
+    with pytest.raises(RegistryError, match="no other was champion"):
+        registry.roll_back(MODEL)
+    registry.crown(second, "hand")
+    tags = registry.version(MODEL, "2").tags
+    assert (tags["champion_before"], tags["champion_by"]) == ("1", "hand")
+    assert datetime.fromisoformat(tags["champion_since"]).tzinfo is not None
+    assert registry.roll_back(MODEL).number == "1"
+    assert registry.version(MODEL, "1").tags["champion_by"] == "rollback"
+    with pytest.raises(RegistryError, match="no version 7 of autodidact-nightly; the registry has versions 1, 2"):
+        registry.version(MODEL, "7")

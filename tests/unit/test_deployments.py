@@ -1,0 +1,96 @@
+"""The deployments of prefect.yaml: every parameter is valid, and the form says all that the settings' class says."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.client.schemas.schedules import construct_schedule
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.importtools import import_object
+from pydantic import BaseModel
+
+from flows.cli import FLOWS
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+NAMES = [f"{d['entrypoint'].split(':')[1]}/{d['name']}" for d in DEPLOYMENTS]
+# Keywords of JSON Schema with which the form checks a number, a text or a list.
+CONSTRAINTS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern", "enum", "minItems", "minLength")
+
+
+def settings_class(deployment: dict[str, Any]) -> type[BaseModel]:
+    flow = import_object(deployment["entrypoint"])
+    found: type[BaseModel] = flow.fn.__annotations__["config"]
+    return found
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=NAMES)
+def test_the_parameters_of_a_deployment_are_valid(deployment: dict[str, Any]):
+    settings_class(deployment).model_validate(deployment["parameters"]["config"])
+    assert deployment["description"]
+    assert deployment["tags"]
+    assert deployment["work_pool"]["job_variables"]["working_dir"]
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+
+
+def test_every_flow_has_a_deployment():
+    modules = {d["entrypoint"].replace(":", ".").rsplit(".", 1)[0] for d in DEPLOYMENTS}
+    assert modules == {module for module, *_ in FLOWS.values()}
+
+
+def test_what_a_deployment_takes_from_a_file_in_configs_is_the_same_there():
+    text = (ROOT / "prefect.yaml").read_text()
+    named = re.findall(r"config: # (configs/\S+\.yaml)", text)
+    same = [d["parameters"]["config"] for d in DEPLOYMENTS if "demo" in d["tags"]]
+    assert [yaml.safe_load((ROOT / name).read_text()) for name in named] == same
+    assert set(named) == {f"configs/{name}.yaml" for name in ("demo", "nightly", "spin-demo")}
+
+
+def test_schedules_are_inactive_examples_in_a_time_zone():
+    schedules = [s for d in DEPLOYMENTS for s in d.get("schedules", [])]
+    assert schedules
+    for schedule in schedules:
+        assert schedule["active"] is False
+        assert construct_schedule(cron=schedule["cron"], timezone=schedule["timezone"])
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=NAMES)
+def test_the_form_has_every_description_and_constraint(deployment: dict[str, Any]):
+    form = parameter_schema(import_object(deployment["entrypoint"])).model_dump()
+    shown = dict(walk(form["definitions"][settings_class(deployment).__name__], form))
+    own = settings_class(deployment).model_json_schema()
+    expected = dict(walk(own, own))
+    assert shown.keys() == expected.keys()
+    for path, node in expected.items():
+        assert node.get("description"), f"{path} has no description"
+        assert shown[path].get("description") == node["description"]
+        assert kept(shown[path], form) == kept(node, own), path
+
+
+def walk(model: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every setting of a model's schema, with those of the models in it, by its path."""
+    for name, node in model["properties"].items():
+        yield f"{prefix}{name}", node
+        for inner in models(node, schema):
+            yield from walk(inner, schema, f"{prefix}{name}.")
+
+
+def models(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [resolve(option, schema) for option in [node, *node.get("anyOf", [])]]
+    return [option for option in found if "properties" in option]
+
+
+def resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in node:
+        return node
+    found: dict[str, Any] = (schema.get("$defs") or schema["definitions"])[node["$ref"].rsplit("/", 1)[1]]
+    return found
+
+
+def kept(node: dict[str, Any], schema: dict[str, Any]) -> list[Any]:
+    """The constraints of a setting, and of each type that it may have."""
+    options = [resolve(option, schema) for option in [node, *node.get("anyOf", []), node.get("items", {})]]
+    return [{key: option[key] for key in CONSTRAINTS if key in option} for option in options]
