@@ -17,10 +17,11 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 
 from tasks.devices import LIMIT
+from tasks.environment import HEARTBEAT_SECONDS
 
 POOL = "autodidact"
 CRASHED = "autodidact: no heartbeat"
-HEARTBEAT_SECONDS = 90  # three of Prefect's heartbeats
+MISSED = 4  # heartbeats
 
 
 def main(gpus: int) -> None:
@@ -60,7 +61,7 @@ def register_automations(client: SyncPrefectClient) -> None:
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
-        within=timedelta(seconds=HEARTBEAT_SECONDS),
+        within=timedelta(seconds=MISSED * HEARTBEAT_SECONDS),
     )
     action = ChangeFlowRunState(
         state=StateType.CRASHED,

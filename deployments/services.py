@@ -83,12 +83,12 @@ def start(options: Options) -> int:
     """
     prepare(options.runs)
     folder = services_folder(options.runs)
-    _wait(lambda: not _is_stopping(_supervisor(folder)), "the end of the services before", folder / "supervisord.log")
-    found = _supervisor(folder)
+    _wait(lambda: not _is_stopping(connect(folder)), "the end of the services before", folder / "supervisord.log")
+    found = connect(folder)
     if found is None:
         _refuse_taken_ports(options)
         _launch(options, folder)
-        found = _wait(lambda: _supervisor(folder), "supervisord", folder / "supervisord.log")
+        found = _wait(lambda: connect(folder), "supervisord", folder / "supervisord.log")
     elif (running := running_services(options.runs)) and running != options.addresses:
         raise ServiceError(
             f"The services of {options.runs} run already at {running.prefect} and {running.mlflow}. "
@@ -115,7 +115,7 @@ def stop(runs: Path) -> int:
         ServiceError: they do not end.
     """
     folder = services_folder(runs)
-    found = _supervisor(folder)
+    found = connect(folder)
     if found is None:
         print(f"No services of {runs} are running.")
         return 0
@@ -133,7 +133,7 @@ def stop(runs: Path) -> int:
 def show(runs: Path) -> int:
     """Print the state of each service. Returns 0 where all run, else 1."""
     folder = services_folder(runs)
-    found, at = _supervisor(folder), running_services(runs)
+    found, at = connect(folder), running_services(runs)
     if found is None or at is None:
         print(f"No services of {runs} are running. `autodidact up` starts them.")
         return 1
@@ -158,7 +158,7 @@ def _reported(action: Callable[[], int]) -> int:
         return 1
 
 
-def _supervisor(folder: Path) -> Any:
+def connect(folder: Path) -> Any:
     """The running supervisord's interface, or None."""
     from supervisor.xmlrpc import SupervisorTransport
 

@@ -1,41 +1,78 @@
-"""Artifacts on the Prefect page of a run. Outside a flow run there is no such page, and nothing is made."""
+"""Artifacts on the Prefect page of a run. Outside a flow run there is no such page, and nothing is made.
 
+They are for people to look at: where Prefect does not answer, the loop goes on without.
+"""
+
+import logging
 import re
+import time
+from collections.abc import Callable, MutableMapping
 from typing import Any
+
+from tasks.logs import run_logger
+
+BAR = re.compile(r"(?P<label>[\w/ -]+):\s+(?P<percent>\d+)%\|")
+UPDATE_SECONDS = 10.0
 
 
 def publish_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
-    if _in_flow():
-        from prefect.artifacts import create_table_artifact
+    from prefect.artifacts import create_table_artifact
 
-        create_table_artifact(key=_key(key), table=rows, description=description)  # type: ignore[unused-coroutine]
+    _publish(create_table_artifact, key=_key(key), table=rows, description=description)
 
 
 def publish_markdown(key: str, text: str, description: str) -> None:
-    if _in_flow():
-        from prefect.artifacts import create_markdown_artifact
+    from prefect.artifacts import create_markdown_artifact
 
-        create_markdown_artifact(key=_key(key), markdown=text, description=description)  # type: ignore[unused-coroutine]
+    _publish(create_markdown_artifact, key=_key(key), markdown=text, description=description)
 
 
 def publish_link(key: str, target: str, description: str) -> None:
     """A link where `target` is an address, else its text."""
-    if not _in_flow():
-        return
-    if target.startswith("http"):
-        from prefect.artifacts import create_link_artifact
+    from prefect.artifacts import create_link_artifact
 
-        create_link_artifact(key=_key(key), link=target, description=description)  # type: ignore[unused-coroutine]
+    if target.startswith("http"):
+        _publish(create_link_artifact, key=_key(key), link=target, description=description)
     else:
         publish_markdown(key, target, description)
+
+
+class ProgressLogger(logging.LoggerAdapter[Any]):
+    """A logger that moves a progress bar on the run's page as the bar in a program's log moves."""
+
+    def __init__(self, logger: Any, key: str) -> None:
+        super().__init__(logger)
+        self.key, self._artifact, self._shown = _key(key), None, 0.0
+
+    def process(self, line: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        found = BAR.search(line)
+        due = time.monotonic() - self._shown >= UPDATE_SECONDS
+        if found and (due or found["percent"] == "100"):
+            self._shown = time.monotonic()
+            self._move(found["label"], float(found["percent"]))
+        return line, kwargs
+
+    def _move(self, label: str, percent: float) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        if self._artifact is None:
+            self._artifact = _publish(create_progress_artifact, progress=percent, key=self.key, description=label)
+        else:
+            _publish(update_progress_artifact, artifact_id=self._artifact, progress=percent, description=label)
+
+
+def _publish(make: Callable[..., Any], **content: Any) -> Any:
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is None:
+        return None
+    try:
+        return make(**content)
+    except Exception as error:
+        run_logger().warning("Prefect did not take %s: %s", content.get("key", "an artifact"), error)
+        return None
 
 
 def _key(name: str) -> str:
     """Prefect allows lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _in_flow() -> bool:
-    from prefect.context import FlowRunContext
-
-    return FlowRunContext.get() is not None

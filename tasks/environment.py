@@ -14,6 +14,10 @@ from pathlib import Path
 import psutil
 
 
+# How often a flow run shows that it lives; Prefect takes no less. Four missed ones, and the services call it Crashed.
+HEARTBEAT_SECONDS = 30
+
+
 @dataclass(frozen=True)
 class Services:
     """Addresses of the Prefect server's API and of the MLflow server."""
@@ -70,6 +74,7 @@ def prepare(runs: Path) -> None:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
         "VLLM_NO_USAGE_STATS": "1",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from data.storage import count_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
 from models.estimate import generation_bytes_per_device
+from tasks.artifacts import ProgressLogger
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.devices import gpus_held
 from tasks.logs import run_logger
@@ -81,8 +82,14 @@ def run_generation(
     config.write_text(program.model_dump_json(indent=2))
     command = generate_command(config)
     with gpus_held():
-        run_child(command, attempt / "log.txt", run.child_lock, run_logger(), SHARED_CPU)
+        run_child(command, attempt / "log.txt", run.child_lock, _progress(run, attempt), SHARED_CPU)
     return command
+
+
+def _progress(run: Run, attempt: Path) -> ProgressLogger:
+    """A stage's attempt is called .generate.attempt, in the folder of its iteration."""
+    stage = attempt.name.removeprefix(".").removesuffix(".attempt")
+    return ProgressLogger(run_logger(), f"{run.directory.name}-{attempt.parent.name}-{stage}")
 
 
 def generate_command(config: Path) -> list[str]:

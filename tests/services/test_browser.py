@@ -47,14 +47,14 @@ def picture(page: Page, name: str) -> None:
 
 def setting(page: Page, label: str) -> Locator:
     """A setting of Prefect's form, by its label."""
-    header = "> .schema-form-property__header > .schema-form-property__label"
-    return page.locator(f'.schema-form-property:has({header}:text-is("{label} (Optional)"))')
+    header = f'> .p-label__header .schema-form-property__label:text-is("{label} (Optional)")'
+    return page.locator(f".schema-form-property:has({header})")
 
 
 def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site, page: Page):
     page.goto(f"{site.prefect}/deployments/deployment/{site.deployment('rest-em/demo')}/run")
     for label, value in FORM.items():
-        setting(page, label).locator("input").first.fill(value)
+        setting(page, label).locator("input, textarea").first.fill(value)
     for label, value in OPTIONAL.items():
         setting(page, label).get_by_role("button", name="int").click()
         setting(page, label).locator("input").first.fill(value)
@@ -62,7 +62,7 @@ def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site,
     setting(page, "Run").scroll_into_view_if_needed()
     picture(page, "form")
     page.get_by_role("button", name="Submit").click()
-    page.get_by_role("link", name=re.compile("View run|Flow run", re.I)).first.click()
+    page.get_by_role("button", name="View run").click()
     expect(page.get_by_text("Completed").first).to_be_visible(timeout=480 * SECOND)
     expect(page.get_by_text("iter-1/train").first).to_be_visible()
     picture(page, "run")

@@ -1,5 +1,6 @@
 """Services and flow runs on them, with the stub programs: up, down, cancel, kill, a schedule."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from deployments import services
 from tests.flows.conftest import make_config, small
 from tests.flows.test_kill import drive, wait_gone
 from tests.flows.test_rest_em import digests
@@ -60,8 +62,8 @@ def test_up_may_be_called_twice_and_status_shows_the_addresses(site: Site):
     assert site.prefect in site.up()
     assert first.count("RUNNING") == 3
     assert site.mlflow in first
-    listening = {c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr and str(c.laddr.port) in site.prefect}
-    assert listening == {"127.0.0.1"}
+    assert listener(site.prefect)
+    assert listener(site.mlflow)
 
 
 def test_a_taken_port_is_named(site: Site, tmp_path: Path):
@@ -101,6 +103,67 @@ def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_cra
     resumed(site, "killed", undisturbed)
 
 
+def test_the_loop_goes_on_without_mlflow_and_completes_the_history_afterwards(site: Site, undisturbed):
+    flow_run, _, _ = hang(site, "unheard")
+    supervisor = services.connect(services.services_folder(site.runs)).supervisor
+    supervisor.stopProcess("mlflow")
+    try:
+        (site.folder / "started-unheard.go").touch()
+        site.wait(flow_run, "Failed", seconds=240)
+        message = site.api("GET", f"flow_runs/{flow_run}")["state"]["message"]
+        assert f"MLflow at {site.mlflow} does not answer" in message
+        assert "run the same command again to complete the history" in message
+        assert digests(make_config(site.folder, run="unheard")) == undisturbed
+    finally:
+        site.up()
+    resumed(site, "unheard", undisturbed)
+
+
+def test_a_killed_prefect_server_comes_back_and_the_run_ends_as_it_should(site: Site, undisturbed):
+    flow_run, _, _ = hang(site, "unserved")
+    os.kill(listener(site.prefect), signal.SIGKILL)
+    (site.folder / "started-unserved.go").touch()
+    eventually((site.runs / "unserved" / "summary.json").exists, 180, "the loop did not go on")
+    assert digests(make_config(site.folder, run="unserved")) == undisturbed
+    site.up()
+    site.wait(flow_run, "Completed", "Crashed", seconds=240)
+
+
+def test_a_person_decides_after_an_iteration(site: Site):
+    flow_run = site.start(settings(site, "approved", iterations=3, approve=True))
+    site.wait(flow_run, "Suspended", seconds=180)
+    assert statuses(site, "approved")["approved"] == "SCHEDULED"
+    site.api("POST", f"flow_runs/{flow_run}/resume", {"run_input": {"decision": "go on"}})
+    eventually((site.runs / "approved" / "iter-2" / "evaluate").exists, 180, "it did not go on")
+    site.wait(flow_run, "Suspended", seconds=180)
+    site.api("POST", f"flow_runs/{flow_run}/resume", {"run_input": {"decision": "use iteration", "iteration": 1}})
+    site.wait(flow_run, "Completed", seconds=180)
+    summary = json.loads((site.runs / "approved" / "summary.json").read_text())
+    assert (summary["best_iteration"], summary["stop_reason"]) == (1, "a person decided so after iteration 2")
+    assert not (site.runs / "approved" / "iter-3").exists()
+
+
+def test_a_run_that_was_started_by_hand_cannot_wait_for_a_person(site: Site):
+    output = site.autodidact("rest-em", "--approve", "true", "--run", "by-hand", code=2)
+    assert "only a run that was started from a deployment can wait for a person" in output
+
+
+def test_reconcile_closes_what_a_killed_process_left_open(site: Site):
+    flow_run, flow, program = hang(site, "left-open")
+    # A server that marks nothing itself: the flow's worker is told to stop first, and the flow is killed at once.
+    worker = psutil.Process(flow).parent()
+    assert worker is not None
+    worker.kill()
+    os.kill(flow, signal.SIGKILL)
+    wait_gone(program, 10)
+    assert statuses(site, "left-open")["left-open"] == "RUNNING"
+    output = site.autodidact("reconcile")
+    assert "MLflow: left-open was RUNNING, and no process works on" in output
+    assert statuses(site, "left-open")["left-open"] == "KILLED"
+    assert "left-open" not in site.autodidact("reconcile")
+    site.wait(flow_run, "Crashed", seconds=240)
+
+
 def test_a_schedule_of_one_minute_runs_two_nights_the_second_from_the_champion_of_the_first(site: Site):
     deployment, config = site.deployment("rest-em/stub"), settings(site, "night-%Y%m%d%H%M%S", init="champion")
     schedule = {"active": True, "schedule": {"interval": 60}, "parameters": {"config": config}}
@@ -120,3 +183,34 @@ def test_a_schedule_of_one_minute_runs_two_nights_the_second_from_the_champion_o
     assert digests(second)["base"] != digests(first)["base"]
     registry = MlflowClient(site.mlflow).get_registered_model("autodidact-night")
     assert registry.aliases["champion"] >= 2
+
+
+def test_down_leaves_no_process_and_up_shows_the_old_history(site: Site):
+    site.wait(site.start(settings(site, "before")), "Completed")
+    ours = [p for p in psutil.process_iter() if str(site.folder) in environment_of(p)]
+    assert len(ours) >= 4
+    assert "stopped; their history is kept" in site.autodidact("down")
+    assert not [p for p in psutil.process_iter() if str(site.folder) in environment_of(p)]
+    assert "No services" in site.autodidact("status", code=1)
+    assert "No services" in site.autodidact("down")
+    site.up()
+    assert statuses(site, "before")["before"] == "FINISHED"
+    names = {run["name"] for run in site.api("POST", "flow_runs/filter", {})}
+    assert "before" in names
+
+
+def listener(address: str) -> int:
+    """The process that listens at an address, on the loopback interface alone."""
+    port = int(address.rsplit(":", 1)[1])
+    found = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port]
+    assert {c.laddr.ip for c in found} == {"127.0.0.1"}
+    assert found[0].pid is not None
+    return found[0].pid
+
+
+def environment_of(process: psutil.Process) -> str:
+    """The folder that a process of a site was started in."""
+    try:
+        return process.environ().get("PWD", "")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""

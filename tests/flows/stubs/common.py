@@ -1,4 +1,4 @@
-"""What the stub programs share: they can be told to crash, to fill the disk, or to hang until they are killed."""
+"""What the stub programs share: they can be told to crash, to fill the disk, or to hang until they are killed or let go."""
 
 import os
 import sys
@@ -17,8 +17,11 @@ def obey(stage: Path) -> None:
     if os.environ.get("STUB_FILL") == name:
         fill(Path(os.environ["STUB_BALLAST"]))
     if os.environ.get("STUB_HANG") == name:
-        Path(os.environ["STUB_STARTED"]).write_text(str(os.getpid()))
-        time.sleep(600)
+        started = Path(os.environ["STUB_STARTED"])
+        started.write_text(str(os.getpid()))
+        deadline = time.monotonic() + 600
+        while time.monotonic() < deadline and not started.with_suffix(".go").exists():
+            time.sleep(0.1)
 
 
 def fill(ballast: Path) -> None:
