@@ -5,11 +5,13 @@ A program of its own: `python -m deployments.register GPUS`. It may be run again
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -31,9 +33,27 @@ def main(gpus: int) -> None:
         # A limit of 0 would let no stage start: without a GPU no stage asks for it.
         client.upsert_global_concurrency_limit_by_name(LIMIT, max(gpus, 1))
         register_automations(client)
-    yaml = Path(__file__).parent.parent / "prefect.yaml"
-    prefect = Path(sys.executable).with_name("prefect")
-    subprocess.run([prefect, "--no-prompt", "deploy", "--all", "--prefect-file", yaml], check=True)
+        with schedules_kept(client):
+            yaml = Path(__file__).parent.parent / "prefect.yaml"
+            prefect = Path(sys.executable).with_name("prefect")
+            subprocess.run([prefect, "--no-prompt", "deploy", "--all", "--prefect-file", yaml], check=True)
+
+
+@contextmanager
+def schedules_kept(client: SyncPrefectClient) -> Iterator[None]:
+    """Put back the schedules of deployments that were there before: `prefect deploy` makes them as in `prefect.yaml`.
+
+    So what was switched on or added in the UI stays.
+    """
+    before = {deployment.id: deployment.schedules for deployment in client.read_deployments()}
+    yield
+    for deployment in client.read_deployments():
+        if deployment.id in before:
+            for new in deployment.schedules:
+                client.delete_deployment_schedule(deployment.id, new.id)
+            fields = set(DeploymentScheduleCreate.model_fields)
+            old = [DeploymentScheduleCreate(**s.model_dump(include=fields)) for s in before[deployment.id]]
+            client.create_deployment_schedules(deployment.id, old)
 
 
 def register_pool(client: SyncPrefectClient) -> None:

@@ -1,6 +1,7 @@
 """`autodidact up | down | status`: Prefect server, MLflow server and worker on one machine, kept alive by supervisord.
 
-Everything they keep lies in the runs folder. They listen on the loopback address: neither has a login of its own.
+Everything they keep lies in `runs`, in the folder where they were started. They listen on the loopback address:
+neither has a login of its own.
 """
 
 import argparse
@@ -14,17 +15,22 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlsplit
 from xmlrpc.client import Fault, ServerProxy
 
 import psutil
 
 from tasks.environment import Services, cache_folder, prepare, running_services, services_folder
+from tasks.reconcile import reconcile
+from tasks.tracking import HistoryError
 
 START_SECONDS = 180
 STOP_SECONDS = 90
 DATABASE = "AUTODIDACT_DATABASE"
+RUNS = Path("runs")
 
 
 class ServiceError(RuntimeError):
@@ -35,11 +41,18 @@ class ServiceError(RuntimeError):
 class Options:
     """Where the services listen and keep their data."""
 
-    runs: Path
     host: str = "127.0.0.1"
     prefect_port: int = 4200
     mlflow_port: int = 5000
     gpus: int = 0
+
+    @classmethod
+    def of(cls, services: Services | None) -> Self | None:
+        """The options with which running services were started."""
+        if services is None:
+            return None
+        prefect, mlflow = urlsplit(services.prefect), urlsplit(services.mlflow)
+        return cls(str(prefect.hostname), prefect.port or 0, mlflow.port or 0)
 
     @property
     def addresses(self) -> Services:
@@ -49,30 +62,34 @@ class Options:
 def up(arguments: Sequence[str]) -> int:
     """Start what does not run yet, wait until it is healthy, register deployments, print the addresses."""
     parser = _parser("up", up.__doc__)
-    parser.add_argument("--host", default=Options.host, help="address to listen on (default: loopback)")
-    parser.add_argument("--prefect-port", type=int, default=Options.prefect_port)
-    parser.add_argument("--mlflow-port", type=int, default=Options.mlflow_port)
+    # What runs already stays where it is.
+    at = Options.of(running_services(RUNS)) or Options()
+    parser.add_argument("--host", default=at.host, help="address to listen on (default: loopback)")
+    parser.add_argument("--prefect-port", type=int, default=at.prefect_port)
+    parser.add_argument("--mlflow-port", type=int, default=at.mlflow_port)
     parser.add_argument(
         "--gpus", type=int, help="slots of the concurrency limit `gpu`; by default all this machine has"
     )
     told = parser.parse_args(arguments)
     from tasks.devices import count_gpus
 
+    if told.host == "0.0.0.0":
+        parser.error("--host 0.0.0.0 cannot be told to browsers and workers. Give the address by which they reach it.")
     gpus = count_gpus() if told.gpus is None else told.gpus
-    options = Options(told.runs_dir, told.host, told.prefect_port, told.mlflow_port, gpus)
+    options = Options(told.host, told.prefect_port, told.mlflow_port, gpus)
     return _reported(lambda: start(options))
 
 
 def down(arguments: Sequence[str]) -> int:
     """Stop exactly what `autodidact up` started. Flows under way are stopped as if cancelled; they can be resumed."""
-    told = _parser("down", down.__doc__).parse_args(arguments)
-    return _reported(lambda: stop(told.runs_dir))
+    _parser("down", down.__doc__).parse_args(arguments)
+    return _reported(stop)
 
 
 def status(arguments: Sequence[str]) -> int:
     """Show which services run, and where."""
-    told = _parser("status", status.__doc__).parse_args(arguments)
-    return _reported(lambda: show(told.runs_dir))
+    _parser("status", status.__doc__).parse_args(arguments)
+    return _reported(show)
 
 
 def start(options: Options) -> int:
@@ -81,18 +98,18 @@ def start(options: Options) -> int:
     Raises:
         ServiceError: a port is taken, or a service does not become healthy; with the end of its log.
     """
-    prepare(options.runs)
-    folder = services_folder(options.runs)
+    prepare(RUNS)
+    folder = services_folder(RUNS)
     _wait(lambda: not _is_stopping(connect(folder)), "the end of the services before", folder / "supervisord.log")
     found = connect(folder)
     if found is None:
         _refuse_taken_ports(options)
         _launch(options, folder)
         found = _wait(lambda: connect(folder), "supervisord", folder / "supervisord.log")
-    elif (running := running_services(options.runs)) and running != options.addresses:
+    elif (running := running_services(RUNS)) and running != options.addresses:
         raise ServiceError(
-            f"The services of {options.runs} run already at {running.prefect} and {running.mlflow}. "
-            f"Stop them first (autodidact down), or leave out the other address."
+            f"The services of {RUNS.absolute()} run already at {running.prefect} and {running.mlflow}. "
+            f"Stop them first (autodidact down), or leave out the address."
         )
     for program in ("prefect", "mlflow"):
         _start_program(found, program)
@@ -108,17 +125,24 @@ def start(options: Options) -> int:
     return 0
 
 
-def stop(runs: Path) -> int:
-    """Stop the services of a runs folder.
+def stop() -> int:
+    """Stop the services of this folder: the worker first, so that the history can be told how its flows ended.
 
     Raises:
         ServiceError: they do not end.
     """
-    folder = services_folder(runs)
+    folder = services_folder(RUNS)
     found = connect(folder)
     if found is None:
-        print(f"No services of {runs} are running.")
+        print(f"No services of {RUNS.absolute()} are running.")
         return 0
+    prepare(RUNS)
+    with contextlib.suppress(Fault):
+        found.supervisor.stopProcess("worker")
+    try:
+        print(*reconcile(RUNS, grace=timedelta()), sep="\n")
+    except HistoryError as error:  # a server that does not answer has to be stopped all the same
+        print(f"autodidact: {error}", file=sys.stderr)
     supervisord = psutil.Process(int((folder / "supervisord.pid").read_text()))
     ours = [supervisord, *supervisord.children(recursive=True)]
     found.supervisor.shutdown()
@@ -126,16 +150,16 @@ def stop(runs: Path) -> int:
     if alive:
         raise ServiceError(f"Still running after {STOP_SECONDS} s: {', '.join(str(p.pid) for p in alive)}. Kill them.")
     (folder / "services.json").unlink(missing_ok=True)
-    print(f"The services of {runs} are stopped; their history is kept.")
+    print(f"The services of {RUNS.absolute()} are stopped; their history is kept.")
     return 0
 
 
-def show(runs: Path) -> int:
+def show() -> int:
     """Print the state of each service. Returns 0 where all run, else 1."""
-    folder = services_folder(runs)
-    found, at = connect(folder), running_services(runs)
+    folder = services_folder(RUNS)
+    found, at = connect(folder), running_services(RUNS)
     if found is None or at is None:
-        print(f"No services of {runs} are running. `autodidact up` starts them.")
+        print(f"No services of {RUNS.absolute()} are running. `autodidact up` starts them.")
         return 1
     states: Any = found.supervisor.getAllProcessInfo()
     where = {"prefect": at.prefect.removesuffix("/api"), "mlflow": at.mlflow, "worker": ""}
@@ -145,9 +169,7 @@ def show(runs: Path) -> int:
 
 
 def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"autodidact {name}", description=description)
-    parser.add_argument("--runs_dir", "--runs-dir", type=Path, default=Path("runs"), help="folder that holds all runs")
-    return parser
+    return argparse.ArgumentParser(prog=f"autodidact {name}", description=description)
 
 
 def _reported(action: Callable[[], int]) -> int:
@@ -192,21 +214,32 @@ def _launch(options: Options, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     at, binaries = options.addresses, Path(sys.executable).parent
     (folder / "services.json").write_text(json.dumps(asdict(at)))
-    environment = dict(os.environ) | {
-        "AUTODIDACT_BIN": str(binaries),
-        "AUTODIDACT_CACHE": str(cache_folder()),
-        "AUTODIDACT_HOST": options.host,
-        "AUTODIDACT_MLFLOW_PORT": str(options.mlflow_port),
-        "AUTODIDACT_PREFECT_PORT": str(options.prefect_port),
-        "AUTODIDACT_SERVICES": str(folder),
-        "AUTODIDACT_SOCKET": str(_socket(folder)),
-        "MLFLOW_ARTIFACTS_DESTINATION": str(folder.parent / "mlflow-artifacts"),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_TRACKING_URI": at.mlflow,
-        "PREFECT_API_URL": at.prefect,
-        "PYTHONUNBUFFERED": "1",
-        **_databases(folder.parent),
+    # MLflow answers requests from other machines only under the names that it is told.
+    names = {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{options.host}:*,localhost:*,127.0.0.1:*",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": at.mlflow,
     }
+    environment = (
+        names
+        | dict(os.environ)
+        | {
+            "AUTODIDACT_BIN": str(binaries),
+            "AUTODIDACT_CACHE": str(cache_folder()),
+            "AUTODIDACT_HOST": options.host,
+            "AUTODIDACT_MLFLOW_PORT": str(options.mlflow_port),
+            "AUTODIDACT_PREFECT_PORT": str(options.prefect_port),
+            "AUTODIDACT_SERVICES": str(folder),
+            "AUTODIDACT_SOCKET": str(_socket(folder)),
+            # Where runs without a server put them too: what was begun with the one can go on with the other.
+            "MLFLOW_DEFAULT_ARTIFACT_ROOT": (folder.parent / "mlflow-artifacts").as_uri(),
+            "MLFLOW_SERVE_ARTIFACTS": "false",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_TRACKING_URI": at.mlflow,
+            "PREFECT_API_URL": at.prefect,
+            "PYTHONUNBUFFERED": "1",
+            **_databases(folder.parent),
+        }
+    )
     configuration = Path(__file__).with_name("supervisord.conf")
     command = [str(binaries / "supervisord"), "--configuration", str(configuration)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

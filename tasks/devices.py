@@ -42,7 +42,8 @@ def gpus_held() -> Iterator[None]:
         if gpus and os.environ.get("PREFECT_API_URL"):
             from prefect.concurrency.sync import concurrency
 
-            held.enter_context(concurrency(LIMIT, occupy=len(gpus), strict=True))
+            # strict: the limit has to be there. A server that is away for a while must not end a stage, however.
+            held.enter_context(concurrency(LIMIT, occupy=len(gpus), strict=True, raise_on_lease_renewal_failure=False))
         # In one order for all, so that two programs never wait for each other.
         for gpu in gpus:
             lock = FileLock(Path(tempfile.gettempdir()) / f"autodidact-gpu-{gpu}.lock", mode=0o666)

@@ -16,8 +16,11 @@ from tasks.tracking import IDS, close_stale, reaching, tracking_uri
 GRACE = timedelta(seconds=60)
 
 
-def reconcile(runs: Path, now: datetime | None = None) -> list[str]:
+def reconcile(runs: Path, grace: timedelta = GRACE) -> list[str]:
     """Close stale runs of a folder in MLflow, and stale flow runs in Prefect where a server is known.
+
+    Args:
+        grace: how long a flow run may be in its state with nobody holding its run's lock.
 
     Returns:
         A sentence for each thing that was done.
@@ -27,7 +30,7 @@ def reconcile(runs: Path, now: datetime | None = None) -> list[str]:
     """
     done = [*_close_in_mlflow(runs)]
     if os.environ.get("PREFECT_API_URL"):
-        done += _close_in_prefect(runs, now or datetime.now(UTC))
+        done += _close_in_prefect(runs, grace)
     return done
 
 
@@ -41,7 +44,7 @@ def _close_in_mlflow(runs: Path) -> Iterator[str]:
             yield f"MLflow: {name} was RUNNING, and no process works on {directory}; it is KILLED now."
 
 
-def _close_in_prefect(runs: Path, now: datetime) -> Iterator[str]:
+def _close_in_prefect(runs: Path, grace: timedelta) -> Iterator[str]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
     from prefect.client.schemas.objects import StateType
@@ -54,7 +57,7 @@ def _close_in_prefect(runs: Path, now: datetime) -> Iterator[str]:
         for flow_run in client.read_flow_runs(flow_run_filter=wanted):
             directory = runs / flow_run.name  # a flow run is named after its run
             since = flow_run.state.timestamp if flow_run.state else flow_run.created
-            if directory not in ours or holder(directory) or since is None or now - since < GRACE:
+            if directory not in ours or holder(directory) or since is None or datetime.now(UTC) - since < grace:
                 continue
             said = f"no process works on {directory}"
             state: Any

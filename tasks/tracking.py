@@ -7,6 +7,7 @@ digest, metrics by their time, which is that of the stage they come from.
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -186,7 +187,8 @@ class Tracking:
     def where(self) -> str:
         """Where a person finds the run: its page on a server, else how to look at the file."""
         if self.uri.startswith("http"):
-            return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.parent}"
+            shown = re.sub(r"//[^/@]*@", "//", self.uri.rstrip("/"))  # the address may hold a password
+            return f"{shown}/#/experiments/{self.experiment_id}/runs/{self.parent}"
         return f"run {self.parent}; look at it with: mlflow ui --backend-store-uri {self.uri}"
 
     def _experiment(self, name: str, root: Path) -> str:

@@ -4,7 +4,6 @@ With AUTODIDACT_SCREENSHOTS set to a folder, the pictures of the README are writ
 """
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

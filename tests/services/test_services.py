@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import pytest
 from mlflow import MlflowClient
 
 from deployments import services
+from deployments.register import MISSED
+from tasks.environment import HEARTBEAT_SECONDS
 from tests.flows.conftest import make_config, small
 from tests.flows.test_kill import drive, wait_gone
 from tests.flows.test_rest_em import digests
 from tests.services.conftest import BIN, Site, eventually
+
+BELIEVED_DEAD_AFTER = MISSED * HEARTBEAT_SECONDS + 15
 
 
 def settings(site: Site, run: str, **changes: Any) -> dict[str, Any]:
@@ -66,6 +71,18 @@ def test_up_may_be_called_twice_and_status_shows_the_addresses(site: Site):
     assert listener(site.mlflow)
 
 
+def test_up_keeps_schedules_that_were_switched_on_or_added(site: Site):
+    path = f"deployments/{site.deployment('rest-em/nightly')}/schedules"
+    example = site.api("GET", path)[0]
+    site.api("PATCH", f"{path}/{example['id']}", {"active": True})
+    site.api("POST", path, [{"active": False, "schedule": {"interval": 86400}, "parameters": {"on_drift": "accept"}}])
+    site.up()
+    kept = {(s["active"], s["schedule"].get("cron"), s["parameters"].get("on_drift")) for s in site.api("GET", path)}
+    assert kept == {(True, "0 2 * * *", None), (False, None, "accept")}
+    for schedule in site.api("GET", path):
+        site.api("DELETE", f"{path}/{schedule['id']}")
+
+
 def test_a_taken_port_is_named(site: Site, tmp_path: Path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -93,6 +110,8 @@ def test_cancelled_from_the_command_line_it_is_gone_in_ten_seconds_and_can_be_re
 
 def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_crashed(site: Site, undisturbed):
     flow_run, flow, program = hang(site, "killed")
+    time.sleep(BELIEVED_DEAD_AFTER)
+    assert site.state(flow_run) == "Running", "a flow run that lives was taken for dead"
     worker = psutil.Process(flow).parent()
     assert worker is not None
     worker.kill()
@@ -144,7 +163,7 @@ def test_a_person_decides_after_an_iteration(site: Site):
 
 
 def test_a_run_that_was_started_by_hand_cannot_wait_for_a_person(site: Site):
-    output = site.autodidact("rest-em", "--approve", "true", "--run", "by-hand", code=2)
+    output = site.autodidact("rest-em", "--approve", "true", "--run", "by-hand", "--generate.max_tokens", "48", code=2)
     assert "only a run that was started from a deployment can wait for a person" in output
 
 
