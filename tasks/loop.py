@@ -215,7 +215,10 @@ def conclude(
     base = _evaluate(run, config, "final/base", iterations[0].policy.artifact("policy"), sets, {})
     final = _evaluate(run, config, "final/best", policy, sets, {"base": base})
     reason = reason or f"all {len(iterations) - 1} iterations were run"
-    gate = _measure_gate(run, config, iterations, best, sets, (base, final))
+
+    def gate() -> Gate | None:
+        return _measure_gate(run, config, iterations, best, sets, (base, final))
+
     return record_end(run, config, problems, iterations, best, (base, final), gate, reason)
 
 

@@ -6,7 +6,7 @@ Everything is read from the stages' files; nothing is measured here.
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -130,7 +130,7 @@ def record_end(
     iterations: Sequence[Iteration],
     best: int,
     final: tuple[Result, Result],
-    gate: Gate | None,
+    measure_gate: Callable[[], Gate | None],
     reason: str,
 ) -> dict[str, Any]:
     """Write the report, complete the history, let the registry's champion follow the gate, and write the summary.
@@ -163,6 +163,7 @@ def record_end(
     html, png = run.directory / REPORT, run.directory / CURVE
     write_report(report, html, png)
     _complete_history(run, iterations)
+    gate = measure_gate()
     with tracking.reaching():
         tracking.log_files(html, png)
         for name, metrics in ours.metrics.items():
