@@ -21,7 +21,7 @@ from tasks.files import DiskError, explain_disk_errors
 from tasks.loop import LoopConfig
 from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
-from tasks.process import ChildError, StillRunningError
+from tasks.process import ChildError, StillRunningError, end_with_this_process
 from tasks.record import REPORT, SUMMARY
 from tasks.run import Planned, Run, RunDirectoryError, RunInUseError
 from tasks.score import NothingKeptError
@@ -59,6 +59,7 @@ def run_flow(module: ModuleType, flow_name: str, config: LoopConfig, dry_run: bo
             if finished(plan):
                 print(f"{config.directory} is finished; nothing is left to do.")
             else:
+                _start_own_server()
                 getattr(module, flow_name)(config, policy)
             show_summary(config.directory)
             return 0
@@ -82,6 +83,18 @@ def run_flow(module: ModuleType, flow_name: str, config: LoopConfig, dry_run: bo
             file=sys.stderr,
         )
         return 2
+
+
+def _start_own_server() -> None:
+    """Where no server is set Prefect starts one, which would stay for ever if this process were killed."""
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        server = SubprocessASGIServer()
+        server.start()
+        if server.server_process:
+            end_with_this_process(server.server_process.pid)
 
 
 def _damages(directory: Path) -> list[str]:

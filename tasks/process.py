@@ -14,11 +14,14 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks.environment import child_environment
 
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 GRACE_SECONDS = 5.0
 LINES_SHOWN = 20
+_guards: list[subprocess.Popen[bytes]] = []
 
 
 class ChildError(RuntimeError):
@@ -33,7 +36,7 @@ def run_child(
     command: Sequence[str],
     log_path: Path,
     lock: Path,
-    logger: logging.Logger,
+    logger: logging.Logger | logging.LoggerAdapter[Any],
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a program to its end under supervision.
@@ -48,9 +51,8 @@ def run_child(
     Raises:
         ChildError: the program ended with another exit code than 0, or by a signal.
     """
-    supervisor = [sys.executable, str(Path(__file__).with_name("supervisor.py"))]
     child = subprocess.Popen(
-        [*supervisor, str(lock), str(GRACE_SECONDS), *command],
+        [sys.executable, str(SUPERVISOR), str(lock), str(GRACE_SECONDS), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -86,12 +88,21 @@ def run_child(
         )
 
 
+def end_with_this_process(pid: int) -> None:
+    """See that a child that a library started does not outlive this process, however this one ends."""
+    script = f"read _; kill {pid} && sleep {GRACE_SECONDS} && kill -KILL {pid}"
+    # Its input is its lifeline: nothing is ever written to it, and it ends when this process does.
+    _guards.append(
+        subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    )
+
+
 def _describe_exit(code: int) -> str:
     number = -code if code < 0 else code - 128
     if number in set(signal.Signals):
         name = signal.Signals(number).name
-        hint = " (is the machine out of memory?)" if name == "SIGKILL" else ""
-        return f"was ended by {name}{hint}"
+        hints = {"SIGKILL": " (is the machine out of memory?)", "SIGBUS": " (is /dev/shm or a disk full?)"}
+        return f"was ended by {name}{hints.get(name, '')}"
     return f"failed with exit code {code}"
 
 

@@ -172,6 +172,7 @@ def record_end(
         policy = iterations[best].policy.artifact("policy")
         version = tracking.register(config.registry, best, policy, {"run": run.directory.name})
         champion = apply_gate(tracking.registry, version, gate)
+        tracking.finish("FINISHED")  # before the summary: a run that has one is not opened again
     run_logger().info("%s", champion)
     publish_markdown(f"{run.directory.name}-report", _markdown(report, html), "Result")
     summary = {

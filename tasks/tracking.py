@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
+
 from tasks.contract import Artifact, flatten
 from tasks.files import write_json
 from tasks.logs import run_logger
@@ -66,7 +68,21 @@ def _client(uri: str) -> Any:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs is raised as well
     from mlflow import MlflowClient
 
+    if uri.startswith("sqlite:///"):
+        _make_database(Path(uri.removeprefix("sqlite:///")))
     return MlflowClient(uri)
+
+
+def _make_database(file: Path) -> None:
+    """Make an SQLite file with all of MLflow's tables: MLflow refuses one that a kill left with a part of them."""
+    from mlflow import MlflowClient
+
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        if not file.exists():
+            partial = file.with_name(f".{file.name}.partial")
+            partial.unlink(missing_ok=True)
+            MlflowClient(f"sqlite:///{partial}").search_experiments()
+            os.replace(partial, file)
 
 
 class Tracking:
@@ -149,23 +165,35 @@ class Tracking:
         for version in self.registry.versions(model):
             if version.digest == digest:
                 return version
-        import mlflow
-
         if not self.client.search_registered_models(filter_string=f"name = '{model}'"):
             self.client.create_registered_model(model)
-        mlflow.set_tracking_uri(self.uri)
         run = self._iteration(iteration)
         described = {PATH: str(policy.path.absolute()), DIGEST: digest, "iteration": str(iteration), **tags}
-        reference = mlflow.create_external_model(
-            name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # a run may be called v1.5, this may not
-            source_run_id=run,
-            tags=described,
-            experiment_id=self.experiment_id,
-        )
+        reference = self._reference(iteration, run, described)
         created = self.client.create_model_version(
-            model, source=f"models:/{reference.model_id}", run_id=run, tags=described, model_id=reference.model_id
+            model, source=f"models:/{reference}", run_id=run, tags=described, model_id=reference
         )
         return Version(model, str(created.version), policy.path, digest, described)
+
+    def _reference(self, iteration: int, run: str, described: Mapping[str, str]) -> str:
+        """The id of the external model that a version refers to. One that a kill left unfinished is made again."""
+        import mlflow
+        from mlflow.entities import LoggedModelStatus
+
+        same = f"tags.{DIGEST} = '{described[DIGEST]}'"
+        for model in self.client.search_logged_models([self.experiment_id], same):
+            if model.source_run_id == run and model.status == LoggedModelStatus.READY:
+                return str(model.model_id)
+            if model.source_run_id == run:
+                self.client.delete_logged_model(model.model_id)
+        mlflow.set_tracking_uri(self.uri)
+        made = mlflow.create_external_model(
+            name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # a run may be called v1.5, this may not
+            source_run_id=run,
+            tags=dict(described),
+            experiment_id=self.experiment_id,
+        )
+        return str(made.model_id)
 
     def log_final(self, metrics: Mapping[str, float], name: str, time_ms: int) -> None:
         """Log metrics of the finished loop to the parent run, once per name."""

@@ -115,6 +115,7 @@ def test_the_program_gets_the_environment_and_no_input(start, monkeypatch: pytes
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", ["was ended by SIGTERM"]),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", ["was ended by SIGSEGV"]),
         ("import os, signal; os.kill(os.getpid(), 9)", ["was ended by SIGKILL (is the machine out of memory?)"]),
+        ("import os, signal; os.kill(os.getpid(), 7)", ["was ended by SIGBUS (is /dev/shm or a disk full?)"]),
         ("import sys; sys.exit(200)", ["failed with exit code 200"]),
     ],
 )
@@ -166,6 +167,24 @@ def test_sigkill_of_the_caller_ends_the_program_and_all_it_started(tmp_path: Pat
     await_children(tmp_path / "lock", wait_seconds=0.5)
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["outer", "inner"])
+def test_sigkill_of_a_supervisor_ends_the_program_and_all_it_started(tmp_path: Path, pids: Path, which: int) -> None:
+    arguments = [sys.executable, "-c", DRIVER, str(tmp_path), LEAVE_ONE_BEHIND + "time.sleep(300)"]
+    caller = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    try:
+        assert wait_until(lambda: len(read_pids(pids)) == 2, 20)
+        below = psutil.Process(caller.pid).children(recursive=True)
+        supervisors = [p for p in below if alive(p.pid) and str(process.SUPERVISOR) in p.cmdline()]
+        assert len(supervisors) == 2
+        supervisors[which].kill()
+        _, said = caller.communicate(timeout=20)
+    finally:
+        caller.kill()
+        caller.wait()
+    assert "was ended by SIGKILL" in said
+    assert wait_until(lambda: not any(alive(pid) for pid in [*read_pids(pids), *(p.pid for p in below)]), 2)
+
+
 def test_an_interrupted_caller_takes_its_program_along(start, pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     main = threading.get_ident()
@@ -179,6 +198,26 @@ def test_an_interrupted_caller_takes_its_program_along(start, pids: Path, monkey
         start(LEAVE_ONE_BEHIND + "time.sleep(300)", str(pids))
     assert len(read_pids(pids)) == 2
     assert not any(alive(pid) for pid in read_pids(pids))
+
+
+@pytest.mark.parametrize("child", ["sleep 300", "trap '' TERM; while true; do sleep 1; done"])
+def test_a_library_s_child_ends_with_this_process_however_that_ends(tmp_path: Path, pids: Path, child: str) -> None:
+    code = (
+        "import subprocess, sys, time; from pathlib import Path; from tasks import process\n"
+        "process.GRACE_SECONDS = 0.5\n"
+        "child = subprocess.Popen(['sh', '-c', sys.argv[2]])\n"
+        "process.end_with_this_process(child.pid)\n"
+        "Path(sys.argv[1]).write_text(str(child.pid))\n"
+        "time.sleep(300)"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", code, str(pids), child], start_new_session=True)
+    try:
+        assert wait_until(lambda: len(read_pids(pids)) == 1, 20)
+        assert alive(read_pids(pids)[0])
+    finally:
+        caller.kill()
+        caller.wait()
+    assert wait_until(lambda: not alive(read_pids(pids)[0]), 5)
 
 
 def test_the_lock_is_held_as_long_as_the_program_runs(tmp_path: Path, pids: Path) -> None:

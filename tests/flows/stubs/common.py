@@ -1,4 +1,4 @@
-"""What the stub programs share: they can be told to crash, to fill the disk, or to hang until they are killed or let go."""
+"""What the stub programs share: they can be told to crash, to fill the disk, or to hang until they are let go."""
 
 import os
 import sys

@@ -1,0 +1,238 @@
+"""Runs a Python program that is killed the n-th time it comes to a named place, and the programs that it starts.
+
+    python crash_driver.py (SCRIPT | -m MODULE) ARGUMENT…
+
+A random time hardly ever falls between two system calls; here the call itself is watched, from outside the code that
+makes it. The orders are in the environment, which all processes of a start share: by it they are found afterwards.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ORDERS, FLOW = "AUTODIDACT_CRASH", "AUTODIDACT_CRASH_FLOW"
+BEFORE, WITHIN, AFTER = "before", "within", "after"
+# Places, and what can be told apart there. Files are written beside their final name and then renamed to it.
+PUBLISHING, MANIFEST, IDS, OTHER, ROWS, SHARD, MLFLOW, SQL, TABLES = (
+    "publishing a stage",
+    "writing a manifest",
+    "writing mlflow.json",
+    "writing another file",
+    "writing rows",
+    "writing a shard",
+    "an MLflow call",
+    "a change in mlflow.db",
+    "a step of making mlflow.db",
+)
+POSITIONS: dict[str, tuple[str, ...]] = dict.fromkeys((MANIFEST, IDS, OTHER, ROWS, SHARD), (BEFORE, WITHIN, AFTER))
+POSITIONS |= dict.fromkeys((PUBLISHING, MLFLOW), (BEFORE, AFTER)) | dict.fromkeys((SQL, TABLES), (AFTER,))
+STATEMENTS = dict.fromkeys(("INSERT", "UPDATE", "DELETE"), SQL) | dict.fromkeys(("CREATE", "ALTER", "DROP"), TABLES)
+MLFLOW_WRITES = ("create_", "delete_", "finalize_", "link_", "log_", "rename_", "set_", "transition_", "update_")
+FOR_EVER = 600.0
+
+
+class Victim(StrEnum):
+    """Who is killed; by SIGKILL, where nothing else is said."""
+
+    GROUP = "the flow's process group"
+    FLOW = "the flow"
+    TERMINATED = "the flow (SIGTERM)"
+    INTERRUPTED = "the flow (SIGINT)"
+    SUPERVISOR = "a supervisor"
+    LEADER = "the stage's program"
+    WORKER = "its deepest worker"
+
+
+SIGNALS = {Victim.TERMINATED: signal.SIGTERM, Victim.INTERRUPTED: signal.SIGINT}
+OF_A_PROGRAM = (Victim.SUPERVISOR, Victim.LEADER, Victim.WORKER)
+
+
+@dataclasses.dataclass(frozen=True)
+class Orders:
+    """What one start of a flow is to suffer. Without a place nothing happens to it from inside."""
+
+    marker: str
+    reached: str  # the file in which the driver says what it killed, and when
+    place: str = ""
+    position: str = ""
+    call: int = 0
+    victim: str = ""
+    workers: bool = False  # give every program a worker in a session of its own, without which it fails
+
+    def environment(self) -> dict[str, str]:
+        return {ORDERS: json.dumps(dataclasses.asdict(self))}
+
+
+def strike(victim: Victim, flow: int) -> bool:
+    """Kill. Returns False if the flow runs no program at the moment, and one of its processes was meant."""
+    if victim is Victim.GROUP:
+        os.killpg(flow, signal.SIGKILL)
+    elif victim not in OF_A_PROGRAM:
+        os.kill(flow, SIGNALS.get(victim, signal.SIGKILL))
+    else:
+        try:
+            process = _find(victim, psutil.Process(flow))
+            if process is None:
+                return False
+            process.kill()
+        except psutil.NoSuchProcess:
+            return False
+    return True
+
+
+def _find(victim: Victim, flow: psutil.Process) -> psutil.Process | None:
+    below = flow.children(recursive=True)
+    supervisors = [p for p in below if p.status() != psutil.STATUS_ZOMBIE and _is_supervisor(p)]
+    if victim is Victim.SUPERVISOR or not supervisors:
+        return random.choice(supervisors) if supervisors else None
+    process = next((p for p in supervisors[-1].children() if p not in supervisors), None)
+    while victim is Victim.WORKER and process and (children := process.children()):
+        process = children[-1]
+    return process
+
+
+def _is_supervisor(process: psutil.Process) -> bool:
+    return any(part.endswith("/tasks/supervisor.py") for part in process.cmdline()[:2])
+
+
+class Driver:
+    """Counts how often this process comes to each place, and obeys its orders."""
+
+    def __init__(self, orders: Orders, flow: int) -> None:
+        self.orders, self.flow = orders, flow
+        self.counts: Counter[str] = Counter()
+
+    def come(self, place: str, position: str, what: str) -> bool:
+        """Whether it is the moment. It is noted down before it comes to the worst."""
+        if (place, position) != (self.orders.place, self.orders.position):
+            return False
+        self.counts[place] += 1
+        if self.counts[place] != self.orders.call:
+            return False
+        Path(self.orders.reached).write_text(what)
+        return True
+
+    def act(self) -> None:
+        """Kill, and do nothing more: what is killed may be another process, and then this one waits for its end."""
+        strike(Victim(self.orders.victim), self.flow)
+        time.sleep(FOR_EVER)
+
+    def watch(self, place: str, what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def watched(*arguments: Any, **options: Any) -> Any:
+            if self.come(place, BEFORE, what):
+                self.act()
+            result = call(*arguments, **options)
+            if self.come(place, AFTER, what):
+                self.act()
+            return result
+
+        return watched
+
+    def watch_files(self) -> None:
+        """Stages are published by os.rename; files that must be whole appear by os.replace of a `.partial`."""
+        rename, replace = os.rename, os.replace
+
+        def watched_rename(source: Any, target: Any, **options: Any) -> None:
+            ours = str(source).endswith(".attempt")
+            (self.watch(PUBLISHING, str(target), rename) if ours else rename)(source, target, **options)
+
+        def watched_replace(source: Any, target: Any, **options: Any) -> None:
+            if not str(source).endswith(".partial"):
+                replace(source, target, **options)
+                return
+            place = self.place_of(Path(target).name)
+            if self.come(place, WITHIN, str(target)):
+                os.truncate(source, os.path.getsize(source) // 2)
+                self.act()
+            self.watch(place, str(target), replace)(source, target, **options)
+
+        os.rename, os.replace = watched_rename, watched_replace  # type: ignore[assignment]
+
+    def place_of(self, name: str) -> str:
+        if name.endswith(".parquet"):
+            return ROWS if self.flow == os.getpid() else SHARD
+        return {"manifest.json": MANIFEST, "mlflow.json": IDS}.get(name, OTHER)
+
+    def watch_mlflow(self) -> None:
+        import mlflow
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
+
+        client = mlflow.MlflowClient
+        for name in [name for name in dir(client) if name.startswith(MLFLOW_WRITES)]:
+            setattr(client, name, self.watch(MLFLOW, name, getattr(client, name)))
+        event.listen(Engine, "after_cursor_execute", self.after_statement)
+        create = mlflow.create_external_model
+        mlflow.create_external_model = self.watch(MLFLOW, create.__name__, create)
+
+    def after_statement(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        place = STATEMENTS.get(statement.split(maxsplit=1)[0])
+        if place == SQL and "alembic" in statement:  # MLflow makes its tables by migrating old ones
+            place = TABLES
+        if place and self.come(place, AFTER, " ".join(statement.split())[:60]):
+            self.act()
+
+
+def run_programs_here_too() -> None:
+    """Have the flow start its programs through this driver."""
+    import tasks.process
+
+    run_child = tasks.process.run_child
+
+    @functools.wraps(run_child)
+    def driven(command: Sequence[str], *arguments: Any, **options: Any) -> None:
+        if command[0] == sys.executable:
+            command = [command[0], __file__, *command[1:]]
+        run_child(command, *arguments, **options)
+
+    tasks.process.run_child = driven
+
+
+def start_worker() -> None:
+    """What torchrun and vLLM do: a process in a session of its own, which the program cannot do without."""
+    worker = subprocess.Popen(["sleep", str(FOR_EVER)], start_new_session=True)
+
+    def follow() -> None:
+        worker.wait()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def main() -> None:
+    orders = Orders(**json.loads(os.environ[ORDERS]))
+    in_flow = FLOW not in os.environ
+    driver = Driver(orders, int(os.environ.setdefault(FLOW, str(os.getpid()))))
+    driver.watch_files()
+    if in_flow:
+        run_programs_here_too()
+        if orders.place in (MLFLOW, SQL, TABLES):
+            driver.watch_mlflow()
+    elif orders.workers:
+        start_worker()
+    if sys.argv[1] == "-m":
+        module, sys.path[0], sys.argv = sys.argv[2], os.getcwd(), sys.argv[2:]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        script, sys.path[0], sys.argv = sys.argv[1], str(Path(sys.argv[1]).parent), sys.argv[1:]
+        runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
