@@ -140,7 +140,8 @@ def stop() -> int:
     with contextlib.suppress(Fault):
         found.supervisor.stopProcess("worker")
     try:
-        print(*reconcile(RUNS, grace=timedelta()), sep="\n")
+        for closed in reconcile(RUNS, grace=timedelta()):
+            print(closed)
     except HistoryError as error:  # a server that does not answer has to be stopped all the same
         print(f"autodidact: {error}", file=sys.stderr)
     supervisord = psutil.Process(int((folder / "supervisord.pid").read_text()))
