@@ -32,6 +32,7 @@ down: setup  ## Stop what `make up` started
 	.venv/bin/autodidact down
 
 test: setup  ## All tests, with real vLLM and DeepSpeed
+	@scripts/browser.sh
 	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## Lint, formatting, types, import contracts

@@ -25,7 +25,7 @@ import psutil
 
 from tasks.environment import Services, cache_folder, prepare, running_services, services_folder
 from tasks.reconcile import reconcile
-from tasks.tracking import HistoryError
+from tasks.tracking import HistoryError, make_database
 
 START_SECONDS = 180
 STOP_SECONDS = 90
@@ -241,6 +241,7 @@ def _launch(options: Options, folder: Path) -> None:
             **_databases(folder.parent),
         }
     )
+    make_database(environment["MLFLOW_BACKEND_STORE_URI"])
     configuration = Path(__file__).with_name("supervisord.conf")
     command = [str(binaries / "supervisord"), "--configuration", str(configuration)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

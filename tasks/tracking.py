@@ -68,15 +68,17 @@ def _client(uri: str) -> Any:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs is raised as well
     from mlflow import MlflowClient
 
-    if uri.startswith("sqlite:///"):
-        _make_database(Path(uri.removeprefix("sqlite:///")))
+    make_database(uri)
     return MlflowClient(uri)
 
 
-def _make_database(file: Path) -> None:
+def make_database(uri: str) -> None:
     """Make an SQLite file with all of MLflow's tables: MLflow refuses one that a kill left with a part of them."""
     from mlflow import MlflowClient
 
+    if not uri.startswith("sqlite:///"):
+        return
+    file = Path(uri.removeprefix("sqlite:///"))
     with FileLock(file.with_name(f".{file.name}.lock")):
         if not file.exists():
             partial = file.with_name(f".{file.name}.partial")
