@@ -6,6 +6,7 @@ digest, metrics by their time, which is that of the stage they come from.
 """
 
 import json
+import logging
 import os
 import re
 import uuid
@@ -61,19 +62,17 @@ def reaching(uri: str) -> Iterator[None]:
 
 
 def _client(uri: str) -> Any:
-    import logging
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs is raised as well
+    make_database(uri)
     from mlflow import MlflowClient
 
-    make_database(uri)
     return MlflowClient(uri)
 
 
 def make_database(uri: str) -> None:
     """Make an SQLite file with all of MLflow's tables: MLflow refuses one that a kill left with a part of them."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs is raised as well
     from mlflow import MlflowClient
 
     if not uri.startswith("sqlite:///"):
