@@ -29,11 +29,9 @@ launch: {checkpoint_steps: 2, log_steps: 1}
 # Where to kill: the stage, and the file in its attempt that shows it is under way.
 KILLS = [
     ("bootstrap", "cache/bootstrap/.*.attempt/.checkpoints/*/complete"),
-    ("iter-0/evaluate", "runs/killed/iter-0/.evaluate.attempt/validation/greedy/000000.parquet"),
     ("iter-1/generate", "runs/killed/iter-1/.generate.attempt/samples/000001.parquet"),
     ("iter-1/train", "runs/killed/iter-1/.train.attempt/.checkpoints/*/complete"),
-    ("iter-1/evaluate", "runs/killed/iter-1/.evaluate.attempt/log.txt"),
-    ("final/best", "runs/killed/final/.best.attempt/test/greedy/000000.parquet"),
+    ("iter-1/evaluate", "runs/killed/iter-1/.evaluate.attempt/validation/greedy/000000.parquet"),
 ]
 
 
