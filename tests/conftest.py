@@ -1,12 +1,8 @@
 """What all tests need."""
 
-import os
 import signal
 
 import pytest
-
-# Tests run side by side: threads of one program that wait for each other on busy cores would slow all down ten times.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")
