@@ -190,7 +190,7 @@ def connect(folder: Path) -> Any:
     )
     try:
         server.supervisor.getState()
-    except (OSError, ConnectionError):
+    except OSError:
         return None
     return server
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.catalogue import QueryError
 from tasks.contract import CorruptStageError
 from tasks.registry import RegistryError
+from tasks.run import RunDirectoryError
 from tasks.tracking import HistoryError
 
 
@@ -25,6 +26,6 @@ def reported(work: Callable[[], int]) -> int:
     """The exit code of a command: 2, with the error in plain words, if what it is asked cannot be done."""
     try:
         return work()
-    except (CorruptStageError, HistoryError, QueryError, RegistryError) as error:
+    except (CorruptStageError, HistoryError, QueryError, RegistryError, RunDirectoryError) as error:
         print(f"autodidact: {error}", file=sys.stderr)
         return 2

@@ -22,8 +22,8 @@ from tasks.loop import LoopConfig
 from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
 from tasks.process import ChildError, StillRunningError, end_with_this_process
-from tasks.record import REPORT, SUMMARY
-from tasks.run import Planned, Run, RunDirectoryError, RunInUseError
+from tasks.record import REPORT
+from tasks.run import SUMMARY, Planned, Run, RunDirectoryError, RunInUseError
 from tasks.score import NothingKeptError
 from tasks.tracking import HistoryError
 from tasks.verify import verify_run

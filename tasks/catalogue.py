@@ -21,10 +21,9 @@ from data.stopping import best_iteration, stop_reason
 from tasks.contract import CorruptStageError, Finished, Manifest, load_finished
 from tasks.evaluate import METRICS
 from tasks.loop import LoopConfig, StopConfig
-from tasks.record import REPORT, SUMMARY
-from tasks.run import LOCK, describe_holder
+from tasks.record import REPORT
+from tasks.run import CONFIG, LOCK, SUMMARY, describe_holder
 
-CONFIG = "config.json"
 # `config.json` does not name the loop, but each loop has a setting that no other has; SFT has none of its own.
 OWN_SETTING = {"select": "rest-em", "mix_previous": "spin", "pairs": "dpo"}
 # What one iteration consists of, in order. The loops decide it; a test holds this table to their plans.

@@ -13,10 +13,10 @@ from tasks.contract import Artifact
 from tasks.files import write_json
 from tasks.policy import ModelError
 from tasks.registry import Registry, Version
+from tasks.run import CONFIG, SUMMARY
 from tasks.tracking import open_registry, reaching, tracking_uri
 
 PIN = "champion.json"
-SUMMARY = "summary.json"
 
 
 def settle(config: Any) -> Any:
@@ -52,7 +52,7 @@ def run_name(runs: Path, pattern: str, now: datetime | None = None) -> str:
             earlier.append((datetime.strptime(folder.name, pattern), folder))
     if earlier:
         _, latest = max(earlier)
-        if (latest / "config.json").exists() and not (latest / SUMMARY).exists():
+        if (latest / CONFIG).exists() and not (latest / SUMMARY).exists():
             return latest.name
     return (now or _scheduled() or datetime.now().astimezone()).strftime(pattern)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-# How often a flow run shows that it lives; Prefect takes no less. Four missed ones, and the services call it Crashed.
+# How often a flow run shows that it lives; Prefect takes no less.
 HEARTBEAT_SECONDS = 30
 
 

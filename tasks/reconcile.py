@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.catalogue import holder, run_directories
-from tasks.champion import SUMMARY
+from tasks.run import SUMMARY
 from tasks.tracking import IDS, close_stale, reaching, tracking_uri
 
 # A flow run takes its run's lock some seconds after it is Running, and sets its last state some after letting go.

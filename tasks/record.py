@@ -25,12 +25,12 @@ from tasks.loop import Iteration
 from tasks.pairs import NOTES_FILE
 from tasks.provenance import package_versions
 from tasks.report import Answer, IterationReport, Report, SideBySide, write_report
-from tasks.run import Result, Run
+from tasks.run import SUMMARY, Result, Run
 from tasks.score import SELECTION, TALLY
 from tasks.tracking import HistoryError, RunStatus, Tracking
 from tasks.train import load_likelihood
 
-SUMMARY, REPORT, CURVE = "summary.json", "report.html", "curve.png"
+REPORT, CURVE = "report.html", "curve.png"
 SIDE_BY_SIDE = 20
 TABLE_ROWS = 200
 
@@ -46,8 +46,6 @@ class Recorder:
         self.tracking = Tracking(self.run.directory, self.algorithm, values)
         self.run.recorder = self
         self.run.ids |= {"mlflow": self.tracking.parent, **_prefect_ids()}
-        if "prefect" in self.run.ids:
-            self.tracking.remember_flow_run(self.run.ids["prefect"])
         run_logger().info("MLflow %s", self.tracking.where())
         publish_link(f"{self.run.directory.name}-mlflow", self.tracking.where(), "The run's history in MLflow")
         return self

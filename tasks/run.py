@@ -33,6 +33,7 @@ from tasks.files import DiskError, existing_parent, write_json
 from tasks.process import await_children
 
 LOCK, LOCK_HOLDER = ".lock", "lock.json"
+CONFIG, SUMMARY = "config.json", "summary.json"  # the resolved settings, and the result once there is one
 
 
 class RunInUseError(RuntimeError):
@@ -140,7 +141,7 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iter
             me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
             write_json(directory / LOCK_HOLDER, me)
             await_children(directory / ".child.lock")
-            write_json(directory / "config.json", config)
+            write_json(directory / CONFIG, config)
             try:
                 yield Run(directory, on_drift=on_drift)
             finally:

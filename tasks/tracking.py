@@ -108,10 +108,6 @@ class Tracking:
         """For use around calls: MLflow's errors become HistoryError."""
         return reaching(self.uri)
 
-    def remember_flow_run(self, flow_run: str) -> None:
-        """Keep the id of the Prefect run that is at work, for `autodidact reconcile`."""
-        self._remember("prefect", flow_run)
-
     def logged(self, iteration: int) -> bool:
         """Whether everything of an iteration is in the history."""
         return f"logged-{iteration}" in self._ids

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import main
 from tasks.contract import Outcome, Stage, run_stage
 from tasks.run import RunDirectoryError
 from tasks.verify import verify_run
@@ -66,3 +67,10 @@ def test_where_no_run_is_that_is_said(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunDirectoryError, match=f"no finished stage in {tmp_path / name}"):
         verify_run(tmp_path / name)
+
+
+def test_the_command_says_what_is_wrong_with_a_folder_without_stages(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".lock").touch()
+    assert main(["verify", "empty", "--runs_dir", str(tmp_path)]) == 2
+    assert "There is no finished stage in" in capsys.readouterr().err
