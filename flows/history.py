@@ -243,9 +243,7 @@ def _quoted(text: str) -> list[str]:
 def _show_comparison(first: History, second: History, found: Sequence[Comparison], wanted: str | None) -> None:
     console = make_console()
     names = escape(first.name), escape(second.name)
-    settings = setting_differences(
-        {"algorithm": first.algorithm, **first.config}, {"algorithm": second.algorithm, **second.config}
-    )
+    settings = setting_differences(first.config, second.config)
     table = Table(title="Settings that differ" if settings else "No setting differs", title_justify="left")
     for name in ("setting", *names):
         table.add_column(name, overflow="fold")

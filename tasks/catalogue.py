@@ -20,18 +20,16 @@ from data.metrics import Interval, SetMetrics
 from data.stopping import best_iteration, stop_reason
 from tasks.contract import CorruptStageError, Finished, Manifest, load_finished
 from tasks.evaluate import METRICS
-from tasks.loop import LoopConfig, StopConfig
+from tasks.loop import StopConfig
 from tasks.record import REPORT
 from tasks.run import CONFIG, LOCK, SUMMARY, describe_holder
 
-# `config.json` does not name the loop, but each loop has a setting that no other has; SFT has none of its own.
-OWN_SETTING = {"select": "rest-em", "mix_previous": "spin", "pairs": "dpo"}
 # What one iteration consists of, in order. The loops decide it; a test holds this table to their plans.
 ITERATION = {
-    "rest-em": ("generate", "score", "select", "train", "evaluate"),
-    "spin": ("generate", "pair", "reference", "train", "evaluate"),
-    "sft": ("examples", "train", "evaluate"),
-    "dpo": ("pairs", "reference", "train", "evaluate"),
+    "ReST-EM": ("generate", "score", "select", "train", "evaluate"),
+    "SPIN": ("generate", "pair", "reference", "train", "evaluate"),
+    "SFT": ("examples", "train", "evaluate"),
+    "DPO": ("pairs", "reference", "train", "evaluate"),
 }
 BEGINNING, END = ("problems", "base", "iter-0/evaluate"), ("best", "final/base", "final/best")
 
@@ -71,7 +69,9 @@ class History:
 
     @property
     def algorithm(self) -> str | None:
-        return algorithm_of(self.config)
+        """The loop that made the run; None if it is none that this code knows."""
+        found = self.config.get("algorithm")
+        return found if found in ITERATION else None
 
     @cached_property
     def _artifacts(self) -> dict[str, list[Origin]]:
@@ -106,14 +106,6 @@ def iteration_of(stage: str) -> int:
     """The iteration a stage belongs to; those outside the iterations come before or after all, and count as 0."""
     found = re.match(r"iter-(\d+)/", stage)
     return int(found[1]) if found else 0
-
-
-def algorithm_of(config: Mapping[str, Any]) -> str | None:
-    """The loop that wrote a configuration; None if it is none that this code knows."""
-    for setting, name in OWN_SETTING.items():
-        if setting in config:
-            return name
-    return "sft" if config and config.keys() <= LoopConfig.model_fields.keys() else None
 
 
 def run_directories(runs: Path) -> list[Path]:

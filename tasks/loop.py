@@ -131,7 +131,8 @@ def run_loop(algorithm: str, loop: Loop, config: LoopConfig, on_drift: OnDrift) 
     if config.approve:
         require_deployment()
     check(loop, config, on_drift)
-    with open_run(config.directory, config.model_dump(mode="json"), on_drift) as run, Recorder(run, algorithm, config):
+    settings = {"algorithm": algorithm} | config.model_dump(mode="json")
+    with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
         pin_champion(config)
         return loop(run, config)
 

@@ -18,7 +18,7 @@ from data.storage import read_rows, write_rows
 from flows import dpo, rest_em, sft, spin
 from flows.history import compare, runs, trace
 from tasks import contract
-from tasks.catalogue import algorithm_of, expected_stages, run_state
+from tasks.catalogue import expected_stages, run_state
 from tasks.contract import Artifact, Finished, OnDrift, Stage, load_finished, run_stage
 from tasks.loop import plan_loop, run_loop
 from tasks.run import RunInUseError, open_run
@@ -78,7 +78,7 @@ def listed(folder: Path, capsys: Text) -> dict[str, list[str]]:
 def test_every_run_is_listed_with_what_its_files_say_and_other_folders_are_left_out(home, capsys):
     found = listed(home, capsys)
     assert found.keys() == {"em", "spin"}
-    for name, algorithm in (("em", "rest-em"), ("spin", "spin")):
+    for name, algorithm in (("em", "ReST-EM"), ("spin", "SPIN")):
         best = json.loads((home / name / "summary.json").read_text())["best_iteration"]
         interval = json.loads((home / name / "summary.json").read_text())["iterations"][best]["pass@1 greedy"]
         assert found[name][:4] == [algorithm, "finished", "2 of 2", f"{best}: {interval}"]
@@ -172,7 +172,7 @@ def test_a_configuration_that_cannot_be_read_is_listed(copy, capsys):
     ],
 )
 def test_the_stop_rule_decides_what_is_next(tmp_path, capsys, rule, accuracies, following):
-    told = {"iterations": 3, "select": {}, "stop": {"rule": rule}}
+    told = {"algorithm": "ReST-EM", "iterations": 3, "stop": {"rule": rule}}
     run = made_run(tmp_path, "made", told)
     for stage in ("problems", "base", *(f"iter-1/{name}" for name in ("generate", "score", "select", "train"))):
         publish(run, stage, {"note.txt": "made"})
@@ -185,17 +185,16 @@ def configurations(tmp_path: Path) -> dict[str, tuple[Any, Any]]:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     return {
-        "rest-em": (rest_em, make_config(tmp_path)),
-        "spin": (spin, make_spin(tmp_path)),
-        "sft": (sft, sft.SFT.model_validate(small(tmp_path))),
-        "dpo": (dpo, dpo.DPO.model_validate(small(tmp_path) | {"pairs": pairs})),
+        "ReST-EM": (rest_em, make_config(tmp_path)),
+        "SPIN": (spin, make_spin(tmp_path)),
+        "SFT": (sft, sft.SFT.model_validate(small(tmp_path))),
+        "DPO": (dpo, dpo.DPO.model_validate(small(tmp_path) | {"pairs": pairs})),
     }
 
 
-@pytest.mark.parametrize("name", ["rest-em", "spin", "sft", "dpo"])
-def test_algorithm_and_stages_are_those_of_the_loop(tmp_path, name):
+@pytest.mark.parametrize("name", ["ReST-EM", "SPIN", "SFT", "DPO"])
+def test_the_stages_are_those_of_the_loop(tmp_path, name):
     module, config = configurations(tmp_path)[name]
-    assert algorithm_of(config.model_dump(mode="json")) == name
     planned = [p.stage.name for p in plan_loop(module.loop, config, OnDrift.REFUSE).plan]
     assert expected_stages(name, getattr(config, "iterations", 1)) == planned
 
@@ -251,14 +250,14 @@ def test_a_pair_is_followed_back_through_both_files_that_its_policy_was_trained_
     out = traced(home, "spin", f"iter-2/{pair.problem_id}/{pair.index}", capsys)
     assert f"from gold\n            | {pair.chosen}" in out
     assert f"from iter-1/train/policy ({pair.rejected_source})\n            | {pair.rejected}" in out
-    assert "score       none: spin trains without a reward" in out
+    assert "score       none: SPIN trains without a reward" in out
     assert "iter-1/pair/pairs.parquet: 100 of 100 rows; answers of base/policy" in out
     earlier = first(Pair, run / "iter-1" / "pair" / "pairs.parquet")
     assert "trained on in iter-1/train, iter-2/train" in traced(home, "spin", f"iter-1/{earlier.problem_id}/0", capsys)
 
 
 def test_a_gold_example_and_a_users_pair_end_at_where_they_were_read(tmp_path, capsys):
-    run = made_run(tmp_path, "gold", {"pairs": "p.jsonl"})
+    run = made_run(tmp_path, "gold", {"algorithm": "DPO", "pairs": "p.jsonl"})
     prompt = [{"role": "user", "content": "1 + 1?"}]
     problems = publish(run, "problems", {"train.parquet": [Problem("ab" * 8, prompt, "2", "2", "gold.jsonl", "train")]})
     given = {"problems": problems.artifact("train.parquet")}
@@ -322,7 +321,7 @@ def some_key(run: Path, iteration: int) -> str:
 
 
 def test_a_policy_that_is_not_the_one_that_was_asked_is_said_to_differ(tmp_path, capsys):
-    run, prompt = made_run(tmp_path, "made", {"select": {}}), [{"role": "user", "content": "1 + 1?"}]
+    run, prompt = made_run(tmp_path, "made", {"algorithm": "ReST-EM"}), [{"role": "user", "content": "1 + 1?"}]
     problems = publish(run, "problems", {"train.parquet": [Problem("ab" * 8, prompt, "2", None, "p", "train")]})
     wrote = publish(run, "base", {"policy/config.json": "{}"}).artifact("policy").require()
     given = {"problems": problems.artifact("train.parquet"), "policy": Artifact(run, "0" * 64)}
