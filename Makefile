@@ -33,7 +33,7 @@ down: setup  ## Stop what `make up` started
 
 test: setup  ## All tests, with real vLLM and DeepSpeed
 	@scripts/browser.sh
-	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## Lint, formatting, types, import contracts
 	.venv/bin/ruff check .

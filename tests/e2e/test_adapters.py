@@ -77,7 +77,8 @@ def test_qlora_learns_and_the_manifest_has_adapter_and_merged_policy(sft):
 
 def test_dpo_starts_at_log_ratios_of_zero_on_quantised_weights_too_and_margins_grow(dpo):
     found = lines(dpo)
-    assert found[0]["rewards/margins"] == pytest.approx(0, abs=1e-3)
+    for side in ("chosen", "rejected"):  # β = 0.1 times nats; 4-bit products are rounded, quantising costs about 1
+        assert found[0][f"rewards/{side}"] == pytest.approx(0, abs=5e-3)
     assert found[-1]["rewards/margins"] > 0.1
     assert found[-1]["rewards/accuracies"] > 0.9
 
@@ -94,7 +95,7 @@ def test_the_merged_policy_finds_answers_as_likely_as_the_adapter_policy(sft, po
     merged = AutoModelForCausalLM.from_pretrained(sft / "policy", dtype=torch.float32).eval()
     add_fused_lm_head(merged)
     found, expected = (log_probs_of(model, sequences, 0, "cpu") for model in (merged, with_adapter))
-    assert found == pytest.approx(expected, abs=0.2)  # 4-bit products are rounded; quantising costs about 1
+    assert found == pytest.approx(expected, abs=0.2)
 
 
 def test_the_merged_policy_answers_in_vllm_as_the_adapter_policy_does(dpo, sft, problems: list[Problem], tmp_path):

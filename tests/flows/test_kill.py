@@ -26,7 +26,9 @@ def drive(config: LoopConfig, **environment: str) -> subprocess.Popen[bytes]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(config.model_dump_json())
     command = [sys.executable, str(STUBS / "driver.py"), type(config).__name__, str(file)]
-    return subprocess.Popen(command, start_new_session=True, env=os.environ | environment)
+    # MLflow sets this variable in a process that has kept a history, as an earlier test may have done here.
+    inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    return subprocess.Popen(command, start_new_session=True, env=inherited | environment)
 
 
 def hang(config: LoopConfig, stage: str, started: Path) -> tuple[subprocess.Popen[bytes], int]:

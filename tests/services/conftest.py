@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+from mlflow import MlflowClient
+
+from tests.flows.conftest import make_config, small
+from tests.flows.test_kill import drive
+from tests.flows.test_rest_em import digests
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -102,3 +108,51 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     assert done.returncode == 0, done.stdout + done.stderr
     yield site
     site.autodidact("down")
+
+
+def settings(site: Site, run: str, **changes: Any) -> dict[str, Any]:
+    """A ReST-EM run of one iteration on a hundred problems, as a form would hand it over."""
+    return small(site.folder) | {"run": run, "runs_dir": str(site.runs), "iterations": 1} | changes
+
+
+@pytest.fixture(scope="module")
+def undisturbed(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = make_config(folder, iterations=1)
+    assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")).wait(240) == 0
+    return digests(config)
+
+
+def hang(site: Site, run: str, stage: str = "iter-1/train") -> tuple[str, int, int]:
+    """Start a flow run that hangs in a stage: its id, its process, and the hanging program."""
+    started = site.folder / f"started-{run}"
+    flow_run = site.start(settings(site, run), STUB_HANG=stage, STUB_STARTED=str(started))
+    eventually(lambda: started.exists() and started.read_text(), 180, lambda: f"{run} is {site.state(flow_run)}")
+    program = int(started.read_text())
+    flow = next(p for p in psutil.Process(program).parents() if "prefect.engine" in p.cmdline())
+    return flow_run, flow.pid, program
+
+
+def statuses(site: Site, run: str) -> dict[str, str]:
+    """MLflow's status of a run and of its iterations, by name."""
+    client = MlflowClient(site.mlflow)
+    experiment = client.get_experiment_by_name("ReST-EM")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    return {r.info.run_name: r.info.status for r in found if r.info.run_name.split("/")[0] == run}
+
+
+def resumed(site: Site, run: str, undisturbed: dict[str, str]) -> None:
+    """The same run, started again, ends with the digests of one that was left alone, and a whole history."""
+    site.wait(site.start(settings(site, run)), "Completed")
+    assert digests(make_config(site.folder, run=run)) == undisturbed
+    assert statuses(site, run) == dict.fromkeys((run, f"{run}/iteration-0", f"{run}/iteration-1"), "FINISHED")
+
+
+def listener(address: str) -> int:
+    """The process that listens at an address, on the loopback interface alone."""
+    port = int(address.rsplit(":", 1)[1])
+    found = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port]
+    assert {c.laddr.ip for c in found} == {"127.0.0.1"}
+    assert found[0].pid is not None
+    return found[0].pid

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from tests.services.conftest import Site
-from tests.services.test_services import hang, statuses, wait_gone
+from tests.flows.test_kill import wait_gone
+from tests.services.conftest import Site, hang, statuses
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OFFLINE = [f"--disable-{what}" for what in ("gpu", "quic", "background-networking", "component-update", "sync")]
