@@ -24,7 +24,16 @@ from data.render import answer_token_ids, prompt_token_ids
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
 from models.config import PreferenceProgram
-from models.training import leave, load_policy, lora_config, pad_token_id, quiet, run_training, training_arguments
+from models.training import (
+    compile_operators,
+    leave,
+    load_policy,
+    lora_config,
+    pad_token_id,
+    quiet,
+    run_training,
+    training_arguments,
+)
 
 LOSSES = {"logistic": "sigmoid", "hinge": "hinge"}
 
@@ -98,5 +107,6 @@ def train(program: PreferenceProgram) -> None:
 
 if __name__ == "__main__":
     quiet()
+    compile_operators()
     train(PreferenceProgram.model_validate_json(Path(sys.argv[1]).read_text()))
     leave()

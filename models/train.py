@@ -26,6 +26,7 @@ from data.storage import read_rows
 from models.config import TrainProgram
 from models.training import (
     IGNORED,
+    compile_operators,
     leave,
     load_policy,
     lora_config,
@@ -137,5 +138,6 @@ def train(program: TrainProgram) -> None:
 
 if __name__ == "__main__":
     quiet()
+    compile_operators()
     train(TrainProgram.model_validate_json(Path(sys.argv[1]).read_text()))
     leave()

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 import transformers
+from filelock import FileLock
 from peft import LoraConfig
+from torch.utils.cpp_extension import get_default_build_root
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
 from models.config import AdapterConfig, Dtype, LaunchConfig, TrainConfig, gradient_accumulation
@@ -176,6 +178,25 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def compile_operators() -> None:
+    """Compile what DeepSpeed communicates with on a CPU, unless that was done before.
+
+    PyTorch's lock on a compilation is a file that outlives a killed process, and all later ones would wait for it
+    without end. So compilations take turns on a lock that the system frees: whoever holds it may remove the other.
+    """
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.ops import __compatible_ops__ as compatible
+
+    builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+    if builder is None or not compatible.get(builder.NAME, False):
+        return
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "compilation.lock"):
+        (folder / builder.name / "lock").unlink(missing_ok=True)
+        builder.load()
 
 
 def leave() -> None:

@@ -1,7 +1,10 @@
 """What all tests need."""
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,21 @@ def interruptible() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One for all runs without services: Prefect takes seconds to make its database."""
+def quiet_exit() -> Iterator[None]:
+    """Prefect's server says at exit that it stops, when pytest has closed what that would be written to."""
+    yield
+    logging.raiseExceptions = False
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> None:
+    """What takes long to make and no test is about: Prefect's database without services, DeepSpeed's operators."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(shared / "torch_extensions")

@@ -93,13 +93,12 @@ def examples(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem]) 
 
 
 @pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory, problems: list[Problem], examples: Path) -> Path:
+def policy(shared: Path, problems: list[Problem], examples: Path) -> Path:
     """The tiny model after a minute's training: it knows the form of an answer and little arithmetic.
 
     One worker trains it for all.
     """
-    shared = tmp_path_factory.getbasetemp()
-    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "policy"
+    folder = shared / "policy"
     with FileLock(folder.with_suffix(".lock")):
         return folder / "run" / "policy" if folder.exists() else train_policy(folder, problems, examples)
 

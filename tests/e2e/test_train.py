@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,12 @@ def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, example
 def test_the_checkpoint_carries_tokenizer_and_template(plain):
     tokenizer = AutoTokenizer.from_pretrained(plain / "policy")
     assert "<|assistant|>" in tokenizer.chat_template
+
+
+def test_the_lock_of_a_compilation_that_was_killed_is_not_waited_for(shared, plain):
+    lock = shared / "torch_extensions" / "deepspeed_shm_comm" / "lock"
+    assert lock.parent.is_dir()
+    lock.touch()
+    command = [sys.executable, "-c", "from models.training import compile_operators; compile_operators()"]
+    subprocess.run(command, timeout=120, check=True)
+    assert not lock.exists()

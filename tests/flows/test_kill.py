@@ -61,18 +61,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     return found
 
 
-@pytest.mark.parametrize(("flow", "stage"), [(flow, stage) for flow, stages in STAGES.items() for stage in stages])
-def test_after_sigkill_of_the_process_group_the_same_command_finishes_alike(tmp_path, flow, stage, undisturbed):
+@pytest.mark.parametrize("flow", STAGES)
+def test_with_its_process_group_killed_in_each_stage_the_same_command_finishes_alike(tmp_path, flow, undisturbed):
     config = MAKE[flow](tmp_path, iterations=1)
-    process, program = hang(config, stage, tmp_path / "started")
-    finished = times(config)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    again = drive(config)
-    assert again.wait(120) == 0
-    wait_gone(program)
-    assert digests(config) == undisturbed[flow]
+    finished: dict[str, str] = {}
+    for stage in STAGES[flow]:
+        process, program = hang(config, stage, tmp_path / f"started-{stage.replace('/', '-')}")
+        assert finished.items() <= times(config).items(), f"on the way to {stage} a finished stage was run twice"
+        finished = times(config)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_gone(program)
+    assert drive(config).wait(120) == 0
     assert finished.items() <= times(config).items(), "a finished stage was run twice"
+    assert digests(config) == undisturbed[flow]
 
 
 def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undisturbed):
