@@ -12,6 +12,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = "tests/e2e/test_rest_em.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: whole files are dealt to the processes, and none is to wait for it in the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def interruptible() -> None:
     """A shell starts its background jobs with SIGINT ignored, and children inherit that: here Ctrl-C is tested."""
