@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.environment import cache_folder
+
 # Several test processes share the cores: more threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -41,7 +43,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> None:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What takes long to make and no test is about: Prefect's database without services, DeepSpeed's operators."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(shared / "torch_extensions")
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(cache_folder() / "torch_extensions")
