@@ -1,10 +1,13 @@
 """The one renderer: prompts and completions become token ids here, for generation, training and evaluation alike."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 Messages = Sequence[dict[str, str]]
+TEMPLATES = sorted((Path(__file__).parent / "templates").glob("*.jinja"))
 
 
 class PromptTooLongError(ValueError):
@@ -12,25 +15,67 @@ class PromptTooLongError(ValueError):
 
 
 class TemplateError(ValueError):
-    """The tokenizer has no chat template, and none was given."""
+    """There is no chat template, or it cannot do what is asked of it."""
 
 
 def prompt_token_ids(tokenizer: Any, messages: Messages) -> list[int]:
     """Token ids of a prompt, up to where the policy's answer begins.
 
-    The chat template alone decides on special tokens: no second BOS is added.
+    The chat template alone decides on special tokens: no second BOS is added. The ids are what `apply_chat_template`
+    gives, but that no token reaches over the beginning or the end of an earlier answer.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         messages: the turns, `{"role": …, "content": …}`.
     """
-    ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, return_dict=False)
-    return list(ids)
+    return prompt_and_answers(tokenizer, messages)[0]
+
+
+def prompt_and_answers(tokenizer: Any, messages: Messages) -> tuple[list[int], list[bool]]:
+    """Token ids of a prompt, and which of them belong to the assistant's earlier answers, their EOS included.
+
+    Where a template changes earlier answers (some leave out what was thought), no token belongs to them.
+    """
+    text = _rendered(tokenizer, messages)
+    pieces = list(_pieces(tokenizer, messages, text))
+    whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=len(pieces) > 1 and tokenizer.is_fast)
+    ids = list(whole["input_ids"])
+    if len(pieces) == 1:
+        return ids, [False] * len(ids)
+    if tokenizer.is_fast:
+        ends, position = set(), 0
+        for piece, _ in pieces:
+            ends.add(position := position + len(piece))
+        starts = [start for start, _ in whole["offset_mapping"]]
+        if ends - {len(text)} <= set(starts):
+            return ids, _answers(starts, pieces)
+    apart = [(tokenizer(piece, add_special_tokens=False)["input_ids"], answer) for piece, answer in pieces]
+    return [i for part, _ in apart for i in part], [answer for part, answer in apart for _ in part]
 
 
 def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a finished answer written by a person: its text, then EOS."""
-    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    """Token ids of a finished answer written by a person: its text, then EOS.
+
+    Where the template puts a blank before an answer, it belongs to the answer, as it would if a policy had written it.
+    """
+    said = _lead(tokenizer, str(tokenizer.chat_template)) + text
+    return [*tokenizer(said, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def template_file(template: Path) -> Path:
+    """The file of a chat template that is given by name or file.
+
+    Raises:
+        TemplateError: there is neither; with the names that there are.
+    """
+    known = {path.stem: path for path in TEMPLATES}
+    path = template if template.is_file() else known.get(str(template))
+    if path is None:
+        raise TemplateError(
+            f"There is no template {template}: neither a file, looked for from {Path.cwd()}, nor one of "
+            f"{', '.join(known)}."
+        )
+    return path
 
 
 def answer_token_ids(tokenizer: Any, text: str, token_ids: list[int] | None) -> list[int]:
@@ -47,9 +92,56 @@ def require_template(tokenizer: Any, source: str) -> str:
     if not tokenizer.chat_template:
         raise TemplateError(
             f"The tokenizer of {source} has no chat template, so prompts cannot be rendered. "
-            f"Give one with --template FILE (a Jinja chat template), or choose a model that has one."
+            f"Give one with --template, by name ({', '.join(path.stem for path in TEMPLATES)}) or as a Jinja file, or "
+            f"choose a model that has one."
         )
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+
+
+def _rendered(tokenizer: Any, messages: Messages) -> str:
+    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+
+
+def _pieces(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[str, bool]]:
+    """The rendered text, cut at the beginning and the end of each earlier answer, and whether a piece is one."""
+    lead, done = "", 0
+    for number, turn in enumerate(messages):
+        if turn["role"] != "assistant" or number == 0:
+            continue
+        lead = lead or _lead(tokenizer, str(tokenizer.chat_template))
+        before = _rendered(tokenizer, messages[:number])
+        said = lead + turn["content"]
+        if not (text.startswith(before) and text.startswith(said, len(before))):
+            break
+        end = len(before) + len(said)
+        if tokenizer.eos_token and text.startswith(tokenizer.eos_token, end):
+            end += len(tokenizer.eos_token)
+        yield text[done : len(before)], False
+        yield text[len(before) : end], True
+        done = end
+    if text[done:]:
+        yield text[done:], False
+
+
+def _answers(starts: list[int], pieces: list[tuple[str, bool]]) -> list[bool]:
+    """Which tokens belong to answers, by where each starts in the text."""
+    found, position, number = [], 0, 0
+    for start in starts:
+        while start >= position + len(pieces[number][0]):
+            position += len(pieces[number][0])
+            number += 1
+        found.append(pieces[number][1])
+    return found
+
+
+@lru_cache(maxsize=16)
+def _lead(tokenizer: Any, template: str) -> str:
+    """The white space that a template puts between the end of a prompt and an answer."""
+    asked, said = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
+    before = _rendered(tokenizer, [asked])
+    after = str(tokenizer.apply_chat_template([asked, said], tokenize=False)).removeprefix(before)
+    lead = after[: max(after.find("!"), 0)]
+    return lead if lead.isspace() else ""
 
 
 def context_length(config: Any) -> int:

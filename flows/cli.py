@@ -25,6 +25,7 @@ FLOWS = {
     "spin": ("flows.spin", "Spin", "spin", "learn to tell gold answers from own ones"),
 }
 COMMANDS = {
+    "data": ("flows.datasets", "data", "look at a data set before a loop takes it"),
     "runs": ("flows.history", "runs", "list runs with their state on disk"),
     "trace": ("flows.history", "trace", "follow a training example back to where it came from"),
     "compare": ("flows.history", "compare", "set two runs side by side on the same problems"),

@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data.json_rows import DataFileError
 from data.render import PromptTooLongError, TemplateError
 from data.rewards import RewardError
 from data.scoring import TooManyErrorsError
+from data.sources import DataFileError, hub_name
 from tasks.adapter import AdapterError
 from tasks.approval import ApprovalError
 from tasks.champion import settle
@@ -172,7 +172,7 @@ def show_plan(module: ModuleType, config: LoopConfig, on_drift: OnDrift) -> None
         if planned.stage.command:
             console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True, highlight=False)
     for name, path in config.input_files().items():
-        if not path.exists():
+        if not path.exists() and hub_name(path) is None:
             console.print(f"missing: {name} {path}; it has to be there before the run starts", highlight=False)
     if config.model and plan.plan[1].stage.inputs["model"].digest is None:
         console.print(f"missing: model {config.model} is not in the cache; it will be fetched", highlight=False)

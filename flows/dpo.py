@@ -10,12 +10,14 @@ from prefect import flow
 from pydantic import Field
 
 from data.preferences import read_pairs
+from data.reading import Reading
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
+from tasks.datasets import expected_rows
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.pairs import prepare_pairs
 from tasks.policy import base_policy
-from tasks.problems import expected_rows, prepare_problems
+from tasks.problems import prepare_problems
 from tasks.run import Run
 from tasks.train import measure_reference, train_on_pairs
 
@@ -37,14 +39,14 @@ class DPO(LoopConfig):
 
     answers_training_prompts: ClassVar[bool] = False
 
-    pairs: Annotated[Path, Field(description="JSON or JSONL of pairs, such as prompt/chosen/rejected.")]
+    pairs: Annotated[Path, Field(description="Data set of pairs, in any known format.")]
     train: Annotated[DPOTrainConfig, Field(description="How the policy is trained.")] = DPOTrainConfig()
 
     def input_files(self) -> dict[str, Path]:
         return super().input_files() | {"pairs": self.pairs}
 
     def check_inputs(self) -> None:
-        read_pairs(self.pairs)
+        read_pairs(Reading(self.pairs))
 
 
 @flow(name="dpo", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)

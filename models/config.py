@@ -93,6 +93,10 @@ class SupervisedConfig(TrainConfig):
     pack_to: Annotated[
         int | None, Field(ge=16, description="Pack short examples into rows of this many tokens; none: a row each.")
     ] = None
+    loss_on: Annotated[
+        Literal["last", "all"],
+        Field(description="Which of a conversation's answers are learned: its last, or those before it as well."),
+    ] = "last"
 
 
 class PreferenceConfig(TrainConfig):

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.utils import pad
 
-from data.render import answer_token_ids, context_length, prompt_token_ids
+from data.render import answer_token_ids, context_length, prompt_and_answers
 from data.rows import Example
 from data.storage import read_rows
 from models.config import TrainProgram
@@ -89,13 +89,16 @@ class Collator:
         return batch | {"attention_mask": pad([torch.ones_like(i) for i in ids], padding_value=0)}
 
 
-def encode(tokenizer: Any, example: Example, context: int) -> dict[str, Any]:
+def encode(tokenizer: Any, example: Example, context: int, every_answer: bool = False) -> dict[str, Any]:
     """One example as token ids and labels.
+
+    Args:
+        every_answer: also learn the assistant's earlier answers in the prompt.
 
     Raises:
         ValueError: it does not fit into the context; nothing is cut silently.
     """
-    prompt = prompt_token_ids(tokenizer, example.messages)
+    prompt, answers = prompt_and_answers(tokenizer, example.messages)
     completion = answer_token_ids(tokenizer, example.completion, example.token_ids)
     if len(prompt) + len(completion) > context:
         raise ValueError(
@@ -104,7 +107,7 @@ def encode(tokenizer: Any, example: Example, context: int) -> dict[str, Any]:
         )
     return {
         "input_ids": prompt + completion,
-        "labels": [IGNORED] * len(prompt) + completion,
+        "labels": [i if every_answer and a else IGNORED for i, a in zip(prompt, answers, strict=True)] + completion,
         "weights": [example.weight] * (len(prompt) + len(completion)),
     }
 
@@ -123,7 +126,7 @@ def train(program: TrainProgram) -> None:
     model = load_policy(program.policy, config.dtype, config.quantize)
     examples = (example for path in program.examples for example in read_rows(Example, path))
     longest = min(context_length(model.config), config.pack_to or sys.maxsize)
-    rows = [encode(tokenizer, example, longest) for example in examples]
+    rows = [encode(tokenizer, example, longest, config.loss_on == "all") for example in examples]
     dataset = Dataset.from_list(rows)
     trainer = WeightedSFTTrainer(
         model=model,

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from data.pairing import pair_gold_over_own
 from data.preferences import read_pairs
+from data.reading import Reading
 from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Pair, Problem, Sample
 from data.storage import read_rows, write_rows
 from tasks.contract import Artifact, Estimate, Outcome, Stage
-from tasks.files import file_sha256, write_json
+from tasks.datasets import dataset_artifact
+from tasks.files import write_json
 from tasks.length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
@@ -61,15 +63,16 @@ def prepare_pairs(run: Run, name: str, file: Path, policy: Artifact) -> Result:
     A pair of which one side is longer than the policy's context is dropped and counted.
 
     Raises:
-        PreferenceFileError: see `data.preferences.read_pairs`.
+        DataFileError: see `data.preferences.read_pairs`.
         NothingKeptError: no pair fits.
     """
-    source = Artifact(file, file_sha256(file) if file.is_file() else None)
-    stage = Stage(name, VERSION, {}, {"file": source, "policy": policy}, estimate=Estimate(disk_bytes=1_000_000))
+    stage = Stage(
+        name, VERSION, {}, {"file": dataset_artifact(file), "policy": policy}, estimate=Estimate(disk_bytes=1_000_000)
+    )
 
     def work(attempt: Path) -> Outcome:
         tokenizer, limit = tokenizer_and_limit(policy.path)
-        read = read_pairs(file)
+        read = read_pairs(Reading(file))
         fitting = [pair for pair in read.pairs if _length(tokenizer, pair) <= limit.tokens]
         counts = Counter(kept=len(fitting), too_long=len(read.pairs) - len(fitting))
         dropped = read.dropped | report_too_long(counts, limit)

@@ -12,6 +12,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from data import arithmetic
+from data.render import template_file
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
@@ -56,7 +57,10 @@ class PolicySource(Config):
 
     model: Annotated[str | None, Field(description="Path or hub id; none: the embedded tiny model.")] = None
     adapter: Annotated[Path | None, Field(description="Trained LoRA adapter to merge into the model first.")] = None
-    template: Annotated[Path | None, Field(description="Jinja chat template to use instead of the model's own.")] = None
+    template: Annotated[
+        Path | None,
+        Field(description="Chat template instead of the model's own: a name, such as chatml, or a Jinja file."),
+    ] = None
 
 
 class ModelError(ValueError):
@@ -84,9 +88,8 @@ def _own_model(run: Run, source: PolicySource) -> Result:
     folder = resolve_model(str(source.model), offline=run.planning)
     inputs = {"model": Artifact(folder or Path(str(source.model)), folder_digest(folder) if folder else None)}
     if source.template:
-        inputs["template"] = Artifact(
-            source.template, file_sha256(source.template) if source.template.is_file() else None
-        )
+        template = template_file(source.template)
+        inputs["template"] = Artifact(template, file_sha256(template))
     if source.adapter:
         inputs["adapter"] = Artifact(source.adapter, folder_digest(source.adapter) if source.adapter.is_dir() else None)
     stage = Stage("base", VERSION, {}, inputs)
@@ -102,7 +105,7 @@ def _own_model(run: Run, source: PolicySource) -> Result:
             _link_files(folder, policy)
         if source.template:
             (policy / "chat_template.jinja").unlink(missing_ok=True)
-            (policy / "chat_template.jinja").write_text(source.template.read_text())
+            (policy / "chat_template.jinja").write_text(template_file(source.template).read_text())
         return Outcome(command=tuple(command))
 
     return run.execute(stage, work)
@@ -200,7 +203,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
         "tiny": tiny.VERSION,
         "generator": arithmetic.VERSION,
         "bootstrap": bootstrap.model_dump(mode="json"),
-        "template": str(source.template.read_text()) if source.template else None,
+        "template": template_file(source.template).read_text() if source.template else None,
     }
     estimate = Estimate(disk_bytes=60_000_000)
     stage = Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)
@@ -257,7 +260,7 @@ def write_bootstrap_inputs(
     write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in shown))
     tiny.write_untrained(untrained, (text for p in worked for text in (p.messages[0]["content"], p.response or "")))
     if source.template:
-        (untrained / "chat_template.jinja").write_text(source.template.read_text())
+        (untrained / "chat_template.jinja").write_text(template_file(source.template).read_text())
     return untrained, examples
 
 

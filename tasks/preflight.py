@@ -2,10 +2,9 @@
 
 import importlib.util
 import shutil
-from pathlib import Path
 from typing import Any
 
-from data.render import check_room, context_length, prompt_token_ids, require_template
+from data.render import check_room, context_length, prompt_token_ids, require_template, template_file
 from data.rewards import load_reward
 from data.rows import Problem
 from models import tiny
@@ -29,7 +28,7 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     """Refuse what cannot work, and return the plan. Checks that passed are not repeated in this process.
 
     Raises:
-        RunDirectoryError, ProblemFileError, RewardError, ModelError, AdapterError, TemplateError, PromptTooLongError,
+        RunDirectoryError, DataFileError, RewardError, ModelError, AdapterError, TemplateError, PromptTooLongError,
         DriftError, DiskSpaceError, CorruptStageError: each says what, why and what to do next.
     """
     check_writable(config.directory)
@@ -109,11 +108,5 @@ def _tokenizer_and_context(config: Any) -> tuple[Any, int]:
         except Exception as error:
             raise ModelError(f"{config.model} cannot be read as a model: {error}") from error
     if config.template:
-        tokenizer.chat_template = _read_template(config.template)
+        tokenizer.chat_template = template_file(config.template).read_text()
     return tokenizer, context
-
-
-def _read_template(path: Path) -> str:
-    if not path.is_file():
-        raise ModelError(f"There is no template file {path}. Check the path; it is relative to {Path.cwd()}.")
-    return path.read_text()

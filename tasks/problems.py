@@ -8,14 +8,15 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from data import arithmetic
-from data.json_rows import DataFileError, json_rows
-from data.problems import ProblemFile, ProblemFileError, read_few_shot, read_problems, with_prefix
+from data.problems import ProblemFile, read_few_shot, read_problems, with_prefix, with_system
+from data.reading import Reading
 from data.rewards.answer import has_answer
 from data.rows import Problem, Split
+from data.sources import DataFileError
 from data.storage import write_rows
 from models.config import Config
-from tasks.contract import Artifact, Estimate, Outcome, Stage
-from tasks.files import file_sha256
+from tasks.contract import Estimate, Outcome, Stage
+from tasks.datasets import dataset_artifact, dataset_bytes, expected_rows
 from tasks.run import Result, Run
 
 VERSION = 1
@@ -26,20 +27,29 @@ class ProblemSource(Config):
     """Where the problems come from."""
 
     problems: Annotated[
-        Path | None, Field(description="JSON or JSONL of problems, such as question/answer; none: the embedded ones.")
+        Path | None, Field(description="Data set of problems, in any known format; none: the embedded ones.")
     ] = None
     validation: Annotated[
-        Path | None, Field(description="JSONL for validation; none: a tenth of the problems, by hash of the prompt.")
+        Path | None, Field(description="Data set for validation; none: a tenth of the problems, by hash of the prompt.")
     ] = None
-    test: Annotated[Path | None, Field(description="JSONL for the final test; none: a tenth, by hash.")] = None
-    transfer: Annotated[Path | None, Field(description="JSONL of another kind of problem, evaluated at the end.")] = (
-        None
-    )
+    test: Annotated[Path | None, Field(description="Data set for the final test; none: a tenth, by hash.")] = None
+    transfer: Annotated[Path | None, Field(description="Data set of other problems, evaluated at the end.")] = None
+    format: Annotated[
+        str | None, Field(description="Format of these data sets, by name; none: told by their columns.")
+    ] = None
+    columns: Annotated[
+        dict[str, str],
+        Field(default_factory=dict, description="Columns: the format's name to the file's, as in {question: Frage}."),
+    ]
     limit: Annotated[int | None, Field(ge=1, description="Use at most this many training problems.")] = None
     limit_validation: Annotated[int | None, Field(ge=1, description="Use at most this many for validation.")] = None
     limit_test: Annotated[int | None, Field(ge=1, description="Use at most this many for test.")] = None
     few_shot: Annotated[
-        Path | None, Field(description="JSONL of worked examples put in front of every problem, for a base model.")
+        Path | None, Field(description="Worked examples put in front of every problem, for a base model.")
+    ] = None
+
+    system: Annotated[
+        str | None, Field(min_length=1, description="System message for every problem that has none.")
     ] = None
 
     trains_on_gold: ClassVar[bool] = False
@@ -50,6 +60,9 @@ class ProblemSource(Config):
     def files(self) -> dict[str, Path]:
         named = {"problems": self.problems, "validation": self.validation, "test": self.test, "transfer": self.transfer}
         return {name: path for name, path in (named | {"few_shot": self.few_shot}).items() if path is not None}
+
+    def reading(self, path: Path) -> Reading:
+        return Reading(path, self.format, self.columns)
 
     def limits(self) -> dict[str, int | None]:
         return {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
@@ -68,7 +81,7 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
     """Read, split and de-duplicate all problems. A prompt in two splits stays in the one evaluated last.
 
     Raises:
-        ProblemFileError: see `data.problems.read_problems`; also a set that ends up without a problem.
+        DataFileError: see `data.problems.read_problems`; also a set that ends up without a problem.
     """
     dropped: dict[str, int] = {}
     splits: dict[str, list[Problem]]
@@ -81,7 +94,7 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
     held_out_apart = source.validation is not None and source.test is not None
     ungraded = {"problems"} if source.trains_on_gold and held_out_apart else set()
     read = {
-        name: read_problems(path, split, None if name in ungraded else has_answer)
+        name: read_problems(source.reading(path), split, None if name in ungraded else has_answer)
         for name, (path, split) in named.items()
         if path
     }
@@ -101,13 +114,15 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
             splits[split] = splits[split][:limit]
     for split in ("train", "validation", "test"):
         if not splits[split]:
-            raise ProblemFileError(
+            raise DataFileError(
                 f"{source.problems} leaves no problem for {split} (without --validation and --test files, a "
                 f"tenth each is set aside by the hash of the prompt). Give more problems, or those files."
             )
     if source.few_shot:
-        turns = read_few_shot(source.few_shot)
+        turns = read_few_shot(Reading(source.few_shot))
         splits = {split: [with_prefix(p, turns) for p in problems] for split, problems in splits.items()}
+    if system := source.system:
+        splits = {split: [with_system(p, system) for p in problems] for split, problems in splits.items()}
     return LoadedProblems(splits=splits, rows=rows, dropped={k: v for k, v in dropped.items() if v})
 
 
@@ -155,21 +170,15 @@ def expected_counts(source: ProblemSource) -> dict[str, int]:
     return {split: min(n, source.limits().get(split) or n) for split, n in counts.items()}
 
 
-def expected_rows(path: Path | None) -> int:
-    """How many rows a data file holds; none where it is not there yet, or cannot be read."""
-    try:
-        return sum(1 for _ in json_rows(path)) if path is not None and path.is_file() else 0
-    except DataFileError:
-        return 0
-
-
 def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     """The stage: one Parquet file per split. A split without problems has none."""
     config: dict[str, Any] = {"limits": source.limits()}
+    told = {"format": source.format, "columns": source.columns, "system": source.system}
+    config |= {name: value for name, value in told.items() if value}
     if source.problems is None:
         config |= {"embedded": "arithmetic", "generator": arithmetic.VERSION}
         config |= {"train": "demonstration"} if source.trains_on_gold else {}
-    inputs = {name: _file_artifact(path) for name, path in source.files().items()}
+    inputs = {name: dataset_artifact(path) for name, path in source.files().items()}
     stage = Stage("problems", VERSION, config, inputs, seed, estimate=Estimate(disk_bytes=_bytes(source)))
 
     def work(attempt: Path) -> Outcome:
@@ -182,9 +191,5 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     return run.execute(stage, work)
 
 
-def _file_artifact(path: Path) -> Artifact:
-    return Artifact(path, file_sha256(path) if path.is_file() else None)
-
-
 def _bytes(source: ProblemSource) -> int:
-    return sum(path.stat().st_size for path in source.files().values() if path.is_file()) or 2_000_000
+    return sum(dataset_bytes(path) for path in source.files().values()) or 2_000_000

@@ -129,7 +129,7 @@ def test_an_adapter_needs_its_model_and_its_files(capsys, folder):
 @pytest.mark.parametrize("flow", ["spin", "sft"])
 def test_training_prompts_without_gold_answers(capsys, folder, flow):
     message = refused(capsys, flow, "--problems", write(folder / "a.jsonl", [ROW, {"prompt": "Write a poem."}]))
-    assert "a.jsonl, line 2" in message and "'response'" in message
+    assert "a.jsonl, line 2" in message and "no 'answer'" in message
 
 
 @pytest.mark.parametrize("flow", ["spin", "sft"])

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from data.problems import ProblemFileError
 from data.render import PromptTooLongError, TemplateError
 from data.rewards import RewardError
+from data.sources import DataFileError
 from flows.cli import main
 from flows.rest_em import RestEM, loop
 from models import tiny
@@ -120,14 +120,14 @@ def test_a_tokenizer_without_a_chat_template_is_refused_unless_one_is_given(
     configure: Configure, model: Path, tmp_path: Path
 ) -> None:
     (model / "chat_template.jinja").unlink()
-    refused(TemplateError, configure(model=str(model)), f"{model} has no chat template", "--template FILE")
+    refused(TemplateError, configure(model=str(model)), f"{model} has no chat template", "--template, by name (alpaca")
     template = tmp_path / "template.jinja"
     template.write_text(tiny.CHAT_TEMPLATE)
     assert check(loop, configure(model=str(model), template=template), OnDrift.REFUSE).plan
 
 
 def test_a_template_file_that_is_not_there_is_refused(configure: Configure) -> None:
-    refused(ModelError, configure(template="absent.jinja"), "no template file absent.jinja", "relative to")
+    refused(TemplateError, configure(template="absent.jinja"), "no template absent.jinja", "looked for from", "chatml")
 
 
 def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(configure: Configure) -> None:
@@ -161,15 +161,15 @@ def test_a_reward_that_cannot_be_imported_is_refused(configure: Configure, rewar
 def test_a_problem_file_that_cannot_be_used_is_refused(configure: Configure, tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text('{"question": "1 + 1?"}\n')
-    refused(ProblemFileError, configure(problems=path), f"{path}, line 1: no 'answer'")
-    refused(ProblemFileError, configure(problems="absent.jsonl"), "There is no file absent.jsonl")
+    refused(DataFileError, configure(problems=path), f"{path}, line 1: No format has the columns 'question'")
+    refused(DataFileError, configure(problems="absent.jsonl"), "There is no file absent.jsonl")
 
 
 def test_a_problem_file_that_was_mended_is_read_again(configure: Configure, tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     config = configure(problems=path)
     path.write_text("")
-    refused(ProblemFileError, config, "is empty")
+    refused(DataFileError, config, "is empty")
     path.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(100)))
     assert check(loop, config, OnDrift.REFUSE).plan
 

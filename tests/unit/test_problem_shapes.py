@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from data.problems import ProblemFileError, read_few_shot, read_problems, with_prefix
+from data.problems import with_prefix
 from data.rewards.answer import has_answer
 from data.rows import problem_id
+from data.sources import DataFileError
+from tests.unit.reading import read_few_shot, read_problems
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": "1 + 1?"}
@@ -23,7 +25,7 @@ def write(tmp_path: Path, *rows: Any, name: str = "problems.jsonl") -> Path:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(ProblemFileError) as refused:
+    with pytest.raises(DataFileError) as refused:
         read_problems(path, None, has_answer)
     assert str(path) in str(refused.value)
     assert len(str(refused.value)) < 600
@@ -71,22 +73,17 @@ def test_shapes_may_be_mixed_and_the_same_prompt_in_two_shapes_is_a_duplicate(tm
     ("row", "says"),
     [
         (
-            {"problem": "1 + 1?", "solution": "2"},
-            [
-                "no 'question' (fields 'problem', 'solution')",
-                "'question' and 'answer' as text",
-                "'prompt' and 'response' as text",
-                "'messages' that end with the user's turn and the assistant's",
-            ],
+            {"query": "1 + 1?", "solution": "2"},
+            ["no 'problem' (fields 'query', 'solution')", "Every row needs problem and solution", "remove the row"],
         ),
-        ({"prompt": "1 + 1?"}, ["no 'response' (fields 'prompt')", "'messages' that end"]),
+        ({"prompt": "1 + 1?"}, ["no 'answer' (fields 'prompt')"]),
         ({"response": "2"}, ["no 'prompt' (fields 'response')"]),
         ({"prompt": " ", "response": "2"}, ["no 'prompt' (prompt is ' ')"]),
         ({"prompt": "1 + 1?", "response": 2}, ["no 'response' (response is 2)"]),
         ({"prompt": [USER], "response": "2"}, ["no 'prompt' (prompt is [{"]),
         ({"prompt": "1 + 1?", "response": None}, ["no 'response' (response is None)"]),
-        ({"messages": None}, ["'messages' is None", "list of messages with 'role' and 'content'"]),
-        ({"messages": []}, ["'messages' is []", "list of messages"]),
+        ({"messages": None}, ["'messages' is None", "must be a list"]),
+        ({"messages": []}, ["'messages' is []", "a list with something in it"]),
         ({"messages": "1 + 1?"}, ["'messages' is '1 + 1?'"]),
         ({"messages": [USER, "2"]}, ["turn 2 of 'messages' is '2'", "object with 'role' and 'content'"]),
         ({"messages": [{"content": "?"}, ASSISTANT]}, ["turn 1 of 'messages'", "unknown 'role' (fields 'content')"]),
@@ -107,10 +104,10 @@ def test_shapes_may_be_mixed_and_the_same_prompt_in_two_shapes_is_a_duplicate(tm
         ({"messages": [SYSTEM, ASSISTANT]}, ["'messages' ends in system → assistant."]),
         ({"messages": [USER, ASSISTANT, ASSISTANT]}, ["'messages' ends in assistant → assistant."]),
         ({"messages": [USER, ASSISTANT, AGAIN]}, ["'messages' ends in assistant → user.", "cut off what follows"]),
-        ({"prompt": "1?", "response": "One\nand one"}, ["the 'response' 'One\\nand one' holds no final answer"]),
+        ({"prompt": "1?", "response": "One\nand one"}, ["the answer 'One\\nand one' holds no final answer"]),
         (
             {"messages": [USER, ASSISTANT | {"content": "I\nguess"}]},
-            ["the 'messages' 'I\\nguess' holds no final answer", "'#### <answer>'"],
+            ["the answer 'I\\nguess' holds no final answer", "'#### <answer>'"],
         ),
     ],
 )
@@ -126,7 +123,7 @@ def test_without_a_reward_to_read_it_a_response_needs_no_final_answer_but_still_
     path = write(tmp_path, {"prompt": "Tell a story.", "response": "Once\nupon a time"})
     (problem,) = read_problems(path, None, None).problems
     assert problem.response == problem.reference == "Once\nupon a time"
-    with pytest.raises(ProblemFileError, match="line 1: no 'response'"):
+    with pytest.raises(DataFileError, match="line 1: no 'response'"):
         read_problems(write(tmp_path, {"prompt": "Tell a story.", "response": ""}), None, None)
 
 
@@ -163,7 +160,7 @@ GOOD = b'{"question": "1 + 1?", "answer": "2"}'
         (b'[{"question": "\\ud800", "answer": "2"}]', ["row 1: malformed JSON", "surrogates not allowed"]),
         (b"[" + GOOD + b', {"question": "?"}]', ["row 2: no 'answer' (fields 'question')"]),
         (b"[" + GOOD + b', {"messages": [3]}]', ["row 2: turn 1 of 'messages' is 3"]),
-        (b"[" + GOOD + b', {"question": "?", "answer": "a\\nb"}]', ["row 2: the 'answer'", "holds no final answer"]),
+        (b"[" + GOOD + b', {"question": "?", "answer": "a\\nb"}]', ["row 2: the answer", "holds no final answer"]),
         (b'[{"question": "\xe9t\xe9?", "answer": "2"}]', ["not UTF-8", "Convert the file to UTF-8"]),
         (GOOD + b'\n{"question": NaN}', ["line 2: malformed JSON", "not JSON compliant"]),
     ],
@@ -186,5 +183,4 @@ def test_worked_examples_are_questions_and_answers_and_come_after_a_system_messa
     prefixed = with_prefix(problem, turns)
     assert [m["content"] for m in prefixed.messages] == ["Be brief.", "3 + 3?", "6", "1 + 1?"]
     assert prefixed.id == problem.id
-    with pytest.raises(ProblemFileError, match=r"line 1: no 'question'.*needs 'question' and 'answer' as text\.$"):
-        read_few_shot(write(tmp_path, {"prompt": "3 + 3?", "response": "6"}))
+    assert read_few_shot(write(tmp_path, {"prompt": "3 + 3?", "response": "6"})) == turns

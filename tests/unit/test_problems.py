@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from data.problems import ProblemFileError, read_few_shot, read_problems, split_of, with_prefix
+from data.problems import split_of, with_prefix
 from data.rewards.answer import has_answer
 from data.rows import Problem
+from data.sources import DataFileError
 from data.storage import read_rows
 from tasks.contract import DriftError
 from tasks.problems import ProblemSource, expected_counts, load_problems, prepare_problems
 from tasks.run import Run
+from tests.unit.reading import read_few_shot, read_problems
 
 Write = Callable[..., Path]
 
@@ -39,7 +41,7 @@ GOOD = b'{"question": "1 + 1?", "answer": "2"}\n'
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", ["is empty", "'question'/'answer' object per line"]),
+        (b"", ["is empty", "one problem per row, such as 'question' and 'answer'"]),
         (b"\n  \n", ["is empty"]),
         (GOOD + b'{"question": "1"', ["line 2: malformed JSON", "one JSON object"]),
         (GOOD + b"\n" + b"What is 2?\n", ["line 3: malformed JSON"]),
@@ -48,8 +50,11 @@ GOOD = b'{"question": "1 + 1?", "answer": "2"}\n'
         (GOOD + b'["question", "answer"]\n', ["line 2: list is not a JSON object"]),
         (b"17\n", ["line 1: int is not a JSON object"]),
         (b"null\n", ["line 1: NoneType is not a JSON object"]),
-        (b'{"problem": "1 + 1?", "answer": "2"}\n', ["line 1: no 'question' (fields 'problem', 'answer')"]),
-        (b"{}\n", ["line 1: no 'question' (fields none)", "needs 'question' and 'answer' as text"]),
+        (
+            b'{"query": "1 + 1?", "answer": "2"}\n',
+            ["line 1: No format has the columns 'query', 'answer'", "needs 'question'"],
+        ),
+        (b"{}\n", ["line 1: No format has the columns none", "also needs 'question', 'answer'"]),
         (b'{"question": "", "answer": "2"}\n', ["line 1: no 'question' (question is '')"]),
         (b'{"question": " \\n", "answer": "2"}\n', ["no 'question' (question is ' \\n')"]),
         (b'{"question": 17, "answer": "2"}\n', ["no 'question' (question is 17)"]),
@@ -60,7 +65,7 @@ GOOD = b'{"question": "1 + 1?", "answer": "2"}\n'
         (b'{"question": "1 + 1?", "answer": true}\n', ["no 'answer' (answer is True)"]),
         (b'{"question": "1 + 1?", "answer": ["2"]}\n', ["no 'answer' (answer is ['2'])"]),
         (b'{"question": "1?", "answer": "One and one\\nmake two"}\n', ["line 1", "holds no final answer", "####"]),
-        (b'{"question": "1?", "answer": "####"}\n', ["line 1: the 'answer' '####' holds no final answer"]),
+        (b'{"question": "1?", "answer": "####"}\n', ["line 1: the answer '####' holds no final answer"]),
         (GOOD + b'{"question": "\xe9t\xe9?", "answer": "2"}\n', ["not UTF-8", "Convert the file to UTF-8"]),
     ],
 )
@@ -69,21 +74,20 @@ def test_an_unusable_file_is_refused_naming_file_line_and_field(
 ) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_bytes(content)
-    with pytest.raises(ProblemFileError) as refused:
+    with pytest.raises(DataFileError) as refused:
         read_problems(path, None, has_answer)
     for words in (str(path), *says):
         assert words in str(refused.value)
     assert len(str(refused.value)) < 600
 
 
-@pytest.mark.parametrize("name", ["absent.jsonl", "."])
 def test_a_file_that_is_not_there_is_refused_saying_from_where_it_was_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ProblemFileError) as refused:
-        read_problems(Path(name), None, has_answer)
-    assert f"There is no file {name}" in str(refused.value)
+    with pytest.raises(DataFileError) as refused:
+        read_problems(Path("absent.jsonl"), None, has_answer)
+    assert "There is no file absent.jsonl" in str(refused.value)
     assert str(tmp_path) in str(refused.value)
 
 
@@ -213,19 +217,24 @@ def test_few_shot_turns_are_put_in_front_and_the_ids_stay(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("", "is empty"), ('{"question": "a"}', "line 1: no 'answer'"), ("[]", "line 1: list is not"), ("{", "line 1")],
+    [
+        ("", "is empty"),
+        ('{"question": "a"}', "line 1: No format .* also needs 'answer'"),
+        ("[]", "line 1: list is not"),
+        ("{", "line 1"),
+    ],
 )
 def test_an_unusable_few_shot_file_is_refused(write: Write, tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "shots.jsonl").write_text(content)
     source = ProblemSource(problems=write(sums(0, 60)), few_shot=tmp_path / "shots.jsonl")
-    with pytest.raises(ProblemFileError, match=says):
+    with pytest.raises(DataFileError, match=says):
         load_problems(source, 0)
 
 
 @pytest.mark.parametrize(("count", "split"), [(1, "(train|validation|test)"), (3, "(train|validation|test)")])
 def test_a_split_without_problems_is_refused_with_what_to_give(write: Write, count: int, split: str) -> None:
     with pytest.raises(
-        ProblemFileError, match=f"leaves no problem for {split} .*--validation and --test.*Give more problems"
+        DataFileError, match=f"leaves no problem for {split} .*--validation and --test.*Give more problems"
     ):
         load_problems(ProblemSource(problems=write(sums(0, count))), 0)
 
@@ -234,7 +243,7 @@ def test_training_that_is_wholly_held_out_is_refused(write: Write) -> None:
     source = ProblemSource(
         problems=write(sums(0, 5)), validation=write(sums(0, 5), "v.jsonl"), test=write(sums(8, 9), "t.jsonl")
     )
-    with pytest.raises(ProblemFileError, match="leaves no problem for train"):
+    with pytest.raises(DataFileError, match="leaves no problem for train"):
         load_problems(source, 0)
 
 
@@ -290,3 +299,18 @@ def test_the_embedded_problems_are_used_where_no_file_is_given() -> None:
     loaded = load_problems(ProblemSource(limit=10), 0)
     assert {name: len(problems) for name, problems in loaded.splits.items()} == expected_counts(ProblemSource(limit=10))
     assert loaded.dropped == {"over_limit_train": 2990}
+
+
+def test_a_system_message_is_put_before_problems_that_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    own = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "1 + 1?"}]
+    rows = [{"question": f"{n} + 2?", "answer": str(n + 2)} for n in range(60)]
+    answered = {"messages": [*own, {"role": "assistant", "content": "2"}]}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, answered]))
+    plain = load_problems(ProblemSource(problems=path), 0).splits
+    found = load_problems(ProblemSource(problems=path, system="Be brief."), 0).splits
+    said = [p.messages[0]["content"] for problems in found.values() for p in problems]
+    assert (said.count("Be brief."), said.count("Be kind.")) == (60, 1)
+    assert {s: [p.id for p in problems] for s, problems in found.items()} == {
+        s: [p.id for p in problems] for s, problems in plain.items()
+    }

@@ -114,7 +114,7 @@ def test_a_tokenizer_without_a_template_is_refused_with_what_to_give(template: s
 
     with pytest.raises(TemplateError) as refused:
         require_template(Bare(), "organisation/base-7B")
-    for words in ("tokenizer of organisation/base-7B has no chat template", "--template FILE", "or choose a model"):
+    for words in ("tokenizer of organisation/base-7B has no chat template", "--template, by name", "or choose a model"):
         assert words in str(refused.value)
 
 
@@ -167,3 +167,10 @@ def test_an_example_that_just_fits_is_encoded_and_a_longer_one_is_refused_not_cu
     assert len(encode(tokenizer, example(QUESTION, None), length)["input_ids"]) == length
     with pytest.raises(ValueError, match=rf"example of problem p1 has \d+ \+ \d+ tokens, .*context of {length - 1}"):
         encode(tokenizer, example(QUESTION, None), length - 1)
+
+
+def test_earlier_answers_are_learned_with_their_eos_if_asked(tokenizer: Any) -> None:
+    row = encode(tokenizer, example(FEW_SHOT, None), tiny.CONTEXT, every_answer=True)
+    learned = tokenizer.decode([label for label in row["labels"] if label != IGNORED])
+    assert learned == f"2 #### 2<|end|>{ANSWER}<|end|>"
+    assert [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label not in (IGNORED, i)] == []

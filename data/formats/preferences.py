@@ -1,0 +1,181 @@
+"""Formats of preference data: a prompt with a better and a worse answer."""
+
+import re
+from collections.abc import Iterator
+from itertools import combinations, takewhile
+from typing import Any
+
+from data.formats.record import (
+    OPENAI,
+    SHAREGPT,
+    Dialect,
+    Format,
+    Message,
+    Record,
+    Row,
+    RowError,
+    Use,
+    answered,
+    assistant,
+    found,
+    short,
+    text,
+    turns,
+    user,
+    with_system,
+)
+
+SHP_RATIO = 2.0  # Ethayarajh et al. (2022) advise to train on pairs whose scores differ by this factor or more
+_HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+
+
+def _prompted(row: Row) -> Iterator[Record]:
+    yield _pair(row, "prompt", OPENAI)
+
+
+def _sharegpt(row: Row) -> Iterator[Record]:
+    yield _pair(row, "conversations", SHAREGPT)
+
+
+def _pair(row: Row, prompt: str, dialect: Dialect) -> Record:
+    """Each field is a text, a message or a list of them. Both sides may begin with the prompt's turns, or more."""
+    asked = _said(row, prompt, "user", dialect)
+    chosen, rejected = (_said(row, name, "assistant", dialect) for name in ("chosen", "rejected"))
+    shared = _shared(asked, chosen, rejected)
+    messages = with_system(row, shared or asked)
+    if messages[-1]["role"] != "user":
+        raise RowError(
+            "prompt ends in an answer",
+            f"the prompt in {prompt!r} ends in a turn of the {messages[-1]['role']}. It must end in one of the user, "
+            f"which both sides answer; correct or remove the row.",
+        )
+    start = len(shared)
+    return Record(messages, _answer(chosen[start:], prompt, "chosen"), _answer(rejected[start:], prompt, "rejected"))
+
+
+def _said(row: Row, name: str, role: str, dialect: Dialect) -> list[Message]:
+    value = row.get(name)
+    if value and isinstance(value, list | dict):
+        return turns([value] if isinstance(value, dict) else value, name, dialect)
+    return [{"role": role, "content": text(row, name)}]
+
+
+def _shared(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> list[Message]:
+    """The turns with which both sides begin, if the prompt is among them: they are then the whole prompt."""
+    both = takewhile(lambda turns: turns[0] == turns[1], zip(chosen[:-1], rejected[:-1], strict=False))
+    shared = [turn for turn, _ in both]
+    said = [turn["content"].split() for turn in shared]
+    return shared if all(turn["content"].split() in said for turn in prompt) else []
+
+
+def _answer(messages: list[Message], prompt: str, name: str) -> str:
+    roles = [turn["role"] for turn in messages]
+    if roles != ["assistant"]:
+        raise RowError(
+            "not one answer",
+            f"besides the prompt's turns, {name!r} holds {' → '.join(roles)}. It must hold exactly one message of the "
+            f"assistant; move the turns before it into {prompt!r}, or remove the row.",
+        )
+    return messages[0]["content"]
+
+
+def _hh(row: Row) -> Iterator[Record]:
+    """Two whole transcripts, equal up to the last answer (Bai et al. 2022, arXiv 2204.05862)."""
+    chosen, rejected = (_transcript(row, name) for name in ("chosen", "rejected"))
+    if chosen[:-1] != rejected[:-1]:
+        raise RowError("different prompts", "'chosen' and 'rejected' differ before the last answer")
+    if chosen[-2]["role"] != "user":
+        raise RowError("no answer at the end", "the last answer of 'chosen' does not follow a turn of the human")
+    yield Record(chosen[:-1], chosen[-1]["content"], rejected[-1]["content"])
+
+
+def _transcript(row: Row, name: str) -> list[Message]:
+    before, *parts = _HH_TURN.split(text(row, name))
+    said = [
+        (user if who == "Human" else assistant)(words.strip())
+        for who, words in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    if before.strip() or len(said) < 2 or said[-1]["role"] != "assistant":
+        raise RowError(
+            "no transcript", f"{name!r} must be a transcript of 'Human:' and 'Assistant:' that ends in an answer"
+        )
+    if not all(turn["content"] for turn in said):
+        raise RowError("empty turn", f"a turn of {name!r} has no text")
+    return said
+
+
+def _shp(row: Row) -> Iterator[Record]:
+    """Two comments to a post, `labels` 1 if A has the higher score; pairs too near each other are left out."""
+    post = text(row, "history")
+    a, b = text(row, "human_ref_A"), text(row, "human_ref_B")
+    if row.get("labels") not in (0, 1):
+        raise RowError("no labels", f"'labels' must be 0 or 1 ({found(row, 'labels')})")
+    ratio = row.get("score_ratio")
+    if isinstance(ratio, int | float) and ratio < SHP_RATIO:
+        raise RowError("scores too near", f"'score_ratio' is {ratio}, below {SHP_RATIO}")
+    better, worse = (a, b) if row["labels"] == 1 else (b, a)
+    yield Record([user(post)], better, worse)
+
+
+def _stack_exchange(row: Row) -> Iterator[Record]:
+    asked, better, worse = (text(row, name) for name in ("question", "response_j", "response_k"))
+    # The wording of TRL's StackLLaMA, for which the data set was made.
+    yield Record([user(f"Question: {asked}\n\nAnswer: ")], better, worse)
+
+
+def _oasst(row: Row) -> Iterator[Record]:
+    """A tree of messages: of every two ranked answers to one message the better is preferred (arXiv 2304.07327)."""
+    yield from _branches(row["prompt"], [])
+
+
+def _branches(node: Any, before: list[Message]) -> Iterator[Record]:
+    if not isinstance(node, dict):
+        raise RowError("not a message", f"a message of the tree is {short(node)}, not an object")
+    role = {"prompter": "user", "assistant": "assistant"}.get(str(node.get("role")))
+    if role is None:
+        raise RowError("unknown role", f"a message of the tree has an unknown 'role' ({found(node, 'role')})")
+    messages = [*before, {"role": role, "content": text(node, "text")}]
+    replies = node.get("replies") or []
+    if not isinstance(replies, list):
+        raise RowError("not a message", f"the 'replies' of a message are {short(replies)}, not a list")
+    if role == "user":
+        ranked = [reply for reply in replies if isinstance(reply, dict) and isinstance(reply.get("rank"), int)]
+        for better, worse in combinations(sorted(ranked, key=lambda reply: reply["rank"]), 2):
+            yield Record(messages, text(better, "text"), text(worse, "text"))
+    for reply in replies:
+        yield from _branches(reply, messages)
+
+
+def _best_path(row: Row) -> Iterator[Record]:
+    """The tree's conversation of best answers, as one demonstration."""
+    messages: list[Message] = []
+    node = row["prompt"]
+    while node:
+        role = {"prompter": "user", "assistant": "assistant"}.get(str(node.get("role")))
+        if role is None:
+            raise RowError("unknown role", f"a message of the tree has an unknown 'role' ({found(node, 'role')})")
+        messages.append({"role": role, "content": text(node, "text")})
+        replies = [reply for reply in node.get("replies") or [] if isinstance(reply, dict)]
+        node = min(replies, key=lambda reply: reply.get("rank") or 0, default=None)
+    if messages[-1]["role"] == "user":
+        messages.pop()
+    yield answered(messages, "prompt")
+
+
+def _is_tree(row: Row) -> bool:
+    return isinstance(row["prompt"], dict) and "text" in row["prompt"]
+
+
+def _are_transcripts(row: Row) -> bool:
+    return all("Human:" in str(row[name]) for name in ("chosen", "rejected"))
+
+
+PAIRS: tuple[Use, ...] = ("pairs", "demonstrations")
+FORMATS = (
+    Format("preference", "prompt and two answers", _prompted, PAIRS, "prompt chosen rejected", "system"),
+    Format("sharegpt-preference", "ShareGPT", _sharegpt, PAIRS, "conversations chosen rejected", "system"),
+    Format("hh-rlhf", "Anthropic's transcripts", _hh, PAIRS, "chosen rejected", fits=_are_transcripts),
+    Format("shp", "Stanford's", _shp, PAIRS, "history human_ref_A human_ref_B labels", "score_ratio"),
+    Format("stack-exchange", "stack-exchange-paired", _stack_exchange, PAIRS, "question response_j response_k"),
+    Format("oasst", "OpenAssistant", _oasst, PAIRS, "message_tree_id prompt", fits=_is_tree, demonstrate=_best_path),
+)

@@ -1,0 +1,183 @@
+"""What a row of any format says, and the reading of its fields."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Message = dict[str, str]
+Row = Mapping[str, Any]
+Use = Literal["problems", "programs", "demonstrations", "pairs", "prompts"]
+
+
+class RowError(ValueError):
+    """A row cannot be used. `reason` is the word under which such rows are counted."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A prompt and what a row has for it.
+
+    Attributes:
+        messages: the turns up to the answer; the last is the user's.
+        response: the gold answer; of a pair, the preferred one.
+        rejected: the dispreferred answer of a pair.
+        reference: what a verifier needs: a text that ends in the final answer, or tests as JSON.
+    """
+
+    messages: list[Message]
+    response: str | None = None
+    rejected: str | None = None
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: the columns that tell it, and how a row is read.
+
+    Attributes:
+        read: the records of a row. Raises RowError.
+        uses: what its rows can serve as.
+        required: columns that every row has, separated by blanks; `text|prompt` is either.
+        optional: columns that are read where they are there.
+        fits: whether a row with these columns has values of this format.
+        demonstrate: the records of a row as demonstrations, where these are others.
+    """
+
+    name: str
+    about: str
+    read: Callable[[Row], Iterable[Record]]
+    uses: tuple[Use, ...]
+    required: str
+    optional: str = ""
+    fits: Callable[[Row], bool] = lambda row: True
+    demonstrate: Callable[[Row], Iterable[Record]] | None = None
+
+    @property
+    def needs(self) -> list[str]:
+        return self.required.split()
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a chat format writes one message: its two keys, and its names of the roles."""
+
+    role: str
+    content: str
+    roles: Mapping[str, str]
+
+
+ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
+OPENAI = Dialect("role", "content", ROLES)
+SHAREGPT = Dialect(
+    "from",
+    "value",
+    ROLES | {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"},
+)
+
+
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def with_system(row: Row, messages: list[Message]) -> list[Message]:
+    """The messages behind the row's `system`, if it has one."""
+    if row.get("system") in (None, ""):
+        return messages
+    if messages[0]["role"] == "system":
+        raise RowError("two system turns", "'system' and the first turn are both system messages. Keep one.")
+    return [{"role": "system", "content": text(row, "system")}, *messages]
+
+
+def text(row: Row, name: str) -> str:
+    """The text in a field.
+
+    Raises:
+        RowError: the field is absent, not a text, or blank.
+    """
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        reason = "no" if value is None else "empty" if isinstance(value, str) else "not text in"
+        raise RowError(f"{reason} {name}", f"no {name!r} ({found(row, name)})")
+    return value
+
+
+def optional_text(row: Row, name: str) -> str:
+    """The text in a field that may be absent, null or blank, which all come to an empty one."""
+    return "" if row.get(name) in (None, "") or str(row[name]).isspace() else text(row, name)
+
+
+def items(row: Row, name: str) -> list[Any]:
+    """The list in a field.
+
+    Raises:
+        RowError: the field is absent, no list, or empty.
+    """
+    value = row.get(name)
+    if not isinstance(value, list) or not value:
+        raise RowError(f"no {name}", f"{name!r} is {short(value)}. It must be a list with something in it.")
+    return value
+
+
+def turns(values: Sequence[Any], name: str, dialect: Dialect = OPENAI) -> list[Message]:
+    """The messages of a list, as `{"role": …, "content": …}`; whatever else they carry is left out.
+
+    Raises:
+        RowError: an item that is no message, has no text or another role; a system message that is not first.
+    """
+    messages: list[Message] = []
+    for number, turn in enumerate(values, start=1):
+        at = f"turn {number} of {name!r}"
+        if not isinstance(turn, Mapping):
+            raise RowError(
+                "not a message",
+                f"{at} is {short(turn)}. Each must be an object with {dialect.role!r} and {dialect.content!r}.",
+            )
+        role = turn.get(dialect.role)
+        if not isinstance(role, str) or role not in dialect.roles:
+            known = ", ".join(map(repr, dialect.roles))
+            raise RowError(
+                "unknown role",
+                f"{at} has an unknown {dialect.role!r} ({found(turn, dialect.role)}). Known are {known}.",
+            )
+        if role == "system" and messages:
+            raise RowError("late system turn", f"{at} is a system message. Only the first turn may be one.")
+        content = turn.get(dialect.content)
+        if not isinstance(content, str) or not content.strip():
+            raise RowError("empty turn", f"{at}: no {dialect.content!r} ({found(turn, dialect.content)})")
+        messages.append({"role": dialect.roles[role], "content": content})
+    return messages
+
+
+def answered(messages: list[Message], name: str) -> Record:
+    """A conversation as its prompt and its last answer.
+
+    Raises:
+        RowError: it does not end in a turn of the user and the assistant's answer to it.
+    """
+    roles = [message["role"] for message in messages[-2:]]
+    if roles != ["user", "assistant"]:
+        raise RowError(
+            "no answer at the end",
+            f"{name!r} ends in {' → '.join(roles)}. It must end in a turn of the user and the assistant's response to "
+            f"it; cut off what follows, or remove the row.",
+        )
+    return Record(messages[:-1], response=messages[-1]["content"])
+
+
+def found(row: Row, name: str) -> str:
+    """What a row has where the field `name` was looked for, for an error message."""
+    return f"{name} is {short(row[name])}" if name in row else f"fields {', '.join(map(repr, row)) or 'none'}"
+
+
+def short(value: Any) -> str:
+    """A value as an error message can show it, in at most 60 characters."""
+    said = repr(value)
+    return said if len(said) <= 60 else said[:57] + "…"

@@ -1,0 +1,130 @@
+"""Records of a data set: its rows, each read by the format that its columns tell."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.formats import (
+    FORMATS,
+    Detected,
+    FormatError,
+    Record,
+    Row,
+    RowError,
+    Use,
+    detect,
+    missing,
+    named,
+    nearest,
+    records,
+)
+from data.sources import DataFileError, located_rows
+
+
+@dataclass
+class Tally:
+    """What reading came to: rows, those that could not be used by reason, and the first of each reason in words."""
+
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    formats: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, reason: str, where: str) -> None:
+        self.dropped[reason] += 1
+        self.first.setdefault(reason, where)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a data set is read.
+
+    Attributes:
+        source: see `data.sources.located_rows`.
+        format: name of its format; None to tell it by the columns.
+        columns: the format's name of a column to the file's.
+    """
+
+    source: Path
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_records(reading: Reading, use: Use, tally: Tally, drop: bool = False) -> Iterator[tuple[str, Record]]:
+    """The records of a data set, each with the place of its row.
+
+    Args:
+        use: what they are to serve as.
+        tally: is filled in on the way.
+        drop: count rows that cannot be used and leave them out, instead of refusing the file.
+
+    Raises:
+        DataFileError: a file that cannot be read, or that cannot serve as that; a row that cannot be used.
+    """
+    last: Detected | None = None  # the format of the rows before
+    for at, row in located_rows(reading.source):
+        tally.rows += 1
+        renamed = _renamed(row, reading)
+        known = last
+        try:
+            if known is None or (reading.format is None and missing(known.format, renamed)):
+                known = _format(reading, renamed, use, known)
+            if known is not last and not missing(known.format, renamed):
+                last = known
+                tally.formats.setdefault(known.format.name, known.reason)
+            for record in records(known.format, renamed, use):
+                yield at, record
+        except FormatError as problem:
+            raise DataFileError(f"{at}: {problem}") from None
+        except RowError as problem:
+            if not drop:
+                raise DataFileError(f"{at}: {_sentence(problem)} {_advice(known)}") from None
+            tally.drop(problem.reason, f"{at}: {problem}")
+
+
+def first_use(reading: Reading) -> Use:
+    """What the rows of a data set serve as first of all.
+
+    Raises:
+        DataFileError: a file that cannot be read, is empty, or has columns of no format.
+    """
+    for at, row in located_rows(reading.source):
+        try:
+            return _format(reading, _renamed(row, reading), None, None).format.uses[0]
+        except FormatError as problem:
+            raise DataFileError(f"{at}: {problem}") from None
+    raise DataFileError(f"{reading.source} is empty.")
+
+
+def _renamed(row: Row, reading: Reading) -> Row:
+    return {**row, **{ours: row[theirs] for ours, theirs in reading.columns.items() if theirs in row}}
+
+
+def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None) -> Detected:
+    """The format of the first row, or of one that lacks columns of the format of those before."""
+    try:
+        known = detect(row) if reading.format is None else Detected(named(reading.format), "it was named")
+    except FormatError:
+        if before is None:
+            raise
+        known = before
+    serves = use is None or use in known.format.uses
+    if before and (not serves or missing(known.format, row)):
+        fitting = [before.format, *(known for known in FORMATS if use in known.uses)]
+        return Detected(nearest(row, fitting), "it comes nearest")
+    if not serves:
+        raise FormatError(
+            f"this is {known.format.name} ({known.format.about}): {known.reason}. It can serve as "
+            f"{' or '.join(known.format.uses)}, not as {use}."
+        )
+    return known
+
+
+def _sentence(problem: RowError) -> str:
+    return str(problem) if str(problem).endswith(".") else f"{problem}."
+
+
+def _advice(known: Detected | None) -> str:
+    columns = known.format.needs if known else ["the columns of its format"]
+    return f"Every row needs {' and '.join(name.replace('|', ' or ') for name in columns)}. Correct or remove the row."

@@ -1,0 +1,263 @@
+"""Rows of data sets, whatever file they are in, one after another. What a row must have is decided elsewhere."""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+Located = tuple[str, dict[str, Any]]
+TABLES = {".parquet": "parquet", ".arrow": "arrow"}
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", *TABLES)
+HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<config>[\w.-]+))??(?::(?P<split>[\w.-]+))?")
+SAVED_DATASET = "dataset_info.json"
+BLOCK = 1 << 16  # characters
+LONGEST_SIGN = 12  # characters of an escaped pair of surrogates, which the end of a block may cut
+
+
+class DataFileError(ValueError):
+    """A file of the user's cannot be used; the message names file, line and field."""
+
+
+def located_rows(source: Path) -> Iterator[Located]:
+    """The rows of a data set, each with its place, such as "FILE, line 3"; counted from 1.
+
+    Only one row is held at a time, or one block of a Parquet or Arrow file.
+
+    Args:
+        source: JSON (an array of objects), JSONL, CSV or TSV, each of them also with .gz; Parquet; Arrow; a folder of
+            these, or one that `datasets` saved; or a data set on the hub, `owner/name[:config][:split]`.
+
+    Raises:
+        DataFileError: nothing is there; malformed JSON, CSV or UTF-8; a row that is not an object.
+    """
+    if found := hub_name(source):
+        yield from _hub_rows(*found)
+    elif source.is_dir() and (source / SAVED_DATASET).is_file():
+        yield from _saved_rows(source)
+    else:
+        for file in data_files(source):
+            yield from _file_rows(file)
+
+
+def hub_name(source: Path) -> tuple[str, str | None, str] | None:
+    """Name, configuration and split of a data set on the hub; None if `source` is, or looks like, a file."""
+    match = None if source.exists() or source.is_absolute() or _kind(source) else HUB.fullmatch(str(source))
+    return (match["name"], match["config"], match["split"] or "train") if match else None
+
+
+def data_files(source: Path) -> list[Path]:
+    """The files that `source` names: itself, or those below it, sorted.
+
+    Raises:
+        DataFileError: there is none.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise DataFileError(f"There is no file {source}. Check the path; it is relative to {Path.cwd()}.")
+    files = sorted(path for path in source.rglob("*") if path.is_file() and _kind(path))
+    if not files:
+        raise DataFileError(
+            f"The folder {source} holds no data file. Known are {', '.join(SUFFIXES)}, the text ones also with .gz."
+        )
+    return files
+
+
+def _kind(path: Path) -> str:
+    """The suffix that tells how a file is read, without .gz; empty if it is no data file."""
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return suffix if suffix in SUFFIXES else ""
+
+
+def _file_rows(path: Path) -> Iterator[Located]:
+    kind = _kind(path)
+    if kind in TABLES:
+        yield from _table_rows(path, TABLES[kind])
+        return
+    read: Callable[[IO[bytes], Path], Iterator[Located]] = _line_rows
+    if kind in (".csv", ".tsv"):
+        read = _csv_rows
+    try:
+        with _open(path) as file:
+            if kind == ".json" and file.peek(1024)[:1024].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+                read = _array_rows
+            yield from read(file, path)
+    except (EOFError, gzip.BadGzipFile) as problem:
+        raise DataFileError(f"{path}: broken gzip ({problem}). Fetch the file again.") from None
+
+
+def _open(path: Path) -> io.BufferedReader:
+    return io.BufferedReader(gzip.open(path)) if path.suffix == ".gz" else path.open("rb")  # type: ignore[arg-type]
+
+
+def _line_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
+    advice = "Each line must be one JSON object."
+    number = 0
+    try:
+        for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
+            if line.strip():
+                at = f"{path}, line {number}"
+                try:
+                    row = json.loads(line, object_pairs_hook=_unique)
+                except (ValueError, RecursionError) as problem:
+                    raise DataFileError(f"{at}: malformed JSON ({problem}). {advice}") from None
+                yield at, _object(row, at, advice)
+    except UnicodeDecodeError as problem:
+        raise DataFileError(_not_utf8(f"{path}, after line {number}", problem)) from None
+
+
+def _array_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
+    advice = "The file must hold one JSON array of objects."
+    number = 0
+    try:
+        for number, row in enumerate(_Array(io.TextIOWrapper(file, encoding="utf-8-sig")), start=1):
+            at = f"{path}, row {number}"
+            yield at, _object(row, at, "Each row must be one JSON object.")
+    except UnicodeDecodeError as problem:
+        raise DataFileError(_not_utf8(f"{path}, after row {number}", problem)) from None
+    except (json.JSONDecodeError, _RepeatedKeyError, RecursionError) as problem:
+        raise DataFileError(f"{path}, row {number + 1}: malformed JSON ({problem}). {advice}") from None
+
+
+class _Array:
+    """The items of a JSON array, read block by block.
+
+    Not by ijson, which keeps the path of every value: deep nesting makes that as large as its depth squared.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+        self.decoder = json.JSONDecoder(object_pairs_hook=_unique)
+        self.text = ""
+        self.position = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._next()
+        self.position += 1  # the bracket, which told that this is an array
+        sign = self._next()
+        while sign != "]":
+            yield self._item()
+            sign = self._next()
+            if sign not in (",", "]"):
+                raise json.JSONDecodeError("Expecting ',' or ']'", self.text, self.position)
+            if sign == ",":
+                self.position += 1
+                self._next()
+        self.position += 1
+        if self._next():
+            raise json.JSONDecodeError("Extra data", self.text, self.position)
+
+    def _item(self) -> Any:
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.position)
+            except json.JSONDecodeError as problem:
+                cut = problem.msg.startswith("Unterminated string") or problem.pos >= len(self.text) - LONGEST_SIGN
+                if not cut or not self._more():
+                    raise
+            else:
+                if end < len(self.text) or not self._more():  # a number may go on in the next block
+                    self.position = end
+                    return value
+
+    def _next(self) -> str:
+        """The next sign that is not blank, left where it is; empty at the end."""
+        while True:
+            while self.position < len(self.text) and self.text[self.position] in " \t\r\n":
+                self.position += 1
+            if self.position < len(self.text) or not self._more():
+                return self.text[self.position : self.position + 1]
+
+    def _more(self) -> bool:
+        """Read a block behind what is left, twice as long each time that it did not suffice."""
+        left = self.text[self.position :]
+        block = self.file.read(max(BLOCK, len(left)))
+        if block:
+            self.text, self.position = left + block, 0
+        return bool(block)
+
+
+def _csv_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
+    csv.field_size_limit(sys.maxsize)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    reader = csv.DictReader(text, dialect="excel-tab" if _kind(path) == ".tsv" else "excel", strict=True)
+    try:
+        for row in reader:
+            at = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                columns = len(reader.fieldnames or ())
+                raise DataFileError(
+                    f"{at}: not as many fields as the header has columns ({columns}). "
+                    f"Quote texts that hold a separator."
+                )
+            yield at, row
+    except UnicodeDecodeError as problem:
+        raise DataFileError(_not_utf8(f"{path}, after line {reader.line_num}", problem)) from None
+    except csv.Error as problem:
+        raise DataFileError(
+            f"{path}, line {reader.line_num}: malformed CSV ({problem}). Quote texts that hold a separator."
+        ) from None
+
+
+def _table_rows(path: Path, kind: str) -> Iterator[Located]:
+    from datasets import load_dataset
+
+    try:
+        for number, row in enumerate(load_dataset(kind, data_files=str(path), split="train", streaming=True), start=1):
+            yield f"{path}, row {number}", row
+    except Exception as problem:
+        raise DataFileError(f"{path}: not a {kind} file that can be read ({problem}).") from problem
+
+
+def _saved_rows(folder: Path) -> Iterator[Located]:
+    from datasets import load_from_disk
+
+    for number, row in enumerate(load_from_disk(str(folder)), start=1):
+        yield f"{folder}, row {number}", row
+
+
+def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Located]:
+    from datasets import load_dataset
+
+    try:
+        for number, row in enumerate(load_dataset(name, config, split=split, streaming=True), start=1):
+            yield f"{name} on the hub, {split}, row {number}", row
+    except Exception as problem:
+        raise DataFileError(
+            f"There is no file {name}, and the hub gives no data set of that name ({problem}). Check the name, "
+            f"which is owner/name[:config][:split], or the path; it is relative to {Path.cwd()}."
+        ) from problem
+
+
+class _RepeatedKeyError(ValueError):
+    """An object has a key twice: which of the two is meant cannot be known."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise _RepeatedKeyError(f"the key {twice!r} stands there twice")
+    return found
+
+
+def _object(row: Any, at: str, advice: str) -> dict[str, Any]:
+    try:
+        # Refuses what Python reads and JSON or UTF-8 has no place for: NaN, Infinity, lone surrogates.
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as problem:
+        raise DataFileError(f"{at}: malformed JSON ({problem}). {advice}") from None
+    if not isinstance(row, dict):
+        raise DataFileError(f"{at}: {type(row).__name__} is not a JSON object. {advice}")
+    return row
+
+
+def _not_utf8(at: str, problem: Exception) -> str:
+    reason = getattr(problem, "reason", "invalid bytes")
+    return f"{at}: not UTF-8 ({reason}). Convert the file to UTF-8."

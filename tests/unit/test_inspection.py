@@ -1,0 +1,82 @@
+"""`autodidact data inspect` says what a data set is, and counts what will be dropped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.reading import Reading
+from flows.cli import main
+from models import tiny
+from tasks.inspection import inspect
+
+ROWS: list[dict[str, Any]] = [
+    {"instruction": "Say hi.", "input": "", "output": "Hi."},
+    {"instruction": "say  HI.", "output": "Hello."},
+    {"instruction": "Say it in Chinese.", "input": "Hi", "output": "你好"},
+    {"instruction": "Say nothing.", "output": ""},
+]
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    path = folder / "rows.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_rows_are_counted_measured_and_shown(tmp_path: Path) -> None:
+    found = inspect(Reading(write(tmp_path, ROWS)), "demonstrations")
+    assert (found.tally.rows, found.records, found.usable) == (4, 3, 2)
+    assert dict(found.tally.dropped) == {"empty output": 1}
+    assert list(found.prompts) == [7, 8, 21]
+    assert list(found.answers) == [3, 6, 2]
+    assert [at.rsplit(", ")[-1] for at, _ in found.shown] == ["row 1", "row 2", "row 3"]
+
+
+def test_with_a_tokenizer_lengths_are_tokens_and_what_does_not_fit_is_counted(tmp_path: Path) -> None:
+    tokenizer = tiny.tiny_tokenizer(["Say hi in Chinese."])
+    reading = Reading(write(tmp_path, ROWS))
+    whole = inspect(reading, "demonstrations", tokenizer)
+    longest = max(map(sum, zip(whole.prompts, whole.answers, strict=True)))
+    found = inspect(reading, "demonstrations", tokenizer, context=longest - 1)
+    assert found.too_long == 1
+    assert found.usable == 1
+
+
+def test_the_same_prompt_with_other_answers_is_another_pair(tmp_path: Path) -> None:
+    pair = {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}
+    found = inspect(Reading(write(tmp_path, [pair, pair, pair | {"rejected": "Go."}])), "pairs")
+    assert (found.records, found.duplicates) == (3, 1)
+
+
+def test_the_command_says_format_reason_drops_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "inspect", str(write(tmp_path, ROWS))]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "is alpaca (Alpaca, BELLE, COIG): it has instruction, output, input",
+        "4 rows gave 3 demonstrations, 2 of them usable",
+        "empty output",
+        "duplicate",
+        "user: Say it in Chinese. Hi ▸ answer: 你好",
+    ):
+        assert words in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["absent.json"], "There is no file absent.json"),
+        (["rows.json", "--use", "pairs"], "It can serve as demonstrations or problems, not as pairs"),
+        (["rows.json", "--format", "alpacca"], "There is no format 'alpacca'"),
+        (["rows.json", "--model", "absent"], "absent"),
+    ],
+)
+def test_what_cannot_be_inspected_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    write(tmp_path, ROWS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["data", "inspect", *arguments]) == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,149 @@
+"""Rows are the same whatever file they are in; a file that is broken is refused with the place."""
+
+import gzip
+import io
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import sources
+from data.reading import Reading, Tally, read_records
+from data.sources import DataFileError, hub_name, located_rows
+
+ROWS = [{"question": f"{n} + 1?", "answer": f"é 你 {n + 1}"} for n in range(5)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+TABLE = "question,answer\n" + "".join(f'"{row["question"]}","{row["answer"]}"\n' for row in ROWS)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [row for _, row in located_rows(path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", LINES),
+        ("a.ndjson", "\ufeff\n" + LINES),
+        ("a.json", json.dumps(ROWS)),
+        ("a.json", LINES),
+        ("a.csv", TABLE),
+        ("a.csv", "\ufeff" + TABLE.replace("\n", "\r\n")),
+        ("a.tsv", TABLE.replace(",", "\t")),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_text_files(tmp_path: Path, name: str, content: str, packed: bool) -> None:
+    path = tmp_path / (name + ".gz" * packed)
+    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    assert rows(path) == ROWS
+    assert next(located_rows(path))[0].startswith(f"{path}, ")
+
+
+def test_parquet_arrow_a_saved_data_set_and_a_folder(tmp_path: Path) -> None:
+    made = datasets.Dataset.from_list(ROWS)
+    made.to_parquet(tmp_path / "a.parquet")
+    made.save_to_disk(str(tmp_path / "saved"))
+    (arrow,) = (tmp_path / "saved").glob("*.arrow")
+    folder = tmp_path / "folder" / "deeper"
+    folder.mkdir(parents=True)
+    (folder / "b.jsonl").write_text(LINES)
+    (folder.parent / "a.jsonl").write_text(LINES)
+    (folder / "README.md").write_text("# not data")
+    assert rows(tmp_path / "a.parquet") == rows(arrow) == rows(tmp_path / "saved") == ROWS
+    assert rows(tmp_path / "folder") == [*ROWS, *ROWS]
+
+
+@given(
+    items=st.lists(
+        st.dictionaries(st.text(max_size=3), st.none() | st.text() | st.integers() | st.lists(st.floats(0, 1)))
+    ),
+    block=st.integers(1, 9),
+    indent=st.none() | st.integers(0, 2),
+)
+def test_an_array_is_read_block_by_block_as_if_whole(items: list[Any], block: int, indent: int | None) -> None:
+    text = json.dumps(items, indent=indent, ensure_ascii=block % 2 == 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "BLOCK", block)
+        assert list(sources._Array(io.StringIO(text))) == items
+
+
+@given(st.binary(max_size=200), st.sampled_from([".json", ".jsonl", ".csv", ".tsv", ".jsonl.gz", ".parquet"]))
+def test_no_bytes_end_in_anything_but_rows_or_a_message(tmp_path_factory: Any, content: bytes, suffix: str) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / f"a{suffix}"
+    path.write_bytes(content)
+    with suppress(DataFileError):
+        for _ in read_records(Reading(path), "problems", Tally(), drop=True):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b'{"a": 1, "a": 2}', "line 1: malformed JSON (the key 'a' stands there twice)"),
+        ("a.json", b'[{"a": {"b": 1, "b": 2}}]', "row 1: malformed JSON (the key 'b' stands there twice)"),
+        ("a.json", b'[{"a": 1} {"a": 2}]', "row 2: malformed JSON"),
+        ("a.json", b'[{"a": 1}, {"a": "', "row 2: malformed JSON"),
+        ("a.csv", b"a,b\n1,2\n3\n", "line 3: not as many fields as the header has columns (2)"),
+        ("a.csv", b"a,b\n1,2,3\n", "line 2: not as many fields"),
+        ("a.csv", b'a,b\n"1,2\n', "malformed CSV"),
+        ("a.csv", b"a,b\n\xff,2\n", "not UTF-8"),
+        ("a.jsonl.gz", b"{}", "broken gzip"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-9], "broken gzip"),
+        ("a.parquet", b"PAR1", "not a parquet file that can be read"),
+    ],
+)
+def test_a_broken_file_is_refused_naming_the_place(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataFileError) as refused:
+        rows(path)
+    assert says in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no data")
+    with pytest.raises(DataFileError, match=r"holds no data file\. Known are \.json"):
+        rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("openai/gsm8k", ("openai/gsm8k", None, "train")),
+        ("openai/gsm8k:test", ("openai/gsm8k", None, "test")),
+        ("openai/gsm8k:main:test", ("openai/gsm8k", "main", "test")),
+        ("data/problems.jsonl", None),
+        ("data/problems.json.gz", None),
+        ("/data/gsm8k", None),
+        ("a/b/c", None),
+        ("gsm8k", None),
+    ],
+)
+def test_a_name_of_the_hub_is_told_from_a_file(name: str, found: Any) -> None:
+    assert hub_name(Path(name)) == found
+
+
+def test_a_mapped_column_a_named_format_and_a_counted_drop(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"Frage": "1 + 1?", "answer": "2"}\n{"Frage": "", "answer": "2"}\n')
+    tally = Tally()
+    read = list(read_records(Reading(path, columns={"question": "Frage"}), "problems", tally, drop=True))
+    assert [record.messages[0]["content"] for _, record in read] == ["1 + 1?"]
+    assert (tally.rows, dict(tally.dropped)) == (2, {"empty question": 1})
+    assert tally.first["empty question"].startswith(f"{path}, line 2: no 'question'")
+    with pytest.raises(DataFileError, match=r"line 1: no 'instruction'"):
+        list(read_records(Reading(path, format="alpaca"), "problems", Tally()))
+
+
+def test_a_use_that_a_format_cannot_serve_is_refused_with_what_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"turns": ["Hi?"]}\n')
+    with pytest.raises(DataFileError, match=r"mt-bench.*It can serve as prompts, not as demonstrations"):
+        list(read_records(Reading(path), "demonstrations", Tally()))
