@@ -10,7 +10,7 @@ from data.sources import DataFileError
 
 @dataclass(frozen=True)
 class PairFile:
-    """What reading one file came to: `dropped` counts "equal_sides" and "duplicate" where they occurred."""
+    """What reading one data set came to: `dropped` counts pairs by reason, "equal_sides" and "duplicate" among them."""
 
     pairs: list[Pair]
     rows: int
@@ -27,9 +27,9 @@ def read_pairs(reading: Reading) -> PairFile:
             text; a file all of whose pairs have equal sides.
     """
     pairs: dict[tuple[str, str, str], Pair] = {}
-    dropped: Counter[str] = Counter()
     per_prompt: Counter[str] = Counter()
     tally, source = Tally(), reading.source.name
+    dropped = tally.dropped
     for _, record in read_records(reading, "pairs", tally):
         identity, chosen, rejected = problem_id(record.messages), record.response or "", record.rejected or ""
         key = (identity, chosen, rejected)

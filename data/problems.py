@@ -19,6 +19,7 @@ class ProblemFile:
     problems: list[Problem] = field(default_factory=list)
     rows: int = 0
     duplicates: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 def read_problems(
@@ -41,10 +42,11 @@ def read_problems(
     for at, record in read_records(reading, "demonstrations" if has_answer is None else "problems", tally):
         reference = record.response if record.reference is None else record.reference
         if has_answer is not None and not has_answer(reference or ""):
-            raise DataFileError(
-                f"{at}: the answer {short(reference)} holds no final answer. Write it bare, or end the text in "
-                f"'#### <answer>'."
-            )
+            problem = f"{at}: the answer {short(reference)} holds no final answer."
+            if not reading.drop:
+                raise DataFileError(f"{problem} Write it bare, or end the text in '#### <answer>'.")
+            tally.drop("no final answer", problem)
+            continue
         identity = problem_id(record.messages)
         if identity in seen:
             result.duplicates += 1
@@ -54,7 +56,7 @@ def read_problems(
             where = split or split_of(identity)
             source = reading.source.name
             result.problems.append(Problem(identity, record.messages, reference, record.response, source, where))
-    result.rows = tally.rows
+    result.rows, result.dropped = tally.rows, dict(tally.dropped)
     if not result.rows:
         raise DataFileError(
             f"{reading.source} is empty. Give a data set with one problem per row, such as 'question' and 'answer'."

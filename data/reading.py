@@ -9,6 +9,7 @@ from data.formats import (
     FORMATS,
     Detected,
     FormatError,
+    LeftOutError,
     Record,
     Row,
     RowError,
@@ -44,20 +45,21 @@ class Reading:
         source: see `data.sources.located_rows`.
         format: name of its format; None to tell it by the columns.
         columns: the format's name of a column to the file's.
+        drop: count rows that cannot be used and leave them out, instead of refusing the data set.
     """
 
     source: Path
     format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    drop: bool = False
 
 
-def read_records(reading: Reading, use: Use, tally: Tally, drop: bool = False) -> Iterator[tuple[str, Record]]:
+def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str, Record]]:
     """The records of a data set, each with the place of its row.
 
     Args:
         use: what they are to serve as.
         tally: is filled in on the way.
-        drop: count rows that cannot be used and leave them out, instead of refusing the file.
 
     Raises:
         DataFileError: a file that cannot be read, or that cannot serve as that; a row that cannot be used.
@@ -78,9 +80,13 @@ def read_records(reading: Reading, use: Use, tally: Tally, drop: bool = False) -
         except FormatError as problem:
             raise DataFileError(f"{at}: {problem}") from None
         except RowError as problem:
-            if not drop:
+            if not reading.drop and not isinstance(problem, LeftOutError):
                 raise DataFileError(f"{at}: {_sentence(problem)} {_advice(known)}") from None
             tally.drop(problem.reason, f"{at}: {problem}")
+        except RecursionError:
+            if not reading.drop:
+                raise DataFileError(f"{at}: nested too deep to be read. Remove the row.") from None
+            tally.drop("nested too deep", at)
 
 
 def first_use(reading: Reading) -> Use:
@@ -127,4 +133,5 @@ def _sentence(problem: RowError) -> str:
 
 def _advice(known: Detected | None) -> str:
     columns = known.format.needs if known else ["the columns of its format"]
-    return f"Every row needs {' and '.join(name.replace('|', ' or ') for name in columns)}. Correct or remove the row."
+    needs = " and ".join(name.replace("|", " or ") for name in columns)
+    return f"Every row needs {needs}. Correct or remove the row, or have such rows left out: unusable: drop."

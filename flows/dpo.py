@@ -45,8 +45,12 @@ class DPO(LoopConfig):
     def input_files(self) -> dict[str, Path]:
         return super().input_files() | {"pairs": self.pairs}
 
+    @property
+    def pairs_reading(self) -> Reading:
+        return Reading(self.pairs, drop=self.unusable == "drop")
+
     def check_inputs(self) -> None:
-        read_pairs(Reading(self.pairs))
+        read_pairs(self.pairs_reading)
 
 
 @flow(name="dpo", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
@@ -60,7 +64,7 @@ def loop(run: Run, config: DPO) -> dict[str, Any]:
     problems = prepare_problems(run, config, config.seed)
     base = base_policy(run, config, config.bootstrap, config.seed)
     iterations, start = begin(run, config, problems, base), base.artifact("policy")
-    made = prepare_pairs(run, "iter-1/pairs", config.pairs, start)
+    made = prepare_pairs(run, "iter-1/pairs", config.pairs_reading, start)
     pairs, expected = {"current": made.artifact("pairs.parquet")}, expected_rows(config.pairs)
     reference = measure_reference(run, "iter-1/reference", start, pairs, config.train, config.launch, expected)
     policy = train_on_pairs(

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def inspect(reading: Reading, use: Use, tokenizer: Any | None = None, context: i
     """
     found = Inspection(use, Tally())
     seen: set[int] = set()
-    for at, record in read_records(reading, use, found.tally, drop=True):
+    for at, record in read_records(replace(reading, drop=True), use, found.tally):
         found.records += 1
         if len(found.shown) < SHOWN:
             found.shown.append((at, record))

@@ -57,7 +57,7 @@ def pair(
     return run.execute(stage, work)
 
 
-def prepare_pairs(run: Run, name: str, file: Path, policy: Artifact) -> Result:
+def prepare_pairs(run: Run, name: str, reading: Reading, policy: Artifact) -> Result:
     """Read a user's pairs into `pairs.parquet`; counts by reason go to `selection.json`.
 
     A pair of which one side is longer than the policy's context is dropped and counted.
@@ -66,13 +66,12 @@ def prepare_pairs(run: Run, name: str, file: Path, policy: Artifact) -> Result:
         DataFileError: see `data.preferences.read_pairs`.
         NothingKeptError: no pair fits.
     """
-    stage = Stage(
-        name, VERSION, {}, {"file": dataset_artifact(file), "policy": policy}, estimate=Estimate(disk_bytes=1_000_000)
-    )
+    inputs = {"file": dataset_artifact(reading.source), "policy": policy}
+    stage = Stage(name, VERSION, {"drop": reading.drop}, inputs, estimate=Estimate(disk_bytes=1_000_000))
 
     def work(attempt: Path) -> Outcome:
         tokenizer, limit = tokenizer_and_limit(policy.path)
-        read = read_pairs(Reading(file))
+        read = read_pairs(reading)
         fitting = [pair for pair in read.pairs if _length(tokenizer, pair) <= limit.tokens]
         counts = Counter(kept=len(fitting), too_long=len(read.pairs) - len(fitting))
         dropped = read.dropped | report_too_long(counts, limit)

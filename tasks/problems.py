@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -48,6 +48,10 @@ class ProblemSource(Config):
         Path | None, Field(description="Worked examples put in front of every problem, for a base model.")
     ] = None
 
+    unusable: Annotated[
+        Literal["refuse", "drop"],
+        Field(description="What a row that cannot be used does: have its data set refused, or be dropped and counted."),
+    ] = "refuse"
     system: Annotated[
         str | None, Field(min_length=1, description="System message for every problem that has none.")
     ] = None
@@ -62,7 +66,7 @@ class ProblemSource(Config):
         return {name: path for name, path in (named | {"few_shot": self.few_shot}).items() if path is not None}
 
     def reading(self, path: Path) -> Reading:
-        return Reading(path, self.format, self.columns)
+        return Reading(path, self.format, self.columns, self.unusable == "drop")
 
     def limits(self) -> dict[str, int | None]:
         return {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
@@ -100,6 +104,8 @@ def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
     }
     rows = sum(file.rows for file in read.values())
     dropped["duplicate"] = sum(file.duplicates for file in read.values())
+    for file in read.values():
+        dropped |= {reason: dropped.get(reason, 0) + count for reason, count in file.dropped.items()}
     splits = _split(read, dropped)
     if source.problems is None:
         problems = list(arithmetic.embedded_problems(seed))
@@ -174,6 +180,7 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     """The stage: one Parquet file per split. A split without problems has none."""
     config: dict[str, Any] = {"limits": source.limits()}
     told = {"format": source.format, "columns": source.columns, "system": source.system}
+    told |= {"unusable": source.unusable if source.unusable == "drop" else None}
     config |= {name: value for name, value in told.items() if value}
     if source.problems is None:
         config |= {"embedded": "arithmetic", "generator": arithmetic.VERSION}

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from data.formats import instructions, preferences, verifiable
-from data.formats.record import Format, Message, Record, Row, RowError, Use
+from data.formats.record import Format, LeftOutError, Message, Record, Row, RowError, Use
 
 __all__ = [
     "FORMATS",
     "Detected",
     "Format",
     "FormatError",
+    "LeftOutError",
     "Message",
     "Record",
     "Row",

@@ -28,7 +28,10 @@ _BAIZE_TURN = re.compile(r"\[\|(Human|AI)\|\]")
 def _alpaca(row: Row, answer: str = "output", context: str = "input") -> Iterator[Record]:
     """Instruction and context in one turn, on two lines, as LLaMA-Factory joins them; earlier rounds before it."""
     rounds: list[Message] = []
-    for number, said in enumerate(row.get("history") or [], start=1):
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise RowError("bad history", f"'history' is {short(history)}. It must be a list of rounds.")
+    for number, said in enumerate(history, start=1):
         if not isinstance(said, list) or len(said) != 2 or not all(isinstance(s, str) and s.strip() for s in said):
             raise RowError(
                 "bad history", f"round {number} of 'history' is {short(said)}. It must be a question and an answer."

@@ -10,6 +10,7 @@ from data.formats.record import (
     SHAREGPT,
     Dialect,
     Format,
+    LeftOutError,
     Message,
     Record,
     Row,
@@ -83,7 +84,7 @@ def _hh(row: Row) -> Iterator[Record]:
     """Two whole transcripts, equal up to the last answer (Bai et al. 2022, arXiv 2204.05862)."""
     chosen, rejected = (_transcript(row, name) for name in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1]:
-        raise RowError("different prompts", "'chosen' and 'rejected' differ before the last answer")
+        raise LeftOutError("different prompts", "'chosen' and 'rejected' differ before the last answer")
     if chosen[-2]["role"] != "user":
         raise RowError("no answer at the end", "the last answer of 'chosen' does not follow a turn of the human")
     yield Record(chosen[:-1], chosen[-1]["content"], rejected[-1]["content"])
@@ -112,7 +113,7 @@ def _shp(row: Row) -> Iterator[Record]:
         raise RowError("no labels", f"'labels' must be 0 or 1 ({found(row, 'labels')})")
     ratio = row.get("score_ratio")
     if isinstance(ratio, int | float) and ratio < SHP_RATIO:
-        raise RowError("scores too near", f"'score_ratio' is {ratio}, below {SHP_RATIO}")
+        raise LeftOutError("scores too near", f"'score_ratio' is {ratio}, below {SHP_RATIO}")
     better, worse = (a, b) if row["labels"] == 1 else (b, a)
     yield Record([user(post)], better, worse)
 
@@ -150,16 +151,24 @@ def _best_path(row: Row) -> Iterator[Record]:
     """The tree's conversation of best answers, as one demonstration."""
     messages: list[Message] = []
     node = row["prompt"]
+    if not isinstance(node, dict) or not node:
+        raise RowError("not a message", f"'prompt' is {short(node)}, not the first message of a tree")
     while node:
         role = {"prompter": "user", "assistant": "assistant"}.get(str(node.get("role")))
         if role is None:
             raise RowError("unknown role", f"a message of the tree has an unknown 'role' ({found(node, 'role')})")
         messages.append({"role": role, "content": text(node, "text")})
         replies = [reply for reply in node.get("replies") or [] if isinstance(reply, dict)]
-        node = min(replies, key=lambda reply: reply.get("rank") or 0, default=None)
+        node = min(replies, key=_rank, default=None)
     if messages[-1]["role"] == "user":
         messages.pop()
     yield answered(messages, "prompt")
+
+
+def _rank(reply: dict[str, Any]) -> float:
+    """Its place among the replies to the same message, 0 the best; only one reply has none."""
+    rank = reply.get("rank")
+    return rank if isinstance(rank, int) else 0
 
 
 def _is_tree(row: Row) -> bool:

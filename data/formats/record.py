@@ -17,6 +17,10 @@ class RowError(ValueError):
         self.reason = reason
 
 
+class LeftOutError(RowError):
+    """A row is sound, and is left out all the same: its format says that such rows teach nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A prompt and what a row has for it.

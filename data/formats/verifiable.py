@@ -52,7 +52,10 @@ def _mbpp(row: Row) -> Iterator[Record]:
     tests = items(row, "test_list")
     if not all(isinstance(test, str) for test in tests):
         raise RowError("no tests", f"'test_list' must hold texts, not {short(tests)}")
-    setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])
+    imports = row.get("test_imports") or []
+    if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
+        raise RowError("bad test_imports", f"'test_imports' must hold texts, not {short(imports)}")
+    setup = optional_text(row, "test_setup_code") or "\n".join(imports)
     # The paper shows the tests, without which the name of the function cannot be known.
     asked = "\n".join((asked, "Your code should pass these tests:", "", *tests))
     yield Record(

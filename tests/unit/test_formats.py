@@ -1,9 +1,12 @@
 """Every format is told by its columns, and its rows become records; rows that cannot be used say why."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.formats import FORMATS, FormatError, RowError, Use, detect, named, records
 from data.formats.record import assistant, user
@@ -225,6 +228,28 @@ def test_a_row_that_cannot_be_used_says_why_in_words_that_can_be_counted(row: Ro
         list(records(found, row, found.uses[0]))
     assert refused.value.reason == reason
     assert str(refused.value)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "text", "replies", "rank", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(READ), st.data())
+def test_whatever_a_field_holds_a_row_is_read_or_says_why_not(case: Any, data: Any) -> None:
+    name, use, row, _ = case
+    known = named(name)
+    field = data.draw(st.sampled_from([*row, *known.optional.split()]))
+    damaged = {**row, field: data.draw(ANY)}
+    with suppress(RowError):
+        for record in records(known, damaged, use):
+            assert record.messages
+            assert all(isinstance(turn["content"], str) for turn in record.messages)
 
 
 def test_columns_of_no_format_are_answered_with_the_nearest_and_what_it_lacks() -> None:

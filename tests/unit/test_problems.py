@@ -314,3 +314,11 @@ def test_a_system_message_is_put_before_problems_that_have_none(tmp_path: Path) 
     assert {s: [p.id for p in problems] for s, problems in found.items()} == {
         s: [p.id for p in problems] for s, problems in plain.items()
     }
+
+
+def test_rows_that_cannot_be_used_are_dropped_and_counted_if_asked(write: Write) -> None:
+    path = write([*sums(0, 60), ("", "2"), ("1?", None), ("2?", "no\nnumber")])
+    loaded = load_problems(ProblemSource(problems=path, unusable="drop"), 0)
+    assert loaded.rows == 63
+    assert loaded.dropped == {"empty question": 1, "no answer": 1, "no final answer": 1}
+    assert sum(map(len, loaded.splits.values())) == 60

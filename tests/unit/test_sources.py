@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import sources
+from data.preferences import read_pairs
 from data.reading import Reading, Tally, read_records
 from data.sources import DataFileError, hub_name, located_rows
 
@@ -78,7 +79,7 @@ def test_no_bytes_end_in_anything_but_rows_or_a_message(tmp_path_factory: Any, c
     path = tmp_path_factory.mktemp("fuzz") / f"a{suffix}"
     path.write_bytes(content)
     with suppress(DataFileError):
-        for _ in read_records(Reading(path), "problems", Tally(), drop=True):
+        for _ in read_records(Reading(path, drop=True), "problems", Tally()):
             pass
 
 
@@ -94,7 +95,7 @@ def test_no_bytes_end_in_anything_but_rows_or_a_message(tmp_path_factory: Any, c
         ("a.csv", b'a,b\n"1,2\n', "malformed CSV"),
         ("a.csv", b"a,b\n\xff,2\n", "not UTF-8"),
         ("a.jsonl.gz", b"{}", "broken gzip"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-9], "broken gzip"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "broken gzip"),
         ("a.parquet", b"PAR1", "not a parquet file that can be read"),
     ],
 )
@@ -134,7 +135,7 @@ def test_a_mapped_column_a_named_format_and_a_counted_drop(tmp_path: Path) -> No
     path = tmp_path / "a.jsonl"
     path.write_text('{"Frage": "1 + 1?", "answer": "2"}\n{"Frage": "", "answer": "2"}\n')
     tally = Tally()
-    read = list(read_records(Reading(path, columns={"question": "Frage"}), "problems", tally, drop=True))
+    read = list(read_records(Reading(path, columns={"question": "Frage"}, drop=True), "problems", tally))
     assert [record.messages[0]["content"] for _, record in read] == ["1 + 1?"]
     assert (tally.rows, dict(tally.dropped)) == (2, {"empty question": 1})
     assert tally.first["empty question"].startswith(f"{path}, line 2: no 'question'")
@@ -147,3 +148,11 @@ def test_a_use_that_a_format_cannot_serve_is_refused_with_what_it_can(tmp_path: 
     path.write_text('{"turns": ["Hi?"]}\n')
     with pytest.raises(DataFileError, match=r"mt-bench.*It can serve as prompts, not as demonstrations"):
         list(read_records(Reading(path), "demonstrations", Tally()))
+
+
+def test_rows_that_teach_nothing_are_left_out_and_counted_without_being_asked(tmp_path: Path) -> None:
+    row = {"history": "Hi?", "human_ref_A": "a", "human_ref_B": "b", "labels": 1}
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row | {"score_ratio": ratio}) + "\n" for ratio in (3.0, 1.1)))
+    found = read_pairs(Reading(path))
+    assert (len(found.pairs), found.rows, dict(found.dropped)) == (1, 2, {"scores too near": 1})
