@@ -21,14 +21,20 @@ from tasks.train import SUPERVISED, launch_command
 Program = TrainProgram | PreferenceProgram | LikelihoodProgram
 
 
+def turn() -> FileLock:
+    """Trainings of different test processes take turns: three on two cores take longer than one after another."""
+    return FileLock(Path(os.environ["TORCH_EXTENSIONS_DIR"]).with_name("test-training.lock"))
+
+
 def train(folder: Path, program: Program, module: str = SUPERVISED) -> None:
     """Run a training program as its stage does."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "train.json"
     config.write_text(program.model_dump_json())
-    done = subprocess.run(
-        launch_command(module, program.launch, config), capture_output=True, text=True, timeout=600, check=False
-    )
+    with turn():
+        done = subprocess.run(
+            launch_command(module, program.launch, config), capture_output=True, text=True, timeout=600, check=False
+        )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -37,14 +43,15 @@ def kill_at_checkpoint(folder: Path, program: TrainProgram | PreferenceProgram, 
     config = folder / "train.json"
     config.write_text(program.model_dump_json())
     command = launch_command(module, program.launch, config)
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list((folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with turn():
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while not list((folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     subprocess.run(["pkill", "-9", "-f", str(config)], check=False)
 
 
