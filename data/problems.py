@@ -79,7 +79,11 @@ def read_few_shot(reading: Reading) -> list[Message]:
         DataFileError: missing, empty or malformed file; a row without question or answer.
     """
     turns: list[Message] = []
-    for _, record in read_records(reading, "demonstrations", Tally()):
+    for at, record in read_records(reading, "demonstrations", Tally()):
+        if record.messages[0]["role"] == "system":
+            raise DataFileError(
+                f"{at}: a worked example has a system message. Set `system` instead, for every problem."
+            )
         turns += [*record.messages, assistant(record.response or "")]
     if not turns:
         raise DataFileError(f"{reading.source} is empty. Give a data set of worked examples.")

@@ -9,9 +9,6 @@ from data.formats.record import Format, Record, Row, RowError, Use, found, items
 
 def _question_answer(row: Row) -> Iterator[Record]:
     """GSM8K: a worked answer that ends in `#### n` (Cobbe et al. 2021, arXiv 2110.14168), or the bare answer."""
-    answer = row.get("answer")
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        row = {**row, "answer": str(answer)}
     yield _worked(row, "question", "answer")
 
 
@@ -21,6 +18,9 @@ def _math(row: Row) -> Iterator[Record]:
 
 
 def _worked(row: Row, question: str, answer: str) -> Record:
+    given = row.get(answer)
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        row = {**row, answer: str(given)}
     asked, worked = text(row, question), text(row, answer)
     return Record([user(asked)], worked, reference=worked)
 
@@ -49,12 +49,8 @@ def _human_eval(row: Row) -> Iterator[Record]:
 def _mbpp(row: Row) -> Iterator[Record]:
     """MBPP (Austin et al. 2021, arXiv 2108.07732); its sanitised edition calls the text `prompt`."""
     asked = text(row, "text" if "text" in row else "prompt")
-    tests = items(row, "test_list")
-    if not all(isinstance(test, str) for test in tests):
-        raise RowError("no tests", f"'test_list' must hold texts, not {short(tests)}")
-    imports = row.get("test_imports") or []
-    if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
-        raise RowError("bad test_imports", f"'test_imports' must hold texts, not {short(imports)}")
+    tests = _texts(row, "test_list")
+    imports = _texts(row, "test_imports") if row.get("test_imports") else []
     setup = optional_text(row, "test_setup_code") or "\n".join(imports)
     # The paper shows the tests, without which the name of the function cannot be known.
     asked = "\n".join((asked, "Your code should pass these tests:", "", *tests))
@@ -64,18 +60,20 @@ def _mbpp(row: Row) -> Iterator[Record]:
 
 
 def _prompt_tests(row: Row) -> Iterator[Record]:
-    tests = items(row, "tests")
-    if not all(isinstance(test, str) for test in tests):
-        raise RowError("no tests", f"'tests' must hold texts, not {short(tests)}")
+    tests = _texts(row, "tests")
     gold = optional_text(row, "response") or None
     yield Record([user(text(row, "prompt"))], gold, reference=_tests("mbpp", {"setup": "", "asserts": tests}))
 
 
 def _prompt_answer(row: Row) -> Iterator[Record]:
-    answer = row.get("answer")
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        row = {**row, "answer": str(answer)}
     yield _worked(row, "prompt", "answer")
+
+
+def _texts(row: Row, name: str) -> list[str]:
+    found_items = items(row, name)
+    if not all(isinstance(item, str) for item in found_items):
+        raise RowError(f"not texts in {name}", f"{name!r} must hold texts, not {short(found_items)}")
+    return found_items
 
 
 def _json(row: Row, name: str) -> Any:

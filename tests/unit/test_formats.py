@@ -219,7 +219,7 @@ def test_the_reference_holds_what_a_verifier_needs(row: Row, reference: Any) -> 
         ({"message_tree_id": "a", "prompt": {"role": "king", "text": "Hi?"}}, "unknown role"),
         (APPS | {"input_output": "{"}, "malformed input_output"),
         (APPS | {"input_output": "{}"}, "no tests"),
-        (MBPP | {"test_list": [1]}, "no tests"),
+        (MBPP | {"test_list": [1]}, "not texts in test_list"),
     ],
 )
 def test_a_row_that_cannot_be_used_says_why_in_words_that_can_be_counted(row: Row, reason: str) -> None:

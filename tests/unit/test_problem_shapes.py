@@ -184,3 +184,8 @@ def test_worked_examples_are_questions_and_answers_and_come_after_a_system_messa
     assert [m["content"] for m in prefixed.messages] == ["Be brief.", "3 + 3?", "6", "1 + 1?"]
     assert prefixed.id == problem.id
     assert read_few_shot(write(tmp_path, {"prompt": "3 + 3?", "response": "6"})) == turns
+
+
+def test_a_worked_example_with_a_system_message_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataFileError, match=r"line 1: a worked example has a system message"):
+        read_few_shot(write(tmp_path, {"messages": [SYSTEM, USER, ASSISTANT]}))
