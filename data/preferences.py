@@ -33,9 +33,7 @@ def read_pairs(reading: Reading) -> PairFile:
     for _, record in read_records(reading, "pairs", tally):
         identity, chosen, rejected = problem_id(record.messages), record.response or "", record.rejected or ""
         key = (identity, chosen, rejected)
-        if chosen.split() == rejected.split():
-            dropped["equal_sides"] += 1
-        elif key in pairs:
+        if key in pairs:
             dropped["duplicate"] += 1
         else:
             index = per_prompt[identity]
@@ -43,6 +41,9 @@ def read_pairs(reading: Reading) -> PairFile:
             per_prompt[identity] += 1
     if not tally.rows:
         raise DataFileError(f"{reading.source} is empty. Give a data set with one pair per row.")
+    if not pairs and dropped["equal_sides"] < tally.rows:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+        raise DataFileError(f"{reading.source}: none of its {tally.rows} rows is a pair to learn from ({reasons}).")
     if not pairs:
         raise DataFileError(
             f"{reading.source}: the two sides are equal in every one of its {tally.rows} rows, so nothing can be "

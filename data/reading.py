@@ -55,7 +55,7 @@ class Reading:
 
 
 def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str, Record]]:
-    """The records of a data set, each with the place of its row.
+    """The records of a data set, each with the place of its row. A pair of equal sides is counted and left out.
 
     Args:
         use: what they are to serve as.
@@ -76,7 +76,10 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
                 last = known
                 tally.formats.setdefault(known.format.name, known.reason)
             for record in records(known.format, renamed, use):
-                yield at, record
+                if use == "pairs" and (record.response or "").split() == (record.rejected or "").split():
+                    tally.drop("equal_sides", at)
+                else:
+                    yield at, record
         except FormatError as problem:
             raise DataFileError(f"{at}: {problem}") from None
         except RowError as problem:

@@ -46,8 +46,9 @@ def test_with_a_tokenizer_lengths_are_tokens_and_what_does_not_fit_is_counted(tm
 
 def test_the_same_prompt_with_other_answers_is_another_pair(tmp_path: Path) -> None:
     pair = {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}
-    found = inspect(Reading(write(tmp_path, [pair, pair, pair | {"rejected": "Go."}])), "pairs")
-    assert (found.records, found.duplicates) == (3, 1)
+    rows = [pair, pair, pair | {"rejected": "Go."}, pair | {"rejected": " Hello."}]
+    found = inspect(Reading(write(tmp_path, rows)), "pairs")
+    assert (found.records, found.duplicates, dict(found.tally.dropped)) == (3, 1, {"equal_sides": 1})
 
 
 def test_the_command_says_format_reason_drops_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,3 +156,6 @@ def test_rows_that_teach_nothing_are_left_out_and_counted_without_being_asked(tm
     path.write_text("".join(json.dumps(row | {"score_ratio": ratio}) + "\n" for ratio in (3.0, 1.1)))
     found = read_pairs(Reading(path))
     assert (len(found.pairs), found.rows, dict(found.dropped)) == (1, 2, {"scores too near": 1})
+    path.write_text(json.dumps(row | {"score_ratio": 1.1}))
+    with pytest.raises(DataFileError, match=r"none of its 1 rows is a pair to learn from \(1 scores too near\)"):
+        read_pairs(Reading(path))
