@@ -1,52 +1,54 @@
 """Preference pairs from a user's data set. Pairs that a policy wrote are made elsewhere."""
 
-from collections import Counter
-from dataclasses import dataclass
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
+from data.overlap import scratch_database
 from data.reading import Reading, Tally, read_records
 from data.rows import Pair, problem_id
 from data.sources import DataFileError
 
-
-@dataclass(frozen=True)
-class PairFile:
-    """What reading one data set came to: `dropped` counts pairs by reason, "equal_sides" and "duplicate" among them."""
-
-    pairs: list[Pair]
-    rows: int
-    dropped: dict[str, int]
+DUPLICATE = "duplicate"
 
 
-def read_pairs(reading: Reading) -> PairFile:
-    """Read the pairs of a data set.
+def read_pairs(reading: Reading, tally: Tally) -> Iterator[Pair]:
+    """Read the pairs of a data set, one after another.
 
-    A pair whose sides differ in white space only is dropped, and so is one whose prompt and sides were there before.
+    A pair whose sides differ in white space only is left out, and so is one whose prompt and sides were there before.
+
+    Args:
+        tally: is filled in on the way.
 
     Raises:
         DataFileError: missing, empty or malformed file; a row of another format, or without prompt, chosen or rejected
-            text; a file all of whose pairs have equal sides.
+            text; a file none of whose rows is a pair to learn from.
     """
-    pairs: dict[tuple[str, str, str], Pair] = {}
-    per_prompt: Counter[str] = Counter()
-    tally, source = Tally(), reading.source.name
-    dropped = tally.dropped
-    for _, record in read_records(reading, "pairs", tally):
-        identity, chosen, rejected = problem_id(record.messages), record.response or "", record.rejected or ""
-        key = (identity, chosen, rejected)
-        if key in pairs:
-            dropped["duplicate"] += 1
-        else:
-            index = per_prompt[identity]
-            pairs[key] = Pair(identity, index, record.messages, chosen, rejected, None, None, source, source)
-            per_prompt[identity] += 1
+    source, found = reading.source.name, 0
+    with tempfile.TemporaryDirectory() as folder, closing(scratch_database(Path(folder) / "seen.sqlite")) as seen:
+        seen.execute("CREATE TABLE pair (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        seen.execute("CREATE TABLE prompt (id TEXT PRIMARY KEY, pairs INTEGER) WITHOUT ROWID")
+        for at, record in read_records(reading, "pairs", tally):
+            identity, chosen, rejected = problem_id(record.messages), record.response or "", record.rejected or ""
+            sides = hashlib.sha256(f"{chosen}\x1e{rejected}".encode()).hexdigest()
+            if not seen.execute("INSERT OR IGNORE INTO pair VALUES (?)", (identity + sides,)).rowcount:
+                tally.drop(DUPLICATE, at)
+                continue
+            (index,) = seen.execute(
+                "INSERT INTO prompt VALUES (?, 0) ON CONFLICT DO UPDATE SET pairs = pairs + 1 RETURNING pairs",
+                (identity,),
+            ).fetchone()
+            found += 1
+            yield Pair(identity, index, record.messages, chosen, rejected, None, None, source, source)
     if not tally.rows:
         raise DataFileError(f"{reading.source} is empty. Give a data set with one pair per row.")
-    if not pairs and dropped["equal_sides"] < tally.rows:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+    if not found and tally.dropped["equal_sides"] < tally.rows:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.dropped.items())
         raise DataFileError(f"{reading.source}: none of its {tally.rows} rows is a pair to learn from ({reasons}).")
-    if not pairs:
+    if not found:
         raise DataFileError(
             f"{reading.source}: the two sides are equal in every one of its {tally.rows} rows, so nothing can be "
             f"learned from it. Check that whatever wrote the file did not copy the same response into both fields."
         )
-    return PairFile(list(pairs.values()), tally.rows, dict(dropped))

@@ -1,67 +1,56 @@
 """Problems and demonstrations from a user's data set, of any format that has them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from data.formats import Message
+from data.formats import Message, Use
 from data.formats.record import assistant, short
 from data.reading import Reading, Tally, read_records
 from data.rows import Problem, Split, problem_id
 from data.sources import DataFileError
 
 VALIDATION_SHARE, TEST_SHARE = 10, 10
-
-
-@dataclass
-class ProblemFile:
-    """What reading one file came to."""
-
-    problems: list[Problem] = field(default_factory=list)
-    rows: int = 0
-    duplicates: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
+NO_FINAL_ANSWER = "no final answer"
 
 
 def read_problems(
-    reading: Reading, split: Split | None, has_answer: Callable[[str], bool] | None, limit: int | None = None
-) -> ProblemFile:
-    """Read problems. A prompt that was there before is counted and kept once.
+    reading: Reading,
+    split: Split | None,
+    has_answer: Callable[[str], bool] | None,
+    tally: Tally,
+    use: Use | None = None,
+    source: str | None = None,
+) -> Iterator[Problem]:
+    """Read problems, one after another. The same prompt may come again.
 
     Args:
         reading: the data set.
         split: the split of all its problems, or None to split by the hash of the prompt, 80/10/10.
         has_answer: whether a reference holds an answer that the reward can read: a reference ends in `#### n` or is
             the bare answer. None if no reward reads it, as in SFT, where the gold response suffices.
-        limit: keep at most this many problems.
+        tally: is filled in on the way.
+        use: what the rows are read as; by default problems, or demonstrations where no reward reads them.
+        source: what the data set is called in the rows; by default the name of its file.
 
     Raises:
         DataFileError: missing, empty or malformed file; a row of another format, or without the answer required.
     """
-    result, tally = ProblemFile(), Tally()
-    seen: set[str] = set()
-    for at, record in read_records(reading, "demonstrations" if has_answer is None else "problems", tally):
+    source, rows = source or reading.source.name, tally.rows
+    use = use or ("demonstrations" if has_answer is None else "problems")
+    for at, record in read_records(reading, use, tally):
         reference = record.response if record.reference is None else record.reference
         if has_answer is not None and not has_answer(reference or ""):
             problem = f"{at}: the answer {short(reference)} holds no final answer."
             if not reading.drop:
                 raise DataFileError(f"{problem} Write it bare, or end the text in '#### <answer>'.")
-            tally.drop("no final answer", problem)
-            continue
-        identity = problem_id(record.messages)
-        if identity in seen:
-            result.duplicates += 1
-            continue
-        seen.add(identity)
-        if limit is None or len(result.problems) < limit:
-            where = split or split_of(identity)
-            source = reading.source.name
-            result.problems.append(Problem(identity, record.messages, reference, record.response, source, where))
-    result.rows, result.dropped = tally.rows, dict(tally.dropped)
-    if not result.rows:
+            tally.drop(NO_FINAL_ANSWER, problem)
+        else:
+            identity = problem_id(record.messages)
+            yield Problem(identity, record.messages, reference, record.response, source, split or split_of(identity))
+    if tally.rows == rows:
         raise DataFileError(
             f"{reading.source} is empty. Give a data set with one problem per row, such as 'question' and 'answer'."
         )
-    return result
 
 
 def split_of(identity: str) -> Split:

@@ -20,16 +20,26 @@ from data.formats import (
     nearest,
     records,
 )
+from data.hygiene import cleaned, has_hidden
 from data.sources import DataFileError, located_rows
 
 
 @dataclass
 class Tally:
-    """What reading came to: rows, those that could not be used by reason, and the first of each reason in words."""
+    """What reading came to.
+
+    Attributes:
+        rows: rows read.
+        dropped: those that could not be used, by reason.
+        first: the first of each reason, in words.
+        hidden: records with characters that nobody sees, such as zero-width spaces. They are used as they are.
+        formats: names of the formats met, and why each was taken.
+    """
 
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
+    hidden: int = 0
     formats: dict[str, str] = field(default_factory=dict)
 
     def drop(self, reason: str, where: str) -> None:
@@ -46,12 +56,14 @@ class Reading:
         format: name of its format; None to tell it by the columns.
         columns: the format's name of a column to the file's.
         drop: count rows that cannot be used and leave them out, instead of refusing the data set.
+        placeholders: what each `{{name}}` in its texts stands for.
     """
 
     source: Path
     format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     drop: bool = False
+    placeholders: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str, Record]]:
@@ -76,6 +88,8 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
                 last = known
                 tally.formats.setdefault(known.format.name, known.reason)
             for record in records(known.format, renamed, use):
+                record = cleaned(record, None if use == "programs" else reading.placeholders)
+                tally.hidden += has_hidden(record)
                 if use == "pairs" and (record.response or "").split() == (record.rejected or "").split():
                     tally.drop("equal_sides", at)
                 else:

@@ -5,6 +5,7 @@ that wrote that policy.
 """
 
 import hashlib
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -14,6 +15,11 @@ import pyarrow as pa
 Verdict = Literal["correct", "wrong", "unparsable", "timeout", "error"]
 UNGRADED: tuple[Verdict, ...] = ("timeout", "error")
 Split = Literal["demonstration", "train", "validation", "test", "transfer"]
+
+# Zero-width spaces and joiners, marks and overrides of direction, the byte-order mark, soft hyphens; and what is left
+# of dashes and quotes that were read in the wrong encoding. Persian, Indic and right-to-left texts need some of them,
+# so texts keep them all; only a comparison of two prompts passes over them.
+HIDDEN = re.compile("[\x80-\x9f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _TOKEN_IDS = pa.list_(pa.int32())
@@ -107,6 +113,8 @@ class Score:
 class Example:
     """One training row: the prompt's messages and one completion, weighted by its reward.
 
+    `source` is the data set that the prompt is from.
+
     A completion that a policy wrote carries its own `token_ids` and is trained on exactly these; a completion
     from a person has none and is rendered from `completion`.
     """
@@ -118,6 +126,7 @@ class Example:
     token_ids: list[int] | None
     policy: str
     weight: float = field(default=1.0)
+    source: str = ""
 
     SCHEMA: ClassVar[pa.Schema] = pa.schema(
         [
@@ -128,6 +137,7 @@ class Example:
             ("token_ids", _TOKEN_IDS),
             ("policy", pa.string()),
             ("weight", pa.float64()),
+            ("source", pa.string()),
         ]
     )
 
@@ -189,8 +199,8 @@ class PairLikelihood:
 
 
 def normalise_prompt(text: str) -> str:
-    """The form in which two prompts count as the same: NFKC, case folded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """The form in which two prompts count as the same: NFKC, case folded, white space collapsed, hidden signs gone."""
+    return " ".join(HIDDEN.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
 
 
 def problem_id(messages: list[dict[str, str]]) -> str:

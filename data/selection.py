@@ -67,6 +67,7 @@ def _best_distinct(
         else:
             seen.add(text)
             counts["kept"] += 1
+            prompt, own = problem.messages, sample.token_ids
             yield Example(
-                sample.problem_id, sample.index, problem.messages, sample.text, sample.token_ids, sample.policy, value
+                sample.problem_id, sample.index, prompt, sample.text, own, sample.policy, value, problem.source
             )

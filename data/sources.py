@@ -52,7 +52,7 @@ def hub_name(source: Path) -> tuple[str, str | None, str] | None:
 
 
 def data_files(source: Path) -> list[Path]:
-    """The files that `source` names: itself, or those below it, sorted.
+    """The files that `source` names: itself, or those below it, sorted; but none with a leading dot or underscore.
 
     Raises:
         DataFileError: there is none.
@@ -61,7 +61,7 @@ def data_files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataFileError(f"There is no file {source}. Check the path; it is relative to {Path.cwd()}.")
-    files = sorted(path for path in source.rglob("*") if path.is_file() and _kind(path))
+    files = sorted(path for path in source.rglob("*") if path.is_file() and _kind(path) and path.name[0] not in "._")
     if not files:
         raise DataFileError(
             f"The folder {source} holds no data file. Known are {', '.join(SUFFIXES)}, the text ones also with .gz."

@@ -1,10 +1,10 @@
 """Reading and writing rows as Parquet, a batch at a time: memory does not grow with the number of rows."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +45,16 @@ def count_rows(path: Path) -> int:
     return sum(pq.read_metadata(file).num_rows for file in parquet_files(path))
 
 
+def count_by(path: Path, column: str) -> Counter[str]:
+    """How many rows have each value of a column."""
+    counts: Counter[str] = Counter()
+    for file in parquet_files(path):
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=ROWS_PER_BATCH, columns=[column]):
+                counts.update(batch[column].to_pylist())
+    return counts
+
+
 def holds(path: Path, column: str, values: list[Any]) -> bool:
     """Whether a Parquet file can be read and has exactly these values in a column."""
     try:
@@ -60,19 +70,48 @@ def write_rows(row_type: type[Row], path: Path, rows: Iterable[Any]) -> int:
     Returns:
         How many rows were written.
     """
-    schema: pa.Schema = row_type.SCHEMA
-    partial = path.with_name(f".{path.name}.partial")
-    count = 0
-    remaining = iter(rows)
-    try:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-            while batch := list(islice(remaining, ROWS_PER_BATCH)):
-                columns = [pa.array([getattr(row, f.name) for row in batch], f.type) for f in schema]
-                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-                count += len(batch)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)  # on a full disk, half a file would keep the error from being recorded
-    return count
+    with RowWriter(row_type, path) as writer:
+        for row in rows:
+            writer.write(row)
+    return writer.count
+
+
+class RowWriter:
+    """Rows on their way into one Parquet file, which appears when the block ends without an error."""
+
+    def __init__(self, row_type: type[Row], path: Path) -> None:
+        self.path = path
+        self.schema: pa.Schema = row_type.SCHEMA
+        self.count = 0
+        self._partial = path.with_name(f".{path.name}.partial")
+        self._batch: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._writer = pq.ParquetWriter(self._partial, self.schema, compression="zstd")
+        return self
+
+    def write(self, row: Any) -> None:
+        self._batch.append(row)
+        self.count += 1
+        if len(self._batch) >= ROWS_PER_BATCH:
+            self._flush()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._writer:
+                if kind is None:
+                    self._flush()
+            if kind is None:
+                with self._partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(self._partial, self.path)
+        finally:
+            self._partial.unlink(
+                missing_ok=True
+            )  # on a full disk, half a file would keep the error from being recorded
+
+    def _flush(self) -> None:
+        if self._batch:
+            columns = [pa.array([getattr(row, f.name) for row in self._batch], f.type) for f in self.schema]
+            self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+            self._batch.clear()

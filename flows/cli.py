@@ -25,7 +25,7 @@ FLOWS = {
     "spin": ("flows.spin", "Spin", "spin", "learn to tell gold answers from own ones"),
 }
 COMMANDS = {
-    "data": ("flows.datasets", "data", "look at a data set before a loop takes it"),
+    "data": ("flows.datasets", "data", "look at a data set before a loop takes it, or turn it into rows"),
     "runs": ("flows.history", "runs", "list runs with their state on disk"),
     "trace": ("flows.history", "trace", "follow a training example back to where it came from"),
     "compare": ("flows.history", "compare", "set two runs side by side on the same problems"),
@@ -88,21 +88,27 @@ def _run(arguments: list[str]) -> int:
     return run_flow(module, flow_name, config, options.dry_run, options.on_drift)
 
 
-def read_settings(config_class: type[BaseModel], arguments: list[str], prog: str) -> tuple[Any, argparse.Namespace]:
+def read_settings(
+    config_class: type[BaseModel], arguments: list[str], prog: str, of_a_loop: bool = True
+) -> tuple[Any, argparse.Namespace]:
     """Configuration from the command line, over the YAML file, over the defaults.
+
+    Args:
+        of_a_loop: whether there are `--dry-run` and `--on-drift`.
 
     Raises:
         UsageError: an unknown flag or key (with the nearest right name), a wrong type or value, an unreadable file.
     """
     parser = _Parser(prog=prog, description=config_class.__doc__, allow_abbrev=False)
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; flags win over it")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
-    parser.add_argument(
-        "--on-drift",
-        choices=["refuse", "rebuild", "accept"],
-        default="refuse",
-        help="what to do with finished stages that were made with other settings",
-    )
+    if of_a_loop:
+        parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+        parser.add_argument(
+            "--on-drift",
+            choices=["refuse", "rebuild", "accept"],
+            default="refuse",
+            help="what to do with finished stages that were made with other settings",
+        )
 
     class Settings(config_class, BaseSettings):  # type: ignore[misc, valid-type]
         @classmethod

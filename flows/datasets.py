@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,22 +11,28 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.formats import FORMATS, FormatError, Record, Use, named
-from data.reading import Reading, first_use
+from data.reading import Reading, Tally, first_use
 from data.render import TemplateError, context_length, prompt_token_ids, require_template
 from data.sources import DataFileError
+from flows.cli import UsageError, read_settings
 from flows.console import make_console
-from tasks.inspection import DUPLICATE, TOO_LONG, Inspection, inspect, quantiles
+from tasks.formatting import FormatConfig, OutputError, format_data
+from tasks.inspection import Inspection, inspect, quantiles
 from tasks.policy import ModelError, resolve_model
+from tasks.problems import OverlapConfig
 
 USES: tuple[Use, ...] = get_args(Use)
 PREVIEW = 600
 
 
 def data(arguments: list[str]) -> int:
-    """Look at a data set: its format, three rows as a model will see them, lengths, and what will be dropped."""
+    """Look at a data set before a loop takes it, or turn it into the project's rows."""
+    if arguments[:1] == ["format"]:
+        return _reported(lambda: _format(arguments[1:]))
     parser = argparse.ArgumentParser(prog="autodidact data", description=data.__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    inspecting = commands.add_parser("inspect", help="say what a data set is", description=data.__doc__)
+    commands.add_parser("format", help="write its rows, split and without duplicates, into a folder")
+    inspecting = commands.add_parser("inspect", help="say what a data set is", description=_inspect.__doc__)
     inspecting.add_argument(
         "source", metavar="DATA", type=Path, help="a file, a folder of files, or owner/name[:config][:split] on the hub"
     )
@@ -36,10 +44,22 @@ def data(arguments: list[str]) -> int:
     inspecting.add_argument(
         "--column", action="append", default=[], type=_pair, metavar="OURS=THEIRS", help="what a column is called here"
     )
+    inspecting.add_argument(
+        "--placeholder",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="NAME=TEXT",
+        help="what {{NAME}} stands for",
+    )
     told = parser.parse_args(arguments)
+    return _reported(lambda: _inspect(told))
+
+
+def _reported(work: Callable[[], int]) -> int:
     try:
-        return _inspect(told)
-    except (DataFileError, FormatError, ModelError, TemplateError) as error:
+        return work()
+    except (DataFileError, FormatError, ModelError, OutputError, TemplateError, UsageError) as error:
         print(f"autodidact: {error}", file=sys.stderr)
         return 2
 
@@ -47,17 +67,39 @@ def data(arguments: list[str]) -> int:
 def _pair(text: str) -> tuple[str, str]:
     ours, equals, theirs = text.partition("=")
     if not (ours and equals and theirs):
-        raise argparse.ArgumentTypeError(f"{text!r} is not OURS=THEIRS")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return ours, theirs
 
 
+def _format(arguments: list[str]) -> int:
+    """`autodidact data format DATA`, which takes the settings by which a loop reads its data sets."""
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--problems", *arguments]
+    config, _ = read_settings(FormatConfig, arguments, "autodidact data format [DATA]", of_a_loop=False)
+    found = format_data(config)
+    console = make_console()
+    console.print(f"{found.tally.rows:,} rows were read as {found.use}; their rows are in {config.output}.")
+    table = Table("file", "rows", "by source")
+    for name, counts in found.kept.items():
+        by_source = ", ".join(f"{source}: {count:,}" for source, count in counts.most_common())
+        table.add_row(f"{name}.parquet", f"{counts.total():,}", escape(by_source))
+    console.print(table)
+    _show_drops(found.dropped, found.tally)
+    for shown in found.repeated:
+        said = f"{shown.reason.replace('_', ' ')} ({shown.share:.0%}), of {shown.source}"
+        console.print(f"\n[bold]{escape(said)}[/bold]")
+        console.print(f"{_cut(shown.prompt)}\n▸ repeats: {_cut(shown.repeats)}", highlight=False, markup=False)
+    return 0 if found.kept else 1
+
+
 def _inspect(told: argparse.Namespace) -> int:
+    """Show what a data set is: format, three rows as a model will see them, lengths, and what will be left out."""
     if told.format:
         named(told.format)
-    columns = dict(told.column)
     tokenizer, context = _tokenizer(told.model) if told.model else (None, None)
-    reading = Reading(told.source, told.format, columns)
-    found = inspect(reading, told.use or first_use(reading), tokenizer, context)
+    reading = Reading(told.source, told.format, dict(told.column), placeholders=dict(told.placeholder))
+    similar = OverlapConfig().near_duplicates
+    found = inspect(reading, told.use or first_use(reading), tokenizer, context, similar)
     _show(told.source, found, tokenizer)
     return 0 if found.usable else 1
 
@@ -84,7 +126,7 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,
     )
-    _show_drops(found)
+    _show_drops(found.tally.dropped + found.left_out, found.tally)
     if not found.records:
         return
     unit = "tokens" if tokenizer else "characters"
@@ -99,15 +141,16 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
         console.print(_preview(record, tokenizer), highlight=False, markup=False)
 
 
-def _show_drops(found: Inspection) -> None:
-    rest = {DUPLICATE: found.duplicates, TOO_LONG: found.too_long}
-    counts = {**found.tally.dropped, **{reason: count for reason, count in rest.items() if count}}
-    if not counts:
+def _show_drops(dropped: Counter[str], tally: Tally) -> None:
+    console = make_console()
+    if tally.hidden:
+        console.print(f"{tally.hidden:,} have characters that nobody sees, such as zero-width spaces.")
+    if not dropped:
         return
-    table = Table("reason", "rows", "the first", title="What will be dropped", title_justify="left")
-    for reason, count in counts.items():
-        table.add_row(escape(reason), f"{count:,}", escape(found.tally.first.get(reason, "")))
-    make_console().print(table)
+    table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")
+    for reason, count in dropped.items():
+        table.add_row(escape(reason), f"{count:,}", escape(tally.first.get(reason, "–")))
+    console.print(table)
 
 
 def _preview(record: Record, tokenizer: Any | None) -> str:

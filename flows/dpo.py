@@ -10,7 +10,7 @@ from prefect import flow
 from pydantic import Field
 
 from data.preferences import read_pairs
-from data.reading import Reading
+from data.reading import Reading, Tally
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
@@ -40,6 +40,13 @@ class DPO(LoopConfig):
     answers_training_prompts: ClassVar[bool] = False
 
     pairs: Annotated[Path, Field(description="Data set of pairs, in any known format.")]
+    pairs_format: Annotated[
+        str | None, Field(description="Format of the pairs, by name; none: told by the columns.")
+    ] = None
+    pairs_columns: Annotated[
+        dict[str, str],
+        Field(default_factory=dict, description="Columns of the pairs: the format's name to the file's."),
+    ]
     train: Annotated[DPOTrainConfig, Field(description="How the policy is trained.")] = DPOTrainConfig()
 
     def input_files(self) -> dict[str, Path]:
@@ -47,10 +54,12 @@ class DPO(LoopConfig):
 
     @property
     def pairs_reading(self) -> Reading:
-        return Reading(self.pairs, drop=self.unusable == "drop")
+        drop = self.unusable == "drop"
+        return Reading(self.pairs, self.pairs_format, self.pairs_columns, drop, self.placeholders)
 
     def check_inputs(self) -> None:
-        read_pairs(self.pairs_reading)
+        for _ in read_pairs(self.pairs_reading, Tally()):
+            pass
 
 
 @flow(name="dpo", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
@@ -64,7 +73,9 @@ def loop(run: Run, config: DPO) -> dict[str, Any]:
     problems = prepare_problems(run, config, config.seed)
     base = base_policy(run, config, config.bootstrap, config.seed)
     iterations, start = begin(run, config, problems, base), base.artifact("policy")
-    made = prepare_pairs(run, "iter-1/pairs", config.pairs_reading, start)
+    measured_on = config.held_out(problems, "validation", "test", "transfer")
+    held_out = {name: measured.problems for name, measured in measured_on.items()}
+    made = prepare_pairs(run, "iter-1/pairs", config.pairs_reading, start, held_out, config.overlap.rules)
     pairs, expected = {"current": made.artifact("pairs.parquet")}, expected_rows(config.pairs)
     reference = measure_reference(run, "iter-1/reference", start, pairs, config.train, config.launch, expected)
     policy = train_on_pairs(

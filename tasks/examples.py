@@ -38,7 +38,7 @@ def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pac
             return length <= limit.tokens
 
         rows = (
-            Example(p.id, 0, p.messages, p.response or "", None, p.source)
+            Example(p.id, 0, p.messages, p.response or "", None, p.source, source=p.source)
             for p in read_rows(Problem, problems.path)
             if fits(p)
         )

@@ -1,19 +1,27 @@
 """What a data set is, before anything is done with it: its format, its lengths, and what will be dropped."""
 
+import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from data.formats import Record, Use
+from data.overlap import NearDuplicates, scratch_database, words
+from data.problems import NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
 from data.render import completion_token_ids, prompt_token_ids
+from data.rewards.answer import has_answer
 from data.rows import problem_id
 
 SHOWN = 3
-DUPLICATE, TOO_LONG = "duplicate", "longer than the context"
+DUPLICATE, NEAR, TOO_LONG = "duplicate", "near-duplicate", "longer than the context"
 
 
 @dataclass
@@ -25,52 +33,69 @@ class Inspection:
         shown: the first records, with their places.
         prompts, answers: lengths of all records, in tokens where there is a tokenizer, else in characters; of pairs
             the longer answer counts.
-        too_long: records that are longer than the context together with their answer.
+        left_out: records that a loop would leave out, by reason.
     """
 
     use: Use
     tally: Tally
     shown: list[tuple[str, Record]] = field(default_factory=list)
     records: int = 0
-    duplicates: int = 0
-    too_long: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
     prompts: "array[int]" = field(default_factory=lambda: array("I"))
     answers: "array[int]" = field(default_factory=lambda: array("I"))
 
     @property
     def usable(self) -> int:
-        return self.records - self.duplicates - self.too_long
+        return self.records - self.left_out.total()
 
 
-def inspect(reading: Reading, use: Use, tokenizer: Any | None = None, context: int | None = None) -> Inspection:
+def inspect(
+    reading: Reading,
+    use: Use,
+    tokenizer: Any | None = None,
+    context: int | None = None,
+    near_duplicates: float | None = None,
+) -> Inspection:
     """Read a data set to its end and measure it. A row that cannot be used is counted, not refused.
 
     Args:
         tokenizer: a policy's, with a chat template; None to measure characters.
         context: tokens that the policy can attend to.
+        near_duplicates: similarity from which on two prompts count as the same; None not to compare them.
 
     Raises:
         DataFileError: a file that cannot be read, or whose format cannot serve as `use`.
     """
     found = Inspection(use, Tally())
-    seen: set[int] = set()
-    for at, record in read_records(replace(reading, drop=True), use, found.tally):
-        found.records += 1
-        if len(found.shown) < SHOWN:
-            found.shown.append((at, record))
-        prompt, answer = _lengths(record, tokenizer)
-        found.prompts.append(prompt)
-        found.answers.append(answer)
-        # A prompt may come again with another pair of answers, but not with another gold answer.
-        sides = f"\x1e{record.response}\x1e{record.rejected}" if use == "pairs" else ""
-        key = hash(problem_id(record.messages) + sides)
-        if key in seen:
-            found.duplicates += 1
-            found.tally.first.setdefault(DUPLICATE, at)
-        elif context is not None and prompt + answer > context:
-            found.too_long += 1
-            found.tally.first.setdefault(TOO_LONG, at)
-        seen.add(key)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory()))
+        seen = stack.enter_context(closing(scratch_database(scratch / "seen.sqlite")))
+        seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        near = None
+        if near_duplicates is not None and use != "pairs":  # a prompt may come again with another pair of answers
+            near = stack.enter_context(closing(NearDuplicates(scratch / "near.sqlite", near_duplicates)))
+        for at, record in read_records(replace(reading, drop=True), use, found.tally):
+            found.records += 1
+            if len(found.shown) < SHOWN:
+                found.shown.append((at, record))
+            prompt, answer = _lengths(record, tokenizer)
+            found.prompts.append(prompt)
+            found.answers.append(answer)
+            key = problem_id(record.messages)
+            if use == "pairs":
+                key += hashlib.sha256(f"{record.response}\x1e{record.rejected}".encode()).hexdigest()
+            reason = None
+            if not seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
+                reason = DUPLICATE
+            elif use == "problems" and not has_answer(record.reference or record.response or ""):
+                reason = NO_FINAL_ANSWER
+            elif near and near.add(key, words(record.messages)):
+                reason = NEAR
+            elif context is not None and prompt + answer > context:
+                reason = TOO_LONG
+            if reason:
+                found.left_out[reason] += 1
+                found.tally.first.setdefault(reason, at)
     return found
 
 

@@ -1,12 +1,17 @@
 """The stages that make pairs: gold answers over the opponent's own (SPIN), or a user's file of them (DPO)."""
 
+import shutil
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from data.overlap import Overlaps, Rules
 from data.pairing import pair_gold_over_own
 from data.preferences import read_pairs
-from data.reading import Reading
+from data.reading import Reading, Tally
 from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Pair, Problem, Sample
 from data.storage import read_rows, write_rows
@@ -14,6 +19,7 @@ from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.datasets import dataset_artifact
 from tasks.files import write_json
 from tasks.length import nothing_fits, report_too_long, tokenizer_and_limit
+from tasks.problems import report_overlaps
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
 
@@ -57,31 +63,64 @@ def pair(
     return run.execute(stage, work)
 
 
-def prepare_pairs(run: Run, name: str, reading: Reading, policy: Artifact) -> Result:
+def prepare_pairs(
+    run: Run, name: str, reading: Reading, policy: Artifact, held_out: Mapping[str, Artifact], rules: Rules
+) -> Result:
     """Read a user's pairs into `pairs.parquet`; counts by reason go to `selection.json`.
 
-    A pair of which one side is longer than the policy's context is dropped and counted.
+    A pair of which one side is longer than the policy's context is dropped and counted, and so is one whose prompt
+    repeats what is held out. What those repeat is shown in `overlaps.json`, if there are any.
+
+    Args:
+        held_out: sets of problems whose prompts no pair may repeat.
+        rules: what counts as repeating. Pairs are not compared with each other: a prompt may have several.
 
     Raises:
         DataFileError: see `data.preferences.read_pairs`.
         NothingKeptError: no pair fits.
     """
-    inputs = {"file": dataset_artifact(reading.source), "policy": policy}
-    stage = Stage(name, VERSION, {"drop": reading.drop}, inputs, estimate=Estimate(disk_bytes=1_000_000))
+    inputs = {"file": dataset_artifact(reading.source), "policy": policy, **held_out}
+    settings = {"drop": reading.drop, "overlap": asdict(rules)}
+    told = {"format": reading.format, "columns": reading.columns, "placeholders": reading.placeholders}
+    settings |= {key: value for key, value in told.items() if value}
+    stage = Stage(name, VERSION, settings, inputs, estimate=Estimate(disk_bytes=1_000_000))
 
     def work(attempt: Path) -> Outcome:
         tokenizer, limit = tokenizer_and_limit(policy.path)
-        read = read_pairs(reading)
-        fitting = [pair for pair in read.pairs if _length(tokenizer, pair) <= limit.tokens]
-        counts = Counter(kept=len(fitting), too_long=len(read.pairs) - len(fitting))
-        dropped = read.dropped | report_too_long(counts, limit)
-        if not fitting:
-            raise NothingKeptError(nothing_fits(len(read.pairs), limit))
-        kept = write_rows(Pair, attempt / "pairs.parquet", fitting)
-        write_json(attempt / SELECTION, {"samples": read.rows, "kept": kept} | dropped)
-        return Outcome(read.rows, kept, dropped)
+        tally, counts, left_out = Tally(), Counter[str](), Counter[str]()
+
+        def fits(pair: Pair) -> bool:
+            short = _length(tokenizer, pair) <= limit.tokens
+            counts["kept" if short else "too_long"] += 1
+            return short
+
+        files = {known: artifact.path for known, artifact in held_out.items()}
+        scratch = attempt / ".scratch"
+        scratch.mkdir()
+        with closing(Overlaps(rules, scratch, files)) as overlaps:
+            apart = (
+                p for p in read_pairs(reading, tally) if not overlaps.leave_out(p.problem_id, p.messages, left_out)
+            )
+            kept = write_rows(Pair, attempt / "pairs.parquet", filter(fits, apart))
+            report_overlaps(attempt, overlaps.shown(), overlaps.contaminated)
+        shutil.rmtree(scratch)
+        dropped = tally.dropped + left_out
+        if not kept and not counts["too_long"]:
+            raise NothingKeptError(_all_held_out(left_out))
+        dropped.update(report_too_long(counts, limit))
+        if not kept:
+            raise NothingKeptError(nothing_fits(counts.total(), limit))
+        write_json(attempt / SELECTION, {"samples": tally.rows, "kept": kept} | dropped)
+        return Outcome(tally.rows, kept, dict(dropped))
 
     return run.execute(stage, work)
+
+
+def _all_held_out(left_out: Counter[str]) -> str:
+    return (
+        f"All {left_out.total():,} pairs repeat prompts that are held out, so nothing is left to train on. Give other "
+        f"pairs or other --validation and --test files, or set --overlap.contaminated keep."
+    )
 
 
 def _length(tokenizer: object, pair: Pair) -> int:

@@ -2,19 +2,24 @@
 
 import importlib.util
 import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from data.render import check_room, context_length, prompt_token_ids, require_template, template_file
+from data.overlap import Rules
+from data.render import check_room, prompt_token_ids
 from data.rewards import load_reward
 from data.rows import Problem
+from data.storage import read_rows
 from models import tiny
 from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
 from tasks.contract import DriftError, OnDrift, Status, describe_drift
 from tasks.files import existing_parent
 from tasks.loop import Loop, LoopConfig, plan_loop
-from tasks.policy import ModelError, demonstrations, resolve_model
-from tasks.problems import load_problems
+from tasks.policy import resolve_model
+from tasks.problems import require_every_split, split_problems
+from tasks.room import fit_prompts, tokenizer_and_context
 from tasks.run import Run, check_writable
 
 _checked: set[str] = set()
@@ -36,8 +41,7 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     if key not in _checked:
         load_reward(config.reward.name)
         config.check_inputs()
-        loaded = load_problems(config, config.seed)
-        check_prompts(config, loaded.splits)
+        check_problems(config)
         check_adapters(config)
         _checked.add(key)
     run = plan_loop(loop, config, on_drift)
@@ -48,16 +52,20 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     return run
 
 
-def check_prompts(config: Any, splits: dict[str, list[Problem]]) -> None:
-    """Render every prompt with the policy's own tokenizer and see that an answer fits behind it."""
-    tokenizer, context = _tokenizer_and_context(config)
-    require_template(tokenizer, config.model or "the embedded model")
-    context = min(context, config.engine.max_model_len or context)
-    for split, problems in splits.items():
-        for problem in problems if split != "train" or config.answers_training_prompts else []:
-            check_room(
-                len(prompt_token_ids(tokenizer, problem.messages)), config.generate.max_tokens, context, problem.id
-            )
+def check_problems(config: Any) -> None:
+    """Read and split all problems, render every prompt with the policy's own tokenizer, and see that an answer fits.
+
+    Overlaps between prompts are not looked for: they refuse nothing.
+    """
+    tokenizer, context = tokenizer_and_context(config)
+    fit, _ = fit_prompts(config)
+    with TemporaryDirectory() as folder:
+        require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), fit))
+        for file in sorted(Path(folder).glob("*.parquet")):
+            if file.stem != "train" or config.answers_training_prompts:
+                for problem in read_rows(Problem, file):
+                    length = len(prompt_token_ids(tokenizer, problem.messages))
+                    check_room(length, config.generate.max_tokens, context, problem.id)
 
 
 def check_adapters(config: LoopConfig) -> None:
@@ -92,21 +100,3 @@ def check_disk(run: Run) -> None:
             f"The run needs up to {needed / 1e9:,.1f} GB of disk and {existing} has {free / 1e9:,.1f} GB free. Free "
             f"some, choose another --runs_dir, or lower generate.samples or generate.max_tokens."
         )
-
-
-def _tokenizer_and_context(config: Any) -> tuple[Any, int]:
-    if config.model is None:
-        texts = [t for p in demonstrations(config.seed, 3000) for t in (p.messages[0]["content"], p.response or "")]
-        tokenizer, context = tiny.tiny_tokenizer(texts), tiny.CONTEXT
-    else:
-        from transformers import AutoConfig, AutoTokenizer
-
-        folder = resolve_model(config.model)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            context = context_length(AutoConfig.from_pretrained(folder))
-        except Exception as error:
-            raise ModelError(f"{config.model} cannot be read as a model: {error}") from error
-    if config.template:
-        tokenizer.chat_template = template_file(config.template).read_text()
-    return tokenizer, context

@@ -1,26 +1,65 @@
-"""The stage `problems`: the embedded problems, or a user's file, become split, de-duplicated rows."""
+"""The stage `problems`: the embedded problems, or a user's data sets, become split, de-duplicated rows."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from annotated_types import Gt
+from pydantic import Field, model_validator
 
 from data import arithmetic
-from data.problems import ProblemFile, read_few_shot, read_problems, with_prefix, with_system
-from data.reading import Reading
+from data.formats import Use
+from data.overlap import Repeated, Rules
+from data.problems import read_few_shot, read_problems, with_prefix, with_system
+from data.reading import Reading, Tally, first_use
 from data.rewards.answer import has_answer
 from data.rows import Problem, Split
 from data.sources import DataFileError
-from data.storage import write_rows
+from data.splits import SPLITS, Finish, Splitting, quotas, write_splits
 from models.config import Config
 from tasks.contract import Estimate, Outcome, Stage
 from tasks.datasets import dataset_artifact, dataset_bytes, expected_rows
+from tasks.files import write_json
+from tasks.logs import run_logger
+from tasks.room import fit_prompts
 from tasks.run import Result, Run
 
 VERSION = 1
-SPLITS: tuple[Split, ...] = ("train", "validation", "test", "transfer")
+OVERLAPS = "overlaps.json"
+
+
+class OverlapConfig(Config):
+    """Which training problems of a file are left out for what other prompts say."""
+
+    near_duplicates: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            description="Similarity of two prompts (Jaccard of 5-word runs) from which on the second is left out.",
+        ),
+    ] = 0.8
+    contamination: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            description="Share of a held-out prompt's words, in 8-word runs, that a training prompt may not repeat.",
+        ),
+    ] = 0.5
+    contaminated: Annotated[
+        Literal["drop", "keep"], Field(description="What happens to such a problem; it is counted and shown anyway.")
+    ] = "drop"
+    held_out: Annotated[
+        tuple[Path, ...],
+        Field(description="Data sets that training must not repeat, besides validation, test and transfer."),
+    ] = ()
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.near_duplicates, self.contamination, self.contaminated == "keep")
 
 
 class ProblemSource(Config):
@@ -29,6 +68,14 @@ class ProblemSource(Config):
     problems: Annotated[
         Path | None, Field(description="Data set of problems, in any known format; none: the embedded ones.")
     ] = None
+    mixture: Annotated[
+        dict[str, Annotated[float, Gt(0)]],
+        Field(
+            default_factory=dict,
+            description="More data sets of problems and their weights, as in {b.jsonl: 0.5}; `problems` has weight 1. "
+            "Training problems are drawn in these proportions.",
+        ),
+    ]
     validation: Annotated[
         Path | None, Field(description="Data set for validation; none: a tenth of the problems, by hash of the prompt.")
     ] = None
@@ -55,81 +102,138 @@ class ProblemSource(Config):
     system: Annotated[
         str | None, Field(min_length=1, description="System message for every problem that has none.")
     ] = None
+    placeholders: Annotated[
+        dict[str, str],
+        Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada} for {{name}}."),
+    ]
+    long_prompts: Annotated[
+        Literal["refuse", "drop", "cut"],
+        Field(
+            description="A prompt that leaves no room for an answer: refuse the run; drop it; or cut off its beginning."
+        ),
+    ] = "refuse"
+    overlap: Annotated[OverlapConfig, Field(description="Near-duplicates and contamination.")] = OverlapConfig()
 
     trains_on_gold: ClassVar[bool] = False
     """Whether training needs gold answers, which the embedded training problems lack: it uses the demonstrations."""
     answers_training_prompts: ClassVar[bool] = True
     """Whether the policy is asked to answer the training prompts."""
 
+    @model_validator(mode="after")
+    def _mixture_has_a_first(self) -> Self:
+        if self.mixture and self.problems is None:
+            raise ValueError("mixture: what is mixed with it is missing. Set problems, which has weight 1.")
+        return self
+
     def files(self) -> dict[str, Path]:
+        """Every data set, by the setting that names it."""
         named = {"problems": self.problems, "validation": self.validation, "test": self.test, "transfer": self.transfer}
-        return {name: path for name, path in (named | {"few_shot": self.few_shot}).items() if path is not None}
+        found = {name: path for name, path in (named | {"few_shot": self.few_shot}).items() if path is not None}
+        found |= {f"mixture.{number}": Path(path) for number, path in enumerate(self.mixture, start=1)}
+        return found | {f"held_out.{number}": path for number, path in enumerate(self.overlap.held_out, start=1)}
+
+    def weights(self) -> dict[str, float]:
+        """Weight of each source of a mixture, by its name in the rows; none if there is one source only."""
+        paths = {str(self.problems): 1.0, **self.mixture} if self.mixture else {}
+        return {self.source_name(Path(path)): weight for path, weight in paths.items()}
+
+    def source_name(self, path: Path) -> str:
+        """What a data set is called in the rows: its file's name, or its path where two have the same name."""
+        names = [known.name for known in self.files().values()]
+        return path.name if names.count(path.name) == 1 else str(path)
 
     def reading(self, path: Path) -> Reading:
-        return Reading(path, self.format, self.columns, self.unusable == "drop")
+        return Reading(path, self.format, self.columns, self.unusable == "drop", self.placeholders)
 
     def limits(self) -> dict[str, int | None]:
         return {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
 
 
-@dataclass(frozen=True)
-class LoadedProblems:
-    """Problems by split, with what was dropped on the way."""
+def split_problems(
+    source: ProblemSource, seed: int, folder: Path, rules: Rules, fit: Finish, use: Use | None = None
+) -> tuple[Tally, Splitting]:
+    """Read all problems and write each split to its Parquet file in `folder`.
 
-    splits: dict[str, list[Problem]]
-    rows: int
-    dropped: dict[str, int]
-
-
-def load_problems(source: ProblemSource, seed: int) -> LoadedProblems:
-    """Read, split and de-duplicate all problems. A prompt in two splits stays in the one evaluated last.
+    Args:
+        fit: leaves out, or cuts, a prompt that leaves no room for an answer.
+        use: what all rows are read as; None: as the loop needs them.
 
     Raises:
-        DataFileError: see `data.problems.read_problems`; also a set that ends up without a problem.
+        DataFileError: see `data.problems.read_problems`.
     """
-    dropped: dict[str, int] = {}
-    splits: dict[str, list[Problem]]
-    named: Mapping[str, tuple[Path | None, Split | None]] = {
-        "problems": (source.problems, None),
-        "validation": (source.validation, "validation"),
-        "test": (source.test, "test"),
-        "transfer": (source.transfer, "transfer"),
-    }
-    held_out_apart = source.validation is not None and source.test is not None
-    ungraded = {"problems"} if source.trains_on_gold and held_out_apart else set()
-    read = {
-        name: read_problems(source.reading(path), split, None if name in ungraded else has_answer)
-        for name, (path, split) in named.items()
-        if path
-    }
-    rows = sum(file.rows for file in read.values())
-    dropped["duplicate"] = sum(file.duplicates for file in read.values())
-    for file in read.values():
-        dropped |= {reason: dropped.get(reason, 0) + count for reason, count in file.dropped.items()}
-    splits = _split(read, dropped)
-    if source.problems is None:
-        problems = list(arithmetic.embedded_problems(seed))
-        for wanted in SPLITS:
-            if wanted not in read:
-                splits[wanted] = [p for p in problems if p.split == embedded_split(source, wanted)]
-                rows += len(splits[wanted])
-    for split, limit in source.limits().items():
-        over = len(splits[split]) - (limit or len(splits[split]))
-        if over > 0:
-            dropped[f"over_limit_{split}"] = over
-            splits[split] = splits[split][:limit]
+    tally = Tally()
+    turns = read_few_shot(Reading(source.few_shot)) if source.few_shot else []
+
+    def finish(problem: Problem, dropped: Counter[str]) -> Problem | None:
+        prompted = with_prefix(problem, turns)
+        return fit(with_system(prompted, source.system) if source.system else prompted, dropped)
+
+    others = _read_others(source, tally)
+    problems = _problems(source, seed, tally, use)
+    found = write_splits(problems, others, folder, rules, source.limits(), source.weights(), seed, finish)
+    return tally, found
+
+
+def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -> None:
+    """Refuse problems of which none are left to train, to validate or to test on.
+
+    Raises:
+        DataFileError: naming the set, and what was left out.
+    """
     for split in ("train", "validation", "test"):
-        if not splits[split]:
+        if not found.sources[split]:
+            dropped = (tally.dropped + found.dropped).most_common()
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped)
             raise DataFileError(
                 f"{source.problems} leaves no problem for {split} (without --validation and --test files, a "
                 f"tenth each is set aside by the hash of the prompt). Give more problems, or those files."
+                + (f" Left out: {reasons}." if reasons else "")
             )
-    if source.few_shot:
-        turns = read_few_shot(Reading(source.few_shot))
-        splits = {split: [with_prefix(p, turns) for p in problems] for split, problems in splits.items()}
-    if system := source.system:
-        splits = {split: [with_system(p, system) for p in problems] for split, problems in splits.items()}
-    return LoadedProblems(splits=splits, rows=rows, dropped={k: v for k, v in dropped.items() if v})
+
+
+def read_held_out(source: ProblemSource, tally: Tally) -> Iterator[Problem]:
+    """The prompts of all data sets that training must not repeat, of whatever format they are."""
+    for path in (source.validation, source.test, source.transfer):
+        if path is not None:
+            yield from _read_any(source, path, tally)
+    yield from _read_others(source, tally)
+
+
+def _read_others(source: ProblemSource, tally: Tally) -> Iterator[Problem]:
+    for path in source.overlap.held_out:
+        yield from _read_any(source, path, tally)
+
+
+def _read_any(source: ProblemSource, path: Path, tally: Tally) -> Iterator[Problem]:
+    reading = source.reading(path)
+    return read_problems(reading, "test", None, tally, first_use(reading), source.source_name(path))
+
+
+def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -> Iterator[Problem]:
+    given: dict[Split, Path | None] = {
+        "validation": source.validation,
+        "test": source.test,
+        "transfer": source.transfer,
+    }
+    held_out_apart = source.validation is not None and source.test is not None
+    graded = None if use not in (None, "problems") else has_answer
+    trained_on = None if source.trains_on_gold and held_out_apart else graded
+    for path in (source.problems, *map(Path, source.mixture)):
+        if path is not None:
+            name = source.source_name(path)
+            for problem in read_problems(source.reading(path), None, trained_on, tally, use, name):
+                # A validation or test file replaces the tenth that would be split off.
+                replaced = given.get(problem.split) is not None  # type: ignore[call-overload]
+                yield replace(problem, split="train") if replaced else problem
+    for split, path in given.items():
+        if path is not None:
+            yield from read_problems(source.reading(path), split, graded, tally, use, source.source_name(path))
+    if source.problems is None:
+        wanted = {embedded_split(source, split): split for split in SPLITS if given.get(split) is None}
+        for problem in arithmetic.embedded_problems(seed):
+            if split := wanted.get(problem.split):  # type: ignore[call-overload]
+                tally.rows += 1
+                yield replace(problem, split=split)
 
 
 def embedded_split(source: ProblemSource, split: Split) -> Split:
@@ -137,66 +241,74 @@ def embedded_split(source: ProblemSource, split: Split) -> Split:
     return "demonstration" if split == "train" and source.trains_on_gold else split
 
 
-def _split(read: Mapping[str, ProblemFile], dropped: dict[str, int]) -> dict[str, list[Problem]]:
-    splits: dict[str, list[Problem]] = {split: [] for split in SPLITS}
-    for name, file in read.items():
-        for problem in file.problems:
-            given = name == "problems" and problem.split in read
-            # A validation or test file replaces the tenth that would be split off.
-            splits["train" if given else problem.split].append(problem)
-    taken: set[str] = set()
-    for split in reversed(SPLITS):
-        kept = [p for p in splits[split] if p.id not in taken]
-        if len(kept) < len(splits[split]):
-            dropped[f"{split}_also_in_held_out"] = len(splits[split]) - len(kept)
-        taken |= {p.id for p in kept}
-        splits[split] = kept
-    return splits
-
-
 def expected_counts(source: ProblemSource) -> dict[str, int]:
     """How many problems each split is expected to have, before anything is read in earnest. For the dry run."""
+    limits, own = source.limits(), source.files()
+    given = {split: own[split] for split in SPLITS if split in own}
+    # A file that is not there yet counts as its limit, or as one problem: the dry run shows the stage all the same.
+    counts: dict[str, int] = {
+        split: expected_rows(path) or (0 if source.problems is None else limits.get(split) or 1)
+        for split, path in given.items()
+    }
     if source.problems is None:
-        own = source.files()
-        counts: dict[str, int] = {
-            split: expected_rows(own[split]) if split in own else arithmetic.SIZES[embedded_split(source, split)]
-            for split in SPLITS
-        }
+        counts = {split: arithmetic.SIZES[embedded_split(source, split)] for split in SPLITS} | counts
     else:
-        held_out = [name for name in ("validation", "test") if getattr(source, name) is None]
-        limits = source.limits()
-        total = expected_rows(source.problems) or source.limit or 0
-        named = {split: getattr(source, split) for split in ("validation", "test", "transfer")}
-        # A file that is not there yet counts as its limit, or as one problem: the dry run shows the stage all the same.
-        counts = {
-            split: (expected_rows(path) or limits.get(split) or 1) if path else 0 for split, path in named.items()
-        }
-        counts |= dict.fromkeys(held_out, total // 10)
+        held_out = [split for split in ("validation", "test") if split not in given]
+        totals = {path: expected_rows(Path(path)) for path in [str(source.problems), *source.mixture]}
+        total = sum(totals.values()) or source.limit or 0
+        counts = {"transfer": 0} | counts | dict.fromkeys(held_out, total // 10)
         counts["train"] = total - total // 10 * len(held_out)
-    return {split: min(n, source.limits().get(split) or n) for split, n in counts.items()}
+        if source.mixture and all(totals.values()):
+            share = 1 - len(held_out) / 10
+            drawn = quotas(totals, {str(source.problems): 1.0, **source.mixture}, None)
+            counts["train"] = int(share * sum(drawn.values()))
+    return {split: min(n, limits.get(split) or n) for split, n in counts.items()}
 
 
 def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
-    """The stage: one Parquet file per split. A split without problems has none."""
-    config: dict[str, Any] = {"limits": source.limits()}
-    told = {"format": source.format, "columns": source.columns, "system": source.system}
-    told |= {"unusable": source.unusable if source.unusable == "drop" else None}
+    """The stage: one Parquet file per split. A split without problems has none.
+
+    What near-duplicates and contaminated problems repeat is shown in `overlaps.json`, if there are any.
+    """
+    fit, room = fit_prompts(source)
+    config: dict[str, Any] = {"limits": source.limits(), **room}
+    told: dict[str, Any] = {"format": source.format, "columns": source.columns, "system": source.system}
+    told |= {"unusable": source.unusable if source.unusable == "drop" else None, "placeholders": source.placeholders}
+    told |= {"weights": list(source.mixture.values())}
     config |= {name: value for name, value in told.items() if value}
+    rules = Rules()
     if source.problems is None:
         config |= {"embedded": "arithmetic", "generator": arithmetic.VERSION}
         config |= {"train": "demonstration"} if source.trains_on_gold else {}
+    else:
+        rules = source.overlap.rules
+        config |= {"overlap": asdict(rules)}
     inputs = {name: dataset_artifact(path) for name, path in source.files().items()}
     stage = Stage("problems", VERSION, config, inputs, seed, estimate=Estimate(disk_bytes=_bytes(source)))
 
     def work(attempt: Path) -> Outcome:
-        loaded = load_problems(source, seed)
-        for split, problems in loaded.splits.items():
-            if problems:
-                write_rows(Problem, attempt / f"{split}.parquet", problems)
-        return Outcome(loaded.rows, sum(map(len, loaded.splits.values())), loaded.dropped)
+        tally, found = split_problems(source, seed, attempt, rules, fit)
+        require_every_split(source, tally, found)
+        if tally.hidden:
+            run_logger().warning("%d rows have characters that nobody sees, such as zero-width spaces", tally.hidden)
+        report_overlaps(attempt, found.repeated, found.contaminated)
+        kept = sum(counts.total() for counts in found.sources.values())
+        return Outcome(tally.rows, kept, dict(tally.dropped + found.dropped))
 
     return run.execute(stage, work)
 
 
+def report_overlaps(folder: Path, repeated: list[Repeated], contaminated: int) -> None:
+    """Log what training prompts repeat, and write it to `overlaps.json` in `folder`, if there is anything."""
+    log = run_logger()
+    if contaminated:
+        log.warning("%d training prompts repeat held-out ones", contaminated)
+    for shown in repeated:
+        said, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
+        log.warning("%s (%s): %r repeats %r of %s", said, share, shown.prompt, shown.repeats, shown.source)
+    if repeated:
+        write_json(folder / OVERLAPS, [asdict(shown) for shown in repeated])
+
+
 def _bytes(source: ProblemSource) -> int:
-    return sum(dataset_bytes(path) for path in source.files().values()) or 2_000_000
+    return 3 * sum(dataset_bytes(path) for path in source.files().values()) or 2_000_000

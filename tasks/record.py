@@ -4,8 +4,10 @@ Everything is read from the stages' files; nothing is measured here.
 """
 
 import json
+import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +17,7 @@ import yaml
 
 from data.metrics import Interval, SetMetrics
 from data.rows import Problem
-from data.storage import count_rows, parquet_files, read_rows
+from data.storage import count_by, parquet_files, read_rows
 from tasks.artifacts import publish_link, publish_markdown, publish_table
 from tasks.champion import Gate, apply_gate
 from tasks.evaluate import Evaluation, coverage, load_evaluation
@@ -33,6 +35,7 @@ from tasks.train import load_likelihood
 REPORT, CURVE = "report.html", "curve.png"
 SIDE_BY_SIDE = 20
 TABLE_ROWS = 200
+UNNAMEABLE = re.compile(r"[^A-Za-z0-9_. /-]")  # characters that no name of a metric may have in MLflow
 
 
 class Recorder:
@@ -103,7 +106,7 @@ def _complete_history(run: Run, iterations: Sequence[Iteration]) -> None:
     tracking: Tracking = run.recorder.tracking
     with tracking.reaching():
         for file in parquet_files(run.directory / "problems"):
-            tracking.log_dataset(file.stem, file_sha256(file), str(file), count_rows(file))
+            tracking.log_dataset(file.stem, file_sha256(file), str(file), count_by(file, "source"))
         for iteration in iterations:
             if not tracking.logged(iteration.number):
                 _log_iteration(run, tracking, iteration, iterations[0])
@@ -117,6 +120,7 @@ def _log_iteration(run: Run, tracking: Tracking, iteration: Iteration, base: Ite
     tracking.register(run.recorder.config.registry, number, policy, {"run": run.directory.name})
     numbers = _numbers(_iteration_report(iteration, base)) | _likelihood_numbers(iteration)
     numbers |= {f"pairs/{note}": float(count) for note, count in (_json(iteration, NOTES_FILE) or {}).items()}
+    numbers |= _source_numbers(iteration)
     tables = {"samples": _sample_table(run, iteration)}
     tracking.log_iteration(number, numbers, tables, iteration.stages["evaluate"].ended_ms)
 
@@ -230,6 +234,16 @@ def _numbers(report: IterationReport) -> dict[str, float]:
     numbers |= {f"seconds/{name}": value for name, value in report.seconds.items()}
     numbers |= {f"selection/{name}": float(value) for name, value in (report.selection or {}).items()}
     return numbers | {f"verdicts/{name}": float(value) for name, value in (report.verdicts or {}).items()}
+
+
+def _source_numbers(iteration: Iteration) -> dict[str, float]:
+    """How many rows the iteration trained on of each data set."""
+    counts: Counter[str] = Counter()
+    for stage in iteration.stages.values():
+        for name, column in (("examples.parquet", "source"), ("pairs.parquet", "chosen_source")):
+            if (stage.path / name).exists():
+                counts += count_by(stage.path / name, column)
+    return {f"source/{UNNAMEABLE.sub('_', source)}": float(count) for source, count in counts.items()}
 
 
 def _likelihood_numbers(iteration: Iteration) -> dict[str, float]:

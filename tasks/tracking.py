@@ -143,13 +143,14 @@ class Tracking:
         self._log_metrics(run, curves, time_ms)
         self._remember(f"trained-{iteration}", "yes")
 
-    def log_dataset(self, name: str, digest: str, source: str, rows: int) -> None:
-        """Record a data set by digest on the parent run."""
+    def log_dataset(self, name: str, digest: str, path: str, counts: Mapping[str, int]) -> None:
+        """Record a data set by digest on the parent run, with how many of its rows come from which of the user's."""
         if f"dataset-{name}" in self._ids:
             return
         from mlflow.entities import Dataset, DatasetInput
 
-        dataset = Dataset(name, digest[:36], "local", json.dumps({"uri": source}), profile=json.dumps({"rows": rows}))
+        profile = {"rows": sum(counts.values()), "sources": dict(counts)}
+        dataset = Dataset(name, digest[:36], "local", json.dumps({"uri": path}), profile=json.dumps(profile))
         self.client.log_inputs(self.parent, [DatasetInput(dataset, [])])
         self._remember(f"dataset-{name}", "yes")
 

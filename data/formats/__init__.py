@@ -6,7 +6,7 @@ To add a format, write its reader and its line in the file of its kind; nothing 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data.formats import instructions, preferences, verifiable
+from data.formats import instructions, own, preferences, verifiable
 from data.formats.record import Format, LeftOutError, Message, Record, Row, RowError, Use
 
 __all__ = [
@@ -24,7 +24,12 @@ __all__ = [
     "named",
 ]
 
-FORMATS: tuple[Format, ...] = (*verifiable.FORMATS, *preferences.FORMATS, *instructions.FORMATS)
+FORMATS: tuple[Format, ...] = (
+    *verifiable.FORMATS,
+    *preferences.FORMATS,
+    *instructions.FORMATS,
+    *own.FORMATS,
+)
 
 
 class FormatError(ValueError):

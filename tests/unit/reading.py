@@ -1,24 +1,71 @@
-"""Readers of data sets, called with a file alone."""
+"""Readers of data sets, called with a file alone, and what they gave as lists."""
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from data import preferences, problems
-from data.preferences import PairFile
-from data.problems import ProblemFile
-from data.reading import Reading
-from data.rows import Split
+from data.overlap import Repeated, Rules
+from data.reading import Reading, Tally
+from data.rows import Pair, Problem, Split
+from data.splits import SPLITS
+from data.storage import read_rows
+from tasks.problems import ProblemSource, require_every_split, split_problems
+
+NO_RULES = Rules()
 
 
-def read_problems(
-    path: Path, split: Split | None, has_answer: Callable[[str], bool] | None, limit: int | None = None
-) -> ProblemFile:
-    return problems.read_problems(Reading(path), split, has_answer, limit)
+@dataclass(frozen=True)
+class ReadProblems:
+    problems: list[Problem]
+    rows: int
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ReadPairs:
+    pairs: list[Pair]
+    rows: int
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    splits: dict[str, list[Problem]]
+    rows: int
+    dropped: dict[str, int]
+    repeated: list[Repeated]
+
+
+def read_problems(path: Path, split: Split | None, has_answer: Callable[[str], bool] | None) -> ReadProblems:
+    tally = Tally()
+    found = list(problems.read_problems(Reading(path), split, has_answer, tally))
+    return ReadProblems(found, tally.rows, dict(tally.dropped))
 
 
 def read_few_shot(path: Path) -> list[dict[str, str]]:
     return problems.read_few_shot(Reading(path))
 
 
-def read_pairs(path: Path) -> PairFile:
-    return preferences.read_pairs(Reading(path))
+def read_pairs(path: Path) -> ReadPairs:
+    tally = Tally()
+    found = list(preferences.read_pairs(Reading(path), tally))
+    return ReadPairs(found, tally.rows, dict(tally.dropped))
+
+
+def load_problems(source: ProblemSource, seed: int, rules: Rules = NO_RULES) -> Loaded:
+    """All problems as a loop gets them; overlaps are looked for only if asked."""
+
+    def fit(problem: Problem, dropped: Counter[str]) -> Problem:
+        return problem
+
+    with TemporaryDirectory() as folder:
+        tally, found = split_problems(source, seed, Path(folder), rules, fit)
+        require_every_split(source, tally, found)
+        files = {split: Path(folder) / f"{split}.parquet" for split in SPLITS}
+        splits = {split: list(read_rows(Problem, file)) if file.exists() else [] for split, file in files.items()}
+    assert {split: len(rows) for split, rows in splits.items()} == {s: c.total() for s, c in found.sources.items()}
+    dropped = {reason: count for reason, count in (tally.dropped + found.dropped).items() if count}
+    return Loaded(splits, tally.rows, dropped, found.repeated)

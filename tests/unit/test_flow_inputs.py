@@ -15,7 +15,7 @@ from models import tiny
 from tasks import preflight
 from tasks.contract import OnDrift
 from tasks.preflight import check
-from tasks.problems import load_problems
+from tests.unit.reading import load_problems
 
 ROW = {"question": "What is 1 + 1?", "answer": "1+1=2 #### 2"}
 

@@ -48,6 +48,7 @@ APPS = {
 }
 HUMAN_EVAL = {"task_id": "0", "prompt": "def f():\n", "test": "def check(f): ...", "entry_point": "f"}
 MBPP = {"text": "Add.", "code": "def add(): ...", "test_list": ["assert add() == 1"], "test_setup_code": ""}
+OWN = {"id": "a", "messages": [SYSTEM, ASKED], "reference": "2", "response": None, "source": "b", "split": "test"}
 
 Expected = tuple[list[dict[str, str]], str | None, str | None]
 READ: list[tuple[str, Use, Row, list[Expected]]] = [
@@ -158,6 +159,14 @@ READ: list[tuple[str, Use, Row, list[Expected]]] = [
         [([user("Add.\nYour code should pass these tests:\n\nassert add() == 1")], "def add(): ...", None)],
     ),
     ("prompt-tests", "programs", {"prompt": "Add.", "tests": ["assert 1"]}, [([user("Add.")], None, None)]),
+    ("problem-rows", "problems", OWN, [([SYSTEM, ASKED], None, None)]),
+    ("problem-rows", "demonstrations", OWN | {"response": "Hello."}, [([SYSTEM, ASKED], "Hello.", None)]),
+    (
+        "pair-rows",
+        "pairs",
+        {"problem_id": "a", "index": 0, "messages": [ASKED], "chosen": "Hello.", "rejected": "No."},
+        [([ASKED], "Hello.", "No.")],
+    ),
 ]
 
 
@@ -207,6 +216,7 @@ def test_the_reference_holds_what_a_verifier_needs(row: Row, reference: Any) -> 
         ({"data": ["Hi?", None]}, "empty turn"),
         ({"input": "[|Human|] Hi?\n[|AI|]\n[|Human|] And?\n[|AI|] Bye."}, "empty turn"),
         ({"turns": [3]}, "empty turn"),
+        (OWN | {"messages": []}, "no messages"),
         ({"prompt": "Hi?", "chosen": [ASKED, SAID, SAID], "rejected": [ASKED, AGAIN]}, "not one answer"),
         ({"prompt": [ASKED, SAID], "chosen": "a", "rejected": "b"}, "prompt ends in an answer"),
         (

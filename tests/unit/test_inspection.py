@@ -40,7 +40,7 @@ def test_with_a_tokenizer_lengths_are_tokens_and_what_does_not_fit_is_counted(tm
     whole = inspect(reading, "demonstrations", tokenizer)
     longest = max(map(sum, zip(whole.prompts, whole.answers, strict=True)))
     found = inspect(reading, "demonstrations", tokenizer, context=longest - 1)
-    assert found.too_long == 1
+    assert found.left_out == {"duplicate": 1, "longer than the context": 1}
     assert found.usable == 1
 
 
@@ -48,7 +48,18 @@ def test_the_same_prompt_with_other_answers_is_another_pair(tmp_path: Path) -> N
     pair = {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}
     rows = [pair, pair, pair | {"rejected": "Go."}, pair | {"rejected": " Hello."}]
     found = inspect(Reading(write(tmp_path, rows)), "pairs")
-    assert (found.records, found.duplicates, dict(found.tally.dropped)) == (3, 1, {"equal_sides": 1})
+    assert (found.records, found.left_out, found.tally.dropped) == (3, {"duplicate": 1}, {"equal_sides": 1})
+
+
+def test_problems_without_a_final_answer_and_near_duplicates_are_counted(tmp_path: Path) -> None:
+    long = " ".join(f"word{n}" for n in range(60))
+    texts = [("1 + 1?", "#### 2"), ("Why?", "Because\nso."), (long, "3"), (f"{long} indeed", "3")]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in texts))
+    found = inspect(Reading(path), "problems", near_duplicates=0.8)
+    assert found.left_out == {"no final answer": 1, "near-duplicate": 1}
+    assert found.tally.first["near-duplicate"].endswith("line 4")
+    assert inspect(Reading(path), "problems").left_out == {"no final answer": 1}
 
 
 def test_the_command_says_format_reason_drops_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,9 @@ from data.rows import Problem
 from data.sources import DataFileError
 from data.storage import read_rows
 from tasks.contract import DriftError
-from tasks.problems import ProblemSource, expected_counts, load_problems, prepare_problems
+from tasks.problems import ProblemSource, expected_counts, prepare_problems
 from tasks.run import Run
-from tests.unit.reading import read_few_shot, read_problems
+from tests.unit.reading import load_problems, read_few_shot, read_problems
 
 Write = Callable[..., Path]
 
@@ -112,19 +112,14 @@ def test_a_number_is_an_answer(write: Write, number: float, reference: str) -> N
 
 
 def test_duplicates_by_normalised_prompt_are_counted_and_the_first_is_kept(write: Write) -> None:
-    spellings = ["What is  1 + 1?", "what is 1 + 1?\n", "WHAT IS １ + 1?", "What is 1 + 1 ?"]
-    read = read_problems(write([(q, i) for i, q in enumerate(spellings)]), None, has_answer)
-    assert (read.rows, read.duplicates) == (4, 2)
-    assert [(p.messages[0]["content"], p.reference) for p in read.problems] == [
+    spellings = ["What is  1 + 1?", "what is 1 + 1?\n", "WHAT IS １ + 1?", "What\u200b is 1 + 1?", "What is 1 + 1 ?"]
+    held_out = {"validation": write(sums(0, 1), "v.jsonl"), "test": write(sums(1, 2), "t.jsonl")}
+    loaded = load_problems(ProblemSource(problems=write([(q, i) for i, q in enumerate(spellings)]), **held_out), 0)
+    assert (loaded.rows, loaded.dropped) == (7, {"duplicate": 3})
+    assert [(p.messages[0]["content"], p.reference) for p in loaded.splits["train"]] == [
         ("What is  1 + 1?", "0"),
-        ("What is 1 + 1 ?", "3"),
+        ("What is 1 + 1 ?", "4"),
     ]
-
-
-def test_a_limit_keeps_the_first_problems_and_still_counts_every_row(write: Write) -> None:
-    read = read_problems(write([*sums(0, 5), *sums(0, 1)]), None, has_answer, limit=2)
-    assert (read.rows, read.duplicates) == (6, 1)
-    assert [p.messages[0]["content"] for p in read.problems] == ["What is 0 plus 0?", "What is 1 plus 1?"]
 
 
 def test_the_split_of_a_problem_stays_when_rows_are_added_or_reordered(write: Write) -> None:

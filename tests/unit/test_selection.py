@@ -52,7 +52,7 @@ def test_an_example_carries_prompt_completion_token_ids_policy_and_reward() -> N
     counts: Counter[str] = Counter()
     problems, samples, scores = rows_of({"a": [WRONG, correct("4+1=5", 0.75)]})
     (example,) = select_examples(problems, samples, scores, 0.5, 10, counts)
-    assert example == Example("a", 1, problems[0].messages, "4+1=5", [1, 1, 2], "policy-1", 0.75)
+    assert example == Example("a", 1, problems[0].messages, "4+1=5", [1, 1, 2], "policy-1", 0.75, problems[0].source)
 
 
 @pytest.mark.parametrize(

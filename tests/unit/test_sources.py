@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import sources
-from data.preferences import read_pairs
 from data.reading import Reading, Tally, read_records
 from data.sources import DataFileError, hub_name, located_rows
+from tests.unit.reading import read_pairs
 
 ROWS = [{"question": f"{n} + 1?", "answer": f"é 你 {n + 1}"} for n in range(5)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -154,8 +154,8 @@ def test_rows_that_teach_nothing_are_left_out_and_counted_without_being_asked(tm
     row = {"history": "Hi?", "human_ref_A": "a", "human_ref_B": "b", "labels": 1}
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row | {"score_ratio": ratio}) + "\n" for ratio in (3.0, 1.1)))
-    found = read_pairs(Reading(path))
-    assert (len(found.pairs), found.rows, dict(found.dropped)) == (1, 2, {"scores too near": 1})
+    found = read_pairs(path)
+    assert (len(found.pairs), found.rows, found.dropped) == (1, 2, {"scores too near": 1})
     path.write_text(json.dumps(row | {"score_ratio": 1.1}))
     with pytest.raises(DataFileError, match=r"none of its 1 rows is a pair to learn from \(1 scores too near\)"):
-        read_pairs(Reading(path))
+        read_pairs(path)

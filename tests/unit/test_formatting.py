@@ -1,0 +1,109 @@
+"""`autodidact data format` writes the project's rows, which every loop reads back as they were."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.rows import Pair, Problem
+from data.storage import read_rows
+from flows.cli import main
+from tasks.problems import ProblemSource
+from tests.unit.reading import load_problems, read_pairs
+
+SHEEP = "A farmer from a village by the sea has many sheep and sells some of them at the market every week"
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def numbered(count: int) -> list[dict[str, Any]]:
+    return [{"question": f"What is {n} plus {n}?", "answer": f"#### {2 * n}"} for n in range(count)]
+
+
+def test_problems_are_split_and_read_back_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "sums.jsonl", [*numbered(200), *numbered(3)])
+    assert main(["data", "format", path, "--output", "rows"]) == 0
+    plain = load_problems(ProblemSource(problems=Path(path)), 0).splits
+    files = {file.stem: list(read_rows(Problem, file)) for file in Path("rows").glob("*.parquet")}
+    assert files == {split: problems for split, problems in plain.items() if problems}
+    again = load_problems(ProblemSource(problems=Path("rows")), 0)
+    assert not again.dropped
+    assert {split: {p.id for p in problems} for split, problems in again.splits.items()} == {
+        split: {p.id for p in problems} for split, problems in plain.items()
+    }
+    kept = {split: {"sums.jsonl": len(problems)} for split, problems in files.items()}
+    assert json.loads(Path("rows/_summary.json").read_text()) == {
+        "use": "problems",
+        "formats": {"question-answer": "it has question, answer"},
+        "rows": 203,
+        "kept": kept,
+        "dropped": {"duplicate": 3},
+        "hidden_characters": 0,
+    }
+    printed = capsys.readouterr().out
+    for words in ("203 rows were read as problems", "train.parquet", "duplicate", "sums.jsonl: "):
+        assert words in printed
+
+
+def test_pairs_that_repeat_what_is_held_out_are_left_out_and_the_rest_is_read_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [
+        {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."},
+        {"prompt": "Hi?", "chosen": "Hello.", "rejected": "Go."},
+        {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."},
+        {"prompt": f"{SHEEP}. How many?", "chosen": "Many.", "rejected": "Few."},
+    ]
+    held_out = write(tmp_path / "bench.jsonl", [{"question": f"{SHEEP}.", "answer": "3"}])
+    path = write(tmp_path / "pairs.jsonl", pairs)
+    arguments = ["--output", "rows", "--overlap.held_out", held_out]
+    assert main(["data", "format", path, *arguments]) == 0
+    kept = list(read_rows(Pair, Path("rows/pairs.parquet")))
+    assert [(p.messages[0]["content"], p.index, p.rejected) for p in kept] == [("Hi?", 0, "No."), ("Hi?", 1, "Go.")]
+    again = read_pairs(Path("rows/pairs.parquet")).pairs
+    assert [(p.problem_id, p.index, p.chosen, p.rejected) for p in again] == [
+        (p.problem_id, p.index, p.chosen, p.rejected) for p in kept
+    ]
+    assert json.loads(Path("rows/_summary.json").read_text())["dropped"] == {"duplicate": 1, "contaminated": 1}
+    assert f"▸ repeats: {SHEEP}." in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["absent.jsonl"], "There is no file absent.jsonl"),
+        (["sums.jsonl", "--output", "full"], "full is there already and not empty"),
+        (["sums.jsonl", "--output", "sums.jsonl"], "sums.jsonl is there already"),
+        (["sums.jsonl", "--few_shot", "sums.jsonl"], "few_shot: this depends on the policy"),
+        (["sums.jsonl", "--long_prompts", "cut"], "long_prompts: this depends on the policy"),
+        (["sums.jsonl", "--use", "pairs"], "It can serve as problems or demonstrations, not as pairs"),
+        (["sums.jsonl", "--outptu", "x"], "unknown setting --outptu (did you mean --output?)"),
+        (["sums.jsonl", "--overlap.contamination", "2"], "overlap.contamination"),
+        ([], "problems: Field required"),
+    ],
+)
+def test_what_cannot_be_formatted_is_refused_and_nothing_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    write(tmp_path / "sums.jsonl", numbered(3))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["data", "format", *arguments]) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_data_set_of_which_nothing_is_left_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "texts.jsonl", [{"question": "Why?", "answer": "no\nnumber"}])
+    assert main(["data", "format", path, "--unusable", "drop"]) == 1
+    assert "no final answer" in capsys.readouterr().out
