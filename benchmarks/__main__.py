@@ -1,4 +1,4 @@
-"""`python -m benchmarks [scoring] [generation] [preference] [spin] [demo] [crashes]`: run the named ones.
+"""`python -m benchmarks [formatting] [scoring] [generation] [preference] [spin] [demo] [crashes]`: run the named ones.
 
 By default all but the crash test, which takes an hour.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.environment import prepare
 
-NAMES = ("scoring", "generation", "preference", "spin", "demo")
+NAMES = ("formatting", "scoring", "generation", "preference", "spin", "demo")
 BY_NAME = ("crashes",)
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ from itertools import groupby
 from data.rows import Pair, Problem, Sample
 from data.scoring import pair_up
 
-GOLD = "gold"
-
 
 def pair_gold_over_own(
     problems: Iterable[Problem],
@@ -56,6 +54,6 @@ def pair_gold_over_own(
                     rejected=sample.text,
                     chosen_token_ids=gold[:max_tokens],
                     rejected_token_ids=sample.token_ids,
-                    chosen_source=GOLD,
+                    chosen_source=problem.source,
                     rejected_source=sample.policy,
                 )

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS_PER_BATCH = 8192
+ROWS_PER_BATCH = 8192  # written as one row group
+ROWS_AT_ONCE = 1024  # read; by one thread, since each would keep memory of its own
 
 
 class Row(Protocol):
@@ -35,7 +36,7 @@ def read_rows(row_type: type[R], path: Path) -> Iterator[R]:
     """Stream the rows of a file, or of a folder of shards, in the order they were written."""
     for file in parquet_files(path):
         with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=ROWS_PER_BATCH):
+            for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
                 for values in batch.to_pylist():
                     yield row_type(**values)
 

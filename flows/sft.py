@@ -11,7 +11,7 @@ from pydantic import Field
 from models.config import QLoRAConfig, Schedule, SupervisedConfig
 from tasks.contract import OnDrift
 from tasks.examples import gold_examples
-from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.loop import GoldLoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
@@ -32,10 +32,9 @@ class SFTTrainConfig(SupervisedConfig):
     adapter: Annotated[QLoRAConfig | None, Field(description="The adapter; none: train all weights.")] = QLoRAConfig()
 
 
-class SFT(LoopConfig):
+class SFT(GoldLoopConfig):
     """Every setting of supervised fine-tuning. Defaults are TRL's recipe for Llama 2."""
 
-    trains_on_gold: ClassVar[bool] = True
     answers_training_prompts: ClassVar[bool] = False
 
     train: Annotated[SFTTrainConfig, Field(description="How the policy is trained.")] = SFTTrainConfig()

@@ -4,7 +4,7 @@ The opponent, which is the last policy, answers the prompts of the SFT data. Tra
 own, starts from the opponent and has it as reference. Repeat.
 """
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 from annotated_types import Gt, MinLen
 from prefect import flow
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from models.config import PreferenceConfig, SamplingConfig
 from tasks.contract import Artifact, OnDrift
-from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.loop import GoldLoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.pairs import pair
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
@@ -49,10 +49,8 @@ class SpinSamplingConfig(SamplingConfig):
     top_k: Annotated[int, Field(ge=0, description="Sample from this many most likely tokens; 0 is all.")] = 0
 
 
-class Spin(LoopConfig):
+class Spin(GoldLoopConfig):
     """Every setting of a SPIN run. Defaults are the paper's."""
-
-    trains_on_gold: ClassVar[bool] = True
 
     iterations: Annotated[int, Field(ge=1, description="Most iterations.")] = 4
     mix_previous: Annotated[

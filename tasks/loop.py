@@ -6,9 +6,9 @@ The loop itself is a `for` statement in the algorithm's own file under flows/.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from data.metrics import paired_difference
 from data.stopping import StopRule, best_iteration, stop_reason
@@ -104,6 +104,20 @@ class LoopConfig(PolicySource, ProblemSource, RunName):
                 "0, 1 or 2 (each device then holds all weights, at half a byte each), or do not quantize."
             )
         return self
+
+
+class GoldLoopConfig(LoopConfig):
+    """Settings of a loop that trains on gold answers."""
+
+    trains_on_gold: ClassVar[bool] = True
+
+    problems: Annotated[
+        Path | None,
+        Field(
+            validation_alias=AliasChoices("problems", "demonstrations"),
+            description="Data set of demonstrations, in any known format; none: the embedded ones.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

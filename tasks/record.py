@@ -16,7 +16,9 @@ from typing import Any, Self
 import yaml
 
 from data.metrics import Interval, SetMetrics
+from data.overlap import Repeated
 from data.rows import Problem
+from data.splits import SPLITS
 from data.storage import count_by, parquet_files, read_rows
 from tasks.artifacts import publish_link, publish_markdown, publish_table
 from tasks.champion import Gate, apply_gate
@@ -25,8 +27,9 @@ from tasks.files import file_sha256, write_json
 from tasks.logs import run_logger
 from tasks.loop import Iteration
 from tasks.pairs import NOTES_FILE
+from tasks.problems import OVERLAPS
 from tasks.provenance import package_versions
-from tasks.report import Answer, IterationReport, Report, SideBySide, write_report
+from tasks.report import Answer, DataReport, IterationReport, Report, SideBySide, write_report
 from tasks.run import SUMMARY, Result, Run
 from tasks.score import SELECTION, TALLY
 from tasks.tracking import HistoryError, RunStatus, Tracking
@@ -156,6 +159,7 @@ def record_end(
         iterations=reports,
         final={name: (base.metrics[name], ours.metrics[name]) for name in _ordered(ours)},
         examples=_side_by_side(problems, base, ours),
+        data=_data(problems, iterations),
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         command=_command(),
         versions=package_versions(),
@@ -190,6 +194,21 @@ def record_end(
     }
     write_json(run.directory / SUMMARY, summary)
     return summary
+
+
+def _data(problems: Result, iterations: Sequence[Iteration]) -> DataReport:
+    """The problems, and what training prompts repeat: those of the problems, or a user's pairs."""
+    stages = [problems, *(stage for iteration in iterations for stage in iteration.stages.values())]
+    files = [stage.path / OVERLAPS for stage in stages]
+    return DataReport(
+        sources={split: dict(count_by(problems.path / f"{split}.parquet", "source")) for split in _splits(problems)},
+        dropped=problems.finished.manifest.dropped if problems.finished else {},
+        repeated=[Repeated(**row) for file in files if file.exists() for row in json.loads(file.read_text())],
+    )
+
+
+def _splits(problems: Result) -> list[str]:
+    return [split for split in SPLITS if f"{split}.parquet" in problems.finished_files()]
 
 
 def _iteration_report(iteration: Iteration, base: Iteration) -> IterationReport:

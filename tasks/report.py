@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.metrics import CONFIDENCE, RESAMPLES, Interval, SetMetrics
+from data.overlap import Repeated
 from tasks import figures
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ class SideBySide(_Record):
     final: Answer
 
 
+class DataReport(_Record):
+    """The problems of a run."""
+
+    sources: dict[str, dict[str, int]] = Field(description="Set name -> data set -> problems.")
+    dropped: dict[str, int] = Field(description="Rows left out, by reason.")
+    repeated: list[Repeated] = Field(description="The first prompts that repeat another one.")
+
+
 class Report(_Record):
     """Everything that the report of one run shows."""
 
@@ -69,6 +78,7 @@ class Report(_Record):
         description='Set name -> metrics of the base and of the best policy; `against["base"]` compares the latter.'
     )
     examples: list[SideBySide]
+    data: DataReport | None = None
     config: str
     command: str
     versions: dict[str, str]

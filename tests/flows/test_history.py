@@ -248,7 +248,7 @@ def test_a_pair_is_followed_back_through_both_files_that_its_policy_was_trained_
     run = home / "spin"
     pair = first(Pair, run / "iter-2" / "pair" / "pairs.parquet")
     out = traced(home, "spin", f"iter-2/{pair.problem_id}/{pair.index}", capsys)
-    assert f"from gold\n            | {pair.chosen}" in out
+    assert f"from arithmetic\n            | {pair.chosen}" in out
     assert f"from iter-1/train/policy ({pair.rejected_source})\n            | {pair.rejected}" in out
     assert "score       none: SPIN trains without a reward" in out
     assert "iter-1/pair/pairs.parquet: 100 of 100 rows; answers of base/policy" in out

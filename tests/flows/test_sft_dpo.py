@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from data import arithmetic
 from data.rows import Example, Pair
 from data.storage import read_rows
 from flows import dpo, sft
@@ -54,13 +55,20 @@ def test_sft_leaves_out_and_counts_what_is_longer_than_the_context(tmp_path):
 
 
 def test_dpo_measures_the_reference_before_it_trains_and_starts_from_the_same_policy(tmp_path):
-    rows = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(8)]
-    rows += [{"prompt": "long", "chosen": "yes", "rejected": LONG}, {"prompt": "same", "chosen": "a", "rejected": "a"}]
-    config = dpo.DPO.model_validate(small(tmp_path) | {"pairs": write(tmp_path / "pairs.jsonl", rows)})
+    held_out = next(p for p in arithmetic.embedded_problems(0) if p.split == "test").messages[0]["content"]
+    rows = [{"asked": f"{{{{name}}}} {n}?", "chosen": "yes", "rejected": "no"} for n in range(8)]
+    rows += [{"asked": "long", "chosen": "yes", "rejected": LONG}, {"asked": "same", "chosen": "a", "rejected": "a"}]
+    rows += [{"asked": f"{held_out} Think.", "chosen": "yes", "rejected": "no"}]
+    told = {"pairs_columns": {"prompt": "asked"}, "placeholders": {"name": "Ada"}}
+    config = dpo.DPO.model_validate(small(tmp_path) | {"pairs": write(tmp_path / "pairs.jsonl", rows)} | told)
     run_loop("DPO", dpo.loop, config, OnDrift.REFUSE)
     folder = config.directory / "iter-1"
-    assert selection(folder / "pairs") == {"samples": 10, "kept": 8, "equal_sides": 1, "too_long": 1}
-    assert len(list(read_rows(Pair, folder / "pairs" / "pairs.parquet"))) == 8
+    counts = {"samples": 11, "kept": 8, "equal_sides": 1, "too_long": 1, "contaminated": 1}
+    assert selection(folder / "pairs") == counts
+    pairs = list(read_rows(Pair, folder / "pairs" / "pairs.parquet"))
+    assert [p.messages[0]["content"] for p in pairs] == [f"Ada {n}?" for n in range(8)]
+    (repeated,) = json.loads((folder / "pairs" / "overlaps.json").read_text())
+    assert (repeated["reason"], repeated["repeats"]) == ("contaminated", held_out)
     inputs = {
         stage: json.loads((folder / stage / "manifest.json").read_text())["inputs"] for stage in ("reference", "train")
     }
@@ -68,4 +76,6 @@ def test_dpo_measures_the_reference_before_it_trains_and_starts_from_the_same_po
     assert "pairs" not in told["inputs"]  # other pairs leave the problems as they are
     assert inputs["reference"]["policy"] == inputs["train"]["start"]
     assert inputs["reference"]["pairs_current"] == inputs["train"]["pairs_current"]
-    assert "reward margin" in (config.directory / "report.html").read_text()
+    report = (config.directory / "report.html").read_text()
+    assert "reward margin" in report
+    assert "Contaminated, " in report

@@ -1,10 +1,12 @@
 """SPIN on stub programs: what each iteration starts from, trains on and is compared with."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from data.formats.record import assistant, user
 from data.rows import Pair
 from data.storage import read_rows
 from flows.spin import Spin, loop
@@ -60,7 +62,7 @@ def test_a_pair_can_be_followed_back_to_the_policy_that_wrote_its_rejected_side(
     config = make_spin(tmp_path, iterations=1)
     run(config)
     pairs = list(read_rows(Pair, config.directory / "iter-1" / "pair" / "pairs.parquet"))
-    assert pairs and {pair.chosen_source for pair in pairs} == {"gold"}
+    assert pairs and {pair.chosen_source for pair in pairs} == {"arithmetic"}
     assert {pair.rejected_source for pair in pairs} == {digest(config, "base", "policy")}
 
 
@@ -106,3 +108,30 @@ def test_when_all_own_answers_equal_the_gold_ones_nothing_is_trained(tmp_path, m
         run(config)
     assert not (config.directory / "iter-1" / "train").exists()
     assert not (config.directory / "best").exists()
+
+
+def test_demonstrations_of_three_formats_are_mixed_by_weight_and_counted_by_source(tmp_path):
+    files = {
+        "alpaca.json": json.dumps([{"instruction": f"Say {n}.", "output": f"#### {n}"} for n in range(100)]),
+        "chats.jsonl": "".join(
+            json.dumps({"messages": [user(f"What is {n}?"), assistant(f"#### {n}")]}) + "\n" for n in range(100)
+        ),
+        "math.csv": "problem,solution\n" + "".join(f"Find {n}.,$\\boxed{{{n}}}$\n" for n in range(100)),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    first, *others = (tmp_path / name for name in files)
+    mixed = {"demonstrations": first, "mixture": {str(path): 0.25 for path in others}}
+    config = make_spin(tmp_path, iterations=1, limit_validation=None, limit_test=None, **mixed)
+    run(config)
+    pairs = list(read_rows(Pair, config.directory / "iter-1" / "pair" / "pairs.parquet"))
+    counts = Counter(pair.chosen_source for pair in pairs)
+    assert set(counts) == set(files)
+    assert counts["chats.jsonl"] == counts["math.csv"] == counts["alpaca.json"] // 4
+    _, runs = history(config)
+    (parent,) = (r for r in runs if "mlflow.parentRunId" not in r.data.tags)
+    (child,) = (r for r in runs if r.data.tags.get("iteration") == "1")
+    told = {name.removeprefix("source/"): n for name, n in child.data.metrics.items() if name.startswith("source/")}
+    assert told == counts
+    (train,) = (d.dataset for d in parent.inputs.dataset_inputs if d.dataset.name == "train")
+    assert json.loads(train.profile) == {"rows": len(pairs), "sources": counts}

@@ -15,7 +15,7 @@ def render(text: str) -> list[int]:
 
 
 def problem(gold: str | None, name: str = "p") -> Problem:
-    return Problem(name, [{"role": "user", "content": "?"}], None, gold, "", "train")
+    return Problem(name, [{"role": "user", "content": "?"}], None, gold, "here.jsonl", "train")
 
 
 def sample(text: str, index: int = 0, name: str = "p", reason: str = "stop") -> Sample:
@@ -48,7 +48,7 @@ def test_pairs_without_signal_are_dropped_and_counted(gold, own, reason):
 def test_a_pair_says_where_each_side_came_from():
     found, counts = pairs([problem("right")], [sample("wrong")])
     assert [(p.chosen, p.rejected, p.chosen_source, p.rejected_source) for p in found] == [
-        ("right", "wrong", "gold", "opponent")
+        ("right", "wrong", "here.jsonl", "opponent")
     ]
     assert found[0].chosen_token_ids == render("right")
     assert found[0].rejected_token_ids == render("wrong")

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from data.metrics import Interval, SetMetrics
-from tasks.report import Answer, IterationReport, Report, SideBySide, findings, write_report
+from data.overlap import Repeated
+from tasks.report import Answer, DataReport, IterationReport, Report, SideBySide, findings, write_report
 
 HOSTILE = "</div><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>"
 LOADING = {"src", "srcset", "poster", "data", "background", "action"}
@@ -117,6 +118,11 @@ def test_model_text_is_escaped(tmp_path: Path) -> None:
             examples=[example],
             iterations=[iteration(0), stage],
             run=HOSTILE,
+            data=DataReport(
+                sources={HOSTILE: {HOSTILE: 2}},
+                dropped={HOSTILE: 1},
+                repeated=[Repeated(HOSTILE, 0.5, HOSTILE, HOSTILE, HOSTILE)],
+            ),
             status=HOSTILE,
             config=HOSTILE,
             mlflow="javascript:alert(1)",
