@@ -3,79 +3,58 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from data.formats import FORMATS, FormatError, Record, Use, named
+from data.formats import FormatError, Record, named
 from data.reading import Reading, Tally, first_use
-from data.render import TemplateError, context_length, prompt_token_ids, require_template
+from data.render import TemplateError, prompt_token_ids
 from data.sources import DataFileError
 from flows.cli import UsageError, read_settings
 from flows.console import make_console
+from models.config import Config
 from tasks.formatting import FormatConfig, OutputError, format_data
-from tasks.inspection import Inspection, inspect, quantiles
-from tasks.policy import ModelError, resolve_model
+from tasks.inspection import InspectConfig, Inspection, inspect, quantiles
+from tasks.policy import ModelError
 from tasks.problems import OverlapConfig
+from tasks.room import model_tokenizer
 
-USES: tuple[Use, ...] = get_args(Use)
 PREVIEW = 600
+
+
+COMMANDS = {
+    "inspect": "say what a data set is, show rows of it, and what will be left out",
+    "format": "write its rows, split and without duplicates, into a folder",
+}
 
 
 def data(arguments: list[str]) -> int:
     """Look at a data set before a loop takes it, or turn it into the project's rows."""
-    if arguments[:1] == ["format"]:
-        return _reported(lambda: _format(arguments[1:]))
     parser = argparse.ArgumentParser(prog="autodidact data", description=data.__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("format", help="write its rows, split and without duplicates, into a folder")
-    inspecting = commands.add_parser("inspect", help="say what a data set is", description=_inspect.__doc__)
-    inspecting.add_argument(
-        "source", metavar="DATA", type=Path, help="a file, a folder of files, or owner/name[:config][:split] on the hub"
-    )
-    inspecting.add_argument("--use", choices=USES, help="what its rows are to serve as; by default its first use")
-    inspecting.add_argument("--model", help="path or hub id of a model, whose tokens and template are used")
-    inspecting.add_argument(
-        "--format", help=f"one of {', '.join(known.name for known in FORMATS)}; by default detected"
-    )
-    inspecting.add_argument(
-        "--column", action="append", default=[], type=_pair, metavar="OURS=THEIRS", help="what a column is called here"
-    )
-    inspecting.add_argument(
-        "--placeholder",
-        action="append",
-        default=[],
-        type=_pair,
-        metavar="NAME=TEXT",
-        help="what {{NAME}} stands for",
-    )
-    told = parser.parse_args(arguments)
-    return _reported(lambda: _inspect(told))
-
-
-def _reported(work: Callable[[], int]) -> int:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, description in COMMANDS.items():
+        commands.add_parser(name, help=description, add_help=False)
+    told, rest = parser.parse_known_args(arguments[:1])
+    work = {"inspect": _inspect, "format": _format}[told.command]
     try:
-        return work()
+        return work(rest + arguments[1:])
     except (DataFileError, FormatError, ModelError, OutputError, TemplateError, UsageError) as error:
         print(f"autodidact: {error}", file=sys.stderr)
         return 2
 
 
-def _pair(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not (ours and equals and theirs):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return ours, theirs
+def _settings(config_class: type[Config], command: str, first: str, arguments: list[str]) -> Any:
+    """The settings of a command; what stands first without a name is the setting `first`."""
+    if arguments and not arguments[0].startswith("-"):
+        arguments = [f"--{first}", *arguments]
+    return read_settings(config_class, arguments, f"autodidact data {command} [DATA]", of_a_loop=False)[0]
 
 
 def _format(arguments: list[str]) -> int:
-    """`autodidact data format DATA`, which takes the settings by which a loop reads its data sets."""
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--problems", *arguments]
-    config, _ = read_settings(FormatConfig, arguments, "autodidact data format [DATA]", of_a_loop=False)
+    config = _settings(FormatConfig, "format", "problems", arguments)
     found = format_data(config)
     console = make_console()
     console.print(f"{found.tally.rows:,} rows were read as {found.use}; their rows are in {config.output}.")
@@ -92,28 +71,16 @@ def _format(arguments: list[str]) -> int:
     return 0 if found.kept else 1
 
 
-def _inspect(told: argparse.Namespace) -> int:
-    """Show what a data set is: format, three rows as a model will see them, lengths, and what will be left out."""
-    if told.format:
-        named(told.format)
-    tokenizer, context = _tokenizer(told.model) if told.model else (None, None)
-    reading = Reading(told.source, told.format, dict(told.column), placeholders=dict(told.placeholder))
-    similar = OverlapConfig().near_duplicates
-    found = inspect(reading, told.use or first_use(reading), tokenizer, context, similar)
-    _show(told.source, found, tokenizer)
+def _inspect(arguments: list[str]) -> int:
+    config = _settings(InspectConfig, "inspect", "data", arguments)
+    if config.format:
+        named(config.format)
+    tokenizer, context = model_tokenizer(config.model, config.template) if config.model else (None, None)
+    reading = Reading(config.data, config.format, config.columns, placeholders=config.placeholders)
+    use = config.use or first_use(reading)
+    found = inspect(reading, use, tokenizer, context, OverlapConfig().near_duplicates)
+    _show(config.data, found, tokenizer)
     return 0 if found.usable else 1
-
-
-def _tokenizer(model: str) -> tuple[Any, int]:
-    from transformers import AutoConfig, AutoTokenizer
-
-    folder = resolve_model(model)
-    try:
-        tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
-    except Exception as error:
-        raise ModelError(f"{model} cannot be read as a model: {error}") from error
-    require_template(tokenizer, model)
-    return tokenizer, context_length(config)
 
 
 def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
@@ -144,7 +111,7 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
 def _show_drops(dropped: Counter[str], tally: Tally) -> None:
     console = make_console()
     if tally.hidden:
-        console.print(f"{tally.hidden:,} have characters that nobody sees, such as zero-width spaces.")
+        console.print(f"Characters that nobody sees, such as zero-width spaces, are in {tally.hidden:,} of them.")
     if not dropped:
         return
     table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")

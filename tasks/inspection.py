@@ -8,9 +8,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from data.formats import Record, Use
 from data.overlap import NearDuplicates, scratch_database, words
@@ -19,9 +20,28 @@ from data.reading import Reading, Tally, read_records
 from data.render import completion_token_ids, prompt_token_ids
 from data.rewards.answer import has_answer
 from data.rows import problem_id
+from models.config import Config
 
 SHOWN = 3
 DUPLICATE, NEAR, TOO_LONG = "duplicate", "near-duplicate", "longer than the context"
+
+
+class InspectConfig(Config):
+    """Settings of `autodidact data inspect`: as a loop reads its data sets."""
+
+    data: Annotated[Path, Field(description="A file, a folder of files, or owner/name[:config][:split] on the hub.")]
+    use: Annotated[Use | None, Field(description="What the rows are to serve as; none: the format's first use.")] = None
+    model: Annotated[
+        str | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")
+    ] = None
+    template: Annotated[Path | None, Field(description="Chat template, by name or file; none: the model's own.")] = None
+    format: Annotated[str | None, Field(description="Format, by name; none: told by the columns.")] = None
+    columns: Annotated[
+        dict[str, str], Field(default_factory=dict, description="Columns: the format's name to the file's.")
+    ]
+    placeholders: Annotated[
+        dict[str, str], Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada}.")
+    ]
 
 
 @dataclass

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from data.fitting import cut_from_left
@@ -24,19 +25,36 @@ def tokenizer_and_context(config: Any) -> tuple[Any, int]:
     if config.model is None:
         texts = [t for p in demonstrations(config.seed, 3000) for t in (p.messages[0]["content"], p.response or "")]
         tokenizer, context = tiny.tiny_tokenizer(texts), tiny.CONTEXT
+        if config.template:
+            tokenizer.chat_template = template_file(config.template).read_text()
     else:
-        from transformers import AutoConfig, AutoTokenizer
-
-        folder = resolve_model(config.model)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            context = context_length(AutoConfig.from_pretrained(folder))
-        except Exception as error:
-            raise ModelError(f"{config.model} cannot be read as a model: {error}") from error
-    if config.template:
-        tokenizer.chat_template = template_file(config.template).read_text()
-    require_template(tokenizer, config.model or "the embedded model")
+        tokenizer, context = model_tokenizer(config.model, config.template)
     return tokenizer, min(context, config.engine.max_model_len or context)
+
+
+def model_tokenizer(model: str, template: Path | None) -> tuple[Any, int]:
+    """The tokenizer of a model, and how many tokens the model can attend to.
+
+    Args:
+        model: path or hub id.
+        template: a chat template by name or file, in place of the tokenizer's own.
+
+    Raises:
+        ModelError: the model cannot be read.
+        TemplateError: there is no chat template.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = resolve_model(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        context = context_length(AutoConfig.from_pretrained(folder))
+    except Exception as error:
+        raise ModelError(f"{model} cannot be read as a model: {error}") from error
+    if template:
+        tokenizer.chat_template = template_file(template).read_text()
+    require_template(tokenizer, model)
+    return tokenizer, context
 
 
 def room_for_prompt(tokenizer: Any, context: int, config: Any, split: str, response: str | None) -> int:

@@ -1,5 +1,6 @@
 """The command line: one configuration class gives flags, YAML keys and defaults, and every mistake is named."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,15 @@ def test_importing_a_flow_loads_no_heavy_library() -> None:
     code = f"{imports}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("flow", ["spin", "sft"])
+def test_flows_that_train_on_gold_answers_take_their_data_set_by_either_name(flow: str, tmp_path: Path) -> None:
+    module, name, _, _ = FLOWS[flow]
+    config_class = getattr(importlib.import_module(module), name)
+    for flag in ("--problems", "--demonstrations"):
+        config, _ = read_settings(config_class, [flag, "gold.jsonl", "--mixture", "more.jsonl=0.5"], flow)
+        assert (config.problems, config.mixture) == (Path("gold.jsonl"), {"more.jsonl": 0.5})
+    (tmp_path / "both.yaml").write_text("problems: a.jsonl\ndemonstrations: b.jsonl")
+    with pytest.raises(UsageError, match="unknown setting demonstrations"):
+        read_settings(config_class, ["--config", str(tmp_path / "both.yaml")], flow)
