@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import run_measured, show
 
+FORM = "Think about this step by step and then answer in the form of #### and a number ."
 WORDS = 40
 NEAR, EXACT = 0.02, 0.02  # shares of rows that repeat an earlier one, but for one word, or wholly
 
@@ -88,7 +89,7 @@ def _rows(count: int) -> "Iterator[dict[str, str]]":
                 words[-1] = f"word{rng.randrange(10_000)}"
         elif len(earlier) < 1000:
             earlier.append(words)
-        yield {"question": " ".join(words), "answer": f"#### {number}"}
+        yield {"question": f"{FORM} {' '.join(words)}", "answer": f"#### {number}"}
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """What a record may hold: wrong order of turns and impossible signs are refused, placeholders filled in."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from data.formats import Record, RowError
+from data.formats import ContentError, Record
 from data.rows import HIDDEN
 
 # ASCII's but tab, line feed, vertical tab, form feed and carriage return, which white space may be.
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
-# {{name}}, but not the braces of LaTeX, as in x^{{ab}} or \frac{{ab}}{{cd}}.
-PLACEHOLDER = re.compile(r"(?<![\\^_{}A-Za-z0-9])\{\{ *([A-Za-z]\w+) *\}\}(?!\})", re.ASCII)
+PLACEHOLDER = re.compile(r"\{\{ *([A-Za-z]\w+) *\}\}(?!\})", re.ASCII)
+NAME = r"^[A-Za-z][A-Za-z0-9_]+$"  # of one letter it might as well be LaTeX
+# What stands before the braces of LaTeX, as in x^{{ab}} or \frac{{ab}}{{cd}}.
+BEFORE_LATEX = re.compile(r"(\\[A-Za-z]*|[\^_{}])$")
 
 
 def cleaned(record: Record, placeholders: Mapping[str, str] | None) -> Record:
@@ -21,18 +23,18 @@ def cleaned(record: Record, placeholders: Mapping[str, str] | None) -> Record:
             in programs, where double braces mean something else.
 
     Raises:
-        RowError: turns of user and assistant that do not alternate; a control character in any text; a placeholder
+        ContentError: turns of user and assistant that do not alternate; a control character in any text; a placeholder
             for which there is nothing.
     """
     roles = [turn["role"] for turn in record.messages if turn["role"] != "system"]
     if roles != (["user", "assistant"] * len(roles))[: len(roles)]:
-        raise RowError(
+        raise ContentError(
             "wrong role order",
             f"the turns are {' → '.join(roles)}. They must be the user's and the assistant's in turn, the user's first",
         )
     for text in _texts(record):
         if found := CONTROL.search(text):
-            raise RowError(
+            raise ContentError(
                 "control character",
                 f"the control character U+{ord(found[0]):04X} stands in {_around(text, found.start())}",
             )
@@ -41,7 +43,7 @@ def cleaned(record: Record, placeholders: Mapping[str, str] | None) -> Record:
     values = placeholders
 
     def fill(text: str) -> str:
-        return PLACEHOLDER.sub(lambda found: _value(found[1], values), text)
+        return "".join(_filled(text, values))
 
     return replace(
         record,
@@ -62,14 +64,25 @@ def _texts(record: Record) -> list[str]:
     return [*(turn["content"] for turn in record.messages), *(text for text in answers if text is not None)]
 
 
-def _value(name: str, placeholders: Mapping[str, str]) -> str:
-    if name not in placeholders:
-        raise RowError(
-            f"placeholder {name}",
+def _filled(text: str, values: Mapping[str, str]) -> Iterator[str]:
+    done, was_latex = 0, False
+    for found in PLACEHOLDER.finditer(text):
+        adjacent = found.start() == done > 0
+        latex = was_latex if adjacent else BEFORE_LATEX.search(text[max(found.start() - 30, 0) : found.start()])
+        yield text[done : found.start()]
+        yield found[0] if latex else _value(found[1], values)
+        done, was_latex = found.end(), bool(latex)
+    yield text[done:]
+
+
+def _value(name: str, values: Mapping[str, str]) -> str:
+    if name not in values:
+        raise ContentError(
+            "placeholder",
             f"nothing is given for the placeholder {{{{{name}}}}}. Say what it stands for, as in "
-            f"placeholders: {{{name}: …}}; or, if it is meant as it stands, that it stands for itself.",
+            f"placeholders: {{{name}: …}}; or, if it is meant as it stands, that it stands for itself",
         )
-    return placeholders[name]
+    return values[name]
 
 
 def _around(text: str, position: int) -> str:

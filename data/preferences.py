@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from data.overlap import scratch_database
 from data.reading import Reading, Tally, read_records
 from data.rows import Pair, problem_id
+from data.similar import scratch_database
 from data.sources import DataFileError
-
-DUPLICATE = "duplicate"
+from data.splits import DUPLICATE
 
 
 def read_pairs(reading: Reading, tally: Tally) -> Iterator[Pair]:

@@ -25,17 +25,17 @@ def read_problems(
 
     Args:
         reading: the data set.
-        split: the split of all its problems, or None to split by the hash of the prompt, 80/10/10.
+        split: the split of all its problems; None: what the rows say, or by the hash of the prompt, 80/10/10.
         has_answer: whether a reference holds an answer that the reward can read: a reference ends in `#### n` or is
             the bare answer. None if no reward reads it, as in SFT, where the gold response suffices.
         tally: is filled in on the way.
         use: what the rows are read as; by default problems, or demonstrations where no reward reads them.
-        source: what the data set is called in the rows; by default the name of its file.
+        source: what the data set is called where the rows do not say it; by default the name of its file.
 
     Raises:
         DataFileError: missing, empty or malformed file; a row of another format, or without the answer required.
     """
-    source, rows = source or reading.source.name, tally.rows
+    name, rows = source or reading.source.name, tally.rows
     use = use or ("demonstrations" if has_answer is None else "problems")
     for at, record in read_records(reading, use, tally):
         reference = record.response if record.reference is None else record.reference
@@ -46,7 +46,8 @@ def read_problems(
             tally.drop(NO_FINAL_ANSWER, problem)
         else:
             identity = problem_id(record.messages)
-            yield Problem(identity, record.messages, reference, record.response, source, split or split_of(identity))
+            where = split or record.split or split_of(identity)
+            yield Problem(identity, record.messages, reference, record.response, record.source or name, where)
     if tally.rows == rows:
         raise DataFileError(
             f"{reading.source} is empty. Give a data set with one problem per row, such as 'question' and 'answer'."

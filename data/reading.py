@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.formats import (
     FORMATS,
+    ContentError,
     Detected,
     FormatError,
     LeftOutError,
@@ -33,6 +34,7 @@ class Tally:
         dropped: those that could not be used, by reason.
         first: the first of each reason, in words.
         hidden: records with characters that nobody sees, such as zero-width spaces. They are used as they are.
+        cut: prompts of which the beginning was cut off, to leave room for an answer.
         formats: names of the formats met, and why each was taken.
     """
 
@@ -40,6 +42,7 @@ class Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     hidden: int = 0
+    cut: int = 0
     formats: dict[str, str] = field(default_factory=dict)
 
     def drop(self, reason: str, where: str) -> None:
@@ -98,7 +101,11 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             raise DataFileError(f"{at}: {problem}") from None
         except RowError as problem:
             if not reading.drop and not isinstance(problem, LeftOutError):
-                raise DataFileError(f"{at}: {_sentence(problem)} {_advice(known)}") from None
+                advice = "" if isinstance(problem, ContentError) else f"{_needs(known)} "
+                raise DataFileError(
+                    f"{at}: {_sentence(problem)} {advice}Correct or remove the row, or have such rows left out: "
+                    f"unusable: drop."
+                ) from None
             tally.drop(problem.reason, f"{at}: {problem}")
         except RecursionError:
             if not reading.drop:
@@ -148,7 +155,7 @@ def _sentence(problem: RowError) -> str:
     return str(problem) if str(problem).endswith(".") else f"{problem}."
 
 
-def _advice(known: Detected | None) -> str:
+def _needs(known: Detected | None) -> str:
     columns = known.format.needs if known else ["the columns of its format"]
     needs = " and ".join(name.replace("|", " or ") for name in columns)
-    return f"Every row needs {needs}. Correct or remove the row, or have such rows left out: unusable: drop."
+    return f"Every row needs {needs}."

@@ -15,6 +15,7 @@ import pyarrow as pa
 Verdict = Literal["correct", "wrong", "unparsable", "timeout", "error"]
 UNGRADED: tuple[Verdict, ...] = ("timeout", "error")
 Split = Literal["demonstration", "train", "validation", "test", "transfer"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "transfer")  # those of a run's problems
 
 # Zero-width spaces and joiners, marks and overrides of direction, the byte-order mark, soft hyphens; and what is left
 # of dashes and quotes that were read in the wrong encoding. Persian, Indic and right-to-left texts need some of them,

@@ -13,12 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data.overlap import Overlaps, Repeated, Rules, scratch_database
-from data.rows import Problem, Split
+from data.overlap import TRAIN, Overlaps, Repeated, Rules
+from data.rows import SPLITS, Problem, Split
+from data.similar import scratch_database
+from data.sources import DataFileError
 from data.storage import RowWriter, read_rows, write_rows
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "test", "transfer")
-Finish = Callable[[Problem, Counter[str]], Problem | None]
+DUPLICATE = "duplicate"
+HELD_OUT = "held_out"  # the file of further prompts that training must not repeat
+
+
+class MixtureError(DataFileError):
+    """The problems that there are do not make the mixture."""
 
 
 @dataclass
@@ -46,65 +52,80 @@ def write_splits(
     limits: Mapping[str, int | None],
     weights: Mapping[str, float],
     seed: int,
-    finish: Finish,
+    finish: Callable[[Problem], Problem],
 ) -> Splitting:
-    """Write problems to one Parquet file per split. A split without problems has none.
+    """Write problems to one Parquet file per split, and the further held-out ones to `held_out.parquet`.
+
+    A split without problems has no file.
 
     A prompt that comes more than once is kept once: in the split that is evaluated last, at its first place there.
 
     Args:
         problems: each with its split.
-        held_out: further prompts that training must not repeat. They are in no split.
+        held_out: further prompts that training must not repeat.
         limits: the most problems of a split.
         weights: by source, the proportions in which training problems are drawn: as many as there can be without
             taking one twice. Empty: all of them.
         seed: of that draw.
-        finish: what is done to each problem at last. It counts and gives None for one to be left out.
+        finish: what is done to each problem at last.
+
+    Raises:
+        MixtureError: no problem can be drawn of a source.
     """
     result, spool = Splitting(), folder / ".spool"
     spool.mkdir(parents=True)
-    files = {name: spool / f"{name}.parquet" for name in (*SPLITS, "held_out")}
+    files = {split: spool / f"{split}.parquet" for split in SPLITS} | {HELD_OUT: folder / f"{HELD_OUT}.parquet"}
     with ExitStack() as stack:
         writers: dict[str, RowWriter] = {
             split: stack.enter_context(RowWriter(Problem, files[split])) for split in SPLITS
         }
         for problem in problems:
             writers[problem.split].write(problem)
-    write_rows(Problem, files["held_out"], held_out)
+    further = write_rows(Problem, files[HELD_OUT], held_out)
     with closing(scratch_database(spool / "seen.sqlite")) as seen:
         seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, split TEXT) WITHOUT ROWID")
         for split in reversed(SPLITS):
-            weighted = weights if split == "train" else {}
-            if split == "train":
-                others = ((problem.id, "held_out") for problem in read_rows(Problem, files["held_out"]))
-                seen.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", others)
-            with closing(Overlaps(rules if split == "train" else Rules(), spool, files)) as overlaps:
+            training = split == TRAIN
+            with closing(Overlaps(rules if training else Rules(), spool, files)) as overlaps:
                 unique = _unique(split, read_rows(Problem, files[split]), seen, result.dropped)
                 apart = (p for p in unique if not overlaps.leave_out(p.id, p.messages, result.dropped))
-                finished = (done for p in apart if (done := finish(p, result.dropped)) is not None)
                 counts = Counter[str]()
-                write_rows(Problem, spool / "finished.parquet", _counted(finished, counts))
+                write_rows(Problem, spool / "apart.parquet", _counted(apart, counts))
                 result.contaminated += overlaps.contaminated
                 result.repeated += overlaps.shown()
-            rows = read_rows(Problem, spool / "finished.parquet")
-            if weighted and counts:
-                rows = _drawn(rows, counts, quotas(counts, weighted, limits.get(split)), seed)
+            rows = read_rows(Problem, spool / "apart.parquet")
+            if training and weights:
+                rows = _drawn(rows, counts, quotas(counts, weights, limits.get(split)), seed)
             kept = result.sources[split] = Counter[str]()
             file = folder / f"{split}.parquet"
-            if not write_rows(Problem, file, _counted(islice(rows, limits.get(split)), kept)):
+            if not write_rows(Problem, file, map(finish, _counted(islice(rows, limits.get(split)), kept))):
                 file.unlink()
             if left := counts.total() - kept.total():
-                result.dropped["not_drawn" if weighted else f"over_limit_{split}"] = left
+                result.dropped["not_drawn" if training and weights else f"over_limit_{split}"] = left
+    if not further:
+        files[HELD_OUT].unlink()
     shutil.rmtree(spool)
     return result
 
 
 def quotas(counts: Mapping[str, int], weights: Mapping[str, float], limit: int | None) -> dict[str, int]:
-    """How many problems to draw of each source, in proportion to the weights, so that none need be taken twice."""
-    scale = min(counts[source] / weights[source] for source in counts)
+    """How many problems to draw of each source, in proportion to the weights, so that none need be taken twice.
+
+    Raises:
+        MixtureError: none of a source.
+    """
+    scale = min(counts.get(source, 0) / weight for source, weight in weights.items())
     if limit is not None:
-        scale = min(scale, limit / sum(weights[source] for source in counts))
-    return {source: int(weights[source] * scale + 1e-9) for source in counts}
+        scale = min(scale, limit / sum(weights.values()))
+    drawn = {source: int(weight * scale + 1e-9) for source, weight in weights.items()}
+    if none := [source for source, number in drawn.items() if number == 0]:
+        there = ", ".join(f"{source}: {counts.get(source, 0):,} at weight {w:g}" for source, w in weights.items())
+        raise MixtureError(
+            f"No training problem can be drawn from {', '.join(none)}. There are {there}"
+            f"{'' if limit is None else f', at most {limit:,} in all'}. Give it more problems that are in no "
+            f"other, change its weight, raise the limit, or leave it out of the mixture."
+        )
+    return drawn
 
 
 def _unique(split: Split, problems: Iterable[Problem], seen: Any, dropped: Counter[str]) -> Iterator[Problem]:
@@ -113,7 +134,7 @@ def _unique(split: Split, problems: Iterable[Problem], seen: Any, dropped: Count
             yield problem
         else:
             (where,) = seen.execute("SELECT split FROM seen WHERE id = ?", (problem.id,)).fetchone()
-            dropped["duplicate" if where == split else f"{split}_also_in_held_out"] += 1
+            dropped[DUPLICATE if where == split else f"{split}_also_in_held_out"] += 1
 
 
 def _counted(problems: Iterable[Problem], counts: Counter[str]) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from tasks.environment import prepare
@@ -129,7 +129,7 @@ def read_settings(
     from_file = read_yaml(known.config) if known.config else {}
     try:
         source(parsed_args=known)
-        merged = _merge(from_file, source())
+        merged = _merge(_by_field(config_class, from_file), source())
         return config_class.model_validate(merged), known
     except SettingsError as error:
         raise UsageError(str(error)) from None
@@ -180,6 +180,18 @@ def _field_names(config_class: type[BaseModel], path: list[str]) -> list[str]:
 def _nearest(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _by_field(config_class: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with every one of two names under its first. One that is given under both stays, and is refused."""
+    second = {
+        str(alias): name
+        for name, field in config_class.model_fields.items()
+        if isinstance(field.validation_alias, AliasChoices)
+        for alias in field.validation_alias.choices
+        if alias != name
+    }
+    return {second[key] if key in second and second[key] not in values else key: v for key, v in values.items()}
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

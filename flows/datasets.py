@@ -68,7 +68,7 @@ def _format(arguments: list[str]) -> int:
         said = f"{shown.reason.replace('_', ' ')} ({shown.share:.0%}), of {shown.source}"
         console.print(f"\n[bold]{escape(said)}[/bold]")
         console.print(f"{_cut(shown.prompt)}\n▸ repeats: {_cut(shown.repeats)}", highlight=False, markup=False)
-    return 0 if found.kept else 1
+    return 0 if found.rows else 1
 
 
 def _inspect(arguments: list[str]) -> int:
@@ -116,7 +116,7 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
         return
     table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")
     for reason, count in dropped.items():
-        table.add_row(escape(reason), f"{count:,}", escape(tally.first.get(reason, "–")))
+        table.add_row(escape(reason.replace("_", " ")), f"{count:,}", escape(tally.first.get(reason, "–")))
     console.print(table)
 
 

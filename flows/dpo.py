@@ -11,6 +11,7 @@ from pydantic import Field
 
 from data.preferences import read_pairs
 from data.reading import Reading, Tally
+from data.splits import HELD_OUT
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
@@ -75,6 +76,8 @@ def loop(run: Run, config: DPO) -> dict[str, Any]:
     iterations, start = begin(run, config, problems, base), base.artifact("policy")
     measured_on = config.held_out(problems, "validation", "test", "transfer")
     held_out = {name: measured.problems for name, measured in measured_on.items()}
+    if config.overlap.held_out:
+        held_out[HELD_OUT] = problems.artifact(f"{HELD_OUT}.parquet")
     made = prepare_pairs(run, "iter-1/pairs", config.pairs_reading, start, held_out, config.overlap.rules)
     pairs, expected = {"current": made.artifact("pairs.parquet")}, expected_rows(config.pairs)
     reference = measure_reference(run, "iter-1/reference", start, pairs, config.train, config.launch, expected)

@@ -1,8 +1,8 @@
 """A data set as the project's own rows: split, without duplicates, and apart from what is held out."""
 
+import json
 import shutil
 from collections import Counter
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -10,17 +10,16 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from data.formats import Use
-from data.overlap import Overlaps, Repeated
-from data.preferences import read_pairs
+from data.overlap import Repeated
 from data.reading import Tally, first_use
-from data.rows import Pair, Problem
-from data.splits import SPLITS
-from data.storage import write_rows
+from data.rows import SPLITS, Problem
+from data.splits import HELD_OUT
+from data.storage import count_by, write_rows
 from tasks.files import write_json
-from tasks.problems import ProblemSource, read_held_out, split_problems
+from tasks.pairs import PAIRS_FILE, write_pairs
+from tasks.problems import DATA, ProblemSource, read_held_out, split_problems
 
-# With an underscore, so that the folder can be read as a data set.
-SUMMARY, SHOWN = "_summary.json", "_overlaps.json"
+SUMMARY = "_summary.json"  # with an underscore, so that the folder can be read as a data set
 
 
 class FormatConfig(ProblemSource):
@@ -52,6 +51,7 @@ class Formatted:
     Attributes:
         kept: rows of each file, by source.
         dropped: rows left out, by reason.
+        contaminated: training prompts that repeat held-out ones, left out or not.
         repeated: the first near-duplicates and contaminated prompts.
     """
 
@@ -59,7 +59,12 @@ class Formatted:
     tally: Tally
     kept: dict[str, Counter[str]]
     dropped: Counter[str]
+    contaminated: int
     repeated: list[Repeated]
+
+    @property
+    def rows(self) -> int:
+        return sum(counts.total() for counts in self.kept.values())
 
 
 class OutputError(ValueError):
@@ -69,47 +74,52 @@ class OutputError(ValueError):
 def format_data(config: FormatConfig) -> Formatted:
     """Write the rows of a data set as Parquet files into `config.output`: one per split, or `pairs.parquet`.
 
-    Beside them lie `_summary.json`, with all counts, and `_overlaps.json`, if there is anything to show.
+    Beside them lies `_summary.json`, with all counts and with what was noticed.
 
     Raises:
-        OutputError: the folder is not empty.
+        OutputError: the folder is not empty, or settings are given that pairs have no use for.
         DataFileError: a data set that cannot be used.
     """
-    if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
+    output = config.output.absolute()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{config.output} is there already and not empty. Remove it, or choose another --output.")
     use = config.use or first_use(config.reading(config.problems))
-    partial = config.output.with_name(f".{config.output.name}.partial")
+    if use == "pairs" and (useless := [name for name, given in _of_problems(config).items() if given]):
+        raise OutputError(f"{', '.join(useless)}: pairs are neither drawn nor limited. Leave it out.")
+    partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         found = _format_pairs(config, partial) if use == "pairs" else _format_problems(config, use, partial)
+        (partial / DATA).unlink(missing_ok=True)
+        (partial / f"{HELD_OUT}.parquet").unlink(missing_ok=True)
         write_json(partial / SUMMARY, _summary(found))
-        if found.repeated:
-            write_json(partial / SHOWN, [asdict(shown) for shown in found.repeated])
-        partial.replace(config.output)
+        partial.replace(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return found
 
 
+def _of_problems(config: FormatConfig) -> dict[str, object]:
+    limits = {f"limit_{split}".removesuffix("_train"): limit for split, limit in config.limits().items()}
+    return {"mixture": config.mixture, **limits}
+
+
 def _format_problems(config: FormatConfig, use: Use, folder: Path) -> Formatted:
-    tally, found = split_problems(config, config.seed, folder, config.overlap.rules, lambda problem, _: problem, use)
+    tally, found = split_problems(config, config.seed, folder, config.overlap.rules, use=use)
     kept: dict[str, Counter[str]] = {split: found.sources[split] for split in SPLITS if found.sources[split]}
-    return Formatted(use, tally, kept, tally.dropped + found.dropped, found.repeated)
+    return Formatted(use, tally, kept, tally.dropped + found.dropped, found.contaminated, found.repeated)
 
 
 def _format_pairs(config: FormatConfig, folder: Path) -> Formatted:
-    tally, dropped, scratch = Tally(), Counter[str](), folder / ".scratch"
-    scratch.mkdir()
-    held_out = scratch / "held_out.parquet"
-    write_rows(Problem, held_out, read_held_out(config, Tally()))
-    with closing(Overlaps(config.overlap.rules, scratch, {"held_out": held_out})) as overlaps:
-        pairs = read_pairs(config.reading(config.problems), tally)
-        apart = (pair for pair in pairs if not overlaps.leave_out(pair.problem_id, pair.messages, dropped))
-        kept = write_rows(Pair, folder / "pairs.parquet", apart)
-        shown = overlaps.shown()
-    shutil.rmtree(scratch)
-    return Formatted("pairs", tally, {"pairs": Counter({config.problems.name: kept})}, tally.dropped + dropped, shown)
+    held_out = folder / f"{HELD_OUT}.parquet"
+    write_rows(Problem, held_out, read_held_out(config))
+    reading, rules = config.reading(config.problems), config.overlap.rules
+    tally, left_out = write_pairs(reading, folder, {HELD_OUT: held_out}, rules, lambda _: True)
+    notes = json.loads((folder / DATA).read_text())
+    repeated = [Repeated(**shown) for shown in notes["repeated"]]
+    kept = count_by(folder / PAIRS_FILE, "chosen_source")
+    return Formatted("pairs", tally, {"pairs": kept}, tally.dropped + left_out, notes["contaminated"], repeated)
 
 
 def _summary(found: Formatted) -> dict[str, object]:
@@ -120,4 +130,6 @@ def _summary(found: Formatted) -> dict[str, object]:
         "kept": {name: dict(counts) for name, counts in found.kept.items()},
         "dropped": dict(found.dropped),
         "hidden_characters": found.tally.hidden,
+        "contaminated": found.contaminated,
+        "repeated": [asdict(shown) for shown in found.repeated],
     }

@@ -14,16 +14,18 @@ import numpy as np
 from pydantic import Field
 
 from data.formats import Record, Use
-from data.overlap import NearDuplicates, scratch_database, words
+from data.overlap import NEAR_DUPLICATE
 from data.problems import NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
 from data.render import completion_token_ids, prompt_token_ids
 from data.rewards.answer import has_answer
 from data.rows import problem_id
+from data.similar import NearDuplicates, prompt_of, scratch_database
+from data.splits import DUPLICATE
 from models.config import Config
 
 SHOWN = 3
-DUPLICATE, NEAR, TOO_LONG = "duplicate", "near-duplicate", "longer than the context"
+TOO_LONG = "longer than the context"
 
 
 class InspectConfig(Config):
@@ -109,8 +111,8 @@ def inspect(
                 reason = DUPLICATE
             elif use == "problems" and not has_answer(record.reference or record.response or ""):
                 reason = NO_FINAL_ANSWER
-            elif near and near.add(key, words(record.messages)):
-                reason = NEAR
+            elif near and near.add(key, prompt_of(record.messages)):
+                reason = NEAR_DUPLICATE
             elif context is not None and prompt + answer > context:
                 reason = TOO_LONG
             if reason:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -19,11 +19,12 @@ from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.datasets import dataset_artifact
 from tasks.files import write_json
 from tasks.length import nothing_fits, report_too_long, tokenizer_and_limit
-from tasks.problems import report_overlaps
+from tasks.problems import DATA, write_notes
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
 
 VERSION = 1
+PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 
 
@@ -52,7 +53,7 @@ def pair(
         rows = pair_gold_over_own(
             read_rows(Problem, problems.path), read_rows(Sample, samples.path), render, max_tokens, counts
         )
-        kept = write_rows(Pair, attempt / "pairs.parquet", rows)
+        kept = write_rows(Pair, attempt / PAIRS_FILE, rows)
         dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept", *NOTES)}
         if not kept:
             raise NothingKeptError(_nothing_left(counts["samples"], dropped))
@@ -69,7 +70,7 @@ def prepare_pairs(
     """Read a user's pairs into `pairs.parquet`; counts by reason go to `selection.json`.
 
     A pair of which one side is longer than the policy's context is dropped and counted, and so is one whose prompt
-    repeats what is held out. What those repeat is shown in `overlaps.json`, if there are any.
+    repeats what is held out. What was noticed on the way is in `data.json`.
 
     Args:
         held_out: sets of problems whose prompts no pair may repeat.
@@ -87,33 +88,51 @@ def prepare_pairs(
 
     def work(attempt: Path) -> Outcome:
         tokenizer, limit = tokenizer_and_limit(policy.path)
-        tally, counts, left_out = Tally(), Counter[str](), Counter[str]()
+        counts: Counter[str] = Counter()
 
         def fits(pair: Pair) -> bool:
             short = _length(tokenizer, pair) <= limit.tokens
             counts["kept" if short else "too_long"] += 1
             return short
 
-        files = {known: artifact.path for known, artifact in held_out.items()}
-        scratch = attempt / ".scratch"
-        scratch.mkdir()
-        with closing(Overlaps(rules, scratch, files)) as overlaps:
-            apart = (
-                p for p in read_pairs(reading, tally) if not overlaps.leave_out(p.problem_id, p.messages, left_out)
-            )
-            kept = write_rows(Pair, attempt / "pairs.parquet", filter(fits, apart))
-            report_overlaps(attempt, overlaps.shown(), overlaps.contaminated)
-        shutil.rmtree(scratch)
-        dropped = tally.dropped + left_out
-        if not kept and not counts["too_long"]:
+        tally, left_out = write_pairs(
+            reading, attempt, {known: artifact.path for known, artifact in held_out.items()}, rules, fits
+        )
+        if not counts.total():
             raise NothingKeptError(_all_held_out(left_out))
+        dropped = tally.dropped + left_out
         dropped.update(report_too_long(counts, limit))
-        if not kept:
+        if not counts["kept"]:
             raise NothingKeptError(nothing_fits(counts.total(), limit))
-        write_json(attempt / SELECTION, {"samples": tally.rows, "kept": kept} | dropped)
-        return Outcome(tally.rows, kept, dict(dropped))
+        write_json(attempt / SELECTION, {"samples": tally.rows, "kept": counts["kept"]} | dropped)
+        return Outcome(tally.rows, counts["kept"], dict(dropped))
 
     return run.execute(stage, work)
+
+
+def write_pairs(
+    reading: Reading, folder: Path, held_out: Mapping[str, Path], rules: Rules, fits: Callable[[Pair], bool]
+) -> tuple[Tally, Counter[str]]:
+    """Write the pairs of a data set to `pairs.parquet` in `folder`, and what was noticed to `data.json`.
+
+    Args:
+        held_out: Parquet files of problems whose prompts no pair may repeat, by name.
+        rules: what counts as repeating. Pairs are not compared with each other: a prompt may have several.
+        fits: whether a pair that repeats nothing is written.
+
+    Returns:
+        What reading came to, and how many pairs were left out for what they repeat.
+    """
+    tally, left_out = Tally(), Counter[str]()
+    scratch = folder / ".scratch"
+    scratch.mkdir()
+    with closing(Overlaps(rules, scratch, held_out)) as overlaps:
+        pairs = read_pairs(reading, tally)
+        apart = (pair for pair in pairs if not overlaps.leave_out(pair.problem_id, pair.messages, left_out))
+        write_rows(Pair, folder / PAIRS_FILE, filter(fits, apart))
+        write_notes(folder / DATA, tally, overlaps.contaminated, overlaps.shown())
+    shutil.rmtree(scratch)
+    return tally, left_out
 
 
 def _all_held_out(left_out: Counter[str]) -> str:

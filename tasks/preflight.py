@@ -7,10 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from data.overlap import Rules
-from data.render import check_room, prompt_token_ids
+from data.render import require_template
 from data.rewards import load_reward
-from data.rows import Problem
-from data.storage import read_rows
 from models import tiny
 from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
@@ -19,7 +17,7 @@ from tasks.files import existing_parent
 from tasks.loop import Loop, LoopConfig, plan_loop
 from tasks.policy import resolve_model
 from tasks.problems import require_every_split, split_problems
-from tasks.room import fit_prompts, tokenizer_and_context
+from tasks.room import PromptRoom
 from tasks.run import Run, check_writable
 
 _checked: set[str] = set()
@@ -55,17 +53,12 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
 def check_problems(config: Any) -> None:
     """Read and split all problems, render every prompt with the policy's own tokenizer, and see that an answer fits.
 
-    Overlaps between prompts are not looked for: they refuse nothing.
+    Overlaps between prompts are left to the stage, which looks at what is left once more.
     """
-    tokenizer, context = tokenizer_and_context(config)
-    fit, _ = fit_prompts(config)
+    room = PromptRoom(config)
+    require_template(room.tokenizer, config.model or "the embedded model")
     with TemporaryDirectory() as folder:
-        require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), fit))
-        for file in sorted(Path(folder).glob("*.parquet")):
-            if file.stem != "train" or config.answers_training_prompts:
-                for problem in read_rows(Problem, file):
-                    length = len(prompt_token_ids(tokenizer, problem.messages))
-                    check_room(length, config.generate.max_tokens, context, problem.id)
+        require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), room))
 
 
 def check_adapters(config: LoopConfig) -> None:

@@ -1,9 +1,9 @@
 """The stage `problems`: the embedded problems, or a user's data sets, become split, de-duplicated rows."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Gt
@@ -11,23 +11,31 @@ from pydantic import Field, model_validator
 
 from data import arithmetic
 from data.formats import Use
+from data.hygiene import NAME
 from data.overlap import Repeated, Rules
 from data.problems import read_few_shot, read_problems, with_prefix, with_system
 from data.reading import Reading, Tally, first_use
 from data.rewards.answer import has_answer
-from data.rows import Problem, Split
+from data.rows import SPLITS, Problem, Split
 from data.sources import DataFileError
-from data.splits import SPLITS, Finish, Splitting, quotas, write_splits
+from data.splits import Splitting, quotas, write_splits
 from models.config import Config
 from tasks.contract import Estimate, Outcome, Stage
 from tasks.datasets import dataset_artifact, dataset_bytes, expected_rows
 from tasks.files import write_json
 from tasks.logs import run_logger
-from tasks.room import fit_prompts
+from tasks.policy import PolicySource
+from tasks.room import PromptRoom
 from tasks.run import Result, Run
 
 VERSION = 1
-OVERLAPS = "overlaps.json"
+DATA = "data.json"
+LOGGED = 300  # characters of a prompt
+NOTICED = {
+    "hidden_characters": "%d rows have characters that nobody sees, such as zero-width spaces",
+    "cut_prompts": "The beginning of %d prompts was cut off, so that an answer fits behind them",
+    "contaminated": "%d training prompts repeat held-out ones",
+}
 
 
 class OverlapConfig(Config):
@@ -103,7 +111,7 @@ class ProblemSource(Config):
         str | None, Field(min_length=1, description="System message for every problem that has none.")
     ] = None
     placeholders: Annotated[
-        dict[str, str],
+        dict[Annotated[str, Field(pattern=NAME)], str],
         Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada} for {{name}}."),
     ]
     long_prompts: Annotated[
@@ -150,28 +158,42 @@ class ProblemSource(Config):
 
 
 def split_problems(
-    source: ProblemSource, seed: int, folder: Path, rules: Rules, fit: Finish, use: Use | None = None
+    source: ProblemSource,
+    seed: int,
+    folder: Path,
+    rules: Rules,
+    room: PromptRoom | None = None,
+    use: Use | None = None,
 ) -> tuple[Tally, Splitting]:
     """Read all problems and write each split to its Parquet file in `folder`.
 
     Args:
-        fit: leaves out, or cuts, a prompt that leaves no room for an answer.
+        room: sees to prompts that leave no room for an answer; None where nobody answers them.
         use: what all rows are read as; None: as the loop needs them.
 
     Raises:
         DataFileError: see `data.problems.read_problems`.
+        PromptTooLongError: a prompt leaves no room for an answer, and `long_prompts` says to refuse it.
     """
     tally = Tally()
-    turns = read_few_shot(Reading(source.few_shot)) if source.few_shot else []
+    turns = read_few_shot(Reading(source.few_shot, placeholders=source.placeholders)) if source.few_shot else []
 
-    def finish(problem: Problem, dropped: Counter[str]) -> Problem | None:
-        prompted = with_prefix(problem, turns)
-        return fit(with_system(prompted, source.system) if source.system else prompted, dropped)
+    def prompted(problem: Problem) -> Problem:
+        prefixed = with_prefix(problem, turns)
+        return with_system(prefixed, source.system) if source.system else prefixed
 
-    others = _read_others(source, tally)
+    def finish(problem: Problem) -> Problem:
+        finished = prompted(problem)
+        if room:
+            room.check(finished)
+        return finished
+
     problems = _problems(source, seed, tally, use)
-    found = write_splits(problems, others, folder, rules, source.limits(), source.weights(), seed, finish)
-    return tally, found
+    if room:
+        fitted = (room.fit(problem, prompted, tally) for problem in problems)
+        problems = (problem for problem in fitted if problem is not None)
+    others = read_others(source)
+    return tally, write_splits(problems, others, folder, rules, source.limits(), source.weights(), seed, finish)
 
 
 def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -> None:
@@ -181,36 +203,43 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
         DataFileError: naming the set, and what was left out.
     """
     for split in ("train", "validation", "test"):
-        if not found.sources[split]:
-            dropped = (tally.dropped + found.dropped).most_common()
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped)
-            raise DataFileError(
-                f"{source.problems} leaves no problem for {split} (without --validation and --test files, a "
-                f"tenth each is set aside by the hash of the prompt). Give more problems, or those files."
-                + (f" Left out: {reasons}." if reasons else "")
-            )
+        if found.sources[split]:
+            continue
+        dropped = (tally.dropped + found.dropped).most_common()
+        reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped)
+        named = source.files().get("problems" if split == "train" else split)
+        where = f"{named} leaves" if named else f"{source.problems} leaves"
+        apart = "" if named else " A tenth of the problems is set aside for it, by the hash of the prompt."
+        raise DataFileError(
+            f"{where} no problem for {split}.{apart} {tally.rows:,} rows were read"
+            f"{f'; left out were {reasons}' if reasons else ''}. Give more problems, or a data set for each with "
+            f"--validation and --test; if too many count as contaminated, raise --overlap.contamination."
+        )
 
 
-def read_held_out(source: ProblemSource, tally: Tally) -> Iterator[Problem]:
+def read_held_out(source: ProblemSource) -> Iterator[Problem]:
     """The prompts of all data sets that training must not repeat, of whatever format they are."""
     for path in (source.validation, source.test, source.transfer):
         if path is not None:
-            yield from _read_any(source, path, tally)
-    yield from _read_others(source, tally)
+            yield from _read_any(source, path)
+    yield from read_others(source)
 
 
-def _read_others(source: ProblemSource, tally: Tally) -> Iterator[Problem]:
+def read_others(source: ProblemSource) -> Iterator[Problem]:
+    """The prompts of those of them that are in no split."""
     for path in source.overlap.held_out:
-        yield from _read_any(source, path, tally)
+        yield from _read_any(source, path)
 
 
-def _read_any(source: ProblemSource, path: Path, tally: Tally) -> Iterator[Problem]:
-    reading = source.reading(path)
-    return read_problems(reading, "test", None, tally, first_use(reading), source.source_name(path))
+def _read_any(source: ProblemSource, path: Path) -> Iterator[Problem]:
+    reading, tally = source.reading(path), Tally()
+    yield from read_problems(reading, "test", None, tally, first_use(reading), source.source_name(path))
+    for reason, count in tally.dropped.items():
+        run_logger().warning("%s: %d rows that training must not repeat cannot be used (%s)", path, count, reason)
 
 
 def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -> Iterator[Problem]:
-    given: dict[Split, Path | None] = {
+    given: dict[str, Path | None] = {
         "validation": source.validation,
         "test": source.test,
         "transfer": source.transfer,
@@ -222,18 +251,19 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
         if path is not None:
             name = source.source_name(path)
             for problem in read_problems(source.reading(path), None, trained_on, tally, use, name):
+                if source.mixture:
+                    problem = replace(problem, source=name)  # by which it is weighed
                 # A validation or test file replaces the tenth that would be split off.
-                replaced = given.get(problem.split) is not None  # type: ignore[call-overload]
-                yield replace(problem, split="train") if replaced else problem
-    for split, path in given.items():
-        if path is not None:
+                yield replace(problem, split="train") if given.get(problem.split) is not None else problem
+    for split in SPLITS:
+        if (path := given.get(split)) is not None:
             yield from read_problems(source.reading(path), split, graded, tally, use, source.source_name(path))
     if source.problems is None:
-        wanted = {embedded_split(source, split): split for split in SPLITS if given.get(split) is None}
+        wanted = {str(embedded_split(source, split)): split for split in SPLITS if given.get(split) is None}
         for problem in arithmetic.embedded_problems(seed):
-            if split := wanted.get(problem.split):  # type: ignore[call-overload]
+            if problem.split in wanted:
                 tally.rows += 1
-                yield replace(problem, split=split)
+                yield replace(problem, split=wanted[problem.split])
 
 
 def embedded_split(source: ProblemSource, split: Split) -> Split:
@@ -255,23 +285,23 @@ def expected_counts(source: ProblemSource) -> dict[str, int]:
     else:
         held_out = [split for split in ("validation", "test") if split not in given]
         totals = {path: expected_rows(Path(path)) for path in [str(source.problems), *source.mixture]}
-        total = sum(totals.values()) or source.limit or 0
-        counts = {"transfer": 0} | counts | dict.fromkeys(held_out, total // 10)
-        counts["train"] = total - total // 10 * len(held_out)
+        total = sum(totals.values()) or source.limit or 1
+        tenth = max(total // 10, 1)
+        counts = {"transfer": 0} | counts | dict.fromkeys(held_out, tenth)
+        counts["train"] = max(total - tenth * len(held_out), 1)
         if source.mixture and all(totals.values()):
-            share = 1 - len(held_out) / 10
             drawn = quotas(totals, {str(source.problems): 1.0, **source.mixture}, None)
-            counts["train"] = int(share * sum(drawn.values()))
+            counts["train"] = counts["train"] * sum(drawn.values()) // total
     return {split: min(n, limits.get(split) or n) for split, n in counts.items()}
 
 
 def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
-    """The stage: one Parquet file per split. A split without problems has none.
+    """The stage: one Parquet file per split, `held_out.parquet` if training must not repeat further data sets.
 
-    What near-duplicates and contaminated problems repeat is shown in `overlaps.json`, if there are any.
+    What was noticed on the way is in `data.json`. A split without problems has no file.
     """
-    fit, room = fit_prompts(source)
-    config: dict[str, Any] = {"limits": source.limits(), **room}
+    room = PromptRoom(source) if isinstance(source, PolicySource) else None
+    config: dict[str, Any] = {"limits": source.limits(), **(room.settings() if room else {})}
     told: dict[str, Any] = {"format": source.format, "columns": source.columns, "system": source.system}
     told |= {"unusable": source.unusable if source.unusable == "drop" else None, "placeholders": source.placeholders}
     told |= {"weights": list(source.mixture.values())}
@@ -287,27 +317,27 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     stage = Stage("problems", VERSION, config, inputs, seed, estimate=Estimate(disk_bytes=_bytes(source)))
 
     def work(attempt: Path) -> Outcome:
-        tally, found = split_problems(source, seed, attempt, rules, fit)
+        tally, found = split_problems(source, seed, attempt, rules, room)
         require_every_split(source, tally, found)
-        if tally.hidden:
-            run_logger().warning("%d rows have characters that nobody sees, such as zero-width spaces", tally.hidden)
-        report_overlaps(attempt, found.repeated, found.contaminated)
+        write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
         kept = sum(counts.total() for counts in found.sources.values())
         return Outcome(tally.rows, kept, dict(tally.dropped + found.dropped))
 
     return run.execute(stage, work)
 
 
-def report_overlaps(folder: Path, repeated: list[Repeated], contaminated: int) -> None:
-    """Log what training prompts repeat, and write it to `overlaps.json` in `folder`, if there is anything."""
+def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repeated]) -> None:
+    """Log what was noticed in data sets, and write it down as JSON."""
+    notes = {"hidden_characters": tally.hidden, "cut_prompts": tally.cut, "contaminated": contaminated}
     log = run_logger()
-    if contaminated:
-        log.warning("%d training prompts repeat held-out ones", contaminated)
+    for name, count in notes.items():
+        if count:
+            log.warning(NOTICED[name], count)
     for shown in repeated:
         said, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
-        log.warning("%s (%s): %r repeats %r of %s", said, share, shown.prompt, shown.repeats, shown.source)
-    if repeated:
-        write_json(folder / OVERLAPS, [asdict(shown) for shown in repeated])
+        prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))
+        log.warning("%s (%s): %r repeats %r of %s", said, share, prompt, other, shown.source)
+    write_json(file, {**notes, "repeated": [asdict(shown) for shown in repeated]})
 
 
 def _bytes(source: ProblemSource) -> int:

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,8 +17,7 @@ import yaml
 
 from data.metrics import Interval, SetMetrics
 from data.overlap import Repeated
-from data.rows import Problem
-from data.splits import SPLITS
+from data.rows import SPLITS, Problem
 from data.storage import count_by, parquet_files, read_rows
 from tasks.artifacts import publish_link, publish_markdown, publish_table
 from tasks.champion import Gate, apply_gate
@@ -27,7 +26,7 @@ from tasks.files import file_sha256, write_json
 from tasks.logs import run_logger
 from tasks.loop import Iteration
 from tasks.pairs import NOTES_FILE
-from tasks.problems import OVERLAPS
+from tasks.problems import DATA
 from tasks.provenance import package_versions
 from tasks.report import Answer, DataReport, IterationReport, Report, SideBySide, write_report
 from tasks.run import SUMMARY, Result, Run
@@ -38,7 +37,7 @@ from tasks.train import load_likelihood
 REPORT, CURVE = "report.html", "curve.png"
 SIDE_BY_SIDE = 20
 TABLE_ROWS = 200
-UNNAMEABLE = re.compile(r"[^A-Za-z0-9_. /-]")  # characters that no name of a metric may have in MLflow
+UNNAMEABLE = re.compile(r"[^A-Za-z0-9_. -]")  # a slash would make folders of a metric's name
 
 
 class Recorder:
@@ -199,12 +198,17 @@ def record_end(
 def _data(problems: Result, iterations: Sequence[Iteration]) -> DataReport:
     """The problems, and what training prompts repeat: those of the problems, or a user's pairs."""
     stages = [problems, *(stage for iteration in iterations for stage in iteration.stages.values())]
-    files = [stage.path / OVERLAPS for stage in stages]
+    noticed = [json.loads((stage.path / DATA).read_text()) for stage in stages if (stage.path / DATA).exists()]
     return DataReport(
         sources={split: dict(count_by(problems.path / f"{split}.parquet", "source")) for split in _splits(problems)},
         dropped=problems.finished.manifest.dropped if problems.finished else {},
-        repeated=[Repeated(**row) for file in files if file.exists() for row in json.loads(file.read_text())],
+        noticed=Counter[str]() + sum((Counter(_counts(notes)) for notes in noticed), Counter()),
+        repeated=[Repeated(**shown) for notes in noticed for shown in notes["repeated"]],
     )
+
+
+def _counts(notes: Mapping[str, Any]) -> dict[str, int]:
+    return {name: value for name, value in notes.items() if isinstance(value, int)}
 
 
 def _splits(problems: Result) -> list[str]:
@@ -256,13 +260,16 @@ def _numbers(report: IterationReport) -> dict[str, float]:
 
 
 def _source_numbers(iteration: Iteration) -> dict[str, float]:
-    """How many rows the iteration trained on of each data set."""
+    """How many rows the iteration made to train on, by the data set that their prompts are from."""
     counts: Counter[str] = Counter()
     for stage in iteration.stages.values():
         for name, column in (("examples.parquet", "source"), ("pairs.parquet", "chosen_source")):
             if (stage.path / name).exists():
                 counts += count_by(stage.path / name, column)
-    return {f"source/{UNNAMEABLE.sub('_', source)}": float(count) for source, count in counts.items()}
+    named: Counter[str] = Counter()
+    for source, count in counts.items():
+        named[f"source/{UNNAMEABLE.sub('_', source).strip('.') or '_'}"] += count
+    return {name: float(count) for name, count in named.items()}
 
 
 def _likelihood_numbers(iteration: Iteration) -> dict[str, float]:

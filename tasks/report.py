@@ -62,6 +62,7 @@ class DataReport(_Record):
 
     sources: dict[str, dict[str, int]] = Field(description="Set name -> data set -> problems.")
     dropped: dict[str, int] = Field(description="Rows left out, by reason.")
+    noticed: dict[str, int] = Field(description="Rows that something was noticed of, by what.")
     repeated: list[Repeated] = Field(description="The first prompts that repeat another one.")
 
 

@@ -1,35 +1,126 @@
 """Room for answers: what a policy can attend to, and prompts that leave none."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from data.fitting import cut_from_left
-from data.render import completion_token_ids, context_length, prompt_token_ids, require_template, template_file
-from data.rows import Problem
-from data.splits import Finish
+from data.formats import Message
+from data.reading import Tally
+from data.render import (
+    check_room,
+    completion_token_ids,
+    context_length,
+    prompt_token_ids,
+    require_template,
+    template_file,
+)
+from data.rows import Problem, problem_id
 from models import tiny
 from tasks.policy import ModelError, demonstrations, resolve_model
 
+TOO_LONG = "prompt_too_long"
 
-def tokenizer_and_context(config: Any) -> tuple[Any, int]:
-    """The tokenizer of a loop's policy, with its chat template, and how many tokens the policy can attend to.
 
-    Raises:
-        ModelError: the model cannot be read.
-        TemplateError: there is no chat template.
+class PromptRoom:
+    """Whether the prompts of a loop leave room for an answer, and what is done with those that leave none.
+
+    A prompt has to leave as much as the longest answer takes. A training prompt that is not answered, as in SFT, has to
+    leave what its gold answer takes; `refuse` lets it pass, since the stage that makes training rows counts those that
+    are too long.
+
+    Args:
+        config: settings of a loop, with its policy.
     """
-    if config.model is None:
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def fit(self, problem: Problem, prompted: Callable[[Problem], Problem], tally: Tally) -> Problem | None:
+        """A problem whose prompt is cut if it is too long, or None if such prompts are dropped; both are counted.
+
+        Args:
+            prompted: puts before the prompt what the loop puts there. Of that nothing is cut.
+        """
+        if self.config.long_prompts == "refuse":
+            return problem
+        room = self._room(problem)
+
+        def length_of(messages: list[Message]) -> int:
+            return self._length(prompted(replace(problem, messages=messages)))
+
+        if length_of(problem.messages) <= room:
+            return problem
+        cut = cut_from_left(problem.messages, room, length_of) if self.config.long_prompts == "cut" else None
+        if cut is None:
+            tally.drop(TOO_LONG, f"a prompt of {problem.source}")
+            return None
+        tally.cut += 1
+        return replace(problem, id=problem_id(cut), messages=cut)
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a finished prompt that will be answered and leaves no room for it.
+
+        Raises:
+            PromptTooLongError: naming the problem and the three lengths.
+        """
+        if problem.split != "train" or self.config.answers_training_prompts:
+            check_room(self._length(problem), self.config.generate.max_tokens, self.context, problem.id)
+
+    def settings(self) -> dict[str, Any]:
+        """What the problems of the loop depend on, where prompts are cut or dropped. Nothing is fetched for it."""
+        if self.config.long_prompts == "refuse":
+            return {}
+        told = {"long_prompts": self.config.long_prompts, "max_tokens": self.config.generate.max_tokens}
+        if self.config.model is not None and resolve_model(self.config.model, offline=True) is None:
+            return told | {"model": self.config.model}  # not fetched yet, so no stage can have been made with it
+        vocabulary = hashlib.sha256(repr(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
+        template = require_template(self.tokenizer, self.config.model or "the embedded model")
+        limits = {"context": self.context, "longest_row": self._longest_row}
+        return told | limits | {"tokenizer": vocabulary, "template": template}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer, with its chat template.
+
+        Raises:
+            ModelError: the model cannot be read.
+            TemplateError: there is no chat template.
+        """
+        return self._tokenizer_and_context[0]
+
+    @property
+    def context(self) -> int:
+        """Tokens that the policy can attend to."""
+        return min(self._tokenizer_and_context[1], self.config.engine.max_model_len or 1 << 30)
+
+    @cached_property
+    def _tokenizer_and_context(self) -> tuple[Any, int]:
+        config = self.config
+        if config.model is not None:
+            return model_tokenizer(config.model, config.template)
         texts = [t for p in demonstrations(config.seed, 3000) for t in (p.messages[0]["content"], p.response or "")]
-        tokenizer, context = tiny.tiny_tokenizer(texts), tiny.CONTEXT
+        tokenizer = tiny.tiny_tokenizer(texts)
         if config.template:
             tokenizer.chat_template = template_file(config.template).read_text()
-    else:
-        tokenizer, context = model_tokenizer(config.model, config.template)
-    return tokenizer, min(context, config.engine.max_model_len or context)
+        return tokenizer, tiny.CONTEXT
+
+    @property
+    def _longest_row(self) -> int:
+        """Tokens that a training row may have which nobody answers."""
+        packed = getattr(self.config.train, "pack_to", None)  # pairs are never packed
+        return min(self._tokenizer_and_context[1], packed or 1 << 30)
+
+    def _room(self, problem: Problem) -> int:
+        if problem.split == "train" and not self.config.answers_training_prompts:
+            return self._longest_row - len(completion_token_ids(self.tokenizer, problem.response or ""))
+        return self.context - int(self.config.generate.max_tokens)
+
+    def _length(self, problem: Problem) -> int:
+        return len(prompt_token_ids(self.tokenizer, problem.messages))
 
 
 def model_tokenizer(model: str, template: Path | None) -> tuple[Any, int]:
@@ -55,40 +146,3 @@ def model_tokenizer(model: str, template: Path | None) -> tuple[Any, int]:
         tokenizer.chat_template = template_file(template).read_text()
     require_template(tokenizer, model)
     return tokenizer, context
-
-
-def room_for_prompt(tokenizer: Any, context: int, config: Any, split: str, response: str | None) -> int:
-    """Tokens that a prompt may have: what the longest answer leaves, or the gold one where no other is asked for."""
-    if split == "train" and not config.answers_training_prompts:
-        return context - len(completion_token_ids(tokenizer, response or ""))
-    return context - int(config.generate.max_tokens)
-
-
-def fit_prompts(config: Any) -> tuple[Finish, Mapping[str, Any]]:
-    """What is done to a prompt that leaves no room for an answer, and the settings on which that depends."""
-    if config.long_prompts == "refuse":
-        return lambda problem, _: problem, {}
-    tokenizer, context = tokenizer_and_context(config)
-
-    def length_of(messages: list[dict[str, str]]) -> int:
-        return len(prompt_token_ids(tokenizer, messages))
-
-    def fit(problem: Problem, dropped: Counter[str]) -> Problem | None:
-        room = room_for_prompt(tokenizer, context, config, problem.split, problem.response)
-        if length_of(problem.messages) <= room:
-            return problem
-        cut = cut_from_left(problem.messages, room, length_of) if config.long_prompts == "cut" else None
-        if cut is None:
-            dropped["prompt_too_long"] += 1
-            return None
-        return replace(problem, messages=cut)
-
-    vocabulary = hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
-    settings = {
-        "long_prompts": config.long_prompts,
-        "context": context,
-        "max_tokens": config.generate.max_tokens,
-        "tokenizer": vocabulary,
-        "template": require_template(tokenizer, config.model or "the embedded model"),
-    }
-    return fit, settings

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from data.formats import instructions, own, preferences, verifiable
-from data.formats.record import Format, LeftOutError, Message, Record, Row, RowError, Use
+from data.formats.record import ContentError, Format, LeftOutError, Message, Record, Row, RowError, Use
 
 __all__ = [
     "FORMATS",
+    "ContentError",
     "Detected",
     "Format",
     "FormatError",

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 
-from data.formats.record import Format, Record, Row, Use, items, optional_text, text, turns
+from data.formats.record import Format, Record, Row, RowError, Use, items, optional_text, text, turns
+from data.rows import SPLITS
 
 
 def _problem(row: Row) -> Iterator[Record]:
     response, reference = optional_text(row, "response"), optional_text(row, "reference")
-    yield Record(turns(items(row, "messages"), "messages"), response or None, reference=reference or None)
+    source, split = optional_text(row, "source"), text(row, "split")
+    if split not in SPLITS:
+        raise RowError("unknown split", f"there is no split {split!r}. There are {', '.join(SPLITS)}")
+    messages = turns(items(row, "messages"), "messages")
+    yield Record(messages, response or None, None, reference or None, source or None, split)
 
 
 def _demonstration(row: Row) -> Iterator[Record]:

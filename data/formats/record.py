@@ -17,6 +17,10 @@ class RowError(ValueError):
         self.reason = reason
 
 
+class ContentError(RowError):
+    """A row has all its columns, and what is in them cannot be used."""
+
+
 class LeftOutError(RowError):
     """A row is sound, and is left out all the same: its format says that such rows teach nothing."""
 
@@ -30,12 +34,16 @@ class Record:
         response: the gold answer; of a pair, the preferred one.
         rejected: the dispreferred answer of a pair.
         reference: what a verifier needs: a text that ends in the final answer, or tests as JSON.
+        source: the data set that the row itself says it is from.
+        split: the set that the row itself says it belongs to.
     """
 
     messages: list[Message]
     response: str | None = None
     rejected: str | None = None
     reference: str | None = None
+    source: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)

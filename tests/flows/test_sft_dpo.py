@@ -59,16 +59,19 @@ def test_dpo_measures_the_reference_before_it_trains_and_starts_from_the_same_po
     rows = [{"asked": f"{{{{name}}}} {n}?", "chosen": "yes", "rejected": "no"} for n in range(8)]
     rows += [{"asked": "long", "chosen": "yes", "rejected": LONG}, {"asked": "same", "chosen": "a", "rejected": "a"}]
     rows += [{"asked": f"{held_out} Think.", "chosen": "yes", "rejected": "no"}]
-    told = {"pairs_columns": {"prompt": "asked"}, "placeholders": {"name": "Ada"}}
+    rows += [{"asked": "Name a color.", "chosen": "yes", "rejected": "no"}]
+    bench = write(tmp_path / "bench.jsonl", [{"turns": ["Name a color."]}])
+    told = {"pairs_columns": {"prompt": "asked"}, "placeholders": {"name": "Ada"}, "overlap": {"held_out": [bench]}}
     config = dpo.DPO.model_validate(small(tmp_path) | {"pairs": write(tmp_path / "pairs.jsonl", rows)} | told)
     run_loop("DPO", dpo.loop, config, OnDrift.REFUSE)
     folder = config.directory / "iter-1"
-    counts = {"samples": 11, "kept": 8, "equal_sides": 1, "too_long": 1, "contaminated": 1}
+    counts = {"samples": 12, "kept": 8, "equal_sides": 1, "too_long": 1, "contaminated": 2}
     assert selection(folder / "pairs") == counts
     pairs = list(read_rows(Pair, folder / "pairs" / "pairs.parquet"))
     assert [p.messages[0]["content"] for p in pairs] == [f"Ada {n}?" for n in range(8)]
-    (repeated,) = json.loads((folder / "pairs" / "overlaps.json").read_text())
-    assert (repeated["reason"], repeated["repeats"]) == ("contaminated", held_out)
+    noticed = json.loads((folder / "pairs" / "data.json").read_text())
+    repeats = {shown["repeats"]: shown["source"] for shown in noticed["repeated"]}
+    assert (noticed["contaminated"], repeats) == (2, {held_out: "arithmetic", "Name a color.": "bench.jsonl"})
     inputs = {
         stage: json.loads((folder / stage / "manifest.json").read_text())["inputs"] for stage in ("reference", "train")
     }

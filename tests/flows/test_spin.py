@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from data.formats.record import assistant, user
 from data.rows import Pair
 from data.storage import read_rows
 from flows.spin import Spin, loop
@@ -113,25 +112,25 @@ def test_when_all_own_answers_equal_the_gold_ones_nothing_is_trained(tmp_path, m
 def test_demonstrations_of_three_formats_are_mixed_by_weight_and_counted_by_source(tmp_path):
     files = {
         "alpaca.json": json.dumps([{"instruction": f"Say {n}.", "output": f"#### {n}"} for n in range(100)]),
-        "chats.jsonl": "".join(
-            json.dumps({"messages": [user(f"What is {n}?"), assistant(f"#### {n}")]}) + "\n" for n in range(100)
-        ),
-        "math.csv": "problem,solution\n" + "".join(f"Find {n}.,$\\boxed{{{n}}}$\n" for n in range(100)),
+        "chats/rows.csv": "conversation,answer\n" + "".join(f"What is {n}?,#### {n}\n" for n in range(100)),
+        "math/rows.csv": "problem,solution\n" + "".join(f"Find {n}.,$\\boxed{{{n}}}$\n" for n in range(100)),
     }
     for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     first, *others = (tmp_path / name for name in files)
     mixed = {"demonstrations": first, "mixture": {str(path): 0.25 for path in others}}
-    config = make_spin(tmp_path, iterations=1, limit_validation=None, limit_test=None, **mixed)
+    columns = {"columns": {"prompt": "conversation"}}
+    config = make_spin(tmp_path, iterations=1, limit_validation=None, limit_test=None, **mixed, **columns)
     run(config)
     pairs = list(read_rows(Pair, config.directory / "iter-1" / "pair" / "pairs.parquet"))
     counts = Counter(pair.chosen_source for pair in pairs)
-    assert set(counts) == set(files)
-    assert counts["chats.jsonl"] == counts["math.csv"] == counts["alpaca.json"] // 4
+    assert set(counts) == {"alpaca.json", *map(str, others)}, "two files of one name are told apart by their paths"
+    assert counts[str(others[0])] == counts[str(others[1])] == counts["alpaca.json"] // 4
     _, runs = history(config)
     (parent,) = (r for r in runs if "mlflow.parentRunId" not in r.data.tags)
     (child,) = (r for r in runs if r.data.tags.get("iteration") == "1")
     told = {name.removeprefix("source/"): n for name, n in child.data.metrics.items() if name.startswith("source/")}
-    assert told == counts
+    assert told == {source.replace("/", "_"): count for source, count in counts.items()}
     (train,) = (d.dataset for d in parent.inputs.dataset_inputs if d.dataset.name == "train")
     assert json.loads(train.profile) == {"rows": len(pairs), "sources": counts}

@@ -1,6 +1,5 @@
 """Readers of data sets, called with a file alone, and what they gave as lists."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,7 @@ from tempfile import TemporaryDirectory
 from data import preferences, problems
 from data.overlap import Repeated, Rules
 from data.reading import Reading, Tally
-from data.rows import Pair, Problem, Split
-from data.splits import SPLITS
+from data.rows import SPLITS, Pair, Problem, Split
 from data.storage import read_rows
 from tasks.problems import ProblemSource, require_every_split, split_problems
 
@@ -58,11 +56,8 @@ def read_pairs(path: Path) -> ReadPairs:
 def load_problems(source: ProblemSource, seed: int, rules: Rules = NO_RULES) -> Loaded:
     """All problems as a loop gets them; overlaps are looked for only if asked."""
 
-    def fit(problem: Problem, dropped: Counter[str]) -> Problem:
-        return problem
-
     with TemporaryDirectory() as folder:
-        tally, found = split_problems(source, seed, Path(folder), rules, fit)
+        tally, found = split_problems(source, seed, Path(folder), rules)
         require_every_split(source, tally, found)
         files = {split: Path(folder) / f"{split}.parquet" for split in SPLITS}
         splits = {split: list(read_rows(Problem, file)) if file.exists() else [] for split, file in files.items()}

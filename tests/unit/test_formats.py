@@ -217,6 +217,7 @@ def test_the_reference_holds_what_a_verifier_needs(row: Row, reference: Any) -> 
         ({"input": "[|Human|] Hi?\n[|AI|]\n[|Human|] And?\n[|AI|] Bye."}, "empty turn"),
         ({"turns": [3]}, "empty turn"),
         (OWN | {"messages": []}, "no messages"),
+        (OWN | {"split": "dev"}, "unknown split"),
         ({"prompt": "Hi?", "chosen": [ASKED, SAID, SAID], "rejected": [ASKED, AGAIN]}, "not one answer"),
         ({"prompt": [ASKED, SAID], "chosen": "a", "rejected": "b"}, "prompt ends in an answer"),
         (

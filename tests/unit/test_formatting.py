@@ -37,8 +37,8 @@ def test_problems_are_split_and_read_back_alike(tmp_path: Path, capsys: pytest.C
     assert files == {split: problems for split, problems in plain.items() if problems}
     again = load_problems(ProblemSource(problems=Path("rows")), 0)
     assert not again.dropped
-    assert {split: {p.id for p in problems} for split, problems in again.splits.items()} == {
-        split: {p.id for p in problems} for split, problems in plain.items()
+    assert {s: {p.id: p.source for p in problems} for s, problems in again.splits.items()} == {
+        s: {p.id: p.source for p in problems} for s, problems in plain.items()
     }
     kept = {split: {"sums.jsonl": len(problems)} for split, problems in files.items()}
     assert json.loads(Path("rows/_summary.json").read_text()) == {
@@ -48,10 +48,24 @@ def test_problems_are_split_and_read_back_alike(tmp_path: Path, capsys: pytest.C
         "kept": kept,
         "dropped": {"duplicate": 3},
         "hidden_characters": 0,
+        "contaminated": 0,
+        "repeated": [],
     }
     printed = capsys.readouterr().out
     for words in ("203 rows were read as problems", "train.parquet", "duplicate", "sums.jsonl: "):
         assert words in printed
+
+
+def test_sets_that_were_given_apart_stay_apart_when_they_are_read_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "sums.jsonl", numbered(200))
+    test = write(tmp_path / "t.jsonl", [{"question": f"What is {n} less 1?", "answer": str(n - 1)} for n in range(40)])
+    assert main(["data", "format", path, "--test", test, "--output", "rows"]) == 0
+    source = ProblemSource(problems=Path(path), test=Path(test))
+    given, again = (load_problems(s, 0).splits for s in (source, ProblemSource(problems=Path("rows"))))
+    assert {s: {p.id for p in rows} for s, rows in again.items()} == {
+        s: {p.id for p in rows} for s, rows in given.items()
+    }
+    assert {p.source for p in again["test"]} == {"t.jsonl"}
 
 
 def test_pairs_that_repeat_what_is_held_out_are_left_out_and_the_rest_is_read_back(
@@ -67,14 +81,22 @@ def test_pairs_that_repeat_what_is_held_out_are_left_out_and_the_rest_is_read_ba
     path = write(tmp_path / "pairs.jsonl", pairs)
     arguments = ["--output", "rows", "--overlap.held_out", held_out]
     assert main(["data", "format", path, *arguments]) == 0
+    printed = capsys.readouterr().out
     kept = list(read_rows(Pair, Path("rows/pairs.parquet")))
     assert [(p.messages[0]["content"], p.index, p.rejected) for p in kept] == [("Hi?", 0, "No."), ("Hi?", 1, "Go.")]
     again = read_pairs(Path("rows/pairs.parquet")).pairs
     assert [(p.problem_id, p.index, p.chosen, p.rejected) for p in again] == [
         (p.problem_id, p.index, p.chosen, p.rejected) for p in kept
     ]
-    assert json.loads(Path("rows/_summary.json").read_text())["dropped"] == {"duplicate": 1, "contaminated": 1}
-    assert f"▸ repeats: {SHEEP}." in " ".join(capsys.readouterr().out.split())
+    told = json.loads(Path("rows/_summary.json").read_text())
+    assert (told["dropped"], told["contaminated"]) == ({"duplicate": 1, "contaminated": 1}, 1)
+    kept_all = ["--output", "all", "--overlap.held_out", held_out, "--overlap.contaminated", "keep"]
+    assert main(["data", "format", path, *kept_all]) == 0
+    told = json.loads(Path("all/_summary.json").read_text())
+    assert (told["dropped"], told["contaminated"]) == ({"duplicate": 1}, 1)
+    write(tmp_path / "pairs.jsonl", pairs[3:])
+    assert main(["data", "format", path, "--output", "none", "--overlap.held_out", held_out]) == 1
+    assert f"▸ repeats: {SHEEP}." in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(
@@ -88,6 +110,8 @@ def test_pairs_that_repeat_what_is_held_out_are_left_out_and_the_rest_is_read_ba
         (["sums.jsonl", "--use", "pairs"], "It can serve as problems or demonstrations, not as pairs"),
         (["sums.jsonl", "--outptu", "x"], "unknown setting --outptu (did you mean --output?)"),
         (["sums.jsonl", "--overlap.contamination", "2"], "overlap.contamination"),
+        (["pairs.jsonl", "--mixture", "sums.jsonl=1"], "mixture: pairs are neither drawn nor limited"),
+        (["pairs.jsonl", "--limit", "3"], "limit: pairs are neither drawn nor limited"),
         ([], "problems: Field required"),
     ],
 )
@@ -95,6 +119,7 @@ def test_what_cannot_be_formatted_is_refused_and_nothing_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     write(tmp_path / "sums.jsonl", numbered(3))
+    write(tmp_path / "pairs.jsonl", [{"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     before = sorted(tmp_path.rglob("*"))

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from data.formats import Record, RowError
+from data.formats import ContentError, Record
 from data.hygiene import cleaned, has_hidden
 from data.reading import Reading, Tally, read_records
 from data.sources import DataFileError
+from tasks.problems import ProblemSource
 
 
 def said(text: str, **fields: str) -> Record:
@@ -21,7 +23,7 @@ def said(text: str, **fields: str) -> Record:
 def test_a_control_character_in_any_text_makes_a_row_unusable(sign: str, field: str) -> None:
     text = f"before{sign}after"
     record = said(text) if field == "prompt" else said("Hi?", **{field: text})
-    with pytest.raises(RowError, match=rf"U\+{ord(sign):04X} stands in") as refused:
+    with pytest.raises(ContentError, match=rf"U\+{ord(sign):04X} stands in") as refused:
         cleaned(record, {})
     assert refused.value.reason == "control character"
 
@@ -43,7 +45,7 @@ def test_turns_have_to_alternate(roles: str, right: bool) -> None:
     if right:
         assert cleaned(record, {}) is record
     else:
-        with pytest.raises(RowError, match=r"the turns are .*They must be the user's and the assistant's in turn"):
+        with pytest.raises(ContentError, match=r"the turns are .*They must be the user's and the assistant's in turn"):
             cleaned(record, {})
 
 
@@ -74,7 +76,8 @@ def test_rows_with_signs_that_nobody_sees_are_noticed(text: str, hidden: bool) -
     [
         ("I am {{name}}.", "I am Ada."),
         ("我是{{name}}，由{{ author }}开发", "我是Ada，由us开发"),
-        ("{{name}}{{name}}", None),
+        ("{{name}}{{name}}", "AdaAda"),
+        ("I'm{{name}}", "I'mAda"),
         (r"\frac{{name}}{{author}}", r"\frac{{name}}{{author}}"),
         ("x^{{name}}", "x^{{name}}"),
         ("{{{name}}}", "{{{name}}}"),
@@ -82,19 +85,18 @@ def test_rows_with_signs_that_nobody_sees_are_noticed(text: str, hidden: bool) -
         ("{{itself}}", "{{itself}}"),
     ],
 )
-def test_placeholders_are_filled_in_and_the_braces_of_latex_are_none(text: str, filled: str | None) -> None:
+def test_placeholders_are_filled_in_and_the_braces_of_latex_are_none(text: str, filled: str) -> None:
     values = {"name": "Ada", "author": "us", "itself": "{{itself}}"}
     found = cleaned(said(text, response=text, rejected=text, reference=text), values)
-    expected = filled or "Ada{{name}}"  # two without a blank between them are more likely LaTeX
-    assert found == said(expected, response=expected, rejected=expected, reference=expected)
+    assert found == said(filled, response=filled, rejected=filled, reference=filled)
 
 
 def test_a_placeholder_for_which_nothing_is_given_makes_a_row_unusable() -> None:
     with pytest.raises(
-        RowError, match=r"placeholder \{\{author\}\}.*placeholders: \{author: …\}.*for itself"
+        ContentError, match=r"placeholder \{\{author\}\}.*placeholders: \{author: …\}.*for itself"
     ) as refused:
         cleaned(said("Who made you?", response="I am {{name}} by {{author}}."), {"name": "Ada"})
-    assert refused.value.reason == "placeholder author"
+    assert refused.value.reason == "placeholder"
 
 
 def test_programs_keep_their_braces() -> None:
@@ -117,7 +119,7 @@ def test_such_rows_are_refused_with_their_line_or_dropped_and_counted(tmp_path: 
     found = [record.response for _, record in read_records(reading, "demonstrations", tally)]
     assert found == ["I am Ada", "a\u200bb"]
     assert (tally.rows, tally.hidden) == (4, 1)
-    assert dict(tally.dropped) == {"control character": 1, "placeholder other": 1}
+    assert dict(tally.dropped) == {"control character": 1, "placeholder": 1}
 
 
 ODD: list[Any] = [
@@ -137,6 +139,19 @@ def test_odd_rows_end_in_a_message_with_file_and_line(tmp_path: Path, line: str)
     path.write_text('{"prompt": "Hi?", "response": "Hello."}\n' + line + "\n")
     with pytest.raises(DataFileError, match=r"odd\.jsonl, line 2: "):
         list(read_records(Reading(path), "demonstrations", Tally()))
+
+
+def test_the_advice_is_about_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(DataFileError) as refused:
+        list(read_records(Reading(rows(tmp_path, "I am {{name}}")), "demonstrations", Tally()))
+    assert "Every row needs" not in str(refused.value)
+    assert str(refused.value).endswith("or have such rows left out: unusable: drop.")
+
+
+@pytest.mark.parametrize("name", ["x", "", "a b", "{{name}}"])
+def test_a_name_that_no_placeholder_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="placeholders"):
+        ProblemSource(placeholders={name: "Ada"})
 
 
 def test_a_row_of_a_megabyte_is_read_whole(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def test_problems_without_a_final_answer_and_near_duplicates_are_counted(tmp_pat
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in texts))
     found = inspect(Reading(path), "problems", near_duplicates=0.8)
-    assert found.left_out == {"no final answer": 1, "near-duplicate": 1}
-    assert found.tally.first["near-duplicate"].endswith("line 4")
+    assert found.left_out == {"no final answer": 1, "near_duplicate": 1}
+    assert found.tally.first["near_duplicate"].endswith("line 4")
     assert inspect(Reading(path), "problems").left_out == {"no final answer": 1}
 
 

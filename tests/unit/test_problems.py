@@ -229,7 +229,7 @@ def test_an_unusable_few_shot_file_is_refused(write: Write, tmp_path: Path, cont
 @pytest.mark.parametrize(("count", "split"), [(1, "(train|validation|test)"), (3, "(train|validation|test)")])
 def test_a_split_without_problems_is_refused_with_what_to_give(write: Write, count: int, split: str) -> None:
     with pytest.raises(
-        DataFileError, match=f"leaves no problem for {split} .*--validation and --test.*Give more problems"
+        DataFileError, match=f"leaves no problem for {split}.* {count} rows were read.*Give more problems"
     ):
         load_problems(ProblemSource(problems=write(sums(0, count))), 0)
 
@@ -247,7 +247,7 @@ def test_the_stage_writes_one_file_per_split_that_has_problems_and_counts_what_w
 ) -> None:
     source = ProblemSource(problems=write(sums(0, 60) + sums(0, 4)))
     result = prepare_problems(Run(tmp_path / "run"), source, 0)
-    assert result.finished_files() == {"train.parquet", "validation.parquet", "test.parquet"}
+    assert result.finished_files() == {"train.parquet", "validation.parquet", "test.parquet", "data.json"}
     assert result.finished is not None
     manifest = result.finished.manifest
     assert (manifest.rows_in, manifest.rows_out, manifest.dropped) == (64, 60, {"duplicate": 4})

@@ -1,22 +1,24 @@
 """A prompt that leaves no room for an answer is refused, dropped or cut, as configured, and counted."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data.overlap import Rules
+from data.reading import Tally
 from data.render import PromptTooLongError, completion_token_ids, prompt_token_ids
-from data.rows import Problem
+from data.rows import Problem, problem_id
+from data.splits import Splitting
 from data.storage import read_rows
 from flows.rest_em import RestEM
 from flows.sft import SFT
 from models import tiny
 from tasks import preflight
-from tasks.problems import split_problems
-from tasks.room import fit_prompts, tokenizer_and_context
+from tasks.problems import prepare_problems, split_problems
+from tasks.room import PromptRoom
+from tasks.run import Run
 
 LONG = "Ada has 5 apples. " * (tiny.CONTEXT // 4) + "How many apples are there now?"
 
@@ -26,65 +28,112 @@ def _checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "_checked", set())
 
 
-def config(folder: Path, loop: type[Any] = RestEM, **settings: Any) -> Any:
-    rows = [{"question": f"Ben has {n} pens. How many?", "answer": f"#### {n}"} for n in range(60)]
+def config(folder: Path, loop: type[Any] = RestEM, texts: list[str] | None = None, **settings: Any) -> Any:
+    texts = texts or [*(f"Ben has {n} pens. How many?" for n in range(60)), LONG]
     path = folder / "problems.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"question": LONG, "answer": "#### 5"}]))
+    path.write_text("".join(json.dumps({"question": text, "answer": "#### 5"}) + "\n" for text in texts))
     held_out = {name: folder / f"{name}.jsonl" for name in ("validation", "test")}
     for number, file in enumerate(held_out.values()):
         file.write_text(json.dumps({"question": f"Kim has {number} nuts. How many?", "answer": str(number)}))
     return loop.model_validate({"problems": path, "generate": {"max_tokens": 48}, **held_out, **settings})
 
 
-def split(config: Any, folder: Path) -> tuple[list[Problem], Counter[str], Any]:
-    fit, settings = fit_prompts(config)
-    _, found = split_problems(config, 0, folder / "splits", Rules(), fit)
-    return list(read_rows(Problem, folder / "splits" / "train.parquet")), found.dropped, settings
+def split(config: Any, folder: Path) -> tuple[list[Problem], Tally, Splitting]:
+    tally, found = split_problems(config, 0, folder / "splits", Rules(), PromptRoom(config))
+    return list(read_rows(Problem, folder / "splits" / "train.parquet")), tally, found
 
 
 def test_by_default_the_run_is_refused(tmp_path: Path) -> None:
     given = config(tmp_path)
-    rows, dropped, settings = split(given, tmp_path)
-    assert (len(rows), dropped, settings) == (61, {}, {})
+    with pytest.raises(PromptTooLongError, match=r"does not fit into the context"):
+        split(given, tmp_path)
     with pytest.raises(PromptTooLongError, match=r"does not fit into the context"):
         preflight.check_problems(given)
+    assert PromptRoom(given).settings() == {}
+
+
+def test_a_prompt_that_is_not_used_refuses_nothing(tmp_path: Path) -> None:
+    given = config(tmp_path, limit=60)
+    rows, _, found = split(given, tmp_path)
+    assert (len(rows), found.dropped) == (60, {"over_limit_train": 1})
+    preflight.check_problems(given)
+
+
+def test_one_that_comes_into_use_where_another_is_left_out_is_refused_by_the_stage(tmp_path: Path) -> None:
+    text = " ".join(f"word{n}" for n in range(60))
+    texts = [text, f"{text} more", LONG]
+    given = config(tmp_path, limit=2, texts=texts)
+    preflight.check_problems(given)
+    with pytest.raises(PromptTooLongError):
+        prepare_problems(Run(tmp_path / "run"), given, 0)
 
 
 def test_it_is_dropped_and_counted(tmp_path: Path) -> None:
     given = config(tmp_path, long_prompts="drop")
-    rows, dropped, _ = split(given, tmp_path)
-    assert (len(rows), dropped) == (60, {"prompt_too_long": 1})
+    rows, tally, _ = split(given, tmp_path)
+    assert (len(rows), tally.dropped, tally.cut) == (60, {"prompt_too_long": 1}, 0)
     preflight.check_problems(given)
 
 
 def test_it_is_cut_from_the_left_until_it_fits(tmp_path: Path) -> None:
     given = config(tmp_path, long_prompts="cut")
-    rows, dropped, settings = split(given, tmp_path)
-    tokenizer, context = tokenizer_and_context(given)
-    cut = max(rows, key=lambda p: len(p.messages[0]["content"])).messages[0]["content"]
-    assert (len(rows), dropped) == (61, {})
-    assert LONG.endswith(cut)
-    room = context - 48
-    assert room - 6 < len(prompt_token_ids(tokenizer, [{"role": "user", "content": cut}])) <= room
-    assert settings["context"] == context == tiny.CONTEXT
+    rows, tally, _ = split(given, tmp_path)
+    room = PromptRoom(given)
+    cut = max(rows, key=lambda p: len(p.messages[0]["content"]))
+    text = cut.messages[0]["content"]
+    assert (len(rows), tally.dropped, tally.cut) == (61, {}, 1)
+    assert LONG.endswith(text)
+    assert cut.id == problem_id(cut.messages)
+    free = tiny.CONTEXT - 48
+    assert free - 6 < len(prompt_token_ids(room.tokenizer, [{"role": "user", "content": text}])) <= free
     preflight.check_problems(given)
 
 
-def test_where_gold_answers_are_trained_on_each_takes_the_room_it_needs(tmp_path: Path) -> None:
-    given = config(tmp_path, SFT, long_prompts="cut")
+def test_prompts_that_are_the_same_once_they_are_cut_are_one(tmp_path: Path) -> None:
+    texts = [f"Story {n}. {LONG}" for n in range(3)]
+    given = config(tmp_path, long_prompts="cut", texts=texts)
+    (tmp_path / "test.jsonl").write_text(json.dumps({"question": f"Story 9. {LONG}", "answer": "5"}))
+    (tmp_path / "problems.jsonl").open("a").write(json.dumps({"question": "1 + 1?", "answer": "2"}))
+    rows, tally, found = split(given, tmp_path)
+    assert [p.messages[0]["content"] for p in rows] == ["1 + 1?"]
+    assert (tally.cut, found.dropped) == (4, {"train_also_in_held_out": 3})
+
+
+def test_what_the_loop_puts_before_a_prompt_is_never_cut(tmp_path: Path) -> None:
+    shots = tmp_path / "shots.jsonl"
+    shots.write_text(json.dumps({"question": "{{name}} has 1 pen. How many?", "answer": "#### 1"}))
+    told = {"few_shot": shots, "system": "Be brief.", "placeholders": {"name": "Kim"}}
+    rows, tally, _ = split(config(tmp_path, long_prompts="cut", **told), tmp_path)
+    assert tally.cut == 1
+    assert {tuple(turn["content"] for turn in p.messages[:3]) for p in rows} == {
+        ("Be brief.", "Kim has 1 pen. How many?", "#### 1")
+    }
+
+
+@pytest.mark.parametrize(("pack_to", "limit"), [(None, tiny.CONTEXT), (128, 128)])
+def test_where_gold_answers_are_trained_on_each_takes_the_room_it_needs(
+    tmp_path: Path, pack_to: int | None, limit: int
+) -> None:
+    given = config(tmp_path, SFT, long_prompts="cut", train={"pack_to": pack_to, "adapter": None})
     rows, _, _ = split(given, tmp_path)
-    tokenizer, context = tokenizer_and_context(given)
+    tokenizer = PromptRoom(given).tokenizer
     lengths = [
         len(prompt_token_ids(tokenizer, p.messages)) + len(completion_token_ids(tokenizer, p.response or ""))
         for p in rows
     ]
-    assert context - 6 < max(lengths) <= context
+    assert limit - 6 < max(lengths) <= limit
 
 
 def test_the_settings_change_with_what_the_room_depends_on(tmp_path: Path) -> None:
     found = [
-        fit_prompts(config(tmp_path, long_prompts="drop", **other))[1]
+        PromptRoom(config(tmp_path, long_prompts="drop", **other)).settings()
         for other in ({}, {"generate": {"max_tokens": 49}}, {"engine": {"max_model_len": 200}}, {"template": "chatml"})
     ]
     assert all(found.count(settings) == 1 for settings in found)
-    assert fit_prompts(config(tmp_path, long_prompts="drop"))[1] == found[0]
+    assert PromptRoom(config(tmp_path, long_prompts="drop")).settings() == found[0]
+
+
+def test_planning_fetches_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.room.model_tokenizer", lambda *_: pytest.fail("a model was fetched"))
+    given = config(tmp_path, long_prompts="cut", model="nobody/nothing")
+    assert PromptRoom(given).settings()["model"] == "nobody/nothing"

@@ -7,31 +7,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data.overlap import Rules
 from data.problems import split_of
-from data.rows import Problem, problem_id
-from data.splits import SPLITS, Splitting, quotas, write_splits
+from data.rows import SPLITS, Problem, problem_id
+from data.splits import MixtureError, Splitting, quotas, write_splits
 from data.storage import read_rows
-from tasks.problems import OVERLAPS, OverlapConfig, ProblemSource, prepare_problems
+from tasks.problems import DATA, OverlapConfig, ProblemSource, prepare_problems
 from tasks.run import Run
 from tests.unit.reading import NO_RULES, load_problems
 
 TALE = "A farmer from a village by the sea has many sheep and sells some of them at the market each week"
-TEXT = st.text(st.sampled_from("ab \u200bÀÉ１你"), min_size=1, max_size=4)
+SHORT = st.text(st.sampled_from("ab \u200bÀÉ１你"), min_size=1, max_size=4)
+
+# Short ones that are written differently, and long ones of which many say nearly the same.
+TEXT = SHORT | st.builds("{}{} {}".format, st.sampled_from(["", "Tell me: "]), st.just(TALE), SHORT)
 
 
 def problem(text: str, source: str = "a", split: str | None = None) -> Problem:
     messages = [{"role": "user", "content": text}]
     identity = problem_id(messages)
     return Problem(identity, messages, "1", None, source, split or split_of(identity))
-
-
-def keep(problem: Problem, dropped: Counter[str]) -> Problem | None:
-    return problem
 
 
 def split(
@@ -43,10 +42,11 @@ def split(
     seed: int = 0,
 ) -> tuple[dict[str, list[Problem]], Splitting]:
     with TemporaryDirectory() as folder:
-        found = write_splits(problems, held_out or [], Path(folder), rules, limits or {}, weights or {}, seed, keep)
-        assert {path.name for path in Path(folder).iterdir()} == {
-            f"{name}.parquet" for name, counts in found.sources.items() if counts
-        }
+        found = write_splits(
+            problems, held_out or [], Path(folder), rules, limits or {}, weights or {}, seed, lambda p: p
+        )
+        written = {name for name, counts in found.sources.items() if counts} | ({"held_out"} if held_out else set())
+        assert {path.name for path in Path(folder).iterdir()} == {f"{name}.parquet" for name in written}
         files = {name: Path(folder) / f"{name}.parquet" for name in SPLITS}
         return {name: list(read_rows(Problem, file)) if file.exists() else [] for name, file in files.items()}, found
 
@@ -59,6 +59,7 @@ def test_splits_are_disjoint_and_every_row_is_kept_or_counted(
     problems = [problem(text, split=name) for text, name in rows]
     rules = Rules(near_duplicates=0.8, contamination=0.5)
     splits, found = split(problems, [problem(text) for text in held_out], rules, {"train": 5})
+    event(f"left out for overlaps: {found.dropped['contaminated'] > 0}, {found.dropped['near_duplicate'] > 0}")
     kept = [p.id for rows_ in splits.values() for p in rows_]
     assert len(kept) == len(set(kept))
     assert len(kept) + found.dropped.total() == len(problems)
@@ -93,12 +94,28 @@ def test_what_was_split_once_is_split_alike_again() -> None:
         ({"a": 100, "b": 10}, {"a": 1, "b": 0.5}, 15, {"a": 10, "b": 5}),
         ({"a": 100, "b": 10}, {"a": 1, "b": 0.5}, 1000, {"a": 20, "b": 10}),
         ({"a": 30, "b": 10, "c": 7}, {"a": 3, "b": 1, "c": 0.1}, None, {"a": 30, "b": 10, "c": 1}),
+        ({"a": 7, "b": 1, "c": 9}, {"a": 1, "b": 1}, None, {"a": 1, "b": 1}),
     ],
 )
 def test_quotas_keep_the_proportions_and_take_nothing_twice(
     counts: dict[str, int], weights: dict[str, float], limit: int | None, expected: dict[str, int]
 ) -> None:
     assert quotas(counts, weights, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights", "limit"),
+    [
+        ({"a": 100}, {"a": 1, "b": 1}, None),
+        ({"a": 1, "b": 100}, {"a": 3, "b": 1}, None),
+        ({"a": 9, "b": 9}, {"a": 1, "b": 1}, 1),
+    ],
+)
+def test_a_mixture_that_would_lose_a_source_is_refused(
+    counts: dict[str, int], weights: dict[str, float], limit: int | None
+) -> None:
+    with pytest.raises(MixtureError, match=r"No training problem can be drawn from .*b.* There are a: .* at weight"):
+        quotas(counts, weights, limit)
 
 
 def test_a_mixture_is_drawn_by_weight_and_alike_for_the_same_seed() -> None:
@@ -168,7 +185,10 @@ def test_the_stage_leaves_out_what_repeats_held_out_prompts_and_shows_it(tmp_pat
     result = prepare_problems(Run(tmp_path / "run"), source, 0)
     assert result.finished is not None
     assert result.finished.manifest.dropped == {"contaminated": 2}
-    shown = json.loads((result.path / OVERLAPS).read_text())
+    noticed = json.loads((result.path / DATA).read_text())
+    shown = noticed.pop("repeated")
+    assert noticed == {"hidden_characters": 0, "cut_prompts": 0, "contaminated": 2}
+    assert result.finished.manifest.rows_in == 88
     assert {(s["reason"], s["repeats"], s["source"]) for s in shown} == {("contaminated", held, "bench.jsonl")}
     lenient = ProblemSource(**files, overlap=OverlapConfig(held_out=(held_out,), contaminated="keep"))
     kept = prepare_problems(Run(tmp_path / "kept"), lenient, 0)

@@ -1,0 +1,236 @@
+"""Indices of prompts: which say nearly the same, and which repeat a held-out one. They are files, not memory."""
+
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from data.rows import normalise_prompt
+
+PERMUTATIONS = 128
+STEEPEST = 0.9  # above this threshold locality-sensitive hashing has too few bands to choose from
+SHINGLE = 5  # words
+GRAM = 8  # words, as in Tülu 3
+CHARACTERS = 2 * GRAM  # of scripts without blanks, in which a word has about two
+CANDIDATES = 100
+COMMON = 10  # an n-gram of more held-out prompts than this is an instruction or a form that they share
+AT_ONCE = 4096  # shingles, each of which takes 128 numbers
+FILTER_BITS = 27  # 16 MiB
+# A word is a run of letters and digits, a mark (3 + 4 is not 3 - 4), or a character of a script without blanks:
+# Thai, Lao, Burmese, Khmer, Japanese, Chinese, Korean.
+MARKS = r"!-/:-@\[-`{-~\u2010-\u205e\u3001-\u303f"
+SCRIPTS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+ALONE = re.compile(rf"[{SCRIPTS}]")
+WORDS = re.compile(rf"[{MARKS}{SCRIPTS}]|[^\s{MARKS}{SCRIPTS}]+")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as its words, and apart from them its system message, which many prompts share."""
+
+    words: list[str]
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Another prompt that a prompt overlaps with, by the name it was added under, and how much: from 0 to 1."""
+
+    name: str
+    share: float
+
+
+def prompt_of(messages: list[dict[str, str]]) -> Prompt:
+    """The words of a prompt."""
+    said = [turn for turn in messages if turn["role"] != "system"]
+    words = [word for turn in said for word in WORDS.findall(normalise_prompt(turn["content"]))]
+    return Prompt(words, "".join(turn["content"] for turn in messages if turn["role"] == "system"))
+
+
+class NearDuplicates:
+    """Prompts of which no two are near-duplicates of each other, kept in an SQLite file.
+
+    Two prompts are near-duplicates if their system messages are equal and the Jaccard similarity of their sets of five
+    consecutive words, estimated by MinHash with 128 permutations (standard error at most 0.045), reaches a threshold.
+    Candidates are found by locality-sensitive hashing, which misses one in twenty right at a threshold of 0.8 and one
+    in two hundred at 0.85. The 100 candidates that share most bands are compared.
+
+    Args:
+        file: where the index is kept; a new file.
+        threshold: similarity from which on two prompts count as the same; above 0, at most 1.
+    """
+
+    def __init__(self, file: Path, threshold: float) -> None:
+        from datasketch import MinHashLSH
+
+        self.threshold = threshold
+        # To miss one is worse than to compare one more: every candidate is compared anyway.
+        best = MinHashLSH(min(threshold, STEEPEST), PERMUTATIONS, weights=(0.05, 0.95))
+        self.bands, self.rows = int(best.b), int(best.r)
+        self.database = scratch_database(file)
+        self.database.execute("CREATE TABLE kept (number INTEGER PRIMARY KEY, name TEXT, signature BLOB)")
+        self.database.execute(
+            "CREATE TABLE band (key INTEGER, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID"
+        )
+        # A band that very many have is that of a form that they share: what is nearer shares other bands as well.
+        of_a_band = f"SELECT * FROM (SELECT number FROM band WHERE key = ? LIMIT {CANDIDATES})"
+        self.candidates = (
+            f"SELECT name, signature FROM kept JOIN (SELECT number, count(*) AS bands FROM "
+            f"({' UNION ALL '.join([of_a_band] * self.bands)}) GROUP BY number ORDER BY bands DESC LIMIT {CANDIDATES}) "
+            f"USING (number) ORDER BY number"
+        )
+
+    def add(self, name: str, prompt: Prompt, keep: bool = True) -> Overlap | None:
+        """Keep a prompt; or give the kept one that it is a near-duplicate of, of several the nearest.
+
+        Args:
+            keep: False to look only.
+        """
+        if not prompt.words:
+            return None
+        signature = _signature(prompt)
+        keys = [
+            _signed(xxhash.xxh3_64_intdigest(signature[band * self.rows : (band + 1) * self.rows].tobytes(), seed=band))
+            for band in range(self.bands)
+        ]
+        found = self._nearest(signature, keys)
+        if found or not keep:
+            return found
+        row = self.database.execute("INSERT INTO kept (name, signature) VALUES (?, ?)", (name, signature.tobytes()))
+        self.database.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", [(key, row.lastrowid) for key in keys])
+        return None
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _nearest(self, signature: Any, keys: list[int]) -> Overlap | None:
+        best = None
+        for name, kept in self.database.execute(self.candidates, keys):
+            share = float(np.mean(np.frombuffer(kept, signature.dtype) == signature))
+            if share >= self.threshold and (best is None or share > best.share):
+                best = Overlap(name, share)
+        return best
+
+
+class HeldOutRuns:
+    """Prompts that no training prompt may repeat, by their n-grams of words, kept in an SQLite file.
+
+    A training prompt is contaminated if the n-grams that it shares with one held-out prompt cover a large enough share
+    of the words of the latter (Tülu 3, arXiv 2411.15124, section 3.2: 8-grams, half of the tokens). In Chinese and
+    other scripts without blanks an n-gram has 16 characters. N-grams of more than ten held-out prompts, and the words
+    that only they cover, do not count: they are an instruction or a form that these share. A held-out prompt of which
+    then nothing is left, or that is shorter than one n-gram, is not looked for.
+
+    Args:
+        file: where the index is kept; a new file.
+        prompts: the held-out prompts, each with a name.
+        share: of the held-out prompt's words, from which on a prompt is contaminated; above 0, at most 1.
+    """
+
+    def __init__(self, file: Path, prompts: Iterable[tuple[str, Prompt]], share: float) -> None:
+        self.share = share
+        self.database = scratch_database(file)
+        self.database.execute("CREATE TABLE held (number INTEGER PRIMARY KEY, name TEXT, words INTEGER)")
+        self.database.execute("CREATE TABLE gram (key INTEGER, number INTEGER, position INTEGER, n INTEGER)")
+        # Most n-grams of training prompts are in no held-out one; one bit for each hash spares asking the file.
+        self.filter = bytearray(1 << FILTER_BITS - 3)
+        for name, prompt in prompts:
+            self._add(name, prompt.words)
+        self._leave_common_out()
+
+    def repeated_by(self, prompt: Prompt) -> Overlap | None:
+        """The held-out prompt that a prompt repeats; of several the one it repeats most of."""
+        covered: defaultdict[int, set[int]] = defaultdict(set)
+        for n in (GRAM, CHARACTERS):
+            for key in set(_grams(prompt.words, n)):
+                byte, bit = _place(key)
+                if self.filter[byte] & bit:
+                    for number, at in self.database.execute("SELECT number, position FROM gram WHERE key = ?", (key,)):
+                        covered[number].update(range(at, at + n))
+        best = None
+        for number, positions in covered.items():
+            name, length = self.database.execute("SELECT name, words FROM held WHERE number = ?", (number,)).fetchone()
+            share = len(positions) / length
+            if share >= self.share and (best is None or share > best.share):
+                best = Overlap(name, share)
+        return best
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _add(self, name: str, words: list[str]) -> None:
+        characters = sum(1 for word in words if ALONE.match(word))
+        n = CHARACTERS if 2 * characters > len(words) else GRAM
+        keys = _grams(words, n)
+        number = self.database.execute("INSERT INTO held (name, words) VALUES (?, 0)", (name,)).lastrowid
+        for key in keys:
+            byte, bit = _place(key)
+            self.filter[byte] |= bit
+        self.database.executemany(
+            "INSERT INTO gram VALUES (?, ?, ?, ?)", [(key, number, at, n) for at, key in enumerate(keys)]
+        )
+
+    def _leave_common_out(self) -> None:
+        self.database.execute("CREATE INDEX of_key ON gram (key, number, position)")
+        self.database.execute(
+            f"DELETE FROM gram WHERE key IN "
+            f"(SELECT key FROM gram GROUP BY key HAVING count(DISTINCT number) > {COMMON})"
+        )
+        rows = self.database.execute("SELECT number, position, n FROM gram ORDER BY number")
+        lengths = ((len(_covered(grams)), number) for number, grams in groupby(rows, key=itemgetter(0)))
+        self.database.executemany("UPDATE held SET words = ? WHERE number = ?", lengths)
+
+
+def scratch_database(file: Path) -> sqlite3.Connection:
+    """A database that is made anew by whoever is stopped, and so need not survive anything."""
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute("PRAGMA journal_mode = OFF")
+    database.execute("PRAGMA synchronous = OFF")
+    database.execute("PRAGMA cache_size = -16384")  # KiB
+    database.execute("BEGIN")
+    return database
+
+
+def _covered(grams: Iterator[tuple[int, int, int]]) -> set[int]:
+    return {word for _, at, n in grams for word in range(at, at + n)}
+
+
+def _grams(words: list[str], n: int) -> list[int]:
+    """Hashes of the n-grams, as SQLite's integers, which have a sign."""
+    return [_signed(xxhash.xxh3_64_intdigest(gram.encode(), seed=n)) for gram in _runs(words, n)]
+
+
+def _runs(words: list[str], n: int) -> list[str]:
+    return [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
+
+
+def _signature(prompt: Prompt) -> Any:
+    sketch = _empty_sketch().copy()
+    shingles = [f"{prompt.system}\x1e{run}".encode() for run in _runs(prompt.words, min(SHINGLE, len(prompt.words)))]
+    for start in range(0, len(shingles), AT_ONCE):
+        sketch.update_batch(shingles[start : start + AT_ONCE])
+    return sketch.hashvalues
+
+
+@lru_cache(maxsize=1)
+def _empty_sketch() -> Any:
+    from datasketch import MinHash
+
+    return MinHash(PERMUTATIONS, seed=1, hashfunc=xxhash.xxh32_intdigest, scheme="affine32")
+
+
+def _signed(key: int) -> int:
+    return key - (1 << 64) if key >= 1 << 63 else key
+
+
+def _place(key: int) -> tuple[int, int]:
+    return (key >> 3) & ((1 << FILTER_BITS - 3) - 1), 1 << (key & 7)
