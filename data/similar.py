@@ -5,7 +5,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -23,7 +23,7 @@ GRAM = 8  # words, as in Tülu 3
 CHARACTERS = 2 * GRAM  # of scripts without blanks, in which a word has about two
 CANDIDATES = 100
 COMMON = 10  # an n-gram of more held-out prompts than this is an instruction or a form that they share
-AT_ONCE = 4096  # shingles, each of which takes 128 numbers
+AT_ONCE = 4096  # runs of words, each of which takes 128 numbers
 FILTER_BITS = 27  # 16 MiB
 # A word is a run of letters and digits, a mark (3 + 4 is not 3 - 4), or a character of a script without blanks:
 # Thai, Lao, Burmese, Khmer, Japanese, Chinese, Korean.
@@ -39,6 +39,15 @@ class Prompt:
 
     words: list[str]
     system: str = ""
+
+    @cached_property
+    def signature(self) -> Any:
+        """MinHash of the runs of five words, the system message being part of each."""
+        sketch = _empty_sketch().copy()
+        runs = [f"{self.system}\x1e{run}".encode() for run in _runs(self.words, min(SHINGLE, len(self.words)))]
+        for start in range(0, len(runs), AT_ONCE):
+            sketch.update_batch(runs[start : start + AT_ONCE])
+        return sketch.hashvalues
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class NearDuplicates:
         """
         if not prompt.words:
             return None
-        signature = _signature(prompt)
+        signature = prompt.signature
         keys = [
             _signed(xxhash.xxh3_64_intdigest(signature[band * self.rows : (band + 1) * self.rows].tobytes(), seed=band))
             for band in range(self.bands)
@@ -143,6 +152,7 @@ class HeldOutRuns:
         self.database.execute("CREATE TABLE gram (key INTEGER, number INTEGER, position INTEGER, n INTEGER)")
         # Most n-grams of training prompts are in no held-out one; one bit for each hash spares asking the file.
         self.filter = bytearray(1 << FILTER_BITS - 3)
+        self.sizes: set[int] = set()
         for name, prompt in prompts:
             self._add(name, prompt.words)
         self._leave_common_out()
@@ -150,7 +160,7 @@ class HeldOutRuns:
     def repeated_by(self, prompt: Prompt) -> Overlap | None:
         """The held-out prompt that a prompt repeats; of several the one it repeats most of."""
         covered: defaultdict[int, set[int]] = defaultdict(set)
-        for n in (GRAM, CHARACTERS):
+        for n in self.sizes:
             for key in set(_grams(prompt.words, n)):
                 byte, bit = _place(key)
                 if self.filter[byte] & bit:
@@ -170,11 +180,9 @@ class HeldOutRuns:
     def _add(self, name: str, words: list[str]) -> None:
         characters = sum(1 for word in words if ALONE.match(word))
         n = CHARACTERS if 2 * characters > len(words) else GRAM
+        self.sizes.add(n)
         keys = _grams(words, n)
         number = self.database.execute("INSERT INTO held (name, words) VALUES (?, 0)", (name,)).lastrowid
-        for key in keys:
-            byte, bit = _place(key)
-            self.filter[byte] |= bit
         self.database.executemany(
             "INSERT INTO gram VALUES (?, ?, ?, ?)", [(key, number, at, n) for at, key in enumerate(keys)]
         )
@@ -185,6 +193,9 @@ class HeldOutRuns:
             f"DELETE FROM gram WHERE key IN "
             f"(SELECT key FROM gram GROUP BY key HAVING count(DISTINCT number) > {COMMON})"
         )
+        for (key,) in self.database.execute("SELECT DISTINCT key FROM gram"):
+            byte, bit = _place(key)
+            self.filter[byte] |= bit
         rows = self.database.execute("SELECT number, position, n FROM gram ORDER BY number")
         lengths = ((len(_covered(grams)), number) for number, grams in groupby(rows, key=itemgetter(0)))
         self.database.executemany("UPDATE held SET words = ? WHERE number = ?", lengths)
@@ -211,14 +222,6 @@ def _grams(words: list[str], n: int) -> list[int]:
 
 def _runs(words: list[str], n: int) -> list[str]:
     return [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
-
-
-def _signature(prompt: Prompt) -> Any:
-    sketch = _empty_sketch().copy()
-    shingles = [f"{prompt.system}\x1e{run}".encode() for run in _runs(prompt.words, min(SHINGLE, len(prompt.words)))]
-    for start in range(0, len(shingles), AT_ONCE):
-        sketch.update_batch(shingles[start : start + AT_ONCE])
-    return sketch.hashvalues
 
 
 @lru_cache(maxsize=1)
