@@ -208,7 +208,7 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
         dropped = (tally.dropped + found.dropped).most_common()
         reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped)
         named = source.files().get("problems" if split == "train" else split)
-        where = f"{named} leaves" if named else f"{source.problems} leaves"
+        where = f"{named or source.problems or 'The embedded set'} leaves"
         apart = "" if named else " A tenth of the problems is set aside for it, by the hash of the prompt."
         raise DataFileError(
             f"{where} no problem for {split}.{apart} {tally.rows:,} rows were read"
