@@ -20,6 +20,8 @@ setup: $(DONE)  ## Make .venv, exactly as locked
 
 $(DONE): requirements/$(PLATFORM).txt pyproject.toml scripts/setup.sh
 	@PYTHON="$(PYTHON)" PLATFORM="$(PLATFORM)" scripts/setup.sh
+	@scripts/provide.sh bwrap \
+	    'There is no bubblewrap, and it cannot be installed here: the reward "program" cannot be used.' bubblewrap
 	@touch $@
 
 demo: setup  ## Three iterations of ReST-EM on a tiny model, with a report
@@ -32,7 +34,9 @@ down: setup  ## Stop what `make up` started
 	.venv/bin/autodidact down
 
 test: setup  ## All tests, with real vLLM and DeepSpeed
-	@scripts/browser.sh
+	@scripts/provide.sh 'chromium|chromium-browser' \
+	    'There is no chromium, and it cannot be installed here: pages are not tested in a browser.' \
+	    chromium fonts-dejavu-core
 	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## Lint, formatting, types, import contracts

@@ -16,7 +16,7 @@ NO_FINAL_ANSWER = "no final answer"
 def read_problems(
     reading: Reading,
     split: Split | None,
-    has_answer: Callable[[str], bool] | None,
+    has_answer: Callable[[str | None], bool] | None,
     tally: Tally,
     use: Use | None = None,
     source: str | None = None,

@@ -10,7 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
+from data.formats import Use
 from data.metrics import paired_difference
+from data.rewards import judged_by, load_reward
 from data.stopping import StopRule, best_iteration, stop_reason
 from models import tiny
 from models.config import Config, EngineConfig, LaunchConfig, SamplingConfig, TrainConfig, gradient_accumulation
@@ -91,6 +93,9 @@ class LoopConfig(PolicySource, ProblemSource, RunName):
     def input_files(self) -> dict[str, Path]:
         """Every file that has to be there before the run starts, by the setting that names it."""
         return self.files() | ({"adapter": self.adapter} if self.adapter else {})
+
+    def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
+        return judged_by(load_reward(self.reward.name))
 
     def check_inputs(self) -> None:
         """Read a loop's own input files, if it has any, so that bad ones are refused before anything heavy starts."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from data.overlap import Rules
 from data.render import require_template
-from data.rewards import load_reward
+from data.rewards import load_reward, prepare_reward
 from models import tiny
 from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
@@ -37,7 +37,7 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     check_writable(config.directory)
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:
-        load_reward(config.reward.name)
+        prepare_reward(load_reward(config.reward.name))
         config.check_inputs()
         check_problems(config)
         check_adapters(config)

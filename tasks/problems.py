@@ -1,6 +1,6 @@
 """The stage `problems`: the embedded problems, or a user's data sets, become split, de-duplicated rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import shorten
@@ -153,6 +153,10 @@ class ProblemSource(Config):
     def reading(self, path: Path) -> Reading:
         return Reading(path, self.format, self.columns, self.unusable == "drop", self.placeholders)
 
+    def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
+        """What problems are read as, and whether one with a reference can be judged."""
+        return "problems", has_answer
+
     def limits(self) -> dict[str, int | None]:
         return {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
 
@@ -244,20 +248,26 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
         "test": source.test,
         "transfer": source.transfer,
     }
+    judged: tuple[Use, Callable[[str | None], bool] | None] = source.judged_by()
+    if use is not None:
+        judged = use, has_answer if use == "problems" else None
     held_out_apart = source.validation is not None and source.test is not None
-    graded = None if use not in (None, "problems") else has_answer
-    trained_on = None if source.trains_on_gold and held_out_apart else graded
+    trained_on = ("demonstrations", None) if source.trains_on_gold and held_out_apart and use is None else judged
+    if source.problems is None and judged[0] != "problems":
+        raise DataFileError(
+            f"The embedded problems are arithmetic, and the reward judges {judged[0]}. Give --problems with such."
+        )
     for path in (source.problems, *map(Path, source.mixture)):
         if path is not None:
             name = source.source_name(path)
-            for problem in read_problems(source.reading(path), None, trained_on, tally, use, name):
+            for problem in read_problems(source.reading(path), None, trained_on[1], tally, trained_on[0], name):
                 if source.mixture:
                     problem = replace(problem, source=name)  # by which it is weighed
                 # A validation or test file replaces the tenth that would be split off.
                 yield replace(problem, split="train") if given.get(problem.split) is not None else problem
     for split in SPLITS:
         if (path := given.get(split)) is not None:
-            yield from read_problems(source.reading(path), split, graded, tally, use, source.source_name(path))
+            yield from read_problems(source.reading(path), split, judged[1], tally, judged[0], source.source_name(path))
     if source.problems is None:
         wanted = {str(embedded_split(source, split)): split for split in SPLITS if given.get(split) is None}
         for problem in arithmetic.embedded_problems(seed):

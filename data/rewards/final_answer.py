@@ -29,6 +29,7 @@ _NO_ANSWER = "no final answer: expected '#### <answer>', '\\boxed{…}' or 'the 
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
 _TRAILING_UNIT = re.compile(r"(?:\\ )?\\(?:text|mathrm|mbox)\s?\{[^{}]*\}(?:\^(?:[23]|\{[23]\}))?$")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '’-]+[^\W\d_]+)*")
+_BASED = re.compile(r"(?P<digits>[0-9][0-9A-Za-z]*)_\{?(?:\\text\{)?(?P<base>[0-9]+)\}*")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
@@ -67,7 +68,7 @@ def final_answer(problem: Problem, completion: str) -> Score:
     return _compared(problem, gold, answer)
 
 
-final_answer.version = 1  # type: ignore[attr-defined]
+final_answer.version = 2  # type: ignore[attr-defined]
 
 
 def close() -> None:
@@ -111,7 +112,7 @@ def _reference(reference: str | None) -> _Answer | None:
 def _read(text: str) -> _Answer:
     if (number := parse_number(text)) is not None:
         return _Answer(text, number, False, canonical_number(number))
-    words = _words(text)
+    words = _words(text) or _in_another_base(text)
     return _Answer(text, None, words is not None, words or canonical_text(text))
 
 
@@ -121,8 +122,14 @@ def _words(text: str) -> str | None:
     return " ".join(text.casefold().split()) if _WORDS.fullmatch(text) else None
 
 
+def _in_another_base(text: str) -> str | None:
+    """A number with its base, as in 1011_2, compared sign by sign: Math-Verify would leave the base out."""
+    match = _BASED.fullmatch(strip_markup(text).replace(" ", ""))
+    return f"{match['digits'].upper()}_{match['base']}" if match else None
+
+
 def _is_list(answer: _Answer) -> bool:
-    return answer.number is None and lists_several(answer.text)
+    return answer.number is None and (lists_several(answer.text) or r"\pm" in answer.text)
 
 
 def _braces_balance(text: str) -> bool:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
+from data.formats import Use
+from data.rewards.answer import has_answer
 from data.rows import Problem, Score
 
 Reward = Callable[[Problem, str], Score]
 
 BUILT_IN: dict[str, str] = {
     "final_answer": "data.rewards.final_answer:final_answer",
+    "program": "data.rewards.program:program",
 }
 
 
@@ -43,6 +46,20 @@ def load_reward(name: str) -> Reward:
             "for example 'my_rewards:exact_match' for the function exact_match in ./my_rewards.py."
         )
     return _checked(_attribute(_import(module_name, name), attribute, name), name)
+
+
+def judged_by(reward: Reward) -> tuple[Use, Callable[[str | None], bool]]:
+    """What data sets have to be read as for a reward, and whether it can judge a problem with a reference."""
+    return getattr(reward, "reads", "problems"), getattr(reward, "can_grade", has_answer)
+
+
+def prepare_reward(reward: Reward) -> None:
+    """See that a reward can work on this machine.
+
+    Raises:
+        RewardError: it cannot.
+    """
+    getattr(reward, "prepare", lambda: None)()
 
 
 def grader_version(reward: Reward) -> str:

@@ -27,4 +27,4 @@ def strip_markup(text: str) -> str:
 
 def canonical_text(text: str) -> str:
     """One spelling for answers that differ only in white space or in LaTeX that does not change the meaning."""
-    return " ".join(_ALTERNATE_FORMS.sub(lambda match: "\\" if match[0][-1] in "dtc" else "", text).split())
+    return " ".join(_ALTERNATE_FORMS.sub(lambda match: "\\" if len(match[0]) == 2 else "", text).split())

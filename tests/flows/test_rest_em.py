@@ -8,6 +8,9 @@ from mlflow import MlflowClient
 
 import tasks.sample
 import tasks.train
+from data.rows import Example, Score
+from data.sources import DataFileError
+from data.storage import read_rows
 from flows.rest_em import RestEM, loop
 from tasks.contract import DriftError, OnDrift, Status, load_finished
 from tasks.loop import plan_loop, run_loop
@@ -179,3 +182,31 @@ def test_a_sample_can_be_followed_back_to_the_checkpoint_that_wrote_it(config):
     assert trained is not None
     examples = list(read_rows(Example, config.directory / "iter-2" / "select" / "examples.parquet"))
     assert {e.policy for e in examples} == {trained.artifact("policy").digest}
+
+
+def test_programs_that_pass_their_tests_are_what_is_learned(tmp_path):
+    rows = [
+        {
+            "text": f"Write add_{n}, which adds {n * 17 % 97} to a number.",
+            "code": f"def add_{n}(x):\n    return x + {n * 17 % 97}",
+            "test_list": [f"assert add_{n}(1) == {n * 17 % 97 + 1}"],
+        }
+        for n in range(100)
+    ]
+    path = tmp_path / "mbpp.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {"limit": 12, "limit_validation": 6, "limit_test": 4, "evaluate": {"samples": 2, "pass_at": [1, 2]}}
+    config = make_config(tmp_path, iterations=1, problems=path, reward={"name": "program"}, **sizes)
+    run(config)
+    verdicts = json.loads((config.directory / "iter-1" / "score" / "tally.json").read_text())["verdicts"]
+    assert set(verdicts) == {"correct", "wrong"} and sum(verdicts.values()) == 48
+    gold = {row["code"] for row in rows}
+    examples = list(read_rows(Example, config.directory / "iter-1" / "select" / "examples.parquet"))
+    assert examples and all(example.completion.partition("\n")[2] in gold for example in examples)
+    scores = list(read_rows(Score, config.directory / "iter-1" / "score" / "scores.parquet"))
+    assert all("(bubblewrap" in score.explanation for score in scores)
+
+
+def test_the_reward_for_programs_takes_no_arithmetic(tmp_path):
+    with pytest.raises(DataFileError, match="embedded problems are arithmetic, and the reward judges programs"):
+        run(make_config(tmp_path, reward={"name": "program"}))

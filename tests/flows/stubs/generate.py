@@ -26,6 +26,8 @@ for job in program.jobs:
                 rng = random.Random(seed + index)
                 right = rng.random() < skill
                 text = f"{rng.randint(1, 9)}+1=0 #### {problem.reference if right else -1}"
+                if (problem.reference or "").startswith("{"):  # tests of a program
+                    text = f"# {rng.randint(1, 9)}\n{problem.response if right else 'pass'}"
                 digest = sampling_digest(job.sampling)
                 ids = [1, 2, 3]
                 rows.append(Sample(problem.id, index, text, ids, "stop", program.policy_digest, seed + index, digest))

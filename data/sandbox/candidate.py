@@ -1,0 +1,96 @@
+"""The program in whose process a candidate runs, inside the sandbox. Nothing it says is believed.
+
+It is told the code over one channel. As a script it runs it and ends. Else it then answers over another: a name of the
+code, a call, an attribute, with plain data. Whatever the code does to this process changes only what the code itself
+would answer. Run: python candidate.py LIMITS CODE [ANSWERS], the latter two being descriptors.
+"""
+
+import json
+import resource
+import sys
+from itertools import count
+from typing import Any
+
+sys.path.insert(0, "/sandbox")
+
+from values import Channel, NotDataError, decode, encode
+
+
+def main() -> None:
+    for name, value in json.loads(sys.argv[1]).items():
+        resource.setrlimit(getattr(resource, name), (value, value))
+    sys.set_int_max_str_digits(0)
+    code, *answers = map(int, sys.argv[2:])
+    told = Channel(code).receive()
+    sys.argv = ["candidate.py"]
+    if not answers:
+        exec(compile(told, "candidate.py", "exec"), {"__name__": "__main__"})
+        return
+    channel = Channel(answers[0])
+    namespace: dict[str, Any] = {"__name__": "candidate"}
+    try:
+        exec(compile(told, "candidate.py", "exec"), namespace)
+    except BaseException as error:
+        channel.send({"raised": _said(error)})
+        return
+    channel.send({"value": True})
+    answer(channel, namespace)
+
+
+def answer(channel: Channel, namespace: dict[str, Any]) -> None:
+    """Answer until the other side is gone."""
+    things: dict[int, Any] = {}
+    numbers = count()
+
+    def keep(value: Any) -> int:
+        number = next(numbers)
+        things[number] = value
+        return number
+
+    while True:
+        try:
+            asked = channel.receive()
+        except EOFError:
+            return
+        try:
+            result = _do(asked, namespace, things)
+            reply = {"value": encode(result, keep)}
+        except BaseException as error:
+            reply = {"raised": _said(error)}
+        channel.send(reply)
+
+
+def _do(asked: dict[str, Any], namespace: dict[str, Any], things: dict[int, Any]) -> Any:
+    if "name" in asked:
+        return _Kept(namespace[asked["name"]])
+    thing = things[asked["of"]]
+    if isinstance(thing, _Kept):
+        thing = thing.value
+
+    def kept(number: int) -> Any:
+        held = things[number]
+        return held.value if isinstance(held, _Kept) else held
+
+    if "get" in asked:
+        return getattr(thing, asked["get"])
+    if "set" in asked:
+        setattr(thing, asked["set"], decode(asked["value"], kept))
+        return None
+    return thing(*decode(asked["arguments"], kept), **decode(asked["named"], kept))
+
+
+class _Kept:
+    """A thing that is spoken of by number, although it might be plain data."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, NotDataError):
+        return f"NotDataError: {error}"
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Install a program of the system where that is possible; where not, say what will not work. It never fails.
+# provide.sh PROGRAM[|OTHER] MESSAGE PACKAGE…
+set -uo pipefail
+programs=$1 message=$2
+shift 2
+there() {
+    for program in ${programs//|/ }; do
+        command -v "$program" >/dev/null && return
+    done
+    return 1
+}
+there && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    install=(timeout 300 apt-get install --yes --no-install-recommends "$@")
+    "${install[@]}" >/dev/null 2>&1 || { timeout 300 apt-get update && "${install[@]}"; } >/dev/null 2>&1
+fi
+there || echo "$message"
+exit 0

@@ -1,0 +1,187 @@
+"""Programs are judged rightly, and hostile ones are contained: never correct, in bounded time, nothing left behind."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from data.rewards.program import program
+from data.rows import Problem, Score
+from data.sandbox import isolation
+from data.sandbox.isolation import CGROUPS, IsolationError, Limits
+from data.sandbox.judging import BROKEN, FAILED, PASSED, TIMEOUT, judge_by_output, judge_by_tests
+from tests.sandbox.hostile import HOSTILE, WRONG
+
+LIMITS = Limits(seconds=2.0, memory=256 * 2**20)
+DOUBLE = "def double(x):\n    return 2 * x\n"
+TESTS = "assert double(2) == 4\nassert double(5) == 10\n"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    yield
+    inside = [p for p in psutil.process_iter() if _pid_namespace(p.pid) not in (None, _pid_namespace(os.getpid()))]
+    assert inside == []
+    assert list(CGROUPS.glob("*/**/autodidact-*")) == []
+
+
+def _pid_namespace(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return None
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_program_is_contained(name: str) -> None:
+    start = time.monotonic()
+    judged = judge_by_tests(HOSTILE[name], "", TESTS, [], LIMITS)
+    assert judged.outcome in (FAILED, TIMEOUT), judged
+    assert time.monotonic() - start < LIMITS.seconds + 5
+    printed = judge_by_output(HOSTILE[name], [("2", "4")], LIMITS)
+    assert printed.outcome in (FAILED, TIMEOUT), printed
+    assert time.monotonic() - start < 2 * (LIMITS.seconds + 5)
+
+
+def test_an_honest_program_passes_and_a_wrong_one_does_not() -> None:
+    assert judge_by_tests(DOUBLE, "", TESTS, [], LIMITS).outcome == PASSED
+    assert judge_by_tests(WRONG, "", TESTS, [], LIMITS).outcome == FAILED
+    assert judge_by_output("print(2 * int(input()))", [("2", "4"), ("5", "10")], LIMITS).outcome == PASSED
+    wrong = judge_by_output("print(1 + int(input()))", [("1", "2"), ("5", "10")], LIMITS)
+    assert (wrong.outcome, wrong.why) == (FAILED, "case 2 of 2: it printed something else")
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected", "same"),
+    [
+        ("1 2\n3\n", "1 2\n3", True),
+        ("1  2 3", "1 2\n3\n", True),
+        ("1 2", "1 2 3", False),
+        ("0.3333333", "0.33333333", True),
+        ("0.334", "0.333", False),
+        ("4.0", "4", False),
+        ("4", "4.0", True),
+        ("nan", "1.0", False),
+        ("YES", "yes", False),
+        ("", "", True),
+    ],
+)
+def test_words_are_compared_and_numbers_with_a_point_may_differ_a_little(
+    printed: str, expected: str, same: bool
+) -> None:
+    outcome = judge_by_output(f"print({printed!r})", [("", expected)], LIMITS).outcome
+    assert outcome == (PASSED if same else FAILED)
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        (
+            "def f(x): return x",
+            "for v in (None, True, 1, -2**70, .5, 1j, 'é', b'a', [1, (2, {3})], {'a': (1,), 2: [None]}):\n"
+            "    assert f(v) == v",
+        ),
+        (
+            "def f(x): return x",
+            "assert f((1, 2)) != [1, 2] and type(f({1})) is set and f(float('inf')) == float('inf')",
+        ),
+        ("def f(*a, **k): return sorted(a) + sorted(k)", "assert f(2, 1, z=3) == [1, 2, 'z']"),
+        (
+            "class P:\n  def __init__(self, a): self.a = a\ndef f(p): return p.a",
+            "p = P(3)\nassert f(p) == 3 and p.a == 3\np.a = 4\nassert f(p) == 4",
+        ),
+        ("def f(x): return iter(x)", "assert True"),
+        (
+            "def f(x): raise ValueError('no')",
+            "try:\n    f(1)\nexcept Exception as e:\n    assert 'ValueError' in str(e)\nelse:\n    assert False",
+        ),
+        (
+            "from collections import OrderedDict, Counter\ndef f(): return Counter('aab')",
+            "assert f() == {'a': 2, 'b': 1}",
+        ),
+        ("LIMIT = 3\ndef f(): return LIMIT", "import math\nassert math.isclose(f(), 3.0)"),
+    ],
+)
+def test_what_plain_data_can_say_passes_between_tests_and_candidate(code: str, tests: str) -> None:
+    judged = judge_by_tests(code, "", tests, [], LIMITS)
+    assert judged.outcome == PASSED, judged.why
+
+
+@pytest.mark.parametrize(
+    ("tests", "why"),
+    [
+        ("assert f(", "SyntaxError"),
+        ("assert f(lambda x: x) == 1", "hand over a function, which is no plain data"),
+    ],
+)
+def test_broken_tests_say_nothing_of_the_candidate(tests: str, why: str) -> None:
+    judged = judge_by_tests("def f(x): return 1", "", tests, [], LIMITS)
+    assert judged.outcome == BROKEN and why in judged.why
+
+
+def task(**fields: Any) -> Problem:
+    return Problem("p", [{"role": "user", "content": "?"}], json.dumps(fields), None, "", "")
+
+
+APPS = task(kind="apps", inputs=["1 2\n", "3 4\n"], outputs=["3\n", "7\n"])
+CALLED = task(kind="apps", fn_name="add", inputs=[[1, 2], [3, 4]], outputs=[3, [7]])
+HUMAN_EVAL = task(
+    kind="humaneval",
+    prompt='def helper(x):\n    return x\n\n\ndef add(a, b):\n    """Add."""\n',
+    entry_point="add",
+    test="def check(candidate):\n    assert candidate(1, helper(2)) == 3\n    assert candidate(-1, 1) == 0\n",
+)
+MBPP = task(kind="mbpp", setup="", asserts=["assert add(1, 2) == 3", "assert add(2, 2) == 4"])
+FUNCTION = "def add(a, b):\n    return a + b\n"
+
+
+@pytest.mark.parametrize(
+    ("problem", "completion", "verdict"),
+    [
+        (APPS, "print(sum(map(int, input().split())))", "correct"),
+        (APPS, "First I read.\n```python\nprint(sum(map(int, input().split())))\n```\nDone.", "correct"),
+        (APPS, "print(3)", "wrong"),
+        (APPS, "while True: pass", "timeout"),
+        (CALLED, FUNCTION, "correct"),
+        (CALLED, "class Solution:\n    def add(self, a, b):\n        return a + b", "correct"),
+        (CALLED, "def add(a, b):\n    return (3,)", "wrong"),
+        (HUMAN_EVAL, "    return a + b\n", "correct"),
+        (HUMAN_EVAL, FUNCTION, "correct"),
+        (HUMAN_EVAL, "```python\ndef helper(x):\n    return 0\n\ndef add(a, b):\n    return a + b\n```", "correct"),
+        (HUMAN_EVAL, "    return 3\n", "wrong"),
+        (HUMAN_EVAL, "    return a +\n", "wrong"),
+        (MBPP, FUNCTION, "correct"),
+        (MBPP, "def add(a, b):\n    return 3", "wrong"),
+        (MBPP, "I do not know.", "wrong"),
+        (task(kind="mbpp", setup="", asserts=["assert add(1"]), FUNCTION, "error"),
+        (task(kind="other"), FUNCTION, "error"),
+        (Problem("p", [], "no JSON", None, "", ""), FUNCTION, "error"),
+    ],
+)
+def test_the_reward_gives_the_verdict(
+    problem: Problem, completion: str, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.rewards.program.LIMITS", LIMITS)
+    score = program(problem, completion)
+    assert score.verdict == verdict, score.explanation
+    assert score.value == {"correct": 1.0, "wrong": 0.0}.get(verdict)
+    if verdict in ("correct", "wrong"):
+        assert "(bubblewrap" in score.explanation
+
+
+def test_without_bubblewrap_no_program_is_run_and_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    isolation.isolation.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(IsolationError, match=r"not installed.*apt-get install bubblewrap"):
+        isolation.isolation()
+    score: Score = program(MBPP, "import os\nos.mkdir('/tmp/was-run')")
+    assert (score.value, score.verdict) == (None, "error")
+    assert not Path("/tmp/was-run").exists()
+    isolation.isolation.cache_clear()
