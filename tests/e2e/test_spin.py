@@ -20,7 +20,7 @@ limit_validation: 24
 limit_test: 24
 stop: {rule: none}
 generate: {samples: 1, temperature: 1.0, top_k: 0, max_tokens: 40, dtype: float32}
-train: {learning_rate: 2.0e-5, beta: 1.0, epochs: 1, batch_size: 16, dtype: float32}
+train: {learning_rate: 1.0e-4, beta: 1.0, epochs: 2, batch_size: 16, dtype: float32}
 evaluate: {samples: 2, pass_at: [1, 2]}
 launch: {micro_batch_size: 16, log_steps: 1}
 """

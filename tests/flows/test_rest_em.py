@@ -1,6 +1,7 @@
 """ReST-EM on stub programs: the loop, its history, reuse, drift, failure."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,7 @@ def test_a_sample_can_be_followed_back_to_the_checkpoint_that_wrote_it(config):
     assert {e.policy for e in examples} == {trained.artifact("policy").digest}
 
 
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="there is no bubblewrap: no loop learned from programs")
 def test_programs_that_pass_their_tests_are_what_is_learned(tmp_path):
     rows = [
         {
@@ -195,11 +197,11 @@ def test_programs_that_pass_their_tests_are_what_is_learned(tmp_path):
     ]
     path = tmp_path / "mbpp.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sizes = {"limit": 12, "limit_validation": 6, "limit_test": 4, "evaluate": {"samples": 2, "pass_at": [1, 2]}}
+    sizes = {"limit": 6, "limit_validation": 4, "limit_test": 3, "evaluate": {"samples": 2, "pass_at": [1, 2]}}
     config = make_config(tmp_path, iterations=1, problems=path, reward={"name": "program"}, **sizes)
     run(config)
     verdicts = json.loads((config.directory / "iter-1" / "score" / "tally.json").read_text())["verdicts"]
-    assert set(verdicts) == {"correct", "wrong"} and sum(verdicts.values()) == 48
+    assert set(verdicts) == {"correct", "wrong"} and sum(verdicts.values()) == 24
     gold = {row["code"] for row in rows}
     examples = list(read_rows(Example, config.directory / "iter-1" / "select" / "examples.parquet"))
     assert examples and all(example.completion.partition("\n")[2] in gold for example in examples)

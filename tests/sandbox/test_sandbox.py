@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,16 @@ from data.sandbox.isolation import CGROUPS, IsolationError, Limits
 from data.sandbox.judging import BROKEN, FAILED, PASSED, TIMEOUT, judge_by_output, judge_by_tests
 from tests.sandbox.hostile import HOSTILE, WRONG
 
-LIMITS = Limits(seconds=2.0, memory=256 * 2**20)
+LIMITS = Limits(memory=256 * 2**20)
+HASTE = replace(LIMITS, seconds=1.0)  # for those of which many never end
 DOUBLE = "def double(x):\n    return 2 * x\n"
 TESTS = "assert double(2) == 4\nassert double(5) == 10\n"
+
+
+@pytest.fixture(autouse=True)
+def _bubblewrap() -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("there is no bubblewrap: programs were not run shut in")
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +49,11 @@ def _pid_namespace(pid: int) -> str | None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_program_is_contained(name: str) -> None:
     start = time.monotonic()
-    judged = judge_by_tests(HOSTILE[name], "", TESTS, [], LIMITS)
+    judged = judge_by_tests(HOSTILE[name], "", TESTS, [], HASTE)
     assert judged.outcome in (FAILED, TIMEOUT), judged
-    assert time.monotonic() - start < LIMITS.seconds + 5
-    printed = judge_by_output(HOSTILE[name], [("2", "4")], LIMITS)
+    printed = judge_by_output(HOSTILE[name], [("2", "4")], HASTE)
     assert printed.outcome in (FAILED, TIMEOUT), printed
-    assert time.monotonic() - start < 2 * (LIMITS.seconds + 5)
+    assert time.monotonic() - start < 2 * (HASTE.seconds + 5)
 
 
 def test_an_honest_program_passes_and_a_wrong_one_does_not() -> None:
@@ -166,7 +174,7 @@ FUNCTION = "def add(a, b):\n    return a + b\n"
 def test_the_reward_gives_the_verdict(
     problem: Problem, completion: str, verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.rewards.program.LIMITS", LIMITS)
+    monkeypatch.setattr("data.rewards.program.LIMITS", HASTE if verdict == "timeout" else LIMITS)
     score = program(problem, completion)
     assert score.verdict == verdict, score.explanation
     assert score.value == {"correct": 1.0, "wrong": 0.0}.get(verdict)
