@@ -54,11 +54,11 @@ class Overlaps:
         self.rules, self.files = rules, files
         self.contaminated = 0
         self._shown: list[tuple[str, str, Overlap]] = []
-        self._seen = scratch_database(scratch / "held-out-ids.sqlite")
         self._runs = self._near_held_out = self._near = None
         if rules.near_duplicates is not None and TRAIN in files:
             self._near = NearDuplicates(scratch / "near.sqlite", rules.near_duplicates)
         if rules.contamination is not None:
+            self._seen = scratch_database(scratch / "held-out-ids.sqlite")
             self._seen.execute("CREATE TABLE held_out (id TEXT PRIMARY KEY, name TEXT) WITHOUT ROWID")
             self._seen.executemany(
                 "INSERT OR IGNORE INTO held_out VALUES (?, ?)",
@@ -102,7 +102,9 @@ class Overlaps:
         ]
 
     def close(self) -> None:
-        for index in (self._seen, self._runs, self._near_held_out, self._near):
+        if self._runs:
+            self._seen.close()
+        for index in (self._runs, self._near_held_out, self._near):
             if index:
                 index.close()
 

@@ -12,7 +12,8 @@ from typing import Any
 from data.rewards.loading import RewardError
 from data.rows import Problem, Score
 from data.sandbox.isolation import IsolationError, Limits, isolation
-from data.sandbox.judging import BROKEN, PASSED, TIMEOUT, Judged, judge_by_output, judge_by_tests
+from data.sandbox.judging import TIMEOUT, Judged, judge_by_output, judge_by_tests
+from data.sandbox.values import BROKEN, PASSED
 
 LIMITS = Limits()
 _FENCED = re.compile(r"```[ \t]*([A-Za-z0-9+]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)

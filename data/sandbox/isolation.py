@@ -27,6 +27,7 @@ PROGRAMS = Path(__file__).parent
 INSIDE = "/sandbox"
 CGROUPS = Path("/sys/fs/cgroup")
 NOBODY = 65534
+PYTHON = f"/python/bin/{Path(sys.executable).resolve().name}"  # inside
 
 
 class IsolationError(RuntimeError):
@@ -82,8 +83,7 @@ def isolation() -> Isolation:
     with _cgroup(Limits()) as groups:
         held = {controller for controller in ("pids", "memory") for path in groups if f"/{controller}/" in str(path)}
     here = Isolation(found, "pids" in held, "memory" in held)
-    python = f"/python/bin/{Path(sys.executable).resolve().name}"
-    command = [*_bubblewrap(here, Limits()), python, "-I", "-S", "-c", "pass"]
+    command = [*_bubblewrap(here, Limits()), PYTHON, "-I", "-S", "-c", "pass"]
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
     if tried.returncode:
         raise IsolationError(
@@ -103,11 +103,10 @@ def started(
         channels: open descriptors that it gets; it is told their numbers.
     """
     told = [json.dumps(_rlimits(limits)), *map(str, channels)]
-    python = f"/python/bin/{Path(sys.executable).resolve().name}"
     with _cgroup(limits) as groups:
         # The shell joins the cgroups, and then becomes bubblewrap.
         join = "".join(f"echo $$ > {group}/cgroup.procs && " for group in groups)
-        shut_in = [*_bubblewrap(isolation(), limits), python, "-I", "-S", "-B", f"{INSIDE}/{program}", *told]
+        shut_in = [*_bubblewrap(isolation(), limits), PYTHON, "-I", "-S", "-B", f"{INSIDE}/{program}", *told]
         process = subprocess.Popen(
             ["/bin/sh", "-c", f'{join}exec "$@"', "sh", *shut_in],
             stdin=stdin,
@@ -168,6 +167,7 @@ def _rlimits(limits: Limits) -> dict[str, int]:
 def _cgroup(limits: Limits) -> Iterator[list[Path]]:
     """Cgroups that hold processes and memory of one program together, where this process may make them."""
     made: list[Path] = []
+    held: list[Path] = []
     name = f"autodidact-{uuid.uuid4().hex[:12]}"
     wanted = {
         "pids": {"pids.max": limits.processes + 4},  # bubblewrap's own
@@ -181,7 +181,8 @@ def _cgroup(limits: Limits) -> Iterator[list[Path]]:
                 made.append(group)
                 for setting, value in settings.items():
                     (group / setting).write_text(str(value))
-        yield made
+                held.append(group)
+        yield held
     finally:
         for group in made:
             _remove(group)

@@ -14,8 +14,9 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from data.sandbox.isolation import IsolationError, Limits, started
+from data.sandbox.values import BROKEN, FAILED, PASSED
 
-PASSED, FAILED, TIMEOUT, BROKEN = "passed", "failed", "timeout", "broken"
+TIMEOUT = "timeout"
 TOLERANCE = 1e-6  # of numbers with a decimal point, relative or absolute
 LONGEST_VERDICT = 10_000
 
@@ -61,7 +62,9 @@ def judge_by_tests(code: str, prelude: str, tests: str, names: Sequence[str], li
         return Judged(TIMEOUT, f"it took longer than {limits.seconds:g} s")
     try:
         reply = json.loads(said)
-        return Judged(str(reply["outcome"]), str(reply["why"]))
+        if reply["outcome"] not in (PASSED, FAILED, BROKEN):
+            raise ValueError(reply)
+        return Judged(reply["outcome"], str(reply["why"]))
     except (ValueError, TypeError, KeyError):
         raise IsolationError(f"The program that runs the tests ended without a verdict; it said {said!r}.") from None
 

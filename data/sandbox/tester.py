@@ -14,9 +14,7 @@ from typing import Any
 
 sys.path.insert(0, "/sandbox")
 
-from values import Channel, NotDataError, decode, encode
-
-PASSED, FAILED, BROKEN = "passed", "failed", "broken"
+from values import BROKEN, FAILED, PASSED, Channel, NotDataError, decode, encode
 
 
 class CandidateError(Exception):

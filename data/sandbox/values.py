@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 LONGEST = 16 * 2**20  # characters of one message
+PASSED, FAILED, BROKEN = "passed", "failed", "broken"  # what the tests may come to
 
 
 class NotDataError(TypeError):

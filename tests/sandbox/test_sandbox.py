@@ -16,7 +16,8 @@ from data.rewards.program import program
 from data.rows import Problem, Score
 from data.sandbox import isolation
 from data.sandbox.isolation import CGROUPS, IsolationError, Limits
-from data.sandbox.judging import BROKEN, FAILED, PASSED, TIMEOUT, judge_by_output, judge_by_tests
+from data.sandbox.judging import TIMEOUT, judge_by_output, judge_by_tests
+from data.sandbox.values import BROKEN, FAILED, PASSED
 from tests.sandbox.hostile import HOSTILE, WRONG
 
 LIMITS = Limits(memory=256 * 2**20)
