@@ -132,6 +132,14 @@ class GenerateJob(Config):
     shard_size: int
 
 
+class ScoreJob(Config):
+    """Samples to be scored: for each of their shards a file of Score rows of the same name, in the same order."""
+
+    problems: Path
+    samples: Path
+    output: Path
+
+
 class GenerateProgram(Config):
     """Everything `models.generate` is told."""
 
