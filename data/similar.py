@@ -149,7 +149,7 @@ class HeldOutRuns:
         self.share = share
         self.database = scratch_database(file)
         self.database.execute("CREATE TABLE held (number INTEGER PRIMARY KEY, name TEXT, words INTEGER)")
-        self.database.execute("CREATE TABLE gram (key INTEGER, number INTEGER, position INTEGER, n INTEGER)")
+        self.database.execute("CREATE TABLE every_gram (key INTEGER, number INTEGER, position INTEGER, n INTEGER)")
         # Most n-grams of training prompts are in no held-out one; one bit for each hash spares asking the file.
         self.filter = bytearray(1 << FILTER_BITS - 3)
         self.sizes: set[int] = set()
@@ -184,15 +184,24 @@ class HeldOutRuns:
         keys = _grams(words, n)
         number = self.database.execute("INSERT INTO held (name, words) VALUES (?, 0)", (name,)).lastrowid
         self.database.executemany(
-            "INSERT INTO gram VALUES (?, ?, ?, ?)", [(key, number, at, n) for at, key in enumerate(keys)]
+            "INSERT INTO every_gram VALUES (?, ?, ?, ?)", [(key, number, at, n) for at, key in enumerate(keys)]
         )
 
     def _leave_common_out(self) -> None:
-        self.database.execute("CREATE INDEX of_key ON gram (key, number, position)")
+        # Copied rather than deleted: to delete rows, SQLite first holds the numbers of all of them in memory.
+        self.database.execute("CREATE INDEX of_key ON every_gram (key, number, position, n)")
         self.database.execute(
-            f"DELETE FROM gram WHERE key IN "
-            f"(SELECT key FROM gram GROUP BY key HAVING count(DISTINCT number) > {COMMON})"
+            f"CREATE TABLE common AS SELECT key FROM every_gram GROUP BY key HAVING count(DISTINCT number) > {COMMON}"
         )
+        self.database.execute(
+            "CREATE TABLE gram (key INTEGER, number INTEGER, position INTEGER, n INTEGER, "
+            "PRIMARY KEY (key, number, position)) WITHOUT ROWID"
+        )
+        self.database.execute(
+            "INSERT INTO gram SELECT * FROM every_gram WHERE key NOT IN (SELECT key FROM common) "
+            "ORDER BY key, number, position"
+        )
+        self.database.execute("DROP TABLE every_gram")
         for (key,) in self.database.execute("SELECT DISTINCT key FROM gram"):
             byte, bit = _place(key)
             self.filter[byte] |= bit
@@ -206,7 +215,7 @@ def scratch_database(file: Path) -> sqlite3.Connection:
     database = sqlite3.connect(file, isolation_level=None)
     database.execute("PRAGMA journal_mode = OFF")
     database.execute("PRAGMA synchronous = OFF")
-    database.execute("PRAGMA cache_size = -16384")  # KiB
+    database.execute("PRAGMA cache_size = -4096")  # KiB
     database.execute("BEGIN")
     return database
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from data.formats import Use
 from data.rewards.answer import has_answer
 from data.rows import Problem, Score
+from data.sandbox.isolation import Level
 
 Reward = Callable[[Problem, str], Score]
 
@@ -53,12 +54,13 @@ def judged_by(reward: Reward) -> tuple[Use, Callable[[str | None], bool]]:
     return getattr(reward, "reads", "problems"), getattr(reward, "can_grade", has_answer)
 
 
-def prepare_reward(reward: Reward) -> None:
-    """See that a reward can work on this machine.
+def prepare_reward(reward: Reward, isolation: Level) -> None:
+    """See that a reward can work in this process, and set what programs that it runs have to be shut in by.
 
     Raises:
         RewardError: it cannot.
     """
+    getattr(reward, "isolate", lambda _: None)(isolation)
     getattr(reward, "prepare", lambda: None)()
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from data.rewards.loading import RewardError
 from data.rows import Problem, Score
-from data.sandbox.isolation import IsolationError, Limits, isolation
+from data.sandbox.isolation import IsolationError, Level, Limits, require
 from data.sandbox.judging import TIMEOUT, Judged, judge_by_output, judge_by_tests
+from data.sandbox.probes import contained
 from data.sandbox.values import BROKEN, PASSED
 
 LIMITS = Limits()
@@ -38,8 +39,8 @@ def program(problem: Problem, completion: str) -> Score:
         return Score(None, "error", f"problem {problem.id} has no tests that can be run")
     code = extract_program(completion, task)
     try:
+        level = contained().level
         judged = _judge(code, task)
-        level = isolation().level
     except IsolationError as error:
         return Score(None, "error", str(error))
     explanation = f"{judged.why or 'it passes all tests'} ({level})"
@@ -56,14 +57,15 @@ def can_run(reference: str | None) -> bool:
     return _task(reference) is not None
 
 
-def require_isolation() -> None:
-    """See that programs can be shut in here.
+def require_isolation(level: Level) -> None:
+    """See that programs are shut in here, at the least at this level.
 
     Raises:
-        RewardError: they cannot; with what to do.
+        RewardError: they cannot be; with what to do.
     """
+    require(level)
     try:
-        isolation()
+        contained()
     except IsolationError as error:
         raise RewardError(f"The reward 'program' cannot be used: {error}") from None
 
@@ -71,7 +73,7 @@ def require_isolation() -> None:
 program.version = 1  # type: ignore[attr-defined]
 program.reads = "programs"  # type: ignore[attr-defined]
 program.can_grade = can_run  # type: ignore[attr-defined]
-program.prepare = require_isolation  # type: ignore[attr-defined]
+program.isolate = require_isolation  # type: ignore[attr-defined]
 
 
 def extract_program(completion: str, task: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import sys
 from itertools import count
 from typing import Any
 
-sys.path.insert(0, "/sandbox")
+sys.path.insert(0, __file__.rpartition("/")[0])
 
 from values import Channel, NotDataError, decode, encode
 

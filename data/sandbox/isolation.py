@@ -2,7 +2,7 @@
 
 Inside there is Python and nothing else of this machine: no network, no process but its own, no file but the system's
 libraries, read-only, and a temporary folder of fixed size. The user it runs as has no rights, and cannot make further
-namespaces. Whatever it starts dies with it.
+namespaces. Whatever it starts dies with it. The level `limits` does without bubblewrap, and shuts in very little.
 """
 
 import contextlib
@@ -12,22 +12,28 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-import uuid
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import psutil
+from filelock import FileLock, Timeout
+
+from data.sandbox import cgroups
+
+Level = Literal["bubblewrap", "limits"]
 
 PROGRAMS = Path(__file__).parent
+PREFIX = Path(sys.base_prefix).resolve()
 INSIDE = "/sandbox"
-CGROUPS = Path("/sys/fs/cgroup")
 NOBODY = 65534
-PYTHON = f"/python/bin/{Path(sys.executable).resolve().name}"  # inside
+FIRST_USER = 900_000_000  # beyond what people, services and containers are given
+PYTHON = f"bin/{Path(sys.executable).resolve().name}"
 
 
 class IsolationError(RuntimeError):
@@ -42,7 +48,7 @@ class Limits:
         seconds: wall-clock time; half as much again of processor time.
         memory: bytes of address space of a process, and of all of them together where a cgroup can hold them.
         processes: processes and threads together, where a cgroup or a user of its own can hold them.
-        disk: bytes of the temporary folder.
+        disk: bytes of the temporary folder; without bubblewrap, of a file.
         output: bytes of standard output that are read.
     """
 
@@ -55,16 +61,34 @@ class Limits:
 
 @dataclass(frozen=True)
 class Isolation:
-    """What holds here. `level` is recorded with every verdict."""
+    """What holds here. `level` is recorded with every verdict.
 
-    bubblewrap: str
-    processes: bool
+    Attributes:
+        bubblewrap: its path; None: programs are not shut in, only limited.
+        users: whether each program that runs at a time has a user of its own. That takes root.
+        pids: whether a cgroup limits a program's processes.
+        memory: whether a cgroup limits their memory together.
+    """
+
+    bubblewrap: str | None
+    users: bool
+    pids: bool
     memory: bool
 
     @property
     def level(self) -> str:
-        held = [name for name, holds in (("pids", self.processes), ("memory", self.memory)) if holds]
-        return "+".join(["bubblewrap", *held])
+        held = [name for name in ("users", "pids", "memory") if getattr(self, name)]
+        return "+".join(["bubblewrap" if self.bubblewrap else "limits", *held])
+
+
+_required: Level = "bubblewrap"
+
+
+def require(level: Level) -> None:
+    """Set the lowest level at which programs are run in this process. What is better is used where it works."""
+    global _required
+    _required = level
+    isolation.cache_clear()
 
 
 @cache
@@ -72,25 +96,51 @@ def isolation() -> Isolation:
     """What holds on this machine, found out by trying.
 
     Raises:
-        IsolationError: bubblewrap is not installed, or does not work; with what to do.
+        IsolationError: bubblewrap is required and not installed, or does not work; with what to do.
     """
-    found = shutil.which("bwrap")
-    if found is None:
-        raise IsolationError(
-            "Programs are only run shut in by bubblewrap, which is not installed. Install it, as with "
-            "`apt-get install bubblewrap`, on every machine that scores programs."
+    bubblewrap = shutil.which("bwrap")
+    failure = (
+        "Programs are only run shut in by bubblewrap, which is not installed. Install it, as with "
+        "`apt-get install bubblewrap`, on every machine that scores programs."
+    )
+    if bubblewrap:
+        here, said = _first_that_works(bubblewrap)
+        if here:
+            return here
+        failure = (
+            f"bubblewrap does not work here: {said}. It needs user namespaces: see to "
+            f"kernel.unprivileged_userns_clone, to AppArmor, and in a container to its seccomp profile. As root it "
+            f"needs cgroups that it can make, or a Python that other users can read."
         )
-    with _cgroup(Limits()) as groups:
-        held = {controller for controller in ("pids", "memory") for path in groups if f"/{controller}/" in str(path)}
-    here = Isolation(found, "pids" in held, "memory" in held)
-    command = [*_bubblewrap(here, Limits()), PYTHON, "-I", "-S", "-c", "pass"]
-    tried = subprocess.run(command, capture_output=True, text=True, check=False)
-    if tried.returncode:
+    if _required == "bubblewrap":
+        raise IsolationError(failure)
+    here, said = _first_that_works(None)
+    if here is None:
         raise IsolationError(
-            f"bubblewrap does not work here: {tried.stderr.strip()}. It needs user namespaces: see to "
-            f"kernel.unprivileged_userns_clone, to AppArmor, and in a container to its seccomp profile."
+            f"{failure} Without it nothing but its user stops a program, and this process is root and cannot give it "
+            f"another one: {said}. Start as a user without rights."
         )
     return here
+
+
+def _first_that_works(bubblewrap: str | None) -> tuple[Isolation | None, str]:
+    """The best of what works, and what was said by what does not."""
+    held, said = cgroups.controlled(), "setpriv is not installed"
+    root = os.geteuid() == 0
+    for users in (True, False):
+        if users and not (root and shutil.which("setpriv")):
+            continue
+        if root and not users and not (bubblewrap and "pids" in held):
+            # No limit of processes holds for root: one fork bomb would stop the whole machine.
+            continue
+        here = Isolation(bubblewrap, users, "pids" in held, "memory" in held)
+        with _user(here) as user:
+            command = [*_command(here, Limits(), user, "candidate.py")[:-1], "-c", "pass"]
+            tried = subprocess.run(command, capture_output=True, text=True, check=False)
+        if tried.returncode == 0:
+            return here, ""
+        said = tried.stderr.strip()
+    return None, said
 
 
 @contextmanager
@@ -102,47 +152,89 @@ def started(
     Args:
         channels: open descriptors that it gets; it is told their numbers.
     """
-    told = [json.dumps(_rlimits(limits)), *map(str, channels)]
-    with _cgroup(limits) as groups:
-        # The shell joins the cgroups, and then becomes bubblewrap.
-        join = "".join(f"echo $$ > {group}/cgroup.procs && " for group in groups)
-        shut_in = [*_bubblewrap(isolation(), limits), PYTHON, "-I", "-S", "-B", f"{INSIDE}/{program}", *told]
+    here = isolation()
+    with ExitStack() as stack:
+        groups = stack.enter_context(cgroups.limited(limits.processes + 4, limits.memory))  # bubblewrap's own four
+        user = stack.enter_context(_user(here))
+        folder = None if here.bubblewrap else stack.enter_context(tempfile.TemporaryDirectory())
+        if folder and user is not None:
+            os.chown(folder, user, user)
+        told = [json.dumps(_rlimits(limits)), *map(str, channels)]
         process = subprocess.Popen(
-            ["/bin/sh", "-c", f'{join}exec "$@"', "sh", *shut_in],
+            # The shell joins the cgroups, and then becomes the program.
+            [
+                *("/bin/sh", "-c", cgroups.join(groups, 'exec "$@"'), "sh"),
+                *_command(here, limits, user, program),
+                *told,
+            ],
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.DEVNULL,
             pass_fds=tuple(channels),
             start_new_session=True,
+            cwd=folder,
+            env={"HOME": folder, "TMPDIR": folder, "PATH": os.defpath} if folder else None,
         )
-        try:
-            yield process
-        finally:
-            _end(process)
+        stack.callback(_end, process, here, user)
+        yield process
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill process 1 inside, with which all others inside die. Bubblewrap reaps it and ends."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for inner in psutil.Process(process.pid).children():
-            inner.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(1)
+def _end(process: subprocess.Popen[bytes], here: Isolation, user: int | None) -> None:
+    """Kill a program and all that it started."""
+    if here.bubblewrap:
+        # With process 1 inside all others die. Bubblewrap reaps it and ends.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for inner in psutil.Process(process.pid).children():
+                inner.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    if user is not None and not here.bubblewrap:
+        while left := [p for p in psutil.process_iter(["uids"]) if p.info["uids"] and p.info["uids"].real == user]:
+            for process_left in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process_left.kill()
+            psutil.wait_procs(left, timeout=0.1)
 
 
-def _bubblewrap(here: Isolation, limits: Limits) -> list[str]:
+@contextmanager
+def _user(here: Isolation) -> Iterator[int | None]:
+    """A user that no other program has at the same time, so that a limit of processes holds for it alone."""
+    if not here.users:
+        yield None
+        return
+    folder = Path(tempfile.gettempdir()) / "autodidact-users"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for slot in count():
+        lock = FileLock(folder / str(slot))
+        with contextlib.suppress(Timeout):
+            lock.acquire(blocking=False)
+            break
+    try:
+        yield FIRST_USER + slot
+    finally:
+        lock.release()
+
+
+def _command(here: Isolation, limits: Limits, user: int | None, program: str) -> list[str]:
+    """What runs a program of this folder, as that user if one is given."""
+    change = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    python = ["-I", "-S", "-B"]
+    if here.bubblewrap is None:
+        return [*change, str(PREFIX / PYTHON), *python, str(PROGRAMS / program)]
     system = [part for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64") for part in _shown(Path(path))]
     return [
+        *change,
         *(here.bubblewrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
         *("--uid", str(NOBODY), "--gid", str(NOBODY), "--clearenv", "--setenv", "HOME", "/tmp"),
         *("--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox"),
         *system,
-        *("--ro-bind", str(Path(sys.base_prefix).resolve()), "/python"),
+        *("--ro-bind", str(PREFIX), "/python"),
         *("--ro-bind", str(PROGRAMS), INSIDE),
         *("--size", str(limits.disk), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"),
+        *(f"/python/{PYTHON}", *python, f"{INSIDE}/{program}"),
     ]
 
 
@@ -161,50 +253,3 @@ def _rlimits(limits: Limits) -> dict[str, int]:
         "RLIMIT_NPROC": limits.processes,
         "RLIMIT_CORE": 0,
     }
-
-
-@contextmanager
-def _cgroup(limits: Limits) -> Iterator[list[Path]]:
-    """Cgroups that hold processes and memory of one program together, where this process may make them."""
-    made: list[Path] = []
-    held: list[Path] = []
-    name = f"autodidact-{uuid.uuid4().hex[:12]}"
-    wanted = {
-        "pids": {"pids.max": limits.processes + 4},  # bubblewrap's own
-        "memory": {"memory.limit_in_bytes": limits.memory},
-    }
-    try:
-        for controller, settings in wanted.items():
-            group = _own_group(controller) / name
-            with contextlib.suppress(OSError):
-                group.mkdir()
-                made.append(group)
-                for setting, value in settings.items():
-                    (group / setting).write_text(str(value))
-                held.append(group)
-        yield held
-    finally:
-        for group in made:
-            _remove(group)
-
-
-def _own_group(controller: str) -> Path:
-    """The cgroup of this process, version 1."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            return CGROUPS / controller / path.lstrip("/")
-    return CGROUPS / "absent"
-
-
-def _remove(group: Path) -> None:
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            group.rmdir()
-            return
-        # What is left in it was killed with process 1 of its namespace, and may still be on its way out.
-        with contextlib.suppress(OSError):
-            for pid in (group / "cgroup.procs").read_text().split():
-                os.kill(int(pid), signal.SIGKILL)
-        time.sleep(0.01)

@@ -12,7 +12,7 @@ import resource
 import sys
 from typing import Any
 
-sys.path.insert(0, "/sandbox")
+sys.path.insert(0, __file__.rpartition("/")[0])
 
 from values import BROKEN, FAILED, PASSED, Channel, NotDataError, decode, encode
 

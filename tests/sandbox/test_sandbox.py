@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,24 @@ from typing import Any
 import psutil
 import pytest
 
+from data.rewards import RewardError, prepare_reward
 from data.rewards.program import program
 from data.rows import Problem, Score
-from data.sandbox import isolation
-from data.sandbox.isolation import CGROUPS, IsolationError, Limits
-from data.sandbox.judging import TIMEOUT, judge_by_output, judge_by_tests
+from data.sandbox import cgroups, isolation, probes
+from data.sandbox.cgroups import CGROUPS
+from data.sandbox.isolation import FIRST_USER, Isolation, IsolationError, Limits
+from data.sandbox.judging import TIMEOUT, Judged, judge_by_output, judge_by_tests
 from data.sandbox.values import BROKEN, FAILED, PASSED
 from tests.sandbox.hostile import HOSTILE, WRONG
 
 LIMITS = Limits(memory=256 * 2**20)
 HASTE = replace(LIMITS, seconds=1.0)  # for those of which many never end
+FALLBACKS = ["bubblewrap+users", "limits+users"]
+# What nothing but bubblewrap stops.
+OPEN_TO = {
+    *("reads the tests from /proc", "reads the environment", "sees the machine's files", "sees other processes"),
+    *("network over IPv4", "network over IPv6", "network of this machine", "leaves a file for the next"),
+}
 DOUBLE = "def double(x):\n    return 2 * x\n"
 TESTS = "assert double(2) == 4\nassert double(5) == 10\n"
 
@@ -34,10 +43,16 @@ def _bubblewrap() -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
+    """Other test processes shut programs in as well, but none of those stays."""
     yield
     inside = [p for p in psutil.process_iter() if _pid_namespace(p.pid) not in (None, _pid_namespace(os.getpid()))]
-    assert inside == []
-    assert list(CGROUPS.glob("*/**/autodidact-*")) == []
+    assert psutil.wait_procs(inside, timeout=30)[1] == []
+    deadline = time.monotonic() + 30
+    groups = list(CGROUPS.glob("*/**/autodidact-*"))
+    while any(group.exists() for group in groups):
+        assert time.monotonic() < deadline, groups
+        time.sleep(0.1)
+    assert [p for p in psutil.process_iter(["uids"]) if p.info["uids"] and p.info["uids"].real >= FIRST_USER] == []
 
 
 def _pid_namespace(pid: int) -> str | None:
@@ -47,14 +62,83 @@ def _pid_namespace(pid: int) -> str | None:
         return None
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_program_is_contained(name: str) -> None:
+@pytest.fixture(autouse=True)
+def _found_out_anew() -> Iterator[None]:
+    yield
+    isolation.require("bubblewrap")
+    probes.contained.cache_clear()
+
+
+def level(monkeypatch: pytest.MonkeyPatch, name: str) -> str:
+    """Have the programs that follow shut in less well than this machine can; return the level reached."""
+    if "users" in name:  # the system's Python, which every user can read
+        monkeypatch.setattr(isolation, "PREFIX", Path("/usr"))
+        monkeypatch.setattr(isolation, "PYTHON", "bin/python3")
+    if "pids" not in name:
+        monkeypatch.setattr(cgroups, "controlled", frozenset)
+    if "bubblewrap" not in name:
+        which = shutil.which
+        monkeypatch.setattr(shutil, "which", lambda program: None if program == "bwrap" else which(program))
+    isolation.require("limits" if name.startswith("limits") else "bubblewrap")
+    probes.contained.cache_clear()
+    return isolation.isolation().level
+
+
+def attack(name: str) -> tuple[Judged, Judged, float]:
+    """A hostile program as functions and as a script, and the seconds that both took."""
     start = time.monotonic()
     judged = judge_by_tests(HOSTILE[name], "", TESTS, [], HASTE)
-    assert judged.outcome in (FAILED, TIMEOUT), judged
     printed = judge_by_output(HOSTILE[name], [("2", "4")], HASTE)
-    assert printed.outcome in (FAILED, TIMEOUT), printed
-    assert time.monotonic() - start < 2 * (HASTE.seconds + 5)
+    return judged, printed, time.monotonic() - start
+
+
+@pytest.mark.parametrize("wanted", ["", *FALLBACKS])
+def test_hostile_programs_are_contained(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if wanted:
+        reached = level(monkeypatch, wanted)
+        if os.geteuid() == 0:
+            assert reached == wanted
+    with ThreadPoolExecutor(4) as four:  # most of them wait for their time to be over
+        results = dict(zip(HOSTILE, four.map(attack, HOSTILE), strict=True))
+    got_through = {
+        name: (judged, printed)
+        for name, (judged, printed, _) in results.items()
+        if not {judged.outcome, printed.outcome} <= {FAILED, TIMEOUT}
+    }
+    assert got_through.keys() <= (OPEN_TO if wanted.startswith("limits") else set()), got_through
+    assert {name: seconds for name, (*_, seconds) in results.items() if seconds > 2 * (HASTE.seconds + 5)} == {}
+
+
+@pytest.mark.parametrize("wanted", ["bubblewrap+pids+memory", *FALLBACKS])
+def test_every_level_is_probed_and_named_in_the_verdict(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = level(monkeypatch, wanted)
+    assert reached.startswith(wanted.partition("+")[0])
+    assert probes.contained().level == reached
+    assert program(MBPP, FUNCTION).explanation == f"it passes all tests ({reached})"
+
+
+@pytest.mark.parametrize(
+    ("promised", "why"),
+    [
+        ({"pids": True}, "it starts 64 processes"),
+        ({"bubblewrap": "/bin/true"}, "it finds files of this machine"),
+    ],
+)
+def test_a_level_that_does_not_hold_what_it_promises_is_refused(
+    promised: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a container pretends to have cgroups, or a program called bwrap does nothing."""
+    level(monkeypatch, "limits+users" if os.geteuid() == 0 else "limits")
+    weak = replace(isolation.isolation(), users=False)
+    ran = isolation._command(weak, LIMITS, None, "candidate.py")
+
+    def command(here: Isolation, limits: Limits, user: int | None, name: str) -> list[str]:
+        return [*ran[:-1], str(Path(ran[-1]).with_name(name))]
+
+    monkeypatch.setattr(isolation, "_command", command)
+    monkeypatch.setattr(probes, "isolation", lambda: replace(weak, **promised))
+    with pytest.raises(IsolationError, match=f"not held here as the level .* promises.*{why}"):
+        probes.contained()
 
 
 def test_an_honest_program_passes_and_a_wrong_one_does_not() -> None:
@@ -183,14 +267,26 @@ def test_the_reward_gives_the_verdict(
         assert "(bubblewrap" in score.explanation
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="limits of processes hold for every user but root")
+@pytest.mark.parametrize("required", ["bubblewrap", "limits"])
+def test_root_runs_nothing_where_a_fork_bomb_could_stop_the_machine(
+    required: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroups, "controlled", frozenset)
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda program: None if program == "setpriv" else which(program))
+    with pytest.raises(RewardError, match="does not work here: setpriv is not installed.*As root it needs cgroups"):
+        prepare_reward(program, required)  # type: ignore[arg-type]
+
+
 def test_without_bubblewrap_no_program_is_run_and_the_message_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    isolation.isolation.cache_clear()
+    isolation.require("bubblewrap")
+    probes.contained.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(IsolationError, match=r"not installed.*apt-get install bubblewrap"):
-        isolation.isolation()
+    with pytest.raises(RewardError, match=r"not installed.*apt-get install bubblewrap"):
+        prepare_reward(program, "bubblewrap")
     score: Score = program(MBPP, "import os\nos.mkdir('/tmp/was-run')")
     assert (score.value, score.verdict) == (None, "error")
     assert not Path("/tmp/was-run").exists()
-    isolation.isolation.cache_clear()

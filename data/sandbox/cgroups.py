@@ -1,0 +1,112 @@
+"""Cgroups, version 1 or 2, that hold the processes and the memory of one program together, where they can be made.
+
+A limit of a process is not enough where a program may start others: only a cgroup bounds their sum.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+CONTROLLERS = ("pids", "memory")
+
+
+@contextmanager
+def limited(processes: int, memory: int) -> Iterator[list[Path]]:
+    """Cgroups for one program, to be joined by it; whatever is left in them at the end is killed.
+
+    Args:
+        processes: the most processes and threads.
+        memory: the most bytes, swap included.
+    """
+    groups = _groups(controlled(), processes, memory)
+    try:
+        for group, settings in groups.items():
+            group.mkdir()
+            _write(group, settings)
+        yield list(groups)
+    finally:
+        for group in groups:
+            _remove(group)
+
+
+@cache
+def controlled() -> frozenset[str]:
+    """What can be limited here, "pids" and "memory" or less: found out by joining a cgroup of that limit."""
+    held = set()
+    for controller in CONTROLLERS:
+        for group, settings in _groups({controller}, 100, 2**30).items():
+            with contextlib.suppress(OSError):
+                group.mkdir()
+                _write(group, settings)
+                joined = subprocess.run(["/bin/sh", "-c", join([group], ":")], capture_output=True, check=False)
+                if joined.returncode == 0:
+                    held.add(controller)
+            _remove(group)
+    return frozenset(held)
+
+
+def join(groups: list[Path], then: str) -> str:
+    """A shell's command that joins cgroups and goes on with another one."""
+    return " && ".join([*(f"echo $$ > {group}/cgroup.procs" for group in groups), then])
+
+
+def _groups(controllers: frozenset[str] | set[str], processes: int, memory: int) -> dict[Path, dict[str, int]]:
+    """New cgroups that have the controllers, with their settings."""
+    name = f"autodidact-{uuid.uuid4().hex[:12]}"
+    groups: dict[Path, dict[str, int]] = {}
+    for controller in sorted(controllers):
+        if (parent := _parent(controller)) is None:
+            continue
+        bounds = {"pids.max": processes}
+        if controller == "memory":
+            # Version 1 lacks the swap file where the kernel does not count it.
+            unified = (parent / "cgroup.controllers").exists()
+            bounds = {"memory.max": memory, "memory.swap.max": 0} if unified else {"memory.limit_in_bytes": memory}
+        groups.setdefault(parent / name, {}).update(bounds)
+    return groups
+
+
+def _parent(controller: str) -> Path | None:
+    """The cgroup in which one with this controller can be made: this process's own, or in version 2 the one above.
+
+    In version 2 a cgroup that holds processes passes no controllers on.
+    """
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return CGROUPS / controller / path.lstrip("/")
+        if number == "0":
+            own = CGROUPS / path.lstrip("/")
+            for group in (own, own.parent):
+                with contextlib.suppress(OSError):
+                    passed_on = (group / "cgroup.subtree_control").read_text().split()
+                    if group.is_relative_to(CGROUPS) and controller in passed_on:
+                        return group
+    return None
+
+
+def _write(group: Path, settings: Mapping[str, int]) -> None:
+    for setting, value in settings.items():
+        if setting != "memory.swap.max" or (group / setting).exists():
+            (group / setting).write_text(str(value))
+
+
+def _remove(group: Path) -> None:
+    deadline = time.monotonic() + 5
+    while group.exists() and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        # What is left in it is killed, and may then still be on its way out.
+        with contextlib.suppress(OSError):
+            for pid in (group / "cgroup.procs").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+        time.sleep(0.01)
