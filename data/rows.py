@@ -8,7 +8,7 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -85,7 +85,8 @@ class Score:
     """What a reward says of one completion.
 
     A reward returns `value`, `verdict`, `explanation` and `answer` (the final answer as the grader read it, in a
-    canonical form that equal answers share; majority votes count it). The score stage fills in the other fields.
+    canonical form that equal answers share; majority votes count it). The score stage fills in the other fields;
+    `parts` holds name, value and verdict of each reward where several make one.
     `value` is None exactly when nothing could be graded (`timeout`, `error`): that is not a wrong answer.
     """
 
@@ -96,6 +97,7 @@ class Score:
     problem_id: str = ""
     index: int = 0
     grader: str = ""
+    parts: list[dict[str, Any]] = field(default_factory=list)
 
     SCHEMA: ClassVar[pa.Schema] = pa.schema(
         [
@@ -106,6 +108,7 @@ class Score:
             ("problem_id", pa.string()),
             ("index", pa.int32()),
             ("grader", pa.string()),
+            ("parts", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64()), ("verdict", pa.string())]))),
         ]
     )
 

@@ -1,12 +1,13 @@
-"""Scoring: a reward is applied to every sample, in order, in constant memory. Which reward it is, is not known here."""
+"""Scoring: rewards are applied to every sample, in order, in constant memory. Which these are is not known here."""
 
 import math
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
+from data.combining import TRUNCATED, Combination, combine
 from data.rows import UNGRADED, Problem, Sample, Score, Verdict
 
 Reward = Callable[[Problem, str], Score]
@@ -30,6 +31,22 @@ class Tally:
     def samples(self) -> int:
         return self.verdicts.total()
 
+    def count(self, sample: Sample, score: Score) -> None:
+        self.verdicts[score.verdict] += 1
+        self.truncated += sample.truncated
+        self.tokens += len(sample.token_ids)
+        if score.verdict == "error":
+            self.errors += 1
+            self.first_traceback = self.first_traceback or score.explanation
+
+    def add(self, other: "Tally") -> None:
+        """Count what another pass has counted."""
+        self.verdicts.update(other.verdicts)
+        self.truncated += other.truncated
+        self.tokens += other.tokens
+        self.errors += other.errors
+        self.first_traceback = self.first_traceback or other.first_traceback
+
 
 def score_samples(
     problems: Iterable[Problem], samples: Iterable[Sample], reward: Reward, grader: str, tally: Tally
@@ -44,9 +61,30 @@ def score_samples(
     """
     for problem, sample in pair_up(problems, samples):
         score = _score(problem, sample, reward, tally)
-        tally.verdicts[score.verdict] += 1
-        tally.truncated += sample.truncated
-        tally.tokens += len(sample.token_ids)
+        tally.count(sample, score)
+        yield replace(score, problem_id=sample.problem_id, index=sample.index, grader=grader)
+
+
+def combine_scores(
+    samples: Iterable[Sample], parts: Mapping[str, Iterable[Score]], combination: Combination, grader: str, tally: Tally
+) -> Iterator[Score]:
+    """Combine the scores that several rewards gave the same samples. A truncated sample is wrong, and worth 0.
+
+    Args:
+        parts: by name, a score for each sample, in the same order.
+
+    Raises:
+        ValueError: the scores are those of other samples, or of fewer.
+    """
+    for sample, *scores in zip(samples, *parts.values(), strict=True):
+        key = (sample.problem_id, sample.index)
+        if any((score.problem_id, score.index) != key for score in scores):
+            raise ValueError(f"Sample {sample.index} of problem {sample.problem_id} met the score of another one.")
+        if sample.truncated:
+            score = Score(0.0, "wrong", TRUNCATED)
+        else:
+            score = combine(dict(zip(parts, scores, strict=True)), len(sample.token_ids), combination)
+        tally.count(sample, score)
         yield replace(score, problem_id=sample.problem_id, index=sample.index, grader=grader)
 
 
@@ -100,14 +138,11 @@ def check_score(score: Score) -> None:
 
 def _score(problem: Problem, sample: Sample, reward: Reward, tally: Tally) -> Score:
     if sample.truncated:
-        return Score(0.0, "wrong", "truncated at the token limit")
+        return Score(0.0, "wrong", TRUNCATED)
     try:
         score = reward(problem, sample.text)
         check_score(score)
     except Exception as error:
         tally.first_traceback = tally.first_traceback or traceback.format_exc()
         score = Score(None, "error", f"{type(error).__name__}: {error}")
-    if score.verdict == "error":
-        tally.errors += 1
-        tally.first_traceback = tally.first_traceback or score.explanation
     return score

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -35,10 +35,18 @@ def parquet_files(path: Path) -> list[Path]:
 def read_rows(row_type: type[R], path: Path) -> Iterator[R]:
     """Stream the rows of a file, or of a folder of shards, in the order they were written."""
     for file in parquet_files(path):
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
                 for values in batch.to_pylist():
                     yield row_type(**values)
+
+
+def read_rows_of(row_type: type[R], path: Path, column: str, values: Collection[str]) -> Iterator[R]:
+    """The rows of a file that have one of these values in a column, in the order they were written."""
+    table = pq.read_table(path, filters=[(column, "in", values)], use_threads=False)
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            yield row_type(**row)
 
 
 def count_rows(path: Path) -> int:
@@ -50,7 +58,7 @@ def count_by(path: Path, column: str) -> Counter[str]:
     """How many rows have each value of a column."""
     counts: Counter[str] = Counter()
     for file in parquet_files(path):
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(batch_size=ROWS_PER_BATCH, columns=[column]):
                 counts.update(batch[column].to_pylist())
     return counts
@@ -59,7 +67,7 @@ def count_by(path: Path, column: str) -> Counter[str]:
 def holds(path: Path, column: str, values: list[Any]) -> bool:
     """Whether a Parquet file can be read and has exactly these values in a column."""
     try:
-        with pq.ParquetFile(path) as parquet:
+        with pq.ParquetFile(path, pre_buffer=False) as parquet:
             return bool(parquet.read([column])[column].to_pylist() == values)
     except (OSError, KeyError, pa.ArrowException):
         return False

@@ -16,7 +16,7 @@ from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
 from tasks.sample import generate
-from tasks.score import SelectConfig, score, select
+from tasks.score import SCORES, SelectConfig, score, select
 from tasks.train import train
 
 
@@ -50,10 +50,12 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
     for number in range(1, config.iterations + 1):
         name, seed = f"iter-{number}", config.seed + number
         current = policy.artifact("policy")
-        samples = generate(run, f"{name}/generate", current, train_set, config.generate, config.engine, seed, expected)
+        samples = generate(
+            run, f"{name}/generate", current, train_set, config.generate, config.engine, seed, expected, config.reward
+        )
         answers = samples.artifact("samples")
         scores = score(run, f"{name}/score", train_set, answers, config.reward)
-        chosen = select(run, f"{name}/select", train_set, answers, scores.artifact("scores.parquet"), config.select)
+        chosen = select(run, f"{name}/select", train_set, answers, scores.artifact(SCORES), config.select)
         start = current if config.init == "last" else base.artifact("policy")
         most = expected * min(config.select.max_per_problem, config.generate.samples)
         examples = chosen.artifact("examples.parquet")

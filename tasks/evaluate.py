@@ -13,19 +13,18 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, model_validator
 
 from data.metrics import Outcome, SetMetrics, bootstrap_interval, majority_correct, paired_difference, pass_at_k
-from data.rewards import grader_version, load_reward
-from data.rows import Problem, Sample, Score
-from data.scoring import Reward, Tally, check_errors, score_samples
-from data.storage import read_rows, write_rows
-from models.config import Config, EngineConfig, GenerateJob, SamplingConfig
+from data.rows import Sample, Score
+from data.scoring import Tally
+from data.storage import read_rows
+from models.config import Config, EngineConfig, GenerateJob, SamplingConfig, ScoreJob
 from tasks import contract
 from tasks.contract import Artifact, Estimate, Stage
 from tasks.files import write_json
+from tasks.rewards import RewardConfig, reward_identity, score_jobs
 from tasks.run import Result, Run
 from tasks.sample import generate_command, generation_estimate, run_generation
-from tasks.score import RewardConfig
 
-VERSION = 1
+VERSION = 2  # scores are in folders
 METRICS = "metrics.json"
 OUTCOMES = "outcomes.json"
 _OUTCOMES = TypeAdapter(list[Outcome])
@@ -85,8 +84,6 @@ def evaluate(
         sampling: token limit and number format are taken from here.
         against: name, such as "base" → the evaluation that greedy pass@1 is compared with.
     """
-    grade = load_reward(reward.name)
-    grader = grader_version(grade)
     greedy, sampled = _draws(config, sampling)
     semantic = {"greedy": greedy.model_dump(mode="json"), "sampled": sampled.model_dump(mode="json")}
     others = {f"against_{key}": result.artifact() for key, result in against.items()}
@@ -97,7 +94,7 @@ def evaluate(
     stage = Stage(
         name,
         VERSION,
-        semantic | {"grader": grader, "pass_at": list(config.pass_at)},
+        semantic | reward_identity(reward) | {"pass_at": list(config.pass_at)},
         inputs,
         seed,
         resumable=True,
@@ -124,10 +121,17 @@ def evaluate(
             for kind, draw in (("greedy", greedy), ("sampled", sampled))
         ]
         command = run_generation(run, attempt, policy, jobs, engine)
+        scored = [
+            ScoreJob(
+                problems=job.problems, samples=job.output, output=job.output.with_name(f"{job.output.name}-scores")
+            )
+            for job in jobs
+        ]
+        tallies = score_jobs(run, attempt, scored, reward, name)
         rows = 0
         earlier = {key: load_evaluation(result) for key, result in against.items()}
-        for key, held_out in sets.items():
-            outcomes, metrics = _measure(attempt / key, held_out.problems.path, grade, grader, config, reward, seed)
+        for key in sets:
+            outcomes, metrics = _measure(attempt / key, tallies, config, seed)
             differences = {
                 other: paired_difference(outcomes, evaluation.outcomes[key], seed)
                 for other, evaluation in earlier.items()
@@ -166,22 +170,12 @@ def _draws(config: EvaluateConfig, sampling: SamplingConfig) -> tuple[SamplingCo
 
 
 def _measure(
-    folder: Path,
-    problems: Path,
-    grade: Reward,
-    grader: str,
-    config: EvaluateConfig,
-    reward: RewardConfig,
-    seed: int,
+    folder: Path, tallies: Mapping[Path, Tally], config: EvaluateConfig, seed: int
 ) -> tuple[list[Outcome], SetMetrics]:
-    tally = {kind: Tally() for kind in ("greedy", "sampled")}
-    for kind, counted in tally.items():
-        pairs = read_rows(Problem, problems), read_rows(Sample, folder / kind)
-        write_rows(Score, folder / f"{kind}-scores.parquet", score_samples(*pairs, grade, grader, counted))
-        check_errors(counted, reward.max_error_share)
+    greedy_scores, sampled_scores = (scores_folder(folder / kind) for kind in ("greedy", "sampled"))
     outcomes, majority = [], []
-    greedy = zip(read_rows(Sample, folder / "greedy"), read_rows(Score, folder / "greedy-scores.parquet"), strict=True)
-    for (sample, score), votes in zip(greedy, _by_problem(folder / "sampled-scores.parquet"), strict=True):
+    greedy = zip(read_rows(Sample, folder / "greedy"), read_rows(Score, greedy_scores), strict=True)
+    for (sample, score), votes in zip(greedy, _by_problem(sampled_scores), strict=True):
         majority.append(majority_correct([(s.answer, s.verdict == "correct") for s in votes]))
         outcomes.append(
             Outcome(
@@ -194,7 +188,8 @@ def _measure(
                 majority_correct=majority[-1],
             )
         )
-    answers = sum(t.samples for t in tally.values())
+    counted = [tallies[scores] for scores in (greedy_scores, sampled_scores)]
+    answers = sum(t.samples for t in counted)
     metrics = SetMetrics(
         problems=len(outcomes),
         greedy=bootstrap_interval([float(o.greedy_correct) for o in outcomes], seed),
@@ -206,10 +201,15 @@ def _measure(
         temperature=config.temperature,
         top_p=config.top_p,
         verdicts=dict(Counter(o.greedy_verdict for o in outcomes)),
-        truncated=sum(t.truncated for t in tally.values()) / answers,
-        mean_tokens=sum(t.tokens for t in tally.values()) / answers,
+        truncated=sum(t.truncated for t in counted) / answers,
+        mean_tokens=sum(t.tokens for t in counted) / answers,
     )
     return outcomes, metrics
+
+
+def scores_folder(samples: Path) -> Path:
+    """Where the scores of a set's greedy or sampled answers are."""
+    return samples.with_name(f"{samples.name}-scores")
 
 
 def _by_problem(scores: Path) -> Iterator[list[Score]]:

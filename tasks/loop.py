@@ -12,7 +12,6 @@ from pydantic import AliasChoices, Field, model_validator
 
 from data.formats import Use
 from data.metrics import paired_difference
-from data.rewards import judged_by, load_reward
 from data.stopping import StopRule, best_iteration, stop_reason
 from models import tiny
 from models.config import Config, EngineConfig, LaunchConfig, SamplingConfig, TrainConfig, gradient_accumulation
@@ -23,8 +22,8 @@ from tasks.contract import Artifact, OnDrift
 from tasks.evaluate import EvaluateConfig, HeldOut, evaluate, load_evaluation
 from tasks.policy import BootstrapConfig, PolicySource, publish_best
 from tasks.problems import ProblemSource, expected_counts
+from tasks.rewards import RewardConfig, problems_judged_by
 from tasks.run import Result, Run, open_run
-from tasks.score import RewardConfig
 
 
 class StopConfig(Config):
@@ -67,7 +66,7 @@ class LoopConfig(PolicySource, ProblemSource, RunName):
     stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
     bootstrap: Annotated[BootstrapConfig, Field(description="Training of the embedded tiny model.")] = BootstrapConfig()
     generate: Annotated[SamplingConfig, Field(description="How answers are sampled.")] = SamplingConfig()
-    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig()
+    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={})
     train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = TrainConfig()
     evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
     engine: Annotated[EngineConfig, Field(description="How vLLM runs.")] = EngineConfig()
@@ -95,7 +94,7 @@ class LoopConfig(PolicySource, ProblemSource, RunName):
         return self.files() | ({"adapter": self.adapter} if self.adapter else {})
 
     def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
-        return judged_by(load_reward(self.reward.name))
+        return problems_judged_by(self.reward)
 
     def check_inputs(self) -> None:
         """Read a loop's own input files, if it has any, so that bad ones are refused before anything heavy starts."""

@@ -8,7 +8,6 @@ from typing import Any
 
 from data.overlap import Rules
 from data.render import require_template
-from data.rewards import load_reward, prepare_reward
 from models import tiny
 from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
@@ -17,6 +16,7 @@ from tasks.files import existing_parent
 from tasks.loop import Loop, LoopConfig, plan_loop
 from tasks.policy import resolve_model
 from tasks.problems import require_every_split, split_problems
+from tasks.rewards import check_reward
 from tasks.room import PromptRoom
 from tasks.run import Run, check_writable
 
@@ -37,7 +37,7 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     check_writable(config.directory)
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:
-        prepare_reward(load_reward(config.reward.name))
+        check_reward(config.reward)
         config.check_inputs()
         check_problems(config)
         check_adapters(config)

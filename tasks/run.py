@@ -93,6 +93,11 @@ class Run:
     def child_lock(self) -> Path:
         return self.directory / ".child.lock"
 
+    @property
+    def scorer_lock(self) -> Path:
+        """Of the program that scores beside another one."""
+        return self.directory / ".scorer.lock"
+
     def execute(self, stage: Stage, work: Callable[[Path], Outcome]) -> Result:
         """Do a stage under the contract, as a Prefect task where a flow run is under way; or plan it."""
         if self.planning:
@@ -140,10 +145,12 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iter
         with lock:
             me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
             write_json(directory / LOCK_HOLDER, me)
-            await_children(directory / ".child.lock")
+            run = Run(directory, on_drift=on_drift)
+            for program_lock in (run.child_lock, run.scorer_lock):
+                await_children(program_lock)
             write_json(directory / CONFIG, config)
             try:
-                yield Run(directory, on_drift=on_drift)
+                yield run
             finally:
                 (directory / LOCK_HOLDER).unlink(missing_ok=True)
     except Timeout:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.storage import count_rows
-from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig, ScoreJob
 from models.estimate import generation_bytes_per_device
 from tasks.artifacts import ProgressLogger
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.devices import gpus_held
 from tasks.logs import run_logger
 from tasks.process import run_child
+from tasks.rewards import RewardConfig, scoring_ahead
 from tasks.run import Result, Run
 
 VERSION = 1
@@ -30,8 +31,13 @@ def generate(
     engine: EngineConfig,
     seed: int,
     expected_problems: int,
+    reward: RewardConfig | None = None,
 ) -> Result:
-    """Draw `sampling.samples` answers to every problem. The samples are in `samples/`, one file per shard."""
+    """Draw `sampling.samples` answers to every problem. The samples are in `samples/`, one file per shard.
+
+    Args:
+        reward: what will judge them, so that this may begin while others are still being generated.
+    """
     stage = Stage(
         name,
         VERSION,
@@ -51,7 +57,9 @@ def generate(
             seed=seed,
             shard_size=engine.shard_size,
         )
-        command = run_generation(run, attempt, policy, [job], engine)
+        scored = ScoreJob(problems=problems.path, samples=job.output, output=job.output)
+        with scoring_ahead(run, name, scored, reward):
+            command = run_generation(run, attempt, policy, [job], engine)
         return Outcome(count_rows(problems.path), count_rows(job.output), command=tuple(command))
 
     return run.execute(stage, work)

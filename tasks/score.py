@@ -6,29 +6,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-from data.rewards import grader_version, load_reward
 from data.rows import Example, Problem, Sample, Score
-from data.scoring import Tally, check_errors, score_samples
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
-from models.config import Config
+from models.config import Config, ScoreJob
 from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.files import write_json
+from tasks.rewards import RewardConfig, forget_ahead, reward_identity, score_jobs
 from tasks.run import Result, Run
 
 VERSION = 1
-SELECTION, TALLY = "selection.json", "tally.json"
-
-
-class RewardConfig(Config):
-    """What judges an answer."""
-
-    name: Annotated[
-        str, Field(description="A built-in reward, or a function of your own as package.module:function.")
-    ] = "final_answer"
-    max_error_share: Annotated[
-        float, Field(ge=0, le=1, description="Stop if the reward fails on a larger share of the samples.")
-    ] = 0.01
+SCORE_VERSION = 2  # scores are in a folder
+SCORES, SELECTION, TALLY = "scores", "selection.json", "tally.json"
 
 
 class SelectConfig(Config):
@@ -43,22 +32,23 @@ class NothingKeptError(RuntimeError):
 
 
 def score(run: Run, name: str, problems: Artifact, samples: Artifact, config: RewardConfig) -> Result:
-    """Score every sample into `scores.parquet`; counts by verdict go to `tally.json`."""
-    reward = load_reward(config.name)
-    grader = grader_version(reward)
+    """Score every sample into `scores/`, a file for each shard of samples; counts by verdict go to `tally.json`."""
     inputs = {"problems": problems, "samples": samples}
-    stage = Stage(name, VERSION, {"grader": grader}, inputs, estimate=Estimate(disk_bytes=1_000_000))
+    stage = Stage(
+        name, SCORE_VERSION, reward_identity(config), inputs, resumable=True, estimate=Estimate(disk_bytes=1_000_000)
+    )
 
     def work(attempt: Path) -> Outcome:
-        tally = Tally()
-        rows = score_samples(read_rows(Problem, problems.path), read_rows(Sample, samples.path), reward, grader, tally)
-        count = write_rows(Score, attempt / "scores.parquet", rows)
-        check_errors(tally, config.max_error_share)
+        job = ScoreJob(problems=problems.path, samples=samples.path, output=attempt / SCORES)
+        tally = score_jobs(run, attempt, [job], config, name)[job.output]
         record = {"verdicts": dict(tally.verdicts), "truncated": tally.truncated, "tokens": tally.tokens}
         write_json(attempt / TALLY, record)
-        return Outcome(count, count)
+        return Outcome(tally.samples, tally.samples)
 
-    return run.execute(stage, work)
+    result = run.execute(stage, work)
+    if not run.planning:
+        forget_ahead(run, name)
+    return result
 
 
 def select(

@@ -216,7 +216,7 @@ def test_an_example_is_followed_back_to_its_sample_score_problem_policy_and_the_
     example = first(Example, run / "iter-2" / "select" / "examples.parquet")
     here = {"problem_id": example.problem_id, "index": example.index}
     sample = first(Sample, run / "iter-2" / "generate" / "samples", **here)
-    score = first(Score, run / "iter-2" / "score" / "scores.parquet", **here)
+    score = first(Score, run / "iter-2" / "score" / "scores", **here)
     problem = first(Problem, run / "problems" / "train.parquet", id=example.problem_id)
     policy = finished(run / "iter-1" / "train").artifact("policy")
     out = traced(home, "em", f"iter-2/{example.problem_id}/{example.index}", capsys)
@@ -286,7 +286,7 @@ def left_out(home: Path) -> tuple[str, str]:
     """The key of a sample that was not selected, and why."""
     here = home / "em" / "iter-1"
     kept = {(e.problem_id, e.index) for e in read_rows(Example, here / "select" / "examples.parquet")}
-    score = next(s for s in read_rows(Score, here / "score" / "scores.parquet") if s.value == 0)
+    score = next(s for s in read_rows(Score, here / "score" / "scores") if s.value == 0)
     assert (score.problem_id, score.index) not in kept
     return f"iter-1/{score.problem_id}/{score.index}", f"{score.verdict}: {score.explanation}"
 
@@ -342,7 +342,7 @@ def test_a_policy_that_is_not_the_one_that_was_asked_is_said_to_differ(tmp_path,
 
 
 def test_rows_that_are_not_those_that_were_written_are_refused(copy, capsys):
-    key, file = some_key(copy, 1), copy / "iter-1" / "score" / "scores.parquet"
+    key, (file, *_) = some_key(copy, 1), sorted((copy / "iter-1" / "score" / "scores").iterdir())
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)

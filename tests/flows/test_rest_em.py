@@ -205,7 +205,7 @@ def test_programs_that_pass_their_tests_are_what_is_learned(tmp_path):
     gold = {row["code"] for row in rows}
     examples = list(read_rows(Example, config.directory / "iter-1" / "select" / "examples.parquet"))
     assert examples and all(example.completion.partition("\n")[2] in gold for example in examples)
-    scores = list(read_rows(Score, config.directory / "iter-1" / "score" / "scores.parquet"))
+    scores = list(read_rows(Score, config.directory / "iter-1" / "score" / "scores"))
     assert all("(bubblewrap" in score.explanation for score in scores)
 
 

@@ -275,7 +275,7 @@ def test_root_runs_nothing_where_a_fork_bomb_could_stop_the_machine(
     monkeypatch.setattr(cgroups, "controlled", frozenset)
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda program: None if program == "setpriv" else which(program))
-    with pytest.raises(RewardError, match="does not work here: setpriv is not installed.*As root it needs cgroups"):
+    with pytest.raises(RewardError, match=r"does not work here: setpriv is not installed.*As root it needs cgroups"):
         prepare_reward(program, required)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,66 @@
+"""Several rewards of one sample as one: weights, thresholds, gates, and a penalty on length."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from data.rows import Score
+
+TRUNCATED = "truncated at the token limit"
+
+
+@dataclass(frozen=True)
+class Part:
+    """How one of several rewards counts.
+
+    Attributes:
+        weight: factor of its value.
+        at_least: its value counts as 1 from here on and as 0 below; None: as it is.
+        gate: below `at_least`, or where that is not given unless it is `correct`, the whole is wrong and worth 0.
+    """
+
+    weight: float = 1.0
+    at_least: float | None = None
+    gate: bool = False
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How several rewards make one: the sum of weight · value, less the penalty.
+
+    Attributes:
+        parts: by name.
+        passes_at: a sum from which on a sample is `correct`.
+        free_tokens: tokens of an answer that cost nothing.
+        per_token: what each further one costs.
+    """
+
+    parts: Mapping[str, Part]
+    passes_at: float = 1.0
+    free_tokens: int = 0
+    per_token: float = 0.0
+
+
+def combine(scores: Mapping[str, Score], tokens: int, combination: Combination) -> Score:
+    """One score of several, all of the same sample, which has that many tokens.
+
+    Where a part could not tell, the whole cannot either: it gets that part's verdict and no value. The answer is the
+    first that a part has read. What each part said is kept in `parts`.
+    """
+    kept = [{"name": name, "value": score.value, "verdict": score.verdict} for name, score in scores.items()]
+    answer = next((score.answer for score in scores.values() if score.answer is not None), None)
+    explanation = "; ".join(f"{name}: {score.explanation}" for name, score in scores.items())
+    whole = Score(None, "error", explanation, answer, parts=kept)
+    for verdict in ("error", "timeout"):
+        if any(score.verdict == verdict for score in scores.values()):
+            return replace(whole, verdict=verdict)
+    total, closed = 0.0, False
+    for name, part in combination.parts.items():
+        value = scores[name].value
+        assert value is not None
+        reached = scores[name].verdict == "correct" if part.at_least is None else value >= part.at_least
+        closed = closed or (part.gate and not reached)
+        total += part.weight * (value if part.at_least is None else float(reached))
+    if closed:
+        return replace(whole, value=0.0, verdict="wrong")
+    total -= combination.per_token * max(0, tokens - combination.free_tokens)
+    return replace(whole, value=total, verdict="correct" if total >= combination.passes_at else "wrong")

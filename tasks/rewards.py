@@ -1,0 +1,258 @@
+"""What judges answers: one reward or several, how they are run over samples, and what of them changes the result.
+
+Functions are applied here or by `tasks.scorer`; rewards that are models are programs of their own.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from threading import Thread
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from data.combining import Combination, Part
+from data.formats import Use
+from data.rewards import Reward, grader_version, judged_by, load_reward, prepare_reward
+from data.sandbox.isolation import Level
+from data.scoring import Tally, check_errors
+from data.storage import parquet_files
+from models.config import Config, ScoreJob
+from tasks import scorer
+from tasks.contract import SCORER
+from tasks.devices import visible_gpus
+from tasks.files import file_sha256
+from tasks.logs import run_logger
+from tasks.process import ChildError, run_child
+from tasks.run import Run
+from tasks.scorer import ScorerProgram, is_scored, read_tally, score_shard, scores_file, take, tally_file
+
+AHEAD = ".scored"  # what was scored while answers were still being generated, by content
+
+
+class PartConfig(Config):
+    """How one of several rewards counts."""
+
+    weight: Annotated[float, Field(description="Factor of its value.")] = 1.0
+    at_least: Annotated[
+        float | None, Field(description="Its value counts as 1 from here on and as 0 below; none: as it is.")
+    ] = None
+    gate: Annotated[
+        bool,
+        Field(description="Whether an answer that does not reach `at_least`, or is not correct, is worth 0 in all."),
+    ] = False
+
+
+class LengthConfig(Config):
+    """A penalty on long answers."""
+
+    free_tokens: Annotated[int, Field(ge=0, description="Tokens that cost nothing.")] = 512
+    per_token: Annotated[float, Field(gt=0, description="What each further one takes off the reward.")] = 0.001
+
+
+class RewardConfig(Config):
+    """What judges an answer."""
+
+    name: Annotated[
+        str, Field(description="A built-in reward, or a function of your own as package.module:function.")
+    ] = "final_answer"
+    parts: Annotated[
+        dict[str, PartConfig],
+        Field(default_factory=dict, description="Several rewards by name, whose weighted sum replaces the one above."),
+    ]
+    length: Annotated[LengthConfig | None, Field(description="A penalty on long answers; none: none.")] = None
+    passes_at: Annotated[
+        float, Field(description="Where several rewards make one: answers of at least this sum are correct.")
+    ] = 1.0
+    max_error_share: Annotated[
+        float, Field(ge=0, le=1, description="Stop if the reward fails on a larger share of the samples.")
+    ] = 0.01
+    isolation: Annotated[
+        Level,
+        Field(
+            description="How programs have to be shut in at the least. limits: only a user of their own and limits on "
+            "what they take; for programs that you trust."
+        ),
+    ] = "bubblewrap"
+    workers: Annotated[int, Field(ge=1, description="Processes that score; 1: this one, unless it is done ahead.")] = 1
+    ahead: Annotated[
+        bool | None,
+        Field(description="Score answers while others are still being generated; none: where there is a GPU."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _parts_have_use(self) -> Self:
+        if self.length and not self.parts:
+            raise ValueError(
+                "reward.length is taken off a sum of rewards, and reward.parts names none. Name them there, such as "
+                "parts: {final_answer: {}}."
+            )
+        return self
+
+    @property
+    def functions(self) -> dict[str, Reward]:
+        """The rewards that are functions, by name."""
+        return {name: load_reward(name) for name in self.parts or (self.name,)}
+
+    @property
+    def runs_ahead(self) -> bool:
+        return bool(visible_gpus()) if self.ahead is None else self.ahead
+
+    @property
+    def combination(self) -> Combination | None:
+        """How several rewards make one; None where there is one."""
+        if not self.parts:
+            return None
+        parts = {name: Part(**part.model_dump()) for name, part in self.parts.items()}
+        penalty = {} if self.length is None else self.length.model_dump()
+        return Combination(parts, self.passes_at, **penalty)
+
+
+def reward_identity(config: RewardConfig) -> dict[str, Any]:
+    """What of a reward changes the scores, for a stage's fingerprint."""
+    graders = {name: grader_version(reward) for name, reward in config.functions.items()}
+    if config.combination is None:
+        return {"grader": graders[config.name]}
+    return {"graders": graders, "combination": asdict(config.combination)}
+
+
+def grader_name(config: RewardConfig) -> str:
+    """The grader that every score names: of several rewards each with its version."""
+    return "+".join(grader_version(reward) for reward in config.functions.values())
+
+
+def check_reward(config: RewardConfig) -> None:
+    """See that every reward can work here.
+
+    Raises:
+        RewardError: one cannot be loaded, or cannot work on this machine.
+    """
+    for reward in config.functions.values():
+        prepare_reward(reward, config.isolation)
+
+
+def problems_judged_by(config: RewardConfig) -> tuple[Use, Any]:
+    """What data sets have to be read as, and whether a problem with a reference can be judged.
+
+    Raises:
+        ValueError: two rewards need problems of different kinds.
+    """
+    needs = [judged_by(reward) for reward in config.functions.values()]
+    if len({use for use, _ in needs}) > 1:
+        raise ValueError(f"reward.parts: {', '.join(config.parts)} need different kinds of problems. Choose one kind.")
+    return needs[0][0], lambda reference: all(can_grade(reference) for _, can_grade in needs)
+
+
+def score_jobs(run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardConfig, stage: str) -> dict[Path, Tally]:
+    """Score the samples of all jobs; shards that an earlier attempt finished, or that were scored ahead, are kept.
+
+    Returns:
+        What each job came to, by its output.
+
+    Raises:
+        RewardError: a reward cannot work here.
+        TooManyErrorsError: a reward failed too often.
+        ChildError: the program that scores failed.
+    """
+    check_reward(config)
+    program = _program(config, jobs)
+    missing = []
+    for job in jobs:
+        job.output.mkdir(parents=True, exist_ok=True)
+        for shard in parquet_files(job.samples):
+            if is_scored(program, job, shard):
+                continue
+            known = _ahead(run, stage, config) / f"{file_sha256(shard)}.parquet"
+            if known.exists() and tally_file(known).exists():
+                take(known, scores_file(program, job, shard))
+            else:
+                missing.append((job, shard))
+    if config.workers > 1 and len(missing) > 1:
+        run_child(_write(program, attempt / SCORER), attempt / "log.txt", run.child_lock, run_logger())
+    else:
+        for job, shard in missing:
+            score_shard(program, job, shard)
+    return {job.output: _counted(program, job, config.max_error_share) for job in jobs}
+
+
+@contextmanager
+def scoring_ahead(run: Run, stage: str, job: ScoreJob, config: RewardConfig | None) -> Iterator[None]:
+    """Score the shards of a job, if the configuration asks for it, as they appear while the block runs.
+
+    The stage that scores then finds them. What goes wrong is only logged: that stage comes to it again.
+
+    Args:
+        stage: the one that generates the samples.
+        job: its output does not matter.
+    """
+    if config is None or not config.runs_ahead:
+        yield
+        return
+    folder = _ahead(run, stage, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    until = folder / ".until"
+    until.unlink(missing_ok=True)
+    job = job.model_copy(update={"output": folder})
+    command, logger = _write(_program(config, [job], until), folder / f".{SCORER}"), run_logger()
+
+    def work() -> None:
+        try:
+            run_child(command, folder / ".log.txt", run.scorer_lock, logger)
+        except ChildError as error:
+            logger.warning("Scoring while answers are generated has stopped. They are scored afterwards. %s", error)
+
+    thread = Thread(target=work)
+    thread.start()
+    said = scorer.STOP
+    try:
+        yield
+        said = scorer.ALL
+    finally:
+        until.write_text(said)
+        thread.join()
+
+
+def forget_ahead(run: Run, stage: str) -> None:
+    """Remove what was scored ahead for a stage that is finished."""
+    for folder in (run.directory / stage).parent.glob(f"{AHEAD}-*"):
+        shutil.rmtree(folder)
+
+
+def _ahead(run: Run, stage: str, config: RewardConfig) -> Path:
+    """Where scores made ahead are, for all stages of an iteration: those of other rewards are in other folders."""
+    identity = json.dumps(reward_identity(config), sort_keys=True)
+    return (run.directory / stage).with_name(f"{AHEAD}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}")
+
+
+def _program(config: RewardConfig, jobs: list[ScoreJob], until: Path | None = None) -> ScorerProgram:
+    return ScorerProgram(
+        functions={name: grader_version(reward) for name, reward in config.functions.items()},
+        combination=config.combination,
+        grader=grader_name(config),
+        isolation=config.isolation,
+        jobs=jobs,
+        workers=config.workers,
+        until=until,
+    )
+
+
+def _write(program: ScorerProgram, file: Path) -> list[str]:
+    """Write down what the scoring program is told; return the command that runs it."""
+    file.write_text(program.model_dump_json(indent=2))
+    return [sys.executable, "-m", "tasks.scorer", str(file)]
+
+
+def _counted(program: ScorerProgram, job: ScoreJob, max_error_share: float) -> Tally:
+    whole = Tally()
+    files = [scores_file(program, job, shard) for shard in parquet_files(job.samples)]
+    for file in files:
+        whole.add(read_tally(file))
+    check_errors(whole, max_error_share)
+    for file in files:
+        tally_file(file).unlink()
+    return whole
