@@ -54,7 +54,7 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
             run, f"{name}/generate", current, train_set, config.generate, config.engine, seed, expected, config.reward
         )
         answers = samples.artifact("samples")
-        scores = score(run, f"{name}/score", train_set, answers, config.reward)
+        scores = score(run, f"{name}/score", train_set, answers, config.reward, config.engine, seed)
         chosen = select(run, f"{name}/select", train_set, answers, scores.artifact(SCORES), config.select)
         start = current if config.init == "last" else base.artifact("policy")
         most = expected * min(config.select.max_per_problem, config.generate.samples)

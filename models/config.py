@@ -4,9 +4,11 @@ The first enters a stage's fingerprint, the second does not. Importing this load
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data.judge import Kind, longest_reply
 
 Dtype = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "rmsprop"]
@@ -28,6 +30,70 @@ class SamplingConfig(Config):
     top_k: Annotated[int, Field(ge=0, description="Sample from this many most likely tokens; 0 is all.")] = 40
     max_tokens: Annotated[int, Field(ge=1, description="Longest answer in tokens; longer ones are truncated.")] = 1024
     dtype: Annotated[Dtype, Field(description="Number format of the weights while generating.")] = "bfloat16"
+
+
+class JudgeConfig(Config):
+    """A model that judges answers. Three opinions and the rubric are those of Self-Rewarding (arXiv 2401.10020)."""
+
+    kind: Annotated[
+        Kind,
+        Field(description="pointwise: each answer by itself, 0 to 5 points; pairwise: against others, 0 to 1."),
+    ] = "pointwise"
+    model: Annotated[
+        str | None, Field(description="The judge: path or hub id, or with an endpoint the model's name there.")
+    ] = None
+    endpoint: Annotated[
+        str | None,
+        Field(
+            description="Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1; none: the model "
+            "runs here. The key is read from the environment variable OPENAI_API_KEY."
+        ),
+    ] = None
+    opinions: Annotated[
+        int, Field(ge=1, description="Replies that are averaged: per answer, or per comparison and order.")
+    ] = 3
+    opponents: Annotated[
+        int, Field(ge=2, multiple_of=2, description="Pairwise: other answers that each is compared with.")
+    ] = 2
+    temperature: Annotated[float, Field(ge=0, description="Of the judge's replies; 0 is greedy.")] = 0.7
+    max_reasoning: Annotated[int, Field(ge=1, description="Longest reasoning before the verdict, in characters.")] = 600
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=1, description="Longest reply in tokens; none: what the longest reasoning can take, 4 per character."),
+    ] = None
+    show_reference: Annotated[bool, Field(description="Show the judge a problem's reference, where it has one.")] = (
+        False
+    )
+    passes_at: Annotated[
+        float | None,
+        Field(description="Answers of at least this value are correct; none: 4 points, or 0.75 of the comparisons."),
+    ] = None
+    dtype: Annotated[Dtype, Field(description="Number format of the judge's weights, where it runs here.")] = "bfloat16"
+
+    @property
+    def threshold(self) -> float:
+        return {"pointwise": 4.0, "pairwise": 0.75}[self.kind] if self.passes_at is None else self.passes_at
+
+    @property
+    def reply_tokens(self) -> int:
+        return self.max_tokens or longest_reply(self.max_reasoning)
+
+    @model_validator(mode="after")
+    def _replies_end_and_differ(self) -> Self:
+        needed = longest_reply(self.max_reasoning)
+        if self.reply_tokens < needed:
+            raise ValueError(
+                f"max_tokens {self.max_tokens} cuts off replies: with max_reasoning {self.max_reasoning} one can take "
+                f"{needed} tokens. Lower max_reasoning, or leave max_tokens out."
+            )
+        if self.temperature == 0 and self.opinions > 1:
+            raise ValueError(
+                f"At temperature 0 all {self.opinions} opinions are the same. Set opinions to 1, or a temperature."
+            )
+        top = {"pointwise": 5, "pairwise": 1}[self.kind]
+        if not 0 <= self.threshold <= top:
+            raise ValueError(f"passes_at {self.passes_at} is out of reach: {self.kind} values go from 0 to {top}.")
+        return self
 
 
 class EngineConfig(Config):
@@ -147,6 +213,17 @@ class GenerateProgram(Config):
     policy_digest: str
     jobs: list[GenerateJob]
     engine: EngineConfig
+
+
+class JudgeProgram(Config):
+    """Everything `models.judge` is told. `policy` is the folder of the judge, None where it is at an endpoint."""
+
+    judge: JudgeConfig
+    policy: Path | None
+    jobs: list[ScoreJob]
+    engine: EngineConfig
+    seed: int
+    grader: str
 
 
 class TrainProgram(Config):

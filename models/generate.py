@@ -170,8 +170,19 @@ def to_samples(shard: Shard, outputs: Iterable[Any], policy: str) -> Iterator[Sa
             )
 
 
-def start_engine(policy: Path, engine: EngineConfig, dtype: str, max_model_len: int, seed: int) -> Any:
-    """A vLLM engine for `policy`; on the CPU and for one device it lives in this process."""
+def start_engine(
+    policy: Path, engine: EngineConfig, dtype: str, max_model_len: int, seed: int, **arguments: Any
+) -> Any:
+    """A vLLM engine for `policy`; on the CPU and for one device it lives in this process.
+
+    Args:
+        policy: folder of the model and its tokenizer.
+        engine: where and how fast it runs.
+        dtype: number format of the weights.
+        max_model_len: longest prompt and answer together, in tokens.
+        seed: of the engine; requests have their own.
+        arguments: further ones of vLLM's `EngineArgs`.
+    """
     import torch
 
     on_cpu = not torch.cuda.is_available()
@@ -182,7 +193,7 @@ def start_engine(policy: Path, engine: EngineConfig, dtype: str, max_model_len: 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import EngineArgs, LLMEngine
 
-    arguments = EngineArgs(
+    engine_arguments = EngineArgs(
         model=str(policy),
         dtype=dtype,
         tensor_parallel_size=engine.tensor_parallel_size,
@@ -196,8 +207,9 @@ def start_engine(policy: Path, engine: EngineConfig, dtype: str, max_model_len: 
         max_num_batched_tokens=max(8192, max_model_len) if on_cpu else None,
         generation_config="vllm",
         disable_log_stats=True,
+        **arguments,
     )
-    return LLMEngine.from_engine_args(arguments)
+    return LLMEngine.from_engine_args(engine_arguments)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from models.config import Config, EngineConfig, GenerateJob, SamplingConfig, Sco
 from tasks import contract
 from tasks.contract import Artifact, Estimate, Stage
 from tasks.files import write_json
-from tasks.rewards import RewardConfig, reward_identity, score_jobs
+from tasks.rewards import RewardConfig, reward_identity, reward_inputs, score_jobs
 from tasks.run import Result, Run
 from tasks.sample import generate_command, generation_estimate, run_generation
 
@@ -37,6 +37,9 @@ class EvaluateConfig(Config):
     temperature: Annotated[float, Field(gt=0, description="Temperature of the sampled answers.")] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus of the sampled answers.")] = 0.95
     pass_at: Annotated[tuple[int, ...], Field(description="The k of pass@k; each at most `samples`.")] = (1, 8, 64)
+    reward: Annotated[
+        RewardConfig | None, Field(description="What judges answers to held-out problems; none: as for training.")
+    ] = None
 
     @model_validator(mode="after")
     def _k_within_samples(self) -> "EvaluateConfig":
@@ -88,6 +91,7 @@ def evaluate(
     semantic = {"greedy": greedy.model_dump(mode="json"), "sampled": sampled.model_dump(mode="json")}
     others = {f"against_{key}": result.artifact() for key, result in against.items()}
     inputs = {"policy": policy, **{f"problems_{key}": held_out.problems for key, held_out in sets.items()}, **others}
+    inputs |= reward_inputs(run, reward)
     estimates = [
         generation_estimate(run, draw, engine, h.expected) for h in sets.values() for draw in (greedy, sampled)
     ]
@@ -127,7 +131,7 @@ def evaluate(
             )
             for job in jobs
         ]
-        tallies = score_jobs(run, attempt, scored, reward, name)
+        tallies = score_jobs(run, attempt, scored, reward, engine, seed, name)
         rows = 0
         earlier = {key: load_evaluation(result) for key, result in against.items()}
         for key in sets:

@@ -94,10 +94,24 @@ class LoopConfig(PolicySource, ProblemSource, RunName):
         return self.files() | ({"adapter": self.adapter} if self.adapter else {})
 
     def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
-        return problems_judged_by(self.reward)
+        return problems_judged_by(self.reward, self.measured_by)
+
+    @property
+    def measured_by(self) -> RewardConfig:
+        """What judges answers to held-out problems."""
+        return self.evaluate.reward or self.reward
 
     def check_inputs(self) -> None:
         """Read a loop's own input files, if it has any, so that bad ones are refused before anything heavy starts."""
+
+    @model_validator(mode="after")
+    def _one_answer_can_be_judged(self) -> Self:
+        if self.measured_by.judged and self.measured_by.judge.kind == "pairwise":
+            raise ValueError(
+                "A pairwise judge compares answers to one problem, and a greedy evaluation has one answer. Give held-out "
+                "problems another reward, such as evaluate.reward.name: final_answer."
+            )
+        return self
 
     @model_validator(mode="after")
     def _launch_fits(self) -> Self:
@@ -277,7 +291,7 @@ def _evaluate(
     sets: Mapping[str, HeldOut],
     against: Mapping[str, Result],
 ) -> Result:
-    settings = config.evaluate, config.generate, config.reward, config.engine, config.seed
+    settings = config.evaluate, config.generate, config.measured_by, config.engine, config.seed
     return evaluate(run, name, policy, sets, *settings, against)
 
 

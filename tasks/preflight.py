@@ -37,7 +37,8 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     check_writable(config.directory)
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:
-        check_reward(config.reward)
+        for reward in (config.reward, config.measured_by):
+            check_reward(reward)
         config.check_inputs()
         check_problems(config)
         check_adapters(config)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,20 +18,23 @@ from pydantic import Field, model_validator
 
 from data.combining import Combination, Part
 from data.formats import Use
-from data.rewards import Reward, grader_version, judged_by, load_reward, prepare_reward
+from data.judge import GRADER
+from data.rewards import Reward, RewardError, grader_version, judged_by, load_reward, prepare_reward
 from data.sandbox.isolation import Level
 from data.scoring import Tally, check_errors
 from data.storage import parquet_files
-from models.config import Config, ScoreJob
+from models.config import Config, EngineConfig, JudgeConfig, ScoreJob
 from tasks import scorer
-from tasks.contract import SCORER
+from tasks.contract import SCORER, Artifact
 from tasks.devices import visible_gpus
 from tasks.files import file_sha256
+from tasks.judge import check_judge, judge_artifact, judge_identity, run_judge
 from tasks.logs import run_logger
 from tasks.process import ChildError, run_child
 from tasks.run import Run
-from tasks.scorer import ScorerProgram, is_scored, read_tally, score_shard, scores_file, take, tally_file
+from tasks.scorer import ScorerProgram, is_scored, part_folder, read_tally, score_shard, scores_file, take, tally_file
 
+JUDGED = "judge"
 AHEAD = ".scored"  # what was scored while answers were still being generated, by content
 
 
@@ -59,8 +62,10 @@ class RewardConfig(Config):
     """What judges an answer."""
 
     name: Annotated[
-        str, Field(description="A built-in reward, or a function of your own as package.module:function.")
+        str,
+        Field(description="A built-in reward, a function of your own as package.module:function, or judge: a model."),
     ] = "final_answer"
+    judge: Annotated[JudgeConfig, Field(description="The model that judges, for the reward judge.")] = JudgeConfig()
     parts: Annotated[
         dict[str, PartConfig],
         Field(default_factory=dict, description="Several rewards by name, whose weighted sum replaces the one above."),
@@ -95,13 +100,23 @@ class RewardConfig(Config):
         return self
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.parts) or (self.name,)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a model judges."""
+        return JUDGED in self.names
+
+    @property
     def functions(self) -> dict[str, Reward]:
         """The rewards that are functions, by name."""
-        return {name: load_reward(name) for name in self.parts or (self.name,)}
+        return {name: load_reward(name) for name in self.names if name != JUDGED}
 
     @property
     def runs_ahead(self) -> bool:
-        return bool(visible_gpus()) if self.ahead is None else self.ahead
+        """A model that judges needs the devices that the one which answers has."""
+        return not self.judged and (bool(visible_gpus()) if self.ahead is None else self.ahead)
 
     @property
     def combination(self) -> Combination | None:
@@ -113,42 +128,54 @@ class RewardConfig(Config):
         return Combination(parts, self.passes_at, **penalty)
 
 
+def graders(config: RewardConfig) -> dict[str, str]:
+    """Name and version of each reward, by name."""
+    versions = {name: grader_version(reward) for name, reward in config.functions.items()}
+    return {name: versions.get(name, GRADER) for name in config.names}
+
+
 def reward_identity(config: RewardConfig) -> dict[str, Any]:
-    """What of a reward changes the scores, for a stage's fingerprint."""
-    graders = {name: grader_version(reward) for name, reward in config.functions.items()}
+    """What of a reward changes the scores, for a stage's fingerprint; what is in `reward_inputs` is not."""
+    judge = {JUDGED: judge_identity(config.judge)} if config.judged else {}
     if config.combination is None:
-        return {"grader": graders[config.name]}
-    return {"graders": graders, "combination": asdict(config.combination)}
+        return {"grader": graders(config)[config.name]} | judge
+    return {"graders": graders(config), "combination": asdict(config.combination)} | judge
 
 
-def grader_name(config: RewardConfig) -> str:
-    """The grader that every score names: of several rewards each with its version."""
-    return "+".join(grader_version(reward) for reward in config.functions.values())
+def reward_inputs(run: Run, config: RewardConfig) -> dict[str, Artifact]:
+    """The models that judge, where they run here."""
+    artifact = judge_artifact(config.judge, offline=run.planning) if config.judged else None
+    return {JUDGED: artifact} if artifact else {}
 
 
 def check_reward(config: RewardConfig) -> None:
     """See that every reward can work here.
 
     Raises:
-        RewardError: one cannot be loaded, or cannot work on this machine.
+        RewardError, JudgeError, ModelError: one cannot be loaded, or cannot work on this machine.
     """
     for reward in config.functions.values():
         prepare_reward(reward, config.isolation)
+    if config.judged:
+        check_judge(config.judge)
 
 
-def problems_judged_by(config: RewardConfig) -> tuple[Use, Any]:
-    """What data sets have to be read as, and whether a problem with a reference can be judged.
+def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | None], bool]]:
+    """What data sets have to be read as, and whether a problem with a reference can be judged. A model judges any.
 
     Raises:
-        ValueError: two rewards need problems of different kinds.
+        RewardError: two rewards need problems of different kinds.
     """
-    needs = [judged_by(reward) for reward in config.functions.values()]
+    functions = {name: reward for config in configs for name, reward in config.functions.items()}
+    needs = [judged_by(reward) for reward in functions.values()] or [("problems", lambda _: True)]
     if len({use for use, _ in needs}) > 1:
-        raise ValueError(f"reward.parts: {', '.join(config.parts)} need different kinds of problems. Choose one kind.")
+        raise RewardError(f"The rewards {' and '.join(functions)} need problems of different kinds. Leave one out.")
     return needs[0][0], lambda reference: all(can_grade(reference) for _, can_grade in needs)
 
 
-def score_jobs(run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardConfig, stage: str) -> dict[Path, Tally]:
+def score_jobs(
+    run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardConfig, engine: EngineConfig, seed: int, stage: str
+) -> dict[Path, Tally]:
     """Score the samples of all jobs; shards that an earlier attempt finished, or that were scored ahead, are kept.
 
     Returns:
@@ -157,9 +184,15 @@ def score_jobs(run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardConf
     Raises:
         RewardError: a reward cannot work here.
         TooManyErrorsError: a reward failed too often.
-        ChildError: the program that scores failed.
+        ChildError: a program that scores failed.
     """
-    check_reward(config)
+    for reward in config.functions.values():
+        prepare_reward(reward, config.isolation)
+    if config.judged:
+        asked = [job.model_copy(update={"output": part_folder(job, JUDGED)}) for job in jobs]
+        for job in asked:
+            job.output.mkdir(parents=True, exist_ok=True)
+        run_judge(run, attempt, asked, config.judge, engine, seed)
     program = _program(config, jobs)
     missing = []
     for job in jobs:
@@ -231,9 +264,9 @@ def _ahead(run: Run, stage: str, config: RewardConfig) -> Path:
 
 def _program(config: RewardConfig, jobs: list[ScoreJob], until: Path | None = None) -> ScorerProgram:
     return ScorerProgram(
-        functions={name: grader_version(reward) for name, reward in config.functions.items()},
+        graders=graders(config),
+        models=[JUDGED] if config.judged else [],
         combination=config.combination,
-        grader=grader_name(config),
         isolation=config.isolation,
         jobs=jobs,
         workers=config.workers,

@@ -9,10 +9,10 @@ from pydantic import Field
 from data.rows import Example, Problem, Sample, Score
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
-from models.config import Config, ScoreJob
+from models.config import Config, EngineConfig, ScoreJob
 from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.files import write_json
-from tasks.rewards import RewardConfig, forget_ahead, reward_identity, score_jobs
+from tasks.rewards import RewardConfig, forget_ahead, reward_identity, reward_inputs, score_jobs
 from tasks.run import Result, Run
 
 VERSION = 1
@@ -31,16 +31,33 @@ class NothingKeptError(RuntimeError):
     """No sample was good enough to be trained on."""
 
 
-def score(run: Run, name: str, problems: Artifact, samples: Artifact, config: RewardConfig) -> Result:
-    """Score every sample into `scores/`, a file for each shard of samples; counts by verdict go to `tally.json`."""
-    inputs = {"problems": problems, "samples": samples}
+def score(
+    run: Run,
+    name: str,
+    problems: Artifact,
+    samples: Artifact,
+    config: RewardConfig,
+    engine: EngineConfig,
+    seed: int,
+) -> Result:
+    """Score every sample into `scores/`, a file for each shard of samples; counts by verdict go to `tally.json`.
+
+    What a model that judges said is in `scores-judge/`.
+    """
+    inputs = {"problems": problems, "samples": samples, **reward_inputs(run, config)}
     stage = Stage(
-        name, SCORE_VERSION, reward_identity(config), inputs, resumable=True, estimate=Estimate(disk_bytes=1_000_000)
+        name,
+        SCORE_VERSION,
+        reward_identity(config),
+        inputs,
+        seed if config.judged else 0,
+        resumable=True,
+        estimate=Estimate(disk_bytes=1_000_000),
     )
 
     def work(attempt: Path) -> Outcome:
         job = ScoreJob(problems=problems.path, samples=samples.path, output=attempt / SCORES)
-        tally = score_jobs(run, attempt, [job], config, name)[job.output]
+        tally = score_jobs(run, attempt, [job], config, engine, seed, name)[job.output]
         record = {"verdicts": dict(tally.verdicts), "truncated": tally.truncated, "tokens": tally.tokens}
         write_json(attempt / TALLY, record)
         return Outcome(tally.samples, tally.samples)

@@ -35,15 +35,15 @@ class ScorerProgram(Config):
     """Everything `tasks.scorer` is told.
 
     Attributes:
-        functions: rewards that are applied, by name, with their graders.
-        combination: how these and those of models make one; None: there is one reward, and it is a function.
-        grader: what every score names.
+        graders: name and version of each reward, by name.
+        models: those of them that are models, whose scores are there already: see `part_folder`.
+        combination: how several make one; None where there is one.
         until: a file that appears when no more shards do. Scores are then named by their samples' content.
     """
 
-    functions: dict[str, str]
+    graders: dict[str, str]
+    models: list[str]
     combination: Combination | None
-    grader: str
     isolation: Level
     jobs: list[ScoreJob]
     workers: int
@@ -51,8 +51,8 @@ class ScorerProgram(Config):
 
 
 def part_folder(job: ScoreJob, part: str) -> Path:
-    """Where the scores of one of several rewards are, a file for each shard."""
-    return job.output.with_name(f".{job.output.name}-{part.replace(os.sep, '-')}")
+    """Where the scores are that a model gave, a file for each shard, with what it said."""
+    return job.output.with_name(f"{job.output.name}-{part}")
 
 
 def scores_file(program: ScorerProgram, job: ScoreJob, shard: Path) -> Path:
@@ -89,19 +89,27 @@ def score_shard(program: ScorerProgram, job: ScoreJob, shard: Path) -> None:
     """Score the samples of a shard."""
     scores = scores_file(program, job, shard)
     tally = Tally()
-    if program.combination is None:
-        ((name, grader),) = program.functions.items()
-        rows = _scored(job, shard, name, grader, tally)
-    else:
-        parts = {
-            name: _scored(job, shard, name, program.functions[name], Tally())
-            if name in program.functions
-            else read_rows(Score, part_folder(job, name) / shard.name)
-            for name in program.combination.parts
-        }
-        rows = combine_scores(read_rows(Sample, shard), parts, program.combination, program.grader, tally)
+    counted = Tally() if program.combination else tally  # of several rewards, what they make is counted
+    parts = {
+        name: _given(job, shard, name, counted)
+        if name in program.models
+        else _scored(job, shard, name, grader, counted)
+        for name, grader in program.graders.items()
+    }
+    rows = next(iter(parts.values()))
+    if program.combination is not None:
+        grader = "+".join(program.graders.values())
+        rows = combine_scores(read_rows(Sample, shard), parts, program.combination, grader, tally)
     write_rows(Score, scores, rows)
     write_json(tally_file(scores), vars(tally))
+
+
+def _given(job: ScoreJob, shard: Path, model: str, tally: Tally) -> Iterator[Score]:
+    for sample, score in zip(
+        read_rows(Sample, shard), read_rows(Score, part_folder(job, model) / shard.name), strict=True
+    ):
+        tally.count(sample, score)
+        yield score
 
 
 def _problem_ids(shard: Path) -> list[str]:
@@ -143,7 +151,7 @@ def run(program: ScorerProgram) -> None:
 
 
 def prepare(program: ScorerProgram) -> None:
-    for name in program.functions:
+    for name in program.graders.keys() - set(program.models):
         prepare_reward(load_reward(name), program.isolation)
 
 
