@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.measure import Measured, run_measured, show
 from models.config import LaunchConfig
 from tasks.contract import PROGRAM
-from tasks.environment import child_environment
-from tasks.sample import SHARED_CPU, generate_command
+from tasks.environment import SHARED_CPU, child_environment
+from tasks.sample import generate_command
 from tasks.train import SUPERVISED, launch_command
 
 CONFIG = "configs/demo.yaml"

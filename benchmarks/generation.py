@@ -16,8 +16,8 @@ from benchmarks.measure import run_measured, show
 from data.rows import Problem
 from data.storage import read_rows, write_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
-from tasks.environment import child_environment
-from tasks.sample import SHARED_CPU, generate_command
+from tasks.environment import SHARED_CPU, child_environment
+from tasks.sample import generate_command
 
 PROBLEMS, SAMPLES, SUBSET = 1500, 8, 48
 REPEATS = 3

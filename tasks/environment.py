@@ -16,6 +16,9 @@ import psutil
 # How often a flow run shows that it lives; Prefect takes no less.
 HEARTBEAT_SECONDS = 30
 
+# Threads that spin, or are bound to a core that somebody else uses, slow vLLM on a shared CPU down ten times.
+SHARED_CPU = {"OMP_WAIT_POLICY": "PASSIVE", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
 
 @dataclass(frozen=True)
 class Services:

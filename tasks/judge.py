@@ -13,11 +13,11 @@ from models.judge import RATES
 from tasks.artifacts import ProgressLogger
 from tasks.contract import JUDGE, Artifact
 from tasks.devices import gpus_held
+from tasks.environment import SHARED_CPU
 from tasks.logs import run_logger
 from tasks.policy import ModelError, folder_digest, resolve_model
 from tasks.process import run_child
 from tasks.run import Run
-from tasks.sample import SHARED_CPU
 
 LOW_ENTROPY = 0.1  # bits: 99 of 100 replies say the same
 HIGH_FLIP_RATE = 0.4  # a judge that names a place at random reaches 0.5

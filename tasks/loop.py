@@ -108,7 +108,7 @@ class LoopConfig(PolicySource, ProblemSource, RunName):
     def _one_answer_can_be_judged(self) -> Self:
         if self.measured_by.judged and self.measured_by.judge.kind == "pairwise":
             raise ValueError(
-                "A pairwise judge compares answers to one problem, and a greedy evaluation has one answer. Give held-out "
+                "A pairwise judge compares answers to one problem; a greedy evaluation has one answer. Give held-out "
                 "problems another reward, such as evaluate.reward.name: final_answer."
             )
         return self

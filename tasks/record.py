@@ -121,6 +121,9 @@ def _log_iteration(run: Run, tracking: Tracking, iteration: Iteration, base: Ite
     policy = iteration.policy.artifact("policy")
     tracking.register(run.recorder.config.registry, number, policy, {"run": run.directory.name})
     numbers = _numbers(_iteration_report(iteration, base)) | _likelihood_numbers(iteration)
+    judge = (_json(iteration, TALLY) or {}).get("judge", {})
+    rates = ("parse_rate", "flip_rate", "entropy_bits")
+    numbers |= {f"judge/{name}": float(judge[name]) for name in rates if judge.get(name) is not None}
     numbers |= {f"pairs/{note}": float(count) for note, count in (_json(iteration, NOTES_FILE) or {}).items()}
     numbers |= _source_numbers(iteration)
     tables = {"samples": _sample_table(run, iteration)}

@@ -10,6 +10,7 @@ from models.estimate import generation_bytes_per_device
 from tasks.artifacts import ProgressLogger
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.devices import gpus_held
+from tasks.environment import SHARED_CPU
 from tasks.logs import run_logger
 from tasks.process import run_child
 from tasks.rewards import RewardConfig, scoring_ahead
@@ -17,8 +18,6 @@ from tasks.run import Result, Run
 
 VERSION = 1
 SAMPLES = "samples"
-# Threads that spin, or are bound to a core that somebody else uses, slow vLLM on a shared CPU down ten times.
-SHARED_CPU = {"OMP_WAIT_POLICY": "PASSIVE", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 BYTES_PER_TOKEN = 4  # in Parquet, token ids and text together, before compression
 
 

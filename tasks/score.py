@@ -1,8 +1,9 @@
 """The stages `score` and `select`: rewards are applied to samples, and what is trained on is chosen. In process."""
 
+import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -10,10 +11,12 @@ from data.rows import Example, Problem, Sample, Score
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
 from models.config import Config, EngineConfig, ScoreJob
+from models.judge import RATES
 from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.files import write_json
-from tasks.rewards import RewardConfig, forget_ahead, reward_identity, reward_inputs, score_jobs
+from tasks.rewards import JUDGED, RewardConfig, forget_ahead, reward_identity, reward_inputs, score_jobs
 from tasks.run import Result, Run
+from tasks.scorer import part_folder
 
 VERSION = 1
 SCORE_VERSION = 2  # scores are in a folder
@@ -58,7 +61,13 @@ def score(
     def work(attempt: Path) -> Outcome:
         job = ScoreJob(problems=problems.path, samples=samples.path, output=attempt / SCORES)
         tally = score_jobs(run, attempt, [job], config, engine, seed, name)[job.output]
-        record = {"verdicts": dict(tally.verdicts), "truncated": tally.truncated, "tokens": tally.tokens}
+        record: dict[str, Any] = {
+            "verdicts": dict(tally.verdicts),
+            "truncated": tally.truncated,
+            "tokens": tally.tokens,
+        }
+        if config.judged:
+            record["judge"] = json.loads((part_folder(job, JUDGED) / RATES).read_text())
         write_json(attempt / TALLY, record)
         return Outcome(tally.samples, tally.samples)
 

@@ -14,7 +14,7 @@ from data.rows import Problem, Sample, Score
 from data.storage import read_rows, write_rows
 from models import tiny
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
-from tasks.sample import SHARED_CPU
+from tasks.environment import SHARED_CPU
 from tests.e2e.conftest import turn
 
 TEXTS = ["4+17=21 #### 21", "I do not know. é €", "21"]

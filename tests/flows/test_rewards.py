@@ -1,0 +1,112 @@
+"""Rewards in a loop: in several processes, ahead of their turn, a judge, and several that make one."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import tasks.rewards
+from data.rewards import RewardError
+from data.rows import Example, Score
+from data.storage import read_rows
+from flows.rest_em import RestEM, rest_em
+from tests.flows.conftest import make_config
+from tests.flows.test_rest_em import history
+
+JUDGE = {"endpoint": "http://localhost:9/v1", "model": "a judge"}
+
+
+@pytest.fixture(autouse=True)
+def _stub_programs(stubs: None) -> None:
+    pass
+
+
+def digests(config: RestEM) -> dict[str, str]:
+    files = sorted((config.directory / "iter-1").glob("s[ce]*/**/*.parquet"))
+    return {str(f.relative_to(config.directory)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def small(tmp_path: Path, name: str, **changes: object) -> RestEM:
+    return make_config(tmp_path, run=name, iterations=1, **changes)
+
+
+def scores(config: RestEM) -> list[Score]:
+    return list(read_rows(Score, config.directory / "iter-1" / "score" / "scores"))
+
+
+def test_who_scores_and_when_does_not_change_the_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = small(tmp_path, "alone")
+    rest_em(alone)
+    several = small(tmp_path, "several", reward={"workers": 2})
+    rest_em(several)
+    assert digests(several) == digests(alone)
+
+    scored = []
+    here = tasks.rewards.score_shard
+    monkeypatch.setattr(tasks.rewards, "score_shard", lambda *told: (scored.append(told[2].parent.parent), here(*told)))
+    ahead = small(tmp_path, "ahead", reward={"ahead": True})
+    rest_em(ahead)
+    assert digests(ahead) == digests(alone)
+    assert scored and not [folder for folder in scored if folder.name == "generate"]
+    assert not list(ahead.directory.glob("iter-1/.scored*"))
+    assert "Scoring while answers are generated has stopped" not in caplog.text
+
+
+def test_what_fails_ahead_is_scored_in_its_turn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.rewards, "_write", lambda program, file: ["/bin/false"])
+    config = small(tmp_path, "stubborn", reward={"ahead": True})
+    rest_em(config)
+    assert "They are scored afterwards" in caplog.text
+    assert len(scores(config)) == 400
+
+
+def test_a_judge_alone_decides_what_is_learned(tmp_path: Path) -> None:
+    config = small(tmp_path, "judged", reward={"name": "judge", "judge": JUDGE}, select={"min_reward": 4})
+    rest_em(config)
+    rows = scores(config)
+    assert {(s.value, s.verdict, s.grader) for s in rows} == {(5.0, "correct", "judge@1"), (1.0, "wrong", "judge@1")}
+    assert {e.weight for e in read_rows(Example, config.directory / "iter-1" / "select" / "examples.parquet")} == {5.0}
+    assert json.loads((config.directory / "iter-1" / "score" / "tally.json").read_text())["judge"]["parse_rate"] == 1.0
+    _, runs = history(config)
+    assert [r.data.metrics["judge/parse_rate"] for r in runs if r.data.tags.get("iteration") == "1"] == [1.0]
+
+
+def test_several_rewards_make_one_and_each_is_kept(tmp_path: Path) -> None:
+    parts = {"final_answer": {"gate": True}, "judge": {"weight": 0.5}}
+    length = {"free_tokens": 1, "per_token": 0.25}
+    reward = {"parts": parts, "length": length, "judge": JUDGE, "passes_at": 2.0}
+    config = small(tmp_path, "parts", reward=reward)
+    rest_em(config)
+    rows = scores(config)
+    right = [s for s in rows if s.verdict == "correct"]
+    assert {s.value for s in right} == {1.0 + 0.5 * 5 - 2 * 0.25} and {s.value for s in rows} - {3.0} == {0.0}
+    assert right[0].parts == [
+        {"name": "final_answer", "value": 1.0, "verdict": "correct"},
+        {"name": "judge", "value": 5.0, "verdict": "correct"},
+    ]
+    assert right[0].grader == "final_answer@2+judge@1"
+    assert "final_answer: " in right[0].explanation and "judge: as the reference" in right[0].explanation
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ({"length": {}}, "reward.length is taken off a sum of rewards"),
+        ({"name": "judge", "judge": JUDGE | {"kind": "pairwise"}}, "Give held-out problems another reward"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, reward: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        small(tmp_path, "refused", reward=reward)
+
+
+def test_rewards_for_problems_of_different_kinds_are_refused(tmp_path: Path) -> None:
+    config = small(tmp_path, "mixed", reward={"parts": {"final_answer": {}, "program": {}}})
+    with pytest.raises(RewardError, match="final_answer and program need problems of different kinds"):
+        rest_em(config)
