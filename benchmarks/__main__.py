@@ -1,4 +1,5 @@
-"""`python -m benchmarks [formatting] [scoring] [generation] [preference] [spin] [demo] [crashes]`: run the named ones.
+"""`python -m benchmarks [NAME…]`: run the named ones: formatting, scoring, rewards, generation, preference, spin, demo,
+crashes.
 
 By default all but the crash test, which takes an hour.
 """
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from tasks.environment import prepare
 
-NAMES = ("formatting", "scoring", "generation", "preference", "spin", "demo")
+NAMES = ("formatting", "scoring", "rewards", "generation", "preference", "spin", "demo")
 BY_NAME = ("crashes",)
 
 if __name__ == "__main__":

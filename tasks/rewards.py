@@ -206,7 +206,7 @@ def score_jobs(
             else:
                 missing.append((job, shard))
     if config.workers > 1 and len(missing) > 1:
-        run_child(_write(program, attempt / SCORER), attempt / "log.txt", run.child_lock, run_logger())
+        run_child(scoring_program(config, jobs, attempt / SCORER), attempt / "log.txt", run.child_lock, run_logger())
     else:
         for job, shard in missing:
             score_shard(program, job, shard)
@@ -231,7 +231,7 @@ def scoring_ahead(run: Run, stage: str, job: ScoreJob, config: RewardConfig | No
     until = folder / ".until"
     until.unlink(missing_ok=True)
     job = job.model_copy(update={"output": folder})
-    command, logger = _write(_program(config, [job], until), folder / f".{SCORER}"), run_logger()
+    command, logger = scoring_program(config, [job], folder / f".{SCORER}", until), run_logger()
 
     def work() -> None:
         try:
@@ -248,6 +248,12 @@ def scoring_ahead(run: Run, stage: str, job: ScoreJob, config: RewardConfig | No
     finally:
         until.write_text(said)
         thread.join()
+
+
+def scoring_program(config: RewardConfig, jobs: list[ScoreJob], file: Path, until: Path | None = None) -> list[str]:
+    """Write down in a file what the scoring program is told; return the command that runs it."""
+    file.write_text(_program(config, jobs, until).model_dump_json(indent=2))
+    return [sys.executable, "-m", "tasks.scorer", str(file)]
 
 
 def forget_ahead(run: Run, stage: str) -> None:
@@ -272,12 +278,6 @@ def _program(config: RewardConfig, jobs: list[ScoreJob], until: Path | None = No
         workers=config.workers,
         until=until,
     )
-
-
-def _write(program: ScorerProgram, file: Path) -> list[str]:
-    """Write down what the scoring program is told; return the command that runs it."""
-    file.write_text(program.model_dump_json(indent=2))
-    return [sys.executable, "-m", "tasks.scorer", str(file)]
 
 
 def _counted(program: ScorerProgram, job: ScoreJob, max_error_share: float) -> Tally:

@@ -59,7 +59,7 @@ def test_who_scores_and_when_does_not_change_the_scores(
 def test_what_fails_ahead_is_scored_in_its_turn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.rewards, "_write", lambda program, file: ["/bin/false"])
+    monkeypatch.setattr(tasks.rewards, "scoring_program", lambda *told: ["/bin/false"])
     config = small(tmp_path, "stubborn", reward={"ahead": True})
     rest_em(config)
     assert "They are scored afterwards" in caplog.text
