@@ -27,6 +27,7 @@ CANDIDATES = {
         "def add_{n}(x):\n    return Any()"
     ),
 }
+NUMBERS = range(1, 41)
 RIGHT = ("right", "right in another way", "right and fenced")
 
 
@@ -35,11 +36,13 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
     policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "Write add_{n}, which adds {n}."
-    rows = [{"text": text.format(n=n), "code": "", "test_list": [f"assert add_{n}(1) == {n + 1}"]} for n in range(40)]
+    rows = [{"text": text.format(n=n), "code": "", "test_list": [f"assert add_{n}(1) == {n + 1}"]} for n in NUMBERS]
     problems, candidates = tmp_path / "mbpp.jsonl", tmp_path / "candidates.json"
-    problems.write_text("".join(json.dumps(row | {"code": f"add_{n} = None"}) + "\n" for n, row in enumerate(rows)))
+    problems.write_text(
+        "".join(json.dumps(row | {"code": f"add_{n} = None"}) + "\n" for n, row in zip(NUMBERS, rows, strict=True))
+    )
     candidates.write_text(
-        json.dumps({text.format(n=n): [c.replace("{n}", str(n)) for c in CANDIDATES.values()] for n in range(40)})
+        json.dumps({text.format(n=n): [c.replace("{n}", str(n)) for c in CANDIDATES.values()] for n in NUMBERS})
     )
     monkeypatch.setenv("CANDIDATES", str(candidates))
     monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
@@ -52,7 +55,7 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
             "runs_dir": tmp_path / "runs",
             "model": str(policy),
             "problems": problems,
-            "limit": 8,
+            "limit": 6,
             "limit_validation": 2,
             "limit_test": 2,
             "iterations": 1,
@@ -60,6 +63,7 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
             "generate": {"samples": len(CANDIDATES), "max_tokens": 200},
             "evaluate": {"samples": 2, "pass_at": [1, 2]},
             "overlap": {"near_duplicates": None, "contamination": None},
+            "launch": {"log_steps": 1},
             "train": {"epochs": 2, "batch_size": 8, "dtype": "float32", "learning_rate": 1e-3},
         }
     )
