@@ -136,12 +136,9 @@ class RewardTrainConfig(TrainConfig):
 
 
 class ScoringConfig(Config):
-    """How a reward model reads. Only the number format and the limit change the result."""
+    """How a reward model is run. The size of a batch changes no result beyond rounding."""
 
     batch_tokens: Annotated[int, Field(ge=1, description="Tokens put through at a time, padding included.")] = 16_384
-    max_length: Annotated[
-        int | None, Field(ge=1, description="Longest prompt with its answer, in tokens; none: the model's context.")
-    ] = None
     dtype: Annotated[Dtype, Field(description="Number format of the weights while scoring.")] = "bfloat16"
 
 
@@ -154,6 +151,9 @@ class RewardModelConfig(ScoringConfig):
     passes_at: Annotated[
         float, Field(description="Reward from which on an answer counts as correct; centred rewards lie about 0.")
     ] = 0.0
+    max_length: Annotated[
+        int | None, Field(ge=1, description="Longest prompt with its answer, in tokens; none: the model's context.")
+    ] = None
 
 
 class LaunchConfig(Config):
@@ -268,6 +268,7 @@ class RewardScoreProgram(Config):
     pair_jobs: list[PairScoreJob] = []
     scoring: ScoringConfig
     passes_at: float = 0.0
+    max_length: int | None = None
     grader: str = ""
 
 

@@ -45,9 +45,7 @@ class Judge:
     def __init__(self, program: RewardScoreProgram, total: int) -> None:
         self.program = program
         self.tokenizer = AutoTokenizer.from_pretrained(program.model, model_max_length=sys.maxsize)
-        self.limit = min(
-            context_length(AutoConfig.from_pretrained(program.model)), program.scoring.max_length or 1 << 30
-        )
+        self.limit = min(context_length(AutoConfig.from_pretrained(program.model)), program.max_length or 1 << 30)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = load_reward_model(program.model, self.tokenizer, program.scoring.dtype).to(device).eval()
         self.progress = Progress("score", total, "answer")

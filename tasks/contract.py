@@ -27,8 +27,8 @@ MANIFEST = "manifest.json"
 # Hidden files (this one, locks, checkpoints) serve an attempt only and are not part of the output.
 ATTEMPT_FILE = ".attempt.json"
 # Files that differ between two runs of the same stage (times, throughput, paths): kept, but outside the digest.
-PROGRAM, MERGE = "program.json", "merge.json"  # what the stage's programs were told
-LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE})
+PROGRAM, MERGE, SCORING = "program.json", "merge.json", "scoring.json"  # what the stage's programs were told
+LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE, SCORING})
 
 
 class DriftError(RuntimeError):

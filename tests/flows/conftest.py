@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import tasks.reward_model
 import tasks.sample
 import tasks.train
 from flows.rest_em import RestEM
@@ -18,6 +19,7 @@ STUBS = Path(__file__).parent / "stubs"
 
 def use_stub_programs(replace: Callable[[Any, str, Any], None]) -> None:
     replace(tasks.sample, "generate_command", lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)])
+    replace(tasks.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)])
     replace(tasks.train, "launch_command", launch_stub)
     replace(tasks.train, "merge", merge_stub)
 

@@ -39,9 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judge(folder: Path, passes_at: float = 0.0, **scoring: Any) -> Judge:
-    reading = ScoringConfig.model_validate({"dtype": "float32"} | scoring)
-    return Judge(RewardScoreProgram(model=folder, scoring=reading, passes_at=passes_at, grader="rm 1"), 1000)
+def judge(folder: Path, passes_at: float = 0.0, batch_tokens: int = 16_384, max_length: int | None = None) -> Judge:
+    scoring = ScoringConfig(dtype="float32", batch_tokens=batch_tokens)
+    told = {"model": folder, "scoring": scoring, "passes_at": passes_at, "max_length": max_length, "grader": "rm 1"}
+    return Judge(RewardScoreProgram.model_validate(told), 1000)
 
 
 def sequences(tokenizer: Any) -> list[list[int]]:
