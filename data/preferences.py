@@ -13,6 +13,16 @@ from data.sources import DataFileError
 from data.splits import DUPLICATE
 
 
+def is_held_out(identity: str, share: float) -> bool:
+    """Whether the pairs of a prompt are held out, by the hash of the prompt alone: rows that are added change nothing.
+
+    Args:
+        identity: the prompt's id, see `data.rows.problem_id`.
+        share: expected share of prompts that are held out, from 0 to 1.
+    """
+    return bool(int(identity, 16) / 16 ** len(identity) < share)
+
+
 def read_pairs(reading: Reading, tally: Tally) -> Iterator[Pair]:
     """Read the pairs of a data set, one after another.
 

@@ -83,6 +83,15 @@ def answer_token_ids(tokenizer: Any, text: str, token_ids: list[int] | None) -> 
     return token_ids or completion_token_ids(tokenizer, text)
 
 
+def judged_token_ids(tokenizer: Any, messages: Messages, text: str) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt, and of a finished answer to it that is to be judged.
+
+    The answer is rendered from its text: whoever wrote it may have another tokenizer. White space around it is no part
+    of it, since a person's answer has none and a policy's own often begins with some.
+    """
+    return prompt_token_ids(tokenizer, messages), completion_token_ids(tokenizer, text.strip())
+
+
 def require_template(tokenizer: Any, source: str) -> str:
     """Digest of the tokenizer's chat template, which belongs to the identity of what is rendered with it.
 

@@ -202,6 +202,20 @@ class PairLikelihood:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PairReward:
+    """What a reward model says of one pair: the rewards of both answers, and how many tokens those have."""
+
+    problem_id: str
+    index: int
+    chosen: float
+    rejected: float
+    chosen_tokens: int
+    rejected_tokens: int
+
+    SCHEMA: ClassVar[pa.Schema] = PairLikelihood.SCHEMA
+
+
 def normalise_prompt(text: str) -> str:
     """The form in which two prompts count as the same: NFKC, case folded, white space collapsed, hidden signs gone."""
     return " ".join(HIDDEN.sub("", unicodedata.normalize("NFKC", text)).casefold().split())

@@ -22,6 +22,7 @@ FLOWS = {
     "rest-em": ("flows.rest_em", "RestEM", "rest_em", "learn from own correct answers"),
     "sft": ("flows.sft", "SFT", "sft", "learn gold answers"),
     "dpo": ("flows.dpo", "DPO", "dpo", "learn from pairs of a better and a worse answer"),
+    "reward-model": ("flows.reward_model", "RewardModel", "reward_model", "learn from pairs to judge answers"),
     "spin": ("flows.spin", "Spin", "spin", "learn to tell gold answers from own ones"),
 }
 COMMANDS = {
@@ -62,10 +63,10 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: autodidact FLOW [--config FILE] [--field value …] [--dry-run] [--on-drift …]\n\nflows:")
         for name, (_, _, _, description) in FLOWS.items():
-            print(f"  {name:<10} {description}")
+            print(f"  {name:<12} {description}")
         print("\ncommands:")
         for name, (_, _, description) in COMMANDS.items():
-            print(f"  {name:<10} {description}")
+            print(f"  {name:<12} {description}")
         print("\nautodidact FLOW --help lists every setting.")
         return 0
     name, *rest = arguments

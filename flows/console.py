@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data.calibration import RewardMetrics
 from data.render import PromptTooLongError, TemplateError
 from data.rewards import RewardError
 from data.scoring import TooManyErrorsError
@@ -18,11 +19,12 @@ from tasks.approval import ApprovalError
 from tasks.champion import settle
 from tasks.contract import CorruptStageError, DriftError, OnDrift, Status
 from tasks.files import DiskError, explain_disk_errors
-from tasks.loop import LoopConfig
+from tasks.loop import RunConfig
 from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
 from tasks.process import ChildError, StillRunningError, end_with_this_process
 from tasks.record import REPORT
+from tasks.reward_report import reward_tables
 from tasks.run import SUMMARY, Planned, Run, RunDirectoryError, RunInUseError
 from tasks.score import NothingKeptError
 from tasks.tracking import HistoryError
@@ -46,7 +48,7 @@ BAD_INPUT = (
 RUN_FAILED = (ChildError, DiskError, HistoryError, NothingKeptError, TooManyErrorsError)
 
 
-def run_flow(module: ModuleType, flow_name: str, config: LoopConfig, dry_run: bool, on_drift: str) -> int:
+def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: bool, on_drift: str) -> int:
     """Run a flow, or show its plan. Returns the exit code."""
     policy = OnDrift(on_drift)
     try:
@@ -123,9 +125,15 @@ def _summary(directory: Path) -> Any:
 
 
 def show_summary(directory: Path) -> None:
-    """Print the table of iterations, the final comparison, and where everything is."""
+    """Print the table of iterations and the final comparison, or what a reward model came to; and where it all is."""
     summary = _summary(directory)
     console = make_console()
+    if "held_out" in summary:
+        for table in reward_tables(RewardMetrics.model_validate(summary["held_out"])):
+            console.print(table)
+        for label, key in (("reward model", "best"), ("report", "report"), ("MLflow", "mlflow")):
+            console.print(f"{label}: {summary[key]}", soft_wrap=True, highlight=False)
+        return
     rows = summary["iterations"]
     table = Table(title="Validation, by iteration", title_justify="left")
     for name in rows[0]:
@@ -145,7 +153,7 @@ def show_summary(directory: Path) -> None:
     console.print(f"MLflow: {summary['mlflow']}", soft_wrap=True, highlight=False)
 
 
-def show_plan(module: ModuleType, config: LoopConfig, on_drift: OnDrift) -> None:
+def show_plan(module: ModuleType, config: RunConfig, on_drift: OnDrift) -> None:
     """Print what every stage would do and cost. Needs no server, no GPU and no model."""
     from tasks.loop import plan_loop
 
@@ -174,7 +182,8 @@ def show_plan(module: ModuleType, config: LoopConfig, on_drift: OnDrift) -> None
     for name, path in config.input_files().items():
         if not path.exists() and hub_name(path) is None:
             console.print(f"missing: {name} {path}; it has to be there before the run starts", highlight=False)
-    if config.model and plan.plan[1].stage.inputs["model"].digest is None:
+    base = next(planned.stage for planned in plan.plan if planned.stage.name == "base")
+    if config.model and base.inputs["model"].digest is None:
         console.print(f"missing: model {config.model} is not in the cache; it will be fetched", highlight=False)
 
 

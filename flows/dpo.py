@@ -16,7 +16,7 @@ from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
-from tasks.pairs import prepare_pairs
+from tasks.pairs import PairSource, prepare_pairs
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
@@ -35,19 +35,11 @@ class DPOTrainConfig(PreferenceConfig):
     adapter: Annotated[QLoRAConfig | None, Field(description="The adapter; none: train all weights.")] = QLoRAConfig()
 
 
-class DPO(LoopConfig):
+class DPO(PairSource, LoopConfig):
     """Every setting of DPO. Defaults are TRL's recipe for Llama 2."""
 
     answers_training_prompts: ClassVar[bool] = False
 
-    pairs: Annotated[Path, Field(description="Data set of pairs, in any known format.")]
-    pairs_format: Annotated[
-        str | None, Field(description="Format of the pairs, by name; none: told by the columns.")
-    ] = None
-    pairs_columns: Annotated[
-        dict[str, str],
-        Field(default_factory=dict, description="Columns of the pairs: the format's name to the file's."),
-    ]
     train: Annotated[DPOTrainConfig, Field(description="How the policy is trained.")] = DPOTrainConfig()
 
     def input_files(self) -> dict[str, Path]:

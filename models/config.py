@@ -177,6 +177,51 @@ class PreferenceConfig(TrainConfig):
     optimizer: Annotated[Optimizer, Field(description="Optimiser.")] = "rmsprop"
 
 
+class RewardTrainConfig(TrainConfig):
+    """Hyperparameters of training a reward model on pairs with the loss of Bradley and Terry.
+
+    Rate, batch, single pass and schedule are those of InstructGPT (arXiv 2203.02155, appendix C.2), which overfitted in
+    a second pass; the warm-up is that of Llama 2 (arXiv 2307.09288, section 3.2.2).
+    """
+
+    margin: Annotated[
+        float,
+        Field(
+            ge=0, description="How far apart the rewards of every pair are to be: −log σ(r_chosen − r_rejected − m)."
+        ),
+    ] = 0.0
+    centering: Annotated[
+        float,
+        Field(ge=0, description="Weight of (r_chosen + r_rejected)², which keeps rewards about zero; 0: left out."),
+    ] = 0.01
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 9e-6
+    epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 1.0
+    batch_size: Annotated[int, Field(ge=1, description="Pairs per optimiser step, over all devices.")] = 64
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.03
+
+
+class ScoringConfig(Config):
+    """How a reward model is run. The size of a batch changes no result beyond rounding."""
+
+    batch_tokens: Annotated[int, Field(ge=1, description="Tokens put through at a time, padding included.")] = 16_384
+    dtype: Annotated[Dtype, Field(description="Number format of the weights while scoring.")] = "bfloat16"
+
+
+class RewardModelConfig(ScoringConfig):
+    """A reward model in use: it judges answers."""
+
+    path: Annotated[
+        str | None, Field(description="Path or hub id of a reward model, such as one that was trained.")
+    ] = None
+    passes_at: Annotated[
+        float, Field(description="Reward from which on an answer counts as correct; centred rewards lie about 0.")
+    ] = 0.0
+    max_length: Annotated[
+        int | None, Field(ge=1, description="Longest prompt with its answer, in tokens; none: the model's context.")
+    ] = None
+
+
 class LaunchConfig(Config):
     """How training is spread over devices. Nothing here changes the result beyond rounding."""
 
@@ -203,6 +248,13 @@ class ScoreJob(Config):
 
     problems: Path
     samples: Path
+    output: Path
+
+
+class PairScoreJob(Config):
+    """Pairs of which both sides are to be scored: a file of PairReward rows in the same order."""
+
+    pairs: Path
     output: Path
 
 
@@ -238,13 +290,17 @@ class TrainProgram(Config):
 
 
 class MergeProgram(Config):
-    """Everything `models.merge` is told. Without a `dtype`, the policy's own number format is kept."""
+    """Everything `models.merge` is told. Without a `dtype`, the policy's own number format is kept.
+
+    `reward`: the adapter is that of a reward model, whose head came with it.
+    """
 
     policy: Path
     adapter: Path
     output: Path
     dtype: Dtype | None = None
     quantize: bool = False
+    reward: bool = False
 
 
 class LikelihoodProgram(Config):
@@ -268,6 +324,29 @@ class PreferenceProgram(Config):
     seed: int
     train: PreferenceConfig
     launch: LaunchConfig
+
+
+class RewardTrainProgram(Config):
+    """Everything `models.reward_model` is told."""
+
+    policy: Path
+    pairs: list[Path]
+    output: Path
+    seed: int
+    train: RewardTrainConfig
+    launch: LaunchConfig
+
+
+class RewardScoreProgram(Config):
+    """Everything `models.reward_score` is told. `grader` goes into the Score rows of `jobs`."""
+
+    model: Path
+    jobs: list[ScoreJob] = []
+    pair_jobs: list[PairScoreJob] = []
+    scoring: ScoringConfig
+    passes_at: float = 0.0
+    max_length: int | None = None
+    grader: str = ""
 
 
 def gradient_accumulation(train: TrainConfig, launch: LaunchConfig) -> int:

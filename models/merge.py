@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.config import MergeProgram
-from models.training import load_policy, quiet
+from models.training import load_policy, load_reward_model, quiet
 
 
 def merge(program: MergeProgram) -> None:
@@ -28,7 +28,10 @@ def merge(program: MergeProgram) -> None:
 
 def _frozen(program: MergeProgram) -> tuple[Any, torch.dtype]:
     """The weights to merge into, and the number format to write."""
-    if program.dtype is None:
+    if program.reward:
+        tokenizer = AutoTokenizer.from_pretrained(program.policy)
+        model = load_reward_model(program.policy, tokenizer, program.dtype or "float32", program.quantize)
+    elif program.dtype is None:
         model = AutoModelForCausalLM.from_pretrained(program.policy, dtype="auto")
     else:
         model = load_policy(program.policy, program.dtype, program.quantize)

@@ -12,7 +12,14 @@ import transformers
 from filelock import FileLock
 from peft import LoraConfig
 from torch.utils.cpp_extension import get_default_build_root
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    PrinterCallback,
+    TrainerCallback,
+)
 
 from models.config import AdapterConfig, Dtype, LaunchConfig, TrainConfig, gradient_accumulation
 from models.progress import Progress
@@ -20,6 +27,7 @@ from models.progress import Progress
 COMPLETE = "complete"
 IGNORED = -100
 CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
+HEAD = "score"  # what Transformers calls the head of a sequence classifier
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -110,20 +118,41 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
 def load_policy(path: Path, dtype: Dtype, quantize: bool = False) -> Any:
     """The model at `path`, in 4 bits if asked; one without weights starts from random ones, which the seed decides."""
     if quantize:
-        nf4 = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=DTYPES[dtype],
-        )
-        return AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], quantization_config=nf4)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], quantization_config=_nf4(dtype))
     if any(path.glob("*.safetensors")):
         return AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype])
     return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=DTYPES[dtype])
 
 
-def lora_config(adapter: AdapterConfig | None) -> LoraConfig | None:
-    """peft's configuration of a new adapter, which begins as the identity."""
+def load_reward_model(path: Path, tokenizer: Any, dtype: Dtype, quantize: bool = False) -> Any:
+    """The model at `path` with one number as output, in 4 bits if asked (but for that head).
+
+    A policy gets a new head from random weights, which the seed decides. The reward is read at the last token that is
+    none of padding: where the tokenizer pads with its EOS, at the token before it, as every user of such a checkpoint
+    does. Padding on the right therefore changes no reward.
+    """
+    more = {"quantization_config": _nf4(dtype, llm_int8_skip_modules=[HEAD])} if quantize else {}
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=DTYPES[dtype], **more)
+    model.config.get_text_config().pad_token_id = pad_token_id(tokenizer)
+    return model
+
+
+def _nf4(dtype: Dtype, **more: Any) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+        **more,
+    )
+
+
+def lora_config(adapter: AdapterConfig | None, reward: bool = False) -> LoraConfig | None:
+    """peft's configuration of a new adapter, which begins as the identity.
+
+    Args:
+        reward: the adapter is that of a reward model, whose head is trained in full and kept with it.
+    """
     if adapter is None:
         return None
     return LoraConfig(
@@ -132,7 +161,8 @@ def lora_config(adapter: AdapterConfig | None) -> LoraConfig | None:
         lora_dropout=adapter.dropout,
         target_modules=list(adapter.targets),
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if reward else "CAUSAL_LM",
+        modules_to_save=[HEAD] if reward else None,
     )
 
 
@@ -162,8 +192,9 @@ def forget_base(adapter: Path) -> None:
     """Take the base's path out of an adapter's configuration: it says where this run was, not what the base was."""
     file = adapter / "adapter_config.json"
     settings = json.loads(file.read_text())
-    targets = sorted(settings["target_modules"])  # peft writes a set, in an order that changes from run to run
-    settings |= {"base_model_name_or_path": None, "target_modules": targets}
+    for names in ("target_modules", "modules_to_save"):  # peft writes sets, in an order that changes from run to run
+        settings[names] = sorted(settings[names]) if settings.get(names) else None
+    settings["base_model_name_or_path"] = None
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     (adapter / "README.md").unlink(missing_ok=True)
 

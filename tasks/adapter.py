@@ -97,15 +97,19 @@ def weights_digest(model: Path) -> str:
     return digest_of({file.name: file_sha256(file) for file in model.glob("*.safetensors")})
 
 
-def merge(policy: Path, adapter: Path, output: Path, lock: Path) -> list[str]:
+def merge(policy: Path, adapter: Path, output: Path, lock: Path, reward: bool = False) -> list[str]:
     """Merge an adapter into the policy that it was trained on, in a program of its own; return the command.
+
+    Args:
+        reward: the adapter is that of a reward model.
 
     Raises:
         ChildError: the program failed.
     """
     base = read_base(adapter)
     held = {"dtype": base.dtype, "quantize": base.quantize} if base else {}
-    program = MergeProgram.model_validate({"policy": policy, "adapter": adapter, "output": output, **held})
+    told = {"policy": policy, "adapter": adapter, "output": output, "reward": reward, **held}
+    program = MergeProgram.model_validate(told)
     file = output.with_name(MERGE)
     file.write_text(program.model_dump_json(indent=2))
     command = [sys.executable, "-m", "models.merge", str(file)]

@@ -31,6 +31,8 @@ ITERATION = {
     "SFT": ("examples", "train", "evaluate"),
     "DPO": ("pairs", "reference", "train", "evaluate"),
 }
+# Runs that are no loops, with all of their stages.
+WHOLE = {"Reward model": ("base", "iter-1/pairs", "iter-1/train", "iter-1/measure", "best")}
 BEGINNING, END = ("problems", "base", "iter-0/evaluate"), ("best", "final/base", "final/best")
 
 
@@ -69,9 +71,9 @@ class History:
 
     @property
     def algorithm(self) -> str | None:
-        """The loop that made the run; None if it is none that this code knows."""
+        """What made the run, such as a loop; None if it is none that this code knows."""
         found = self.config.get("algorithm")
-        return found if found in ITERATION else None
+        return found if found in ITERATION or found in WHOLE else None
 
     @cached_property
     def _artifacts(self) -> dict[str, list[Origin]]:
@@ -264,6 +266,8 @@ def holder(directory: Path) -> str | None:
 
 def expected_stages(algorithm: str, iterations: int) -> list[str]:
     """The stages of a run of so many iterations, in order."""
+    if algorithm in WHOLE:
+        return list(WHOLE[algorithm])
     numbers = range(1, iterations + 1)
     return [*BEGINNING, *(f"iter-{number}/{stage}" for number in numbers for stage in ITERATION[algorithm]), *END]
 

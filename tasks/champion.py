@@ -30,7 +30,7 @@ def settle(config: Any) -> Any:
     """
     registry = config.registry or f"autodidact-{_without_date(config.run)}"
     config = config.model_copy(update={"run": run_name(config.runs_dir, config.run), "registry": registry})
-    if config.init != "champion":
+    if not _begins_with_champion(config):
         return config
     champion = _pinned(config.directory) or _find_champion(config)
     if champion["path"] is None:
@@ -59,7 +59,7 @@ def run_name(runs: Path, pattern: str, now: datetime | None = None) -> str:
 
 def pin_champion(config: Any) -> None:
     """Keep in the run's folder which champion it began with: a resumed run begins with the same."""
-    if config.init == "champion" and _pinned(config.directory) is None:
+    if _begins_with_champion(config) and _pinned(config.directory) is None:
         write_json(config.directory / PIN, _find_champion(config))
 
 
@@ -115,6 +115,11 @@ def _scheduled() -> datetime | None:
 
 def _without_date(pattern: str) -> str:
     return re.sub(r"[-._]*%[YmdHMS]", "", pattern).strip("-._") or "dated"
+
+
+def _begins_with_champion(config: Any) -> bool:
+    """A run that is no loop has no such setting."""
+    return getattr(config, "init", "base") == "champion"
 
 
 def _find_champion(config: Any) -> dict[str, Any]:

@@ -27,8 +27,9 @@ MANIFEST = "manifest.json"
 # Hidden files (this one, locks, checkpoints) serve an attempt only and are not part of the output.
 ATTEMPT_FILE = ".attempt.json"
 # Files that differ between two runs of the same stage (times, throughput, paths): kept, but outside the digest.
-PROGRAM, MERGE, SCORER, JUDGE = "program.json", "merge.json", "scorer.json", "judge-program.json"
-LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE, SCORER, JUDGE})  # programs: what they were told
+PROGRAM, MERGE, SCORER = "program.json", "merge.json", "scorer.json"
+JUDGE, SCORING = "judge-program.json", "scoring.json"
+LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE, SCORER, JUDGE, SCORING})  # programs: what they were told
 
 
 class DriftError(RuntimeError):

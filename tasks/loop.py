@@ -47,34 +47,65 @@ class RunName(Config):
     ] = "run"
 
 
-class LoopConfig(PolicySource, ProblemSource, RunName):
-    """Settings that every loop has."""
+class RunConfig(PolicySource, RunName):
+    """Settings that every run has."""
 
     runs_dir: Annotated[Path, Field(description="Folder that holds all runs.")] = Path("runs")
-    init: Annotated[
-        Literal["base", "champion"],
-        Field(description="What the loop begins with: the model above, or the registry's champion where there is one."),
-    ] = "base"
     registry: Annotated[
         str | None,
         Field(description="Registered model that the checkpoints become versions of; none: the run's, without date."),
     ] = None
-    approve: Annotated[
-        bool, Field(description="Suspend after each iteration until a person has decided in the Prefect UI.")
-    ] = False
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of everything random.")] = 0
-    stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
     bootstrap: Annotated[BootstrapConfig, Field(description="Training of the embedded tiny model.")] = BootstrapConfig()
-    generate: Annotated[SamplingConfig, Field(description="How answers are sampled.")] = SamplingConfig()
-    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={})
     train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = TrainConfig()
-    evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
-    engine: Annotated[EngineConfig, Field(description="How vLLM runs.")] = EngineConfig()
     launch: Annotated[LaunchConfig, Field(description="How training runs.")] = LaunchConfig()
 
     @property
     def directory(self) -> Path:
         return self.runs_dir / self.run
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a training row, for estimates; 0 if the settings do not say."""
+        return 0
+
+    def input_files(self) -> dict[str, Path]:
+        """Every file that has to be there before the run starts, by the setting that names it."""
+        return {"adapter": self.adapter} if self.adapter else {}
+
+    def check_inputs(self) -> None:
+        """Read a run's own input files, if it has any, so that bad ones are refused before anything heavy starts."""
+
+    @model_validator(mode="after")
+    def _launch_fits(self) -> Self:
+        gradient_accumulation(self.train, self.launch)
+        if self.train.quantize and self.launch.zero_stage == 3:
+            raise ValueError(
+                "train.adapter.quantize: ZeRO 3 cannot spread weights of 4 bits over devices. Choose launch.zero_stage "
+                "0, 1 or 2 (each device then holds all weights, at half a byte each), or do not quantize."
+            )
+        return self
+
+
+class LoopConfig(RunConfig, ProblemSource, RunName):
+    """Settings that every loop has."""
+
+    init: Annotated[
+        Literal["base", "champion"],
+        Field(description="What the loop begins with: the model above, or the registry's champion where there is one."),
+    ] = "base"
+    approve: Annotated[
+        bool, Field(description="Suspend after each iteration until a person has decided in the Prefect UI.")
+    ] = False
+    stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
+    generate: Annotated[SamplingConfig, Field(description="How answers are sampled.")] = SamplingConfig()
+    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={})
+    evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
+    engine: Annotated[EngineConfig, Field(description="How vLLM runs.")] = EngineConfig()
+
+    @property
+    def row_tokens(self) -> int:
+        return 2 * self.generate.max_tokens  # a prompt that is as long as the longest answer
 
     @property
     def expected_problems(self) -> dict[str, int]:
@@ -90,8 +121,7 @@ class LoopConfig(PolicySource, ProblemSource, RunName):
         }
 
     def input_files(self) -> dict[str, Path]:
-        """Every file that has to be there before the run starts, by the setting that names it."""
-        return self.files() | ({"adapter": self.adapter} if self.adapter else {})
+        return self.files() | super().input_files()
 
     def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
         return problems_judged_by(self.reward, self.measured_by)
@@ -101,25 +131,12 @@ class LoopConfig(PolicySource, ProblemSource, RunName):
         """What judges answers to held-out problems."""
         return self.evaluate.reward or self.reward
 
-    def check_inputs(self) -> None:
-        """Read a loop's own input files, if it has any, so that bad ones are refused before anything heavy starts."""
-
     @model_validator(mode="after")
     def _one_answer_can_be_judged(self) -> Self:
         if self.measured_by.judged and self.measured_by.judge.kind == "pairwise":
             raise ValueError(
                 "A pairwise judge compares answers to one problem; a greedy evaluation has one answer. Give held-out "
                 "problems another reward, such as evaluate.reward.name: final_answer."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _launch_fits(self) -> Self:
-        gradient_accumulation(self.train, self.launch)
-        if self.train.quantize and self.launch.zero_stage == 3:
-            raise ValueError(
-                "train.adapter.quantize: ZeRO 3 cannot spread weights of 4 bits over devices. Choose launch.zero_stage "
-                "0, 1 or 2 (each device then holds all weights, at half a byte each), or do not quantize."
             )
         return self
 
@@ -150,8 +167,8 @@ class Iteration:
 Loop = Callable[[Run, Any], dict[str, Any]]
 
 
-def run_loop(algorithm: str, loop: Loop, config: LoopConfig, on_drift: OnDrift) -> dict[str, Any]:
-    """Check, lock, track and run a loop. What goes wrong on bad input goes wrong before anything heavy starts.
+def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -> dict[str, Any]:
+    """Check, lock, track and run a loop, or another run. Bad input is refused before anything heavy starts.
 
     Returns:
         The summary, also kept as `summary.json` in the run directory.
@@ -160,7 +177,7 @@ def run_loop(algorithm: str, loop: Loop, config: LoopConfig, on_drift: OnDrift) 
     from tasks.record import Recorder
 
     config = settle(config)
-    if config.approve:
+    if isinstance(config, LoopConfig) and config.approve:
         require_deployment()
     check(loop, config, on_drift)
     settings = {"algorithm": algorithm} | config.model_dump(mode="json")
@@ -178,11 +195,11 @@ def flow_run_name() -> str:
     return run_name(Path(told["runs_dir"]), told["run"])
 
 
-def plan_loop(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
+def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     """Walk the loop without doing anything; the returned run's `plan` says what would happen to each stage."""
     run = Run(config.directory, planning=True, on_drift=on_drift)
     run.parameters = parameters_of(config.model) if config.model else tiny.PARAMETERS
-    run.row_tokens = 2 * config.generate.max_tokens  # a prompt that is as long as the longest answer
+    run.row_tokens = config.row_tokens
     loop(run, config)
     return run
 

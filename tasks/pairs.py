@@ -7,6 +7,9 @@ from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from data.overlap import Overlaps, Rules
 from data.pairing import pair_gold_over_own
@@ -15,6 +18,7 @@ from data.reading import Reading, Tally
 from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Pair, Problem, Sample
 from data.storage import read_rows, write_rows
+from models.config import Config
 from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.datasets import dataset_artifact
 from tasks.files import write_json
@@ -26,6 +30,19 @@ from tasks.score import SELECTION, NothingKeptError
 VERSION = 1
 PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
+
+
+class PairSource(Config):
+    """Where a user's pairs come from."""
+
+    pairs: Annotated[Path, Field(description="Data set of pairs, in any known format.")]
+    pairs_format: Annotated[
+        str | None, Field(description="Format of the pairs, by name; none: told by the columns.")
+    ] = None
+    pairs_columns: Annotated[
+        dict[str, str],
+        Field(default_factory=dict, description="Columns of the pairs: the format's name to the file's."),
+    ]
 
 
 def pair(
@@ -99,7 +116,7 @@ def prepare_pairs(
             reading, attempt, {known: artifact.path for known, artifact in held_out.items()}, rules, fits
         )
         if not counts.total():
-            raise NothingKeptError(_all_held_out(left_out))
+            raise NothingKeptError(all_held_out(left_out))
         dropped = tally.dropped + left_out
         dropped.update(report_too_long(counts, limit))
         if not counts["kept"]:
@@ -111,7 +128,12 @@ def prepare_pairs(
 
 
 def write_pairs(
-    reading: Reading, folder: Path, held_out: Mapping[str, Path], rules: Rules, fits: Callable[[Pair], bool]
+    reading: Reading,
+    folder: Path,
+    held_out: Mapping[str, Path],
+    rules: Rules,
+    fits: Callable[[Pair], bool],
+    wanted: Callable[[Pair], bool] = lambda _: True,
 ) -> tuple[Tally, Counter[str]]:
     """Write the pairs of a data set to `pairs.parquet` in `folder`, and what was noticed to `data.json`.
 
@@ -119,6 +141,7 @@ def write_pairs(
         held_out: Parquet files of problems whose prompts no pair may repeat, by name.
         rules: what counts as repeating. Pairs are not compared with each other: a prompt may have several.
         fits: whether a pair that repeats nothing is written.
+        wanted: whether a pair is looked at at all.
 
     Returns:
         What reading came to, and how many pairs were left out for what they repeat.
@@ -127,7 +150,7 @@ def write_pairs(
     scratch = folder / ".scratch"
     scratch.mkdir()
     with closing(Overlaps(rules, scratch, held_out)) as overlaps:
-        pairs = read_pairs(reading, tally)
+        pairs = filter(wanted, read_pairs(reading, tally))
         apart = (pair for pair in pairs if not overlaps.leave_out(pair.problem_id, pair.messages, left_out))
         write_rows(Pair, folder / PAIRS_FILE, filter(fits, apart))
         write_notes(folder / DATA, tally, overlaps.contaminated, overlaps.shown())
@@ -135,10 +158,11 @@ def write_pairs(
     return tally, left_out
 
 
-def _all_held_out(left_out: Counter[str]) -> str:
+def all_held_out(left_out: Counter[str]) -> str:
+    """Why there is nothing to train on where every pair was left out for what it repeats."""
     return (
         f"All {left_out.total():,} pairs repeat prompts that are held out, so nothing is left to train on. Give other "
-        f"pairs or other --validation and --test files, or set --overlap.contaminated keep."
+        f"pairs or other held-out files, or set --overlap.contaminated keep."
     )
 
 

@@ -13,7 +13,7 @@ from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
 from tasks.contract import DriftError, OnDrift, Status, describe_drift
 from tasks.files import existing_parent
-from tasks.loop import Loop, LoopConfig, plan_loop
+from tasks.loop import Loop, LoopConfig, RunConfig, plan_loop
 from tasks.policy import resolve_model
 from tasks.problems import require_every_split, split_problems
 from tasks.rewards import check_reward
@@ -27,7 +27,7 @@ class DiskSpaceError(RuntimeError):
     """The planned run does not fit on the disk."""
 
 
-def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
+def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     """Refuse what cannot work, and return the plan. Checks that passed are not repeated in this process.
 
     Raises:
@@ -37,10 +37,12 @@ def check(loop: Loop, config: LoopConfig, on_drift: OnDrift) -> Run:
     check_writable(config.directory)
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:
-        for reward in (config.reward, config.measured_by):
-            check_reward(reward)
+        if isinstance(config, LoopConfig):
+            for reward in (config.reward, config.measured_by):
+                check_reward(reward)
         config.check_inputs()
-        check_problems(config)
+        if isinstance(config, LoopConfig):
+            check_problems(config)
         check_adapters(config)
         _checked.add(key)
     run = plan_loop(loop, config, on_drift)
@@ -62,7 +64,7 @@ def check_problems(config: Any) -> None:
         require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), room))
 
 
-def check_adapters(config: LoopConfig) -> None:
+def check_adapters(config: RunConfig) -> None:
     """See that the adapter to begin with belongs to the model, and that the one to be trained can be attached to it.
 
     Raises:

@@ -38,8 +38,8 @@ NOTICED = {
 }
 
 
-class OverlapConfig(Config):
-    """Which training problems of a file are left out for what other prompts say."""
+class OverlapRules(Config):
+    """Which training prompts are left out for what other prompts say."""
 
     near_duplicates: Annotated[
         float | None,
@@ -60,14 +60,19 @@ class OverlapConfig(Config):
     contaminated: Annotated[
         Literal["drop", "keep"], Field(description="What happens to such a problem; it is counted and shown anyway.")
     ] = "drop"
-    held_out: Annotated[
-        tuple[Path, ...],
-        Field(description="Data sets that training must not repeat, besides validation, test and transfer."),
-    ] = ()
 
     @property
     def rules(self) -> Rules:
         return Rules(self.near_duplicates, self.contamination, self.contaminated == "keep")
+
+
+class OverlapConfig(OverlapRules):
+    """The same of problems, with further prompts that are held out."""
+
+    held_out: Annotated[
+        tuple[Path, ...],
+        Field(description="Data sets that training must not repeat, besides validation, test and transfer."),
+    ] = ()
 
 
 class ProblemSource(Config):

@@ -89,12 +89,15 @@ def run_generation(
     config.write_text(program.model_dump_json(indent=2))
     command = generate_command(config)
     with gpus_held():
-        run_child(command, attempt / "log.txt", run.child_lock, _progress(run, attempt), SHARED_CPU)
+        run_child(command, attempt / "log.txt", run.child_lock, progress_logger(run, attempt), SHARED_CPU)
     return command
 
 
-def _progress(run: Run, attempt: Path) -> ProgressLogger:
-    """A stage's attempt is called .generate.attempt, in the folder of its iteration."""
+def progress_logger(run: Run, attempt: Path) -> ProgressLogger:
+    """A logger that moves a bar of the stage on the run's page.
+
+    A stage's attempt is called .generate.attempt, in the folder of its iteration.
+    """
     stage = attempt.name.removeprefix(".").removesuffix(".attempt")
     return ProgressLogger(run_logger(), f"{run.directory.name}-{attempt.parent.name}-{stage}")
 

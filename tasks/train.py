@@ -13,6 +13,8 @@ from models.config import (
     LikelihoodProgram,
     PreferenceConfig,
     PreferenceProgram,
+    RewardTrainConfig,
+    RewardTrainProgram,
     SupervisedConfig,
     TrainConfig,
     TrainProgram,
@@ -28,6 +30,7 @@ from tasks.run import Result, Run
 
 VERSION = 1
 SUPERVISED, PREFERENCE, LIKELIHOOD = "models.train", "models.preference", "models.likelihood"
+REWARD = "models.reward_model"
 LIKELIHOOD_FILE = "likelihood.json"
 
 
@@ -147,6 +150,36 @@ def train_on_pairs(
     return run.execute(stage, work)
 
 
+def train_reward_model(
+    run: Run,
+    name: str,
+    start: Artifact,
+    pairs: Artifact,
+    config: RewardTrainConfig,
+    launch: LaunchConfig,
+    seed: int,
+    expected_pairs: int,
+) -> Result:
+    """Train a reward model that starts from the policy `start`. It is in `policy/`, the curve in `metrics.jsonl`."""
+    stage = _training_stage(run, name, REWARD, {"start": start, "pairs": pairs}, config, launch, seed, expected_pairs)
+
+    def work(attempt: Path) -> Outcome:
+        program = RewardTrainProgram(
+            policy=start.path,
+            pairs=[pairs.path],
+            output=attempt / "policy",
+            seed=seed,
+            train=config,
+            launch=launch,
+        )
+        command = launch_program(run, REWARD, program, attempt, run.child_lock)
+        _finish_adapter(run, config, start, attempt, reward=True)
+        rows = count_rows(pairs.path)
+        return Outcome(rows, rows, command=tuple(command))
+
+    return run.execute(stage, work)
+
+
 def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
     """What `measure_reference` found, by set of pairs; nothing while it is only planned."""
     if result.finished is None:
@@ -155,13 +188,13 @@ def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
     return {key: LikelihoodMetrics.model_validate(values) for key, values in found.items()}
 
 
-def _finish_adapter(run: Run, config: TrainConfig, start: Artifact, attempt: Path) -> None:
+def _finish_adapter(run: Run, config: TrainConfig, start: Artifact, attempt: Path, reward: bool = False) -> None:
     """Where an adapter was trained, note what on, and merge it into the new policy."""
     if config.adapter is None:
         return
     adapter = attempt / "adapter"
     record_base(adapter, start.path, config)
-    merge(start.path, adapter, attempt / "policy", run.child_lock)
+    merge(start.path, adapter, attempt / "policy", run.child_lock, reward)
 
 
 def _training_stage(
@@ -185,7 +218,7 @@ def _training_stage(
         estimate=Estimate(
             samples=int(expected_rows * config.epochs),
             disk_bytes=training_disk_bytes(run.parameters, config),
-            gpu_bytes=_gpu_bytes(run, config, launch, rows_at_once=2 if module == PREFERENCE else 1),
+            gpu_bytes=_gpu_bytes(run, config, launch, rows_at_once=1 if module == SUPERVISED else 2),
             devices=launch.processes,
         ),
     )
@@ -198,7 +231,11 @@ def _gpu_bytes(run: Run, config: TrainConfig, launch: LaunchConfig, rows_at_once
 
 
 def launch_program(
-    run: Run, module: str, program: TrainProgram | PreferenceProgram | LikelihoodProgram, directory: Path, lock: Path
+    run: Run,
+    module: str,
+    program: TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram,
+    directory: Path,
+    lock: Path,
 ) -> Sequence[str]:
     """Write the program's configuration, run it in `directory`, return the command.
 

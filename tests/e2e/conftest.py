@@ -14,11 +14,18 @@ from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
-from models.config import LaunchConfig, LikelihoodProgram, PreferenceProgram, SupervisedConfig, TrainProgram
+from models.config import (
+    LaunchConfig,
+    LikelihoodProgram,
+    PreferenceProgram,
+    RewardTrainProgram,
+    SupervisedConfig,
+    TrainProgram,
+)
 from models.training import CHECKPOINTS, COMPLETE
 from tasks.train import SUPERVISED, launch_command
 
-Program = TrainProgram | PreferenceProgram | LikelihoodProgram
+Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram
 
 
 def turn() -> FileLock:
@@ -38,7 +45,7 @@ def train(folder: Path, program: Program, module: str = SUPERVISED) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-def kill_at_checkpoint(folder: Path, program: TrainProgram | PreferenceProgram, module: str = SUPERVISED) -> None:
+def kill_at_checkpoint(folder: Path, program: Program, module: str = SUPERVISED) -> None:
     """Start a training program and kill it as soon as it has written a checkpoint."""
     config = folder / "train.json"
     config.write_text(program.model_dump_json())

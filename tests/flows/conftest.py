@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import tasks.judge
+import tasks.reward_model
 import tasks.sample
 import tasks.train
 from flows.rest_em import RestEM
@@ -20,6 +21,7 @@ STUBS = Path(__file__).parent / "stubs"
 def use_stub_programs(replace: Callable[[Any, str, Any], None]) -> None:
     replace(tasks.sample, "generate_command", lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)])
     replace(tasks.judge, "judge_command", lambda config: [sys.executable, str(STUBS / "judge.py"), str(config)])
+    replace(tasks.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)])
     replace(tasks.train, "launch_command", launch_stub)
     replace(tasks.train, "merge", merge_stub)
 
@@ -28,7 +30,7 @@ def launch_stub(module: str, launch: LaunchConfig, config: Path) -> list[str]:
     return [sys.executable, str(STUBS / f"{module.removeprefix('models.')}.py"), str(config)]
 
 
-def merge_stub(policy: Path, adapter: Path, output: Path, lock: Path) -> list[str]:
+def merge_stub(policy: Path, adapter: Path, output: Path, lock: Path, reward: bool = False) -> list[str]:
     """The stub programs write the merged policy themselves."""
     return []
 

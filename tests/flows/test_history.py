@@ -15,7 +15,7 @@ import pytest
 from data.metrics import Interval, Outcome, SetMetrics
 from data.rows import Example, Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
-from flows import dpo, rest_em, sft, spin
+from flows import dpo, rest_em, reward_model, sft, spin
 from flows.history import compare, runs, trace
 from tasks import contract
 from tasks.catalogue import expected_stages, run_state
@@ -189,10 +189,11 @@ def configurations(tmp_path: Path) -> dict[str, tuple[Any, Any]]:
         "SPIN": (spin, make_spin(tmp_path)),
         "SFT": (sft, sft.SFT.model_validate(small(tmp_path))),
         "DPO": (dpo, dpo.DPO.model_validate(small(tmp_path) | {"pairs": pairs})),
+        "Reward model": (reward_model, reward_model.RewardModel(pairs=pairs, runs_dir=tmp_path / "runs")),
     }
 
 
-@pytest.mark.parametrize("name", ["ReST-EM", "SPIN", "SFT", "DPO"])
+@pytest.mark.parametrize("name", ["ReST-EM", "SPIN", "SFT", "DPO", "Reward model"])
 def test_the_stages_are_those_of_the_loop(tmp_path, name):
     module, config = configurations(tmp_path)[name]
     planned = [p.stage.name for p in plan_loop(module.loop, config, OnDrift.REFUSE).plan]

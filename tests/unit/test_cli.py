@@ -199,7 +199,7 @@ def test_the_recipe_of_spin_is_the_papers_table() -> None:
 
 def test_importing_a_flow_loads_no_heavy_library() -> None:
     heavy = ["torch", "vllm", "deepspeed", "trl", "mlflow", "transformers", "datasets", "matplotlib", "scipy"]
-    imports = "import sys; from flows import dpo, rest_em, sft, spin"
+    imports = "import sys; from flows import dpo, rest_em, reward_model, sft, spin"
     code = f"{imports}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

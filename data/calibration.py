@@ -1,0 +1,109 @@
+"""What a reward model's rewards of held-out pairs come to: accuracy, calibration, and a taste for length.
+
+Bradley–Terry reads a margin Δ = r_chosen − r_rejected as the probability σ(Δ) that the chosen answer is the better one.
+A pair has no order of its own, so the model's claim is taken from the side that it prefers: with confidence σ(|Δ|),
+which is never below a half, that side is the better one.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.metrics import Interval, bootstrap_interval
+from data.rows import PairReward
+
+BINS = 10
+
+
+class ReliabilityBin(BaseModel):
+    """Pairs of similar confidence: what the model claims, and how often it is right."""
+
+    model_config = ConfigDict(frozen=True)
+    low: float
+    high: float
+    pairs: int
+    confidence: float = Field(description="Mean of σ(|Δ|).")
+    accuracy: float = Field(description="Share of these pairs whose chosen side has the higher reward.")
+
+
+class RewardMetrics(BaseModel):
+    """A reward model on held-out pairs. Shares are fractions of 1; lengths are in answer tokens."""
+
+    model_config = ConfigDict(frozen=True)
+    pairs: int
+    accuracy: Interval = Field(description="Share of pairs whose chosen side has the higher reward; a tie is a half.")
+    margin: float = Field(description="Mean of Δ = r_chosen − r_rejected.")
+    loss: float = Field(description="Mean of −log σ(Δ), in nats; log 2 for a model that knows nothing.")
+    brier: float = Field(description="Mean of (1 − σ(Δ))²; a quarter for a model that knows nothing.")
+    calibration_error: float = Field(description="Expected calibration error: mean |accuracy − confidence| over bins.")
+    reliability: list[ReliabilityBin] = Field(description="Bins of equal width that have pairs.")
+    mean_reward: float
+    length_correlation: float | None = Field(description="Pearson's r of reward and length; None if one is constant.")
+    chosen_longer: float = Field(description="Share of pairs whose chosen side is the longer one; a tie is a half.")
+    preferred_longer: float = Field(description="Share of pairs whose higher-rewarded side is the longer one.")
+
+
+def reward_metrics(rows: Iterable[PairReward], seed: int) -> RewardMetrics:
+    """Measure rewards of pairs.
+
+    Args:
+        seed: of the bootstrap over pairs.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    found = list(rows)
+    if not found:
+        raise ValueError("There are no pairs to measure.")
+    rewards = np.array([(row.chosen, row.rejected) for row in found])
+    lengths = np.array([(row.chosen_tokens, row.rejected_tokens) for row in found])
+    margins, longer = rewards[:, 0] - rewards[:, 1], np.sign(lengths[:, 0] - lengths[:, 1])
+    right = (1 + np.sign(margins)) / 2
+    bins = reliability(margins)
+    return RewardMetrics(
+        pairs=len(found),
+        accuracy=bootstrap_interval(right.tolist(), seed),
+        margin=float(margins.mean()),
+        loss=float(np.logaddexp(0, -margins).mean()),
+        brier=float(((1 - _sigmoid(margins)) ** 2).mean()),
+        calibration_error=sum(b.pairs * abs(b.accuracy - b.confidence) for b in bins) / len(found),
+        reliability=bins,
+        mean_reward=float(rewards.mean()),
+        length_correlation=_correlation(rewards.ravel(), lengths.ravel()),
+        chosen_longer=float(((1 + longer) / 2).mean()),
+        preferred_longer=float(((1 + longer * np.sign(margins)) / 2).mean()),
+    )
+
+
+def reliability(margins: Sequence[float] | np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
+    """The reliability table of margins Δ: confidences from a half to one in bins of equal width, empty ones left out.
+
+    Guo et al. 2017 (arXiv 1706.04599), section 2, for the two classes "this side is the better one" and "the other".
+    """
+    values = np.asarray(margins, dtype=float)
+    confidence, right = _sigmoid(np.abs(values)), (1 + np.sign(values)) / 2
+    edges = np.linspace(0.5, 1.0, bins + 1)
+    places = np.clip(np.digitize(confidence, edges) - 1, 0, bins - 1)
+    return [
+        ReliabilityBin(
+            low=float(low),
+            high=float(high),
+            pairs=int(mine.sum()),
+            confidence=float(confidence[mine].mean()),
+            accuracy=float(right[mine].mean()),
+        )
+        for number, (low, high) in enumerate(pairwise(edges))
+        if (mine := places == number).any()
+    ]
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.exp(-np.logaddexp(0, -values)))
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float | None:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(np.corrcoef(first, second)[0, 1])

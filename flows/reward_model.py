@@ -1,0 +1,94 @@
+"""A reward model (arXiv 2203.02155, section 3.5): a policy learns from pairs to say in a number how good an answer is.
+
+It is measured on held-out pairs: how often it prefers the chosen side, whether it is as sure as it should be, and
+whether it likes answers for their length. Start from an SFT policy: `--model runs/<run>/best/policy`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from data.hygiene import NAME
+from data.reading import Reading
+from models.config import RewardTrainConfig, ScoringConfig
+from tasks.contract import OnDrift
+from tasks.datasets import expected_rows
+from tasks.loop import RunConfig, flow_run_name, run_loop
+from tasks.pairs import PAIRS_FILE, PairSource
+from tasks.policy import base_policy, publish_best
+from tasks.problems import OverlapRules
+from tasks.reward_model import measure_reward_model
+from tasks.reward_pairs import HELD_OUT_FILE, HoldingOut, check_pairs, prepare_reward_pairs
+from tasks.reward_report import conclude_reward_model
+from tasks.room import model_tokenizer
+from tasks.run import Run
+from tasks.train import train_reward_model
+
+
+class RewardModel(PairSource, RunConfig):
+    """Every setting of a reward model. Defaults are those of InstructGPT, where it tells them."""
+
+    validation_pairs: Annotated[
+        Path | None, Field(description="Data set of pairs to measure on; none: a share of the pairs is held out.")
+    ] = None
+    held_out: Annotated[
+        float,
+        Field(gt=0, lt=1, description="That share, by the hash of the prompt: rows that are added change nothing."),
+    ] = 0.1
+    unusable: Annotated[
+        Literal["refuse", "drop"],
+        Field(description="What a row that cannot be used does: have its data set refused, or be dropped and counted."),
+    ] = "refuse"
+    placeholders: Annotated[
+        dict[Annotated[str, Field(pattern=NAME)], str],
+        Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada} for {{name}}."),
+    ]
+    overlap: Annotated[OverlapRules, Field(description="Pairs whose prompts repeat held-out ones.")] = OverlapRules()
+    train: Annotated[RewardTrainConfig, Field(description="How the reward model is trained.")] = RewardTrainConfig()
+    score: Annotated[ScoringConfig, Field(description="How held-out pairs are scored.")] = ScoringConfig()
+
+    def input_files(self) -> dict[str, Path]:
+        named = {"pairs": self.pairs, "validation_pairs": self.validation_pairs}
+        return super().input_files() | {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def parts(self) -> HoldingOut:
+        """Which pairs are trained on, and which are held out."""
+        validation = self._reading(self.validation_pairs) if self.validation_pairs else None
+        return HoldingOut(self._reading(self.pairs), validation, self.held_out, self.overlap.rules)
+
+    def check_inputs(self) -> None:
+        check_pairs(self.parts)
+        if self.model:
+            model_tokenizer(self.model, self.template)
+
+    def _reading(self, source: Path) -> Reading:
+        return Reading(source, self.pairs_format, self.pairs_columns, self.unusable == "drop", self.placeholders)
+
+
+@flow(
+    name="reward-model",
+    description=__doc__,
+    flow_run_name=flow_run_name,
+    persist_result=False,
+    validate_parameters=True,
+)
+def reward_model(config: RewardModel, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
+    """Train and measure a reward model, or go on where an earlier start of the same run stopped."""
+    return run_loop("Reward model", loop, config, on_drift)
+
+
+def loop(run: Run, config: RewardModel) -> dict[str, Any]:
+    """All there is to it: one round. Walked without effect when `run` is only planning."""
+    start = base_policy(run, config, config.bootstrap, config.seed).artifact("policy")
+    pairs = prepare_reward_pairs(run, "iter-1/pairs", config.parts, start)
+    expected = expected_rows(config.pairs)
+    held_out = expected_rows(config.validation_pairs) or int(config.held_out * expected)
+    settings = config.train, config.launch, config.seed, expected
+    model = train_reward_model(run, "iter-1/train", start, pairs.artifact(PAIRS_FILE), *settings)
+    policy, unseen = model.artifact("policy"), pairs.artifact(HELD_OUT_FILE)
+    measured = measure_reward_model(run, "iter-1/measure", policy, unseen, config.score, config.seed, held_out)
+    publish_best(run, policy, 1)
+    return conclude_reward_model(run, config, pairs, model, measured)

@@ -1,0 +1,163 @@
+"""Scoring with a reward model: one forward pass over each prompt with its answer, in batches of similar length.
+
+    python -m models.reward_score CONFIG.json
+
+A shard of samples becomes a file of scores of the same name, whole or not at all; one that is there is not made again.
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoTokenizer
+from trl.trainer.utils import pad
+
+from data.render import context_length, judged_token_ids
+from data.rows import Pair, PairReward, Problem, Sample, Score
+from data.scoring import pair_up
+from data.storage import count_rows, holds, parquet_files, read_rows, write_rows
+from models.config import PairScoreJob, RewardScoreProgram, ScoreJob
+from models.progress import Progress
+from models.training import load_reward_model, pad_token_id, quiet
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Numbers of sequences, longest first, in batches of at most so many tokens with padding; one alone may have more.
+
+    What does not fit into memory fails at once, and little is padded.
+    """
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+class Judge:
+    """A reward model with its tokenizer, ready to score."""
+
+    def __init__(self, program: RewardScoreProgram, total: int) -> None:
+        self.program = program
+        self.tokenizer = AutoTokenizer.from_pretrained(program.model, model_max_length=sys.maxsize)
+        self.limit = min(context_length(AutoConfig.from_pretrained(program.model)), program.max_length or 1 << 30)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = load_reward_model(program.model, self.tokenizer, program.scoring.dtype).to(device).eval()
+        self.progress = Progress("score", total, "answer")
+
+    def rewards(self, sequences: Sequence[list[int]]) -> list[float]:
+        """The rewards of token ids of prompts with answers, in their order. Padding does not change them."""
+        found = [0.0] * len(sequences)
+        for batch in batches([len(ids) for ids in sequences], self.program.scoring.batch_tokens):
+            rows = [torch.tensor(sequences[number]) for number in batch]
+            ids = pad(rows, padding_value=pad_token_id(self.tokenizer), padding_side="right")
+            mask = pad([torch.ones_like(row) for row in rows], padding_value=0, padding_side="right")
+            with torch.no_grad():
+                given = {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
+                values = self.model(**given, use_cache=False).logits.squeeze(-1).float().tolist()
+            for number, value in zip(batch, values, strict=True):
+                found[number] = value
+            self.advance(len(batch))
+        return found
+
+    def advance(self, answers: int) -> None:
+        self.progress.update(self.progress.done + answers)
+
+    def scores(self, rows: Sequence[tuple[Problem, Sample]]) -> Iterator[Score]:
+        """Scores of samples, in their order. All samples of a problem have to be among them."""
+        rendered: dict[int, list[int]] = {}
+        for number, (problem, sample) in enumerate(rows):
+            if not sample.truncated:
+                prompt, answer = judged_token_ids(self.tokenizer, problem.messages, sample.text)
+                rendered[number] = prompt + answer
+        fitting = [number for number, ids in rendered.items() if len(ids) <= self.limit]
+        self.advance(len(rows) - len(fitting))
+        values = dict(zip(fitting, self.rewards([rendered[number] for number in fitting]), strict=True))
+        lowest: dict[str, float] = {}
+        for number, value in values.items():
+            if math.isfinite(value):
+                known = lowest.get(rows[number][0].id, self.program.passes_at)
+                lowest[rows[number][0].id] = min(known, value)
+        for number, (problem, sample) in enumerate(rows):
+            if sample.truncated:
+                # A reward can be below zero, so 0 could win: one less than the problem's worst finished answer cannot.
+                value = lowest.get(problem.id, self.program.passes_at) - 1.0
+                score = Score(value, "wrong", "truncated at the token limit")
+            elif number not in values:
+                score = Score(None, "error", self._too_long(len(rendered[number])))
+            elif not math.isfinite(values[number]):
+                score = Score(None, "error", f"The reward model gave {values[number]}; see its weights.")
+            else:
+                passes = values[number] >= self.program.passes_at
+                score = Score(values[number], "correct" if passes else "wrong")
+            yield Score(
+                score.value, score.verdict, score.explanation, None, problem.id, sample.index, self.program.grader
+            )
+
+    def _too_long(self, tokens: int) -> str:
+        return f"Prompt and answer have {tokens:,} tokens, and the reward model reads {self.limit:,}."
+
+
+def score_job(judge: Judge, job: ScoreJob) -> None:
+    """Score the shards of a job that are still to be scored. Files that belong to none are removed."""
+    rows = pair_up(read_rows(Problem, job.problems), read_rows(Sample, job.samples))
+    shards = parquet_files(job.samples)
+    job.output.mkdir(parents=True, exist_ok=True)
+    for file in set(job.output.glob("*.parquet")) - {job.output / shard.name for shard in shards}:
+        file.unlink()
+    for shard in shards:
+        mine = list(islice(rows, count_rows(shard)))
+        output = job.output / shard.name
+        if _is_whole(output, mine):
+            judge.advance(len(mine))
+        else:
+            write_rows(Score, output, judge.scores(mine))
+
+
+def _is_whole(output: Path, rows: Sequence[tuple[Problem, Sample]]) -> bool:
+    ids, indices = [sample.problem_id for _, sample in rows], [sample.index for _, sample in rows]
+    return holds(output, "problem_id", ids) and holds(output, "index", indices)
+
+
+def score_pairs(judge: Judge, job: PairScoreJob) -> None:
+    """Score both sides of every pair.
+
+    Raises:
+        ValueError: a side is longer than the model reads.
+    """
+    pairs = list(read_rows(Pair, job.pairs))
+    sides = [
+        judged_token_ids(judge.tokenizer, pair.messages, text)
+        for pair in pairs
+        for text in (pair.chosen, pair.rejected)
+    ]
+    if (longest := max((len(prompt) + len(answer) for prompt, answer in sides), default=0)) > judge.limit:
+        raise ValueError(f"A pair of {job.pairs} has a side of {longest:,} tokens; the model reads {judge.limit:,}.")
+    values = judge.rewards([prompt + answer for prompt, answer in sides])
+    rows = []
+    for number, pair in enumerate(pairs):
+        chosen, rejected = 2 * number, 2 * number + 1
+        rewards, lengths = (values[chosen], values[rejected]), (len(sides[chosen][1]), len(sides[rejected][1]))
+        rows.append(PairReward(pair.problem_id, pair.index, *rewards, *lengths))
+    write_rows(PairReward, job.output, rows)
+
+
+def score(program: RewardScoreProgram) -> None:
+    """Do every job of the program, on one device."""
+    answers = sum(count_rows(job.samples) for job in program.jobs)
+    answers += 2 * sum(count_rows(job.pairs) for job in program.pair_jobs)
+    judge = Judge(program, answers)
+    for job in program.jobs:
+        score_job(judge, job)
+    for pair_job in program.pair_jobs:
+        score_pairs(judge, pair_job)
+
+
+if __name__ == "__main__":
+    quiet()
+    score(RewardScoreProgram.model_validate_json(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,141 @@
+"""Reward models: whether one can be used, the program that scores with one, and the stage that measures one."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.calibration import RewardMetrics, reward_metrics
+from data.rows import PairReward
+from data.storage import count_rows, read_rows
+from models.config import PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
+from models.estimate import BYTES
+from tasks.contract import SCORING, Artifact, Estimate, Outcome, Stage
+from tasks.devices import gpus_held
+from tasks.files import write_json
+from tasks.policy import ModelError, folder_digest, resolve_model
+from tasks.process import run_child
+from tasks.run import Result, Run
+from tasks.sample import progress_logger
+
+VERSION = 1
+METRICS, REWARDS = "metrics.json", "rewards.parquet"
+
+
+def check_reward_model(config: RewardModelConfig) -> Path:
+    """The folder of a reward model that can be used; fetched from the hub if need be. Loads no weights.
+
+    Raises:
+        ModelError: no path, no model there, no classifier of one label, or a tokenizer without chat template.
+    """
+    if config.path is None:
+        raise ModelError(
+            "A reward model is to judge, and none is given. Set its path to the best/policy of a reward-model run, or "
+            "to a folder or hub id of a sequence classifier with one label."
+        )
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = resolve_model(config.path)
+    assert folder is not None
+    try:
+        kind, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise ModelError(f"{config.path} cannot be read as a reward model: {error}") from error
+    names = kind.architectures or ["no architecture"]
+    # Anything else would be given a head of random weights, and judge by those.
+    if not any(name.endswith("ForSequenceClassification") for name in names) or kind.num_labels != 1:
+        raise ModelError(
+            f"{config.path} is no reward model: its config.json says {', '.join(names)} with {kind.num_labels} labels, "
+            f"and a reward model is a ...ForSequenceClassification with 1. Train one: autodidact reward-model --model "
+            f"{config.path} --pairs FILE."
+        )
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of the reward model {config.path} has no chat template, so prompts cannot be rendered for "
+            f"it. Put the one that it was trained with into its folder, as chat_template.jinja."
+        )
+    return folder
+
+
+def reward_model_artifact(config: RewardModelConfig) -> Artifact:
+    """A reward model as a stage's input. One on the hub that is not fetched yet has no digest.
+
+    Raises:
+        ModelError: no path, or the path holds no model.
+    """
+    if config.path is None:
+        check_reward_model(config)
+    folder = resolve_model(str(config.path), offline=True)
+    return Artifact(folder or Path(str(config.path)), folder_digest(folder) if folder else None)
+
+
+def run_reward_scoring(
+    run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardModelConfig, grader: str
+) -> Sequence[str]:
+    """Run the scoring program on `jobs`, return the command. Shards that an earlier attempt scored are kept.
+
+    Args:
+        grader: goes into every Score row.
+
+    Raises:
+        ModelError: see `check_reward_model`.
+        ChildError: the program failed.
+    """
+    program = RewardScoreProgram(
+        model=check_reward_model(config),
+        jobs=jobs,
+        scoring=ScoringConfig(batch_tokens=config.batch_tokens, dtype=config.dtype),
+        passes_at=config.passes_at,
+        max_length=config.max_length,
+        grader=grader,
+    )
+    return _run_program(run, attempt, program)
+
+
+def measure_reward_model(
+    run: Run, name: str, model: Artifact, pairs: Artifact, config: ScoringConfig, seed: int, expected_pairs: int
+) -> Result:
+    """Score both sides of held-out pairs into `rewards.parquet`; what that comes to goes to `metrics.json`."""
+    stage = Stage(
+        name,
+        VERSION,
+        {"dtype": config.dtype},
+        {"model": model, "pairs": pairs},
+        seed,
+        command=" ".join(score_command(Path(SCORING))),
+        estimate=Estimate(
+            samples=2 * expected_pairs,
+            disk_bytes=60 * expected_pairs,
+            gpu_bytes=None if run.parameters is None else run.parameters * BYTES[config.dtype],
+            devices=1,
+        ),
+    )
+
+    def work(attempt: Path) -> Outcome:
+        job = PairScoreJob(pairs=pairs.path, output=attempt / REWARDS)
+        command = _run_program(run, attempt, RewardScoreProgram(model=model.path, pair_jobs=[job], scoring=config))
+        metrics = reward_metrics(read_rows(PairReward, job.output), seed)
+        write_json(attempt / METRICS, metrics.model_dump())
+        return Outcome(metrics.pairs, count_rows(job.output), command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def load_reward_metrics(result: Result) -> RewardMetrics | None:
+    """What `measure_reward_model` found; None while it is only planned."""
+    if result.finished is None:
+        return None
+    return RewardMetrics.model_validate(json.loads((result.path / METRICS).read_text()))
+
+
+def score_command(config: Path) -> list[str]:
+    return [sys.executable, "-m", "models.reward_score", str(config)]
+
+
+def _run_program(run: Run, attempt: Path, program: RewardScoreProgram) -> Sequence[str]:
+    config = attempt / SCORING
+    config.write_text(program.model_dump_json(indent=2))
+    command = score_command(config)
+    with gpus_held():
+        run_child(command, attempt / "log.txt", run.child_lock, progress_logger(run, attempt))
+    return command
