@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from tasks.logs import run_logger
@@ -76,3 +77,16 @@ def _publish(make: Callable[..., Any], **content: Any) -> Any:
 def _key(name: str) -> str:
     """Prefect allows lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def progress_logger(run: Path, attempt: Path, program: str = "") -> ProgressLogger:
+    """A logger that moves a bar of the stage on the run's page.
+
+    Args:
+        run: the run's directory.
+        attempt: the stage's, which is called .generate.attempt, in the folder of its iteration.
+        program: of several that a stage runs, the name of this one.
+    """
+    stage = attempt.name.removeprefix(".").removesuffix(".attempt")
+    names = [run.name, attempt.parent.name, stage, program]
+    return ProgressLogger(run_logger(), "-".join(name for name in names if name))

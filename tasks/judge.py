@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from data.judge import GRADER
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.judge import RATES
-from tasks.artifacts import ProgressLogger
+from tasks.artifacts import progress_logger
 from tasks.contract import JUDGE, Artifact
 from tasks.devices import gpus_held
 from tasks.environment import SHARED_CPU
@@ -119,8 +119,7 @@ def run_judge(
     file = attempt / JUDGE
     file.write_text(program.model_dump_json(indent=2))
     command = judge_command(file)
-    stage = attempt.name.removeprefix(".").removesuffix(".attempt")
-    logger = ProgressLogger(run_logger(), f"{run.directory.name}-{attempt.parent.name}-{stage}-judge")
+    logger = progress_logger(run.directory, attempt, "judge")
     if config.endpoint:
         run_child(command, attempt / "log.txt", run.child_lock, logger)
     else:

@@ -10,15 +10,16 @@ from data.rows import PairReward
 from data.storage import count_rows, read_rows
 from models.config import PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
 from models.estimate import BYTES
+from tasks.artifacts import progress_logger
 from tasks.contract import SCORING, Artifact, Estimate, Outcome, Stage
 from tasks.devices import gpus_held
 from tasks.files import write_json
 from tasks.policy import ModelError, folder_digest, resolve_model
 from tasks.process import run_child
 from tasks.run import Result, Run
-from tasks.sample import progress_logger
 
 VERSION = 1
+GRADER = "reward-model@1"
 METRICS, REWARDS = "metrics.json", "rewards.parquet"
 
 
@@ -70,7 +71,7 @@ def reward_model_artifact(config: RewardModelConfig) -> Artifact:
 
 
 def run_reward_scoring(
-    run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardModelConfig, grader: str
+    run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardModelConfig, grader: str = GRADER
 ) -> Sequence[str]:
     """Run the scoring program on `jobs`, return the command. Shards that an earlier attempt scored are kept.
 
@@ -137,5 +138,5 @@ def _run_program(run: Run, attempt: Path, program: RewardScoreProgram) -> Sequen
     config.write_text(program.model_dump_json(indent=2))
     command = score_command(config)
     with gpus_held():
-        run_child(command, attempt / "log.txt", run.child_lock, progress_logger(run, attempt))
+        run_child(command, attempt / "log.txt", run.child_lock, progress_logger(run.directory, attempt))
     return command

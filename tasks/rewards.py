@@ -18,12 +18,12 @@ from pydantic import Field, model_validator
 
 from data.combining import Combination, Part
 from data.formats import Use
-from data.judge import GRADER
+from data.judge import GRADER as JUDGE_VERSION
 from data.rewards import Reward, RewardError, grader_version, judged_by, load_reward, prepare_reward
 from data.sandbox.isolation import Level
 from data.scoring import Tally, check_errors
 from data.storage import parquet_files
-from models.config import Config, EngineConfig, JudgeConfig, ScoreJob
+from models.config import Config, EngineConfig, JudgeConfig, RewardModelConfig, ScoreJob
 from tasks import scorer
 from tasks.contract import SCORER, Artifact
 from tasks.devices import visible_gpus
@@ -31,10 +31,13 @@ from tasks.files import file_sha256
 from tasks.judge import check_judge, judge_artifact, judge_identity, run_judge
 from tasks.logs import run_logger
 from tasks.process import ChildError, run_child
+from tasks.reward_model import GRADER as MODEL_VERSION
+from tasks.reward_model import check_reward_model, reward_model_artifact, run_reward_scoring
 from tasks.run import Run
 from tasks.scorer import ScorerProgram, is_scored, part_folder, read_tally, score_shard, scores_file, take, tally_file
 
-JUDGED = "judge"
+JUDGED, MODELLED = "judge", "reward-model"
+MODELS = {JUDGED: JUDGE_VERSION, MODELLED: MODEL_VERSION}  # rewards that are models, with their versions
 AHEAD = ".scored"  # what was scored while answers were still being generated, by content
 
 
@@ -63,9 +66,15 @@ class RewardConfig(Config):
 
     name: Annotated[
         str,
-        Field(description="A built-in reward, a function of your own as package.module:function, or judge: a model."),
+        Field(
+            description="A built-in reward, a function of your own as package.module:function, or a model: judge, "
+            "reward-model."
+        ),
     ] = "final_answer"
     judge: Annotated[JudgeConfig, Field(description="The model that judges, for the reward judge.")] = JudgeConfig()
+    model: Annotated[RewardModelConfig, Field(description="The reward model, for the reward reward-model.")] = (
+        RewardModelConfig()
+    )
     parts: Annotated[
         dict[str, PartConfig],
         Field(default_factory=dict, description="Several rewards by name, whose weighted sum replaces the one above."),
@@ -105,18 +114,23 @@ class RewardConfig(Config):
 
     @property
     def judged(self) -> bool:
-        """Whether a model judges."""
+        """Whether a judge is asked."""
         return JUDGED in self.names
+
+    @property
+    def modelled(self) -> bool:
+        """Whether a reward model is."""
+        return MODELLED in self.names
 
     @property
     def functions(self) -> dict[str, Reward]:
         """The rewards that are functions, by name."""
-        return {name: load_reward(name) for name in self.names if name != JUDGED}
+        return {name: load_reward(name) for name in self.names if name not in MODELS}
 
     @property
     def runs_ahead(self) -> bool:
         """A model that judges needs the devices that the one which answers has."""
-        return not self.judged and (bool(visible_gpus()) if self.ahead is None else self.ahead)
+        return not {*self.names} & MODELS.keys() and (bool(visible_gpus()) if self.ahead is None else self.ahead)
 
     @property
     def combination(self) -> Combination | None:
@@ -131,21 +145,24 @@ class RewardConfig(Config):
 def graders(config: RewardConfig) -> dict[str, str]:
     """Name and version of each reward, by name."""
     versions = {name: grader_version(reward) for name, reward in config.functions.items()}
-    return {name: versions.get(name, GRADER) for name in config.names}
+    return {name: versions[name] if name in versions else MODELS[name] for name in config.names}
 
 
 def reward_identity(config: RewardConfig) -> dict[str, Any]:
     """What of a reward changes the scores, for a stage's fingerprint; what is in `reward_inputs` is not."""
-    judge = {JUDGED: judge_identity(config.judge)} if config.judged else {}
+    models: dict[str, Any] = {JUDGED: judge_identity(config.judge)} if config.judged else {}
+    if config.modelled:
+        models[MODELLED] = config.model.model_dump(mode="json", exclude={"path", "batch_tokens"})
     if config.combination is None:
-        return {"grader": graders(config)[config.name]} | judge
-    return {"graders": graders(config), "combination": asdict(config.combination)} | judge
+        return {"grader": graders(config)[config.name]} | models
+    return {"graders": graders(config), "combination": asdict(config.combination)} | models
 
 
 def reward_inputs(run: Run, config: RewardConfig) -> dict[str, Artifact]:
     """The models that judge, where they run here."""
-    artifact = judge_artifact(config.judge, offline=run.planning) if config.judged else None
-    return {JUDGED: artifact} if artifact else {}
+    judge = judge_artifact(config.judge, offline=run.planning) if config.judged else None
+    model = reward_model_artifact(config.model) if config.modelled else None
+    return {name: artifact for name, artifact in ((JUDGED, judge), (MODELLED, model)) if artifact}
 
 
 def check_reward(config: RewardConfig) -> None:
@@ -158,6 +175,8 @@ def check_reward(config: RewardConfig) -> None:
         prepare_reward(reward, config.isolation)
     if config.judged:
         check_judge(config.judge)
+    if config.modelled:
+        check_reward_model(config.model)
 
 
 def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | None], bool]]:
@@ -189,10 +208,9 @@ def score_jobs(
     for reward in config.functions.values():
         prepare_reward(reward, config.isolation)
     if config.judged:
-        asked = [job.model_copy(update={"output": part_folder(job, JUDGED)}) for job in jobs]
-        for job in asked:
-            job.output.mkdir(parents=True, exist_ok=True)
-        run_judge(run, attempt, asked, config.judge, engine, seed)
+        run_judge(run, attempt, _part_jobs(jobs, JUDGED), config.judge, engine, seed)
+    if config.modelled:
+        run_reward_scoring(run, attempt, _part_jobs(jobs, MODELLED), config.model)
     program = _program(config, jobs)
     missing = []
     for job in jobs:
@@ -268,10 +286,17 @@ def _ahead(run: Run, stage: str, config: RewardConfig) -> Path:
     return (run.directory / stage).with_name(f"{AHEAD}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}")
 
 
+def _part_jobs(jobs: list[ScoreJob], part: str) -> list[ScoreJob]:
+    asked = [job.model_copy(update={"output": part_folder(job, part)}) for job in jobs]
+    for job in asked:
+        job.output.mkdir(parents=True, exist_ok=True)
+    return asked
+
+
 def _program(config: RewardConfig, jobs: list[ScoreJob], until: Path | None = None) -> ScorerProgram:
     return ScorerProgram(
         graders=graders(config),
-        models=[JUDGED] if config.judged else [],
+        models=[name for name in config.names if name in MODELS],
         combination=config.combination,
         isolation=config.isolation,
         jobs=jobs,

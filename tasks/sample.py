@@ -7,11 +7,10 @@ from pathlib import Path
 from data.storage import count_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig, ScoreJob
 from models.estimate import generation_bytes_per_device
-from tasks.artifacts import ProgressLogger
+from tasks.artifacts import progress_logger
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.devices import gpus_held
 from tasks.environment import SHARED_CPU
-from tasks.logs import run_logger
 from tasks.process import run_child
 from tasks.rewards import RewardConfig, scoring_ahead
 from tasks.run import Result, Run
@@ -89,17 +88,8 @@ def run_generation(
     config.write_text(program.model_dump_json(indent=2))
     command = generate_command(config)
     with gpus_held():
-        run_child(command, attempt / "log.txt", run.child_lock, progress_logger(run, attempt), SHARED_CPU)
+        run_child(command, attempt / "log.txt", run.child_lock, progress_logger(run.directory, attempt), SHARED_CPU)
     return command
-
-
-def progress_logger(run: Run, attempt: Path) -> ProgressLogger:
-    """A logger that moves a bar of the stage on the run's page.
-
-    A stage's attempt is called .generate.attempt, in the folder of its iteration.
-    """
-    stage = attempt.name.removeprefix(".").removesuffix(".attempt")
-    return ProgressLogger(run_logger(), f"{run.directory.name}-{attempt.parent.name}-{stage}")
 
 
 def generate_command(config: Path) -> list[str]:

@@ -4,9 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
+from safetensors.numpy import save_file
 
+import tasks.reward_model
 import tasks.rewards
 from data.rewards import RewardError
 from data.rows import Example, Score
@@ -75,6 +78,22 @@ def test_a_judge_alone_decides_what_is_learned(tmp_path: Path) -> None:
     assert json.loads((config.directory / "iter-1" / "score" / "tally.json").read_text())["judge"]["parse_rate"] == 1.0
     _, runs = history(config)
     assert [r.data.metrics["judge/parse_rate"] for r in runs if r.data.tags.get("iteration") == "1"] == [1.0]
+
+
+def test_a_reward_model_judges_what_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    save_file({"weight": np.zeros(1, dtype=np.float32)}, folder / "model.safetensors")
+    monkeypatch.setattr(tasks.rewards, "check_reward_model", lambda config: folder)
+    monkeypatch.setattr(tasks.reward_model, "check_reward_model", lambda config: folder)
+    model, select = {"path": str(folder), "passes_at": 0.5}, {"min_reward": -1000}
+    config = small(tmp_path, "modelled", reward={"name": "reward-model", "model": model}, select=select)
+    rest_em(config)
+    rows = scores(config)
+    assert {row.grader for row in rows} == {"reward-model@1"}
+    assert rows == list(read_rows(Score, config.directory / "iter-1" / "score" / "scores-reward-model"))
+    assert {row.value for row in rows} == {3.0}
 
 
 def test_several_rewards_make_one_and_each_is_kept(tmp_path: Path) -> None:
