@@ -193,7 +193,7 @@ def forget_base(adapter: Path) -> None:
     file = adapter / "adapter_config.json"
     settings = json.loads(file.read_text())
     for names in ("target_modules", "modules_to_save"):  # peft writes sets, in an order that changes from run to run
-        settings[names] = sorted(settings[names]) if settings.get(names) else None
+        settings[names] = sorted(set(settings[names])) if settings.get(names) else None
     settings["base_model_name_or_path"] = None
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     (adapter / "README.md").unlink(missing_ok=True)
