@@ -83,7 +83,8 @@ def test_a_judge_alone_decides_what_is_learned(tmp_path: Path) -> None:
 def test_a_reward_model_judges_what_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
     save_file({"weight": np.zeros(1, dtype=np.float32)}, folder / "model.safetensors")
     monkeypatch.setattr(tasks.rewards, "check_reward_model", lambda config: folder)
     monkeypatch.setattr(tasks.reward_model, "check_reward_model", lambda config: folder)

@@ -8,10 +8,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[3]))
 import tasks.pairs
 import tasks.score
+import tasks.scorer
 from data.storage import write_rows
 from flows import rest_em, spin
 from tasks.contract import OnDrift
 from tasks.loop import run_loop
+from tasks.score import SCORES
 from tests.flows.conftest import use_stub_programs
 from tests.flows.stubs.common import obey
 
@@ -19,12 +21,12 @@ from tests.flows.stubs.common import obey
 def write_and_obey(row_type: Any, path: Path, rows: Iterable[Any]) -> int:
     """Score, select and pair run in this process: they crash or hang once their rows are written."""
     count = write_rows(row_type, path, rows)
-    obey(path.parent)
+    obey(path.parent.parent if path.parent.name == SCORES else path.parent)
     return count
 
 
 use_stub_programs(setattr)
-tasks.score.write_rows = tasks.pairs.write_rows = write_and_obey
+tasks.score.write_rows = tasks.scorer.write_rows = tasks.pairs.write_rows = write_and_obey
 told = Path(sys.argv[2]).read_text()
 if sys.argv[1] == "Spin":
     run_loop("SPIN", spin.loop, spin.Spin.model_validate_json(told), OnDrift.REFUSE)
