@@ -64,7 +64,7 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
             "evaluate": {"samples": 2, "pass_at": [1, 2]},
             "overlap": {"near_duplicates": None, "contamination": None},
             "launch": {"log_steps": 1},
-            "train": {"epochs": 2, "batch_size": 8, "dtype": "float32", "learning_rate": 1e-3},
+            "train": {"epochs": 6, "batch_size": 8, "dtype": "float32", "learning_rate": 1e-3},
         }
     )
     with turn():
