@@ -21,7 +21,7 @@ from data.formats import Use
 from data.judge import GRADER as JUDGE_VERSION
 from data.rewards import Reward, RewardError, grader_version, judged_by, load_reward, prepare_reward
 from data.sandbox.isolation import Level
-from data.scoring import Tally, check_errors
+from data.scoring import Tally, TooManyErrorsError, check_errors
 from data.storage import parquet_files
 from models.config import Config, EngineConfig, JudgeConfig, RewardModelConfig, ScoreJob
 from tasks import scorer
@@ -145,7 +145,7 @@ class RewardConfig(Config):
 def graders(config: RewardConfig) -> dict[str, str]:
     """Name and version of each reward, by name."""
     versions = {name: grader_version(reward) for name, reward in config.functions.items()}
-    return {name: versions[name] if name in versions else MODELS[name] for name in config.names}
+    return {name: (MODELS | versions)[name] for name in config.names}
 
 
 def reward_identity(config: RewardConfig) -> dict[str, Any]:
@@ -197,6 +197,8 @@ def score_jobs(
 ) -> dict[Path, Tally]:
     """Score the samples of all jobs; shards that an earlier attempt finished, or that were scored ahead, are kept.
 
+    Where the reward failed on a sample ahead, or too often in all, that shard is scored again.
+
     Returns:
         What each job came to, by its output.
 
@@ -219,7 +221,7 @@ def score_jobs(
             if is_scored(program, job, shard):
                 continue
             known = _ahead(run, stage, config) / f"{file_sha256(shard)}.parquet"
-            if known.exists() and tally_file(known).exists():
+            if known.exists() and tally_file(known).exists() and not read_tally(known).errors:
                 take(known, scores_file(program, job, shard))
             else:
                 missing.append((job, shard))
@@ -308,9 +310,17 @@ def _program(config: RewardConfig, jobs: list[ScoreJob], until: Path | None = No
 def _counted(program: ScorerProgram, job: ScoreJob, max_error_share: float) -> Tally:
     whole = Tally()
     files = [scores_file(program, job, shard) for shard in parquet_files(job.samples)]
-    for file in files:
-        whole.add(read_tally(file))
-    check_errors(whole, max_error_share)
+    tallies = {file: read_tally(file) for file in files}
+    for tally in tallies.values():
+        whole.add(tally)
+    try:
+        check_errors(whole, max_error_share)
+    except TooManyErrorsError:
+        # Whoever mends the reward runs the same command again, and what it failed on is then no longer there.
+        for file, tally in tallies.items():
+            if tally.errors:
+                tally_file(file).unlink()
+        raise
     for file in files:
         tally_file(file).unlink()
     return whole

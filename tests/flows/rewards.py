@@ -1,5 +1,8 @@
 """Rewards for tests, named by import path as a user's own would be."""
 
+import os
+from pathlib import Path
+
 from data.rewards.final_answer import final_answer
 from data.rows import Problem, Score
 
@@ -13,4 +16,11 @@ def forgetful(problem: Problem, completion: str) -> Score:
     if problem.split == "validation":
         right = int(problem.id, 16) % 10 == 0
         return Score(float(right), "correct" if right else "wrong")
+    return final_answer(problem, completion)
+
+
+def needs_a_server(problem: Problem, completion: str) -> Score:
+    """Fails as long as the file that FLAKY_SERVER names is not there."""
+    if not Path(os.environ["FLAKY_SERVER"]).exists():
+        raise ConnectionError("the server is down")
     return final_answer(problem, completion)

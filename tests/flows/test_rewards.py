@@ -13,6 +13,7 @@ import tasks.reward_model
 import tasks.rewards
 from data.rewards import RewardError
 from data.rows import Example, Score
+from data.scoring import TooManyErrorsError
 from data.storage import read_rows
 from flows.rest_em import RestEM, rest_em
 from tests.flows.conftest import make_config
@@ -67,6 +68,21 @@ def test_what_fails_ahead_is_scored_in_its_turn(
     rest_em(config)
     assert "They are scored afterwards" in caplog.text
     assert len(scores(config)) == 400
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_a_reward_failed_on_is_scored_again_once_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    server = tmp_path / "server"
+    monkeypatch.setenv("FLAKY_SERVER", str(server))
+    reward = {"name": "tests.flows.rewards:needs_a_server", "ahead": ahead}
+    config = small(tmp_path, "flaky", reward=reward, evaluate={"reward": {}, "samples": 4, "pass_at": [1, 4]})
+    with pytest.raises(TooManyErrorsError, match="the server is down"):
+        rest_em(config)
+    server.touch()
+    rest_em(config)
+    assert {score.verdict for score in scores(config)} == {"correct", "wrong"}
 
 
 def test_a_judge_alone_decides_what_is_learned(tmp_path: Path) -> None:
