@@ -8,10 +8,10 @@ from pathlib import Path
 
 from benchmarks.measure import Measured, run_measured, show
 from models.config import LaunchConfig
+from models.launch import SUPERVISED, launch_command
 from tasks.contract import PROGRAM
 from tasks.environment import SHARED_CPU, child_environment
 from tasks.sample import generate_command
-from tasks.train import SUPERVISED, launch_command
 
 CONFIG = "configs/demo.yaml"
 

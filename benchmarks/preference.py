@@ -19,8 +19,8 @@ from data.rows import Pair
 from data.storage import write_rows
 from models import tiny
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, PreferenceProgram
+from models.launch import launch_command
 from tasks.environment import child_environment
-from tasks.train import launch_command
 
 EPOCHS = 2
 
@@ -133,9 +133,9 @@ def child(kind: str, told: dict[str, Any]) -> None:
     from trl import DPOTrainer
 
     from models import likelihood, preference
-    from models.training import leave, quiet
+    from models.training import enter, leave
 
-    quiet()
+    enter()
     spent = [0.0]
     if kind == "likelihood":
         likelihood.log_probs_of = _timed(likelihood.log_probs_of, spent)

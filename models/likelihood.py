@@ -23,7 +23,7 @@ from data.rows import Pair, PairLikelihood
 from data.storage import read_rows, write_rows
 from models.config import LikelihoodProgram
 from models.progress import Progress
-from models.training import IGNORED, compile_operators, deepspeed_config, leave, load_policy, pad_token_id, quiet
+from models.training import IGNORED, deepspeed_config, enter, leave, load_policy, pad_token_id
 
 
 def sequence_log_probs(
@@ -136,7 +136,6 @@ def _deepspeed(program: LikelihoodProgram) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    quiet()
-    compile_operators()
+    enter()
     measure(LikelihoodProgram.model_validate_json(Path(sys.argv[1]).read_text()))
     leave()

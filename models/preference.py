@@ -25,12 +25,11 @@ from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
 from models.config import PreferenceProgram
 from models.training import (
-    compile_operators,
+    enter,
     leave,
     load_policy,
     lora_config,
     pad_token_id,
-    quiet,
     run_training,
     training_arguments,
 )
@@ -106,7 +105,6 @@ def train(program: PreferenceProgram) -> None:
 
 
 if __name__ == "__main__":
-    quiet()
-    compile_operators()
+    enter()
     train(PreferenceProgram.model_validate_json(Path(sys.argv[1]).read_text()))
     leave()

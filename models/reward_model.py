@@ -25,12 +25,11 @@ from models.config import RewardTrainProgram
 from models.training import (
     DTYPES,
     HEAD,
-    compile_operators,
+    enter,
     leave,
     load_reward_model,
     lora_config,
     pad_token_id,
-    quiet,
     run_training,
     training_arguments,
 )
@@ -76,7 +75,6 @@ def train(program: RewardTrainProgram) -> None:
 
 
 if __name__ == "__main__":
-    quiet()
-    compile_operators()
+    enter()
     train(RewardTrainProgram.model_validate_json(Path(sys.argv[1]).read_text()))
     leave()

@@ -26,12 +26,11 @@ from data.storage import read_rows
 from models.config import TrainProgram
 from models.training import (
     IGNORED,
-    compile_operators,
+    enter,
     leave,
     load_policy,
     lora_config,
     pad_token_id,
-    quiet,
     run_training,
     training_arguments,
 )
@@ -140,7 +139,6 @@ def train(program: TrainProgram) -> None:
 
 
 if __name__ == "__main__":
-    quiet()
-    compile_operators()
+    enter()
     train(TrainProgram.model_validate_json(Path(sys.argv[1]).read_text()))
     leave()

@@ -27,6 +27,8 @@ from models.progress import Progress
 COMPLETE = "complete"
 IGNORED = -100
 CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
+# What PyTorch's launcher would say to a process that is alone. With port 0 it takes one that is free.
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 HEAD = "score"  # what Transformers calls the head of a sequence classifier
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -53,6 +55,12 @@ class Journal(TrainerCallback):  # type: ignore[misc]
         if self.progress:
             self.progress.update(state.global_step, f"loss {numbers['loss']:.4f}")
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            # Transformers saves after the last step whatever `save_steps` says. The policy is written next, and the
+            # checkpoint, seven times as large, would be removed unread.
+            control.should_save = False
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
@@ -67,15 +75,20 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
-    """DeepSpeed's own configuration; "auto" values are filled in by the trainer."""
+    """DeepSpeed's own configuration; "auto" values are filled in by the trainer.
+
+    With bf16, stage 1 stands for stage 0 too. DeepSpeed's optimiser without ZeRO is set up by a step with gradients of
+    zero, which AdamW counts: it then corrects its moments one step late, and the first update has 0.74 of its length.
+    """
+    stage = max(zero_stage, 1) if bf16 else zero_stage
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": bf16},
         "zero_optimization": {
-            "stage": zero_stage,
-            **({"stage3_gather_16bit_weights_on_model_save": True} if zero_stage == 3 else {}),
+            "stage": stage,
+            **({"stage3_gather_16bit_weights_on_model_save": True} if stage == 3 else {}),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -201,6 +214,14 @@ def forget_base(adapter: Path) -> None:
 
 def pad_token_id(tokenizer: Any) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def enter() -> None:
+    """Set up the process of a program that is launched: `leave` ends it."""
+    quiet()
+    if "RANK" not in os.environ:
+        os.environ.update(ALONE)
+    compile_operators()
 
 
 def quiet() -> None:

@@ -18,13 +18,14 @@ from data.storage import write_rows
 from models import tiny
 from models.config import Config, Dtype, LaunchConfig, SupervisedConfig, TrainProgram
 from models.estimate import WeightsError, parameters_of
+from models.launch import SUPERVISED
 from tasks.adapter import merge
 from tasks.contract import Artifact, Estimate, Outcome, Stage, digest_of, run_stage
 from tasks.environment import cache_folder
 from tasks.files import file_sha256, write_json
 from tasks.process import await_children
 from tasks.run import Result, Run
-from tasks.train import SUPERVISED, launch_program
+from tasks.train import launch_program
 
 VERSION = 1
 # Files of a model folder that belong to the policy; weights in other formats would only be copied along.

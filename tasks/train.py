@@ -1,7 +1,6 @@
 """The stages that train: they launch a training program and hand its progress to the run."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from models.config import (
     TrainProgram,
 )
 from models.estimate import activation_bytes, training_bytes_per_device, training_disk_bytes, weights_bytes_per_device
+from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED, launch_command
 from tasks.adapter import merge, record_base
 from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.devices import gpus_held
@@ -28,9 +28,7 @@ from tasks.logs import run_logger
 from tasks.process import run_child
 from tasks.run import Result, Run
 
-VERSION = 1
-SUPERVISED, PREFERENCE, LIKELIHOOD = "models.train", "models.preference", "models.likelihood"
-REWARD = "models.reward_model"
+TRAIN_VERSION, LIKELIHOOD_VERSION = 2, 1
 LIKELIHOOD_FILE = "likelihood.json"
 
 
@@ -80,7 +78,7 @@ def measure_reference(
     """
     stage = Stage(
         name,
-        VERSION,
+        LIKELIHOOD_VERSION,
         {"dtype": config.dtype, "quantize": config.quantize},
         {"policy": policy, **{f"pairs_{key}": artifact for key, artifact in pairs.items()}},
         command=" ".join(launch_command(LIKELIHOOD, launch, Path("likelihood.json"))),
@@ -209,7 +207,7 @@ def _training_stage(
 ) -> Stage:
     return Stage(
         name,
-        VERSION,
+        TRAIN_VERSION,
         config.model_dump(mode="json"),
         inputs,
         seed,
@@ -248,15 +246,3 @@ def launch_program(
     with gpus_held():
         run_child(command, directory / "log.txt", lock, run_logger())
     return command
-
-
-def launch_command(module: str, launch: LaunchConfig, config: Path) -> list[str]:
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(launch.processes),
-    ]
-    return [*launcher, "-m", module, str(config)]

@@ -22,8 +22,8 @@ from models.config import (
     SupervisedConfig,
     TrainProgram,
 )
+from models.launch import SUPERVISED, launch_command
 from models.training import CHECKPOINTS, COMPLETE
-from tasks.train import SUPERVISED, launch_command
 
 Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram
 

@@ -27,10 +27,10 @@ from models.config import (
     RewardTrainProgram,
     ScoringConfig,
 )
+from models.launch import REWARD
 from models.training import load_policy, load_reward_model
 from tasks.adapter import merge, record_base
 from tasks.files import file_sha256
-from tasks.train import REWARD
 from tests.e2e.conftest import kill_at_checkpoint, train, turn
 
 MARGIN, CENTERING = 0.5, 0.1

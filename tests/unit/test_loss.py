@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,10 @@ from datasets import Dataset
 from trl import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
+from models.config import LaunchConfig
+from models.launch import SUPERVISED, launch_command
 from models.train import Collator, reward_weighted_nll
-from models.training import COMPLETE, IGNORED, Journal, last_checkpoint
+from models.training import COMPLETE, IGNORED, Journal, deepspeed_config, last_checkpoint
 from tests.unit.toy import toy_llama
 
 LOG_PROBS = [[0.0, -0.5, -1.5, 0.0], [0.0, 0.0, -2.0, -0.25]]
@@ -178,3 +181,24 @@ def test_a_checkpoint_is_marked_complete_once_it_is_saved(tmp_path: Path) -> Non
     state = SimpleNamespace(is_world_process_zero=True, global_step=200)
     journal.on_save(SimpleNamespace(output_dir=str(tmp_path)), state, None)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-200"
+
+
+@pytest.mark.parametrize(("step", "saves"), [(8, True), (9, False)])
+def test_no_checkpoint_is_written_after_the_last_step(tmp_path: Path, step: int, saves: bool) -> None:
+    control = SimpleNamespace(should_save=True)
+    state = SimpleNamespace(max_steps=9, global_step=step)
+    Journal(tmp_path / "metrics.jsonl", 0).on_step_end(None, state, control)
+    assert control.should_save == saves
+
+
+@pytest.mark.parametrize(("stage", "bf16", "used"), [(0, False, 0), (0, True, 1), (1, True, 1), (3, True, 3)])
+def test_without_zero_deepspeed_would_count_a_step_that_was_none(stage: int, bf16: bool, used: int) -> None:
+    assert deepspeed_config(stage, bf16)["zero_optimization"]["stage"] == used
+
+
+def test_only_several_processes_need_a_launcher() -> None:
+    file = Path("train.json")
+    assert launch_command(SUPERVISED, LaunchConfig(), file) == [sys.executable, "-m", SUPERVISED, "train.json"]
+    command = launch_command(SUPERVISED, LaunchConfig(processes=2), file)
+    assert command[1:3] == ["-m", "torch.distributed.run"]
+    assert command[-5:] == ["--nproc-per-node", "2", "-m", SUPERVISED, "train.json"]

@@ -1,0 +1,18 @@
+"""How the programs that train are started: one process per device, several by PyTorch's launcher."""
+
+import sys
+from pathlib import Path
+
+from models.config import LaunchConfig
+
+SUPERVISED, PREFERENCE, LIKELIHOOD = "models.train", "models.preference", "models.likelihood"
+REWARD = "models.reward_model"
+
+
+def launch_command(module: str, launch: LaunchConfig, config: Path) -> list[str]:
+    """The command that runs a training program on what the file `config` says. A process alone needs no launcher."""
+    program = ["-m", module, str(config)]
+    if launch.processes == 1:
+        return [sys.executable, *program]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(launch.processes)]
+    return [sys.executable, *launcher, *program]
