@@ -12,7 +12,7 @@ there() {
 }
 there && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    install=(timeout 300 apt-get install --yes --no-install-recommends "$@")
+    install=(timeout 300 apt-get install -o DPkg::Lock::Timeout=120 --yes --no-install-recommends "$@")
     "${install[@]}" >/dev/null 2>&1 || { timeout 300 apt-get update && "${install[@]}"; } >/dev/null 2>&1
 fi
 there || echo "$message"

@@ -11,14 +11,15 @@ import pytest
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows, write_rows
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, PreferenceProgram
+from models.launch import LIKELIHOOD, PREFERENCE
 from tasks.files import file_sha256
-from tasks.train import LIKELIHOOD, PREFERENCE
 from tests.e2e.conftest import kill_at_checkpoint, train
 
 HYPERPARAMETERS = PreferenceConfig(
     beta=1.0, learning_rate=2e-5, epochs=1, batch_size=32, optimizer="rmsprop", dtype="float32"
 )
-LAUNCHES = [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}]
+# That all stages agree is tested with supervised training: of them, only these compute a reference in another way.
+LAUNCHES = [{"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}]
 
 
 @pytest.fixture(scope="module")
