@@ -1,0 +1,145 @@
+"""Graders against answers whose verdict is known: `python -m benchmarks.graders [FILE…]`.
+
+Without a file, the pairs in MATH style of the tests, with what Math-Verify alone says of them. FILE is a data set of
+problems that end in a number, such as GSM8K, or of programs with tests, such as HumanEval. Its gold answers are graded
+as they stand, and then changed: another number, another sign, another scale; or one change of a program that makes it
+fail its tests when these run bare, without the sandbox. So give no file of programs that you would not run yourself.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from benchmarks.measure import show
+from data.formats import Record
+from data.reading import Reading, Tally, first_use, read_records
+from data.rewards.final_answer import close, final_answer
+from data.rewards.program import program
+from data.rows import Problem, Score
+from tests.unit.rewards.math_style import MISSED, OTHER, SAME
+
+BARE_SECONDS = 10
+_SWAPS: dict[type, type] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+
+
+def main(files: list[str] | None = None) -> None:
+    _math_style()
+    for file in files or []:
+        _labelled(Path(file))
+    close()
+
+
+def _math_style() -> None:
+    labelled = [(*pair, True) for pair in [*SAME, *MISSED]] + [(*pair, False) for pair in OTHER]
+    right: Counter[str] = Counter()
+    disagreements = []
+    for gold, answer, same in labelled:
+        ours = _grade(final_answer, rf"\boxed{{{gold}}}", rf"\boxed{{{answer}}}").verdict == "correct"
+        theirs = _math_verify_alone(gold, answer)
+        right["ours"] += ours == same
+        right["theirs"] += theirs == same
+        if ours != theirs or ours != same:
+            said = ["equal" if equal else "different" for equal in (same, ours, theirs)]
+            disagreements.append([gold, answer, *said])
+    show("Where the verdicts differ", ["gold", "answer", "right", "final_answer", "Math-Verify alone"], disagreements)
+    row = [f"{len(labelled):,}", f"{right['ours']:,}", f"{right['theirs']:,}"]
+    show("Pairs in MATH style", ["", "pairs", "final_answer right", "Math-Verify alone right"], [["", *row]])
+
+
+def _math_verify_alone(gold: str, answer: str) -> bool:
+    from math_verify import parse, verify
+
+    return bool(verify(parse(rf"\boxed{{{gold}}}"), parse(rf"\boxed{{{answer}}}")))
+
+
+def _labelled(file: Path) -> None:
+    reading = Reading(file)
+    use = first_use(reading)
+    reward, changes = (program, _changed_program) if use == "programs" else (final_answer, _changed_numbers)
+    verdicts: dict[str, Counter[str]] = {}
+    for _, record in read_records(reading, use, Tally()):
+        gold = record.response or record.reference or ""
+        for kind, answer in [("as it is", gold), *changes(record)]:
+            score = _grade(reward, record.reference, answer)
+            verdicts.setdefault(kind, Counter())[score.verdict] += 1
+            if (score.verdict == "correct") != (kind == "as it is"):
+                print(f"{kind}: {score.verdict}: {score.explanation}\n{answer}\n")
+    names = sorted({verdict for counts in verdicts.values() for verdict in counts})
+    rows = [
+        [kind, f"{counts.total():,}", *(f"{counts[name]:,}" for name in names)] for kind, counts in verdicts.items()
+    ]
+    show(f"{file.name}, by {reward.__name__}", ["gold answer", "number", *names], rows)
+
+
+def _grade(reward: Callable[[Problem, str], Score], reference: str | None, answer: str) -> Score:
+    return reward(Problem("0" * 16, [], reference, None, "", ""), answer)
+
+
+def _changed_numbers(record: Record) -> Iterator[tuple[str, str]]:
+    worked, _, number = (record.reference or "").rpartition("####")
+    value = Fraction(number.replace(",", "").strip())
+    for kind, other in (
+        ("another number", value + 1),
+        ("another sign", -value if value else Fraction(-1)),
+        ("another scale", value * 10 if value else Fraction(10)),
+    ):
+        yield kind, f"{worked}#### {other}"
+
+
+def _changed_program(record: Record) -> Iterator[tuple[str, str]]:
+    """The first change of a program that its tests notice when they run bare."""
+    task = json.loads(record.reference or "")
+    whole = f"{task.get('prompt', '')}{record.response}"
+    for changed in _mutants(whole):
+        if not _passes_bare(changed, task):
+            yield "with a fault", changed
+            return
+    raise ValueError(f"No change makes this program fail its tests:\n{whole}")
+
+
+def _mutants(code: str) -> Iterator[str]:
+    for number in range(len(list(ast.walk(ast.parse(code))))):
+        tree = ast.parse(code)
+        if _change(list(ast.walk(tree))[number]):
+            yield ast.unparse(tree)
+
+
+def _change(node: ast.AST) -> bool:
+    """Make another program of the one that a node belongs to. False: this node gives none."""
+    if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in _SWAPS:
+        node.op = _SWAPS[type(node.op)]()
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in _SWAPS:
+        node.ops[0] = _SWAPS[type(node.ops[0])]()
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        node.value = not node.value
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int):
+        node.value += 1
+    elif isinstance(node, ast.Return) and node.value is not None:
+        node.value = ast.Constant(None)
+    else:
+        return False
+    return True
+
+
+def _passes_bare(code: str, task: dict[str, str]) -> bool:
+    tests = f"{code}\n{task['test']}\ncheck({task['entry_point']})\n"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", tests], check=False, capture_output=True, timeout=BARE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return True  # an endless loop fails too, and says less than a wrong result
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
