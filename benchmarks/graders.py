@@ -52,7 +52,7 @@ def _math_style() -> None:
             disagreements.append([gold, answer, *said])
     show("Where the verdicts differ", ["gold", "answer", "right", "final_answer", "Math-Verify alone"], disagreements)
     row = [f"{len(labelled):,}", f"{right['ours']:,}", f"{right['theirs']:,}"]
-    show("Pairs in MATH style", ["", "pairs", "final_answer right", "Math-Verify alone right"], [["", *row]])
+    show("Pairs in MATH style", ["pairs", "final_answer right", "Math-Verify alone right"], [row])
 
 
 def _math_verify_alone(gold: str, answer: str) -> bool:
