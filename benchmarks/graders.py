@@ -1,9 +1,9 @@
 """Graders against answers whose verdict is known: `python -m benchmarks.graders [FILE…]`.
 
 Without a file, the pairs in MATH style of the tests, with what Math-Verify alone says of them. FILE is a data set of
-problems that end in a number, such as GSM8K, or of programs with tests, such as HumanEval. Its gold answers are graded
-as they stand, and then changed: another number, another sign, another scale; or one change of a program that makes it
-fail its tests when these run bare, without the sandbox. So give no file of programs that you would not run yourself.
+problems that end in a number, such as GSM8K, or it is HumanEval's. Its gold answers are graded as they stand, and then
+with a mistake: another number, another sign, another scale; or one change of a program that makes it fail its tests
+when these run bare, without the sandbox. So give no file of programs that you would not run yourself.
 """
 
 import ast
@@ -98,18 +98,22 @@ def _changed_numbers(record: Record) -> Iterator[tuple[str, str]]:
 def _changed_program(record: Record) -> Iterator[tuple[str, str]]:
     """The first change of a program that its tests notice when they run bare."""
     task = json.loads(record.reference or "")
-    whole = f"{task.get('prompt', '')}{record.response}"
-    for changed in _mutants(whole):
+    if task["kind"] != "humaneval":
+        raise ValueError(f"Mistakes are only put into HumanEval's programs, not into those of {task['kind']}.")
+    whole = f"{task['prompt']}{record.response}"
+    for changed in _mutants(whole, task["prompt"].count("\n")):
         if not _passes_bare(changed, task):
             yield "with a fault", changed
             return
     raise ValueError(f"No change makes this program fail its tests:\n{whole}")
 
 
-def _mutants(code: str) -> Iterator[str]:
+def _mutants(code: str, after: int) -> Iterator[str]:
+    """A program with one change each, behind so many lines: those before are the problem's, not the answer's."""
     for number in range(len(list(ast.walk(ast.parse(code))))):
         tree = ast.parse(code)
-        if _change(list(ast.walk(tree))[number]):
+        node = list(ast.walk(tree))[number]
+        if getattr(node, "lineno", 0) > after and _change(node):
             yield ast.unparse(tree)
 
 
