@@ -1,8 +1,8 @@
-"""`python -m benchmarks [NAME…]`: run the named ones: graders, scoring, rewards, generation, preference, demo, formatting,
-spin, crashes.
+"""`python -m benchmarks [NAME…]`: run the named ones: graders, scoring, rewards, generation, preference, demo,
+formatting, spin, crashes.
 
-By default all that show speed, memory and right verdicts: not spin, which shows what is learned, and not the crash test,
-which takes an hour.
+By default all that show speed, memory and right verdicts: not spin, which shows what is learned, and not the crash
+test, which takes an hour.
 """
 
 import sys
