@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from models.config import EngineConfig, LaunchConfig, SamplingConfig, TrainConfig
+from models.config import Dtype, EngineConfig, LaunchConfig, TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2}
 NF4_BYTES = 0.52  # 4 bits, and 0.127 bits of doubly quantised scales (arXiv 2305.14314, section 3)
@@ -62,9 +62,9 @@ def _header(file: Path) -> dict[str, Any]:
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
-def generation_bytes_per_device(parameters: int | None, sampling: SamplingConfig, engine: EngineConfig) -> int | None:
-    """Weights of the policy per device, to which vLLM adds its KV cache; None if the size is unknown."""
-    return None if parameters is None else parameters * BYTES[sampling.dtype] // engine.tensor_parallel_size
+def generation_bytes_per_device(parameters: int | None, dtype: Dtype, engine: EngineConfig) -> int | None:
+    """Weights of a model that answers per device, to which vLLM adds its KV cache; None if the size is unknown."""
+    return None if parameters is None else parameters * BYTES[dtype] // engine.tensor_parallel_size
 
 
 def weights_bytes_per_device(parameters: int | None, train: TrainConfig, launch: LaunchConfig) -> int | None:

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -152,6 +152,19 @@ class Estimate:
     disk_bytes: int = 0
     gpu_bytes: int | None = None
     devices: int = 0
+
+    @classmethod
+    def one_after_another(cls, parts: Sequence["Estimate"]) -> "Estimate":
+        """What parts of a stage come to. Memory is unknown if it is of one that takes a device."""
+        memory = [part.gpu_bytes for part in parts if part.devices]
+        known = [size for size in memory if size is not None]
+        return cls(
+            samples=sum(part.samples for part in parts),
+            tokens=sum(part.tokens for part in parts),
+            disk_bytes=sum(part.disk_bytes for part in parts),
+            gpu_bytes=max(known) if len(known) == len(memory) > 0 else None,
+            devices=max((part.devices for part in parts), default=0),
+        )
 
 
 @dataclass(frozen=True)

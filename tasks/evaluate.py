@@ -20,7 +20,7 @@ from models.config import Config, EngineConfig, GenerateJob, SamplingConfig, Sco
 from tasks import contract
 from tasks.contract import Artifact, Estimate, Stage
 from tasks.files import write_json
-from tasks.rewards import RewardConfig, reward_identity, reward_inputs, score_jobs
+from tasks.rewards import RewardConfig, judging_estimate, reward_identity, reward_inputs, score_jobs
 from tasks.run import Result, Run
 from tasks.sample import generate_command, generation_estimate, run_generation
 
@@ -91,7 +91,8 @@ def evaluate(
     semantic = {"greedy": greedy.model_dump(mode="json"), "sampled": sampled.model_dump(mode="json")}
     others = {f"against_{key}": result.artifact() for key, result in against.items()}
     inputs = {"policy": policy, **{f"problems_{key}": held_out.problems for key, held_out in sets.items()}, **others}
-    inputs |= reward_inputs(run, reward)
+    models = reward_inputs(run, reward)
+    inputs |= models
     estimates = [
         generation_estimate(run, draw, engine, h.expected) for h in sets.values() for draw in (greedy, sampled)
     ]
@@ -103,13 +104,7 @@ def evaluate(
         seed,
         resumable=True,
         command=" ".join(generate_command(Path("generate.json"))),
-        estimate=Estimate(
-            samples=sum(e.samples for e in estimates),
-            tokens=sum(e.tokens for e in estimates),
-            disk_bytes=sum(e.disk_bytes for e in estimates),
-            gpu_bytes=estimates[0].gpu_bytes,
-            devices=engine.tensor_parallel_size,
-        ),
+        estimate=Estimate.one_after_another([*estimates, judging_estimate(reward, models, engine)]),
     )
 
     def work(attempt: Path) -> contract.Outcome:

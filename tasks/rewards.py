@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,8 +24,9 @@ from data.sandbox.isolation import Level
 from data.scoring import Tally, TooManyErrorsError, check_errors
 from data.storage import parquet_files
 from models.config import Config, EngineConfig, JudgeConfig, RewardModelConfig, ScoreJob
+from models.estimate import generation_bytes_per_device, parameters_of
 from tasks import scorer
-from tasks.contract import SCORER, Artifact
+from tasks.contract import SCORER, Artifact, Estimate
 from tasks.devices import visible_gpus
 from tasks.files import file_sha256
 from tasks.judge import check_judge, judge_artifact, judge_identity, run_judge
@@ -163,6 +164,22 @@ def reward_inputs(run: Run, config: RewardConfig) -> dict[str, Artifact]:
     judge = judge_artifact(config.judge, offline=run.planning) if config.judged else None
     model = reward_model_artifact(config.model) if config.modelled else None
     return {name: artifact for name, artifact in ((JUDGED, judge), (MODELLED, model)) if artifact}
+
+
+def judging_estimate(config: RewardConfig, inputs: Mapping[str, Artifact], engine: EngineConfig) -> Estimate:
+    """Memory and devices that the models which judge take, one after another.
+
+    Args:
+        inputs: what `reward_inputs` gave.
+    """
+    parts = []
+    if JUDGED in inputs:
+        weights = generation_bytes_per_device(parameters_of(inputs[JUDGED].path), config.judge.dtype, engine)
+        parts.append(Estimate(gpu_bytes=weights, devices=engine.tensor_parallel_size))
+    if MODELLED in inputs:
+        weights = generation_bytes_per_device(parameters_of(inputs[MODELLED].path), config.model.dtype, EngineConfig())
+        parts.append(Estimate(gpu_bytes=weights, devices=1))
+    return Estimate.one_after_another(parts)
 
 
 def check_reward(config: RewardConfig) -> None:

@@ -70,7 +70,7 @@ def generation_estimate(run: Run, sampling: SamplingConfig, engine: EngineConfig
         samples=samples,
         tokens=tokens,
         disk_bytes=tokens * BYTES_PER_TOKEN,
-        gpu_bytes=generation_bytes_per_device(run.parameters, sampling, engine),
+        gpu_bytes=generation_bytes_per_device(run.parameters, sampling.dtype, engine),
         devices=engine.tensor_parallel_size,
     )
 

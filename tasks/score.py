@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,15 @@ from models.config import Config, EngineConfig, ScoreJob
 from models.judge import RATES
 from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.files import write_json
-from tasks.rewards import JUDGED, RewardConfig, forget_ahead, reward_identity, reward_inputs, score_jobs
+from tasks.rewards import (
+    JUDGED,
+    RewardConfig,
+    forget_ahead,
+    judging_estimate,
+    reward_identity,
+    reward_inputs,
+    score_jobs,
+)
 from tasks.run import Result, Run
 from tasks.scorer import part_folder
 
@@ -47,15 +56,15 @@ def score(
 
     What a model that judges said is in `scores-judge/`.
     """
-    inputs = {"problems": problems, "samples": samples, **reward_inputs(run, config)}
+    models = reward_inputs(run, config)
     stage = Stage(
         name,
         SCORE_VERSION,
         reward_identity(config),
-        inputs,
+        {"problems": problems, "samples": samples, **models},
         seed if config.judged else 0,
         resumable=True,
-        estimate=Estimate(disk_bytes=1_000_000),
+        estimate=replace(judging_estimate(config, models, engine), disk_bytes=1_000_000),
     )
 
     def work(attempt: Path) -> Outcome:

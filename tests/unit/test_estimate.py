@@ -3,11 +3,12 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models import tiny
-from models.config import AdapterConfig, EngineConfig, LaunchConfig, SamplingConfig, TrainConfig
+from models.config import AdapterConfig, Dtype, EngineConfig, LaunchConfig, TrainConfig
 from models.estimate import (
     activation_bytes,
     generation_bytes_per_device,
@@ -16,6 +17,8 @@ from models.estimate import (
     training_bytes_per_device,
     weights_bytes_per_device,
 )
+from tasks.contract import Artifact, Estimate
+from tasks.rewards import RewardConfig, judging_estimate
 
 
 def write_header(path: Path, shapes: dict[str, list[int]]) -> None:
@@ -96,14 +99,13 @@ def test_the_figure_of_the_zero_paper_comes_out() -> None:
 @pytest.mark.parametrize(
     ("dtype", "devices", "expected"), [("bfloat16", 1, 2), ("float32", 1, 4), ("bfloat16", 4, 0.5), ("float32", 2, 2)]
 )
-def test_generating_takes_the_weights_spread_over_the_devices(dtype: str, devices: int, expected: float) -> None:
-    sampling, engine = SamplingConfig.model_validate({"dtype": dtype}), EngineConfig(tensor_parallel_size=devices)
-    assert generation_bytes_per_device(ONE, sampling, engine) == expected * ONE
+def test_generating_takes_the_weights_spread_over_the_devices(dtype: Dtype, devices: int, expected: float) -> None:
+    assert generation_bytes_per_device(ONE, dtype, EngineConfig(tensor_parallel_size=devices)) == expected * ONE
 
 
 def test_an_unknown_size_gives_an_unknown_memory() -> None:
     assert training_bytes_per_device(None, TrainConfig(), LaunchConfig()) is None
-    assert generation_bytes_per_device(None, SamplingConfig(), EngineConfig()) is None
+    assert generation_bytes_per_device(None, "bfloat16", EngineConfig()) is None
 
 
 @pytest.mark.parametrize(
@@ -136,3 +138,29 @@ def test_linear_modules_are_the_matrices(tmp_path: Path) -> None:
     shapes = {"model.layers.0.q_proj.weight": [4, 4], "model.norm.weight": [4], "model.layers.0.q_proj.bias": [4]}
     write_header(tmp_path / "model.safetensors", shapes)
     assert linear_modules(tmp_path) == {"model.layers.0.q_proj"}
+
+
+def test_a_stage_takes_as_much_memory_as_its_largest_part() -> None:
+    answers, judges = Estimate(10, 200, 5, 14 * ONE, 1), Estimate(0, 0, 1, 140 * ONE, 8)
+    assert Estimate.one_after_another([answers, judges, Estimate(disk_bytes=4)]) == Estimate(10, 200, 10, 140 * ONE, 8)
+    assert Estimate.one_after_another([answers, Estimate(devices=1)]).gpu_bytes is None
+    assert Estimate.one_after_another([Estimate(disk_bytes=4)]) == Estimate(disk_bytes=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "models", "gigabytes", "devices"),
+    [
+        ({}, {}, None, 0),
+        ({"name": "judge"}, {"judge": "Qwen2.5-32B"}, 16, 4),
+        ({"name": "reward-model"}, {"reward-model": "reward-7b"}, 14, 1),
+        ({"parts": {"judge": {}, "reward-model": {}}}, {"judge": "Qwen2.5-32B", "reward-model": "reward-70b"}, 140, 4),
+        ({"parts": {"judge": {}, "reward-model": {}}}, {"judge": "anything", "reward-model": "reward-7b"}, None, 4),
+    ],
+)
+def test_models_that_judge_take_memory(
+    settings: dict[str, Any], models: dict[str, str], gigabytes: int | None, devices: int
+) -> None:
+    inputs = {name: Artifact(Path(model), None) for name, model in models.items()}
+    config, engine = RewardConfig.model_validate(settings), EngineConfig(tensor_parallel_size=4)
+    found = judging_estimate(config, inputs, engine)
+    assert found == Estimate(gpu_bytes=None if gigabytes is None else gigabytes * ONE, devices=devices)
