@@ -45,7 +45,7 @@ check: setup  ## Lint, formatting, types, import contracts
 	.venv/bin/mypy $(PACKAGES)
 	.venv/bin/lint-imports --no-cache
 
-bench: setup  ## Measure speed and memory, side by side
+bench: setup  ## Measure speed, memory and verdicts, side by side
 	.venv/bin/python -m benchmarks
 
 format: setup  ## Format the code

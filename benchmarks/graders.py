@@ -1,7 +1,7 @@
 """Graders against answers whose verdict is known: `python -m benchmarks.graders [FILE…]`.
 
-Without a file, the pairs in MATH style of the tests, with what Math-Verify alone says of them. FILE is a data set of
-problems that end in a number, such as GSM8K, or it is HumanEval's. Its gold answers are graded as they stand, and then
+First, the pairs in MATH style of the tests, with what Math-Verify alone says of them. FILE is a data set of problems
+that end in a number, such as GSM8K, or it is HumanEval's. Its gold answers are graded as they stand, and then
 with a mistake: another number, another sign, another scale; or one change of a program that makes it fail its tests
 when these run bare, without the sandbox. So give no file of programs that you would not run yourself.
 """
@@ -50,7 +50,11 @@ def _math_style() -> None:
         if ours != theirs or ours != same:
             said = ["equal" if equal else "different" for equal in (same, ours, theirs)]
             disagreements.append([gold, answer, *said])
-    show("Where the verdicts differ", ["gold", "answer", "right", "final_answer", "Math-Verify alone"], disagreements)
+    show(
+        "Where the two differ, or both are wrong",
+        ["gold", "answer", "right", "final_answer", "Math-Verify alone"],
+        disagreements,
+    )
     row = [f"{len(labelled):,}", f"{right['ours']:,}", f"{right['theirs']:,}"]
     show("Pairs in MATH style", ["pairs", "final_answer right", "Math-Verify alone right"], [row])
 
@@ -86,7 +90,10 @@ def _grade(reward: Callable[[Problem, str], Score], reference: str | None, answe
 
 def _changed_numbers(record: Record) -> Iterator[tuple[str, str]]:
     worked, _, number = (record.reference or "").rpartition("####")
-    value = Fraction(number.replace(",", "").strip())
+    try:
+        value = Fraction(number.replace(",", "").strip())
+    except ValueError:
+        raise ValueError(f"Mistakes are only put into numbers, not into the answer {number.strip()!r}.") from None
     for kind, other in (
         ("another number", value + 1),
         ("another sign", -value if value else Fraction(-1)),

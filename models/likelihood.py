@@ -1,6 +1,6 @@
 """How likely a policy finds given answers: one forward pass over each, nothing is generated.
 
-    python -m torch.distributed.run --nproc-per-node N -m models.likelihood CONFIG.json
+    python -m models.likelihood CONFIG.json    # several processes: python -m torch.distributed.run …, as in launch.py
 
 The product over answer tokens of p(token | prefix), called the conditional probability of an answer, is the
 exponential of the sum that is computed here in log space. Preference training takes these sums as its reference.

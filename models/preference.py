@@ -1,6 +1,6 @@
 """Training on pairs with the loss of DPO and SPIN: TRL's DPOTrainer on DeepSpeed, with a reference computed before.
 
-    python -m torch.distributed.run --nproc-per-node N -m models.preference CONFIG.json
+    python -m models.preference CONFIG.json    # several processes: python -m torch.distributed.run …, as in launch.py
 
 For a prompt x, a chosen answer y and a rejected answer y' (in SPIN: the gold answer and the opponent's own), with
 log-probabilities summed over answer tokens and p_ref the policy that training starts from,

@@ -1,6 +1,6 @@
 """Training of a reward model on pairs: TRL's RewardTrainer on DeepSpeed.
 
-    python -m torch.distributed.run --nproc-per-node N -m models.reward_model CONFIG.json
+    python -m models.reward_model CONFIG.json    # several processes: python -m torch.distributed.run …, as in launch.py
 
 A policy with one number r(x, y) as output in place of its vocabulary learns that people preferred answer y to y'. The
 loss of Bradley and Terry (1952), as in InstructGPT (arXiv 2203.02155, equation 1), with a margin m as in Llama 2 (arXiv

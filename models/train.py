@@ -1,6 +1,6 @@
 """Supervised training on answer tokens, weighted by reward: TRL's SFTTrainer on DeepSpeed.
 
-    python -m torch.distributed.run --nproc-per-node N -m models.train CONFIG.json
+    python -m models.train CONFIG.json    # several processes: python -m torch.distributed.run …, as in launch.py
 
 The loss of a batch B of (prompt x, answer y, reward r) is the reward-weighted negative log-likelihood of ReST-EM
 (arXiv 2312.06585, equation 4), per answer token:

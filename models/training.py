@@ -28,17 +28,35 @@ COMPLETE = "complete"
 IGNORED = -100
 CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
 # What PyTorch's launcher would say to a process that is alone. With port 0 it takes one that is free.
-ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+ALONE |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 HEAD = "score"  # what Transformers calls the head of a sequence classifier
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Journal(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics.jsonl, prints progress, and marks a checkpoint complete once it is wholly on disk."""
+class FreshOptimizer(TrainerCallback):  # type: ignore[misc]
+    """Has the optimiser begin at its first step.
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
+    DeepSpeed's optimiser for bf16 without ZeRO is set up by a step with gradients of zero. AdamW counts it, would
+    correct its moments one step late, and make a first update of 0.74 of its length; with ZeRO there is no such step.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        while hasattr(optimizer, "optimizer"):  # Accelerate's and DeepSpeed's wrappers
+            optimizer = optimizer.optimizer
+        optimizer.state.clear()
+
+
+class Journal(TrainerCallback):  # type: ignore[misc]
+    """Writes metrics.jsonl, prints progress, and marks a checkpoint complete once it is wholly on disk.
+
+    Transformers saves after the last step whatever `save_steps` says. Without `save_last` that is left out.
+    """
+
+    def __init__(self, path: Path, resumed_step: int, save_last: bool = True) -> None:
         self.path = path
         self.resumed_step = resumed_step
+        self.save_last = save_last
         self.progress: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -56,9 +74,7 @@ class Journal(TrainerCallback):  # type: ignore[misc]
             self.progress.update(state.global_step, f"loss {numbers['loss']:.4f}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            # Transformers saves after the last step whatever `save_steps` says. The policy is written next, and the
-            # checkpoint, seven times as large, would be removed unread.
+        if state.global_step >= state.max_steps and not self.save_last:
             control.should_save = False
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -75,20 +91,15 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
-    """DeepSpeed's own configuration; "auto" values are filled in by the trainer.
-
-    With bf16, stage 1 stands for stage 0 too. DeepSpeed's optimiser without ZeRO is set up by a step with gradients of
-    zero, which AdamW counts: it then corrects its moments one step late, and the first update has 0.74 of its length.
-    """
-    stage = max(zero_stage, 1) if bf16 else zero_stage
+    """DeepSpeed's own configuration; "auto" values are filled in by the trainer."""
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": bf16},
         "zero_optimization": {
-            "stage": stage,
-            **({"stage3_gather_16bit_weights_on_model_save": True} if stage == 3 else {}),
+            "stage": zero_stage,
+            **({"stage3_gather_16bit_weights_on_model_save": True} if zero_stage == 3 else {}),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -97,7 +108,17 @@ def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
 
 
 def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, output: Path) -> dict[str, Any]:
-    """Arguments of TRL's trainers; everything that decides the result is spelled out rather than left to a default."""
+    """Arguments of TRL's trainers; everything that decides the result is spelled out rather than left to a default.
+
+    Raises:
+        ValueError: there are not as many processes as `launch` says, so batches would have another size.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes != launch.processes:
+        raise ValueError(
+            f"launch.processes is {launch.processes}, and {processes} run. Start the program with "
+            f"torch.distributed.run and --nproc-per-node {launch.processes}."
+        )
     return {
         "output_dir": str(output.parent / CHECKPOINTS),
         "num_train_epochs": train.epochs,
@@ -186,7 +207,11 @@ def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig)
     """
     resume = last_checkpoint(output.parent / CHECKPOINTS)
     step = int(resume.name.split("-")[1]) if resume else 0
-    trainer.add_callback(Journal(output.parent / "metrics.jsonl", step))
+    # An adapter's last checkpoint is small, and spares the training if the merge that follows fails. Where all weights
+    # are trained, it would be several times as large as the policy, which is written next.
+    trainer.add_callback(Journal(output.parent / "metrics.jsonl", step, save_last=train.adapter is not None))
+    if not resume:
+        trainer.add_callback(FreshOptimizer())
     trainer.pop_callback(PrinterCallback)
     rows = f"Training on {len(trainer.train_dataset):,} examples"
     print(rows + (f", resumed from {resume.name}" if resume else ""), flush=True)
@@ -217,9 +242,11 @@ def pad_token_id(tokenizer: Any) -> int:
 
 
 def enter() -> None:
-    """Set up the process of a program that is launched: `leave` ends it."""
+    """Set up the process of a program that trains: `leave` ends it."""
     quiet()
-    if "RANK" not in os.environ:
+    if (
+        "TORCHELASTIC_RUN_ID" not in os.environ
+    ):  # not PyTorch's launcher; a cluster's own variables mean other processes
         os.environ.update(ALONE)
     compile_operators()
 

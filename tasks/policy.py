@@ -25,7 +25,7 @@ from tasks.environment import cache_folder
 from tasks.files import file_sha256, write_json
 from tasks.process import await_children
 from tasks.run import Result, Run
-from tasks.train import launch_program
+from tasks.train import TRAIN_VERSION, launch_program
 
 VERSION = 1
 # Files of a model folder that belong to the policy; weights in other formats would only be copied along.
@@ -206,6 +206,8 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
         "bootstrap": bootstrap.model_dump(mode="json"),
         "template": template_file(source.template).read_text() if source.template else None,
     }
+    if bootstrap.train.dtype == "bfloat16":  # the only one in which the trainer's versions differ for it
+        semantic["trainer"] = TRAIN_VERSION
     estimate = Estimate(disk_bytes=60_000_000)
     stage = Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)
 

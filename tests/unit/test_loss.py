@@ -13,10 +13,10 @@ from datasets import Dataset
 from trl import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
-from models.config import LaunchConfig
+from models.config import LaunchConfig, SupervisedConfig
 from models.launch import SUPERVISED, launch_command
 from models.train import Collator, reward_weighted_nll
-from models.training import COMPLETE, IGNORED, Journal, deepspeed_config, last_checkpoint
+from models.training import COMPLETE, IGNORED, FreshOptimizer, Journal, last_checkpoint, training_arguments
 from tests.unit.toy import toy_llama
 
 LOG_PROBS = [[0.0, -0.5, -1.5, 0.0], [0.0, 0.0, -2.0, -0.25]]
@@ -183,17 +183,35 @@ def test_a_checkpoint_is_marked_complete_once_it_is_saved(tmp_path: Path) -> Non
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-200"
 
 
-@pytest.mark.parametrize(("step", "saves"), [(8, True), (9, False)])
-def test_no_checkpoint_is_written_after_the_last_step(tmp_path: Path, step: int, saves: bool) -> None:
+@pytest.mark.parametrize(
+    ("step", "save_last", "saves"), [(8, False, True), (9, False, False), (8, True, True), (9, True, True)]
+)
+def test_whether_a_checkpoint_is_written_after_the_last_step(
+    tmp_path: Path, step: int, save_last: bool, saves: bool
+) -> None:
     control = SimpleNamespace(should_save=True)
     state = SimpleNamespace(max_steps=9, global_step=step)
-    Journal(tmp_path / "metrics.jsonl", 0).on_step_end(None, state, control)
+    Journal(tmp_path / "metrics.jsonl", 0, save_last).on_step_end(None, state, control)
     assert control.should_save == saves
 
 
-@pytest.mark.parametrize(("stage", "bf16", "used"), [(0, False, 0), (0, True, 1), (1, True, 1), (3, True, 3)])
-def test_without_zero_deepspeed_would_count_a_step_that_was_none(stage: int, bf16: bool, used: int) -> None:
-    assert deepspeed_config(stage, bf16)["zero_optimization"]["stage"] == used
+def test_a_step_that_was_made_to_set_up_an_optimizer_is_not_counted() -> None:
+    """AdamW moves a weight by the learning rate in its first step, whatever the gradient."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    adamw = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0)
+    weight.grad = torch.zeros(1)
+    adamw.step()
+    FreshOptimizer().on_train_begin(
+        None, None, None, optimizer=SimpleNamespace(optimizer=SimpleNamespace(optimizer=adamw))
+    )
+    weight.grad = torch.ones(1)
+    adamw.step()
+    assert weight.item() == pytest.approx(-0.1)
+
+
+def test_a_batch_that_would_have_another_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"launch\.processes is 2, and 1 run"):
+        training_arguments(SupervisedConfig(), LaunchConfig(processes=2), 0, tmp_path / "policy")
 
 
 def test_only_several_processes_need_a_launcher() -> None:
