@@ -31,7 +31,8 @@ def main() -> None:
     from tasks.run import open_run
 
     with tempfile.TemporaryDirectory() as name:
-        config = RestEM(runs_dir=Path(name), run="generation")
+        sampling = SamplingConfig(samples=SAMPLES, temperature=0.7, top_k=40, max_tokens=48, dtype="float32")
+        config = RestEM(runs_dir=Path(name), run="generation", generate=sampling)
         with open_run(config.directory, {}, OnDrift.REFUSE) as run:
             policy = base_policy(run, config, config.bootstrap, config.seed).path / "policy"
             problems = prepare_problems(run, config, config.seed).path / "train.parquet"
@@ -40,7 +41,7 @@ def main() -> None:
         job = GenerateJob(
             problems=Path(name) / "problems.parquet",
             output=Path(name) / "samples",
-            sampling=SamplingConfig(samples=SAMPLES, temperature=0.7, top_k=40, max_tokens=48, dtype="float32"),
+            sampling=sampling,
             seed=1,
             shard_size=EngineConfig().shard_size,
         )
