@@ -68,7 +68,7 @@ def _math_verify_alone(gold: str, answer: str) -> bool:
 def _labelled(file: Path) -> None:
     reading = Reading(file)
     use = first_use(reading)
-    reward, changes = (program, _changed_program) if use == "programs" else (final_answer, _changed_numbers)
+    reward, changes = (program, changed_program) if use == "programs" else (final_answer, changed_numbers)
     verdicts: dict[str, Counter[str]] = {}
     for _, record in read_records(reading, use, Tally()):
         gold = record.response or record.reference or ""
@@ -88,7 +88,12 @@ def _grade(reward: Callable[[Problem, str], Score], reference: str | None, answe
     return reward(Problem("0" * 16, [], reference, None, "", ""), answer)
 
 
-def _changed_numbers(record: Record) -> Iterator[tuple[str, str]]:
+def changed_numbers(record: Record) -> Iterator[tuple[str, str]]:
+    """The gold answer with another number, another sign and another scale.
+
+    Raises:
+        ValueError: it does not end in a number.
+    """
     worked, _, number = (record.reference or "").rpartition("####")
     try:
         value = Fraction(number.replace(",", "").strip())
@@ -102,20 +107,24 @@ def _changed_numbers(record: Record) -> Iterator[tuple[str, str]]:
         yield kind, f"{worked}#### {other}"
 
 
-def _changed_program(record: Record) -> Iterator[tuple[str, str]]:
-    """The first change of a program that its tests notice when they run bare."""
+def changed_program(record: Record) -> Iterator[tuple[str, str]]:
+    """The first change of a program that its tests notice when they run bare.
+
+    Raises:
+        ValueError: it is none of HumanEval's, or no change makes it fail.
+    """
     task = json.loads(record.reference or "")
     if task["kind"] != "humaneval":
         raise ValueError(f"Mistakes are only put into HumanEval's programs, not into those of {task['kind']}.")
     whole = f"{task['prompt']}{record.response}"
-    for changed in _mutants(whole, task["prompt"].count("\n")):
+    for changed in mutants(whole, task["prompt"].count("\n")):
         if not _passes_bare(changed, task):
             yield "with a fault", changed
             return
     raise ValueError(f"No change makes this program fail its tests:\n{whole}")
 
 
-def _mutants(code: str, after: int) -> Iterator[str]:
+def mutants(code: str, after: int) -> Iterator[str]:
     """A program with one change each, behind so many lines: those before are the problem's, not the answer's."""
     for number in range(len(list(ast.walk(ast.parse(code))))):
         tree = ast.parse(code)

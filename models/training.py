@@ -244,9 +244,8 @@ def pad_token_id(tokenizer: Any) -> int:
 def enter() -> None:
     """Set up the process of a program that trains: `leave` ends it."""
     quiet()
-    if (
-        "TORCHELASTIC_RUN_ID" not in os.environ
-    ):  # not PyTorch's launcher; a cluster's own variables mean other processes
+    # PyTorch's launcher sets this. A RANK alone may be a cluster's, which means other processes.
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
         os.environ.update(ALONE)
     compile_operators()
 

@@ -206,7 +206,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
         "bootstrap": bootstrap.model_dump(mode="json"),
         "template": template_file(source.template).read_text() if source.template else None,
     }
-    if bootstrap.train.dtype == "bfloat16":  # the only one in which the trainer's versions differ for it
+    if bootstrap.train.dtype == "bfloat16":  # in float32 the trainer's version 2 changed nothing
         semantic["trainer"] = TRAIN_VERSION
     estimate = Estimate(disk_bytes=60_000_000)
     stage = Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 from benchmarks.__main__ import BY_NAME, NAMES
-from benchmarks.graders import _changed_numbers, _changed_program, _mutants
+from benchmarks.graders import changed_numbers, changed_program, mutants
 from data.formats import Record
 
 
@@ -20,13 +20,13 @@ def test_every_benchmark_can_be_started(name: str) -> None:
     [("#### 1,200", ["1201", "-1200", "12000"]), ("#### 0", ["1", "-1", "10"]), ("#### 1/2", ["3/2", "-1/2", "5"])],
 )
 def test_another_number_sign_and_scale_are_other_answers(gold: str, others: list[str]) -> None:
-    changed = [answer for _, answer in _changed_numbers(Record([], reference=f"So it is.\n{gold}"))]
+    changed = [answer for _, answer in changed_numbers(Record([], reference=f"So it is.\n{gold}"))]
     assert changed == [f"So it is.\n#### {other}" for other in others]
 
 
 def test_mistakes_are_only_put_into_numbers() -> None:
     with pytest.raises(ValueError, match="not into the answer 'x'"):
-        list(_changed_numbers(Record([], reference="#### x")))
+        list(changed_numbers(Record([], reference="#### x")))
 
 
 PROMPT = "def twice(x):\n    return x * 2\n\ndef f(x):\n"
@@ -34,7 +34,7 @@ BODY = "    y = twice(x)\n    return y + 1\n"
 
 
 def test_a_mistake_is_put_into_the_answer_and_not_into_the_problem() -> None:
-    found = list(_mutants(PROMPT + BODY, PROMPT.count("\n")))
+    found = list(mutants(PROMPT + BODY, PROMPT.count("\n")))
     assert all("return x * 2" in code for code in found)
     assert [code.splitlines()[-1].strip() for code in found] == ["return None", "return y - 1", "return y + 2"]
 
@@ -46,8 +46,8 @@ def test_a_mistake_makes_a_program_fail_its_tests() -> None:
         "entry_point": "f",
         "test": "def check(f):\n    assert f(0) in (1, -1)",
     }
-    ((kind, code),) = _changed_program(Record([], BODY, reference=json.dumps(task)))
+    ((kind, code),) = changed_program(Record([], BODY, reference=json.dumps(task)))
     assert kind == "with a fault" and "return None" in code
     task["test"] = "def check(f):\n    pass"
     with pytest.raises(ValueError, match="No change makes this program fail"):
-        list(_changed_program(Record([], BODY, reference=json.dumps(task))))
+        list(changed_program(Record([], BODY, reference=json.dumps(task))))

@@ -13,10 +13,19 @@ from datasets import Dataset
 from trl import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
-from models.config import LaunchConfig, SupervisedConfig
+from models.config import AdapterConfig, LaunchConfig, SupervisedConfig
 from models.launch import SUPERVISED, launch_command
 from models.train import Collator, reward_weighted_nll
-from models.training import COMPLETE, IGNORED, FreshOptimizer, Journal, last_checkpoint, training_arguments
+from models.training import (
+    CHECKPOINTS,
+    COMPLETE,
+    IGNORED,
+    FreshOptimizer,
+    Journal,
+    last_checkpoint,
+    run_training,
+    training_arguments,
+)
 from tests.unit.toy import toy_llama
 
 LOG_PROBS = [[0.0, -0.5, -1.5, 0.0], [0.0, 0.0, -2.0, -0.25]]
@@ -207,6 +216,28 @@ def test_a_step_that_was_made_to_set_up_an_optimizer_is_not_counted() -> None:
     weight.grad = torch.ones(1)
     adamw.step()
     assert weight.item() == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("adapter", [None, AdapterConfig()])
+def test_only_a_training_from_its_beginning_has_a_fresh_optimizer_and_only_an_adapter_a_last_checkpoint(
+    tmp_path: Path, resumed: bool, adapter: AdapterConfig | None
+) -> None:
+    if resumed:
+        make_checkpoint(tmp_path / CHECKPOINTS, 4, complete=True)
+    added: list[Any] = []
+    trainer = SimpleNamespace(
+        add_callback=added.append,
+        pop_callback=lambda _: None,
+        train_dataset=[],
+        train=lambda resume_from_checkpoint: None,
+        save_model=lambda folder: None,
+        is_world_process_zero=lambda: False,
+    )
+    run_training(trainer, None, tmp_path / "policy", SupervisedConfig(adapter=adapter))
+    (journal,) = (callback for callback in added if isinstance(callback, Journal))
+    assert journal.save_last == (adapter is not None)
+    assert any(isinstance(callback, FreshOptimizer) for callback in added) != resumed
 
 
 def test_a_batch_that_would_have_another_size_is_refused(tmp_path: Path) -> None:
