@@ -60,10 +60,11 @@ iterations: 1
 limit: 96
 limit_validation: 48
 limit_test: 48
+limit_transfer: 48
 stop: {rule: none}
 bootstrap:
-  demonstrations: 1024
-  train: {learning_rate: 3.0e-3, epochs: 5, batch_size: 32, dtype: float32, warmup: 0.05}
+  demonstrations: 512
+  train: {learning_rate: 3.0e-3, epochs: 8, batch_size: 32, dtype: float32, warmup: 0.05}
 generate: {samples: 4, max_tokens: 40, dtype: float32}
 train: {learning_rate: 5.0e-4, epochs: 2, batch_size: 8, dtype: float32}
 evaluate: {samples: 2, pass_at: [1, 2]}

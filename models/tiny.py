@@ -3,6 +3,7 @@
 The bootstrap trains it from nothing with the project's own trainer.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -52,24 +53,24 @@ def tiny_tokenizer(texts: Iterable[str]) -> Any:
 
 def write_untrained(path: Path, texts: Iterable[str]) -> None:
     """Write the tokenizer and the architecture to `path`, without weights: training begins from random ones."""
-    from transformers import LlamaConfig
-
     tokenizer = tiny_tokenizer(texts)
-    # Llama: for other architectures AutoTokenizer replaces parts of a tokenizer of one's own.
-    config = LlamaConfig(
-        architectures=["LlamaForCausalLM"],
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=0.08,  # ≈ 1/√hidden_size: at 0.02 so narrow a model learns several times slower
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    config.save_pretrained(path)
+    # As JSON and not by LlamaConfig, which would import PyTorch into the flow's own process.
+    config = {
+        "model_type": "llama",  # for other architectures AutoTokenizer replaces parts of a tokenizer of one's own
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": VOCABULARY,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.08,  # ≈ 1/√hidden_size: at 0.02 so narrow a model learns several times slower
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tokenizer.save_pretrained(path)

@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock
 from peft import LoraConfig
-from torch.utils.cpp_extension import get_default_build_root
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -244,10 +242,14 @@ def pad_token_id(tokenizer: Any) -> int:
 def enter() -> None:
     """Set up the process of a program that trains: `leave` ends it."""
     quiet()
+    import deepspeed.ops  # looks for an accelerator at once
+
     # PyTorch's launcher sets this. A RANK alone may be a cluster's, which means other processes.
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         os.environ.update(ALONE)
-    compile_operators()
+    # The only one of its operators that DeepSpeed would compile is for tensor-parallel inference on a CPU. Without it
+    # a first training needs no compiler and no minute, and no start asks the compiler what it can do.
+    deepspeed.ops.__compatible_ops__ = {}
 
 
 def quiet() -> None:
@@ -256,25 +258,6 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
-
-def compile_operators() -> None:
-    """Compile what DeepSpeed communicates with on a CPU, unless that was done before.
-
-    PyTorch's lock on a compilation is a file that outlives a killed process, and all later ones would wait for it
-    without end. So compilations take turns on a lock that the system frees: whoever holds it may remove the other.
-    """
-    from deepspeed.accelerator import get_accelerator
-    from deepspeed.ops import __compatible_ops__ as compatible
-
-    builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
-    if builder is None or not compatible.get(builder.NAME, False):
-        return
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "compilation.lock"):
-        (folder / builder.name / "lock").unlink(missing_ok=True)
-        builder.load()
 
 
 def leave() -> None:

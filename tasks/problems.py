@@ -104,6 +104,7 @@ class ProblemSource(Config):
     limit: Annotated[int | None, Field(ge=1, description="Use at most this many training problems.")] = None
     limit_validation: Annotated[int | None, Field(ge=1, description="Use at most this many for validation.")] = None
     limit_test: Annotated[int | None, Field(ge=1, description="Use at most this many for test.")] = None
+    limit_transfer: Annotated[int | None, Field(ge=1, description="Use at most this many for transfer.")] = None
     few_shot: Annotated[
         Path | None, Field(description="Worked examples put in front of every problem, for a base model.")
     ] = None
@@ -163,7 +164,9 @@ class ProblemSource(Config):
         return "problems", has_answer
 
     def limits(self) -> dict[str, int | None]:
-        return {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
+        limits = {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
+        # Runs from before this setting was there have not drifted from it.
+        return limits | ({} if self.limit_transfer is None else {"transfer": self.limit_transfer})
 
 
 def split_problems(

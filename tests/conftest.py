@@ -3,16 +3,18 @@
 import logging
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tasks.environment import cache_folder
-
 # Several test processes share the cores: more threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+# Loops that run in these processes start no Prefect server, which takes longer to start than they do: none is started
+# where one is set. Prefect reads both when it is imported.
+PREFECT_HOME = tempfile.TemporaryDirectory(prefix="autodidact-prefect-")
+os.environ |= {"PREFECT_HOME": PREFECT_HOME.name, "PREFECT_API_URL": "http://127.0.0.1:1/api"}
 
 LONGEST = "tests/e2e/test_rest_em.py"
 
@@ -40,10 +42,3 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all test processes have in common."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-
-
-@pytest.fixture(autouse=True, scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What takes long to make and no test is about: Prefect's database without services, DeepSpeed's operators."""
-    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(cache_folder() / "torch_extensions")

@@ -1,10 +1,8 @@
 """End-to-end tests: real vLLM, real DeepSpeed, on the embedded tiny model, trained briefly once for all of them."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,42 +22,54 @@ from models.config import (
 )
 from models.launch import SUPERVISED, launch_command
 from models.training import CHECKPOINTS, COMPLETE
+from tasks.environment import cache_folder
+from tests.e2e.programs import run_program, start_program
+from tests.waiting import PATIENCE, eventually
 
 Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram
 
 
+# Named here, before tests choose another cache.
+TURN = cache_folder() / "test-training.lock"
+
+
 def turn() -> FileLock:
     """Trainings of different test processes take turns: three on two cores take longer than one after another."""
-    return FileLock(Path(os.environ["TORCH_EXTENSIONS_DIR"]).with_name("test-training.lock"))
+    TURN.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(TURN)
 
 
 def train(folder: Path, program: Program, module: str = SUPERVISED) -> None:
     """Run a training program as its stage does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "train.json"
-    config.write_text(program.model_dump_json())
+    config = write_config(folder, program)
     with turn():
-        done = subprocess.run(
-            launch_command(module, program.launch, config), capture_output=True, text=True, timeout=600, check=False
-        )
+        if program.launch.processes == 1:
+            run_program(module, config)
+            return
+        command = launch_command(module, program.launch, config)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def kill_at_checkpoint(folder: Path, program: Program, module: str = SUPERVISED) -> None:
     """Start a training program and kill it as soon as it has written a checkpoint."""
+    with turn():
+        process = start_program(module, write_config(folder, program))
+
+        def reached() -> bool:
+            assert process.is_alive()
+            return any((folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}"))
+
+        eventually(reached, "no checkpoint was written")
+        process.kill()
+        process.join()
+
+
+def write_config(folder: Path, program: Program) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     config = folder / "train.json"
     config.write_text(program.model_dump_json())
-    command = launch_command(module, program.launch, config)
-    with turn():
-        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 300
-        while not list((folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run(["pkill", "-9", "-f", str(config)], check=False)
+    return config
 
 
 def autodidact(folder: Path, *arguments: str) -> str:
@@ -71,7 +81,7 @@ def autodidact(folder: Path, *arguments: str) -> str:
         env=environment | {"AUTODIDACT_CACHE": str(folder / "cache"), "HOME": str(folder / "home")},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -84,7 +94,7 @@ def generate(config: Path) -> str:
         [sys.executable, "-m", "models.generate", str(config)],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )

@@ -22,6 +22,7 @@ from tests.e2e.test_generate import write_program
 SHARED = """
 limit_validation: 24
 limit_test: 24
+limit_transfer: 24
 generate: {max_tokens: 40, dtype: float32}
 evaluate: {samples: 2, pass_at: [1, 2]}
 launch: {micro_batch_size: 16, log_steps: 1}

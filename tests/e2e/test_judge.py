@@ -16,6 +16,7 @@ from models import tiny
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from tasks.environment import SHARED_CPU
 from tests.e2e.conftest import turn
+from tests.waiting import PATIENCE
 
 TEXTS = ["4+17=21 #### 21", "I do not know. é €", "21"]
 
@@ -66,7 +67,7 @@ def run(config: Path) -> str:
             [sys.executable, "-m", "models.judge", str(config)],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
             env=os.environ | SHARED_CPU,
         )

@@ -10,8 +10,9 @@ import pytest
 import tasks.sample
 from data.rows import Example, Problem, Sample, Score
 from data.storage import read_rows
-from flows.rest_em import RestEM, rest_em
-from tasks.contract import load_finished
+from flows.rest_em import RestEM, loop
+from tasks.contract import OnDrift, load_finished
+from tasks.loop import run_loop
 from tests.e2e.conftest import turn
 
 # What each problem is answered: three right programs, and four that only look like one.
@@ -68,7 +69,7 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
         }
     )
     with turn():
-        summary = rest_em(config)
+        summary = run_loop("ReST-EM", loop, config, OnDrift.REFUSE)
     here = config.directory / "iter-1"
     samples, scores = read_rows(Sample, here / "generate" / "samples"), read_rows(Score, here / "score" / "scores")
     names = list(CANDIDATES)

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.crashes import SETTINGS
 from tasks.contract import load_finished
+from tests.waiting import PATIENCE, eventually
 
 # Where to kill: the stage, and the file in its attempt that shows it is under way.
 KILLS = [
@@ -45,7 +46,7 @@ def start(folder: Path, run: str) -> subprocess.Popen[str]:
 
 def finish(folder: Path, run: str) -> str:
     process = start(folder, run)
-    output, _ = process.communicate(timeout=900)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output[-5000:]
     return output
 
@@ -86,11 +87,8 @@ def test_killed_in_generation_and_in_training_it_ends_with_the_same_digests(fold
     seen: dict[Path, int] = {}
     for stage, sign in KILLS:
         process = start(folder, "killed")
-        deadline = time.monotonic() + 300
-        while not any(folder.glob(sign)):
-            assert process.poll() is None, f"{stage}: {process.communicate()[0][-3000:]}"
-            assert time.monotonic() < deadline, f"{stage} was not reached"
-            time.sleep(0.02)
+        eventually(lambda: any(folder.glob(sign)) or process.poll() is not None, f"{stage} was not reached")  # noqa: B023
+        assert process.poll() is None, f"{stage}: {process.communicate()[0][-3000:]}"
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         manifests = {m: m.stat().st_mtime_ns for m in (folder / "runs" / "killed").rglob("manifest.json")}

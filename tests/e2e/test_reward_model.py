@@ -3,8 +3,6 @@
 import json
 import math
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from models.training import load_policy, load_reward_model
 from tasks.adapter import merge, record_base
 from tasks.files import file_sha256
 from tests.e2e.conftest import kill_at_checkpoint, train, turn
+from tests.e2e.programs import REWARD_SCORE, run_program
 
 MARGIN, CENTERING = 0.5, 0.1
 HYPERPARAMETERS = RewardTrainConfig(
@@ -104,11 +103,8 @@ def rewards(trained: Path, files: Path) -> Path:
         scoring=ScoringConfig(dtype="float32", batch_tokens=512),
     )
     (trained / "score.json").write_text(scoring.model_dump_json())
-    command = [sys.executable, "-m", "models.reward_score", str(trained / "score.json")]
     with turn():
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "100%" in done.stdout
+        assert "100%" in run_program(REWARD_SCORE, trained / "score.json")
     return trained
 
 

@@ -18,6 +18,7 @@ limit: 128
 mixture: {chats.jsonl: 1, worked.csv: 1}
 limit_validation: 24
 limit_test: 24
+limit_transfer: 24
 stop: {rule: none}
 generate: {samples: 1, temperature: 1.0, top_k: 0, max_tokens: 40, dtype: float32}
 train: {learning_rate: 1.0e-4, beta: 1.0, epochs: 2, batch_size: 16, dtype: float32}

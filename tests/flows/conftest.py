@@ -1,6 +1,8 @@
 """Flows on stub programs: everything is real but the two heavy programs, which the end-to-end tests run."""
 
+import functools
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import tasks.train
 from flows.rest_em import RestEM
 from flows.spin import Spin
 from models.config import LaunchConfig
+from tasks.tracking import make_database
 
 STUBS = Path(__file__).parent / "stubs"
 
@@ -40,10 +43,25 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     use_stub_programs(monkeypatch.setattr)
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all runs: a base is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
+def folders(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTODIDACT_CACHE", str(cache))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@functools.cache
+def empty_history() -> bytes:
+    """MLflow's database without a run in it, which takes seconds to make."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mlflow.db"
+        make_database(f"sqlite:///{file}")
+        return file.read_bytes()
 
 
 @pytest.fixture
@@ -52,14 +70,22 @@ def config(tmp_path: Path) -> RestEM:
 
 
 def make_config(tmp_path: Path, **changes: Any) -> RestEM:
-    """A ReST-EM run of two iterations on a hundred embedded problems."""
+    """A ReST-EM run of two iterations on a hundred embedded problems, and its empty history."""
+    make_history(tmp_path / "runs")
     return RestEM.model_validate(small(tmp_path) | {"iterations": 2} | changes)
 
 
 def make_spin(tmp_path: Path, **changes: Any) -> Spin:
-    """A SPIN run of two iterations on a hundred embedded demonstrations."""
+    """A SPIN run of two iterations on a hundred embedded demonstrations, and its empty history."""
+    make_history(tmp_path / "runs")
     generate = {"samples": 1, "temperature": 1.0, "top_k": 0, "max_tokens": 48}
     return Spin.model_validate(small(tmp_path) | {"iterations": 2, "generate": generate} | changes)
+
+
+def make_history(runs: Path) -> None:
+    if not (runs / "mlflow.db").exists():
+        runs.mkdir(exist_ok=True)
+        (runs / "mlflow.db").write_bytes(empty_history())
 
 
 def small(tmp_path: Path) -> dict[str, Any]:
@@ -69,6 +95,7 @@ def small(tmp_path: Path) -> dict[str, Any]:
         "limit": 100,
         "limit_validation": 100,
         "limit_test": 60,
+        "limit_transfer": 40,
         "stop": {"rule": "none"},
         "generate": {"samples": 4, "max_tokens": 48},
         "evaluate": {"samples": 4, "pass_at": [1, 4]},

@@ -13,9 +13,10 @@ from benchmarks import crashes
 from benchmarks.crash_checks import read_traces
 from benchmarks.crash_driver import Orders
 from benchmarks.crashes import RUN, Report, Start, crash
-from tests.flows.conftest import make_config
+from flows.rest_em import RestEM
+from tests.flows.conftest import small
 
-KILLS = 10
+KILLS = 6
 # What the command does with a configuration, without the Prefect server, which takes longer to start than the loop.
 DRIVER = """
 import os
@@ -37,7 +38,8 @@ sys.exit(console.run_flow(flow, "run", config, dry_run=False, on_drift="refuse")
 def command(runs: Path) -> list[str]:
     """The stub loop of one iteration in a runs folder."""
     config, driver = runs / "config.json", runs / "driver.py"
-    config.write_text(make_config(runs, iterations=1, run=RUN, runs_dir=runs).model_dump_json())
+    settings = small(runs) | {"iterations": 1, "run": RUN, "runs_dir": runs}
+    config.write_text(RestEM.model_validate(settings).model_dump_json())
     driver.write_text(DRIVER)
     return [str(driver), str(config)]
 

@@ -21,7 +21,7 @@ from tasks import contract
 from tasks.contract import Finished, Outcome, Stage, read_manifest
 from tasks.loop import run_loop
 from tasks.verify import verify_run
-from tests.flows.conftest import make_config, use_stub_programs
+from tests.flows.conftest import make_config, small, use_stub_programs
 from tests.flows.stubs.common import fill
 from tests.flows.test_rest_em import digests
 
@@ -36,22 +36,20 @@ def start(config: RestEM, on_drift: str = "refuse") -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RestEM:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RestEM:
     """A finished run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    config = make_config(folder, iterations=1)
+    config = make_config(tmp_path_factory.mktemp("undisturbed"), iterations=1)
     with pytest.MonkeyPatch.context() as patch:
         use_stub_programs(patch.setattr)
-        patch.setenv("AUTODIDACT_CACHE", str(folder / "cache"))
+        patch.setenv("AUTODIDACT_CACHE", str(cache))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert start(config) == 0
     return config
 
 
 @pytest.fixture(autouse=True)
-def environment(undisturbed: RestEM, folders: None, stubs: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stub programs, and one cache for all tests: the base is trained once."""
-    monkeypatch.setenv("AUTODIDACT_CACHE", str(undisturbed.runs_dir.parent / "cache"))
+def environment(undisturbed: RestEM, folders: None, stubs: None) -> None:
+    """Stub programs."""
 
 
 @pytest.fixture
@@ -355,7 +353,7 @@ def refused(config: RestEM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_a_path_that_leads_through_a_file_is_refused(tmp_path, monkeypatch, capsys, runs, file):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("not a folder")
-    said = refused(make_config(tmp_path, runs_dir=tmp_path / runs), monkeypatch, capsys)
+    said = refused(RestEM.model_validate(small(tmp_path) | {"runs_dir": tmp_path / runs}), monkeypatch, capsys)
     assert f"{tmp_path / runs / 'stub'} cannot be the run's folder, since {tmp_path / file} is no folder." in said
     assert "Choose another --runs_dir or --run name" in said
 

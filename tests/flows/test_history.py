@@ -29,12 +29,12 @@ Text = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A runs folder with a finished ReST-EM run and a finished SPIN run, of two iterations each. Only to be read."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         use_stub_programs(patch.setattr)
-        patch.setenv("AUTODIDACT_CACHE", str(folder / "cache"))
+        patch.setenv("AUTODIDACT_CACHE", str(cache))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         run_loop("ReST-EM", rest_em.loop, make_config(folder, run="em"), OnDrift.REFUSE)
         run_loop("SPIN", spin.loop, make_spin(folder, run="spin"), OnDrift.REFUSE)

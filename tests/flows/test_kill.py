@@ -4,20 +4,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tasks.loop import LoopConfig
 from tests.flows.conftest import STUBS, make_config, make_spin
 from tests.flows.test_rest_em import digests, history, times
+from tests.waiting import PATIENCE, eventually, wait_gone
 
 MAKE = {"rest-em": make_config, "spin": make_spin}
 STAGES = {
     "rest-em": ["iter-1/generate", "iter-1/score", "iter-1/select", "iter-1/train"],
-    "spin": ["iter-0/evaluate", "iter-1/generate", "iter-1/pair", "iter-1/reference", "iter-1/train", "final/best"],
+    "spin": ["iter-0/evaluate", "iter-1/pair", "iter-1/reference", "final/best"],
 }
 
 
@@ -34,29 +33,22 @@ def drive(config: LoopConfig, **environment: str) -> subprocess.Popen[bytes]:
 def hang(config: LoopConfig, stage: str, started: Path) -> tuple[subprocess.Popen[bytes], int]:
     """Start a run that hangs in `stage`; return it and the hanging program's process id."""
     process = drive(config, STUB_HANG=stage, STUB_STARTED=str(started))
-    deadline = time.monotonic() + 60
-    while not (started.exists() and started.read_text()):
+
+    def reached() -> bool:
         assert process.poll() is None
-        assert time.monotonic() < deadline, f"{stage} was not reached"
-        time.sleep(0.05)
+        return started.exists() and started.read_text() != ""
+
+    eventually(reached, f"{stage} was not reached")
     return process, int(started.read_text())
 
 
-def wait_gone(pid: int, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < deadline, "the stage's program outlived the run"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, dict[str, str]]:
     """Digests of both flows' runs that nothing stops."""
     found = {}
     for flow, make in MAKE.items():
-        folder = tmp_path_factory.mktemp("undisturbed")
-        config = make(folder, iterations=1)
-        assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")).wait(120) == 0
+        config = make(tmp_path_factory.mktemp("undisturbed"), iterations=1)
+        assert drive(config, AUTODIDACT_CACHE=str(cache)).wait(PATIENCE) == 0
         found[flow] = digests(config)
     return found
 
@@ -72,7 +64,7 @@ def test_with_its_process_group_killed_in_each_stage_the_same_command_finishes_a
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         wait_gone(program)
-    assert drive(config).wait(120) == 0
+    assert drive(config).wait(PATIENCE) == 0
     assert finished.items() <= times(config).items(), "a finished stage was run twice"
     assert digests(config) == undisturbed[flow]
 
@@ -85,7 +77,7 @@ def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undistu
     wait_gone(program, 10)
     _, runs = history(config)
     assert "KILLED" in {r.info.status for r in runs}
-    assert drive(config).wait(120) == 0
+    assert drive(config).wait(PATIENCE) == 0
     assert digests(config) == undisturbed["rest-em"]
 
 
@@ -96,7 +88,7 @@ def test_a_second_start_of_a_run_fails_at_once_and_says_who_holds_it(tmp_path):
         [sys.executable, str(STUBS / "driver.py"), "RestEM", str(config.runs_dir / "stub.json")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     os.killpg(process.pid, signal.SIGKILL)

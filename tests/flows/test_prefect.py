@@ -8,13 +8,14 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.rest_em import rest_em
 from tasks.process import ChildError
 from tests.flows.conftest import make_config
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def server():
-    with prefect_test_harness(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with prefect_test_harness(int(PATIENCE)), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 

@@ -15,9 +15,9 @@ from data.rewards import RewardError
 from data.rows import Example, Score
 from data.scoring import TooManyErrorsError
 from data.storage import read_rows
-from flows.rest_em import RestEM, rest_em
+from flows.rest_em import RestEM
 from tests.flows.conftest import make_config
-from tests.flows.test_rest_em import history
+from tests.flows.test_rest_em import history, run
 
 JUDGE = {"endpoint": "http://localhost:9/v1", "model": "a judge"}
 
@@ -44,16 +44,16 @@ def test_who_scores_and_when_does_not_change_the_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone = small(tmp_path, "alone")
-    rest_em(alone)
+    run(alone)
     several = small(tmp_path, "several", reward={"workers": 2})
-    rest_em(several)
+    run(several)
     assert digests(several) == digests(alone)
 
     scored = []
     here = tasks.rewards.score_shard
     monkeypatch.setattr(tasks.rewards, "score_shard", lambda *told: (scored.append(told[2].parent.parent), here(*told)))
     ahead = small(tmp_path, "ahead", reward={"ahead": True})
-    rest_em(ahead)
+    run(ahead)
     assert digests(ahead) == digests(alone)
     assert scored and not [folder for folder in scored if folder.name == "generate"]
     assert not list(ahead.directory.glob("iter-1/.scored*"))
@@ -65,7 +65,7 @@ def test_what_fails_ahead_is_scored_in_its_turn(
 ) -> None:
     monkeypatch.setattr(tasks.rewards, "scoring_program", lambda *told: ["/bin/false"])
     config = small(tmp_path, "stubborn", reward={"ahead": True})
-    rest_em(config)
+    run(config)
     assert "They are scored afterwards" in caplog.text
     assert len(scores(config)) == 400
 
@@ -79,15 +79,15 @@ def test_what_a_reward_failed_on_is_scored_again_once_it_is_mended(
     reward = {"name": "tests.flows.rewards:needs_a_server", "ahead": ahead}
     config = small(tmp_path, "flaky", reward=reward, evaluate={"reward": {}, "samples": 4, "pass_at": [1, 4]})
     with pytest.raises(TooManyErrorsError, match="the server is down"):
-        rest_em(config)
+        run(config)
     server.touch()
-    rest_em(config)
+    run(config)
     assert {score.verdict for score in scores(config)} == {"correct", "wrong"}
 
 
 def test_a_judge_alone_decides_what_is_learned(tmp_path: Path) -> None:
     config = small(tmp_path, "judged", reward={"name": "judge", "judge": JUDGE}, select={"min_reward": 4})
-    rest_em(config)
+    run(config)
     rows = scores(config)
     assert {(s.value, s.verdict, s.grader) for s in rows} == {(5.0, "correct", "judge@1"), (1.0, "wrong", "judge@1")}
     assert {e.weight for e in read_rows(Example, config.directory / "iter-1" / "select" / "examples.parquet")} == {5.0}
@@ -106,7 +106,7 @@ def test_a_reward_model_judges_what_is_learned(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(tasks.reward_model, "check_reward_model", lambda config: folder)
     model, select = {"path": str(folder), "passes_at": 0.5}, {"min_reward": -1000}
     config = small(tmp_path, "modelled", reward={"name": "reward-model", "model": model}, select=select)
-    rest_em(config)
+    run(config)
     rows = scores(config)
     assert {row.grader for row in rows} == {"reward-model@1"}
     assert rows == list(read_rows(Score, config.directory / "iter-1" / "score" / "scores-reward-model"))
@@ -118,7 +118,7 @@ def test_several_rewards_make_one_and_each_is_kept(tmp_path: Path) -> None:
     length = {"free_tokens": 1, "per_token": 0.25}
     reward = {"parts": parts, "length": length, "judge": JUDGE, "passes_at": 2.0}
     config = small(tmp_path, "parts", reward=reward)
-    rest_em(config)
+    run(config)
     rows = scores(config)
     right = [s for s in rows if s.verdict == "correct"]
     assert {s.value for s in right} == {1.0 + 0.5 * 5 - 2 * 0.25} and {s.value for s in rows} - {3.0} == {0.0}
@@ -145,4 +145,4 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, reward: dict[st
 def test_rewards_for_problems_of_different_kinds_are_refused(tmp_path: Path) -> None:
     config = small(tmp_path, "mixed", reward={"parts": {"final_answer": {}, "program": {}}})
     with pytest.raises(RewardError, match="final_answer and program need problems of different kinds"):
-        rest_em(config)
+        run(config)

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from tests.flows.conftest import make_config, small
 from tests.flows.test_kill import drive
 from tests.flows.test_rest_em import digests
+from tests.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -79,16 +80,8 @@ class Site:
     def state(self, flow_run: str) -> str:
         return str(self.api("GET", f"flow_runs/{flow_run}")["state"]["name"])
 
-    def wait(self, flow_run: str, *states: str, seconds: float = 120) -> None:
-        eventually(lambda: self.state(flow_run) in states, seconds, lambda: f"{self.state(flow_run)}, not {states}")
-
-
-def eventually(holds: Callable[[], Any], seconds: float, message: Callable[[], str] | str) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, message if isinstance(message, str) else message()
-        time.sleep(0.2)
+    def wait(self, flow_run: str, *states: str) -> None:
+        eventually(lambda: self.state(flow_run) in states, lambda: f"{self.state(flow_run)}, not {states}")
 
 
 def free_port() -> int:
@@ -119,7 +112,7 @@ def settings(site: Site, run: str, **changes: Any) -> dict[str, Any]:
 def undisturbed(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
     config = make_config(folder, iterations=1)
-    assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")).wait(240) == 0
+    assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")).wait(PATIENCE) == 0
     return digests(config)
 
 
@@ -127,7 +120,7 @@ def hang(site: Site, run: str, stage: str = "iter-1/train") -> tuple[str, int, i
     """Start a flow run that hangs in a stage: its id, its process, and the hanging program."""
     started = site.folder / f"started-{run}"
     flow_run = site.start(settings(site, run), STUB_HANG=stage, STUB_STARTED=str(started))
-    eventually(lambda: started.exists() and started.read_text(), 180, lambda: f"{run} is {site.state(flow_run)}")
+    eventually(lambda: started.exists() and started.read_text(), lambda: f"{run} is {site.state(flow_run)}")
     program = int(started.read_text())
     flow = next(p for p in psutil.Process(program).parents() if "prefect.engine" in p.cmdline())
     return flow_run, flow.pid, program

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from tests.flows.test_kill import wait_gone
 from tests.services.conftest import Site, hang, statuses
+from tests.waiting import PATIENCE, wait_gone
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OFFLINE = [f"--disable-{what}" for what in ("gpu", "quic", "background-networking", "component-update", "sync")]
@@ -34,8 +34,8 @@ def page() -> Iterator[Page]:
             executable_path=CHROMIUM, args=["--no-sandbox", "--no-first-run", *OFFLINE]
         )
         page = browser.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
-        page.set_default_timeout(60 * SECOND)
-        expect.set_options(timeout=60 * SECOND)
+        page.set_default_timeout(PATIENCE * SECOND)
+        expect.set_options(timeout=PATIENCE * SECOND)
         yield page
         browser.close()
 
@@ -66,7 +66,7 @@ def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site,
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_text("View run").first).to_be_visible()
     (flow_run,) = site.api("POST", "flow_runs/filter", {"flow_runs": {"tags": {"all_": ["demo"]}}})
-    site.wait(flow_run["id"], "Completed", seconds=1200)
+    site.wait(flow_run["id"], "Completed")
     page.goto(f"{site.prefect}/runs/flow-run/{flow_run['id']}")
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     page.get_by_role("tablist").get_by_text("Task Runs").click()

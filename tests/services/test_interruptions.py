@@ -10,9 +10,9 @@ from deployments import services
 from deployments.register import MISSED
 from tasks.environment import HEARTBEAT_SECONDS
 from tests.flows.conftest import make_config
-from tests.flows.test_kill import wait_gone
 from tests.flows.test_rest_em import digests
-from tests.services.conftest import BIN, Site, eventually, hang, listener, resumed, statuses
+from tests.services.conftest import BIN, Site, hang, listener, resumed, statuses
+from tests.waiting import eventually, wait_gone
 
 BELIEVED_DEAD_AFTER = MISSED * HEARTBEAT_SECONDS + 15
 
@@ -40,7 +40,7 @@ def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_cra
     worker.kill()
     os.kill(flow, signal.SIGKILL)
     wait_gone(program, 10)
-    site.wait(flow_run, "Crashed", seconds=240)
+    site.wait(flow_run, "Crashed")
     assert "heartbeat" in site.api("GET", f"flow_runs/{flow_run}")["state"]["message"]
     resumed(site, "killed", undisturbed)
 
@@ -51,7 +51,7 @@ def test_the_loop_goes_on_without_mlflow_and_completes_the_history_afterwards(si
     supervisor.stopProcess("mlflow")
     try:
         (site.folder / "started-unheard.go").touch()
-        site.wait(flow_run, "Failed", seconds=240)
+        site.wait(flow_run, "Failed")
         message = site.api("GET", f"flow_runs/{flow_run}")["state"]["message"]
         assert f"MLflow at {site.mlflow} does not answer" in message
         assert "run the same command again to complete the history" in message
@@ -65,10 +65,10 @@ def test_a_killed_prefect_server_comes_back_and_the_run_ends_as_it_should(site: 
     flow_run, _, _ = hang(site, "unserved")
     os.kill(listener(site.prefect), signal.SIGKILL)
     (site.folder / "started-unserved.go").touch()
-    eventually((site.runs / "unserved" / "summary.json").exists, 180, "the loop did not go on")
+    eventually((site.runs / "unserved" / "summary.json").exists, "the loop did not go on")
     assert digests(make_config(site.folder, run="unserved")) == undisturbed
     site.up()
-    site.wait(flow_run, "Completed", "Crashed", seconds=240)
+    site.wait(flow_run, "Completed", "Crashed")
 
 
 def test_reconcile_closes_what_a_killed_process_left_open(site: Site):
@@ -82,6 +82,6 @@ def test_reconcile_closes_what_a_killed_process_left_open(site: Site):
     output = site.autodidact("reconcile")
     assert "MLflow: left-open was RUNNING, and no process works on" in output
     assert statuses(site, "left-open")["left-open"] == "KILLED"
-    eventually(lambda: "Prefect: left-open was Running" in site.autodidact("reconcile"), 120, "it stays Running")
+    eventually(lambda: "Prefect: left-open was Running" in site.autodidact("reconcile"), "it stays Running")
     assert site.state(flow_run) == "Crashed"
     assert "left-open" not in site.autodidact("reconcile")

@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 
 from tests.flows.conftest import make_config
 from tests.flows.test_rest_em import digests
-from tests.services.conftest import Site, eventually, listener, settings, statuses
+from tests.services.conftest import Site, listener, settings, statuses
+from tests.waiting import eventually
 
 
 def test_up_may_be_called_twice_and_status_shows_the_addresses(site: Site):
@@ -46,13 +47,13 @@ def test_a_taken_port_is_named(site: Site, tmp_path: Path):
 
 def test_a_person_decides_after_an_iteration(site: Site):
     flow_run = site.start(settings(site, "approved", iterations=3, approve=True))
-    site.wait(flow_run, "Suspended", seconds=180)
-    assert statuses(site, "approved")["approved"] == "SCHEDULED"
+    site.wait(flow_run, "Suspended")
+    eventually(lambda: statuses(site, "approved")["approved"] == "SCHEDULED")
     site.api("POST", f"flow_runs/{flow_run}/resume", {"run_input": {"decision": "go on"}})
-    eventually((site.runs / "approved" / "iter-2" / "evaluate").exists, 180, "it did not go on")
-    site.wait(flow_run, "Suspended", seconds=180)
+    eventually((site.runs / "approved" / "iter-2" / "evaluate").exists, "it did not go on")
+    site.wait(flow_run, "Suspended")
     site.api("POST", f"flow_runs/{flow_run}/resume", {"run_input": {"decision": "use iteration", "iteration": 1}})
-    site.wait(flow_run, "Completed", seconds=180)
+    site.wait(flow_run, "Completed")
     summary = json.loads((site.runs / "approved" / "summary.json").read_text())
     assert (summary["best_iteration"], summary["stop_reason"]) == (1, "a person decided so after iteration 2")
     assert not (site.runs / "approved" / "iter-3").exists()
@@ -74,7 +75,7 @@ def test_a_schedule_of_one_minute_runs_two_nights_the_second_from_the_champion_o
         return len(nights) >= 2
 
     try:
-        eventually(two_are_finished, 300, "two nights did not finish")
+        eventually(two_are_finished, "two nights did not finish")
     finally:
         site.api("DELETE", f"deployments/{deployment}/schedules/{made[0]['id']}")
     first, second = (make_config(site.folder, run=night.name) for night in nights[:2])

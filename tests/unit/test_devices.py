@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tasks.devices import visible_gpus
+from tests.waiting import eventually
 
 HOLD = """
 import sys, time
@@ -36,10 +36,7 @@ def hold(folder: Path, name: str, gpus: str, seconds: float) -> subprocess.Popen
 
 
 def await_file(file: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(file.exists, f"{file.name} was not written")
 
 
 @pytest.mark.parametrize(("second", "waits"), [("0,1", True), ("1", True), ("2", False), ("", False)])

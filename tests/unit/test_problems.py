@@ -276,6 +276,7 @@ def test_the_stage_is_reused_for_the_same_content_elsewhere_and_drifts_when_a_ro
     [
         ({}, {"train": 160, "validation": 20, "test": 20, "transfer": 0}),
         ({"limit": 50, "limit_test": 7}, {"train": 50, "validation": 20, "test": 7, "transfer": 0}),
+        ({"transfer": 9, "limit_transfer": 5}, {"train": 160, "validation": 20, "test": 20, "transfer": 5}),
         ({"validation": 30}, {"train": 180, "validation": 30, "test": 20, "transfer": 0}),
         ({"validation": 30, "test": 40, "transfer": 5}, {"train": 200, "validation": 30, "test": 40, "transfer": 5}),
     ],
@@ -291,9 +292,10 @@ def test_the_dry_run_expects_as_many_problems_as_the_files_have_lines(
 
 
 def test_the_embedded_problems_are_used_where_no_file_is_given() -> None:
-    loaded = load_problems(ProblemSource(limit=10), 0)
-    assert {name: len(problems) for name, problems in loaded.splits.items()} == expected_counts(ProblemSource(limit=10))
-    assert loaded.dropped == {"over_limit_train": 2990}
+    source = ProblemSource(limit=10, limit_transfer=7)
+    loaded = load_problems(source, 0)
+    assert {name: len(problems) for name, problems in loaded.splits.items()} == expected_counts(source)
+    assert loaded.dropped == {"over_limit_train": 2990, "over_limit_transfer": 293}
 
 
 def test_a_system_message_is_put_before_problems_that_have_none(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tasks import process
 from tasks.process import ChildError, StillRunningError, await_children, run_child
+from tests.waiting import PATIENCE, eventually
 
 # Starts a process in a session of its own, as vLLM and torchrun do, and writes down its pid.
 LEAVE_ONE_BEHIND = """
@@ -74,15 +75,6 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 def test_output_goes_to_the_log_in_full_and_to_the_logger_line_by_line(start, tmp_path: Path) -> None:
@@ -157,13 +149,13 @@ def test_sigkill_of_the_caller_ends_the_program_and_all_it_started(tmp_path: Pat
     code = LEAVE_ONE_BEHIND + "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
     caller = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), code])
     try:
-        assert wait_until(lambda: len(read_pids(pids)) == 2, 20)
+        eventually(lambda: len(read_pids(pids)) == 2)
         started = [p.pid for p in psutil.Process(caller.pid).children(recursive=True)] + read_pids(pids)
         assert len(set(started)) >= 4  # the supervisor, the program, and what it left in sessions of their own
     finally:
         caller.kill()
         caller.wait()
-    assert wait_until(lambda: not any(alive(pid) for pid in started), 12)
+    eventually(lambda: not any(alive(pid) for pid in started), seconds=12)
     await_children(tmp_path / "lock", wait_seconds=0.5)
 
 
@@ -172,17 +164,17 @@ def test_sigkill_of_a_supervisor_ends_the_program_and_all_it_started(tmp_path: P
     arguments = [sys.executable, "-c", DRIVER, str(tmp_path), LEAVE_ONE_BEHIND + "time.sleep(300)"]
     caller = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     try:
-        assert wait_until(lambda: len(read_pids(pids)) == 2, 20)
+        eventually(lambda: len(read_pids(pids)) == 2)
         below = psutil.Process(caller.pid).children(recursive=True)
         supervisors = [p for p in below if alive(p.pid) and str(process.SUPERVISOR) in p.cmdline()]
         assert len(supervisors) == 2
         supervisors[which].kill()
-        _, said = caller.communicate(timeout=20)
+        _, said = caller.communicate(timeout=PATIENCE)
     finally:
         caller.kill()
         caller.wait()
     assert "was ended by SIGKILL" in said
-    assert wait_until(lambda: not any(alive(pid) for pid in [*read_pids(pids), *(p.pid for p in below)]), 2)
+    eventually(lambda: not any(alive(pid) for pid in [*read_pids(pids), *(p.pid for p in below)]), seconds=2)
 
 
 def test_an_interrupted_caller_takes_its_program_along(start, pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +182,7 @@ def test_an_interrupted_caller_takes_its_program_along(start, pids: Path, monkey
     main = threading.get_ident()
 
     def interrupt() -> None:
-        wait_until(lambda: len(read_pids(pids)) == 2, 20)
+        eventually(lambda: len(read_pids(pids)) == 2)
         signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
@@ -212,18 +204,18 @@ def test_a_library_s_child_ends_with_this_process_however_that_ends(tmp_path: Pa
     )
     caller = subprocess.Popen([sys.executable, "-c", code, str(pids), child], start_new_session=True)
     try:
-        assert wait_until(lambda: len(read_pids(pids)) == 1, 20)
+        eventually(lambda: len(read_pids(pids)) == 1)
         assert alive(read_pids(pids)[0])
     finally:
         caller.kill()
         caller.wait()
-    assert wait_until(lambda: not alive(read_pids(pids)[0]), 5)
+    eventually(lambda: not alive(read_pids(pids)[0]), seconds=5)
 
 
 def test_the_lock_is_held_as_long_as_the_program_runs(tmp_path: Path, pids: Path) -> None:
     caller = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), LEAVE_ONE_BEHIND + "time.sleep(300)"])
     try:
-        assert wait_until(lambda: len(read_pids(pids)) == 2, 20)
+        eventually(lambda: len(read_pids(pids)) == 2)
         with pytest.raises(StillRunningError):
             await_children(tmp_path / "lock", wait_seconds=0.2)
     finally:

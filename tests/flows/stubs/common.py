@@ -19,7 +19,7 @@ def obey(stage: Path) -> None:
     if os.environ.get("STUB_HANG") == name:
         started = Path(os.environ["STUB_STARTED"])
         started.write_text(str(os.getpid()))
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 3600
         while time.monotonic() < deadline and not started.with_suffix(".go").exists():
             time.sleep(0.1)
 

@@ -1,0 +1,25 @@
+"""Waiting for what another process does."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+# Machines differ by a factor of five in speed: only what hangs is to reach this limit, in seconds.
+PATIENCE = 1800.0
+
+
+def eventually(
+    holds: Callable[[], Any], message: Callable[[], str] | str = "it did not come about", seconds: float = PATIENCE
+) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, message if isinstance(message, str) else message()
+        time.sleep(0.05)
+
+
+def wait_gone(pid: int, seconds: float = 15) -> None:
+    """Wait until a stage's program has ended; it has to soon after its run."""
+    eventually(lambda: not psutil.pid_exists(pid), "the stage's program outlived the run", seconds)
