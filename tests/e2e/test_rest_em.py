@@ -73,6 +73,7 @@ def test_the_command_prints_table_report_and_history(folder, undisturbed):
 def test_nothing_is_written_outside_the_run_and_cache_folders(folder, undisturbed):
     assert not (folder / "home").exists() or not any(p.is_file() for p in (folder / "home").rglob("*"))
     assert {p.name for p in folder.iterdir()} <= {"settings.yaml", "runs", "cache", "home"}
+    assert not (folder / "cache" / "torch_extensions").exists(), "something was compiled"
 
 
 def test_a_finished_run_answers_at_once(folder, undisturbed):
