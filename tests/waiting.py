@@ -11,13 +11,16 @@ PATIENCE = 1800.0
 
 
 def eventually(
-    holds: Callable[[], Any], message: Callable[[], str] | str = "it did not come about", seconds: float = PATIENCE
+    holds: Callable[[], Any],
+    message: Callable[[], str] | str = "it did not come about",
+    seconds: float = PATIENCE,
+    pause: float = 0.05,
 ) -> None:
-    """Wait until something holds."""
+    """Wait until something holds; look again after every `pause`."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, message if isinstance(message, str) else message()
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def wait_gone(pid: int, seconds: float = 15) -> None:

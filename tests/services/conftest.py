@@ -81,7 +81,10 @@ class Site:
         return str(self.api("GET", f"flow_runs/{flow_run}")["state"]["name"])
 
     def wait(self, flow_run: str, *states: str) -> None:
-        eventually(lambda: self.state(flow_run) in states, lambda: f"{self.state(flow_run)}, not {states}")
+        """Wait until a flow run is in one of the states, or at its end."""
+        over = {*states, "Completed", "Failed", "Crashed", "Cancelled"}
+        eventually(lambda: self.state(flow_run) in over, lambda: f"{self.state(flow_run)}, not {states}", pause=0.5)
+        assert self.state(flow_run) in states
 
 
 def free_port() -> int:

@@ -1,6 +1,7 @@
 """The web pages in a real browser: a run from a form, its history, and a cancellation.
 
-With AUTODIDACT_SCREENSHOTS set to a folder, the whole demo is run and the pictures of the README are written there.
+With AUTODIDACT_SCREENSHOTS set to a folder, the whole demo is run, with the real engines, and the pictures of the
+README are written there.
 """
 
 import os
@@ -18,10 +19,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OFFLINE = [f"--disable-{what}" for what in ("gpu", "quic", "background-networking", "component-update", "sync")]
 SECOND = 1000
 PICTURES = os.environ.get("AUTODIDACT_SCREENSHOTS")
-# What is not named here is as in the deployment rest-em/demo.
-SMALL = {"Iterations": "1", "Demonstrations": "512"}
-FORM = {"Run": "browser"} | ({} if PICTURES else SMALL)
-OPTIONAL = {} if PICTURES else {"Limit": "96", "Limit Validation": "48", "Limit Test": "48"}
+DEPLOYMENT = "rest-em/demo" if PICTURES else "rest-em/stub"
+# What is not named here is as in the deployment.
+FORM = {"Run": "browser"} | ({} if PICTURES else {"Iterations": "1"})
+LIMITS = ("Limit", "Limit Validation", "Limit Test", "Limit Transfer")
+OPTIONAL = {} if PICTURES else dict.fromkeys(LIMITS, "48")
 ITERATIONS = 3 if PICTURES else 1
 
 
@@ -54,7 +56,8 @@ def setting(page: Page, label: str) -> Locator:
 
 
 def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site, page: Page):
-    page.goto(f"{site.prefect}/deployments/deployment/{site.deployment('rest-em/demo')}/run")
+    deployment = site.deployment(DEPLOYMENT)
+    page.goto(f"{site.prefect}/deployments/deployment/{deployment}/run")
     for label, value in FORM.items():
         setting(page, label).locator("input, textarea").first.fill(value)
     for label, value in OPTIONAL.items():
@@ -65,7 +68,8 @@ def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site,
     picture(page, "form")
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_text("View run").first).to_be_visible()
-    (flow_run,) = site.api("POST", "flow_runs/filter", {"flow_runs": {"tags": {"all_": ["demo"]}}})
+    newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+    (flow_run,) = site.api("POST", "flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}} | newest)
     site.wait(flow_run["id"], "Completed")
     page.goto(f"{site.prefect}/runs/flow-run/{flow_run['id']}")
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()

@@ -48,7 +48,7 @@ def test_a_taken_port_is_named(site: Site, tmp_path: Path):
 def test_a_person_decides_after_an_iteration(site: Site):
     flow_run = site.start(settings(site, "approved", iterations=3, approve=True))
     site.wait(flow_run, "Suspended")
-    eventually(lambda: statuses(site, "approved")["approved"] == "SCHEDULED")
+    eventually(lambda: statuses(site, "approved")["approved"] == "SCHEDULED", pause=0.5)
     site.api("POST", f"flow_runs/{flow_run}/resume", {"run_input": {"decision": "go on"}})
     eventually((site.runs / "approved" / "iter-2" / "evaluate").exists, "it did not go on")
     site.wait(flow_run, "Suspended")
