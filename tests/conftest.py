@@ -13,10 +13,9 @@ from tasks.environment import cache_folder
 
 # Several test processes share the cores: more threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Loops that run in these processes start no Prefect server, which takes longer to start than they do: none is started
-# where one is set. Prefect reads both when it is imported.
+# Prefect reads this when it is imported.
 PREFECT_HOME = tempfile.TemporaryDirectory(prefix="autodidact-prefect-")
-os.environ |= {"PREFECT_HOME": PREFECT_HOME.name, "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+os.environ["PREFECT_HOME"] = PREFECT_HOME.name
 # vLLM asks a process of its own what an architecture can do, once per cache.
 os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_folder() / "vllm"))
 

@@ -23,7 +23,7 @@ from models.config import (
 from models.launch import SUPERVISED, launch_command
 from models.training import CHECKPOINTS, COMPLETE
 from tasks.environment import cache_folder
-from tests.e2e.programs import run_program, start_program
+from tests.e2e.programs import printed, run_program, started
 from tests.waiting import PATIENCE, eventually
 
 Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram
@@ -39,11 +39,15 @@ def turn() -> FileLock:
     return FileLock(TURN)
 
 
-def train(folder: Path, program: Program, module: str = SUPERVISED) -> None:
-    """Run a training program as its stage does."""
+def train(folder: Path, program: Program, module: str = SUPERVISED, anew: bool = False) -> None:
+    """Run a training program.
+
+    Args:
+        anew: start it as its stage does, which is slower.
+    """
     config = write_config(folder, program)
     with turn():
-        if program.launch.processes == 1:
+        if program.launch.processes == 1 and not anew:
             run_program(module, config)
             return
         command = launch_command(module, program.launch, config)
@@ -53,16 +57,15 @@ def train(folder: Path, program: Program, module: str = SUPERVISED) -> None:
 
 def kill_at_checkpoint(folder: Path, program: Program, module: str = SUPERVISED) -> None:
     """Start a training program and kill it as soon as it has written a checkpoint."""
-    with turn():
-        process = start_program(module, write_config(folder, program))
+    config = write_config(folder, program)
+    with turn(), started(module, config) as process:
 
         def reached() -> bool:
-            assert process.is_alive()
+            assert process.is_alive(), printed(config)
             return any((folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}"))
 
-        eventually(reached, "no checkpoint was written")
+        eventually(reached, lambda: printed(config))
         process.kill()
-        process.join()
 
 
 def write_config(folder: Path, program: Program) -> Path:

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(folder: Path, run: str) -> subprocess.Popen[str]:
     command = [Path(sys.executable).with_name("autodidact"), "rest-em", "--config", "settings.yaml", "--run", run]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "VLLM_"))}
     return subprocess.Popen(
         command,
         cwd=folder,

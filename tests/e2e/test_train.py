@@ -74,7 +74,7 @@ def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, example
     kill_at_checkpoint(tmp_path, job)
     assert not (tmp_path / "policy").exists()
     assert last_checkpoint(tmp_path / ".checkpoints") is not None
-    train(tmp_path, job)
+    train(tmp_path, job, anew=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert file_sha256(tmp_path / "policy" / name) == file_sha256(plain / "policy" / name), name
     assert losses(tmp_path) == losses(plain)

@@ -32,7 +32,9 @@ NOBODY = 65534
 
 def start(config: RestEM, on_drift: str = "refuse") -> int:
     """What the command does; returns its exit code."""
-    return run_flow(HERE, "rest_em", config, False, on_drift)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.console._start_own_server", lambda: None)
+        return run_flow(HERE, "rest_em", config, False, on_drift)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 
 from tasks import process
 from tasks.process import ChildError, StillRunningError, await_children, run_child
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import eventually
 
 # Starts a process in a session of its own, as vLLM and torchrun do, and writes down its pid.
 LEAVE_ONE_BEHIND = """
@@ -169,7 +169,7 @@ def test_sigkill_of_a_supervisor_ends_the_program_and_all_it_started(tmp_path: P
         supervisors = [p for p in below if alive(p.pid) and str(process.SUPERVISOR) in p.cmdline()]
         assert len(supervisors) == 2
         supervisors[which].kill()
-        _, said = caller.communicate(timeout=PATIENCE)
+        _, said = caller.communicate(timeout=120)
     finally:
         caller.kill()
         caller.wait()
