@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-# Machines differ by a factor of five in speed: only what hangs is to reach this limit, in seconds.
+# Machines differ several times over in speed: only what hangs is to reach this limit, in seconds.
 PATIENCE = 1800.0
 
 

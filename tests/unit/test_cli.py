@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from flows.cli import FLOWS, UsageError, main, read_settings, read_yaml
 from flows.rest_em import RestEM
@@ -203,6 +204,15 @@ def test_importing_a_flow_loads_no_heavy_library() -> None:
     code = f"{imports}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_untrained_model_is_written_without_importing_pytorch(tmp_path: Path) -> None:
+    """A flow's own process does it; PyTorch would cost it seconds and memory."""
+    write = f"from pathlib import Path; from models import tiny; tiny.write_untrained(Path({str(tmp_path)!r}), ['1+2'])"
+    code = f"import sys; {write}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert AutoConfig.from_pretrained(tmp_path).architectures == ["LlamaForCausalLM"]
 
 
 @pytest.mark.parametrize("flow", ["spin", "sft"])
