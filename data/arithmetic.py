@@ -5,8 +5,8 @@ holds longer chains than any other split. Worked answers read `4+17=21 21-16=5 #
 """
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from data.rows import Problem, Split, problem_id
 
@@ -24,9 +24,11 @@ _SUBTRACT = ("gives away {n}", "loses {n}", "sells {n}", "breaks {n}")
 _QUESTION = "How many {things} are there now?"
 
 
-def embedded_problems(seed: int) -> Iterator[Problem]:
+@lru_cache(maxsize=1)
+def embedded_problems(seed: int) -> tuple[Problem, ...]:
     """All splits, in order, with distinct prompts throughout. The same seed gives the same problems."""
     rng = random.Random(f"arithmetic-{VERSION}-{seed}")
+    problems: list[Problem] = []
     seen: set[str] = set()
     for split, size in SIZES.items():
         made = 0
@@ -39,7 +41,8 @@ def embedded_problems(seed: int) -> Iterator[Problem]:
             seen.add(identity)
             made += 1
             response = f"{worked} #### {result}" if split == "demonstration" else None
-            yield Problem(identity, messages, str(result), response, "arithmetic", split)
+            problems.append(Problem(identity, messages, str(result), response, "arithmetic", split))
+    return tuple(problems)
 
 
 def bare(problem: Problem) -> Problem:

@@ -1,9 +1,11 @@
 """End-to-end tests: real vLLM, real DeepSpeed, on the embedded tiny model, trained briefly once for all of them."""
 
+import io
 import os
 import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from filelock import FileLock
@@ -11,6 +13,7 @@ from filelock import FileLock
 from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
 from data.storage import write_rows
+from flows import cli, console, dpo, sft, spin
 from models import tiny
 from models.config import (
     LaunchConfig,
@@ -22,8 +25,9 @@ from models.config import (
 )
 from models.launch import SUPERVISED, launch_command
 from models.training import CHECKPOINTS, COMPLETE
-from tasks.environment import cache_folder
-from tests.e2e.programs import printed, run_program, started
+from tasks.environment import cache_folder, child_environment
+from tasks.sample import generate_command
+from tests.e2e.programs import GENERATE, printed, run_program, started, use_forks
 from tests.waiting import PATIENCE, eventually
 
 Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram
@@ -76,30 +80,38 @@ def write_config(folder: Path, program: Program) -> Path:
 
 
 def autodidact(folder: Path, *arguments: str) -> str:
-    """Run a command in a folder with a cache of its own; return what it printed."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-    done = subprocess.run(
-        [Path(sys.executable).with_name("autodidact"), *arguments],
-        cwd=folder,
-        env=environment | {"AUTODIDACT_CACHE": str(folder / "cache"), "HOME": str(folder / "home")},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    """What a command does in a folder, with a cache of its own; returns what it printed.
+
+    It runs here, without Prefect, and its programs are forked.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "MLFLOW_"))}
+    printed = io.StringIO()
+    environment["AUTODIDACT_CACHE"] = str(folder / "cache")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        mock.patch.dict(os.environ, environment, clear=True),
+        redirect_stdout(printed),
+    ):
+        patch.chdir(folder)
+        use_forks(patch.setattr)
+        patch.setattr(console, "_start_own_server", lambda: None)
+        for module, name in ((sft, "sft"), (dpo, "dpo"), (spin, "spin")):
+            patch.setattr(module, name, getattr(module, name).fn)
+        code = cli.main(arguments)
+    assert code == 0, printed.getvalue()[-3000:]
+    return printed.getvalue()
 
 
-def generate(config: Path) -> str:
-    """Run the generation program as the stage does; return what it printed."""
+def generate(config: Path, anew: bool = False) -> str:
+    """Run the generation program; return what it printed.
+
+    Args:
+        anew: start it as its stage does, which is slower.
+    """
+    if not anew:
+        return run_program(GENERATE, config)
     done = subprocess.run(
-        [sys.executable, "-m", "models.generate", str(config)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        generate_command(config), capture_output=True, text=True, timeout=PATIENCE, check=False, env=child_environment()
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

@@ -63,7 +63,7 @@ def test_missing_shards_are_made_again_to_the_same_bytes_and_the_others_are_left
     untouched = shards[2].stat().st_mtime_ns
     shards[0].unlink()
     shards[1].unlink()
-    generate(sampled / "generate.json")
+    generate(sampled / "generate.json", anew=True)
     assert [shard.read_bytes() for shard in shards] == before
     assert shards[2].stat().st_mtime_ns == untouched
 
@@ -90,15 +90,9 @@ def test_greedy_answers_are_those_of_hugging_face_generate(policy, problems, tmp
 
 
 def test_a_prompt_without_room_is_refused_before_the_engine_starts(policy, problems, tmp_path):
-    import subprocess
-    import sys
-
     config = write_program(tmp_path, policy, [p for p in problems if p.split == "train"][:1], 1, 0.0)
     program = json.loads(config.read_text())
     program["engine"]["max_model_len"] = 50
     config.write_text(json.dumps(program))
-    done = subprocess.run(
-        [sys.executable, "-m", "models.generate", str(config)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    assert "does not fit into the context of 50" in done.stderr
+    with pytest.raises(AssertionError, match="does not fit into the context of 50"):
+        generate(config)

@@ -1,9 +1,6 @@
 """A real judge: vLLM holds a model with random weights to the form of a reply, so every reply can be read."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,8 @@ from data.rows import Problem, Sample, Score
 from data.storage import read_rows, write_rows
 from models import tiny
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
-from tasks.environment import SHARED_CPU
 from tests.e2e.conftest import turn
-from tests.waiting import PATIENCE
+from tests.e2e.programs import JUDGE, run_program
 
 TEXTS = ["4+17=21 #### 21", "I do not know. é €", "21"]
 
@@ -63,16 +59,7 @@ def write_program(file: Path, policy: Path, jobs: list[ScoreJob], **settings: An
 
 def run(config: Path) -> str:
     with turn():
-        done = subprocess.run(
-            [sys.executable, "-m", "models.judge", str(config)],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-            env=os.environ | SHARED_CPU,
-        )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+        return run_program(JUDGE, config)
 
 
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -1,9 +1,13 @@
 """Flows on stub programs: everything is real but the two heavy programs, which the end-to-end tests run."""
 
 import functools
+import io
+import logging
+import runpy
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +20,44 @@ import tasks.train
 from flows.rest_em import RestEM
 from flows.spin import Spin
 from models.config import LaunchConfig
+from tasks.process import ChildError, run_child
 from tasks.tracking import make_database
 
 STUBS = Path(__file__).parent / "stubs"
 
 
-def use_stub_programs(replace: Callable[[Any, str, Any], None]) -> None:
+def use_stub_programs(replace: Callable[[Any, str, Any], None], inside: bool = False) -> None:
+    """Have flows run the stub programs.
+
+    Args:
+        inside: run them in the flow's own process. As processes of their own they spend nearly all of their time on
+            imports, which matters where nothing is killed.
+    """
     replace(tasks.sample, "generate_command", lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)])
     replace(tasks.judge, "judge_command", lambda config: [sys.executable, str(STUBS / "judge.py"), str(config)])
     replace(tasks.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)])
     replace(tasks.train, "launch_command", launch_stub)
     replace(tasks.train, "merge", merge_stub)
+    if inside:
+        for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.train):
+            replace(module, "run_child", run_inside)
+
+
+def run_inside(
+    command: Sequence[str], log_path: Path, lock: Path, logger: logging.Logger, environment: Any = None
+) -> None:
+    """What `run_child` does, without a child."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command[1:])
+        patch.setattr(sys, "path", [str(STUBS), *sys.path])
+        try:
+            with redirect_stdout(printed):
+                runpy.run_path(command[1], run_name="__main__")
+        except SystemExit as error:
+            raise ChildError(f"{' '.join(command)} failed: {error}") from error
+    log_path.open("a").write(printed.getvalue())
+    logger.info(printed.getvalue())
 
 
 def launch_stub(module: str, launch: LaunchConfig, config: Path) -> list[str]:
@@ -40,7 +71,14 @@ def merge_stub(policy: Path, adapter: Path, output: Path, lock: Path, reward: bo
 
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_stub_programs(monkeypatch.setattr)
+    use_stub_programs(monkeypatch.setattr, inside=True)
+
+
+@pytest.fixture
+def processes(stubs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stub programs as processes of their own after all."""
+    for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.train):
+        monkeypatch.setattr(module, "run_child", run_child)
 
 
 @pytest.fixture(scope="session")

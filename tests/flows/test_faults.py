@@ -42,7 +42,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RestEM
     """A finished run that nothing disturbed."""
     config = make_config(tmp_path_factory.mktemp("undisturbed"), iterations=1)
     with pytest.MonkeyPatch.context() as patch:
-        use_stub_programs(patch.setattr)
+        use_stub_programs(patch.setattr, inside=True)
         patch.setenv("AUTODIDACT_CACHE", str(cache))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert start(config) == 0
@@ -50,7 +50,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RestEM
 
 
 @pytest.fixture(autouse=True)
-def environment(undisturbed: RestEM, folders: None, stubs: None) -> None:
+def environment(undisturbed: RestEM, folders: None, processes: None) -> None:
     """Stub programs."""
 
 

@@ -33,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A runs folder with a finished ReST-EM run and a finished SPIN run, of two iterations each. Only to be read."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        use_stub_programs(patch.setattr)
+        use_stub_programs(patch.setattr, inside=True)
         patch.setenv("AUTODIDACT_CACHE", str(cache))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         run_loop("ReST-EM", rest_em.loop, make_config(folder, run="em"), OnDrift.REFUSE)

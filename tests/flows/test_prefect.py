@@ -33,7 +33,7 @@ def test_each_stage_is_a_task_run_and_the_artifacts_tell_the_story(tmp_path):
     assert "test accuracy" in artifacts["seen-report"].data
 
 
-def test_a_failed_stage_fails_its_task_run_and_the_flow_run(tmp_path, monkeypatch):
+def test_a_failed_stage_fails_its_task_run_and_the_flow_run(tmp_path, processes, monkeypatch):
     monkeypatch.setenv("STUB_CRASH", "iter-1/train")
     with pytest.raises(ChildError):
         rest_em(make_config(tmp_path, iterations=1, run="failing"))

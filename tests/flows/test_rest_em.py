@@ -45,7 +45,7 @@ def history(config: RestEM) -> tuple[MlflowClient, list]:
     return client, client.search_runs([e.experiment_id for e in client.search_experiments()])
 
 
-def test_the_loop_improves_the_policy_and_publishes_the_best(config):
+def test_the_loop_improves_the_policy_and_publishes_the_best(config, processes):
     summary = run(config)
     assert summary["best_iteration"] > 0
     best = json.loads((config.directory / "best" / "best.json").read_text())
@@ -117,7 +117,7 @@ def test_drift_is_rebuilt_with_all_that_follows_or_accepted_as_it_is(tmp_path):
     assert not rebuilt & {"problems", "base", "iter-1/generate", "iter-1/score"}
 
 
-def test_a_crashed_program_fails_the_run_with_its_log_and_the_next_start_goes_on(config, monkeypatch):
+def test_a_crashed_program_fails_the_run_with_its_log_and_the_next_start_goes_on(config, processes, monkeypatch):
     monkeypatch.setenv("STUB_CRASH", "iter-2/train")
     with pytest.raises(ChildError) as failed:
         run(config)
