@@ -19,11 +19,11 @@ os.environ["PREFECT_HOME"] = PREFECT_HOME.name
 # vLLM asks a process of its own what an architecture can do, once per cache.
 os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_folder() / "vllm"))
 
-LONGEST = "tests/e2e/test_rest_em.py"
+LONGEST = ("tests/e2e/test_rest_em.py", "tests/services/test_interruptions.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: whole files are dealt to the processes, and none is to wait for it in the end."""
+    """The longest files first: whole files are dealt to the processes, and none is to wait for one in the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 

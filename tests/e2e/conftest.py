@@ -27,7 +27,8 @@ from models.launch import SUPERVISED, launch_command
 from models.training import CHECKPOINTS, COMPLETE
 from tasks.environment import cache_folder, child_environment
 from tasks.sample import generate_command
-from tests.e2e.programs import GENERATE, printed, run_program, started, use_forks
+from tests.e2e.programs import printed, run_program, started, use_forks
+from tests.forks import GENERATE
 from tests.waiting import PATIENCE, eventually
 
 Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram

@@ -1,14 +1,8 @@
-"""Runs programs as processes of their own, forked from one that has imported what they need.
-
-The imports take as long as what a tiny model is asked to do. All forks share a seed of string hashes: what must not
-depend on it is compared with a program that was started anew.
-"""
+"""Runs the programs of stages as forks (see tests/forks.py)."""
 
 import logging
-import multiprocessing
 import os
 import runpy
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,25 +13,16 @@ from typing import Any
 import tasks.adapter
 import tasks.sample
 import tasks.train
-from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED
 from tasks.environment import SHARED_CPU, child_environment
-from tasks.process import ChildError
+from tasks.process import ChildError, run_child
+from tests.forks import fork
 from tests.waiting import PATIENCE
-
-GENERATE, JUDGE, MERGE, REWARD_SCORE = "models.generate", "models.judge", "models.merge", "models.reward_score"
-TRAINING = [SUPERVISED, PREFERENCE, LIKELIHOOD, REWARD, REWARD_SCORE, MERGE]
-ENGINE = ["vllm.engine.arg_utils", "vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker"]
-# A process that has used a GPU cannot be forked, and importing may use it.
-_context = multiprocessing.get_context("spawn" if shutil.which("nvidia-smi") else "forkserver")
-_context.set_forkserver_preload([*TRAINING, GENERATE, JUDGE, *ENGINE])
 
 
 @contextmanager
 def started(module: str, config: Path) -> Iterator[BaseProcess]:
     """`python -m MODULE CONFIG` in a process, which is killed if it has not ended."""
-    environment = child_environment(SHARED_CPU)
-    process = _context.Process(target=_main, args=(module, str(config), str(_printed(config)), environment))
-    process.start()
+    process = fork(_main, module, str(config), str(_printed(config)), environment=child_environment(SHARED_CPU))
     try:
         yield process
     finally:
@@ -75,18 +60,17 @@ def _run_child(
     logger: logging.Logger,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """What the function of that name does, for a command `python -m MODULE CONFIG`, without a supervisor."""
-    _, option, module, config = command
-    assert option == "-m"
+    """What the function of that name does, without a supervisor where the command is `python -m MODULE CONFIG`."""
+    if len(command) != 4 or command[1] != "-m":
+        run_child(command, log_path, lock, logger, environment)
+        return
     try:
-        log_path.write_text(run_program(module, Path(config)))
+        log_path.write_text(run_program(command[2], Path(command[3])))
     except AssertionError as error:
         raise ChildError(str(error)) from error
 
 
-def _main(module: str, config: str, file: str, environment: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
+def _main(module: str, config: str, file: str) -> None:
     with open(file, "wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

@@ -12,7 +12,8 @@ from data.storage import read_rows, write_rows
 from models import tiny
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from tests.e2e.conftest import turn
-from tests.e2e.programs import JUDGE, run_program
+from tests.e2e.programs import run_program
+from tests.forks import JUDGE
 
 TEXTS = ["4+17=21 #### 21", "I do not know. é €", "21"]
 

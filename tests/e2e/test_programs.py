@@ -14,6 +14,7 @@ from flows.rest_em import RestEM, loop
 from tasks.contract import OnDrift, load_finished
 from tasks.loop import run_loop
 from tests.e2e.conftest import turn
+from tests.e2e.programs import use_forks
 
 # What each problem is answered: three right programs, and four that only look like one.
 CANDIDATES = {
@@ -68,6 +69,7 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
             "train": {"epochs": 6, "batch_size": 8, "dtype": "float32", "learning_rate": 1e-3},
         }
     )
+    use_forks(monkeypatch.setattr)
     with turn():
         summary = run_loop("ReST-EM", loop, config, OnDrift.REFUSE)
     here = config.directory / "iter-1"

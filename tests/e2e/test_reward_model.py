@@ -30,7 +30,8 @@ from models.training import load_policy, load_reward_model
 from tasks.adapter import merge, record_base
 from tasks.files import file_sha256
 from tests.e2e.conftest import kill_at_checkpoint, train, turn
-from tests.e2e.programs import REWARD_SCORE, run_program
+from tests.e2e.programs import run_program
+from tests.forks import REWARD_SCORE
 
 MARGIN, CENTERING = 0.5, 0.1
 HYPERPARAMETERS = RewardTrainConfig(

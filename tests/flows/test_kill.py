@@ -1,9 +1,11 @@
 """Killed or cancelled anywhere, a run goes on where it stopped and ends with the digests of one that was left alone."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from tasks.loop import LoopConfig
 from tests.flows.conftest import STUBS, make_config, make_spin
 from tests.flows.test_rest_em import digests, history, times
+from tests.forks import fork
 from tests.waiting import PATIENCE, eventually, wait_gone
 
 MAKE = {"rest-em": make_config, "spin": make_spin}
@@ -20,26 +23,47 @@ STAGES = {
 }
 
 
-def drive(config: LoopConfig, **environment: str) -> subprocess.Popen[bytes]:
+def driver(config: LoopConfig) -> list[str]:
+    """The arguments with which Python runs a loop on the stub programs."""
     file = config.runs_dir / f"{config.run}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(config.model_dump_json())
-    command = [sys.executable, str(STUBS / "driver.py"), type(config).__name__, str(file)]
-    # MLflow sets this variable in a process that has kept a history, as an earlier test may have done here.
-    inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    return subprocess.Popen(command, start_new_session=True, env=inherited | environment)
+    return [str(STUBS / "driver.py"), type(config).__name__, str(file)]
 
 
-def hang(config: LoopConfig, stage: str, started: Path) -> tuple[subprocess.Popen[bytes], int]:
+def inherited() -> dict[str, str]:
+    """MLflow sets this variable in a process that has kept a history, as an earlier test may have done here."""
+    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+
+
+def drive(config: LoopConfig, **environment: str) -> int:
+    """Run a loop to its end in a process of its own; return the exit code."""
+    command = [sys.executable, *driver(config)]
+    return subprocess.run(command, env=inherited() | environment, timeout=PATIENCE, check=False).returncode
+
+
+def run_driver(*arguments: str) -> None:
+    sys.argv = [*arguments]
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+def hang(config: LoopConfig, stage: str, started: Path) -> tuple[BaseProcess, int]:
     """Start a run that hangs in `stage`; return it and the hanging program's process id."""
-    process = drive(config, STUB_HANG=stage, STUB_STARTED=str(started))
+    orders = {"STUB_HANG": stage, "STUB_STARTED": str(started)}
+    process = fork(run_driver, *driver(config), environment=inherited() | orders)
 
     def reached() -> bool:
-        assert process.poll() is None
+        assert process.is_alive()
         return started.exists() and started.read_text() != ""
 
     eventually(reached, f"{stage} was not reached")
     return process, int(started.read_text())
+
+
+def kill_group(process: BaseProcess) -> None:
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +72,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[s
     found = {}
     for flow, make in MAKE.items():
         config = make(tmp_path_factory.mktemp("undisturbed"), iterations=1)
-        assert drive(config, AUTODIDACT_CACHE=str(cache)).wait(PATIENCE) == 0
+        assert drive(config, AUTODIDACT_CACHE=str(cache)) == 0
         found[flow] = digests(config)
     return found
 
@@ -61,10 +85,9 @@ def test_with_its_process_group_killed_in_each_stage_the_same_command_finishes_a
         process, program = hang(config, stage, tmp_path / f"started-{stage.replace('/', '-')}")
         assert finished.items() <= times(config).items(), f"on the way to {stage} a finished stage was run twice"
         finished = times(config)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_group(process)
         wait_gone(program)
-    assert drive(config).wait(PATIENCE) == 0
+    assert drive(config) == 0
     assert finished.items() <= times(config).items(), "a finished stage was run twice"
     assert digests(config) == undisturbed[flow]
 
@@ -72,12 +95,14 @@ def test_with_its_process_group_killed_in_each_stage_the_same_command_finishes_a
 def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undisturbed):
     config = make_config(tmp_path, iterations=1)
     process, program = hang(config, "iter-1/train", tmp_path / "started")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) != 0
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(20)
+    assert process.exitcode
     wait_gone(program, 10)
     _, runs = history(config)
     assert "KILLED" in {r.info.status for r in runs}
-    assert drive(config).wait(PATIENCE) == 0
+    assert drive(config) == 0
     assert digests(config) == undisturbed["rest-em"]
 
 
@@ -85,13 +110,12 @@ def test_a_second_start_of_a_run_fails_at_once_and_says_who_holds_it(tmp_path):
     config = make_config(tmp_path, iterations=1)
     process, _ = hang(config, "iter-1/generate", tmp_path / "started")
     second = subprocess.run(
-        [sys.executable, str(STUBS / "driver.py"), "RestEM", str(config.runs_dir / "stub.json")],
+        [sys.executable, *driver(config)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_group(process)
     assert second.returncode != 0
     assert f"in use by process {process.pid}" in second.stderr

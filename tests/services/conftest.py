@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from tests.flows.conftest import make_config, small
 from tests.flows.test_kill import drive
 from tests.flows.test_rest_em import digests
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -115,7 +115,7 @@ def settings(site: Site, run: str, **changes: Any) -> dict[str, Any]:
 def undisturbed(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
     config = make_config(folder, iterations=1)
-    assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")).wait(PATIENCE) == 0
+    assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")) == 0
     return digests(config)
 
 
