@@ -26,7 +26,10 @@ _QUESTION = "How many {things} are there now?"
 
 @lru_cache(maxsize=1)
 def embedded_problems(seed: int) -> tuple[Problem, ...]:
-    """All splits, in order, with distinct prompts throughout. The same seed gives the same problems."""
+    """All splits, in order, with distinct prompts throughout. The same seed gives the same problems.
+
+    A run comes back to them: for its plan, its vocabulary and its splits.
+    """
     rng = random.Random(f"arithmetic-{VERSION}-{seed}")
     problems: list[Problem] = []
     seen: set[str] = set()

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data.render import check_room, context_length, prompt_token_ids
 from data.rows import Problem, Sample
@@ -212,11 +212,20 @@ def start_engine(
     return LLMEngine.from_engine_args(engine_arguments)
 
 
-def main() -> None:
-    generate(GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text()))
-    # Everything is on disk. Taking the engine apart would only cost seconds.
+def leave() -> NoReturn:
+    """End the process, once everything is on disk: to take the engine apart would only cost seconds."""
+    if "torch" in sys.modules:
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # or its file in the system's temp folder would stay
     sys.stdout.flush()
     os._exit(0)
+
+
+def main() -> None:
+    generate(GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()
 
 
 if __name__ == "__main__":

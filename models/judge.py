@@ -23,7 +23,7 @@ from data.rows import Problem, Sample, Score
 from data.scoring import pair_up
 from data.storage import holds, parquet_files, read_rows, write_rows
 from models.config import JudgeConfig, JudgeProgram, ScoreJob
-from models.generate import Meter, request_seed, run_requests, start_engine
+from models.generate import Meter, leave, request_seed, run_requests, start_engine
 from models.progress import Progress
 
 OPINIONS, RATES = "opinions", "judge.json"
@@ -253,9 +253,7 @@ def _write_rates(job: ScoreJob) -> None:
 
 def main() -> None:
     judge_samples(JudgeProgram.model_validate_json(Path(sys.argv[1]).read_text()))
-    # Everything is on disk. Taking the engine apart would only cost seconds.
-    sys.stdout.flush()
-    os._exit(0)
+    leave()
 
 
 if __name__ == "__main__":

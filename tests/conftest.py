@@ -16,14 +16,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Prefect reads this when it is imported.
 PREFECT_HOME = tempfile.TemporaryDirectory(prefix="autodidact-prefect-")
 os.environ["PREFECT_HOME"] = PREFECT_HOME.name
+# These are read when vLLM is imported, which may be before a program sets them.
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # vLLM asks a process of its own what an architecture can do, once per cache.
 os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_folder() / "vllm"))
 
-LONGEST = ("tests/e2e/test_rest_em.py", "tests/services/test_interruptions.py")
+LONGEST = "tests/e2e/test_rest_em.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: whole files are dealt to the processes, and none is to wait for one in the end."""
+    """The longest file first: whole files are dealt to the processes, and none is to wait for it in the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 

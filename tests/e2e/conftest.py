@@ -3,7 +3,7 @@
 import io
 import os
 import subprocess
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -66,11 +66,10 @@ def kill_at_checkpoint(folder: Path, program: Program, module: str = SUPERVISED)
     with turn(), started(module, config) as process:
 
         def reached() -> bool:
-            assert process.is_alive(), printed(config)
+            assert process.poll() is None, printed(config)
             return any((folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}"))
 
         eventually(reached, lambda: printed(config))
-        process.kill()
 
 
 def write_config(folder: Path, program: Program) -> Path:
@@ -83,15 +82,16 @@ def write_config(folder: Path, program: Program) -> Path:
 def autodidact(folder: Path, *arguments: str) -> str:
     """What a command does in a folder, with a cache of its own; returns what it printed.
 
-    It runs here, without Prefect, and its programs are forked.
+    It runs in this process, without Prefect, and its programs are forked.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "MLFLOW_"))}
-    printed = io.StringIO()
+    output = io.StringIO()
     environment["AUTODIDACT_CACHE"] = str(folder / "cache")
     with (
         pytest.MonkeyPatch.context() as patch,
         mock.patch.dict(os.environ, environment, clear=True),
-        redirect_stdout(printed),
+        redirect_stdout(output),
+        redirect_stderr(output),
     ):
         patch.chdir(folder)
         use_forks(patch.setattr)
@@ -99,8 +99,8 @@ def autodidact(folder: Path, *arguments: str) -> str:
         for module, name in ((sft, "sft"), (dpo, "dpo"), (spin, "spin")):
             patch.setattr(module, name, getattr(module, name).fn)
         code = cli.main(arguments)
-    assert code == 0, printed.getvalue()[-3000:]
-    return printed.getvalue()
+    assert code == 0, output.getvalue()[-3000:]
+    return output.getvalue()
 
 
 def generate(config: Path, anew: bool = False) -> str:

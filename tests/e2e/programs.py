@@ -6,50 +6,53 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import tasks.adapter
 import tasks.sample
 import tasks.train
 from tasks.environment import SHARED_CPU, child_environment
 from tasks.process import ChildError, run_child
-from tests.forks import fork
+from tests.forks import Fork, kill_group
 from tests.waiting import PATIENCE
 
 
 @contextmanager
-def started(module: str, config: Path) -> Iterator[BaseProcess]:
-    """`python -m MODULE CONFIG` in a process, which is killed if it has not ended."""
-    process = fork(_main, module, str(config), str(_printed(config)), environment=child_environment(SHARED_CPU))
+def started(module: str, config: Path, log: Path | None = None) -> Iterator[Fork]:
+    """`python -m MODULE CONFIG` in a process, which is killed if it has not ended.
+
+    Args:
+        log: what it prints is appended to it; by default to a new file beside the configuration.
+    """
+    if log is None:
+        _log(config).unlink(missing_ok=True)
+    environment = child_environment(SHARED_CPU)
+    process = Fork(_main, module, str(config), str(log or _log(config)), environment=environment)
     try:
         yield process
     finally:
-        process.kill()
-        process.join()
+        kill_group(process)
 
 
-def run_program(module: str, config: Path) -> str:
+def run_program(module: str, config: Path, log: Path | None = None) -> str:
     """Run `python -m MODULE CONFIG` to its end; return the end of what it printed."""
-    with started(module, config) as process:
-        process.join(PATIENCE)
-        assert process.exitcode == 0, printed(config)
-    return printed(config)
+    with started(module, config, log) as process:
+        assert process.wait(PATIENCE) == 0, printed(config, log)
+    return printed(config, log)
 
 
-def printed(config: Path) -> str:
+def printed(config: Path, log: Path | None = None) -> str:
     """The end of what a program printed."""
-    return _printed(config).read_text()[-3000:]
+    return (log or _log(config)).read_text()[-3000:]
 
 
-def _printed(config: Path) -> Path:
+def _log(config: Path) -> Path:
     return config.with_suffix(".out")
 
 
 def use_forks(replace: Callable[[Any, str, Any], None]) -> None:
     """Have flows run their programs so."""
-    for module in (tasks.sample, tasks.train, tasks.adapter):
+    for module in (tasks.sample, tasks.train):
         replace(module, "run_child", _run_child)
 
 
@@ -60,18 +63,21 @@ def _run_child(
     logger: logging.Logger,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """What the function of that name does, without a supervisor where the command is `python -m MODULE CONFIG`."""
+    """What the function of that name does, but that nobody supervises or hears the program while it runs.
+
+    Commands other than `python -m MODULE CONFIG` are left to that function.
+    """
     if len(command) != 4 or command[1] != "-m":
         run_child(command, log_path, lock, logger, environment)
         return
     try:
-        log_path.write_text(run_program(command[2], Path(command[3])))
+        run_program(command[2], Path(command[3]), log_path)
     except AssertionError as error:
         raise ChildError(str(error)) from error
 
 
-def _main(module: str, config: str, file: str) -> None:
-    with open(file, "wb") as output:
+def _main(module: str, config: str, log: str) -> None:
+    with open(log, "ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     sys.argv = [module, config]

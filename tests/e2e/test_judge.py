@@ -1,6 +1,7 @@
 """A real judge: vLLM holds a model with random weights to the form of a reply, so every reply can be read."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from data.rows import Problem, Sample, Score
 from data.storage import read_rows, write_rows
 from models import tiny
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
+from tasks.environment import SHARED_CPU, child_environment
+from tasks.judge import judge_command
 from tests.e2e.conftest import turn
 from tests.e2e.programs import run_program
 from tests.forks import JUDGE
@@ -58,9 +61,16 @@ def write_program(file: Path, policy: Path, jobs: list[ScoreJob], **settings: An
     return file
 
 
-def run(config: Path) -> str:
+def run(config: Path, anew: bool = False) -> str:
+    """Run the program; `anew`: start it as its stage does, which is slower."""
     with turn():
-        return run_program(JUDGE, config)
+        if not anew:
+            return run_program(JUDGE, config)
+        done = subprocess.run(
+            judge_command(config), capture_output=True, text=True, check=False, env=child_environment(SHARED_CPU)
+        )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -75,7 +85,7 @@ def test_pointwise_every_reply_is_read_and_nothing_is_judged_twice(judge, proble
     train = [p for p in problems if p.split == "train"]
     job = write_job(tmp_path, train, TEXTS, long=True)
     config = write_program(tmp_path / "judge.json", judge, [job], opinions=3)
-    assert "36/36" in run(config)
+    assert "36/36" in run(config, anew=True)
     opinions = list(read_rows(Opinion, job.output / "opinions"))
     assert len(opinions) == 5 * 3 * 3
     assert all(len(json.loads(o.text)["reasoning"]) <= 20 for o in opinions if o.text)

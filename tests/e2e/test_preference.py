@@ -37,7 +37,7 @@ def pairs(problems, tmp_path_factory) -> Path:
     return file
 
 
-def measure(policy: Path, pairs: Path, folder: Path, **launch: int) -> Path:
+def measure(policy: Path, pairs: Path, folder: Path, anew: bool = False, **launch: int) -> Path:
     program = LikelihoodProgram(
         policy=policy,
         pairs=[pairs],
@@ -46,7 +46,7 @@ def measure(policy: Path, pairs: Path, folder: Path, **launch: int) -> Path:
         quantize=False,
         launch=LaunchConfig(**{"micro_batch_size": 16} | launch),
     )
-    train(folder, program, LIKELIHOOD)
+    train(folder, program, LIKELIHOOD, anew)
     return folder / "likelihood.parquet"
 
 
@@ -69,7 +69,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def plain(policy, pairs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("zero-0")
-    train(folder, program(policy, pairs, measure(policy, pairs, folder), folder), PREFERENCE)
+    train(folder, program(policy, pairs, measure(policy, pairs, folder, anew=True), folder), PREFERENCE)
     return folder
 
 

@@ -16,6 +16,7 @@ from benchmarks.crashes import SETTINGS
 from tasks.contract import load_finished
 from tests.waiting import PATIENCE, eventually
 
+PLACES = {"AUTODIDACT_CACHE": "cache", "HOME": "home", "TMPDIR": "tmp"}
 # Where to kill: the stage, and the file in its attempt that shows it is under way.
 KILLS = [
     ("iter-1/generate", "runs/killed/iter-1/.generate.attempt/samples/000001.parquet"),
@@ -27,6 +28,7 @@ KILLS = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rest-em")
     (folder / "settings.yaml").write_text(SETTINGS)
+    (folder / "tmp").mkdir()
     return folder
 
 
@@ -36,7 +38,7 @@ def start(folder: Path, run: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=environment | {"AUTODIDACT_CACHE": str(folder / "cache"), "HOME": str(folder / "home")},
+        env=environment | {name: str(folder / place) for name, place in PLACES.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,7 +74,8 @@ def test_the_command_prints_table_report_and_history(folder, undisturbed):
 
 def test_nothing_is_written_outside_the_run_and_cache_folders(folder, undisturbed):
     assert not (folder / "home").exists() or not any(p.is_file() for p in (folder / "home").rglob("*"))
-    assert {p.name for p in folder.iterdir()} <= {"settings.yaml", "runs", "cache", "home"}
+    assert {p.name for p in folder.iterdir()} <= {"settings.yaml", "runs", *PLACES.values()}
+    assert not [p for p in (folder / "tmp").iterdir() if p.is_file()], "something is left in the temp folder"
     assert not (folder / "cache" / "torch_extensions").exists(), "something was compiled"
 
 

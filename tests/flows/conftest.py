@@ -1,13 +1,13 @@
-"""Flows on stub programs: everything is real but the two heavy programs, which the end-to-end tests run."""
+"""Flows on stub programs: everything is real but the heavy programs, which the end-to-end tests run."""
 
 import functools
-import io
 import logging
 import runpy
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +46,14 @@ def use_stub_programs(replace: Callable[[Any, str, Any], None], inside: bool = F
 def run_inside(
     command: Sequence[str], log_path: Path, lock: Path, logger: logging.Logger, environment: Any = None
 ) -> None:
-    """What `run_child` does, without a child."""
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
+    """What `run_child` does, but that the program is no child: nothing locks, and its output is not logged."""
+    with pytest.MonkeyPatch.context() as patch, log_path.open("a") as log, redirect_stdout(log):
         patch.setattr(sys, "argv", command[1:])
         patch.setattr(sys, "path", [str(STUBS), *sys.path])
         try:
-            with redirect_stdout(printed):
-                runpy.run_path(command[1], run_name="__main__")
+            runpy.run_path(command[1], run_name="__main__")
         except SystemExit as error:
             raise ChildError(f"{' '.join(command)} failed: {error}") from error
-    log_path.open("a").write(printed.getvalue())
-    logger.info(printed.getvalue())
 
 
 def launch_stub(module: str, launch: LaunchConfig, config: Path) -> list[str]:
@@ -81,6 +77,25 @@ def processes(stubs: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "run_child", run_child)
 
 
+@contextmanager
+def prepared(cache: Path) -> Iterator[None]:
+    """The stub programs and the environment that a test has, for a run that several tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_stub_programs(patch.setattr, inside=True)
+        use_cache(patch, cache)
+        yield
+
+
+def use_cache(patch: pytest.MonkeyPatch, cache: Path) -> None:
+    patch.setenv("AUTODIDACT_CACHE", str(cache))
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def copy_runs(config: RestEM, folder: Path) -> None:
+    """Copy a finished run with its history, hard links and all, to where `make_config` puts one."""
+    subprocess.run(["cp", "--archive", config.runs_dir, folder / "runs"], check=True)
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all runs: a base is trained once."""
@@ -89,8 +104,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def folders(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTODIDACT_CACHE", str(cache))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    use_cache(monkeypatch, cache)
 
 
 @functools.cache

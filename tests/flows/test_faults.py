@@ -21,7 +21,7 @@ from tasks import contract
 from tasks.contract import Finished, Outcome, Stage, read_manifest
 from tasks.loop import run_loop
 from tasks.verify import verify_run
-from tests.flows.conftest import make_config, small, use_stub_programs
+from tests.flows.conftest import copy_runs, make_config, prepared, small
 from tests.flows.stubs.common import fill
 from tests.flows.test_rest_em import digests
 
@@ -41,23 +41,20 @@ def start(config: RestEM, on_drift: str = "refuse") -> int:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RestEM:
     """A finished run that nothing disturbed."""
     config = make_config(tmp_path_factory.mktemp("undisturbed"), iterations=1)
-    with pytest.MonkeyPatch.context() as patch:
-        use_stub_programs(patch.setattr, inside=True)
-        patch.setenv("AUTODIDACT_CACHE", str(cache))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with prepared(cache):
         assert start(config) == 0
     return config
 
 
 @pytest.fixture(autouse=True)
 def environment(undisturbed: RestEM, folders: None, processes: None) -> None:
-    """Stub programs."""
+    """Stub programs, which meet a full disk as real ones do: in a process of their own."""
 
 
 @pytest.fixture
 def finished(tmp_path: Path, undisturbed: RestEM) -> RestEM:
-    """A copy of the finished run, hard links and all, to be damaged."""
-    subprocess.run(["cp", "--archive", undisturbed.runs_dir, tmp_path / "runs"], check=True)
+    """A copy of the finished run, to be damaged."""
+    copy_runs(undisturbed, tmp_path)
     return make_config(tmp_path, iterations=1)
 
 

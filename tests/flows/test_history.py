@@ -22,7 +22,7 @@ from tasks.catalogue import expected_stages, run_state
 from tasks.contract import Artifact, Finished, OnDrift, Stage, load_finished, run_stage
 from tasks.loop import plan_loop, run_loop
 from tasks.run import RunInUseError, open_run
-from tests.flows.conftest import make_config, make_spin, small, use_stub_programs
+from tests.flows.conftest import make_config, make_spin, prepared, small
 from tests.unit.test_run import another_process_holds
 
 Text = pytest.CaptureFixture[str]
@@ -32,10 +32,7 @@ Text = pytest.CaptureFixture[str]
 def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A runs folder with a finished ReST-EM run and a finished SPIN run, of two iterations each. Only to be read."""
     folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        use_stub_programs(patch.setattr, inside=True)
-        patch.setenv("AUTODIDACT_CACHE", str(cache))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with prepared(cache):
         run_loop("ReST-EM", rest_em.loop, make_config(folder, run="em"), OnDrift.REFUSE)
         run_loop("SPIN", spin.loop, make_spin(folder, run="spin"), OnDrift.REFUSE)
     for name in ("prefect", "services"):

@@ -5,15 +5,17 @@ import runpy
 import signal
 import subprocess
 import sys
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.loop import LoopConfig
 from tests.flows.conftest import STUBS, make_config, make_spin
 from tests.flows.test_rest_em import digests, history, times
-from tests.forks import fork
+from tests.forks import Fork, kill_group
 from tests.waiting import PATIENCE, eventually, wait_gone
 
 MAKE = {"rest-em": make_config, "spin": make_spin}
@@ -47,23 +49,31 @@ def run_driver(*arguments: str) -> None:
     runpy.run_path(arguments[0], run_name="__main__")
 
 
-def hang(config: LoopConfig, stage: str, started: Path) -> tuple[BaseProcess, int]:
-    """Start a run that hangs in `stage`; return it and the hanging program's process id."""
-    orders = {"STUB_HANG": stage, "STUB_STARTED": str(started)}
-    process = fork(run_driver, *driver(config), environment=inherited() | orders)
+@contextmanager
+def hanging(
+    config: LoopConfig, stage: str, started: Path, anew: bool = False
+) -> Iterator[tuple[Fork | subprocess.Popen[bytes], int]]:
+    """A run that hangs in `stage`, and the hanging program's process id. In the end its process group is killed.
+
+    Args:
+        anew: start Python anew, which is slower.
+    """
+    environment = inherited() | {"STUB_HANG": stage, "STUB_STARTED": str(started)}
+    if anew:
+        command = [sys.executable, *driver(config)]
+        process: Any = subprocess.Popen(command, start_new_session=True, env=environment)
+    else:
+        process = Fork(run_driver, *driver(config), environment=environment)
 
     def reached() -> bool:
-        assert process.is_alive()
+        assert process.poll() is None
         return started.exists() and started.read_text() != ""
 
-    eventually(reached, f"{stage} was not reached")
-    return process, int(started.read_text())
-
-
-def kill_group(process: BaseProcess) -> None:
-    assert process.pid is not None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.join()
+    try:
+        eventually(reached, f"{stage} was not reached")
+        yield process, int(started.read_text())
+    finally:
+        kill_group(process)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +92,9 @@ def test_with_its_process_group_killed_in_each_stage_the_same_command_finishes_a
     config = MAKE[flow](tmp_path, iterations=1)
     finished: dict[str, str] = {}
     for stage in STAGES[flow]:
-        process, program = hang(config, stage, tmp_path / f"started-{stage.replace('/', '-')}")
-        assert finished.items() <= times(config).items(), f"on the way to {stage} a finished stage was run twice"
-        finished = times(config)
-        kill_group(process)
+        with hanging(config, stage, tmp_path / f"started-{stage.replace('/', '-')}") as (_, program):
+            assert finished.items() <= times(config).items(), f"on the way to {stage} a finished stage was run twice"
+            finished = times(config)
         wait_gone(program)
     assert drive(config) == 0
     assert finished.items() <= times(config).items(), "a finished stage was run twice"
@@ -94,12 +103,10 @@ def test_with_its_process_group_killed_in_each_stage_the_same_command_finishes_a
 
 def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undisturbed):
     config = make_config(tmp_path, iterations=1)
-    process, program = hang(config, "iter-1/train", tmp_path / "started")
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
-    process.join(20)
-    assert process.exitcode
-    wait_gone(program, 10)
+    with hanging(config, "iter-1/train", tmp_path / "started", anew=True) as (process, program):
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(20) != 0
+        wait_gone(program, 10)
     _, runs = history(config)
     assert "KILLED" in {r.info.status for r in runs}
     assert drive(config) == 0
@@ -108,14 +115,8 @@ def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undistu
 
 def test_a_second_start_of_a_run_fails_at_once_and_says_who_holds_it(tmp_path):
     config = make_config(tmp_path, iterations=1)
-    process, _ = hang(config, "iter-1/generate", tmp_path / "started")
-    second = subprocess.run(
-        [sys.executable, *driver(config)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    kill_group(process)
+    with hanging(config, "iter-1/generate", tmp_path / "started") as (process, _):
+        command = [sys.executable, *driver(config)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert second.returncode != 0
     assert f"in use by process {process.pid}" in second.stderr

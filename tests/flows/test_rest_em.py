@@ -17,7 +17,7 @@ from tasks.contract import DriftError, OnDrift, Status, load_finished
 from tasks.loop import plan_loop, run_loop
 from tasks.process import ChildError
 from tasks.score import NothingKeptError
-from tests.flows.conftest import make_config
+from tests.flows.conftest import copy_runs, make_config, prepared
 
 pytestmark = pytest.mark.usefixtures("stubs")
 
@@ -45,6 +45,22 @@ def history(config: RestEM) -> tuple[MlflowClient, list]:
     return client, client.search_runs([e.experiment_id for e in client.search_experiments()])
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RestEM:
+    """A finished run."""
+    config = make_config(tmp_path_factory.mktemp("undisturbed"))
+    with prepared(cache):
+        run(config)
+    return config
+
+
+@pytest.fixture
+def finished(tmp_path: Path, undisturbed: RestEM) -> RestEM:
+    """A copy of the finished run."""
+    copy_runs(undisturbed, tmp_path)
+    return make_config(tmp_path)
+
+
 def test_the_loop_improves_the_policy_and_publishes_the_best(config, processes):
     summary = run(config)
     assert summary["best_iteration"] > 0
@@ -70,48 +86,42 @@ def test_every_m_step_starts_from_the_base_or_from_the_last_policy_as_asked(tmp_
     assert started["base"] != started["last"]
 
 
-def test_test_and_transfer_are_measured_only_at_the_end(config):
-    run(config)
-    for evaluation in config.directory.glob("iter-*/evaluate"):
+def test_test_and_transfer_are_measured_only_at_the_end(finished):
+    for evaluation in finished.directory.glob("iter-*/evaluate"):
         assert [path.name for path in evaluation.iterdir() if path.is_dir()] == ["validation"]
-    assert {p.name for p in (config.directory / "final" / "best").iterdir() if p.is_dir()} == {"test", "transfer"}
+    assert {p.name for p in (finished.directory / "final" / "best").iterdir() if p.is_dir()} == {"test", "transfer"}
 
 
-def test_a_finished_run_is_reused_without_starting_a_program(config, monkeypatch):
-    run(config)
-    before = times(config)
+def test_a_finished_run_is_reused_without_starting_a_program(finished, monkeypatch):
+    before = times(finished)
     for module in (tasks.train, tasks.sample):
         monkeypatch.setattr(module, "run_child", lambda *_: pytest.fail("a program was started"))
-    run(config)
-    assert times(config) == before
-    assert {p.status for p in plan_loop(loop, config, OnDrift.REFUSE).plan} == {Status.REUSE}
+    run(finished)
+    assert times(finished) == before
+    assert {p.status for p in plan_loop(loop, finished, OnDrift.REFUSE).plan} == {Status.REUSE}
 
 
-def test_settings_that_do_not_change_the_result_do_not_drift(tmp_path):
-    run(make_config(tmp_path))
+def test_settings_that_do_not_change_the_result_do_not_drift(tmp_path, finished):
     changed = make_config(tmp_path, engine={"shard_size": 40, "max_num_seqs": 8}, launch={"zero_stage": 2})
     assert {p.status for p in plan_loop(loop, changed, OnDrift.REFUSE).plan} == {Status.REUSE}
 
 
-def test_another_configuration_is_refused_naming_field_and_ways_on(tmp_path):
-    config = make_config(tmp_path)
-    run(config)
-    before = digests(config)
+def test_another_configuration_is_refused_naming_field_and_ways_on(tmp_path, finished):
+    before = digests(finished)
     with pytest.raises(DriftError) as refused:
         run(make_config(tmp_path, train={"learning_rate": 0.5}))
     for words in ("iter-1/train", "config.learning_rate: 1e-06 → 0.5", "--on-drift rebuild", "accept", "--run"):
         assert words in str(refused.value)
-    assert digests(config) == before
+    assert digests(finished) == before
 
 
-def test_drift_is_rebuilt_with_all_that_follows_or_accepted_as_it_is(tmp_path):
-    config, changed = make_config(tmp_path), make_config(tmp_path, select={"max_per_problem": 1})
-    run(config)
-    before, started = digests(config), times(config)
+def test_drift_is_rebuilt_with_all_that_follows_or_accepted_as_it_is(tmp_path, finished):
+    changed = make_config(tmp_path, select={"max_per_problem": 1})
+    before, started = digests(finished), times(finished)
     run(changed, OnDrift.ACCEPT)
-    assert digests(config) == before
+    assert digests(finished) == before
     run(changed, OnDrift.REBUILD)
-    again = times(config)
+    again = times(finished)
     rebuilt = {name.split("/stub/")[1] for name in again if again[name] != started.get(name)}
     assert {"iter-1/select", "iter-1/train", "iter-2/generate", "final/best"} <= rebuilt
     assert not rebuilt & {"problems", "base", "iter-1/generate", "iter-1/score"}
@@ -174,14 +184,10 @@ def test_the_paper_rule_ends_the_loop_once_validation_does_not_improve(tmp_path)
     assert not (config.directory / "iter-5").exists()
 
 
-def test_a_sample_can_be_followed_back_to_the_checkpoint_that_wrote_it(config):
-    from data.rows import Example
-    from data.storage import read_rows
-
-    run(config)
-    trained = load_finished(config.directory / "iter-1" / "train")
+def test_a_sample_can_be_followed_back_to_the_checkpoint_that_wrote_it(finished):
+    trained = load_finished(finished.directory / "iter-1" / "train")
     assert trained is not None
-    examples = list(read_rows(Example, config.directory / "iter-2" / "select" / "examples.parquet"))
+    examples = list(read_rows(Example, finished.directory / "iter-2" / "select" / "examples.parquet"))
     assert {e.policy for e in examples} == {trained.artifact("policy").digest}
 
 

@@ -116,7 +116,7 @@ def test_nothing_is_left_to_measure_on_where_no_held_out_pair_fits(tmp_path):
         start(configure(tmp_path, rows(20), validation_pairs=long))
 
 
-def test_samples_are_scored_as_jobs_with_a_grader_and_a_threshold(tmp_path):
+def test_samples_are_scored_as_jobs_with_a_grader_and_a_threshold(tmp_path, processes):
     config = configure(tmp_path, rows(50))
     start(config)
     attempt = config.directory / "iter-1" / ".score.attempt"

@@ -31,7 +31,7 @@ def test_cancelled_from_the_command_line_it_is_gone_in_ten_seconds_and_can_be_re
     resumed(site, "cancelled", undisturbed)
 
 
-def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_crashed(site: Site):
+def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_crashed(site: Site, undisturbed):
     flow_run, flow, program = hang(site, "killed")
     time.sleep(BELIEVED_DEAD_AFTER)
     assert site.state(flow_run) == "Running", "a flow run that lives was taken for dead"
@@ -42,6 +42,7 @@ def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_cra
     wait_gone(program, 10)
     site.wait(flow_run, "Crashed")
     assert "heartbeat" in site.api("GET", f"flow_runs/{flow_run}")["state"]["message"]
+    resumed(site, "killed", undisturbed)
 
 
 def test_the_loop_goes_on_without_mlflow_and_completes_the_history_afterwards(site: Site, undisturbed):
