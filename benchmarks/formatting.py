@@ -6,14 +6,13 @@ The plain one reads, maps and writes the same rows; it removes nothing and split
 import json
 import os
 import random
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import run_measured, show
+from benchmarks.measure import peak_memory, run_measured, show
 
 FORM = "Think about this step by step and then answer in the form of #### and a number ."
 WORDS = 40
@@ -30,7 +29,7 @@ def main() -> None:
             ours, plain = (_measured(file, how) for how in ("ours", "plain"))
         ratio = float(ours[0]) / float(plain[0])
         cells = [f"{float(rate):,.0f}" for rate, _, _ in (ours, plain)]
-        memory = [f"{int(peak) / 1024:,.0f} MiB" for _, peak, _ in (ours, plain)]
+        memory = [f"{int(peak) / 2**20:,.0f} MiB" for _, peak, _ in (ours, plain)]
         rows.append([f"{count:,}", *cells, f"{ratio:.2f}", *memory, f"{int(ours[2]):,}"])
     show(
         "Formatting, with deduplication and decontamination, and datasets.map without",
@@ -45,12 +44,12 @@ def _measured(file: Path, how: str) -> list[str]:
 
 
 def measure(file: Path, how: str) -> None:
-    """Format a file; print rows per second, the peak memory in KiB, and how many rows were left out."""
+    """Format a file; print rows per second, the peak memory in bytes, and how many rows were left out."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         rows, left_out = (_ours if how == "ours" else _plain)(file, Path(folder))
     seconds = time.perf_counter() - start
-    print(rows / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, left_out)
+    print(rows / seconds, peak_memory(), left_out)
 
 
 def _ours(file: Path, folder: Path) -> tuple[int, int]:

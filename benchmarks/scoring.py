@@ -1,7 +1,6 @@
 """Scoring and selecting 10⁴, 10⁵ and 10⁶ generated samples: rows per second, and that memory stays the same."""
 
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -9,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import run_measured, show
+from benchmarks.measure import peak_memory, run_measured, show
 
 SAMPLES_PER_PROBLEM = 10
 
@@ -19,12 +18,12 @@ def main() -> None:
     for count in (10_000, 100_000, 1_000_000):
         measured = run_measured([sys.executable, "-m", "benchmarks.scoring", str(count)], os.environ)
         scored, selected, peak = measured.output.split()[-3:]
-        rows.append([f"{count:,}", f"{float(scored):,.0f}", f"{float(selected):,.0f}", f"{int(peak) / 1024:,.0f} MiB"])
+        rows.append([f"{count:,}", f"{float(scored):,.0f}", f"{float(selected):,.0f}", f"{int(peak) / 2**20:,.0f} MiB"])
     show("Scoring and selecting", ["samples", "scored per s", "selected per s", "peak memory"], rows)
 
 
 def measure(count: int) -> None:
-    """Write `count` samples, score and select them, print both rates and the peak memory in KiB."""
+    """Write `count` samples, score and select them, print both rates and the peak memory in bytes."""
     from data.rewards import load_reward
     from data.rows import Example, Problem, Sample, Score
     from data.scoring import Tally, score_samples
@@ -44,8 +43,7 @@ def measure(count: int) -> None:
         examples = select_examples(*pairs, read_rows(Score, folder / "scores.parquet"), 1.0, 4, Counter())
         write_rows(Example, folder / "examples.parquet", examples)
         selected = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(count / (scored - start), count / (selected - scored), peak)
+    print(count / (scored - start), count / (selected - scored), peak_memory())
 
 
 def _problems(count: int) -> "Iterator[object]":

@@ -29,7 +29,13 @@ class SamplingConfig(Config):
     top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus sampling: keep this probability mass.")] = 1.0
     top_k: Annotated[int, Field(ge=0, description="Sample from this many most likely tokens; 0 is all.")] = 40
     max_tokens: Annotated[int, Field(ge=1, description="Longest answer in tokens; longer ones are truncated.")] = 1024
-    dtype: Annotated[Dtype, Field(description="Number format of the weights while generating.")] = "bfloat16"
+    dtype: Annotated[
+        Dtype,
+        Field(
+            description="Number format of the weights while generating. "
+            "On a processor without AVX-512 BF16 or AMX, float32 is three times as fast."
+        ),
+    ] = "bfloat16"
 
 
 class JudgeConfig(Config):
