@@ -214,11 +214,10 @@ def start_engine(
 
 def leave() -> NoReturn:
     """End the process, once everything is on disk: to take the engine apart would only cost seconds."""
-    if "torch" in sys.modules:
-        import torch.distributed
+    if "vllm" in sys.modules:
+        from vllm.distributed import cleanup_dist_env_and_memory
 
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # or its file in the system's temp folder would stay
+        cleanup_dist_env_and_memory()  # or a file of it would stay in the system's temp folder
     sys.stdout.flush()
     os._exit(0)
 
