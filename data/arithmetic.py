@@ -28,7 +28,7 @@ _QUESTION = "How many {things} are there now?"
 def embedded_problems(seed: int) -> tuple[Problem, ...]:
     """All splits, in order, with distinct prompts throughout. The same seed gives the same problems.
 
-    A run comes back to them: for its plan, its vocabulary and its splits.
+    They are made once per process: a run needs them for its plan, its vocabulary and its splits.
     """
     rng = random.Random(f"arithmetic-{VERSION}-{seed}")
     problems: list[Problem] = []

@@ -33,7 +33,7 @@ class SamplingConfig(Config):
         Dtype,
         Field(
             description="Number format of the weights while generating. "
-            "On a processor without AVX-512 BF16 or AMX, float32 is three times as fast."
+            "On a processor without AVX-512 BF16 or AMX, float32 is faster."
         ),
     ] = "bfloat16"
 

@@ -17,6 +17,7 @@ from tasks.judge import judge_command
 from tests.e2e.conftest import turn
 from tests.e2e.programs import run_program
 from tests.forks import JUDGE
+from tests.waiting import PATIENCE
 
 TEXTS = ["4+17=21 #### 21", "I do not know. é €", "21"]
 
@@ -67,7 +68,12 @@ def run(config: Path, anew: bool = False) -> str:
         if not anew:
             return run_program(JUDGE, config)
         done = subprocess.run(
-            judge_command(config), capture_output=True, text=True, check=False, env=child_environment(SHARED_CPU)
+            judge_command(config),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            env=child_environment(SHARED_CPU),
         )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
