@@ -1,8 +1,8 @@
 """`python -m benchmarks [NAME…]`: run the named ones: graders, scoring, rewards, generation, preference, demo,
-formatting, spin, crashes.
+formatting, spin, crashes, memory.
 
-By default all that show speed, memory and right verdicts: not spin, which shows what is learned, and not the crash
-test, which takes an hour.
+By default all that show speed, memory and right verdicts: not spin, which shows what is learned, not the crash test,
+which takes an hour, and not memory, which needs a GPU.
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.environment import prepare
 
 NAMES = ("graders", "scoring", "rewards", "generation", "preference", "demo", "formatting")
-BY_NAME = ("spin", "crashes")
+BY_NAME = ("spin", "crashes", "memory")
 
 if __name__ == "__main__":
     prepare(Path("runs"))

@@ -95,18 +95,21 @@ def activation_bytes(parameters: int | None, tokens: int, launch: LaunchConfig) 
 
 
 def training_bytes_per_device(parameters: int | None, train: TrainConfig, launch: LaunchConfig) -> int | None:
-    """Weights, gradients and optimiser state per device under ZeRO (arXiv 1910.02054, figure 1).
+    """Weights, gradients and optimiser state per device as DeepSpeed holds them (`python -m benchmarks memory`).
 
-    Mixed precision: 2 bytes a parameter for weights and 2 for gradients; the optimiser keeps 4 for master weights
-    and 4 per moment (AdamW two, RMSprop one). Stage 1 spreads the optimiser's state over devices, stage 2 the
-    gradients as well, stage 3 the weights as well.
+    That is more than the 2 + 2 + 12 bytes a parameter of mixed precision in arXiv 1910.02054, figure 1: with ZeRO or
+    in bfloat16 there are gradients in 32 bits beside master weights and moments (AdamW two, RMSprop one). For a moment
+    an update takes as much as RMSprop computes with, and for AdamW ZeRO's gradients once more before they are widened.
+    Stage 1 spreads all of these over devices, stage 2 the gradients as well, stage 3 the weights as well.
     """
     if parameters is None:
         return None
     if train.adapter:  # the gradients and moments of an adapter are negligible beside the frozen weights
         return weights_bytes_per_device(parameters, train, launch)
+    devices, stage, mixed = launch.processes, launch.zero_stage, train.dtype == "bfloat16"
     weights = gradients = BYTES[train.dtype]
-    optimizer = 4 * {"adamw": 2, "rmsprop": 1}[train.optimizer] + (4 if train.dtype == "bfloat16" else 0)
-    devices, stage = launch.processes, launch.zero_stage
+    moments, update = {"adamw": (8, 2 if stage and mixed else 0), "rmsprop": (4, 4)}[train.optimizer]
+    master = wide_gradients = 4 if stage or mixed else 0
+    optimizer = moments + update + master + wide_gradients
     share = [1 if stage < needed else devices for needed in (3, 2, 1)]
     return int(parameters * sum(part / n for part, n in zip((weights, gradients, optimizer), share, strict=True)))

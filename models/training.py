@@ -19,7 +19,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from models.config import AdapterConfig, Dtype, LaunchConfig, TrainConfig, gradient_accumulation
+from models.config import AdapterConfig, Dtype, LaunchConfig, Optimizer, TrainConfig, gradient_accumulation
 from models.progress import Progress
 
 COMPLETE = "complete"
@@ -123,7 +123,7 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.schedule,
         "warmup_steps": train.warmup,
-        "optim": {"adamw": "adamw_torch", "rmsprop": "rmsprop"}[train.optimizer],
+        "optim": _optimizer(train.optimizer),
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "per_device_train_batch_size": launch.micro_batch_size,
@@ -145,6 +145,12 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
         "dataloader_num_workers": 0,
         "model_init_kwargs": None,
     }
+
+
+def _optimizer(name: Optimizer) -> str:
+    """Transformers' name of an optimiser. On a GPU, AdamW in one kernel: it holds 4 bytes per weight less."""
+    adamw = "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch"
+    return {"adamw": adamw, "rmsprop": "rmsprop"}[name]
 
 
 def load_policy(path: Path, dtype: Dtype, quantize: bool = False) -> Any:
