@@ -9,18 +9,16 @@ import shutil
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
+from unittest import mock
 
-from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED
-
+ROOT = Path(__file__).parents[1]
 GENERATE, JUDGE, REWARD_SCORE = "models.generate", "models.judge", "models.reward_score"
-_PROGRAMS = [SUPERVISED, PREFERENCE, LIKELIHOOD, REWARD, REWARD_SCORE, GENERATE, JUDGE]
-_ENGINE = ["vllm.engine.arg_utils", "vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker"]
-_FLOWS = ["flows.rest_em", "flows.spin", "tasks.report", "mlflow"]
 # A process that has used a GPU cannot be forked, and importing may use it.
 _context = multiprocessing.get_context("spawn" if shutil.which("nvidia-smi") else "forkserver")
-_context.set_forkserver_preload([*_PROGRAMS, *_ENGINE, *_FLOWS])
+_context.set_forkserver_preload(["tests.preloaded"])
 
 
 class Fork:
@@ -28,7 +26,9 @@ class Fork:
 
     def __init__(self, function: Callable[..., None], *arguments: Any, environment: Mapping[str, str]) -> None:
         self._process = _context.Process(target=_call, args=(function, arguments, dict(environment)))
-        self._process.start()
+        # The first start is that of the process they are forked from, which would pass over what it does not find.
+        with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):
+            self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
 from data.storage import write_rows
-from flows import cli, console, dpo, sft, spin
+from flows import cli, console, dpo, rest_em, sft, spin
 from models import tiny
 from models.config import (
     LaunchConfig,
@@ -96,7 +96,7 @@ def autodidact(folder: Path, *arguments: str) -> str:
         patch.chdir(folder)
         use_forks(patch.setattr)
         patch.setattr(console, "_start_own_server", lambda: None)
-        for module, name in ((sft, "sft"), (dpo, "dpo"), (spin, "spin")):
+        for module, name in ((rest_em, "rest_em"), (sft, "sft"), (dpo, "dpo"), (spin, "spin")):
             patch.setattr(module, name, getattr(module, name).fn)
         code = cli.main(arguments)
     assert code == 0, output.getvalue()[-3000:]

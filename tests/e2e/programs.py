@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import tasks.adapter
 import tasks.sample
 import tasks.train
 from tasks.environment import SHARED_CPU, child_environment
@@ -52,7 +53,7 @@ def _log(config: Path) -> Path:
 
 def use_forks(replace: Callable[[Any, str, Any], None]) -> None:
     """Have flows run their programs so."""
-    for module in (tasks.sample, tasks.train):
+    for module in (tasks.adapter, tasks.sample, tasks.train):
         replace(module, "run_child", _run_child)
 
 

@@ -49,8 +49,8 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
     monkeypatch.setenv("CANDIDATES", str(candidates))
     monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    program = Path(__file__).with_name("candidates.py")
-    monkeypatch.setattr(tasks.sample, "generate_command", lambda config: [sys.executable, str(program), str(config)])
+    program = [sys.executable, "-m", "tests.e2e.candidates"]
+    monkeypatch.setattr(tasks.sample, "generate_command", lambda config: [*program, str(config)])
     config = RestEM.model_validate(
         {
             "run": "programs",

@@ -1,6 +1,6 @@
-"""ReST-EM from the command line with the real engines: left alone, and killed in generation and in training.
+"""ReST-EM from the command line with the real engines: killed in generation and in training, and left alone.
 
-Kills in every stage are tested with the stub programs.
+Kills in every stage are tested with the stub programs. The run that is left alone has its programs forked.
 """
 
 import os
@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.crashes import SETTINGS
 from tasks.contract import load_finished
+from tests.e2e.conftest import autodidact
 from tests.waiting import PATIENCE, eventually
 
 PLACES = {"AUTODIDACT_CACHE": "cache", "HOME": "home", "TMPDIR": "tmp"}
@@ -59,35 +60,8 @@ def digests(run: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder: Path) -> str:
-    return finish(folder, "undisturbed")
-
-
-def test_the_command_prints_table_report_and_history(folder, undisturbed):
-    for words in ("Validation, by iteration", "Held out to the end", "report.html", "mlflow ui", "tokens/s"):
-        assert words in undisturbed
-    run = folder / "runs" / "undisturbed"
-    assert len(digests(run)) == 11
-    assert (run / "best" / "policy" / "model.safetensors").exists()
-    assert (run / "report.html").read_text().count("<svg") >= 3
-
-
-def test_nothing_is_written_outside_the_run_and_cache_folders(folder, undisturbed):
-    assert not (folder / "home").exists() or not any(p.is_file() for p in (folder / "home").rglob("*"))
-    assert {p.name for p in folder.iterdir()} <= {"settings.yaml", "runs", *PLACES.values()}
-    assert not [p for p in (folder / "tmp").iterdir() if p.is_file()], "something is left in the temp folder"
-    assert not (folder / "cache" / "torch_extensions").exists(), "something was compiled"
-
-
-def test_a_finished_run_answers_at_once(folder, undisturbed):
-    started = time.monotonic()
-    output = finish(folder, "undisturbed")
-    assert "nothing is left to do" in output
-    assert "Prefect" not in output
-    assert time.monotonic() - started < 60
-
-
-def test_killed_in_generation_and_in_training_it_ends_with_the_same_digests(folder, undisturbed):
+def killed(folder: Path) -> str:
+    """What the command prints in the end after it was killed twice."""
     seen: dict[Path, int] = {}
     for stage, sign in KILLS:
         process = start(folder, "killed")
@@ -95,10 +69,45 @@ def test_killed_in_generation_and_in_training_it_ends_with_the_same_digests(fold
         assert process.poll() is None, f"{stage}: {process.communicate()[0][-3000:]}"
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        manifests = {m: m.stat().st_mtime_ns for m in (folder / "runs" / "killed").rglob("manifest.json")}
-        assert seen.items() <= manifests.items(), "a finished stage was run twice"
-        seen = manifests
-    finish(folder, "killed")
+        seen = still_there(folder, seen)
+    by_kills = set((folder / "tmp").iterdir())
+    output = finish(folder, "killed")
+    still_there(folder, seen)
+    left = set((folder / "tmp").iterdir()) - by_kills
+    assert not [path for path in left if path.is_file()], "something is left in the temp folder"
+    return output
+
+
+def still_there(folder: Path, seen: dict[Path, int]) -> dict[Path, int]:
+    """When each stage of the killed run was finished; those seen before are as they were."""
     manifests = {m: m.stat().st_mtime_ns for m in (folder / "runs" / "killed").rglob("manifest.json")}
     assert seen.items() <= manifests.items(), "a finished stage was run twice"
+    return manifests
+
+
+def test_the_command_prints_table_report_and_history(folder, killed):
+    for words in ("Validation, by iteration", "Held out to the end", "report.html", "mlflow ui", "tokens/s"):
+        assert words in killed
+    run = folder / "runs" / "killed"
+    assert len(digests(run)) == 11
+    assert (run / "best" / "policy" / "model.safetensors").exists()
+    assert (run / "report.html").read_text().count("<svg") >= 3
+
+
+def test_nothing_is_written_outside_the_run_and_cache_folders(folder, killed):
+    assert not (folder / "home").exists() or not any(p.is_file() for p in (folder / "home").rglob("*"))
+    assert {p.name for p in folder.iterdir()} <= {"settings.yaml", "runs", *PLACES.values()}
+    assert not (folder / "cache" / "torch_extensions").exists(), "something was compiled"
+
+
+def test_a_finished_run_answers_at_once(folder, killed):
+    started = time.monotonic()
+    output = finish(folder, "killed")
+    assert "nothing is left to do" in output
+    assert "Prefect" not in output
+    assert time.monotonic() - started < 60
+
+
+def test_killed_in_generation_and_in_training_it_ends_with_the_digests_of_a_run_that_was_left_alone(folder, killed):
+    autodidact(folder, "rest-em", "--config", "settings.yaml", "--run", "undisturbed")
     assert digests(folder / "runs" / "killed") == digests(folder / "runs" / "undisturbed")

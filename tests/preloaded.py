@@ -1,0 +1,17 @@
+"""What forks need (see tests/forks.py), imported into the process that they are forked from."""
+
+import gc
+from importlib import import_module
+
+from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED
+from tests.forks import GENERATE, JUDGE, REWARD_SCORE
+
+PROGRAMS = [SUPERVISED, PREFERENCE, LIKELIHOOD, REWARD, REWARD_SCORE, GENERATE, JUDGE, "models.merge"]
+ENGINE = ["vllm.engine.arg_utils", "vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker"]
+FLOWS = ["flows.rest_em", "flows.spin", "tasks.report", "mlflow"]
+
+gc.disable()
+for module in [*PROGRAMS, *ENGINE, *FLOWS]:
+    import_module(module)
+gc.freeze()  # or every fork's collections would copy all of it
+gc.enable()
