@@ -6,10 +6,14 @@ The product over answer tokens of p(token | prefix), called the conditional prob
 exponential of the sum that is computed here in log space. Preference training takes these sums as its reference.
 """
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, PartialState

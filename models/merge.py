@@ -6,9 +6,13 @@ An adapter that was trained around weights of 4 bits is merged into exactly thos
 merged policy answers as the trained one does.
 """
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
 
 import torch
 from peft import PeftModel

@@ -11,9 +11,13 @@ and the loss is −log σ(m) (logistic: DPO, arXiv 2305.18290, equation 7; SPIN,
 max(0, 1 − m) (hinge). log p_ref was computed once, by models.likelihood: no second model is held in memory.
 """
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
 
 from datasets import Dataset
 from transformers import AutoTokenizer, set_seed

@@ -9,9 +9,13 @@ loss of Bradley and Terry (1952), as in InstructGPT (arXiv 2203.02155, equation 
     −log σ(r(x, y) − r(x, y') − m) + c · (r(x, y) + r(x, y'))²
 """
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
 
 from datasets import Dataset
 from transformers import AutoTokenizer, set_seed

@@ -5,11 +5,15 @@
 A shard of samples becomes a file of scores of the same name, whole or not at all; one that is there is not made again.
 """
 
+import gc
 import math
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
 
 import torch
 from transformers import AutoConfig, AutoTokenizer

@@ -10,9 +10,13 @@ The loss of a batch B of (prompt x, answer y, reward r) is the reward-weighted n
 over the whole optimiser step, all devices and accumulation steps together. With every r = 1 it is plain SFT.
 """
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
 
 import torch
 from datasets import Dataset

@@ -1,5 +1,6 @@
 """What the training programs share: policies, arguments of the trainers, adapters, resuming, the journal."""
 
+import gc
 import json
 import os
 import shutil
@@ -259,7 +260,13 @@ def enter() -> None:
 
 
 def quiet() -> None:
-    """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter."""
+    """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter.
+
+    Collecting garbage among what imports make takes a fifth of their time, so programs turn that off before. It goes on
+    from here, and leaves out what was imported.
+    """
+    gc.freeze()
+    gc.enable()
     warnings.filterwarnings("ignore")
     transformers.utils.logging.disable_progress_bar()
     if not torch.cuda.is_available():

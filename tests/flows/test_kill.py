@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 
-from tasks.loop import LoopConfig
-from tests.flows.conftest import STUBS, make_config, make_spin
+from flows import rest_em, spin
+from tasks.contract import OnDrift
+from tasks.loop import LoopConfig, run_loop
+from tests.flows.conftest import STUBS, make_config, make_spin, prepared
 from tests.flows.test_rest_em import digests, history, times
 from tests.forks import Fork, kill_group
 from tests.waiting import PATIENCE, eventually, wait_gone
 
-MAKE = {"rest-em": make_config, "spin": make_spin}
+MAKE: dict[str, Any] = {"rest-em": make_config, "spin": make_spin}
+LOOPS: dict[str, Any] = {"rest-em": rest_em.loop, "spin": spin.loop}
 STAGES = {
     "rest-em": ["iter-1/generate", "iter-1/score", "iter-1/select", "iter-1/train"],
     "spin": ["iter-0/evaluate", "iter-1/pair", "iter-1/reference", "final/best"],
@@ -38,10 +41,10 @@ def inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
 
 
-def drive(config: LoopConfig, **environment: str) -> int:
+def drive(config: LoopConfig) -> int:
     """Run a loop to its end in a process of its own; return the exit code."""
     command = [sys.executable, *driver(config)]
-    return subprocess.run(command, env=inherited() | environment, timeout=PATIENCE, check=False).returncode
+    return subprocess.run(command, env=inherited(), timeout=PATIENCE, check=False).returncode
 
 
 def run_driver(*arguments: str) -> None:
@@ -80,10 +83,11 @@ def hanging(
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, dict[str, str]]:
     """Digests of both flows' runs that nothing stops."""
     found = {}
-    for flow, make in MAKE.items():
-        config = make(tmp_path_factory.mktemp("undisturbed"), iterations=1)
-        assert drive(config, AUTODIDACT_CACHE=str(cache)) == 0
-        found[flow] = digests(config)
+    with prepared(cache):
+        for flow, make in MAKE.items():
+            config: LoopConfig = make(tmp_path_factory.mktemp("undisturbed"), iterations=1)
+            run_loop(flow, LOOPS[flow], config, OnDrift.REFUSE)
+            found[flow] = digests(config)
     return found
 
 

@@ -15,8 +15,10 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.flows.conftest import make_config, small
-from tests.flows.test_kill import drive
+from flows import rest_em
+from tasks.contract import OnDrift
+from tasks.loop import run_loop
+from tests.flows.conftest import make_config, prepared, small
 from tests.flows.test_rest_em import digests
 from tests.waiting import eventually
 
@@ -112,10 +114,11 @@ def settings(site: Site, run: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
     config = make_config(folder, iterations=1)
-    assert drive(config, AUTODIDACT_CACHE=str(folder / "cache")) == 0
+    with prepared(folder / "cache"):
+        run_loop("ReST-EM", rest_em.loop, config, OnDrift.REFUSE)
     return digests(config)
 
 
