@@ -37,7 +37,7 @@ test: setup  ## All tests, with real vLLM and DeepSpeed
 	@scripts/provide.sh 'chromium|chromium-browser' \
 	    'There is no chromium, and it cannot be installed here: pages are not tested in a browser.' \
 	    chromium fonts-dejavu-core
-	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	.venv/bin/pytest --numprocesses 3 --no-loadscope-reorder
 
 check: setup  ## Lint, formatting, types, import contracts
 	.venv/bin/ruff check .

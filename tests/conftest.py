@@ -1,16 +1,21 @@
 """What all tests need."""
 
+import gc
 import logging
 import os
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tasks.environment import cache_folder
 
+# Until all tests are imported: see `pytest_collection_finish`.
+gc.disable()
 # Several test processes share the cores: more threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Prefect reads this when it is imported.
@@ -22,11 +27,32 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_folder() / "vllm"))
 
 LONGEST = "tests/e2e/test_rest_em.py"
+# Files for one test process: a site with its services is started once for both.
+TOGETHER = {"tests/services/test_browser.py": "tests/services/test_services.py"}
+
+
+class ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """Deals whole files to the test processes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return TOGETHER.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first: whole files are dealt to the processes, and none is to wait for it in the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is no garbage, and collecting among it again and again takes a tenth of the tests' time."""
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

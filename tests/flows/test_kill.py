@@ -83,11 +83,11 @@ def hanging(
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, dict[str, str]]:
     """Digests of both flows' runs that nothing stops."""
     found = {}
-    with prepared(cache):
-        for flow, make in MAKE.items():
-            config: LoopConfig = make(tmp_path_factory.mktemp("undisturbed"), iterations=1)
+    for flow, make in MAKE.items():
+        config = make(tmp_path_factory.mktemp("undisturbed"), iterations=1)
+        with prepared(cache):
             run_loop(flow, LOOPS[flow], config, OnDrift.REFUSE)
-            found[flow] = digests(config)
+        found[flow] = digests(config)
     return found
 
 

@@ -57,7 +57,7 @@ def test_the_loop_goes_on_without_mlflow_and_completes_the_history_afterwards(si
         assert "run the same command again to complete the history" in message
         assert digests(make_config(site.folder, run="unheard")) == undisturbed
     finally:
-        site.up()
+        supervisor.startProcess("mlflow")
     resumed(site, "unheard", undisturbed)
 
 
