@@ -25,23 +25,13 @@ from models.config import (
 )
 from models.launch import SUPERVISED, launch_command
 from models.training import CHECKPOINTS, COMPLETE
-from tasks.environment import cache_folder, child_environment
+from tasks.environment import child_environment
 from tasks.sample import generate_command
 from tests.e2e.programs import printed, run_program, started, use_forks
 from tests.forks import GENERATE
 from tests.waiting import PATIENCE, eventually
 
 Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram
-
-
-# Named here, before tests choose another cache.
-TURN = cache_folder() / "test-training.lock"
-
-
-def turn() -> FileLock:
-    """Trainings of different test processes take turns: three on two cores take longer than one after another."""
-    TURN.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(TURN)
 
 
 def train(folder: Path, program: Program, module: str = SUPERVISED, anew: bool = False) -> None:
@@ -51,19 +41,18 @@ def train(folder: Path, program: Program, module: str = SUPERVISED, anew: bool =
         anew: start it as its stage does, which is slower.
     """
     config = write_config(folder, program)
-    with turn():
-        if program.launch.processes == 1 and not anew:
-            run_program(module, config)
-            return
-        command = launch_command(module, program.launch, config)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    if program.launch.processes == 1 and not anew:
+        run_program(module, config)
+        return
+    command = launch_command(module, program.launch, config)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def kill_at_checkpoint(folder: Path, program: Program, module: str = SUPERVISED) -> None:
     """Start a training program and kill it as soon as it has written a checkpoint."""
     config = write_config(folder, program)
-    with turn(), started(module, config) as process:
+    with started(module, config) as process:
 
         def reached() -> bool:
             assert process.poll() is None, printed(config)

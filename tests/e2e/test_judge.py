@@ -14,7 +14,6 @@ from models import tiny
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from tasks.environment import SHARED_CPU, child_environment
 from tasks.judge import judge_command
-from tests.e2e.conftest import turn
 from tests.e2e.programs import run_program
 from tests.forks import JUDGE
 from tests.waiting import PATIENCE
@@ -64,17 +63,16 @@ def write_program(file: Path, policy: Path, jobs: list[ScoreJob], **settings: An
 
 def run(config: Path, anew: bool = False) -> str:
     """Run the program; `anew`: start it as its stage does, which is slower."""
-    with turn():
-        if not anew:
-            return run_program(JUDGE, config)
-        done = subprocess.run(
-            judge_command(config),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-            env=child_environment(SHARED_CPU),
-        )
+    if not anew:
+        return run_program(JUDGE, config)
+    done = subprocess.run(
+        judge_command(config),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env=child_environment(SHARED_CPU),
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

@@ -13,7 +13,6 @@ from data.storage import read_rows
 from flows.rest_em import RestEM, loop
 from tasks.contract import OnDrift, load_finished
 from tasks.loop import run_loop
-from tests.e2e.conftest import turn
 from tests.e2e.programs import use_forks
 
 # What each problem is answered: three right programs, and four that only look like one.
@@ -70,8 +69,7 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
         }
     )
     use_forks(monkeypatch.setattr)
-    with turn():
-        summary = run_loop("ReST-EM", loop, config, OnDrift.REFUSE)
+    summary = run_loop("ReST-EM", loop, config, OnDrift.REFUSE)
     here = config.directory / "iter-1"
     samples, scores = read_rows(Sample, here / "generate" / "samples"), read_rows(Score, here / "score" / "scores")
     names = list(CANDIDATES)

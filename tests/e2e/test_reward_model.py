@@ -29,7 +29,7 @@ from models.launch import REWARD
 from models.training import load_policy, load_reward_model
 from tasks.adapter import merge, record_base
 from tasks.files import file_sha256
-from tests.e2e.conftest import kill_at_checkpoint, train, turn
+from tests.e2e.conftest import kill_at_checkpoint, train
 from tests.e2e.programs import run_program
 from tests.forks import REWARD_SCORE
 
@@ -104,8 +104,7 @@ def rewards(trained: Path, files: Path) -> Path:
         scoring=ScoringConfig(dtype="float32", batch_tokens=512),
     )
     (trained / "score.json").write_text(scoring.model_dump_json())
-    with turn():
-        assert "100%" in run_program(REWARD_SCORE, trained / "score.json")
+    assert "100%" in run_program(REWARD_SCORE, trained / "score.json")
     return trained
 
 
@@ -152,8 +151,7 @@ def test_an_adapter_is_merged_with_its_head_into_a_plain_checkpoint(policy, file
     train(tmp_path, job, REWARD)
     adapter = tmp_path / "adapter"
     record_base(adapter, policy, job.train)
-    with turn():
-        merge(policy, adapter, tmp_path / "policy", tmp_path / ".lock", reward=True)
+    merge(policy, adapter, tmp_path / "policy", tmp_path / ".lock", reward=True)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     trained = PeftModel.from_pretrained(load_reward_model(policy, tokenizer, "float32"), str(adapter)).eval()
     merged = load_reward_model(tmp_path / "policy", tokenizer, "float32").eval()
