@@ -28,6 +28,8 @@ SHAPE = {
     "initializer_range": 0.02,
 }
 STEPS, BATCH = 4, 8
+_SHORT = {"epochs": 1, "batch_size": BATCH, "learning_rate": 1e-5}
+_MICRO = {"micro_batch_size": BATCH, "checkpoint_steps": 10_000, "log_steps": 1}
 CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"dtype": "bfloat16"}, {"zero_stage": 0}),
     ({"dtype": "bfloat16"}, {"zero_stage": 1}),
@@ -60,10 +62,6 @@ def main() -> None:
             rows.append(_row(folder, parameters, SupervisedConfig(**_SHORT | train), LaunchConfig(**_MICRO | launch)))
     columns = ["training", "dry run, bytes/weight", "held at most", "taken", "ratio", "s"]
     show(f"Training {parameters / 1e9:.2f} B weights on one {torch.cuda.get_device_name()}", columns, rows)
-
-
-_SHORT = {"epochs": 1, "batch_size": BATCH, "learning_rate": 1e-5}
-_MICRO = {"micro_batch_size": BATCH, "checkpoint_steps": 10_000, "log_steps": 1}
 
 
 def _row(folder: Path, parameters: int, train: SupervisedConfig, launch: LaunchConfig) -> list[str]:

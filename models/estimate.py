@@ -98,8 +98,8 @@ def training_bytes_per_device(parameters: int | None, train: TrainConfig, launch
     """Weights, gradients and optimiser state per device as DeepSpeed holds them (`python -m benchmarks memory`).
 
     That is more than the 2 + 2 + 12 bytes a parameter of mixed precision in arXiv 1910.02054, figure 1: with ZeRO or
-    in bfloat16 there are gradients in 32 bits beside master weights and moments (AdamW two, RMSprop one). For a moment
-    an update takes as much as RMSprop computes with, and for AdamW ZeRO's gradients once more before they are widened.
+    in bfloat16 there are gradients in 32 bits beside master weights and moments (AdamW two, RMSprop one). While it
+    updates, RMSprop takes 4 bytes more, and AdamW with ZeRO in bfloat16 2: the gradients, before they are widened.
     Stage 1 spreads all of these over devices, stage 2 the gradients as well, stage 3 the weights as well.
     """
     if parameters is None:

@@ -192,7 +192,7 @@ def start_engine(
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # Collecting garbage among what imports make takes a fifth of their time, and more whenever vLLM asks for it later.
+    # Collecting garbage among what imports make takes long and finds nothing, now and whenever vLLM asks for it.
     gc.disable()
     from vllm import EngineArgs, LLMEngine
 

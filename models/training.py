@@ -149,7 +149,7 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
 
 
 def _optimizer(name: Optimizer) -> str:
-    """Transformers' name of an optimiser. On a GPU, AdamW in one kernel: it holds 4 bytes per weight less."""
+    """Transformers' name of an optimiser. On a GPU, AdamW in one kernel, which needs no copy of the weights."""
     adamw = "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch"
     return {"adamw": adamw, "rmsprop": "rmsprop"}[name]
 
@@ -262,8 +262,8 @@ def enter() -> None:
 def quiet() -> None:
     """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter.
 
-    Collecting garbage among what imports make takes a fifth of their time, so programs turn that off before. It goes on
-    from here, and leaves out what was imported.
+    Collecting garbage among what imports make takes long and finds nothing, so programs turn that off before. It goes
+    on from here, and leaves out what was imported.
     """
     gc.freeze()
     gc.enable()

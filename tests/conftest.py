@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported is no garbage, and collecting among it again and again takes a tenth of the tests' time."""
+    """What was imported is no garbage, and collecting among it again and again takes time."""
     gc.freeze()
     gc.set_threshold(10_000)
     gc.enable()
