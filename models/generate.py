@@ -20,6 +20,7 @@ from data.render import check_room, context_length, prompt_token_ids
 from data.rows import Problem, Sample
 from data.storage import count_rows, holds, read_rows, write_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from models.process import end, keep_imports
 from models.progress import Progress
 
 
@@ -192,12 +193,10 @@ def start_engine(
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # Collecting garbage among what imports make takes long and finds nothing, now and whenever vLLM asks for it.
-    gc.disable()
+    gc.disable()  # or vLLM would ask for collections of all that it imports
     from vllm import EngineArgs, LLMEngine
 
-    gc.freeze()
-    gc.enable()
+    keep_imports()
 
     engine_arguments = EngineArgs(
         model=str(policy),
@@ -219,14 +218,13 @@ def start_engine(
 
 
 def leave() -> NoReturn:
-    """End the process, once everything is on disk: to take the engine apart would only cost seconds."""
+    """End the process of a program with an engine, which is not taken apart either."""
     if "vllm" in sys.modules:
         from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
 
         destroy_model_parallel()  # or a file would stay in the system's temp folder
         destroy_distributed_environment()
-    sys.stdout.flush()
-    os._exit(0)
+    end()
 
 
 def main() -> None:

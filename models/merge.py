@@ -19,7 +19,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.config import MergeProgram
-from models.training import load_policy, load_reward_model, quiet
+from models.training import leave, load_policy, load_reward_model, quiet
 
 
 def merge(program: MergeProgram) -> None:
@@ -46,3 +46,4 @@ def _frozen(program: MergeProgram) -> tuple[Any, torch.dtype]:
 if __name__ == "__main__":
     quiet()
     merge(MergeProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

@@ -25,7 +25,7 @@ from data.scoring import pair_up
 from data.storage import count_rows, holds, parquet_files, read_rows, write_rows
 from models.config import PairScoreJob, RewardScoreProgram, ScoreJob
 from models.progress import Progress
-from models.training import load_reward_model, pad_token_id, quiet
+from models.training import leave, load_reward_model, pad_token_id, quiet
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -165,3 +165,4 @@ def score(program: RewardScoreProgram) -> None:
 if __name__ == "__main__":
     quiet()
     score(RewardScoreProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

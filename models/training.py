@@ -1,12 +1,11 @@
 """What the training programs share: policies, arguments of the trainers, adapters, resuming, the journal."""
 
-import gc
 import json
 import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
@@ -21,6 +20,7 @@ from transformers import (
 )
 
 from models.config import AdapterConfig, Dtype, LaunchConfig, Optimizer, TrainConfig, gradient_accumulation
+from models.process import end, keep_imports
 from models.progress import Progress
 
 COMPLETE = "complete"
@@ -260,24 +260,20 @@ def enter() -> None:
 
 
 def quiet() -> None:
-    """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter.
-
-    Collecting garbage among what imports make takes long and finds nothing, so programs turn that off before. It goes
-    on from here, and leaves out what was imported.
-    """
-    gc.freeze()
-    gc.enable()
+    """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter."""
+    keep_imports()
     warnings.filterwarnings("ignore")
     transformers.utils.logging.disable_progress_bar()
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def leave() -> None:
-    """End a program's process group, all of its processes together: one that goes first can abort another."""
+def leave() -> NoReturn:
+    """End a program, all of its processes together: one that goes first can abort another."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    end()
 
 
 def lines_up_to(path: Path, step: int) -> list[str]:

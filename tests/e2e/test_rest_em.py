@@ -88,6 +88,7 @@ def still_there(folder: Path, seen: dict[Path, int]) -> dict[Path, int]:
 def test_the_command_prints_table_report_and_history(folder, killed):
     for words in ("Validation, by iteration", "Held out to the end", "report.html", "mlflow ui", "tokens/s"):
         assert words in killed
+    assert "leaked" not in killed
     run = folder / "runs" / "killed"
     assert len(digests(run)) == 11
     assert (run / "best" / "policy" / "model.safetensors").exists()
