@@ -1,6 +1,7 @@
-"""Memory of training on a GPU, beside what the dry run says of it (models/estimate.py), by ZeRO stage and optimiser.
+"""Memory of training on a GPU, beside what the dry run says of it (models/estimate.py).
 
-A Llama of 0.8 B random weights and few short examples: next to weights, gradients and optimiser, activations are small.
+A Llama of 0.8 B random weights. With short examples activations are small next to weights, gradients and optimiser,
+which differ by ZeRO stage and optimiser; with long ones it is activations that are measured.
 """
 
 import json
@@ -11,11 +12,12 @@ from typing import Any
 
 from benchmarks.measure import run_measured, show
 from data.arithmetic import embedded_problems
-from data.rows import Example
+from data.render import prompt_token_ids
+from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
 from models.config import LaunchConfig, SupervisedConfig, TrainProgram
-from models.estimate import parameters_of, training_bytes_per_device
+from models.estimate import activation_bytes, parameters_of, training_bytes_per_device
 from tasks.environment import child_environment
 
 SHAPE = {
@@ -27,24 +29,31 @@ SHAPE = {
     "head_dim": 128,
     "initializer_range": 0.02,
 }
+SHORT, LONG = 64, 1000  # tokens of an example
 STEPS, BATCH = 4, 8
-_SHORT = {"epochs": 1, "batch_size": BATCH, "learning_rate": 1e-5}
-_MICRO = {"micro_batch_size": BATCH, "checkpoint_steps": 10_000, "log_steps": 1}
-CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"dtype": "bfloat16"}, {"zero_stage": 0}),
-    ({"dtype": "bfloat16"}, {"zero_stage": 1}),
-    ({"dtype": "bfloat16"}, {"zero_stage": 2}),
-    ({"dtype": "bfloat16"}, {"zero_stage": 3}),
-    ({"dtype": "bfloat16", "optimizer": "rmsprop"}, {"zero_stage": 2}),
-    ({"dtype": "float32"}, {"zero_stage": 0}),
-    ({"dtype": "float32"}, {"zero_stage": 2}),
+# Settings of the training, and of its launch; tokens and number of the examples that are learned at a time.
+CASES: list[tuple[dict[str, Any], dict[str, Any], int, int]] = [
+    ({"dtype": "bfloat16"}, {"zero_stage": 0}, SHORT, BATCH),
+    ({"dtype": "bfloat16"}, {"zero_stage": 1}, SHORT, BATCH),
+    ({"dtype": "bfloat16"}, {"zero_stage": 2}, SHORT, BATCH),
+    ({"dtype": "bfloat16"}, {"zero_stage": 3}, SHORT, BATCH),
+    ({"dtype": "bfloat16", "optimizer": "rmsprop"}, {"zero_stage": 2}, SHORT, BATCH),
+    ({"dtype": "float32"}, {"zero_stage": 0}, SHORT, BATCH),
+    ({"dtype": "float32"}, {"zero_stage": 2}, SHORT, BATCH),
+    ({"dtype": "bfloat16"}, {}, LONG, 4),
+    ({"dtype": "bfloat16"}, {}, LONG, 16),
+    ({"dtype": "bfloat16"}, {"gradient_checkpointing": True}, LONG, 16),
+    ({"dtype": "bfloat16"}, {"gradient_checkpointing": True}, LONG, 64),
+    ({"dtype": "float32"}, {}, LONG, 4),
+    ({"dtype": "float32"}, {}, LONG, 8),
 ]
-# Runs the program, then prints what PyTorch held at most, and what it had taken from the device for that.
+# Runs the program, which in the end prints what PyTorch held at most, and what it had taken from the device for that.
 MEASURE = """
 import runpy, sys, torch
+from models import process
+process.end = lambda: print(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
 sys.argv = ["models.train", sys.argv[1]]
 runpy.run_module("models.train", run_name="__main__", alter_sys=True)
-print(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
 """
 
 
@@ -56,18 +65,20 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _prepare(folder)
+        _write_model(folder / "model")
         parameters = parameters_of(folder / "model") or 0
-        for train, launch in CASES:
-            rows.append(_row(folder, parameters, SupervisedConfig(**_SHORT | train), LaunchConfig(**_MICRO | launch)))
-    columns = ["training", "dry run, bytes/weight", "held at most", "taken", "ratio", "s"]
+        for train, launch, tokens, batch in CASES:
+            config = SupervisedConfig(**{"epochs": 1, "batch_size": batch, "learning_rate": 1e-5} | train)
+            how = LaunchConfig(**{"micro_batch_size": batch, "checkpoint_steps": 10_000, "log_steps": 1} | launch)
+            rows.append(_row(folder, parameters, config, how, tokens))
+    columns = ["training", "tokens at a time", "dry run, bytes/weight", "held at most", "taken", "ratio", "s"]
     show(f"Training {parameters / 1e9:.2f} B weights on one {torch.cuda.get_device_name()}", columns, rows)
 
 
-def _row(folder: Path, parameters: int, train: SupervisedConfig, launch: LaunchConfig) -> list[str]:
+def _row(folder: Path, parameters: int, train: SupervisedConfig, launch: LaunchConfig, tokens: int) -> list[str]:
     program = TrainProgram(
         policy=folder / "model",
-        examples=[folder / "examples.parquet"],
+        examples=[_write_examples(folder, STEPS * train.batch_size, tokens)],
         output=folder / "run" / "policy",
         seed=0,
         train=train,
@@ -77,26 +88,45 @@ def _row(folder: Path, parameters: int, train: SupervisedConfig, launch: LaunchC
     config.write_text(program.model_dump_json())
     measured = run_measured([sys.executable, "-c", MEASURE, str(config)], child_environment())
     held, taken = (int(number) for number in measured.output.split()[-2:])
+    at_a_time = launch.micro_batch_size * tokens
     said = training_bytes_per_device(parameters, train, launch) or 0
+    said += activation_bytes(parameters, at_a_time, train.dtype, launch) or 0
+    checkpointing = ", checkpointing" if launch.gradient_checkpointing else ""
     return [
-        f"{train.dtype}, {train.optimizer}, ZeRO {launch.zero_stage}",
+        f"{train.dtype}, {train.optimizer}, ZeRO {launch.zero_stage}{checkpointing}",
+        f"{at_a_time:,}",
         *(f"{number / parameters:.1f}" for number in (said, held, taken)),
         f"{said / held:.2f}",
         f"{measured.seconds:.0f}",
     ]
 
 
-def _prepare(folder: Path) -> None:
-    """The model, and examples for a few steps."""
+def _write_model(folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    worked = [p for p in embedded_problems(0) if p.split == "demonstration"]
-    tiny.write_untrained(folder / "model", (t for p in worked for t in (p.messages[0]["content"], p.response or "")))
-    file = folder / "model" / "config.json"
+    worked = _worked()
+    tiny.write_untrained(folder, (t for p in worked for t in (p.messages[0]["content"], p.response or "")))
+    file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | SHAPE))
     with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder / "model"), dtype=torch.bfloat16)
-    model.save_pretrained(folder / "model")
-    rows = (Example(p.id, 0, p.messages, p.response or "", None, "", 1.0) for p in worked[: STEPS * BATCH])
-    write_rows(Example, folder / "examples.parquet", rows)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+
+
+def _write_examples(folder: Path, number: int, tokens: int) -> Path:
+    """Examples of so many tokens each, prompt and answer together."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    file = folder / f"{number}-of-{tokens}.parquet"
+    rows = []
+    for problem in _worked()[:number]:
+        answer = [tokenizer.eos_token_id] * (tokens - len(prompt_token_ids(tokenizer, problem.messages)))
+        rows.append(Example(problem.id, 0, problem.messages, "", answer, "", 1.0))
+    write_rows(Example, file, rows)
+    return file
+
+
+def _worked() -> list[Problem]:
+    return [p for p in embedded_problems(0) if p.split == "demonstration"]

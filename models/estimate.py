@@ -80,18 +80,20 @@ def training_disk_bytes(parameters: int | None, train: TrainConfig) -> int:
     return (parameters or 0) * (BYTES[train.dtype] if train.adapter else 40)
 
 
-def activation_bytes(parameters: int | None, tokens: int, launch: LaunchConfig) -> int | None:
-    """Activations of one forward pass over `tokens` tokens on one device, in 16 bits.
+def activation_bytes(parameters: int | None, tokens: int, dtype: Dtype, launch: LaunchConfig) -> int | None:
+    """Activations of one forward pass over `tokens` tokens on one device.
 
-    34 bytes per token, layer and hidden unit (arXiv 2205.05198, equation 2, without the attention matrix, which is
-    never held); with gradient checkpointing the inputs of all layers and the inside of one. Width and depth are those
-    of a transformer of that size: 12 · layers · hidden² parameters, hidden = 128 · layers.
+    In 16 bits 34 bytes per token, layer and hidden unit (arXiv 2205.05198, equation 2, without the attention matrix,
+    which is never held), in 32 bits twice as many; with gradient checkpointing the inputs of all layers and the inside
+    of one. Width and depth are those of a transformer of that size: 12 · layers · hidden² parameters, hidden = 128 ·
+    layers. `python -m benchmarks memory` compares it with what a GPU holds.
     """
     if parameters is None:
         return None
     hidden = (128 * parameters / 12) ** (1 / 3)
     layers = hidden / 128
-    return int(hidden * tokens * (2 * layers + 34 if launch.gradient_checkpointing else 34 * layers))
+    of_a_unit = BYTES[dtype] * (layers + 17 if launch.gradient_checkpointing else 17 * layers)
+    return int(hidden * tokens * of_a_unit)
 
 
 def training_bytes_per_device(parameters: int | None, train: TrainConfig, launch: LaunchConfig) -> int | None:

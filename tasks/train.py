@@ -224,7 +224,8 @@ def _training_stage(
 
 def _gpu_bytes(run: Run, config: TrainConfig, launch: LaunchConfig, rows_at_once: int) -> int | None:
     held = training_bytes_per_device(run.parameters, config, launch)
-    activations = activation_bytes(run.parameters, rows_at_once * launch.micro_batch_size * run.row_tokens, launch)
+    tokens = rows_at_once * launch.micro_batch_size * run.row_tokens
+    activations = activation_bytes(run.parameters, tokens, config.dtype, launch)
     return None if held is None or activations is None else held + activations
 
 

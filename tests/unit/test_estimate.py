@@ -98,10 +98,31 @@ def test_training_memory_per_device_follows_zero(
     ],
 )
 def test_training_memory_is_what_a_gpu_held(train: dict[str, str], stage: int, held: float) -> None:
-    """Bytes per weight that `python -m benchmarks memory` printed on an H200, with few activations among them."""
+    """Bytes per weight that `python -m benchmarks memory` printed on H200 and H100, with few activations."""
     found = training_bytes_per_device(ONE, TrainConfig.model_validate(train), LaunchConfig(zero_stage=stage))
     assert found is not None
     assert 0.94 * held < found / ONE <= held
+
+
+@pytest.mark.parametrize(
+    ("dtype", "checkpointing", "tokens", "held"),
+    [
+        ("bfloat16", False, 16_000, 44.8),
+        ("bfloat16", True, 64_000, 28.9),
+        ("float32", False, 4_000, 26.5),
+        ("float32", False, 8_000, 40.0),
+    ],
+)
+def test_with_activations_it_is_near_what_a_gpu_held(
+    dtype: Dtype, checkpointing: bool, tokens: int, held: float
+) -> None:
+    """Bytes per weight of a model of 0.81 B that `python -m benchmarks memory` printed on an H100."""
+    parameters, launch = int(0.81 * ONE), LaunchConfig(gradient_checkpointing=checkpointing)
+    weights = training_bytes_per_device(parameters, TrainConfig(dtype=dtype), launch)
+    activations = activation_bytes(parameters, tokens, dtype, launch)
+    assert weights is not None
+    assert activations is not None
+    assert (weights + activations) / parameters == pytest.approx(held, rel=0.07)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +156,12 @@ def test_activations_of_a_model_of_seven_billion_parameters() -> None:
     # Llama 2 7B has 32 layers of width 4,096; the estimate's 33 of 4,211 are near enough.
     tokens = 1000
     whole, checkpointed = (
-        activation_bytes(7 * ONE, tokens, LaunchConfig(gradient_checkpointing=flag)) for flag in (False, True)
+        activation_bytes(7 * ONE, tokens, "bfloat16", LaunchConfig(gradient_checkpointing=flag))
+        for flag in (False, True)
     )
     assert whole == pytest.approx(34 * tokens * 4096 * 32, rel=0.1)
     assert checkpointed == pytest.approx(tokens * 4096 * (2 * 32 + 34), rel=0.1)
-    assert activation_bytes(None, tokens, LaunchConfig()) is None
+    assert activation_bytes(None, tokens, "float32", LaunchConfig()) is None
 
 
 def test_linear_modules_are_the_matrices(tmp_path: Path) -> None:
