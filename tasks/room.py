@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,7 @@ class PromptRoom:
         config = self.config
         if config.model is not None:
             return model_tokenizer(config.model, config.template)
-        texts = [t for p in demonstrations(config.seed, 3000) for t in (p.messages[0]["content"], p.response or "")]
-        tokenizer = tiny.tiny_tokenizer(texts)
+        tokenizer = copy(_embedded_tokenizer(config.seed))
         if config.template:
             tokenizer.chat_template = template_file(config.template).read_text()
         return tokenizer, tiny.CONTEXT
@@ -121,6 +121,12 @@ class PromptRoom:
 
     def _length(self, problem: Problem) -> int:
         return len(prompt_token_ids(self.tokenizer, problem.messages))
+
+
+@cache  # a run asks before it starts and once more when it does
+def _embedded_tokenizer(seed: int) -> Any:
+    texts = [t for p in demonstrations(seed, 3000) for t in (p.messages[0]["content"], p.response or "")]
+    return tiny.tiny_tokenizer(texts)
 
 
 def model_tokenizer(model: str, template: Path | None) -> tuple[Any, int]:

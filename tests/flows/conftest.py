@@ -1,4 +1,4 @@
-"""Flows on stub programs: everything is real but the heavy programs, which the end-to-end tests run."""
+"""Flows on stub programs: everything is real but the heavy programs, which the end-to-end tests run, and figures."""
 
 import functools
 import logging
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import tasks.judge
+import tasks.report
 import tasks.reward_model
 import tasks.sample
 import tasks.train
@@ -38,6 +39,8 @@ def use_stub_programs(replace: Callable[[Any, str, Any], None], inside: bool = F
     replace(tasks.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)])
     replace(tasks.train, "launch_command", launch_stub)
     replace(tasks.train, "merge", merge_stub)
+    # Nobody looks at these figures, and drawing them takes long.
+    replace(tasks.report.figures, "as_svg", lambda figure, name, description: f"<svg><title>{name}</title></svg>")
     if inside:
         for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.train):
             replace(module, "run_child", run_inside)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,12 @@ class Site:
     def up(self) -> str:
         ports = self.prefect.rsplit(":")[-1], self.mlflow.rsplit(":")[-1]
         return self.autodidact("up", "--prefect-port", ports[0], "--mlflow-port", ports[1])
+
+    def answers(self) -> bool:
+        """Whether Prefect's server is there."""
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.prefect}/api/health", timeout=5).is_success
+        return False
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Call Prefect's API."""

@@ -67,7 +67,7 @@ def test_a_killed_prefect_server_comes_back_and_the_run_ends_as_it_should(site: 
     (site.folder / "started-unserved.go").touch()
     eventually((site.runs / "unserved" / "summary.json").exists, "the loop did not go on")
     assert digests(make_config(site.folder, run="unserved")) == undisturbed
-    site.up()
+    eventually(site.answers, "supervisord did not start the server again", pause=0.5)
     site.wait(flow_run, "Completed", "Crashed")
 
 

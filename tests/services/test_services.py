@@ -13,21 +13,21 @@ from tests.services.conftest import Site, listener, settings, statuses
 from tests.waiting import eventually
 
 
-def test_up_may_be_called_twice_and_status_shows_the_addresses(site: Site):
-    first = site.autodidact("status")
-    assert site.prefect in site.up()
-    assert first.count("RUNNING") == 3
-    assert site.mlflow in first
+def test_status_shows_the_addresses_and_all_listen_on_the_loopback_interface(site: Site):
+    output = site.autodidact("status")
+    assert output.count("RUNNING") == 3
+    assert site.prefect in output
+    assert site.mlflow in output
     assert listener(site.prefect)
     assert listener(site.mlflow)
 
 
-def test_up_keeps_schedules_that_were_switched_on_or_added(site: Site):
+def test_up_may_be_called_again_and_keeps_schedules_that_were_switched_on_or_added(site: Site):
     path = f"deployments/{site.deployment('rest-em/nightly')}/schedules"
     example = site.api("GET", path)[0]
     site.api("PATCH", f"{path}/{example['id']}", {"active": True})
     site.api("POST", path, [{"active": False, "schedule": {"interval": 86400}, "parameters": {"on_drift": "accept"}}])
-    site.up()
+    assert site.prefect in site.up()
     kept = {(s["active"], s["schedule"].get("cron"), s["parameters"].get("on_drift")) for s in site.api("GET", path)}
     assert kept == {(True, "0 2 * * *", None), (False, None, "accept")}
     for schedule in site.api("GET", path):
