@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from tasks.environment import cache_folder
 
 # Until all tests are imported: see `pytest_collection_finish`.
 gc.disable()
+# Or every process that is started would compile this project's modules for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Several test processes share the cores: more threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Prefect reads this when it is imported.

@@ -43,8 +43,7 @@ def inherited() -> dict[str, str]:
 
 def drive(config: LoopConfig) -> int:
     """Run a loop to its end in a process of its own; return the exit code."""
-    command = [sys.executable, *driver(config)]
-    return subprocess.run(command, env=inherited(), timeout=PATIENCE, check=False).returncode
+    return Fork(run_driver, *driver(config), environment=inherited()).wait(PATIENCE)
 
 
 def run_driver(*arguments: str) -> None:
