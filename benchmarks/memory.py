@@ -51,7 +51,11 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], int, int]] = [
 MEASURE = """
 import runpy, sys, torch
 from models import process
-process.end = lambda: print(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
+end = process.end
+def tell():
+    print(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
+    end()
+process.end = tell
 sys.argv = ["models.train", sys.argv[1]]
 runpy.run_module("models.train", run_name="__main__", alter_sys=True)
 """

@@ -196,7 +196,7 @@ def _plan_row(planned: Planned) -> tuple[str, ...]:
         Status.DRIFT: "stop: made with other settings",
         Status.OPEN: "reuse, if its inputs stay the same",
     }[planned.status]
-    memory = "unknown" if estimate.gpu_bytes is None else f"≥ {format_bytes(estimate.gpu_bytes)}"
+    memory = "unknown" if estimate.gpu_bytes is None else f"≈ {format_bytes(estimate.gpu_bytes)}"
     return (
         planned.stage.name,
         would,

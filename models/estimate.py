@@ -1,6 +1,6 @@
 """What a model needs: its number of parameters, and memory per device for generating and training. Loads no torch.
 
-Figures are lower bounds for planning: activations and fragmentation come on top.
+Figures are for planning: fragmentation and what libraries take come on top.
 """
 
 import json

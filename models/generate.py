@@ -218,7 +218,7 @@ def start_engine(
 
 
 def leave() -> NoReturn:
-    """End the process of a program with an engine, which is not taken apart either."""
+    """End a program that may have started an engine."""
     if "vllm" in sys.modules:
         from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
 

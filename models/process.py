@@ -10,8 +10,8 @@ from typing import NoReturn
 def keep_imports() -> None:
     """Collect garbage again, which was off while the program imported, but not among what was imported.
 
-    To collect there takes long and finds nothing. Only an end with an error does so: bindings that were not taken apart
-    would print a page of leaks below its traceback.
+    To look there takes long and finds nothing. A program that fails does it after all as it ends, or bindings would
+    print a page of leaks below its traceback.
     """
     gc.freeze()
     gc.enable()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.rows import Example
 from data.storage import read_rows
 from models.config import LaunchConfig, SupervisedConfig, TrainProgram
+from models.launch import SUPERVISED, launch_command
 from models.train import encode
 from models.training import IGNORED, last_checkpoint
 from tasks.files import file_sha256
-from tests.e2e.conftest import kill_at_checkpoint, train
+from tests.e2e.conftest import kill_at_checkpoint, train, write_config
+from tests.waiting import PATIENCE
 
 HYPERPARAMETERS = SupervisedConfig(learning_rate=1e-3, epochs=1, batch_size=32, dtype="float32")
 
@@ -79,6 +82,14 @@ def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, example
         assert file_sha256(tmp_path / "policy" / name) == file_sha256(plain / "policy" / name), name
     assert losses(tmp_path) == losses(plain)
     shutil.rmtree(tmp_path / ".checkpoints")
+
+
+def test_the_last_that_a_program_says_is_why_it_failed(examples, tmp_path):
+    config = write_config(tmp_path, program(tmp_path / "missing", examples, tmp_path))
+    command = launch_command(SUPERVISED, LaunchConfig(), config)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert str(tmp_path / "missing") in done.stderr.splitlines()[-1]
 
 
 def test_the_checkpoint_carries_tokenizer_and_template(plain):

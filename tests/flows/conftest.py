@@ -32,7 +32,7 @@ STUBS = Path(__file__).parent / "stubs"
 
 
 def use_stub_programs(replace: Callable[[Any, str, Any], None], inside: bool = False) -> None:
-    """Have flows run the stub programs.
+    """Have flows run the stub programs, and draw no figures.
 
     Args:
         inside: run them in the flow's own process. As processes of their own they spend nearly all of their time on

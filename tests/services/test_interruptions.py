@@ -82,6 +82,9 @@ def test_reconcile_closes_what_a_killed_process_left_open(site: Site):
     output = site.autodidact("reconcile")
     assert "MLflow: left-open was RUNNING, and no process works on" in output
     assert statuses(site, "left-open")["left-open"] == "KILLED"
-    eventually(lambda: "Prefect: left-open was Running" in site.autodidact("reconcile"), "it stays Running", pause=15)
+    seconds = 15.0  # to look takes a whole command
+    eventually(
+        lambda: "Prefect: left-open was Running" in site.autodidact("reconcile"), "it stays Running", pause=seconds
+    )
     assert site.state(flow_run) == "Crashed"
     assert "left-open" not in site.autodidact("reconcile")
