@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from models.process import keep_imports
 from tasks.environment import cache_folder
 
 # Until all tests are imported: see `pytest_collection_finish`.
@@ -54,9 +55,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What was imported is no garbage, and collecting among it again and again takes time."""
-    gc.freeze()
     gc.set_threshold(10_000)
-    gc.enable()
+    keep_imports()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,6 +4,7 @@ import gc
 from importlib import import_module
 
 from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED
+from models.process import keep_imports
 from tests.forks import GENERATE, JUDGE, REWARD_SCORE
 
 PROGRAMS = [SUPERVISED, PREFERENCE, LIKELIHOOD, REWARD, REWARD_SCORE, GENERATE, JUDGE, "models.merge"]
@@ -13,5 +14,4 @@ FLOWS = ["flows.rest_em", "flows.spin", "tasks.report", "mlflow"]
 gc.disable()
 for module in [*PROGRAMS, *ENGINE, *FLOWS]:
     import_module(module)
-gc.freeze()  # or every fork's collections would copy all of it
-gc.enable()
+keep_imports()  # or every fork's collections would copy all of it

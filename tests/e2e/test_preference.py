@@ -37,7 +37,7 @@ def pairs(problems, tmp_path_factory) -> Path:
     return file
 
 
-def measure(policy: Path, pairs: Path, folder: Path, anew: bool = False, **launch: int) -> Path:
+def measure(policy: Path, pairs: Path, folder: Path, **launch: int) -> Path:
     program = LikelihoodProgram(
         policy=policy,
         pairs=[pairs],
@@ -46,7 +46,7 @@ def measure(policy: Path, pairs: Path, folder: Path, anew: bool = False, **launc
         quantize=False,
         launch=LaunchConfig(**{"micro_batch_size": 16} | launch),
     )
-    train(folder, program, LIKELIHOOD, anew)
+    train(folder, program, LIKELIHOOD)
     return folder / "likelihood.parquet"
 
 
@@ -69,7 +69,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def plain(policy, pairs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("zero-0")
-    train(folder, program(policy, pairs, measure(policy, pairs, folder, anew=True), folder), PREFERENCE)
+    train(folder, program(policy, pairs, measure(policy, pairs, folder), folder), PREFERENCE)
     return folder
 
 
@@ -106,6 +106,6 @@ def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, pairs, 
     job = program(policy, pairs, plain / "likelihood.parquet", tmp_path)
     kill_at_checkpoint(tmp_path, job, PREFERENCE)
     assert not (tmp_path / "policy").exists()
-    train(tmp_path, job, PREFERENCE, anew=True)
+    train(tmp_path, job, PREFERENCE)
     assert file_sha256(tmp_path / "policy" / "model.safetensors") == file_sha256(plain / "policy" / "model.safetensors")
     assert [m["loss"] for m in metrics(tmp_path)] == [m["loss"] for m in metrics(plain)]
