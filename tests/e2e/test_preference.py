@@ -106,6 +106,6 @@ def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, pairs, 
     job = program(policy, pairs, plain / "likelihood.parquet", tmp_path)
     kill_at_checkpoint(tmp_path, job, PREFERENCE)
     assert not (tmp_path / "policy").exists()
-    train(tmp_path, job, PREFERENCE)
+    train(tmp_path, job, PREFERENCE, anew=True)
     assert file_sha256(tmp_path / "policy" / "model.safetensors") == file_sha256(plain / "policy" / "model.safetensors")
     assert [m["loss"] for m in metrics(tmp_path)] == [m["loss"] for m in metrics(plain)]

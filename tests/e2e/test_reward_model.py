@@ -140,7 +140,7 @@ def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, files, 
     job = program(policy, files, tmp_path)
     kill_at_checkpoint(tmp_path, job, REWARD)
     assert not (tmp_path / "policy").exists()
-    train(tmp_path, job, REWARD)
+    train(tmp_path, job, REWARD, anew=True)
     weights = Path("policy") / "model.safetensors"
     assert file_sha256(tmp_path / weights) == file_sha256(trained / weights)
     assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(trained)]

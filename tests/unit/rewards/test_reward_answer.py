@@ -88,9 +88,9 @@ def test_a_reference_is_an_answer_or_ends_in_one(reference: str | None, answer: 
     ids=["open", "nested", "many", "braces", "stars", "spaces", "phrases", "blank"],
 )
 def test_a_huge_text_costs_linear_time(text: str) -> None:
-    start = time.process_time()
+    start = time.thread_time()
     extract_answer(text)
-    assert time.process_time() - start < 60  # quadratic time would be hours
+    assert time.thread_time() - start < 5
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def test_anything_ambiguous_is_not_a_plain_number(text: str) -> None:
     "text", ["9" * 10**6, "*" * 10**6, "1," * 10**6, "1/" + "9" * 10**6, "$" * 199, "(" * 99 + ")" * 99, "1 a" * 66]
 )
 def test_no_text_takes_long(text: str) -> None:
-    start = time.process_time()
+    start = time.thread_time()
     assert parse_number(text) is None
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 0.1
 
 
 @given(st.fractions(max_denominator=10**6))
