@@ -25,7 +25,10 @@ class AutodidactError(Exception):
         self.what, self.why, self.what_next = what, why, what_next
 
     def __str__(self) -> str:
-        return " ".join(sentence for sentence in (self.what, self.why, self.what_next) if sentence)
+        said = ""
+        for sentence in (self.what, self.why, self.what_next):
+            said += (" " if said and sentence and not said.endswith("\n") else "") + sentence
+        return said
 
 
 class RunFailedError(AutodidactError):

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from data.errors import AutodidactError
 from data.rows import Problem, Sample
 
 Kind = Literal["pointwise", "pairwise"]
@@ -41,7 +42,7 @@ _TASKS: dict[Kind, str] = {
 }
 
 
-class ReplyError(ValueError):
+class ReplyError(AutodidactError):
     """A judge's reply cannot be read; the message says why."""
 
 

@@ -52,12 +52,16 @@ def read_pairs(reading: Reading, tally: Tally) -> Iterator[Pair]:
             found += 1
             yield Pair(identity, index, record.messages, chosen, rejected, None, None, source, source)
     if not tally.rows:
-        raise DataFileError(f"{reading.source} is empty. Give a data set with one pair per row.")
+        raise DataFileError(f"{reading.source} is empty.", what_next="Give a data set with one pair per row.")
     if not found and tally.dropped["equal_sides"] < tally.rows:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.dropped.items())
-        raise DataFileError(f"{reading.source}: none of its {tally.rows} rows is a pair to learn from ({reasons}).")
+        raise DataFileError(
+            f"{reading.source}: none of its {tally.rows} rows is a pair to learn from ({reasons}).",
+            what_next="Give a data set with a better and a worse answer in each row.",
+        )
     if not found:
         raise DataFileError(
             f"{reading.source}: the two sides are equal in every one of its {tally.rows} rows, so nothing can be "
-            f"learned from it. Check that whatever wrote the file did not copy the same response into both fields."
+            "learned from it.",
+            what_next="Check that whatever wrote the file did not copy the same response into both fields.",
         )

@@ -42,7 +42,7 @@ def read_problems(
         if has_answer is not None and not has_answer(reference or ""):
             problem = f"{at}: the answer {short(reference)} holds no final answer."
             if not reading.drop:
-                raise DataFileError(f"{problem} Write it bare, or end the text in '#### <answer>'.")
+                raise DataFileError(problem, what_next="Write it bare, or end the text in '#### <answer>'.")
             tally.drop(NO_FINAL_ANSWER, problem)
         else:
             identity = problem_id(record.messages)
@@ -50,7 +50,8 @@ def read_problems(
             yield Problem(identity, record.messages, reference, record.response, record.source or name, where)
     if tally.rows == rows:
         raise DataFileError(
-            f"{reading.source} is empty. Give a data set with one problem per row, such as 'question' and 'answer'."
+            f"{reading.source} is empty.",
+            what_next="Give a data set with one problem per row, such as 'question' and 'answer'.",
         )
 
 
@@ -72,11 +73,12 @@ def read_few_shot(reading: Reading) -> list[Message]:
     for at, record in read_records(reading, "demonstrations", Tally()):
         if record.messages[0]["role"] == "system":
             raise DataFileError(
-                f"{at}: a worked example has a system message. Set `system` instead, for every problem."
+                f"{at}: a worked example has a system message.",
+                what_next="Set `system` instead, for every problem.",
             )
         turns += [*record.messages, assistant(record.response or "")]
     if not turns:
-        raise DataFileError(f"{reading.source} is empty. Give a data set of worked examples.")
+        raise DataFileError(f"{reading.source} is empty.", what_next="Give a data set of worked examples.")
     return turns
 
 

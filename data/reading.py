@@ -101,15 +101,16 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             raise DataFileError(f"{at}: {problem}") from None
         except RowError as problem:
             if not reading.drop and not isinstance(problem, LeftOutError):
-                advice = "" if isinstance(problem, ContentError) else f"{_needs(known)} "
+                advice = "" if isinstance(problem, ContentError) else _needs(known)
                 raise DataFileError(
-                    f"{at}: {_sentence(problem)} {advice}Correct or remove the row, or have such rows left out: "
-                    f"unusable: drop."
+                    f"{at}: {_sentence(problem)}",
+                    advice,
+                    "Correct or remove the row, or have such rows left out: unusable: drop.",
                 ) from None
             tally.drop(problem.reason, f"{at}: {problem}")
         except RecursionError:
             if not reading.drop:
-                raise DataFileError(f"{at}: nested too deep to be read. Remove the row.") from None
+                raise DataFileError(f"{at}: nested too deep to be read.", what_next="Remove the row.") from None
             tally.drop("nested too deep", at)
 
 
@@ -124,7 +125,7 @@ def first_use(reading: Reading) -> Use:
             return _format(reading, _renamed(row, reading), None, None).format.uses[0]
         except FormatError as problem:
             raise DataFileError(f"{at}: {problem}") from None
-    raise DataFileError(f"{reading.source} is empty.")
+    raise DataFileError(f"{reading.source} is empty.", what_next="Give a data set with at least one row.")
 
 
 def _renamed(row: Row, reading: Reading) -> Row:
@@ -145,8 +146,8 @@ def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None
         return Detected(nearest(row, fitting), "it comes nearest")
     if not serves:
         raise FormatError(
-            f"this is {known.format.name} ({known.format.about}): {known.reason}. It can serve as "
-            f"{' or '.join(known.format.uses)}, not as {use}."
+            f"this is {known.format.name} ({known.format.about}): {known.reason}.",
+            what_next=f"It can serve as {' or '.join(known.format.uses)}, not as {use}.",
         )
     return known
 

@@ -6,15 +6,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from data.errors import AutodidactError
+
 Messages = Sequence[dict[str, str]]
 TEMPLATES = sorted((Path(__file__).parent / "templates").glob("*.jinja"))
 
 
-class PromptTooLongError(ValueError):
+class PromptTooLongError(AutodidactError):
     """A prompt leaves no room for an answer."""
 
 
-class TemplateError(ValueError):
+class TemplateError(AutodidactError):
     """There is no chat template, or it cannot do what is asked of it."""
 
 
@@ -72,8 +74,8 @@ def template_file(template: Path) -> Path:
     path = template if template.is_file() else known.get(str(template))
     if path is None:
         raise TemplateError(
-            f"There is no template {template}: neither a file, looked for from {Path.cwd()}, nor one of "
-            f"{', '.join(known)}."
+            f"There is no template {template}: neither a file, looked for from {Path.cwd()}, nor one with a name.",
+            what_next=f"Known names are {', '.join(known)}.",
         )
     return path
 
@@ -100,9 +102,9 @@ def require_template(tokenizer: Any, source: str) -> str:
     """
     if not tokenizer.chat_template:
         raise TemplateError(
-            f"The tokenizer of {source} has no chat template, so prompts cannot be rendered. "
-            f"Give one with --template, by name ({', '.join(path.stem for path in TEMPLATES)}) or as a Jinja file, or "
-            f"choose a model that has one."
+            f"The tokenizer of {source} has no chat template, so prompts cannot be rendered.",
+            what_next=f"Give one with --template, by name ({', '.join(path.stem for path in TEMPLATES)}) or as a Jinja "
+            "file, or choose a model that has one.",
         )
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
@@ -167,6 +169,7 @@ def check_room(prompt_tokens: int, max_tokens: int, context: int, problem: str) 
     if prompt_tokens + max_tokens > context:
         raise PromptTooLongError(
             f"Problem {problem} has a prompt of {prompt_tokens} tokens; with {max_tokens} for the answer it does not "
-            f"fit into the context of {context}. Lower generate.max_tokens, shorten or remove the problem, or choose "
-            f"a model with a longer context."
+            f"fit into the context of {context}.",
+            what_next="Lower generate.max_tokens, shorten or remove the problem, or choose a model with a longer "
+            "context.",
         )

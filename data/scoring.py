@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from data.combining import TRUNCATED, Combination, combine
+from data.errors import RunFailedError
 from data.rows import UNGRADED, Problem, Sample, Score, Verdict
 
 Reward = Callable[[Problem, str], Score]
 
 
-class TooManyErrorsError(RuntimeError):
+class TooManyErrorsError(RunFailedError):
     """The reward failed on more samples than is acceptable."""
 
 
@@ -96,10 +97,10 @@ def check_errors(tally: Tally, max_error_share: float) -> None:
     """
     if tally.samples and tally.errors / tally.samples > max_error_share:
         raise TooManyErrorsError(
-            f"The reward failed on {tally.errors:,} of {tally.samples:,} samples "
-            f"({tally.errors / tally.samples:.1%}; reward.max_error_share allows {max_error_share:.1%}). "
-            f"The first failure:\n{tally.first_traceback}\nMend the reward and run the same command again: "
-            f"the samples are kept."
+            f"The reward failed on {tally.errors:,} of {tally.samples:,} samples ({tally.errors / tally.samples:.1%}; "
+            f"reward.max_error_share allows {max_error_share:.1%}).",
+            f"The first failure:\n{tally.first_traceback}\n",
+            "Mend the reward and run the same command again: the samples are kept.",
         )
 
 

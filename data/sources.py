@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from data.errors import AutodidactError
+
 Located = tuple[str, dict[str, Any]]
 TABLES = {".parquet": "parquet", ".arrow": "arrow"}
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", *TABLES)
@@ -20,7 +22,7 @@ BLOCK = 1 << 16  # characters
 LONGEST_SIGN = 12  # characters of an escaped pair of surrogates, which the end of a block may cut
 
 
-class DataFileError(ValueError):
+class DataFileError(AutodidactError):
     """A file of the user's cannot be used; the message names file, line and field."""
 
 
@@ -60,11 +62,12 @@ def data_files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise DataFileError(f"There is no file {source}. Check the path; it is relative to {Path.cwd()}.")
+        raise DataFileError(f"There is no file {source}.", what_next=f"Check the path; it is relative to {Path.cwd()}.")
     files = sorted(path for path in source.rglob("*") if path.is_file() and _kind(path) and path.name[0] not in "._")
     if not files:
         raise DataFileError(
-            f"The folder {source} holds no data file. Known are {', '.join(SUFFIXES)}, the text ones also with .gz."
+            f"The folder {source} holds no data file.",
+            what_next=f"Known are {', '.join(SUFFIXES)}, the text ones also with .gz.",
         )
     return files
 
@@ -89,7 +92,7 @@ def _file_rows(path: Path) -> Iterator[Located]:
                 read = _array_rows
             yield from read(file, path)
     except (EOFError, gzip.BadGzipFile) as problem:
-        raise DataFileError(f"{path}: broken gzip ({problem}). Fetch the file again.") from None
+        raise DataFileError(f"{path}: broken gzip ({problem}).", what_next="Fetch the file again.") from None
 
 
 def _open(path: Path) -> io.BufferedReader:
@@ -106,10 +109,10 @@ def _line_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
                 try:
                     row = json.loads(line, object_pairs_hook=_unique)
                 except (ValueError, RecursionError) as problem:
-                    raise DataFileError(f"{at}: malformed JSON ({problem}). {advice}") from None
+                    raise DataFileError(f"{at}: malformed JSON ({problem}).", what_next=advice) from None
                 yield at, _object(row, at, advice)
     except UnicodeDecodeError as problem:
-        raise DataFileError(_not_utf8(f"{path}, after line {number}", problem)) from None
+        raise _not_utf8(f"{path}, after line {number}", problem) from None
 
 
 def _array_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
@@ -120,9 +123,9 @@ def _array_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
             at = f"{path}, row {number}"
             yield at, _object(row, at, "Each row must be one JSON object.")
     except UnicodeDecodeError as problem:
-        raise DataFileError(_not_utf8(f"{path}, after row {number}", problem)) from None
+        raise _not_utf8(f"{path}, after row {number}", problem) from None
     except (json.JSONDecodeError, _RepeatedKeyError, RecursionError) as problem:
-        raise DataFileError(f"{path}, row {number + 1}: malformed JSON ({problem}). {advice}") from None
+        raise DataFileError(f"{path}, row {number + 1}: malformed JSON ({problem}).", what_next=advice) from None
 
 
 class _Array:
@@ -193,15 +196,16 @@ def _csv_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
             if None in row or None in row.values():
                 columns = len(reader.fieldnames or ())
                 raise DataFileError(
-                    f"{at}: not as many fields as the header has columns ({columns}). "
-                    f"Quote texts that hold a separator."
+                    f"{at}: not as many fields as the header has columns ({columns}).",
+                    what_next="Quote texts that hold a separator.",
                 )
             yield at, row
     except UnicodeDecodeError as problem:
-        raise DataFileError(_not_utf8(f"{path}, after line {reader.line_num}", problem)) from None
+        raise _not_utf8(f"{path}, after line {reader.line_num}", problem) from None
     except csv.Error as problem:
         raise DataFileError(
-            f"{path}, line {reader.line_num}: malformed CSV ({problem}). Quote texts that hold a separator."
+            f"{path}, line {reader.line_num}: malformed CSV ({problem}).",
+            what_next="Quote texts that hold a separator.",
         ) from None
 
 
@@ -212,7 +216,9 @@ def _table_rows(path: Path, kind: str) -> Iterator[Located]:
         for number, row in enumerate(load_dataset(kind, data_files=str(path), split="train", streaming=True), start=1):
             yield f"{path}, row {number}", row
     except Exception as problem:
-        raise DataFileError(f"{path}: not a {kind} file that can be read ({problem}).") from problem
+        raise DataFileError(
+            f"{path}: not a {kind} file that can be read ({problem}).", what_next="Fetch or write the file again."
+        ) from problem
 
 
 def _saved_rows(folder: Path) -> Iterator[Located]:
@@ -230,8 +236,9 @@ def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Located]:
             yield f"{name} on the hub, {split}, row {number}", row
     except Exception as problem:
         raise DataFileError(
-            f"There is no file {name}, and the hub gives no data set of that name ({problem}). Check the name, "
-            f"which is owner/name[:config][:split], or the path; it is relative to {Path.cwd()}."
+            f"There is no file {name}, and the hub gives no data set of that name ({problem}).",
+            what_next=f"Check the name, which is owner/name[:config][:split], or the path; it is relative to "
+            f"{Path.cwd()}.",
         ) from problem
 
 
@@ -252,12 +259,12 @@ def _object(row: Any, at: str, advice: str) -> dict[str, Any]:
         # Refuses what Python reads and JSON or UTF-8 has no place for: NaN, Infinity, lone surrogates.
         json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as problem:
-        raise DataFileError(f"{at}: malformed JSON ({problem}). {advice}") from None
+        raise DataFileError(f"{at}: malformed JSON ({problem}).", what_next=advice) from None
     if not isinstance(row, dict):
-        raise DataFileError(f"{at}: {type(row).__name__} is not a JSON object. {advice}")
+        raise DataFileError(f"{at}: {type(row).__name__} is not a JSON object.", what_next=advice)
     return row
 
 
-def _not_utf8(at: str, problem: Exception) -> str:
+def _not_utf8(at: str, problem: Exception) -> DataFileError:
     reason = getattr(problem, "reason", "invalid bytes")
-    return f"{at}: not UTF-8 ({reason}). Convert the file to UTF-8."
+    return DataFileError(f"{at}: not UTF-8 ({reason}).", what_next="Convert the file to UTF-8.")

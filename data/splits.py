@@ -121,9 +121,10 @@ def quotas(counts: Mapping[str, int], weights: Mapping[str, float], limit: int |
     if none := [source for source, number in drawn.items() if number == 0]:
         there = ", ".join(f"{source}: {counts.get(source, 0):,} at weight {w:g}" for source, w in weights.items())
         raise MixtureError(
-            f"No training problem can be drawn from {', '.join(none)}. There are {there}"
-            f"{'' if limit is None else f', at most {limit:,} in all'}. Give it more problems that are in no "
-            f"other, change its weight, raise the limit, or leave it out of the mixture."
+            f"No training problem can be drawn from {', '.join(none)}.",
+            f"There are {there}{'' if limit is None else f', at most {limit:,} in all'}.",
+            "Give it more problems that are in no other, change its weight, raise the limit, or leave it out of the "
+            "mixture.",
         )
     return drawn
 

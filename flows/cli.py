@@ -16,6 +16,7 @@ import yaml
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsError
 
+from data.errors import AutodidactError
 from tasks.environment import prepare
 
 FLOWS = {
@@ -40,7 +41,7 @@ COMMANDS = {
 }
 
 
-class UsageError(ValueError):
+class UsageError(AutodidactError):
     """The command line or the configuration file cannot be used as it is."""
 
 

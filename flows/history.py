@@ -37,7 +37,7 @@ PREVIEW = 70
 
 class _Parser(CommandParser):
     def error(self, message: str) -> Any:
-        raise QueryError(f"{message}. See {self.prog} --help.")
+        raise QueryError(f"{message}.", what_next=f"See {self.prog} --help.")
 
 
 def runs(arguments: list[str]) -> int:
@@ -77,7 +77,7 @@ def compare(arguments: list[str]) -> int:
         told = parser.parse_args(arguments)
         first, second = (open_history(told.runs_dir, name) for name in (told.first, told.second))
         if first.directory == second.directory:
-            raise QueryError(f"{first.name} is given twice. Name two runs; `autodidact runs` lists them.")
+            raise QueryError(f"{first.name} is given twice.", what_next="Name two runs; `autodidact runs` lists them.")
         _show_comparison(first, second, compare_runs(first, second, told.set, told.common), told.set)
         return 0
 

@@ -10,13 +10,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from data.errors import AutodidactError
 from models.config import Dtype, EngineConfig, LaunchConfig, TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2}
 NF4_BYTES = 0.52  # 4 bits, and 0.127 bits of doubly quantised scales (arXiv 2305.14314, section 3)
 
 
-class WeightsError(ValueError):
+class WeightsError(AutodidactError):
     """A weights file cannot be read."""
 
 
@@ -57,7 +58,7 @@ def _header(file: Path) -> dict[str, Any]:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length < file.stat().st_size:
-            raise WeightsError(f"{file} is not a safetensors file. Was it fetched whole (git lfs pull)?")
+            raise WeightsError(f"{file} is not a safetensors file.", what_next="Was it fetched whole (git lfs pull)?")
         header = json.loads(stream.read(length))
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 

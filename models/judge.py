@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from data.errors import RunFailedError
 from data.judge import Opinion, Question, as_opinion, messages, questions, reply_schema
 from data.opinions import Rates, score_problem
 from data.render import context_length, prompt_token_ids
@@ -35,7 +36,7 @@ Asked = tuple[Problem, Question]
 Ask = Callable[[list[Asked]], list[Opinion]]
 
 
-class EndpointError(RuntimeError):
+class EndpointError(RunFailedError):
     """The endpoint cannot be used at all; the message says why and what to do."""
 
 
@@ -201,15 +202,17 @@ def at_endpoint(program: JudgeProgram) -> Ask:
             text, tokens = choice.message.content or "", completion.usage.completion_tokens if completion.usage else 0
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise EndpointError(
-                f"{judge.endpoint} refuses the judge {judge.model}: {error}. Check its model and endpoint and the key "
-                f"in the environment variable OPENAI_API_KEY, and run the same command again."
+                f"{judge.endpoint} refuses the judge {judge.model}: {error}.",
+                what_next="Check its model and endpoint and the key in the environment variable OPENAI_API_KEY, and "
+                "run the same command again.",
             ) from error
         except openai.APITimeoutError as error:
             return as_opinion(judge.kind, question, "", f"the endpoint gave no reply in time: {error}"), 0
         except openai.APIConnectionError as error:
             raise EndpointError(
-                f"{judge.endpoint} cannot be reached: {error.__cause__ or error}. Start the server, or correct the "
-                f"judge's endpoint, and run the same command again: shards that are judged are kept."
+                f"{judge.endpoint} cannot be reached: {error.__cause__ or error}.",
+                what_next="Start the server, or correct the judge's endpoint, and run the same command again: shards "
+                "that are judged are kept.",
             ) from error
         except (openai.APIError, AttributeError, IndexError, TypeError, ValueError) as error:
             return as_opinion(judge.kind, question, "", f"the request failed ({type(error).__name__}): {error}"), 0

@@ -4,8 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+from data.errors import AutodidactError
 from models.config import AdapterConfig, Config, Dtype, MergeProgram, TrainConfig
-from models.estimate import tensor_shapes
+from models.estimate import WeightsError, tensor_shapes
 from tasks.contract import MERGE, digest_of
 from tasks.files import file_sha256, write_json
 from tasks.logs import run_logger
@@ -17,7 +18,7 @@ UNSUPPORTED = frozenset({"lm_head", "embed_tokens", "wte", "wpe", "embed_in", "e
 _PREFIX, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
 
-class AdapterError(ValueError):
+class AdapterError(AutodidactError):
     """The adapter does not fit the model or the machine; the message says why and what to do."""
 
 
@@ -31,8 +32,8 @@ def check_targets(adapter: AdapterConfig, modules: set[str], model: str) -> None
     for target in adapter.targets:
         if target.rsplit(".", 1)[-1] not in names or not any(f".{m}".endswith(f".{target}") for m in modules):
             raise AdapterError(
-                f"train.adapter.targets: {target!r} matches no module of {model} that an adapter can be attached to. "
-                f"It has {', '.join(names)}."
+                f"train.adapter.targets: {target!r} matches no module of {model} that an adapter can be attached to.",
+                what_next=f"It has {', '.join(names)}.",
             )
 
 
@@ -46,15 +47,21 @@ def check_adapter(folder: Path, model: Path) -> None:
     if not settings.is_file() or not weights.is_file():
         raise AdapterError(
             f"{folder} is no adapter: it needs adapter_config.json and adapter_model.safetensors, as peft's "
-            f"save_pretrained writes them. A whole model is given with --model alone."
+            "save_pretrained writes them.",
+            what_next="A whole model is given with --model alone.",
         )
     try:
         kind = json.loads(settings.read_text()).get("peft_type", "LORA")
         base, ours, theirs = read_base(folder), tensor_shapes(folder), tensor_shapes(model)
-    except (ValueError, AttributeError) as error:
-        raise AdapterError(f"The adapter {folder} cannot be read: {error}") from None
+    except (WeightsError, ValueError, AttributeError) as error:
+        raise AdapterError(
+            f"The adapter {folder} cannot be read: {error}.", what_next="Save or fetch it again."
+        ) from None
     if kind != "LORA":
-        raise AdapterError(f"{folder} is an adapter of the kind {kind}; only LoRA can be merged into a model.")
+        raise AdapterError(
+            f"{folder} is an adapter of the kind {kind}; only LoRA can be merged into a model.",
+            what_next="Merge it with the library that trained it, and give the result as --model.",
+        )
     if base and base.weights != weights_digest(model):
         raise _other_base(folder, model, "the weights that it was trained on have another digest")
     for name, (_, width) in ((n, s) for n, s in ours.items() if n.endswith(_DOWN)):

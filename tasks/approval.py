@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from data.errors import AutodidactError
 from tasks.files import write_json
 
 DECISIONS = "decisions.json"
 ANSWERS_SHOWN = 5
 
 
-class ApprovalError(ValueError):
+class ApprovalError(AutodidactError):
     """A person is to decide, and there is no way to ask."""
 
 
@@ -37,8 +38,8 @@ def require_deployment() -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
         raise ApprovalError(
-            "approve is on, and only a run that was started from a deployment can wait for a person. Start it in the "
-            "Prefect UI (autodidact up), or set approve to false."
+            "approve is on, and only a run that was started from a deployment can wait for a person.",
+            what_next="Start it in the Prefect UI (autodidact up), or set approve to false.",
         )
 
 
@@ -59,8 +60,8 @@ def ask(directory: Path, iteration: int, rows: Sequence[dict[str, Any]], answers
     decision = _suspend(iteration, _page(directory.name, iteration, rows, answers))
     if decision.decision == "use iteration" and decision.iteration not in range(iteration + 1):
         raise ApprovalError(
-            f"The form asks for iteration {decision.iteration}, and there are 0 to {iteration}. Run the deployment "
-            f"again: it asks anew."
+            f"The form asks for iteration {decision.iteration}, and there are 0 to {iteration}.",
+            what_next="Run the deployment again: it asks anew.",
         )
     write_json(file, known | {str(iteration): decision.model_dump()})
     return decision

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data.errors import AutodidactError
 from data.metrics import Interval, SetMetrics
 from data.stopping import best_iteration, stop_reason
 from tasks.contract import CorruptStageError, Finished, Manifest, load_finished
@@ -36,7 +37,7 @@ WHOLE = {"Reward model": ("base", "iter-1/pairs", "iter-1/train", "iter-1/measur
 BEGINNING, END = ("problems", "base", "iter-0/evaluate"), ("best", "final/base", "final/best")
 
 
-class QueryError(ValueError):
+class QueryError(AutodidactError):
     """What is asked about the runs cannot be answered; the message says why and what to do next."""
 
 
@@ -118,8 +119,9 @@ def run_directories(runs: Path) -> list[Path]:
     """
     if not runs.is_dir():
         raise QueryError(
-            f"there is no folder {runs}, so there are no runs in it. It is looked for from {Path.cwd()}: start a run "
-            f"first, go to where its folder is, or name it with --runs_dir."
+            f"there is no folder {runs}, so there are no runs in it.",
+            f"It is looked for from {Path.cwd()}.",
+            "Start a run first, go to where its folder is, or name it with --runs_dir.",
         )
     return sorted(d for d in runs.iterdir() if d.is_dir() and ((d / LOCK).exists() or (d / "problems").is_dir()))
 
@@ -134,7 +136,7 @@ def find_run(runs: Path, name: str) -> Path:
     if runs / name in known:
         return runs / name
     there = f"There are {', '.join(d.name for d in known)}." if known else "It has no runs yet."
-    raise QueryError(f"{runs} has no run {name!r}. {there} Another folder is named with --runs_dir.")
+    raise QueryError(f"{runs} has no run {name!r}.", what_next=f"{there} Another folder is named with --runs_dir.")
 
 
 def open_history(runs: Path, name: str) -> History:
@@ -145,7 +147,7 @@ def open_history(runs: Path, name: str) -> History:
     """
     history = load_history(find_run(runs, name))
     if history.broken:
-        raise QueryError(f"{history.name} is corrupt. {next(iter(history.broken.values()))}")
+        raise QueryError(f"{history.name} is corrupt.", next(iter(history.broken.values())))
     return history
 
 

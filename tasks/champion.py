@@ -129,8 +129,9 @@ def _find_champion(config: Any) -> dict[str, Any]:
         return {"version": None, "path": None, "digest": None}
     if policy_of(found) is None:
         raise ModelError(
-            f"The champion, {found}, should lie in {found.path}, and is gone. Make another the champion (autodidact "
-            f"promote {found.model} VERSION), or start with init: base."
+            f"The champion, {found}, should lie in {found.path}, and is gone.",
+            what_next=f"Make another the champion (autodidact promote {found.model} VERSION), or start with "
+            "init: base.",
         )
     return {"version": found.number, "path": str(found.path), "digest": found.digest}
 

@@ -67,16 +67,17 @@ def compare_runs(first: History, second: History, wanted: str | None, common: bo
     ]
     if not found:
         raise QueryError(
-            f"{first.name} and {second.name} have no finished evaluation in common{f' on {wanted}' * bool(wanted)}. "
-            f"Validation is measured after every iteration, test and transfer at the end of a run: `autodidact runs` "
-            f"shows how far each is."
+            f"{first.name} and {second.name} have no finished evaluation in common{f' on {wanted}' * bool(wanted)}.",
+            "Validation is measured after every iteration, test and transfer at the end of a run.",
+            "`autodidact runs` shows how far each is.",
         )
     apart = {name: message for name, _, one, two in found if (message := _differing(name, one, two))}
     if apart and not common:
         raise QueryError(
-            f"{first.name} and {second.name} were not measured on the same problems: {'; '.join(apart.values())}. "
-            f"A paired comparison needs the same ones. Add --common to compare on those that they share, choose a "
-            f"--set that is the same in both, or run one of them with the problems of the other."
+            f"{first.name} and {second.name} were not measured on the same problems: {'; '.join(apart.values())}.",
+            "A paired comparison needs the same ones.",
+            "Add --common to compare on those that they share, choose a --set that is the same in both, or run one "
+            "of them with the problems of the other.",
         )
     return [_comparison(name, label, one, two) for name, label, one, two in found]
 
@@ -135,7 +136,8 @@ def _differing(set_name: str, first: Measured, second: Measured) -> str | None:
     if not one & two:
         raise QueryError(
             f"the {len(one):,} and {len(two):,} problems of {set_name} have none in common, so there is nothing to "
-            f"compare. Choose another --set, or run one of the two with the problems of the other."
+            "compare.",
+            what_next="Choose another --set, or run one of the two with the problems of the other.",
         )
     return f"of the {len(one):,} and {len(two):,} problems of {set_name} they share {len(one & two):,}"
 

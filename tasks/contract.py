@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from data.errors import AutodidactError
 from tasks.files import explain_disk_errors, file_sha256, flush, write_json
 from tasks.provenance import code_version, package_versions
 
@@ -32,23 +33,21 @@ JUDGE, SCORING = "judge-program.json", "scoring.json"
 LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE, SCORER, JUDGE, SCORING})  # programs: what they were told
 
 
-class DriftError(RuntimeError):
+class DriftError(AutodidactError):
     """A finished stage was made with another configuration or from other inputs than now asked for."""
 
 
-class CorruptStageError(RuntimeError):
+class CorruptStageError(AutodidactError):
     """A finished stage's files are not what its manifest says: `damage` is the sentence that says which, and how."""
 
     def __init__(self, damage: str, stage: Path) -> None:
-        super().__init__(damage, stage)
-        self.damage, self.stage = damage, stage
-
-    def __str__(self) -> str:
-        return (
-            f"{self.damage} Nothing was deleted. Run the same command again with --on-drift rebuild to make the stage "
-            f"anew (what follows is kept where it comes out the same), or delete {self.stage} and run the same command "
-            f"again."
+        super().__init__(
+            damage,
+            "Nothing was deleted.",
+            "Run the same command again with --on-drift rebuild to make the stage anew (what follows is kept where it "
+            f"comes out the same), or delete {stage} and run the same command again.",
         )
+        self.args = (damage, stage)
 
 
 class OnDrift(StrEnum):
@@ -287,7 +286,7 @@ def run_stage(
         if state is Status.REUSE or on_drift is OnDrift.ACCEPT:
             return Finished(finished.path, finished.manifest, reused=True)
         if on_drift is OnDrift.REFUSE:
-            raise DriftError(describe_drift(finished.manifest, stage))
+            raise drift_error(finished.manifest, stage)
 
     attempt, final = attempt_directory(directory, stage.name), directory / stage.name
     with explain_disk_errors(stage.name, directory):
@@ -359,8 +358,8 @@ def _wrong_with_manifest(error: OSError | ValidationError) -> str:
     return f"is damaged, or of another version of Autodidact ({where + ': ' if where else ''}{first['msg']})"
 
 
-def describe_drift(manifest: Manifest, stage: Stage) -> str:
-    """Name every field in which a finished stage differs from what is asked, and the ways on."""
+def drift_error(manifest: Manifest, stage: Stage) -> DriftError:
+    """The error that names every field in which a finished stage differs from what is asked, and the ways on."""
     before = flatten({k: getattr(manifest, k) for k in ("version", "config", "inputs", "seed")})
     after = flatten(stage.identity())
     changed = [
@@ -368,11 +367,11 @@ def describe_drift(manifest: Manifest, stage: Stage) -> str:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
-    return (
-        f"{stage.name} is finished, but was made with another configuration:\n"
-        + "\n".join(changed)
-        + "\nChoose --on-drift rebuild (make it and what follows from it again), --on-drift accept (keep it as it "
-        "is), or another --run name."
+    return DriftError(
+        f"{stage.name} is finished, but was made with another configuration:\n",
+        "\n".join(changed) + "\n",
+        "Choose --on-drift rebuild (make it and what follows from it again), --on-drift accept (keep it as it "
+        "is), or another --run name.",
     )
 
 

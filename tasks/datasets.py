@@ -49,7 +49,7 @@ def _hub_revision(name: str, source: str) -> str:
         revision = HfApi().dataset_info(name).sha
     except Exception as problem:
         raise DataFileError(
-            f"There is no file {source}, and the hub does not say which revision of {name} is the newest ({problem}). "
-            f"Check the name or the path; it is relative to {Path.cwd()}."
+            f"There is no file {source}, and the hub does not say which revision of {name} is the newest ({problem}).",
+            what_next=f"Check the name or the path; it is relative to {Path.cwd()}.",
         ) from problem
     return hashlib.sha256(f"{source} {revision}".encode()).hexdigest()

@@ -10,7 +10,7 @@ from tasks.contract import Artifact, Estimate, Outcome, Stage
 from tasks.files import write_json
 from tasks.length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.run import Result, Run
-from tasks.score import SELECTION, NothingKeptError
+from tasks.score import SELECTION
 
 VERSION = 1
 
@@ -45,7 +45,7 @@ def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pac
         kept = write_rows(Example, attempt / "examples.parquet", rows)
         total, dropped = counts.total(), report_too_long(counts, limit)
         if not kept:
-            raise NothingKeptError(nothing_fits(total, limit))
+            raise nothing_fits(total, limit)
         write_json(attempt / SELECTION, {"samples": total, **counts})
         return Outcome(total, kept, dropped)
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from data.errors import RunFailedError
 from tasks.environment import cache_folder
 
 # What the system and the libraries say, also in a program's log, when a disk has no room left or cannot be written.
@@ -18,7 +19,7 @@ FULL = ("No space left on device", "database or disk is full", "Disk quota excee
 READ_ONLY = ("Read-only file system", "attempt to write a readonly database")
 
 
-class DiskError(RuntimeError):
+class DiskError(RunFailedError):
     """A disk takes no more; the message says which, what is free there, and what to do."""
 
 
@@ -43,7 +44,10 @@ def explain_disk_errors(what: str, folder: Path) -> Iterator[None]:
             raise earlier from None  # what failed after it, because of it, explains nothing
         for cause in chain:
             if disk := _disk_behind(str(cause), folder):
-                raise DiskError(f"{what} stopped: {disk} The error was:\n  {str(cause).strip()}") from error
+                problem, way_on = disk
+                raise DiskError(
+                    f"{what} stopped: {problem}", f"The error was:\n  {str(cause).strip()}\n", way_on
+                ) from error
         raise
 
 
@@ -53,19 +57,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _disk_behind(message: str, folder: Path) -> str | None:
+def _disk_behind(message: str, folder: Path) -> tuple[str, str] | None:
     """Which disk an error message is about, and what to do; None if it is not about a disk that takes no more."""
     folders = (folder, cache_folder(), Path(tempfile.gettempdir()), Path("/dev/shm"))
     places = [existing_parent(path).resolve() for path in folders]
-    again = "and run the same command again: what is finished is kept."
+    again = "run the same command again: what is finished is kept."
     if any(sign in message for sign in FULL):
         disk = _mount(min(places, key=_free_share))
         usage = shutil.disk_usage(disk)
         free = f"{usage.free / 1e9:,.2f} GB of {usage.total / 1e9:,.2f} GB are free"
-        return f"a disk is full. The one mounted at {disk} has least left: {free}. Make room there {again}"
+        return f"a disk is full. The one mounted at {disk} has least left: {free}.", f"Make room there and {again}"
     locked = next((place for place in places if os.statvfs(place).f_flag & os.ST_RDONLY), None)
     if locked and any(sign in message for sign in READ_ONLY):
-        return f"{locked} is on a disk that can only be read. See why (dmesg), make it writable {again}"
+        return f"{locked} is on a disk that can only be read.", f"See why (dmesg), make it writable and {again}"
     return None
 
 

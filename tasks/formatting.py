@@ -9,6 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from data.errors import AutodidactError
 from data.formats import Use
 from data.overlap import Repeated
 from data.reading import Tally, first_use
@@ -67,7 +68,7 @@ class Formatted:
         return sum(counts.total() for counts in self.kept.values())
 
 
-class OutputError(ValueError):
+class OutputError(AutodidactError):
     """The folder for the rows holds something already."""
 
 
@@ -82,10 +83,13 @@ def format_data(config: FormatConfig) -> Formatted:
     """
     output = config.output.absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise OutputError(f"{config.output} is there already and not empty. Remove it, or choose another --output.")
+        raise OutputError(
+            f"{config.output} is there already and not empty.",
+            what_next="Remove it, or choose another --output.",
+        )
     use = config.use or first_use(config.reading(config.problems))
     if use == "pairs" and (useless := [name for name, given in _of_problems(config).items() if given]):
-        raise OutputError(f"{', '.join(useless)}: pairs are neither drawn nor limited. Leave it out.")
+        raise OutputError(f"{', '.join(useless)}: pairs are neither drawn nor limited.", what_next="Leave it out.")
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

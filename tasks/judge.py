@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from data.errors import AutodidactError
 from data.judge import GRADER
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.judge import RATES
@@ -24,7 +25,7 @@ HIGH_FLIP_RATE = 0.4  # a judge that names a place at random reaches 0.5
 ENOUGH = 10  # replies from which on such shares mean something
 
 
-class JudgeError(ValueError):
+class JudgeError(AutodidactError):
     """The judge cannot be used; the message says why and what to do."""
 
 
@@ -46,7 +47,10 @@ def judge_artifact(config: JudgeConfig, offline: bool = False) -> Artifact | Non
     if config.endpoint:
         return None
     if not config.model:
-        raise JudgeError("The judge has no model. Give its `model`: a folder or a hub id, or a name and an `endpoint`.")
+        raise JudgeError(
+            "The judge has no model.",
+            what_next="Give its `model`: a folder or a hub id, or a name and an `endpoint`.",
+        )
     folder = resolve_model(config.model, offline)
     return Artifact(folder or Path(config.model), folder_digest(folder) if folder else None)
 
@@ -68,16 +72,19 @@ def check_judge(config: JudgeConfig) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(artifact.path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"The tokenizer of the judge {config.model} cannot be loaded: {error}") from error
+        raise ModelError(
+            f"The tokenizer of the judge {config.model} cannot be loaded: {error}.",
+            what_next="Give a folder as save_pretrained writes it, with the tokenizer.",
+        ) from error
     if not tokenizer.chat_template:
         raise JudgeError(
-            f"The tokenizer of the judge {config.model} has no chat template, so it cannot be asked anything. Choose "
-            f"a model that was trained to answer, or put a chat_template.jinja into its folder."
+            f"The tokenizer of the judge {config.model} has no chat template, so it cannot be asked anything.",
+            what_next="Choose a model that was trained to answer, or put a chat_template.jinja into its folder.",
         )
     if not tokenizer.is_fast:
         raise JudgeError(
-            f"The judge {config.model} has a slow tokenizer, with which replies cannot be held to a form. Choose a "
-            f"model with a tokenizer.json, or serve it and give its `endpoint`."
+            f"The judge {config.model} has a slow tokenizer, with which replies cannot be held to a form.",
+            what_next="Choose a model with a tokenizer.json, or serve it and give its `endpoint`.",
         )
 
 
@@ -90,13 +97,19 @@ def _check_endpoint(config: JudgeConfig) -> None:
         usable = False
     if usable and "@" in url.netloc:
         raise JudgeError(
-            "The judge's endpoint holds a user or a password, which would be written to files. Give the key in the "
-            "environment variable OPENAI_API_KEY."
+            "The judge's endpoint holds a user or a password, which would be written to files.",
+            what_next="Give the key in the environment variable OPENAI_API_KEY.",
         )
     if not usable:
-        raise JudgeError(f"The judge's endpoint {shown!r} is no URL. Give one such as http://localhost:8000/v1.")
+        raise JudgeError(
+            f"The judge's endpoint {shown!r} is no URL.",
+            what_next="Give one such as http://localhost:8000/v1.",
+        )
     if not config.model:
-        raise JudgeError(f"The judge at {shown} has no model. Give its `model`: the name that the server knows it by.")
+        raise JudgeError(
+            f"The judge at {shown} has no model.",
+            what_next="Give its `model`: the name that the server knows it by.",
+        )
 
 
 def run_judge(

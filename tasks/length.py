@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.render import context_length
 from tasks.logs import run_logger
+from tasks.score import NothingKeptError
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def report_too_long(counts: Counter[str], limit: Limit) -> dict[str, int]:
     return {"too_long": counts["too_long"]}
 
 
-def nothing_fits(total: int, limit: Limit) -> str:
-    return (
-        f"All {total:,} rows are longer than {limit.name} of {limit.tokens:,} tokens, so nothing is left to train on. "
-        f"Give shorter rows, or raise that limit."
+def nothing_fits(total: int, limit: Limit) -> NothingKeptError:
+    """The error for rows of which none fits the limit."""
+    return NothingKeptError(
+        f"All {total:,} rows are longer than {limit.name} of {limit.tokens:,} tokens, so nothing is left to train on.",
+        what_next="Give shorter rows, or raise that limit.",
     )

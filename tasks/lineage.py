@@ -87,7 +87,8 @@ def training_files(history: History) -> list[TrainingFile]:
     if not found:
         raise QueryError(
             f"{history.directory} has no training rows yet, so nothing can be followed back: no stage that chooses "
-            f"them is finished. `autodidact runs` shows how far it is; run the flow to go on."
+            "them is finished.",
+            what_next="`autodidact runs` shows how far it is; run the flow to go on.",
         )
     return [_training_file(history, file) for file in found]
 
@@ -155,13 +156,13 @@ def _find(history: History, key: str) -> tuple[Origin, Example | Pair]:
     files = training_files(history)
     parts = KEY.fullmatch(key)
     if parts is None:
-        raise QueryError(f"{key!r} is no sample key. {_hint(files)}")
+        raise QueryError(f"{key!r} is no sample key.", what_next=_hint(files))
     here = [f for f in files if f.file.stage.startswith(f"{parts['iteration']}/")]
     if not here:
         there = sorted({f"iter-{f.file.iteration}" for f in files})
         raise QueryError(
-            f"{history.directory} has no training rows of {parts['iteration']}; it has those of {', '.join(there)}. "
-            f"{_hint(files)}"
+            f"{history.directory} has no training rows of {parts['iteration']}; it has those of {', '.join(there)}.",
+            what_next=_hint(files),
         )
     return _find_among(history, here, parts)
 
@@ -175,8 +176,8 @@ def _find_among(history: History, files: Sequence[TrainingFile], parts: re.Match
     if len(problems) > 1:
         raise QueryError(
             f"{parts['problem']} is the beginning of {len(problems)} problems with training rows in "
-            f"{parts['iteration']}: {', '.join(problems[:KEYS_SHOWN])}{', …' * (len(problems) > KEYS_SHOWN)}. Give "
-            f"more of the id."
+            f"{parts['iteration']}: {', '.join(problems[:KEYS_SHOWN])}{', …' * (len(problems) > KEYS_SHOWN)}.",
+            what_next="Give more of the id.",
         )
     for file, row in rows:
         if row.index == int(parts["index"]):
@@ -184,7 +185,8 @@ def _find_among(history: History, files: Sequence[TrainingFile], parts: re.Match
     keys = [_key(file, row) for file, row in rows[:KEYS_SHOWN]]
     nearest = f"Of that problem there are {', '.join(keys)}." if keys else _hint(files)
     raise QueryError(
-        f"{parts[0]} is no training row of {history.directory}{_left_out(history, files, parts)}. {nearest}"
+        f"{parts[0]} is no training row of {history.directory}{_left_out(history, files, parts)}.",
+        what_next=nearest,
     )
 
 

@@ -73,7 +73,7 @@ def pair(
         kept = write_rows(Pair, attempt / PAIRS_FILE, rows)
         dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept", *NOTES)}
         if not kept:
-            raise NothingKeptError(_nothing_left(counts["samples"], dropped))
+            raise _nothing_left(counts["samples"], dropped)
         write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
         write_json(attempt / NOTES_FILE, {note: counts[note] for note in NOTES})
         return Outcome(counts["samples"], kept, dropped)
@@ -116,11 +116,11 @@ def prepare_pairs(
             reading, attempt, {known: artifact.path for known, artifact in held_out.items()}, rules, fits
         )
         if not counts.total():
-            raise NothingKeptError(all_held_out(left_out))
+            raise all_held_out(left_out)
         dropped = tally.dropped + left_out
         dropped.update(report_too_long(counts, limit))
         if not counts["kept"]:
-            raise NothingKeptError(nothing_fits(counts.total(), limit))
+            raise nothing_fits(counts.total(), limit)
         write_json(attempt / SELECTION, {"samples": tally.rows, "kept": counts["kept"]} | dropped)
         return Outcome(tally.rows, counts["kept"], dict(dropped))
 
@@ -158,11 +158,11 @@ def write_pairs(
     return tally, left_out
 
 
-def all_held_out(left_out: Counter[str]) -> str:
-    """Why there is nothing to train on where every pair was left out for what it repeats."""
-    return (
-        f"All {left_out.total():,} pairs repeat prompts that are held out, so nothing is left to train on. Give other "
-        f"pairs or other held-out files, or set --overlap.contaminated keep."
+def all_held_out(left_out: Counter[str]) -> NothingKeptError:
+    """The error for pairs that were all left out for what they repeat."""
+    return NothingKeptError(
+        f"All {left_out.total():,} pairs repeat prompts that are held out, so nothing is left to train on.",
+        what_next="Give other pairs or other held-out files, or set --overlap.contaminated keep.",
     )
 
 
@@ -172,11 +172,12 @@ def _length(tokenizer: object, pair: Pair) -> int:
     return len(prompt_token_ids(tokenizer, pair.messages)) + max(sides)
 
 
-def _nothing_left(samples: int, dropped: dict[str, int]) -> str:
+def _nothing_left(samples: int, dropped: dict[str, int]) -> NothingKeptError:
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
-    return (
+    return NothingKeptError(
         f"None of the {samples:,} own answers differs from its gold answer ({reasons}), so there is nothing to learn "
-        f"from playing on. Nothing was trained; the samples are kept. If most are equal, the policy writes the gold "
-        f"answers already: set --iterations to one less, or give other prompts. If most are empty, look at the "
-        f"template and the gold answers."
+        "from playing on.",
+        "Nothing was trained; the samples are kept.",
+        "If most are equal, the policy writes the gold answers already: set --iterations to one less, or give other "
+        "prompts. If most are empty, look at the template and the gold answers.",
     )

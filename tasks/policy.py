@@ -12,6 +12,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from data import arithmetic
+from data.errors import AutodidactError
 from data.render import template_file
 from data.rows import Example, Problem
 from data.storage import write_rows
@@ -64,7 +65,7 @@ class PolicySource(Config):
     ] = None
 
 
-class ModelError(ValueError):
+class ModelError(AutodidactError):
     """The model cannot be used; the message says why and what to do."""
 
 
@@ -131,8 +132,9 @@ def resolve_model(model: str, offline: bool = False) -> Path | None:
         problem = _wrong_with(path)
         if problem:
             raise ModelError(
-                f"{model} is no model: {problem}. Give a folder with config.json, *.safetensors and the tokenizer, as "
-                f"save_pretrained writes it, or a hub id."
+                f"{model} is no model: {problem}.",
+                what_next="Give a folder with config.json, *.safetensors and the tokenizer, as save_pretrained writes "
+                "it, or a hub id.",
             )
         return path.absolute()
     from huggingface_hub import snapshot_download
@@ -144,12 +146,13 @@ def resolve_model(model: str, offline: bool = False) -> Path | None:
         if offline:
             return None
         raise ModelError(
-            f"{model} is neither a folder nor in the cache, and the hub cannot be reached. Check the spelling and the "
-            f"network, or download it and give its folder."
+            f"{model} is neither a folder nor in the cache, and the hub cannot be reached.",
+            what_next="Check the spelling and the network, or download it and give its folder.",
         ) from None
     except (HfHubHTTPError, ValueError) as error:
         raise ModelError(
-            f"{model} is neither a folder nor a model on the hub ({error}). Check the spelling."
+            f"{model} is neither a folder nor a model on the hub ({error}).",
+            what_next="Check the spelling.",
         ) from error
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from data.errors import AutodidactError
 from data.overlap import Rules
 from data.render import require_template
 from models import tiny
 from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
-from tasks.contract import DriftError, OnDrift, Status, describe_drift
+from tasks.contract import OnDrift, Status, drift_error
 from tasks.files import existing_parent
 from tasks.loop import Loop, LoopConfig, RunConfig, plan_loop
 from tasks.policy import resolve_model
@@ -23,7 +24,7 @@ from tasks.run import Run, check_writable
 _checked: set[str] = set()
 
 
-class DiskSpaceError(RuntimeError):
+class DiskSpaceError(AutodidactError):
     """The planned run does not fit on the disk."""
 
 
@@ -48,7 +49,7 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     run = plan_loop(loop, config, on_drift)
     for planned in run.plan:
         if planned.status is Status.DRIFT and planned.finished and on_drift is OnDrift.REFUSE:
-            raise DriftError(describe_drift(planned.finished.manifest, planned.stage))
+            raise drift_error(planned.finished.manifest, planned.stage)
     check_disk(run)
     return run
 
@@ -73,15 +74,18 @@ def check_adapters(config: RunConfig) -> None:
     folder = resolve_model(config.model) if config.model else None
     if config.adapter:
         if folder is None:
-            raise AdapterError(f"--adapter {config.adapter} needs the --model that it was trained on.")
+            raise AdapterError(
+                f"--adapter {config.adapter} belongs to a model, and none is given.",
+                what_next="Give the --model that it was trained on.",
+            )
         check_adapter(config.adapter, folder)
     adapter = config.train.adapter
     if adapter is None:
         return
     if adapter.quantize and importlib.util.find_spec("bitsandbytes") is None:
         raise AdapterError(
-            "train.adapter.quantize needs the package bitsandbytes, which is not installed. Install it (make setup), "
-            "or set train.adapter.quantize to false: LoRA on weights of full width."
+            "train.adapter.quantize needs the package bitsandbytes, which is not installed.",
+            what_next="Install it (make setup), or set train.adapter.quantize to false: LoRA on weights of full width.",
         )
     modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
     check_targets(adapter, modules, config.model or "the embedded model")
@@ -93,6 +97,6 @@ def check_disk(run: Run) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise DiskSpaceError(
-            f"The run needs up to {needed / 1e9:,.1f} GB of disk and {existing} has {free / 1e9:,.1f} GB free. Free "
-            f"some, choose another --runs_dir, or lower generate.samples or generate.max_tokens."
+            f"The run needs up to {needed / 1e9:,.1f} GB of disk and {existing} has {free / 1e9:,.1f} GB free.",
+            what_next="Free some, choose another --runs_dir, or lower generate.samples or generate.max_tokens.",
         )

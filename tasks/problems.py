@@ -223,9 +223,10 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
         where = f"{named or source.problems or 'The embedded set'} leaves"
         apart = "" if named else " A tenth of the problems is set aside for it, by the hash of the prompt."
         raise DataFileError(
-            f"{where} no problem for {split}.{apart} {tally.rows:,} rows were read"
-            f"{f'; left out were {reasons}' if reasons else ''}. Give more problems, or a data set for each with "
-            f"--validation and --test; if too many count as contaminated, raise --overlap.contamination."
+            f"{where} no problem for {split}.{apart} {tally.rows:,} rows were "
+            f"read{f'; left out were {reasons}' if reasons else ''}.",
+            what_next="Give more problems, or a data set for each with --validation and --test; if too many count as "
+            "contaminated, raise --overlap.contamination.",
         )
 
 
@@ -263,7 +264,8 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
     trained_on = ("demonstrations", None) if source.trains_on_gold and held_out_apart and use is None else judged
     if source.problems is None and judged[0] != "problems":
         raise DataFileError(
-            f"The embedded problems are arithmetic, and the reward judges {judged[0]}. Give --problems with such."
+            f"The embedded problems are arithmetic, and the reward judges {judged[0]}.",
+            what_next="Give --problems with such.",
         )
     for path in (source.problems, *map(Path, source.mixture)):
         if path is not None:

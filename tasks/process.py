@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.errors import AutodidactError, RunFailedError
 from tasks.environment import child_environment
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -24,11 +25,11 @@ LINES_SHOWN = 20
 _guards: list[subprocess.Popen[bytes]] = []
 
 
-class ChildError(RuntimeError):
+class ChildError(RunFailedError):
     """A stage's program failed; the message shows how it ended and the end of its log."""
 
 
-class StillRunningError(RuntimeError):
+class StillRunningError(AutodidactError):
     """A program that an earlier process started for this run is still running."""
 
 
@@ -82,9 +83,9 @@ def run_child(
         child.stdout.close()
     if code != 0:
         raise ChildError(
-            f"{' '.join(command)} {_describe_exit(code)}. The last lines of its log:\n"
-            + "\n".join(f"  {line}" for line in last)
-            + f"\nThe whole log is {log_path}. Run the same command again to continue from here."
+            f"{' '.join(command)} {_describe_exit(code)}.",
+            "The last lines of its log:\n" + "".join(f"  {line}\n" for line in last),
+            f"The whole log is {log_path}. Run the same command again to continue from here.",
         )
 
 
@@ -121,7 +122,7 @@ def await_children(lock: Path, wait_seconds: float = 60.0) -> None:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StillRunningError(
-                        f"A program of an earlier start of this run still runs after {wait_seconds:.0f} s. "
-                        f"Find it with `fuser {lock}` and end it, then run the same command again."
+                        f"A program of an earlier start of this run still runs after {wait_seconds:.0f} s.",
+                        what_next=f"Find it with `fuser {lock}` and end it, then run the same command again.",
                     ) from None
                 time.sleep(0.1)

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from data.errors import AutodidactError
+
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST, PATH = "digest", "path"
 SINCE, BEFORE, BY = "champion_since", "champion_before", "champion_by"
 
 
-class RegistryError(ValueError):
+class RegistryError(AutodidactError):
     """The registry has no such model or version; the message says what there is."""
 
 
@@ -52,7 +54,9 @@ class Registry:
         found = {version.number: version for version in self.versions(model)}
         if number not in found:
             there = f"versions {', '.join(found)}" if found else "no version"
-            raise RegistryError(f"There is no version {number} of {model}; the registry has {there} of it.")
+            raise RegistryError(
+                f"There is no version {number} of {model}.", what_next=f"The registry has {there} of it."
+            )
         return found[number]
 
     def versions(self, model: str) -> list[Version]:
@@ -94,10 +98,11 @@ class Registry:
         """
         champion = self.champion(model)
         if champion is None:
-            raise RegistryError(f"{model} has no champion. Name one: autodidact promote {model} VERSION.")
+            raise RegistryError(f"{model} has no champion.", what_next=f"Name one: autodidact promote {model} VERSION.")
         if not champion.tags.get(BEFORE):
             raise RegistryError(
-                f"Before {champion} no other was champion. Name one: autodidact promote {model} VERSION."
+                f"Before {champion} no other was champion.",
+                what_next=f"Name one: autodidact promote {model} VERSION.",
             )
         before = self.version(model, champion.tags[BEFORE])
         self.crown(before, "rollback")

@@ -31,8 +31,9 @@ def check_reward_model(config: RewardModelConfig) -> Path:
     """
     if config.path is None:
         raise ModelError(
-            "A reward model is to judge, and none is given. Set its path to the best/policy of a reward-model run, or "
-            "to a folder or hub id of a sequence classifier with one label."
+            "A reward model is to judge, and none is given.",
+            what_next="Set its path to the best/policy of a reward-model run, or to a folder or hub id of a sequence "
+            "classifier with one label.",
         )
     from transformers import AutoConfig, AutoTokenizer
 
@@ -41,19 +42,23 @@ def check_reward_model(config: RewardModelConfig) -> Path:
     try:
         kind, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     except Exception as error:
-        raise ModelError(f"{config.path} cannot be read as a reward model: {error}") from error
+        raise ModelError(
+            f"{config.path} cannot be read as a reward model: {error}.",
+            what_next="Give the best/policy of a reward-model run, or another sequence classifier.",
+        ) from error
     names = kind.architectures or ["no architecture"]
     # Anything else would be given a head of random weights, and judge by those.
     if not any(name.endswith("ForSequenceClassification") for name in names) or kind.num_labels != 1:
         raise ModelError(
-            f"{config.path} is no reward model: its config.json says {', '.join(names)} with {kind.num_labels} labels, "
-            f"and a reward model is a ...ForSequenceClassification with 1. Train one: autodidact reward-model --model "
-            f"{config.path} --pairs FILE."
+            f"{config.path} is no reward model: its config.json says {', '.join(names)} with {kind.num_labels} "
+            "labels, and a reward model is a ...ForSequenceClassification with 1.",
+            what_next=f"Train one: autodidact reward-model --model {config.path} --pairs FILE.",
         )
     if not tokenizer.chat_template:
         raise ModelError(
             f"The tokenizer of the reward model {config.path} has no chat template, so prompts cannot be rendered for "
-            f"it. Put the one that it was trained with into its folder, as chat_template.jinja."
+            "it.",
+            what_next="Put the one that it was trained with into its folder, as chat_template.jinja.",
         )
     return folder
 

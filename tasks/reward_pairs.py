@@ -19,7 +19,7 @@ from tasks.files import write_json
 from tasks.length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.pairs import all_held_out, write_pairs
 from tasks.run import Result, Run
-from tasks.score import SELECTION, NothingKeptError
+from tasks.score import SELECTION
 
 VERSION = 1
 HELD_OUT_FILE = f"{HELD_OUT}.parquet"
@@ -63,8 +63,9 @@ def check_pairs(parts: HoldingOut) -> None:
     if not held_out or not training:
         raise DataFileError(
             f"{parts.training.source}: of its {held_out + training:,} pairs {held_out:,} are held out, by the hash of "
-            f"their prompts, and {training:,} are left to train on; both need some. Give more pairs, change --held_out "
-            f"({parts.share:g}), or give pairs to measure on with --validation_pairs."
+            f"their prompts, and {training:,} are left to train on; both need some.",
+            what_next=f"Give more pairs, change --held_out ({parts.share:g}), or give pairs to measure on with "
+            "--validation_pairs.",
         )
 
 
@@ -110,9 +111,9 @@ def prepare_reward_pairs(run: Run, name: str, parts: HoldingOut, policy: Artifac
         training = fits("training")
         tally, left_out = write_pairs(parts.training, attempt, {HELD_OUT: prompts}, parts.rules, training, parts.wanted)
         if not counts["training"].total():
-            raise NothingKeptError(all_held_out(left_out))
+            raise all_held_out(left_out)
         if short := next((c for c in counts.values() if not c["kept"]), None):
-            raise NothingKeptError(nothing_fits(short.total(), limit))
+            raise nothing_fits(short.total(), limit)
         dropped = dict(tally.dropped + left_out)
         dropped |= report_too_long(counts["training"] + counts[HELD_OUT], limit)
         kept, held_out = counts["training"]["kept"], counts[HELD_OUT]["kept"]

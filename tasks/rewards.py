@@ -205,7 +205,10 @@ def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | Non
     functions = {name: reward for config in configs for name, reward in config.functions.items()}
     needs = [judged_by(reward) for reward in functions.values()] or [("problems", lambda _: True)]
     if len({use for use, _ in needs}) > 1:
-        raise RewardError(f"The rewards {' and '.join(functions)} need problems of different kinds. Leave one out.")
+        raise RewardError(
+            f"The rewards {' and '.join(functions)} need problems of different kinds.",
+            what_next="Leave one out.",
+        )
     return needs[0][0], lambda reference: all(can_grade(reference) for _, can_grade in needs)
 
 

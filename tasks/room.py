@@ -147,7 +147,10 @@ def model_tokenizer(model: str, template: Path | None) -> tuple[Any, int]:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         context = context_length(AutoConfig.from_pretrained(folder))
     except Exception as error:
-        raise ModelError(f"{model} cannot be read as a model: {error}") from error
+        raise ModelError(
+            f"{model} cannot be read as a model: {error}.",
+            what_next="Give a folder as save_pretrained writes it, with the tokenizer.",
+        ) from error
     if template:
         tokenizer.chat_template = template_file(template).read_text()
     require_template(tokenizer, model)

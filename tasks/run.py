@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from data.errors import BAD_INPUT, AutodidactError
 from tasks.contract import (
     MANIFEST,
     Artifact,
@@ -36,12 +37,14 @@ LOCK, LOCK_HOLDER = ".lock", "lock.json"
 CONFIG, SUMMARY = "config.json", "summary.json"  # the resolved settings, and the result once there is one
 
 
-class RunInUseError(RuntimeError):
+class RunInUseError(AutodidactError):
     """Another process holds the run directory."""
 
 
 class RunDirectoryError(DiskError):
     """The run directory cannot be written, or is none."""
+
+    exit_code = BAD_INPUT
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,8 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iter
     except Timeout:
         who = describe_holder(directory)
         raise RunInUseError(
-            f"{directory} is in use by {who}. Wait for it, stop it, or choose another --run name."
+            f"{directory} is in use by {who}.",
+            what_next="Wait for it, stop it, or choose another --run name.",
         ) from None
 
 
@@ -180,15 +184,18 @@ def check_writable(directory: Path) -> None:
     try:
         there = existing_parent(directory)
         if not there.is_dir():
-            raise RunDirectoryError(f"{directory} cannot be the run's folder, since {there} is no folder. {ways_on}.")
+            raise RunDirectoryError(
+                f"{directory} cannot be the run's folder, since {there} is no folder.",
+                what_next=f"{ways_on}.",
+            )
         with TemporaryFile(dir=there):
             pass
         for lock in directory.glob(".*lock"):
             lock.open("a").close()
     except OSError as error:
         raise RunDirectoryError(
-            f"The run's folder {directory} cannot be written: {error.strerror}. {ways_on}, or see to the disk and to "
-            f"whom the folder belongs."
+            f"The run's folder {directory} cannot be written: {error.strerror}.",
+            what_next=f"{ways_on}, or see to the disk and to whom the folder belongs.",
         ) from error
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from data.errors import RunFailedError
 from data.rows import Example, Problem, Sample, Score
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
@@ -39,7 +40,7 @@ class SelectConfig(Config):
     max_per_problem: Annotated[int, Field(ge=1, description="Keep at most this many per problem.")] = 10
 
 
-class NothingKeptError(RuntimeError):
+class NothingKeptError(RunFailedError):
     """No sample was good enough to be trained on."""
 
 
@@ -109,7 +110,7 @@ def select(
         )
         kept = write_rows(Example, attempt / "examples.parquet", rows)
         if not kept:
-            raise NothingKeptError(nothing_kept(counts))
+            raise nothing_kept(counts)
         write_json(attempt / SELECTION, dict(counts))
         dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept")}
         return Outcome(counts["samples"], kept, dropped)
@@ -117,11 +118,13 @@ def select(
     return run.execute(stage, work)
 
 
-def nothing_kept(counts: Counter[str]) -> str:
+def nothing_kept(counts: Counter[str]) -> NothingKeptError:
+    """The error for samples of which none can be trained on, with the reasons and what to change."""
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common() if reason not in ("samples", "kept"))
-    return (
+    return NothingKeptError(
         f"None of the {counts['samples']:,} samples can be trained on ({reasons}). Nothing was trained; the samples "
-        f"and scores are kept. The problems are too hard for this policy, or its answers do not end as the reward "
-        f"expects: use a stronger --model, easier problems, more generate.samples, a larger generate.max_tokens if "
-        f"answers are truncated, or --few-shot examples that show the form of an answer."
+        "and scores are kept.",
+        "The problems are too hard for this policy, or its answers do not end as the reward expects.",
+        "Use a stronger --model, easier problems, more generate.samples, a larger generate.max_tokens if answers are "
+        "truncated, or --few_shot examples that show the form of an answer.",
     )

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from data.errors import RunFailedError
 from tasks.contract import Artifact, flatten
 from tasks.files import write_json
 from tasks.logs import run_logger
@@ -28,7 +29,7 @@ KEY = "autodidact.key"
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
 
 
-class HistoryError(RuntimeError):
+class HistoryError(RunFailedError):
     """MLflow cannot be reached, or refuses. What is on disk is not touched by it."""
 
 
@@ -56,8 +57,9 @@ def reaching(uri: str) -> Iterator[None]:
     except MlflowException as error:
         first = str(error).splitlines()[0]
         raise HistoryError(
-            f"MLflow at {uri} does not answer as it should: {first} Nothing on disk is lost: see to the server, then "
-            f"run the same command again to complete the history."
+            f"MLflow at {uri} does not answer as it should: {first}",
+            "Nothing on disk is lost.",
+            "See to the server, then run the same command again to complete the history.",
         ) from error
 
 

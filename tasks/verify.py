@@ -17,7 +17,10 @@ def verify_run(directory: Path) -> list[str]:
     """
     stages = list(_stages(directory)) if directory.is_dir() else []
     if not stages:
-        raise RunDirectoryError(f"There is no finished stage in {directory}. Give the folder of a run, as runs/NAME.")
+        raise RunDirectoryError(
+            f"There is no finished stage in {directory}.",
+            what_next="Give the folder of a run, as runs/NAME.",
+        )
     return [damage for stage in stages for damage in _damages(stage)]
 
 
@@ -34,4 +37,4 @@ def _damages(stage: Path) -> list[str]:
     try:
         return list(Finished(stage, read_manifest(stage)).damages())
     except CorruptStageError as error:
-        return [error.damage]
+        return [error.what]

@@ -6,6 +6,7 @@ To add a format, write its reader and its line in the file of its kind; nothing 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from data.errors import AutodidactError
 from data.formats import instructions, own, preferences, verifiable
 from data.formats.record import ContentError, Format, LeftOutError, Message, Record, Row, RowError, Use
 
@@ -33,7 +34,7 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
-class FormatError(ValueError):
+class FormatError(AutodidactError):
     """No format fits the columns, or none of that name is known."""
 
 
@@ -54,7 +55,10 @@ def named(name: str) -> Format:
     for known in FORMATS:
         if known.name == name:
             return known
-    raise FormatError(f"There is no format {name!r}. Known are {', '.join(known.name for known in FORMATS)}.")
+    raise FormatError(
+        f"There is no format {name!r}.",
+        what_next=f"Known are {', '.join(known.name for known in FORMATS)}.",
+    )
 
 
 def detect(row: Row) -> Detected:
@@ -72,9 +76,10 @@ def detect(row: Row) -> Detected:
         return Detected(best, reason)
     near = nearest(row, FORMATS)
     raise FormatError(
-        f"No format has the columns {', '.join(map(repr, row)) or 'none'}. The nearest is {near.name} "
-        f"({near.about}), which also needs {', '.join(map(repr, missing(near, row)))}. Name the format, or map its "
-        f"columns to yours, as in columns: {{{missing(near, row)[0].split('|')[0]}: <your column>}}."
+        f"No format has the columns {', '.join(map(repr, row)) or 'none'}.",
+        f"The nearest is {near.name} ({near.about}), which also needs {', '.join(map(repr, missing(near, row)))}.",
+        f"Name the format, or map its columns to yours, as in columns: {{{missing(near, row)[0].split('|')[0]}: <your "
+        "column>}.",
     )
 
 

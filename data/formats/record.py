@@ -4,16 +4,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from data.errors import AutodidactError
+
 Message = dict[str, str]
 Row = Mapping[str, Any]
 Use = Literal["problems", "programs", "demonstrations", "pairs", "prompts"]
 
 
-class RowError(ValueError):
+class RowError(AutodidactError):
     """A row cannot be used. `reason` is the word under which such rows are counted."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
+        self.args = (reason, message)
         self.reason = reason
 
 

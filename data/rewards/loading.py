@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
+from data.errors import AutodidactError
 from data.formats import Use
 from data.rewards.answer import has_answer
 from data.rows import Problem, Score
@@ -23,7 +24,7 @@ BUILT_IN: dict[str, str] = {
 }
 
 
-class RewardError(ValueError):
+class RewardError(AutodidactError):
     """A reward that cannot be loaded: what is wrong, why, and what to do next."""
 
 
@@ -38,13 +39,14 @@ def load_reward(name: str) -> Reward:
     module_name, colon, attribute = BUILT_IN.get(name, name).partition(":")
     if not colon:
         raise RewardError(
-            f"There is no built-in reward {name!r}.{_nearest(name, BUILT_IN)} "
-            f"Use one of {', '.join(sorted(BUILT_IN))}, or your own function as 'package.module:function'."
+            f"There is no built-in reward {name!r}.{_nearest(name, BUILT_IN)}",
+            what_next=f"Use one of {', '.join(sorted(BUILT_IN))}, or your own function as 'package.module:function'.",
         )
     if not module_name or not attribute:
         raise RewardError(
-            f"Reward {name!r} is not an import path. Write it as 'package.module:function', "
-            "for example 'my_rewards:exact_match' for the function exact_match in ./my_rewards.py."
+            f"Reward {name!r} is not an import path.",
+            what_next="Write it as 'package.module:function', for example 'my_rewards:exact_match' for the function "
+            "exact_match in ./my_rewards.py.",
         )
     return _checked(_attribute(_import(module_name, name), attribute, name), name)
 
@@ -80,8 +82,8 @@ def grader_version(reward: Reward) -> str:
     source = getattr(sys.modules.get(reward.__module__), "__file__", None)
     if source is None:
         raise RewardError(
-            f"Reward {path!r} has no source file, so an edit to it would go unnoticed. "
-            "Move the function into a module of its own, and name it as 'module:function'."
+            f"Reward {path!r} has no source file, so an edit to it would go unnoticed.",
+            what_next="Move the function into a module of its own, and name it as 'module:function'.",
         )
     return f"{path}@{hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]}"
 
@@ -95,20 +97,21 @@ def _import(module_name: str, name: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise RewardError(_raised(module_name, name, error)) from error
+            raise _raised(module_name, name, error) from error
         hint = f" Write {module_name[:-3]!r}, without '.py'." if module_name.endswith(".py") else ""
         raise RewardError(
-            f"Reward {name!r} cannot be loaded: there is no module {error.name!r}.{hint} "
-            f"Searched the installed packages and {here}; run from the directory that holds it, or install it."
+            f"Reward {name!r} cannot be loaded: there is no module {error.name!r}.{hint}",
+            f"Searched the installed packages and {here}.",
+            "Run from the directory that holds it, or install it.",
         ) from error
     except (Exception, SystemExit) as error:
-        raise RewardError(_raised(module_name, name, error)) from error
+        raise _raised(module_name, name, error) from error
 
 
-def _raised(module_name: str, name: str, error: BaseException) -> str:
-    return (
-        f"Reward {name!r} cannot be loaded: importing {module_name!r} raised {type(error).__name__}: {error}. "
-        f"Make `python -c 'import {module_name}'` work first."
+def _raised(module_name: str, name: str, error: BaseException) -> RewardError:
+    return RewardError(
+        f"Reward {name!r} cannot be loaded: importing {module_name!r} raised {type(error).__name__}: {error}.",
+        what_next=f"Make `python -c 'import {module_name}'` work first.",
     )
 
 
@@ -119,7 +122,8 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> object:
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise RewardError(
             f"Reward {name!r} cannot be loaded: module {module.__name__!r} ({module.__file__}) has no "
-            f"{attribute!r}.{_nearest(attribute, functions)} Check the name after the colon."
+            f"{attribute!r}.{_nearest(attribute, functions)}",
+            what_next="Check the name after the colon.",
         ) from None
 
 
@@ -127,14 +131,15 @@ def _checked(reward: object, name: str) -> Reward:
     if not inspect.isfunction(reward):
         what = "a class" if inspect.isclass(reward) else f"an object of type {type(reward).__name__!r}"
         raise RewardError(
-            f"Reward {name!r} is {what}, not a function. Name a function (problem, completion) that returns a Score."
+            f"Reward {name!r} is {what}, not a function.",
+            what_next="Name a function (problem, completion) that returns a Score.",
         )
     try:
         inspect.signature(reward).bind(None, "")
     except TypeError as error:
         raise RewardError(
-            f"Reward {name!r} has the parameters {inspect.signature(reward)}, but is called with two: {error}. "
-            "Define it as (problem, completion), with defaults for any others."
+            f"Reward {name!r} has the parameters {inspect.signature(reward)}, but is called with two: {error}.",
+            what_next="Define it as (problem, completion), with defaults for any others.",
         ) from None
     return reward
 

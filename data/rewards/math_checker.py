@@ -12,12 +12,14 @@ import threading
 import time
 from pathlib import Path
 
+from data.errors import RunFailedError
+
 WORKER = Path(__file__).with_name("math_worker.py")
 # Importing Math-Verify takes half a second; a busy machine or a cold disk takes longer.
 START_SECONDS = 120.0
 
 
-class MathCheckError(RuntimeError):
+class MathCheckError(RunFailedError):
     """The comparison itself failed; that says nothing about the answer."""
 
 

@@ -203,7 +203,7 @@ def test_nothing_to_train_on_is_an_error_that_leaves_no_finished_stage(tmp_path:
 
 
 def test_nothing_kept_says_how_many_for_what_reason_and_what_to_change() -> None:
-    message = nothing_kept(Counter({"samples": 12_000, "truncated": 1_000, "wrong": 10_000, "unparsable": 1_000}))
+    message = str(nothing_kept(Counter({"samples": 12_000, "truncated": 1_000, "wrong": 10_000, "unparsable": 1_000})))
     for words in (
         "None of the 12,000 samples",
         "(10,000 wrong, 1,000 truncated, 1,000 unparsable)",
@@ -211,6 +211,6 @@ def test_nothing_kept_says_how_many_for_what_reason_and_what_to_change() -> None
         "--model",
         "generate.samples",
         "generate.max_tokens",
-        "--few-shot",
+        "--few_shot",
     ):
         assert words in message
