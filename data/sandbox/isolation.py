@@ -1,30 +1,34 @@
-"""How a program is shut in: by bubblewrap in namespaces of its own, by resource limits, by cgroups where there are any.
+"""How a program is shut in: by bubblewrap in namespaces of its own, by a filter of system calls, limits, and cgroups.
 
-Inside there is Python and nothing else of this machine: no network, no process but its own, no file but the system's
-libraries, read-only, and a temporary folder of fixed size. The user it runs as has no rights, and cannot make further
-namespaces. Whatever it starts dies with it. The level `limits` does without bubblewrap, and shuts in very little.
+Inside there is Python's standard library and nothing else of this machine: no network, no process but its own, no key,
+no file but the system's libraries, read-only, and a temporary folder of fixed size. The user it runs as has no rights,
+and cannot make further namespaces. Its descriptors are pipes and sealed memory, nothing that others have as well.
+Whatever it starts dies with it. The level `limits` does without bubblewrap, and shuts in very little.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
 
-from data.sandbox import cgroups
+from data.sandbox import cgroups, keyrings, seccomp
 
 Level = Literal["bubblewrap", "limits"]
 
@@ -34,6 +38,7 @@ INSIDE = "/sandbox"
 NOBODY = 65534
 FIRST_USER = 900_000_000  # beyond what people, services and containers are given
 PYTHON = f"bin/{Path(sys.executable).resolve().name}"
+SHARED_PREFIXES = (Path("/usr"), Path("/usr/local"))  # where Python's folders are not its own
 
 
 class IsolationError(RuntimeError):
@@ -65,19 +70,21 @@ class Isolation:
 
     Attributes:
         bubblewrap: its path; None: programs are not shut in, only limited.
+        seccomp: whether a filter leaves them the system calls that Python needs, and no others.
         users: whether each program that runs at a time has a user of its own. That takes root.
         pids: whether a cgroup limits a program's processes.
         memory: whether a cgroup limits their memory together.
     """
 
     bubblewrap: str | None
+    seccomp: bool
     users: bool
     pids: bool
     memory: bool
 
     @property
     def level(self) -> str:
-        held = [name for name in ("users", "pids", "memory") if getattr(self, name)]
+        held = [name for name in ("seccomp", "users", "pids", "memory") if getattr(self, name)]
         return "+".join(["bubblewrap" if self.bubblewrap else "limits", *held])
 
 
@@ -133,24 +140,37 @@ def _first_that_works(bubblewrap: str | None) -> tuple[Isolation | None, str]:
         if root and not users and not (bubblewrap and "pids" in held):
             # No limit of processes holds for root: one fork bomb would stop the whole machine.
             continue
-        here = Isolation(bubblewrap, users, "pids" in held, "memory" in held)
-        with _user(here) as user:
-            command = [*_command(here, Limits(), user, "candidate.py")[:-1], "-c", "pass"]
-            tried = subprocess.run(command, capture_output=True, text=True, check=False)
-        if tried.returncode == 0:
-            return here, ""
-        said = tried.stderr.strip()
+        for filtered in (True, False):
+            if filtered and seccomp.program() is None:
+                continue
+            here = Isolation(bubblewrap, filtered, users, "pids" in held, "memory" in held)
+            said = _said_in_trying(here)
+            if not said:
+                return here, ""
     return None, said
+
+
+def _said_in_trying(here: Isolation) -> str:
+    """What went wrong in running an empty program; empty if nothing did."""
+    with _user(here) as user, ThreadPoolExecutor(1) as thread:
+        try:
+            process = thread.submit(_launch, here, Limits(), user, ["-c", "pass"], stderr=subprocess.PIPE).result()
+        except OSError as error:
+            return str(error)
+        said = process.communicate()[1].decode(errors="replace").strip()
+    return "" if process.returncode == 0 else said or f"exit code {process.returncode}"
 
 
 @contextmanager
 def started(
-    program: str, limits: Limits, channels: Sequence[int], stdin: IO[bytes] | int, stdout: int
+    program: str, limits: Limits, channels: Sequence[int], stdin: bytes = b"", stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program of this folder, running shut in; it and all that it started are gone when the block ends.
 
     Args:
         channels: open descriptors that it gets; it is told their numbers.
+        stdin: what it reads from standard input.
+        stdout: as for subprocess.Popen; None: nobody reads what it prints.
     """
     here = isolation()
     with ExitStack() as stack:
@@ -159,24 +179,103 @@ def started(
         folder = None if here.bubblewrap else stack.enter_context(tempfile.TemporaryDirectory())
         if folder and user is not None:
             os.chown(folder, user, user)
-        told = [json.dumps(_rlimits(limits)), *map(str, channels)]
-        process = subprocess.Popen(
+        # It lives as long as the program, which would die with it.
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        with _sealed(stdin) as given, _sink(here, thread) as sink:
+            inside = PROGRAMS if here.bubblewrap is None else Path(INSIDE)
+            process = thread.submit(
+                _launch,
+                here,
+                limits,
+                user,
+                [str(inside / program), json.dumps(_rlimits(limits)), *map(str, channels)],
+                groups,
+                channels,
+                stdin=given,
+                stdout=sink if stdout is None else stdout,
+                stderr=sink,
+                cwd=folder,
+                env={"HOME": folder, "TMPDIR": folder, "PATH": os.defpath} if folder else None,
+            ).result()
+            stack.callback(_end, process, here, user)
+        yield process
+
+
+def _launch(
+    here: Isolation,
+    limits: Limits,
+    user: int | None,
+    arguments: Sequence[str],
+    groups: Sequence[Path] = (),
+    descriptors: Sequence[int] = (),
+    **popen: Any,
+) -> subprocess.Popen[bytes]:
+    """Start Python shut in. It is called in a thread of its own: what is set here is the thread's, and inherited.
+
+    Raises:
+        OSError: a keyring or the filter of system calls cannot be had.
+    """
+    keyrings.join_fresh()
+    with ExitStack() as stack:
+        described = None
+        if here.seccomp and here.bubblewrap:
+            described = stack.enter_context(_sealed(seccomp.program() or b""))
+        elif here.seccomp:
+            seccomp.restrict_thread()
+        return subprocess.Popen(
             # The shell joins the cgroups, and then becomes the program.
             [
                 *("/bin/sh", "-c", cgroups.join(groups, 'exec "$@"'), "sh"),
-                *_command(here, limits, user, program),
-                *told,
+                *_command(here, limits, user, described),
+                *arguments,
             ],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.DEVNULL,
-            pass_fds=tuple(channels),
+            pass_fds=(*descriptors, *([described] if described else [])),
             start_new_session=True,
-            cwd=folder,
-            env={"HOME": folder, "TMPDIR": folder, "PATH": os.defpath} if folder else None,
+            **popen,
         )
-        stack.callback(_end, process, here, user)
-        yield process
+
+
+@contextmanager
+def _sealed(content: bytes) -> Iterator[int]:
+    """A descriptor from which that can be read, and nothing changed by whoever has it."""
+    written = os.memfd_create("sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(written, "wb") as file:
+        file.write(content)
+        file.flush()
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
+        read = os.open(f"/proc/self/fd/{written}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield read
+    finally:
+        os.close(read)
+
+
+@contextmanager
+def _sink(here: Isolation, thread: ThreadPoolExecutor) -> Iterator[int]:
+    """A descriptor for what nobody reads. When the block ends the thread takes it, until nobody can write any more.
+
+    It is not /dev/null where a program may be root outside: it would own that, and could close it to everybody else.
+    """
+    if not here.bubblewrap:
+        yield subprocess.DEVNULL
+        return
+    reading, writing = os.pipe()
+    thread_reads = False
+    try:
+        yield writing
+        thread.submit(_drain, reading)
+        thread_reads = True
+    finally:
+        os.close(writing)
+        if not thread_reads:
+            os.close(reading)
+
+
+def _drain(descriptor: int) -> None:
+    with open(descriptor, "rb", buffering=0) as file:
+        while file.read(2**16):
+            pass
 
 
 def _end(process: subprocess.Popen[bytes], here: Isolation, user: int | None) -> None:
@@ -218,30 +317,61 @@ def _user(here: Isolation) -> Iterator[int | None]:
         lock.release()
 
 
-def _command(here: Isolation, limits: Limits, user: int | None, program: str) -> list[str]:
-    """What runs a program of this folder, as that user if one is given."""
+def _command(here: Isolation, limits: Limits, user: int | None, described: int | None) -> list[str]:
+    """What runs Python shut in, as that user if one is given, with the filter that a descriptor holds."""
     change = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     python = ["-I", "-S", "-B"]
     if here.bubblewrap is None:
-        return [*change, str(PREFIX / PYTHON), *python, str(PROGRAMS / program)]
-    system = [part for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64") for part in _shown(Path(path))]
+        return [*change, str(PREFIX / PYTHON), *python]
     return [
         *change,
         *(here.bubblewrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
+        *([] if described is None else ["--seccomp", str(described)]),
         *("--uid", str(NOBODY), "--gid", str(NOBODY), "--clearenv", "--setenv", "HOME", "/tmp"),
+        *("--setenv", "LD_LIBRARY_PATH", "/python/lib"),  # libpython may be there
         *("--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox"),
-        *system,
-        *("--ro-bind", str(PREFIX), "/python"),
+        *_system(),
+        *_python(PREFIX, PYTHON),
         *("--ro-bind", str(PROGRAMS), INSIDE),
         *("--size", str(limits.disk), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"),
-        *(f"/python/{PYTHON}", *python, f"{INSIDE}/{program}"),
+        *(f"/python/{PYTHON}", *python),
     ]
 
 
-def _shown(path: Path) -> list[str]:
-    if path.is_symlink():
-        return ["--symlink", os.readlink(path), str(path)]
-    return ["--ro-bind", str(path), str(path)] if path.is_dir() else []
+@cache
+def _system() -> list[str]:
+    """The options that show the system's libraries, and none of what else has a folder beside them."""
+    shown: list[str] = []
+    for folder in map(Path, ("/usr/lib", "/usr/lib64", "/lib", "/lib64")):
+        libraries = folder / str(sysconfig.get_config_var("MULTIARCH"))
+        if libraries.is_dir() and not folder.is_symlink():
+            for path in (libraries, folder / "locale", *folder.glob("ld-linux*")):
+                shown += _shown(path, path)
+        else:
+            shown += _shown(folder, folder)
+    return shown
+
+
+@cache
+def _python(prefix: Path, executable: str) -> list[str]:
+    """The options that show Python, its standard library and the libraries that it was built with."""
+    shown = _shown(prefix / executable, Path("/python", executable))
+    own = ["lib*/python3.*", "lib*/libpython3*"] if prefix in SHARED_PREFIXES else ["lib*"]
+    for path in (path for pattern in own for path in sorted(prefix.glob(pattern))):
+        shown += _shown(path, "/python" / path.relative_to(prefix))
+    return shown
+
+
+def _shown(path: Path, inside: Path) -> list[str]:
+    """The options that show a file or folder, if there is one, without the packages that are installed in it."""
+    if path.is_symlink() and path == inside:
+        return ["--symlink", os.readlink(path), str(inside)]
+    if not path.exists():
+        return []
+    packages = [found for pattern in ("*-packages", "python*/*-packages") for found in path.glob(pattern)]
+    masks = [str(inside / found.relative_to(path)) for found in packages]
+    hidden = [option for mask in masks for option in ("--tmpfs", mask, "--remount-ro", mask)]
+    return ["--ro-bind", str(path), str(inside), *hidden]
 
 
 def _rlimits(limits: Limits) -> dict[str, int]:

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 LONGEST = 16 * 2**20  # characters of one message
+LONGEST_WORDS = 300  # characters of an exception's text that are passed on
 PASSED, FAILED, BROKEN = "passed", "failed", "broken"  # what the tests may come to
 
 
@@ -77,12 +78,25 @@ def decode(value: Any, kept: Any = None) -> Any:
         raise NotDataError(f"malformed message ({error})") from None
 
 
-class Channel:
-    """Messages of one line of JSON over a socket or pipe."""
+def said(error: BaseException) -> str:
+    """An exception in a few words. It may be another's, whose methods do what they like."""
+    if isinstance(error, NotDataError):
+        return f"NotDataError: {error}"
+    words = []
+    for word in (lambda: type(error).__name__, lambda: str(error)):
+        try:
+            words.append(f"{word()}"[:LONGEST_WORDS])
+        except BaseException:
+            words.append("(cannot be read)")
+    return ": ".join(words)
 
-    def __init__(self, descriptor: int) -> None:
-        self.read = open(descriptor, encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
-        self.write = open(descriptor, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+class Channel:
+    """Messages of one line of JSON over two pipes."""
+
+    def __init__(self, read: int, write: int) -> None:
+        self.read = open(read, encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
+        self.write = open(write, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
     def send(self, message: Any) -> None:
         self.write.write(json.dumps(message) + "\n")
