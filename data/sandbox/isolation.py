@@ -7,18 +7,17 @@ Whatever it starts dies with it. The level `limits` does without bubblewrap, and
 """
 
 import contextlib
-import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -28,7 +27,7 @@ from typing import Any, Literal
 import psutil
 from filelock import FileLock, Timeout
 
-from data.sandbox import cgroups, keyrings, seccomp
+from data.sandbox import cgroups, descriptors, files, keyrings, seccomp
 
 Level = Literal["bubblewrap", "limits"]
 
@@ -38,7 +37,6 @@ INSIDE = "/sandbox"
 NOBODY = 65534
 FIRST_USER = 900_000_000  # beyond what people, services and containers are given
 PYTHON = f"bin/{Path(sys.executable).resolve().name}"
-SHARED_PREFIXES = (Path("/usr"), Path("/usr/local"))  # where Python's folders are not its own
 
 
 class IsolationError(RuntimeError):
@@ -141,24 +139,31 @@ def _first_that_works(bubblewrap: str | None) -> tuple[Isolation | None, str]:
             # No limit of processes holds for root: one fork bomb would stop the whole machine.
             continue
         for filtered in (True, False):
-            if filtered and seccomp.program() is None:
-                continue
             here = Isolation(bubblewrap, filtered, users, "pids" in held, "memory" in held)
-            said = _said_in_trying(here)
-            if not said:
-                return here, ""
+            try:
+                _try(here)
+            except (OSError, IsolationError) as error:
+                said = str(error)
+                continue
+            if not filtered:
+                logging.getLogger(__name__).warning("Programs run without a filter of system calls: %s.", said)
+            return here, ""
     return None, said
 
 
-def _said_in_trying(here: Isolation) -> str:
-    """What went wrong in running an empty program; empty if nothing did."""
+def _try(here: Isolation) -> None:
+    """Run an empty program.
+
+    Raises:
+        IsolationError, OSError: it does not run; with what was said.
+    """
+    if here.seccomp:
+        seccomp.program()
     with _user(here) as user, ThreadPoolExecutor(1) as thread:
-        try:
-            process = thread.submit(_launch, here, Limits(), user, ["-c", "pass"], stderr=subprocess.PIPE).result()
-        except OSError as error:
-            return str(error)
+        process = thread.submit(_launch, here, Limits(), user, ["-c", "pass"], stderr=subprocess.PIPE).result()
         said = process.communicate()[1].decode(errors="replace").strip()
-    return "" if process.returncode == 0 else said or f"exit code {process.returncode}"
+    if process.returncode != 0:
+        raise IsolationError(said or f"exit code {process.returncode}")
 
 
 @contextmanager
@@ -181,7 +186,8 @@ def started(
             os.chown(folder, user, user)
         # It lives as long as the program, which would die with it.
         thread = stack.enter_context(ThreadPoolExecutor(1))
-        with _sealed(stdin) as given, _sink(here, thread) as sink:
+        unread = descriptors.sink(thread) if here.bubblewrap else nullcontext(subprocess.DEVNULL)
+        with descriptors.sealed(stdin) as given, unread as sink:
             inside = PROGRAMS if here.bubblewrap is None else Path(INSIDE)
             process = thread.submit(
                 _launch,
@@ -206,76 +212,36 @@ def _launch(
     limits: Limits,
     user: int | None,
     arguments: Sequence[str],
-    groups: Sequence[Path] = (),
-    descriptors: Sequence[int] = (),
+    groups: list[Path] | None = None,
+    channels: Sequence[int] = (),
     **popen: Any,
 ) -> subprocess.Popen[bytes]:
     """Start Python shut in. It is called in a thread of its own: what is set here is the thread's, and inherited.
 
     Raises:
-        OSError: a keyring or the filter of system calls cannot be had.
+        IsolationError: the kernel gives it no keyring, or takes no filter of system calls.
     """
-    keyrings.join_fresh()
+    try:
+        keyrings.join_fresh()
+        if here.seccomp and not here.bubblewrap:
+            seccomp.restrict_thread()
+    except OSError as error:
+        raise IsolationError(f"A program cannot be shut in: {error}.") from None
     with ExitStack() as stack:
         described = None
         if here.seccomp and here.bubblewrap:
-            described = stack.enter_context(_sealed(seccomp.program() or b""))
-        elif here.seccomp:
-            seccomp.restrict_thread()
+            described = stack.enter_context(descriptors.sealed(seccomp.program()))
         return subprocess.Popen(
             # The shell joins the cgroups, and then becomes the program.
             [
-                *("/bin/sh", "-c", cgroups.join(groups, 'exec "$@"'), "sh"),
+                *("/bin/sh", "-c", cgroups.join(groups or [], 'exec "$@"'), "sh"),
                 *_command(here, limits, user, described),
                 *arguments,
             ],
-            pass_fds=(*descriptors, *([described] if described else [])),
+            pass_fds=(*channels, *([] if described is None else [described])),
             start_new_session=True,
             **popen,
         )
-
-
-@contextmanager
-def _sealed(content: bytes) -> Iterator[int]:
-    """A descriptor from which that can be read, and nothing changed by whoever has it."""
-    written = os.memfd_create("sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(written, "wb") as file:
-        file.write(content)
-        file.flush()
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
-        read = os.open(f"/proc/self/fd/{written}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield read
-    finally:
-        os.close(read)
-
-
-@contextmanager
-def _sink(here: Isolation, thread: ThreadPoolExecutor) -> Iterator[int]:
-    """A descriptor for what nobody reads. When the block ends the thread takes it, until nobody can write any more.
-
-    It is not /dev/null where a program may be root outside: it would own that, and could close it to everybody else.
-    """
-    if not here.bubblewrap:
-        yield subprocess.DEVNULL
-        return
-    reading, writing = os.pipe()
-    thread_reads = False
-    try:
-        yield writing
-        thread.submit(_drain, reading)
-        thread_reads = True
-    finally:
-        os.close(writing)
-        if not thread_reads:
-            os.close(reading)
-
-
-def _drain(descriptor: int) -> None:
-    with open(descriptor, "rb", buffering=0) as file:
-        while file.read(2**16):
-            pass
 
 
 def _end(process: subprocess.Popen[bytes], here: Isolation, user: int | None) -> None:
@@ -306,6 +272,8 @@ def _user(here: Isolation) -> Iterator[int | None]:
         return
     folder = Path(tempfile.gettempdir()) / "autodidact-users"
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.geteuid():
+        raise IsolationError(f"{folder} is somebody else's, who could put links there. Remove it.")
     for slot in count():
         lock = FileLock(folder / str(slot))
         with contextlib.suppress(Timeout):
@@ -330,48 +298,12 @@ def _command(here: Isolation, limits: Limits, user: int | None, described: int |
         *("--uid", str(NOBODY), "--gid", str(NOBODY), "--clearenv", "--setenv", "HOME", "/tmp"),
         *("--setenv", "LD_LIBRARY_PATH", "/python/lib"),  # libpython may be there
         *("--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox"),
-        *_system(),
-        *_python(PREFIX, PYTHON),
+        *files.system(),
+        *files.python(PREFIX, PYTHON),
         *("--ro-bind", str(PROGRAMS), INSIDE),
         *("--size", str(limits.disk), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"),
         *(f"/python/{PYTHON}", *python),
     ]
-
-
-@cache
-def _system() -> list[str]:
-    """The options that show the system's libraries, and none of what else has a folder beside them."""
-    shown: list[str] = []
-    for folder in map(Path, ("/usr/lib", "/usr/lib64", "/lib", "/lib64")):
-        libraries = folder / str(sysconfig.get_config_var("MULTIARCH"))
-        if libraries.is_dir() and not folder.is_symlink():
-            for path in (libraries, folder / "locale", *folder.glob("ld-linux*")):
-                shown += _shown(path, path)
-        else:
-            shown += _shown(folder, folder)
-    return shown
-
-
-@cache
-def _python(prefix: Path, executable: str) -> list[str]:
-    """The options that show Python, its standard library and the libraries that it was built with."""
-    shown = _shown(prefix / executable, Path("/python", executable))
-    own = ["lib*/python3.*", "lib*/libpython3*"] if prefix in SHARED_PREFIXES else ["lib*"]
-    for path in (path for pattern in own for path in sorted(prefix.glob(pattern))):
-        shown += _shown(path, "/python" / path.relative_to(prefix))
-    return shown
-
-
-def _shown(path: Path, inside: Path) -> list[str]:
-    """The options that show a file or folder, if there is one, without the packages that are installed in it."""
-    if path.is_symlink() and path == inside:
-        return ["--symlink", os.readlink(path), str(inside)]
-    if not path.exists():
-        return []
-    packages = [found for pattern in ("*-packages", "python*/*-packages") for found in path.glob(pattern)]
-    masks = [str(inside / found.relative_to(path)) for found in packages]
-    hidden = [option for mask in masks for option in ("--tmpfs", mask, "--remount-ro", mask)]
-    return ["--ro-bind", str(path), str(inside), *hidden]
 
 
 def _rlimits(limits: Limits) -> dict[str, int]:

@@ -103,17 +103,19 @@ def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits)
 def _run_script(code: str, given: bytes, limits: Limits) -> tuple[str, str, bytes]:
     deadline = time.monotonic() + limits.seconds
     printed = b""
-    with _pipe() as (code_read, code_write):
-        with started("candidate.py", limits, [code_read.fileno()], given, subprocess.PIPE) as process:
-            code_read.close()
-            _tell(code_write, code)
-            assert process.stdout is not None
-            with process.stdout as output:
-                while len(printed) <= limits.output and (block := _block(output.fileno(), deadline)):
-                    printed += block
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()) if len(printed) <= limits.output else 0)
-            code_ = process.poll()
+    with (
+        _pipe() as (code_read, code_write),
+        started("candidate.py", limits, [code_read.fileno()], given, subprocess.PIPE) as process,
+    ):
+        code_read.close()
+        _tell(code_write, code)
+        assert process.stdout is not None
+        with process.stdout as output:
+            while len(printed) <= limits.output and (block := _block(output.fileno(), deadline)):
+                printed += block
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()) if len(printed) <= limits.output else 0)
+        code_ = process.poll()
     if len(printed) > limits.output:
         return FAILED, f"it printed more than {limits.output:,} bytes", printed
     if code_ is None:

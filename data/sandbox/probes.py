@@ -16,7 +16,7 @@ IO_URING_SETUP = 425
 USERFAULTFD = {"x86_64": 323, "aarch64": 282}
 # Each returns whether it got out, or how far.
 ATTACKS = """
-import ctypes, errno, fcntl, os, signal, socket, stat, subprocess, sys
+import ctypes, errno, fcntl, glob, os, signal, socket, stat, subprocess, sys
 
 kernel = ctypes.CDLL(None, use_errno=True)
 
@@ -48,8 +48,7 @@ def has_shared_descriptors():
     return False
 
 def finds_packages():
-    folders = [at for root in ("/python", "/usr", "/lib", "/lib64") for at in os.walk(root)]
-    return any(at.endswith("-packages") and (below or files) for at, below, files in folders)
+    return any(glob.glob(f"/{at}/python*/*-packages/*") for at in ("python/lib*", "usr/lib*", "lib*"))
 
 def finds(file):
     return os.path.exists(file)
@@ -132,7 +131,7 @@ def contained() -> Isolation:
             f"it writes a file of {2 * LIMITS.disk:,} bytes": f"fills({2 * LIMITS.disk})",
         }
         if numbers := keyrings.CALLS.get(platform.machine()):
-            attacks["it finds a key of its parent"] = f"finds_key({numbers[1]}, {numbers[2]}, {key.encode()})"
+            attacks["it finds a key of its parent"] = f"finds_key({numbers[1]}, {numbers[2]}, b{key!r})"
         if here.seccomp:
             attacks |= {
                 "it can call io_uring": f"calls({IO_URING_SETUP})",
@@ -142,14 +141,14 @@ def contained() -> Isolation:
             }
         if here.bubblewrap:
             attacks |= {
-                "it shares descriptors with others": "has_shared_descriptors()",
-                "it finds installed packages": "finds_packages()",
                 "it finds files of this machine": f"finds({outside!r})",
                 "it writes outside its folder": f"writes({outside!r}) or writes('/') or writes('/sandbox')",
                 "it sees other processes": "sees_processes()",
                 "it has a network": "has_network()",
                 "it has rights of root, or can get some": "has_rights()",
                 "it can signal its parent": "signals()",
+                "it shares descriptors with others": "has_shared_descriptors()",
+                "it finds installed packages": "finds_packages()",
             }
         if here.pids or here.users:
             attacks[f"it starts {2 * LIMITS.processes} processes"] = (

@@ -7,8 +7,6 @@ memory, sockets of any kind but IPv4, IPv6 and Unix. A call by the rules of anot
 """
 
 import ctypes
-import logging
-import os
 import platform
 from functools import cache
 from tempfile import TemporaryFile
@@ -50,24 +48,18 @@ class _Program(ctypes.Structure):
 
 
 @cache
-def program() -> bytes | None:
-    """The filter as the kernel runs it; None, with a warning in the log, where none can be made."""
+def program() -> bytes:
+    """The filter as the kernel runs it.
+
+    Raises:
+        OSError: none can be made on this machine.
+    """
+    if platform.machine() not in MACHINES:
+        raise OSError(f"there is none for {platform.machine()}")
     try:
-        if platform.machine() not in MACHINES:
-            raise OSError(f"none is known for {platform.machine()}")
-        return _built()
-    except (ImportError, RuntimeError, OSError) as error:  # pyseccomp raises RuntimeError where there is no library
-        logging.getLogger(__name__).warning(
-            "Programs run without a filter of system calls: %s. Install libseccomp, as with `apt-get install "
-            "libseccomp2`, on every machine that scores programs.",
-            error,
-        )
-        return None
-
-
-def _built() -> bytes:
-    import pyseccomp as seccomp
-
+        import pyseccomp as seccomp
+    except (ImportError, RuntimeError) as error:  # the latter where there is no libseccomp
+        raise OSError(f"{error}; install it, as with `apt-get install libseccomp2`") from None
     filter_ = seccomp.SyscallFilter(seccomp.ERRNO(38))  # ENOSYS
     filter_.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
     filter_.set_attr(seccomp.Attr.CTL_OPTIMIZE, 2)  # a tree of comparisons instead of a list
@@ -97,7 +89,7 @@ def restrict_thread() -> None:
     Raises:
         OSError: the kernel takes none.
     """
-    held = program() or b""
+    held = program()
     libc = ctypes.CDLL(None, use_errno=True)
     told = ctypes.byref(_Program(len(held) // 8, held))
     one, zero = ctypes.c_ulong(1), ctypes.c_ulong(0)

@@ -6,6 +6,7 @@ runs no code of whoever sent it.
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 LONGEST = 16 * 2**20  # characters of one message
@@ -82,13 +83,14 @@ def said(error: BaseException) -> str:
     """An exception in a few words. It may be another's, whose methods do what they like."""
     if isinstance(error, NotDataError):
         return f"NotDataError: {error}"
-    words = []
-    for word in (lambda: type(error).__name__, lambda: str(error)):
-        try:
-            words.append(f"{word()}"[:LONGEST_WORDS])
-        except BaseException:
-            words.append("(cannot be read)")
-    return ": ".join(words)
+    return f"{_read(lambda: type(error).__name__)}: {_read(lambda: str(error))}"
+
+
+def _read(word: Callable[[], str]) -> str:
+    try:
+        return f"{word()}"[:LONGEST_WORDS]
+    except BaseException:
+        return "(cannot be read)"
 
 
 class Channel:
