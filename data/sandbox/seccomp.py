@@ -2,8 +2,9 @@
 
 It is a list of what Python and its standard library use. Everything else, what later kernels add included, answers as
 if the kernel did not have it (ENOSYS), so that libraries fall back to what they did before. Left out on purpose is what
-a program could attack the kernel or others with: keys, io_uring, bpf, ptrace, userfaultfd, mounts, namespaces, System V
-memory, sockets of any kind but IPv4, IPv6 and Unix. A call by the rules of another architecture, such as x32, kills.
+a program could attack the kernel or others with: keys, io_uring, bpf, ptrace, userfaultfd, mounts, namespaces, sockets
+of any kind but IPv4, IPv6 and Unix; and memory that no limit of a process counts, of System V or memfd_create. A call
+by the rules of another architecture, such as x32, kills the process.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _PR_SET_NO_NEW_PRIVS = 22, 2, 38
 _CALLS = """
     access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
     fallocate fchdir fchmod fchmodat fchown fchownat fcntl fdatasync flock fstat fstatfs fsync ftruncate futimesat
-    getcwd getdents getdents64 lchown link linkat lseek lstat memfd_create mkdir mkdirat mknod mknodat newfstatat open
+    getcwd getdents getdents64 lchown link linkat lseek lstat mkdir mkdirat mknod mknodat newfstatat open
     openat pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readlink readlinkat readv rename renameat
     renameat2 rmdir sendfile splice stat statfs statx symlink symlinkat sync truncate umask unlink unlinkat utime
     utimensat utimes write writev
