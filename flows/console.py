@@ -14,13 +14,13 @@ from data.render import PromptTooLongError, TemplateError
 from data.rewards import RewardError
 from data.scoring import TooManyErrorsError
 from data.sources import DataFileError, hub_name
+from models.loading import ModelError
 from tasks.adapter import AdapterError
 from tasks.approval import ApprovalError
 from tasks.champion import settle
 from tasks.contract import CorruptStageError, DriftError, OnDrift, Status
 from tasks.files import DiskError, explain_disk_errors
 from tasks.loop import RunConfig
-from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
 from tasks.process import ChildError, StillRunningError, end_with_this_process
 from tasks.record import REPORT

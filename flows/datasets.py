@@ -16,9 +16,9 @@ from data.sources import DataFileError
 from flows.cli import UsageError, read_settings
 from flows.console import make_console
 from models.config import Config
+from models.loading import ModelError
 from tasks.formatting import FormatConfig, OutputError, format_data
 from tasks.inspection import InspectConfig, Inspection, inspect, quantiles
-from tasks.policy import ModelError
 from tasks.problems import OverlapConfig
 from tasks.room import model_tokenizer
 
@@ -75,7 +75,7 @@ def _inspect(arguments: list[str]) -> int:
     config = _settings(InspectConfig, "inspect", "data", arguments)
     if config.format:
         named(config.format)
-    tokenizer, context = model_tokenizer(config.model, config.template) if config.model else (None, None)
+    tokenizer, context = model_tokenizer(config)[:2] if config.model else (None, None)
     reading = Reading(config.data, config.format, config.columns, placeholders=config.placeholders)
     use = config.use or first_use(reading)
     found = inspect(reading, use, tokenizer, context, OverlapConfig().near_duplicates)

@@ -16,10 +16,10 @@ from data.sources import DataFileError
 from flows.cli import main
 from flows.rest_em import RestEM, loop
 from models import tiny
+from models.loading import ModelError
 from tasks import preflight
 from tasks.contract import DriftError, OnDrift, Status
 from tasks.loop import run_loop
-from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
 from tasks.problems import prepare_problems
 from tasks.run import Run, RunInUseError, open_run
