@@ -66,16 +66,19 @@ def load_weights(kind: Kind, folder: Path, code: ModelCode, **settings: Any) -> 
         return found.from_pretrained(folder, use_safetensors=True, **_trust(code), **settings)
 
 
-def random_weights(folder: Path, code: ModelCode, **settings: Any) -> Any:
-    """A causal language model of the architecture in `folder`, with random weights.
+def random_weights(config: Any, code: ModelCode, **settings: Any) -> Any:
+    """A causal language model with random weights.
+
+    Args:
+        config: of `load_config`.
+        settings: further ones of Transformers' `from_config`.
 
     Raises:
         ModelError: it needs code of its own, and that is refused.
     """
     from transformers import AutoModelForCausalLM
 
-    config = load_config(folder, code)
-    with _code_explained(folder, code):
+    with _code_explained(Path(config.name_or_path), code):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=code == "allow", **settings)
 
 

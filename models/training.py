@@ -13,7 +13,7 @@ from peft import LoraConfig
 from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
 from models.config import AdapterConfig, Dtype, LaunchConfig, ModelCode, Optimizer, TrainConfig, gradient_accumulation
-from models.loading import Kind, load_weights, random_weights
+from models.loading import Kind, load_config, load_weights, random_weights
 from models.process import end, keep_imports
 from models.progress import Progress
 
@@ -151,7 +151,7 @@ def _optimizer(name: Optimizer) -> str:
 def load_policy(path: Path, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse") -> Any:
     """The model at `path`, in 4 bits if asked; one without weights starts from random ones, which the seed decides."""
     if not quantize and not any(path.glob("*.safetensors")):
-        return random_weights(path, code, dtype=DTYPES[dtype])
+        return random_weights(load_config(path, code), code, dtype=DTYPES[dtype])
     more = {"quantization_config": _nf4(dtype)} if quantize else {}
     return load_weights("AutoModelForCausalLM", path, code, dtype=DTYPES[dtype], **more)
 
