@@ -17,17 +17,29 @@ from transformers import AutoTokenizer, dynamic_module_utils
 from flows.rest_em import RestEM, loop
 from flows.reward_model import RewardModel
 from models import generate
-from models.config import EngineConfig, JudgeConfig, ModelCode, RewardModelConfig
+from models.config import (
+    EngineConfig,
+    JudgeConfig,
+    LaunchConfig,
+    ModelCode,
+    PreferenceConfig,
+    RewardModelConfig,
+    RewardTrainConfig,
+    SamplingConfig,
+    ScoringConfig,
+    SupervisedConfig,
+)
 from models.loading import ModelError, check_code, load_config, load_tokenizer, load_weights, own_code
 from models.training import load_policy
-from tasks import model_folder, preflight
-from tasks.contract import OnDrift
+from tasks import adapter, model_folder, preflight, sample, train
+from tasks import reward_model as reward_model_tasks
+from tasks.contract import Artifact, OnDrift
 from tasks.inspection import InspectConfig
 from tasks.judge import check_judge, judge_identity
 from tasks.model_folder import ModelChoice, folder_digest, resolve_model
 from tasks.policy import base_policy
 from tasks.preflight import check
-from tasks.reward_model import check_reward_model, reward_model_identity
+from tasks.reward_model import check_reward_model, measure_reward_model, reward_model_identity
 from tasks.room import model_tokenizer
 from tasks.run import Run
 from tests.unit.own_code import CONFIG, MODEL, TOKENIZER, write
@@ -204,6 +216,47 @@ def test_vllm_is_told_about_code_and_that_weights_are_safetensors(
     generate.start_engine(tmp_path, EngineConfig(), "float32", 64, 0, code)
     assert told["trust_remote_code"] is trusted
     assert told["load_format"] == "safetensors"
+
+
+def programs(run: Run, given: Artifact) -> dict[str, Callable[[], object]]:
+    """Every stage that starts a program on a policy."""
+    launch, engine = LaunchConfig(), EngineConfig()
+    supervised, preference, reward = SupervisedConfig(), PreferenceConfig(), RewardTrainConfig()
+    reference = SimpleNamespace(artifact=lambda _: given)
+    pairs = {"current": given}
+    return {
+        "generate": lambda: sample.generate(run, "stage", given, given, SamplingConfig(), engine, 0, 1),
+        "train": lambda: train.train(run, "stage", given, given, supervised, launch, 0, 1),
+        "reference": lambda: train.measure_reference(run, "stage", given, pairs, preference, launch, 1),
+        "pairs": lambda: train.train_on_pairs(run, "stage", given, pairs, reference, preference, launch, 0, 1),
+        "reward": lambda: train.train_reward_model(run, "stage", given, given, reward, launch, 0, 1),
+        "measure": lambda: measure_reward_model(run, "stage", given, given, ScoringConfig(), 0, 1),
+        "merge": lambda: adapter.merge(given.path, given.path, run.directory / "policy", run.child_lock, code="allow"),
+    }
+
+
+@pytest.mark.parametrize("name", ["generate", "train", "reference", "pairs", "reward", "measure", "merge"])
+def test_every_program_of_a_run_is_told_what_the_run_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    class Started(Exception):  # noqa: N818
+        pass
+
+    told: dict[str, Any] = {}
+
+    def start(command: list[str], *_: Any) -> None:
+        told.update(json.loads(Path(command[-1]).read_text()))
+        raise Started
+
+    for module in (adapter, sample, train, reward_model_tasks):
+        monkeypatch.setattr(module, "run_child", start)
+    run = Run(tmp_path / "runs", model_code="allow")
+    run.directory.mkdir()
+    (tmp_path / "given").mkdir()
+    with pytest.raises(Started):
+        programs(run, Artifact(tmp_path / "given", "digest"))[name]()
+    assert told["model_code"] == "allow"
+    assert Run(tmp_path).model_code == "refuse"
 
 
 class Pickled:
