@@ -44,12 +44,7 @@ def resolve_model(model: str, choice: ModelChoice, offline: bool = False) -> Pat
 
 
 def _local_model(model: str, path: Path, revision: str | None) -> Path:
-    if problem := _wrong_with(path):
-        raise ModelError(
-            f"{model} is no model: {problem}.",
-            what_next="Give a folder with config.json, *.safetensors and the tokenizer, as save_pretrained writes it, "
-            "or a hub id.",
-        )
+    _require_model(model, path)
     if revision is not None:
         raise ModelError(
             f"model_revision is {revision}, and {model} is a folder.",
@@ -66,7 +61,7 @@ def _hub_model(model: str, choice: ModelChoice, offline: bool) -> Path | None:
     unreachable = None if offline else why_unreachable()
     patterns = [*FILES, CODE] if choice.model_code == "allow" else [*FILES]
     try:
-        return Path(
+        folder = Path(
             snapshot_download(
                 model,
                 revision=choice.model_revision,
@@ -88,6 +83,18 @@ def _hub_model(model: str, choice: ModelChoice, offline: bool) -> Path | None:
             f"{model} is neither a folder nor a model{of} on the hub ({error}).",
             what_next=f"{meant_as_path(model)}Check the spelling.",
         ) from error
+    if not offline:  # what was fetched in part is completed before anything is planned on it
+        _require_model(model, folder)
+    return folder
+
+
+def _require_model(model: str, folder: Path) -> None:
+    if problem := _wrong_with(folder):
+        raise ModelError(
+            f"{model} is no model: {problem}.",
+            what_next="Give a folder with config.json, *.safetensors and the tokenizer, as save_pretrained writes it, "
+            "or a hub id.",
+        )
 
 
 def hub_commit(model: str, folder: Path) -> dict[str, str]:
@@ -111,6 +118,8 @@ def _wrong_with(path: Path) -> str | None:
         return "it has no *.safetensors weights"
     if not any(path.glob("tokenizer*")):
         return "it has no tokenizer files"
+    if (path / "adapter_config.json").exists():
+        return "it has an adapter beside it (adapter_config.json), which training would apply and vLLM would not"
     try:
         parameters_of(path)
     except WeightsError as error:

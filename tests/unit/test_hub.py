@@ -15,6 +15,7 @@ from models.config import JudgeConfig
 from models.loading import ModelError
 from tasks.datasets import dataset_artifact
 from tasks.model_folder import resolve_model
+from tests.unit.own_code import write
 
 NOBODY = "http://127.0.0.1:9"  # the port of a service that no machine has any more
 
@@ -82,8 +83,19 @@ def test_a_model_and_a_data_set_that_are_nowhere_are_refused_at_once(
 
 
 def test_a_model_in_the_cache_is_used_without_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, local_files_only, **_: str(local_files_only))
-    assert resolve_model("somebody/model", JudgeConfig()) == Path("True")
+    write(tmp_path / "cached", "llama")
+    asked = []
+
+    def fetch(name: str, local_files_only: bool, **_: object) -> str:
+        asked.append(local_files_only)
+        return str(tmp_path / "cached")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert resolve_model("somebody/model", JudgeConfig()) == tmp_path / "cached"
+    assert asked == [True]
+    (tmp_path / "cached" / "model.safetensors").unlink()  # as where the hub has the weights in a pickle only
+    with pytest.raises(ModelError, match=r"somebody/model is no model: it has no \*\.safetensors weights"):
+        resolve_model("somebody/model", JudgeConfig())
 
 
 @pytest.mark.parametrize(("name", "hint"), [("somebody/else", ""), ("gpt2", ""), ("modles", "")])

@@ -101,6 +101,11 @@ def test_a_folder_that_is_no_model_is_refused_saying_what_it_lacks(
     refused(ModelError, configure(model=str(model)), f"{model} is no model", says, "Give a folder with", "hub id")
 
 
+def test_a_folder_in_which_an_adapter_lies_beside_the_model_is_refused(configure: Configure, model: Path) -> None:
+    (model / "adapter_config.json").write_text("{}")
+    refused(ModelError, configure(model=str(model)), f"{model} is no model", "training would apply and vLLM would not")
+
+
 @pytest.mark.parametrize("path", ["./absent", "{tmp_path}/absent", "~/absent-model-folder"])
 def test_a_model_path_that_is_not_there_is_refused(configure: Configure, tmp_path: Path, path: str) -> None:
     path = path.format(tmp_path=tmp_path)
