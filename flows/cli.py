@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)
-    except UsageError as error:
+    except AutodidactError as error:
         print(f"autodidact: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
 
 
 def _run(arguments: list[str]) -> int:
@@ -77,11 +77,7 @@ def _run(arguments: list[str]) -> int:
     if name not in FLOWS:
         known = [*FLOWS, *COMMANDS]
         raise UsageError(f"there is no flow or command {name!r}{_nearest(name, known)}. There are {', '.join(known)}.")
-    runs = _runs_folder(rest)
-    try:
-        prepare(runs)
-    except OSError as error:
-        raise UsageError(f"{runs} cannot be used as the folder of runs: {error.strerror} ({error.filename}).") from None
+    prepare(_runs_folder(rest))
     module_name, config_name, flow_name, _ = FLOWS[name]
     module = importlib.import_module(module_name)
     config, options = read_settings(getattr(module, config_name), rest, f"autodidact {name}")

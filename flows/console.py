@@ -22,11 +22,12 @@ from tasks.files import DiskError, explain_disk_errors
 from tasks.loop import RunConfig
 from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
-from tasks.process import ChildError, StillRunningError, end_with_this_process
+from tasks.process import ChildError, StillRunningError
 from tasks.record import REPORT
 from tasks.reward_report import reward_tables
 from tasks.run import SUMMARY, Planned, Run, RunDirectoryError, RunInUseError
 from tasks.score import NothingKeptError
+from tasks.servers import reach_servers
 from tasks.tracking import HistoryError
 from tasks.verify import verify_run
 
@@ -61,7 +62,7 @@ def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: boo
             if finished(plan):
                 print(f"{config.directory} is finished; nothing is left to do.")
             else:
-                _start_own_server()
+                reach_servers(config.runs_dir)
                 getattr(module, flow_name)(config, policy)
             show_summary(config.directory)
             return 0
@@ -85,18 +86,6 @@ def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: boo
             file=sys.stderr,
         )
         return 2
-
-
-def _start_own_server() -> None:
-    """Where no server is set Prefect starts one, which would stay for ever if this process were killed."""
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
-        server = SubprocessASGIServer()
-        server.start()
-        if server.server_process:
-            end_with_this_process(server.server_process.pid)
 
 
 def _damages(directory: Path) -> list[str]:

@@ -63,6 +63,17 @@ def reaching(uri: str) -> Iterator[None]:
         ) from error
 
 
+def reach_history(runs: Path) -> None:
+    """See that MLflow answers.
+
+    Raises:
+        HistoryError: it cannot be reached, or refuses.
+    """
+    uri = tracking_uri(runs)
+    with reaching(uri):
+        _client(uri).search_experiments(max_results=1)
+
+
 def _client(uri: str) -> Any:
     make_database(uri)
     from mlflow import MlflowClient
