@@ -1,11 +1,13 @@
 """supervisord, which keeps the services alive: where it listens, how it is started, and how it is spoken to."""
 
 import errno
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -90,14 +92,18 @@ def is_stopping(found: Any) -> bool:
 
 def _socket(folder: Path) -> Path:
     """A socket's path may have some hundred characters only, so it does not lie in the services' folder."""
-    import hashlib
-    import tempfile
-
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"autodidact-{name}.sock"
 
 
 def launch(options: Options, folder: Path) -> None:
+    """Start supervisord, with Prefect's server and MLflow's.
+
+    Raises:
+        ServiceError: it does not start, or the folder cannot be written.
+        AutodidactError: a variable of the user's cannot be used.
+    """
+    outer, databases = _outer_origins(), _databases(folder.parent)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         key = _keep_key(folder.parent)
@@ -106,16 +112,11 @@ def launch(options: Options, folder: Path) -> None:
         raise ServiceError(
             f"{folder} cannot be written: {error.strerror}.", what_next="Let this user write there, then call up again."
         ) from None
-    environment = _environment(options, folder, key)
+    environment = _environment(options, folder, key, outer) | databases
     make_database(environment["MLFLOW_BACKEND_STORE_URI"])
-    command: list[str | Path] = [
-        *(
-            Path(sys.executable).with_name("supervisord"),
-            "--configuration",
-            Path(__file__).with_name("supervisord.conf"),
-        ),
-        *("--pidfile", folder / "supervisord.pid"),  # which also tells whose supervisord a process is
-    ]
+    supervisord, settings = Path(sys.executable).with_name("supervisord"), Path(__file__).with_name("supervisord.conf")
+    # The last argument also tells whose supervisord a process is.
+    command = [str(supervisord), "--configuration", str(settings), "--pidfile", str(folder / "supervisord.pid")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ServiceError("supervisord does not start.", f"It says: {(done.stdout + done.stderr).strip()}")
@@ -125,16 +126,16 @@ def _keep_key(runs: Path) -> str:
     """The key of Prefect's server: the user's own, that of before, or a new one. Its file was never open to others."""
     file = key_file(runs)
     key = next(filter(None, map(os.environ.get, KEY_VARIABLES)), None) or read_key(runs) or new_key()
-    partial = file.with_suffix(f".{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+    handle, partial = tempfile.mkstemp(dir=file.parent)
+    with os.fdopen(handle, "w") as opened:
         opened.write(f"{key}\n")
-    partial.replace(file)
+    os.replace(partial, file)
     return key
 
 
-def _environment(options: Options, folder: Path, key: str) -> dict[str, str]:
-    """What supervisord and the services are started with."""
-    at, outer = options.addresses, _outer_origins()
+def _environment(options: Options, folder: Path, key: str, outer: list[str]) -> dict[str, str]:
+    """What supervisord and the services are started with; `outer` are origins besides those of the address."""
+    at = options.addresses
     prefect, mlflow = (
         [*own_origins(options.name, port), *outer] for port in (options.prefect_port, options.mlflow_port)
     )
@@ -159,7 +160,7 @@ def _environment(options: Options, folder: Path, key: str) -> dict[str, str]:
         "PREFECT_API_URL": at.prefect,
         "PYTHONUNBUFFERED": "1",
     }
-    return checks | dict(os.environ) | own | dict.fromkeys(KEY_VARIABLES, key) | _databases(folder.parent)
+    return checks | dict(os.environ) | own | dict.fromkeys(KEY_VARIABLES, key)
 
 
 def _outer_origins() -> list[str]:

@@ -141,12 +141,13 @@ def test_what_cannot_be_asked_is_said_plainly(runs: Path, environment, arguments
 def test_an_outer_address_that_is_no_origin_is_refused(runs: Path, environment, origin: str):
     environment["AUTODIDACT_ALLOWED_ORIGINS"] = origin
     with pytest.raises(AutodidactError, match="is no origin"):
-        supervision._environment(Options(), runs / "services", "me:mine")
+        supervision._outer_origins()
 
 
 def test_an_outer_address_is_one_of_the_servers_own(runs: Path, environment):
     environment["AUTODIDACT_ALLOWED_ORIGINS"] = "https://prefect.example.org, https://mlflow.example.org"
-    made = supervision._environment(Options(host="::1"), runs / "services", "me:mine")
+    outer = supervision._outer_origins()
+    made = supervision._environment(Options(host="::1"), runs / "services", "me:mine", outer)
     assert made["AUTODIDACT_PREFECT_ORIGINS"].split(",") == [
         *("http://[::1]:4200", "http://127.0.0.1:4200", "http://localhost:4200"),
         *("https://prefect.example.org", "https://mlflow.example.org"),
