@@ -114,6 +114,7 @@ def stop() -> int:
         ServiceError: they do not end.
     """
     folder = services_folder(RUNS)
+    _wait(lambda: not is_stopping(connect(folder)), "the end of the services", folder / "supervisord.log")
     found = connect(folder)
     if found is None:
         print(f"No services of {RUNS.absolute()} are running.")
@@ -145,7 +146,7 @@ def show() -> int:
     """Print the state of each service. Returns 0 where all run, else 1."""
     folder = services_folder(RUNS)
     found, at = connect(folder), running_services(RUNS)
-    if found is None or at is None:
+    if found is None or at is None or is_stopping(found):
         print(f"No services of {RUNS.absolute()} are running. `autodidact up` starts them.")
         return 1
     states: Any = found.supervisor.getAllProcessInfo()

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
+
 from data.errors import AutodidactError, RunFailedError
 from tasks.tracking import reach_history
 
@@ -21,7 +23,7 @@ def reach_servers(runs: Path) -> None:
 
     Raises:
         HistoryError: MLflow cannot be reached, or refuses.
-        PrefectError: Prefect cannot be reached, or refuses.
+        PrefectError: Prefect cannot be reached, or refuses, or does not start.
         AutodidactError: what is set is no address.
     """
     from prefect.settings import PREFECT_API_URL
@@ -32,7 +34,14 @@ def reach_servers(runs: Path) -> None:
         return
     from tasks.prefect_server import start_own_server
 
-    start_own_server()
+    try:
+        start_own_server()
+    except (RuntimeError, httpx.HTTPError) as error:
+        raise PrefectError(
+            "Prefect's own server of this run does not start.",
+            f"{error}",
+            "Run the same command again; or start a server (`autodidact up`), which runs then use.",
+        ) from None
 
 
 def reach_prefect() -> None:
@@ -66,7 +75,6 @@ def reaching_prefect() -> Iterator[None]:
     Raises:
         PrefectError: Prefect cannot be reached, or refuses.
     """
-    import httpx
     from prefect.settings import PREFECT_API_URL
 
     address = PREFECT_API_URL.value()

@@ -21,7 +21,7 @@ from tasks.contract import OnDrift
 from tasks.loop import run_loop
 from tests.flows.conftest import make_config, prepared, small
 from tests.flows.test_rest_em import digests
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -82,10 +82,10 @@ class Site:
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Call Prefect's API."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while True:
-            answer = httpx.request(method, f"{self.prefect}/api/{path}", json=body, timeout=30, auth=self.login)
-            # 503 is how Prefect says that its SQLite file was locked; its own client tries again as well.
+            answer = httpx.request(method, f"{self.prefect}/api/{path}", json=body, timeout=90, auth=self.login)
+            # 503 is how Prefect says, after 60 s, that its SQLite file was locked; its own client tries again as well.
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                 break
             time.sleep(0.5)

@@ -6,9 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from data.errors import AutodidactError
+from tasks.servers import reach_prefect
 from tests.services.conftest import BIN, Site
 
 FOREIGN = "http://stranger.example"
@@ -110,18 +113,25 @@ def test_commands_reach_the_services_past_a_proxy(site: Site):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_wrong_key_ends_a_command_in_one_plain_message(site: Site):
+    done = site.run(BIN / "autodidact", "reconcile", **site.client | {"PREFECT_API_AUTH_STRING": "autodidact:guessed"})
+    assert done.returncode == 1
+    assert "PREFECT_API_AUTH_STRING" in done.stderr and site.prefect in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
 @pytest.mark.parametrize(
-    ("address", "key", "said", "code"),
+    ("address", "said", "code"),
     [
-        ("http://127.0.0.1:9/api", "", "cannot be reached", 1),
-        ("nonsense", "", "is no address", 2),
-        ("{site}/api", "autodidact:guessed", "PREFECT_API_AUTH_STRING", 1),
-        ("{site}", "", "ends in /api", 1),
+        ("http://127.0.0.1:9/api", "cannot be reached", 1),
+        ("nonsense", "is no address", 2),
+        ("{prefect}", "ends in /api", 1),
+        ("{mlflow}/api", "ends in /api", 1),
     ],
 )
-def test_a_server_that_does_not_answer_ends_a_command_in_one_plain_message(site, address, key, said, code):
-    address = address.replace("{site}", site.prefect)
-    done = site.run(BIN / "autodidact", "reconcile", PREFECT_API_URL=address, PREFECT_API_AUTH_STRING=key)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr and address in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+def test_an_address_at_which_there_is_no_prefect_is_said_so(site: Site, address: str, said: str, code: int):
+    address = address.format(prefect=site.prefect, mlflow=site.mlflow)
+    with temporary_settings({PREFECT_API_URL: address}), pytest.raises(AutodidactError, match=said) as raised:
+        reach_prefect()
+    assert address in str(raised.value)
+    assert raised.value.exit_code == code
