@@ -31,6 +31,10 @@ class AutodidactError(Exception):
         return said
 
 
+class UsageError(AutodidactError):
+    """The command line or the configuration file cannot be used as it is."""
+
+
 class RunFailedError(AutodidactError):
     """A failure under way: what was asked for was fine."""
 

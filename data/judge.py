@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from data.errors import AutodidactError
 from data.rows import Problem, Sample
+from data.text import storable
 
 Kind = Literal["pointwise", "pairwise"]
 VERSION = 1  # of the prompts and of how replies are counted
@@ -176,12 +177,7 @@ def read_reply(kind: Kind, text: str) -> tuple[str, str]:
     value = reply.get(key) if isinstance(reply, dict) else None
     if type(value) is not type(values[0]) or value not in values:
         raise ReplyError(f"the reply has no {key} among {', '.join(map(str, values))}: {text[:80]!r}")
-    return str(value), clean(str(reply.get("reasoning", "")))
-
-
-def clean(text: str) -> str:
-    """A text that can be written as UTF-8: halves of surrogate pairs, which JSON can hold, become question marks."""
-    return text.encode(errors="replace").decode()
+    return str(value), storable(str(reply.get("reasoning", "")))
 
 
 def as_opinion(kind: Kind, question: Question, text: str, failure: str = "") -> Opinion:
@@ -195,4 +191,4 @@ def as_opinion(kind: Kind, question: Question, text: str, failure: str = "") -> 
         except ReplyError as error:
             failure = str(error)
     about = (first.problem_id, one.index, other.index if other else -1, question.swapped, question.opinion)
-    return Opinion(*about, clean(text), value, clean(failure))
+    return Opinion(*about, storable(text), value, storable(failure))

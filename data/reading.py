@@ -98,7 +98,7 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
                 else:
                     yield at, record
         except FormatError as problem:
-            raise DataFileError(f"{at}: {problem}") from None
+            raise DataFileError(f"{at}: {problem.what}", problem.why, problem.what_next) from None
         except RowError as problem:
             if not reading.drop and not isinstance(problem, LeftOutError):
                 advice = "" if isinstance(problem, ContentError) else _needs(known)
@@ -124,7 +124,7 @@ def first_use(reading: Reading) -> Use:
         try:
             return _format(reading, _renamed(row, reading), None, None).format.uses[0]
         except FormatError as problem:
-            raise DataFileError(f"{at}: {problem}") from None
+            raise DataFileError(f"{at}: {problem.what}", problem.why, problem.what_next) from None
     raise DataFileError(f"{reading.source} is empty.", what_next="Give a data set with at least one row.")
 
 

@@ -10,6 +10,9 @@ from typing import get_args
 from data.combining import TRUNCATED, Combination, combine
 from data.errors import RunFailedError
 from data.rows import UNGRADED, Problem, Sample, Score, Verdict
+from data.text import storable
+
+LONGEST_TEXT = 10_000  # characters of what a reward says of one sample
 
 Reward = Callable[[Problem, str], Score]
 
@@ -135,6 +138,8 @@ def check_score(score: Score) -> None:
             raise ValueError(f"The reward gave no value with the verdict {score.verdict!r}; only {UNGRADED} have none.")
     elif isinstance(score.value, bool) or not isinstance(score.value, int | float) or not math.isfinite(score.value):
         raise ValueError(f"The reward gave the value {score.value!r}; it must be a finite number or None.")
+    if not isinstance(score.explanation, str) or not isinstance(score.answer, str | None):
+        raise TypeError(f"The reward gave {score.explanation!r} and {score.answer!r} as texts; both must be text.")
 
 
 def _score(problem: Problem, sample: Sample, reward: Reward, tally: Tally) -> Score:
@@ -144,6 +149,7 @@ def _score(problem: Problem, sample: Sample, reward: Reward, tally: Tally) -> Sc
         score = reward(problem, sample.text)
         check_score(score)
     except Exception as error:
-        tally.first_traceback = tally.first_traceback or traceback.format_exc()
-        score = Score(None, "error", f"{type(error).__name__}: {error}")
-    return score
+        tally.first_traceback = tally.first_traceback or storable(traceback.format_exc(), LONGEST_TEXT)
+        score = Score(None, "error", "".join(traceback.format_exception_only(error)).strip())
+    answer = None if score.answer is None else storable(score.answer, LONGEST_TEXT)
+    return replace(score, explanation=storable(score.explanation, LONGEST_TEXT), answer=answer)

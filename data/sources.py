@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import re
-import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +19,7 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", *TABLES)
 HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<config>[\w.-]+))??(?::(?P<split>[\w.-]+))?")
 SAVED_DATASET = "dataset_info.json"
 BLOCK = 1 << 16  # characters
+LONGEST_ROW = 1 << 24  # characters of a line of JSON, a row of an array, or a field of CSV
 LONGEST_SIGN = 12  # characters of an escaped pair of surrogates, which the end of a block may cut
 
 
@@ -91,8 +92,16 @@ def _file_rows(path: Path) -> Iterator[Located]:
             if kind == ".json" and file.peek(1024)[:1024].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
                 read = _array_rows
             yield from read(file, path)
-    except (EOFError, gzip.BadGzipFile) as problem:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as problem:
         raise DataFileError(f"{path}: broken gzip ({problem}).", what_next="Fetch the file again.") from None
+    except OSError as problem:
+        raise _unreadable(path, problem) from None
+
+
+def _unreadable(path: Path, problem: OSError) -> DataFileError:
+    return DataFileError(
+        f"{path} cannot be read: {problem.strerror or problem}.", what_next="See that you may read it."
+    )
 
 
 def _open(path: Path) -> io.BufferedReader:
@@ -103,7 +112,7 @@ def _line_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
     advice = "Each line must be one JSON object."
     number = 0
     try:
-        for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
+        for number, line in enumerate(_lines(file, path), start=1):
             if line.strip():
                 at = f"{path}, line {number}"
                 try:
@@ -113,6 +122,18 @@ def _line_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
                 yield at, _object(row, at, advice)
     except UnicodeDecodeError as problem:
         raise _not_utf8(f"{path}, after line {number}", problem) from None
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[str]:
+    """The lines of a file as they are. One that is too long is not read to its end: 0.4 MB of gzip can hold 400 MB."""
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    for number, line in enumerate(iter(lambda: text.readline(LONGEST_ROW + 1), ""), start=1):
+        if len(line) > LONGEST_ROW:
+            raise DataFileError(
+                f"{path}, line {number}: it has more than {LONGEST_ROW:,} characters.",
+                what_next="Write one row to a line, and split what is longer.",
+            )
+        yield line
 
 
 def _array_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
@@ -180,6 +201,8 @@ class _Array:
     def _more(self) -> bool:
         """Read a block behind what is left, twice as long each time that it did not suffice."""
         left = self.text[self.position :]
+        if len(left) > LONGEST_ROW:
+            raise json.JSONDecodeError(f"The row has more than {LONGEST_ROW:,} characters", "", 0)
         block = self.file.read(max(BLOCK, len(left)))
         if block:
             self.text, self.position = left + block, 0
@@ -187,9 +210,8 @@ class _Array:
 
 
 def _csv_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
-    csv.field_size_limit(sys.maxsize)
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.DictReader(text, dialect="excel-tab" if _kind(path) == ".tsv" else "excel", strict=True)
+    csv.field_size_limit(LONGEST_ROW)
+    reader = csv.DictReader(_lines(file, path), dialect="excel-tab" if _kind(path) == ".tsv" else "excel", strict=True)
     try:
         for row in reader:
             at = f"{path}, line {reader.line_num}"

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.text import storable
+
 ROWS_PER_BATCH = 8192  # written as one row group
 ROWS_AT_ONCE = 1024  # read; by one thread, since each would keep memory of its own
 
@@ -121,6 +123,21 @@ class RowWriter:
 
     def _flush(self) -> None:
         if self._batch:
-            columns = [pa.array([getattr(row, f.name) for row in self._batch], f.type) for f in self.schema]
+            columns = [_column([getattr(row, f.name) for row in self._batch], f.type) for f in self.schema]
             self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
             self._batch.clear()
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:  # half a surrogate pair, which a model or a program may write
+        return pa.array([_storable(value) for value in values], kind)
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    return {key: _storable(item) for key, item in value.items()} if isinstance(value, dict) else value

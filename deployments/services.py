@@ -16,13 +16,14 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from xmlrpc.client import Fault
 
 import psutil
 
-from data.errors import AutodidactError
+from data.errors import AutodidactError, UsageError
 from deployments.supervision import Options, ServiceError, connect, is_stopping, launch, refuse_taken_ports
+from flows.settings import Parser
 from tasks.environment import (
     Services,
     bypass_proxies,
@@ -41,7 +42,7 @@ RUNS = Path("runs")
 
 def up(arguments: Sequence[str]) -> int:
     """Start what does not run yet, wait until it is healthy, register deployments, print the addresses."""
-    parser = _parser("up", up.__doc__)
+    parser = Parser("autodidact up", up.__doc__)
     # What runs already stays where it is.
     at = Options.of(running_services(RUNS)) or Options()
     parser.add_argument("--host", default=at.host, help="address to listen on (default: loopback)")
@@ -61,13 +62,13 @@ def up(arguments: Sequence[str]) -> int:
 
 def down(arguments: Sequence[str]) -> int:
     """Stop exactly what `autodidact up` started. Flows under way are stopped as if cancelled; they can be resumed."""
-    _parser("down", down.__doc__).parse_args(arguments)
+    Parser("autodidact down", down.__doc__).parse_args(arguments)
     return stop()
 
 
 def status(arguments: Sequence[str]) -> int:
     """Show which services run, and where."""
-    parser = _parser("status", status.__doc__)
+    parser = Parser("autodidact status", status.__doc__)
     parser.add_argument("--key", action="store_true", help="print the key of Prefect's server, and nothing else")
     return show_key() if parser.parse_args(arguments).key else show()
 
@@ -172,15 +173,6 @@ def show_key() -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise AutodidactError(f"{message}.", what_next=f"See {self.prog} --help.")
-
-
-def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    return _Parser(prog=f"autodidact {name}", description=description, allow_abbrev=False)
-
-
 def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and 0 < int(text) < 2**16:
         return int(text)
@@ -189,12 +181,12 @@ def _port(text: str) -> int:
 
 def _refuse(options: Options) -> None:
     if options.host in ("0.0.0.0", "::"):
-        raise AutodidactError(
+        raise UsageError(
             f"--host {options.host} stands for all addresses, and browsers and workers are told one.",
             what_next="Give the address by which they reach this machine.",
         )
     if options.prefect_port == options.mlflow_port:
-        raise AutodidactError(
+        raise UsageError(
             f"Prefect and MLflow cannot both listen on port {options.prefect_port}.",
             what_next="Choose another with --prefect-port or --mlflow-port.",
         )

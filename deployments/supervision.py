@@ -14,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 from xmlrpc.client import ServerProxy
 
-from data.errors import AutodidactError, RunFailedError
+from data.errors import RunFailedError, UsageError
 from tasks.environment import KEY_VARIABLES, Services, cache_folder, key_file, read_key
 from tasks.guard import own_origins
 from tasks.prefect_server import new_key
@@ -101,7 +101,7 @@ def launch(options: Options, folder: Path) -> None:
 
     Raises:
         ServiceError: it does not start, or the folder cannot be written.
-        AutodidactError: a variable of the user's cannot be used.
+        UsageError: a variable of the user's cannot be used.
     """
     outer, databases = _outer_origins(), _databases(folder.parent)
     try:
@@ -167,13 +167,13 @@ def _outer_origins() -> list[str]:
     """Under which other origins the pages are seen: those that a reverse proxy shows them under.
 
     Raises:
-        AutodidactError: one is no origin.
+        UsageError: one is no origin.
     """
     origins = [given.strip() for given in os.environ.get(OUTER_ORIGINS, "").split(",") if given.strip()]
     for origin in origins:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
-            raise AutodidactError(
+            raise UsageError(
                 f"{origin!r} in {OUTER_ORIGINS} is no origin.",
                 what_next="Write them as https://prefect.example.org, without a path, separated by commas.",
             )
@@ -189,7 +189,7 @@ def _databases(runs: Path) -> dict[str, str]:
     if not server:
         return {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{runs / 'mlflow.db'}"}
     if not server.startswith("postgresql://"):
-        raise AutodidactError(f"{DATABASE} has to start with postgresql://.", what_next="Unset it to use SQLite files.")
+        raise UsageError(f"{DATABASE} has to start with postgresql://.", what_next="Unset it to use SQLite files.")
     base = server.removeprefix("postgresql://").rstrip("/")
     return {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{base}/prefect",
@@ -207,7 +207,7 @@ def refuse_taken_ports(options: Options) -> None:
         except (OSError, UnicodeError) as error:
             unknown = isinstance(error, socket.gaierror | UnicodeError)
             if unknown or (isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL):
-                raise AutodidactError(
+                raise UsageError(
                     f"--host {options.host} is no address of this machine.",
                     what_next="Give one of its own; `ip address` lists them.",
                 ) from None

@@ -1,56 +1,46 @@
 """What a flow shows in the terminal: the plan of a dry run, the table of a finished run, an error in plain words."""
 
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from data.calibration import RewardMetrics
-from data.render import PromptTooLongError, TemplateError
-from data.rewards import RewardError
-from data.scoring import TooManyErrorsError
-from data.sources import DataFileError, hub_name
-from tasks.adapter import AdapterError
-from tasks.approval import ApprovalError
+from data.errors import STOPPED, AutodidactError
+from data.sources import hub_name
+from data.text import visible
 from tasks.champion import settle
-from tasks.contract import CorruptStageError, DriftError, OnDrift, Status
-from tasks.files import DiskError, explain_disk_errors
+from tasks.contract import OnDrift, Status
+from tasks.files import explain_disk_errors
 from tasks.loop import RunConfig
-from tasks.policy import ModelError
-from tasks.preflight import DiskSpaceError, check
-from tasks.process import ChildError, StillRunningError
+from tasks.preflight import check
 from tasks.record import REPORT
 from tasks.reward_report import reward_tables
-from tasks.run import SUMMARY, Planned, Run, RunDirectoryError, RunInUseError
-from tasks.score import NothingKeptError
+from tasks.run import SUMMARY, Planned, Run, RunDirectoryError
 from tasks.servers import reach_servers
-from tasks.tracking import HistoryError
 from tasks.verify import verify_run
 
-BAD_INPUT = (
-    DataFileError,
-    RewardError,
-    ModelError,
-    TemplateError,
-    PromptTooLongError,
-    AdapterError,
-    ApprovalError,
-    DriftError,
-    DiskSpaceError,
-    CorruptStageError,
-    RunDirectoryError,
-    RunInUseError,
-    StillRunningError,
-)
-RUN_FAILED = (ChildError, DiskError, HistoryError, NothingKeptError, TooManyErrorsError)
+
+class StoppedError(AutodidactError):
+    """Ctrl-C, or a signal like it."""
+
+    exit_code = STOPPED
+
+
+class DamagedError(AutodidactError):
+    """Files of the run are not what its stages wrote, and that ended it."""
 
 
 def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: bool, on_drift: str) -> int:
-    """Run a flow, or show its plan. Returns the exit code."""
+    """Run a flow, or show its plan. Returns the exit code.
+
+    Raises:
+        AutodidactError: bad input, or the run failed, was stopped, or is damaged.
+    """
     policy = OnDrift(on_drift)
     try:
         with explain_disk_errors(str(config.directory), config.directory):
@@ -60,32 +50,25 @@ def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: boo
                 return 0
             plan = check(module.loop, config, policy)
             if finished(plan):
-                print(f"{config.directory} is finished; nothing is left to do.")
+                say(f"{config.directory} is finished; nothing is left to do.")
             else:
                 reach_servers(config.runs_dir)
                 getattr(module, flow_name)(config, policy)
             show_summary(config.directory)
             return 0
-    except BAD_INPUT as error:
-        print(f"autodidact: {error}", file=sys.stderr)
-        return 2
-    except RUN_FAILED as error:
-        print(f"autodidact: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        print("autodidact: stopped. Run the same command again to go on from here.", file=sys.stderr)
-        return 130
+        raise StoppedError("stopped.", what_next="Run the same command again to go on from here.") from None
+    except AutodidactError:
+        raise
     except Exception as error:
         # Whatever a stage reads was verified, but not what only the report reads: a damaged file may explain it.
         if not (damages := _damages(config.directory)):
             raise
-        lines = "\n".join(damages)
-        print(
-            f"autodidact: {lines}\nThat ended the run ({type(error).__name__}). Nothing was deleted: "
-            f"run the same command again with --on-drift rebuild to make it anew.",
-            file=sys.stderr,
-        )
-        return 2
+        raise DamagedError(
+            "\n".join(damages) + "\n",
+            f"That ended the run ({type(error).__name__}). Nothing was deleted.",
+            "Run the same command again with --on-drift rebuild to make it anew.",
+        ) from error
 
 
 def _damages(directory: Path) -> list[str]:
@@ -121,7 +104,7 @@ def show_summary(directory: Path) -> None:
         for table in reward_tables(RewardMetrics.model_validate(summary["held_out"])):
             console.print(table)
         for label, key in (("reward model", "best"), ("report", "report"), ("MLflow", "mlflow")):
-            console.print(f"{label}: {summary[key]}", soft_wrap=True, highlight=False)
+            console.print(f"{label}: {summary[key]}", soft_wrap=True)
         return
     rows = summary["iterations"]
     table = Table(title="Validation, by iteration", title_justify="left")
@@ -137,9 +120,9 @@ def show_summary(directory: Path) -> None:
         final.add_row(name, row["n"], row["base"], row["best"], row["gain"], row["clear"])
     console.print(final)
     for label, key in (("stopped because", "stop_reason"), ("best policy", "best"), ("report", "report")):
-        console.print(f"{label}: {summary[key]}", soft_wrap=True, highlight=False)
-    console.print(f"champion: {summary['champion']}", soft_wrap=True, highlight=False)
-    console.print(f"MLflow: {summary['mlflow']}", soft_wrap=True, highlight=False)
+        console.print(f"{label}: {summary[key]}", soft_wrap=True)
+    console.print(f"champion: {summary['champion']}", soft_wrap=True)
+    console.print(f"MLflow: {summary['mlflow']}", soft_wrap=True)
 
 
 def show_plan(module: ModuleType, config: RunConfig, on_drift: OnDrift) -> None:
@@ -167,13 +150,13 @@ def show_plan(module: ModuleType, config: RunConfig, on_drift: OnDrift) -> None:
     console.print(table)
     for planned in plan.plan:
         if planned.stage.command:
-            console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True, highlight=False)
+            console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True)
     for name, path in config.input_files().items():
         if not path.exists() and hub_name(path) is None:
-            console.print(f"missing: {name} {path}; it has to be there before the run starts", highlight=False)
+            console.print(f"missing: {name} {path}; it has to be there before the run starts")
     base = next(planned.stage for planned in plan.plan if planned.stage.name == "base")
     if config.model and base.inputs["model"].digest is None:
-        console.print(f"missing: model {config.model} is not in the cache; it will be fetched", highlight=False)
+        console.print(f"missing: model {config.model} is not in the cache; it will be fetched")
 
 
 def _plan_row(planned: Planned) -> tuple[str, ...]:
@@ -211,6 +194,24 @@ def format_bytes(number: int) -> str:
     return f"{number / 1e3:.0f} kB"
 
 
-def make_console() -> Console:
-    console: Any = Console()
-    return console if console.is_terminal else Console(width=120)
+class PlainConsole(Console):
+    """A terminal on which a text means only itself: no markup, no codes of emoji, no control characters."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704  # Rich calls this while it handles the error, and would end the process with code 1
+
+    def render_str(self, text: str, **options: Any) -> Text:  # also of the cells of a table, and its title
+        return super().render_str(visible(text), **options)
+
+
+def make_console() -> PlainConsole:
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=120)
+
+
+def say(text: str = "") -> None:
+    """Print a text as it is, in which nothing acts on the terminal."""
+    print(visible(text))

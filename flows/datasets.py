@@ -1,24 +1,20 @@
 """The command `autodidact data`: what a data set is, before a loop takes it."""
 
-import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from data.formats import FormatError, Record, named
+from data.formats import Record, named
 from data.reading import Reading, Tally, first_use
-from data.render import TemplateError, prompt_token_ids
-from data.sources import DataFileError
-from flows.cli import UsageError, read_settings
+from data.render import prompt_token_ids
 from flows.console import make_console
+from flows.settings import Parser, read_settings
 from models.config import Config
-from tasks.formatting import FormatConfig, OutputError, format_data
+from tasks.files import explain_disk_errors
+from tasks.formatting import FormatConfig, format_data
 from tasks.inspection import InspectConfig, Inspection, inspect, quantiles
-from tasks.policy import ModelError
 from tasks.problems import OverlapConfig
 from tasks.room import model_tokenizer
 
@@ -33,17 +29,13 @@ COMMANDS = {
 
 def data(arguments: list[str]) -> int:
     """Look at a data set before a loop takes it, or turn it into the project's rows."""
-    parser = argparse.ArgumentParser(prog="autodidact data", description=data.__doc__, allow_abbrev=False)
+    parser = Parser("autodidact data", data.__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, description in COMMANDS.items():
         commands.add_parser(name, help=description, add_help=False)
     told, rest = parser.parse_known_args(arguments[:1])
     work = {"inspect": _inspect, "format": _format}[told.command]
-    try:
-        return work(rest + arguments[1:])
-    except (DataFileError, FormatError, ModelError, OutputError, TemplateError, UsageError) as error:
-        print(f"autodidact: {error}", file=sys.stderr)
-        return 2
+    return work(rest + arguments[1:])
 
 
 def _settings(config_class: type[Config], command: str, first: str, arguments: list[str]) -> Any:
@@ -55,19 +47,20 @@ def _settings(config_class: type[Config], command: str, first: str, arguments: l
 
 def _format(arguments: list[str]) -> int:
     config = _settings(FormatConfig, "format", "problems", arguments)
-    found = format_data(config)
+    with explain_disk_errors(str(config.output), config.output):
+        found = format_data(config)
     console = make_console()
     console.print(f"{found.tally.rows:,} rows were read as {found.use}; their rows are in {config.output}.")
     table = Table("file", "rows", "by source")
     for name, counts in found.kept.items():
         by_source = ", ".join(f"{source}: {count:,}" for source, count in counts.most_common())
-        table.add_row(f"{name}.parquet", f"{counts.total():,}", escape(by_source))
+        table.add_row(f"{name}.parquet", f"{counts.total():,}", by_source)
     console.print(table)
     _show_drops(found.dropped, found.tally)
     for shown in found.repeated:
         said = f"{shown.reason.replace('_', ' ')} ({shown.share:.0%}), of {shown.source}"
-        console.print(f"\n[bold]{escape(said)}[/bold]")
-        console.print(f"{_cut(shown.prompt)}\n▸ repeats: {_cut(shown.repeats)}", highlight=False, markup=False)
+        console.print(f"\n{said}", style="bold")
+        console.print(f"{_cut(shown.prompt)}\n▸ repeats: {_cut(shown.repeats)}")
     return 0 if found.rows else 1
 
 
@@ -87,7 +80,7 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     console = make_console()
     for name, reason in found.tally.formats.items():
         known = named(name)
-        console.print(f"[bold]{escape(str(source))}[/bold] is {name} ({known.about}): {escape(reason)}.")
+        console.print(f"{source} is {name} ({known.about}): {reason}.")
         console.print(f"Its rows can serve as {' or '.join(known.uses)}; they are read as {found.use}.")
     console.print(
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
@@ -104,8 +97,8 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
         table.add_row(name, *(f"{value:,}" for value in quantiles(lengths)))
     console.print(table)
     for at, record in found.shown:
-        console.print(f"\n[bold]{escape(at)}[/bold]")
-        console.print(_preview(record, tokenizer), highlight=False, markup=False)
+        console.print(f"\n{at}", style="bold")
+        console.print(_preview(record, tokenizer))
 
 
 def _show_drops(dropped: Counter[str], tally: Tally) -> None:
@@ -116,7 +109,7 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
         return
     table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")
     for reason, count in dropped.items():
-        table.add_row(escape(reason.replace("_", " ")), f"{count:,}", escape(tally.first.get(reason, "–")))
+        table.add_row(reason.replace("_", " "), f"{count:,}", tally.first.get(reason, "–"))
     console.print(table)
 
 

@@ -6,15 +6,13 @@ What they find is worked out in `tasks/catalogue.py`, `lineage.py` and `comparis
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from data.metrics import Interval
 from data.rows import Example, Pair
-from flows.commands import CommandParser, reported
-from flows.console import format_bytes, make_console
+from flows.commands import CommandParser
+from flows.console import format_bytes, make_console, say
 from tasks.catalogue import History, QueryError, RunState, State, open_history, run_directories, run_state
 from tasks.comparison import (
     GREEDY,
@@ -35,72 +33,59 @@ SERVICES = {"mlflow": "MLflow", "prefect": "Prefect"}
 PREVIEW = 70
 
 
-class _Parser(CommandParser):
-    def error(self, message: str) -> Any:
-        raise QueryError(f"{message}.", what_next=f"See {self.prog} --help.")
-
-
 def runs(arguments: list[str]) -> int:
     """List every run with its state on disk."""
-    return reported(lambda: _show_runs(_Parser("runs", runs.__doc__).parse_args(arguments).runs_dir))
+    return _show_runs(CommandParser("runs", runs.__doc__).parse_args(arguments).runs_dir)
 
 
 def trace(arguments: list[str]) -> int:
     """Follow one training row back to its problem, its policy, and all that this policy was trained on."""
-
-    def show() -> int:
-        parser = _Parser("trace", trace.__doc__)
-        parser.add_argument("run", metavar="RUN")
-        parser.add_argument(
-            "key",
-            metavar="SAMPLE_KEY",
-            nargs="?",
-            help="iter-1/PROBLEM/INDEX: the folder of the Parquet file of training rows, and its columns problem_id "
-            "and index; the beginning of the problem id will do where it is unique. Without a key, some are shown",
-        )
-        told = parser.parse_args(arguments)
-        history = open_history(told.runs_dir, told.run)
-        return _show_trace(history, told.key) if told.key else _show_keys(history, told.runs_dir)
-
-    return reported(show)
+    parser = CommandParser("trace", trace.__doc__)
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument(
+        "key",
+        metavar="SAMPLE_KEY",
+        nargs="?",
+        help="iter-1/PROBLEM/INDEX: the folder of the Parquet file of training rows, and its columns problem_id "
+        "and index; the beginning of the problem id will do where it is unique. Without a key, some are shown",
+    )
+    told = parser.parse_args(arguments)
+    history = open_history(told.runs_dir, told.run)
+    return _show_trace(history, told.key) if told.key else _show_keys(history, told.runs_dir)
 
 
 def compare(arguments: list[str]) -> int:
     """Set two runs side by side on the same problems, the second minus the first."""
-
-    def show() -> int:
-        parser = _Parser("compare", compare.__doc__)
-        parser.add_argument("first", metavar="RUN")
-        parser.add_argument("second", metavar="RUN")
-        parser.add_argument("--set", choices=SETS, help="compare on this set only")
-        parser.add_argument("--common", action="store_true", help="where the problems differ, use those in both")
-        told = parser.parse_args(arguments)
-        first, second = (open_history(told.runs_dir, name) for name in (told.first, told.second))
-        if first.directory == second.directory:
-            raise QueryError(f"{first.name} is given twice.", what_next="Name two runs; `autodidact runs` lists them.")
-        _show_comparison(first, second, compare_runs(first, second, told.set, told.common), told.set)
-        return 0
-
-    return reported(show)
+    parser = CommandParser("compare", compare.__doc__)
+    parser.add_argument("first", metavar="RUN")
+    parser.add_argument("second", metavar="RUN")
+    parser.add_argument("--set", choices=SETS, help="compare on this set only")
+    parser.add_argument("--common", action="store_true", help="where the problems differ, use those in both")
+    told = parser.parse_args(arguments)
+    first, second = (open_history(told.runs_dir, name) for name in (told.first, told.second))
+    if first.directory == second.directory:
+        raise QueryError(f"{first.name} is given twice.", what_next="Name two runs; `autodidact runs` lists them.")
+    _show_comparison(first, second, compare_runs(first, second, told.set, told.common), told.set)
+    return 0
 
 
 def _show_runs(folder: Path) -> int:
     states = sorted((run_state(d) for d in run_directories(folder)), key=lambda state: state.changed, reverse=True)
     if not states:
-        print(f"There are no runs in {folder} yet. `autodidact rest-em` starts one; `autodidact --help` lists more.")
+        say(f"There are no runs in {folder} yet. `autodidact rest-em` starts one; `autodidact --help` lists more.")
         return 0
-    table = Table(title=f"Runs in {escape(str(folder))}, the latest first", title_justify="left")
+    table = Table(title=f"Runs in {folder}, the latest first", title_justify="left")
     for name in ("run", "algorithm", "state"):
         table.add_column(name)
     for name in ("iterations", "best: validation pass@1", "size", "last change"):
         table.add_column(name, justify="right")
     for state in states:
-        table.add_row(*map(escape, _run_row(state)))
+        table.add_row(*_run_row(state))
     make_console().print(table)
     for state in states:
         if state.state is State.CORRUPT:
             for message in state.broken.values():
-                print(f"{state.name} is corrupt: {message}")
+                say(f"{state.name} is corrupt: {message}")
     return 0
 
 
@@ -119,26 +104,26 @@ def _run_row(state: RunState) -> tuple[str, ...]:
 def _show_keys(history: History, folder: Path) -> int:
     files = training_files(history)
     elsewhere = "" if folder == Path("runs") else f" --runs_dir {folder}"
-    print(f"Training rows of {history.directory}. Follow one back: autodidact trace {history.name} KEY{elsewhere}")
+    say(f"Training rows of {history.directory}. Follow one back: autodidact trace {history.name} KEY{elsewhere}")
     for found in files:
-        print(f"\n{found.file}, {found.rows:,} rows, such as")
+        say(f"\n{found.file}, {found.rows:,} rows, such as")
         for key, row in found.first.items():
             text = " ".join((row.completion if isinstance(row, Example) else row.rejected).split())
-            print(f"  {key}  {text if len(text) <= PREVIEW else text[: PREVIEW - 1] + '…'}")
+            say(f"  {key}  {text if len(text) <= PREVIEW else text[: PREVIEW - 1] + '…'}")
     return 0
 
 
 def _show_trace(history: History, key: str) -> int:
     """Print a trace. Returns 1 if the records contradict one another."""
     found = follow(history, key)
-    print(f"{found.key} of {history.directory}")
+    say(f"{found.key} of {history.directory}")
     for label, lines in _trace_blocks(history, found):
-        print()
+        say()
         for number, line in enumerate(lines):
-            print(f"{label if number == 0 else '':<{LABEL}}{line}")
+            say(f"{label if number == 0 else '':<{LABEL}}{line}")
     contradictions = [check for check in found.checks if not check.holds]
     if contradictions:
-        print(
+        say(
             f"\n{len(contradictions)} of {len(found.checks)} checks fail: the run was rebuilt in part, or its files "
             f"were changed. Run the flow again with --on-drift rebuild to make everything from what is there."
         )
@@ -237,28 +222,28 @@ def _source(history: History, source: str, latest: int) -> str:
 
 
 def _quoted(text: str) -> list[str]:
-    return [f"| {line}" for line in text.splitlines()]
+    return [f"| {line}" for line in text.removesuffix("\n").split("\n")]
 
 
 def _show_comparison(first: History, second: History, found: Sequence[Comparison], wanted: str | None) -> None:
     console = make_console()
-    names = escape(first.name), escape(second.name)
+    names = first.name, second.name
     settings = setting_differences(first.config, second.config)
     table = Table(title="Settings that differ" if settings else "No setting differs", title_justify="left")
     for name in ("setting", *names):
         table.add_column(name, overflow="fold")
     for row in settings:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     console.print(table if settings else "The settings of the two runs are the same.")
     for set_name, group in groupby(found, key=lambda c: c.set_name):
         comparisons = list(group)
         console.print(_comparison_table(comparisons, names))
-        console.print(_about(set_name, comparisons), highlight=False, soft_wrap=True)
+        console.print(_about(set_name, comparisons), soft_wrap=True)
     missing = [name for name in ((wanted,) if wanted else SETS) if name not in {c.set_name for c in found}]
     for name in missing:
-        console.print(f"Not compared on {name}: not both runs have a finished evaluation on it.", highlight=False)
+        console.print(f"Not compared on {name}: not both runs have a finished evaluation on it.")
     for note in evaluation_differences(found):
-        console.print(f"Note: {escape(note)}.", highlight=False, soft_wrap=True)
+        console.print(f"Note: {note}.", soft_wrap=True)
 
 
 def _comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) -> Table:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from flows.commands import CommandParser, reported
+from flows.commands import CommandParser
+from flows.console import say
 from tasks.catalogue import find_run
 from tasks.environment import prepare
 from tasks.reconcile import reconcile as close_what_is_stale
@@ -14,13 +15,9 @@ def reconcile(arguments: Sequence[str]) -> int:
     """Close what a killed process left open in MLflow and Prefect, and say what was done."""
     told = CommandParser("reconcile", reconcile.__doc__).parse_args(arguments)
     prepare(told.runs_dir)
-
-    def work() -> int:
-        done = close_what_is_stale(told.runs_dir)
-        print("\n".join(done) if done else "Nothing was left open.")
-        return 0
-
-    return reported(work)
+    done = close_what_is_stale(told.runs_dir)
+    say("\n".join(done) if done else "Nothing was left open.")
+    return 0
 
 
 def verify(arguments: Sequence[str]) -> int:
@@ -28,13 +25,9 @@ def verify(arguments: Sequence[str]) -> int:
     parser = CommandParser("verify", verify.__doc__)
     parser.add_argument("run", metavar="RUN")
     told = parser.parse_args(arguments)
-
-    def work() -> int:
-        damaged = verify_run(find_run(told.runs_dir, told.run))
-        print("\n".join(damaged) if damaged else f"Every file of {told.run} is as it was written.")
-        return 1 if damaged else 0
-
-    return reported(work)
+    damaged = verify_run(find_run(told.runs_dir, told.run))
+    say("\n".join(damaged) if damaged else f"Every file of {told.run} is as it was written.")
+    return 1 if damaged else 0
 
 
 def promote(arguments: Sequence[str]) -> int:
@@ -44,16 +37,12 @@ def promote(arguments: Sequence[str]) -> int:
     parser.add_argument("version", metavar="VERSION", help="number of the version")
     told = parser.parse_args(arguments)
     prepare(told.runs_dir)
-
-    def work() -> int:
-        with reaching(tracking_uri(told.runs_dir)):
-            registry = open_registry(told.runs_dir)
-            version, before = registry.version(told.model, told.version), registry.champion(told.model)
-            registry.crown(version, "hand")
-        print(f"{version} is the champion now; before, it was {before or 'none'}.")
-        return 0
-
-    return reported(work)
+    with reaching(tracking_uri(told.runs_dir)):
+        registry = open_registry(told.runs_dir)
+        version, before = registry.version(told.model, told.version), registry.champion(told.model)
+        registry.crown(version, "hand")
+    say(f"{version} is the champion now; before, it was {before or 'none'}.")
+    return 0
 
 
 def rollback(arguments: Sequence[str]) -> int:
@@ -62,10 +51,6 @@ def rollback(arguments: Sequence[str]) -> int:
     parser.add_argument("model", metavar="MODEL", help="name of the registered model")
     told = parser.parse_args(arguments)
     prepare(told.runs_dir)
-
-    def work() -> int:
-        with reaching(tracking_uri(told.runs_dir)):
-            print(f"{open_registry(told.runs_dir).roll_back(told.model)} is the champion again.")
-        return 0
-
-    return reported(work)
+    with reaching(tracking_uri(told.runs_dir)):
+        say(f"{open_registry(told.runs_dir).roll_back(told.model)} is the champion again.")
+    return 0

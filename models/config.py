@@ -3,10 +3,11 @@
 The first enters a stage's fingerprint, the second does not. Importing this loads neither torch nor vLLM.
 """
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data.judge import Kind, longest_reply
 
@@ -16,9 +17,23 @@ Schedule = Literal["linear", "cosine", "constant_with_warmup"]
 
 
 class Config(BaseModel):
-    """Base of every configuration class: frozen, and an unknown key is an error."""
+    """Base of every configuration class: frozen; an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _tilde_is_the_home_folder(cls, value: Any) -> Any:
+        """In a path from a file or a form no shell has replaced it."""
+        if isinstance(value, tuple):
+            return tuple(_at_home(item) for item in value)
+        return _at_home(value)
+
+
+def _at_home(value: Any) -> Any:
+    return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
 
 
 class SamplingConfig(Config):

@@ -22,4 +22,4 @@ if [ "$PLATFORM" = cpu ]; then
 fi
 
 .venv/bin/uv pip install --quiet --no-deps --compile-bytecode -r "$lock"
-.venv/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
+.venv/bin/uv pip install --quiet --no-deps --no-build-isolation -C editable_mode=compat -e .

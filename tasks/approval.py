@@ -1,13 +1,14 @@
 """A person's word after each iteration: the flow is suspended, holds no GPU, and goes on when a form is filled in."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from data.errors import AutodidactError
+from data.text import markdown
 from tasks.files import write_json
 
 DECISIONS = "decisions.json"
@@ -89,15 +90,14 @@ def _suspend(iteration: int, page: str) -> Decision:
 def _page(run: str, iteration: int, rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]]) -> str:
     """Markdown for the form: the iterations so far, and some answers of the latest."""
     names = list(rows[-1])
-    table = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
-    shown = [["prompt", "reference", "answer", "verdict"], ["---"] * 4, *answers[:ANSWERS_SHOWN]]
+    table = _markdown_table(names, ([row.get(name, "") for name in names] for row in rows))
+    shown = _markdown_table(("prompt", "reference", "answer", "verdict"), answers[:ANSWERS_SHOWN])
     return (
-        f"## {run}: iteration {iteration} is done\n\n{_markdown_table(table)}\n\n"
-        f"### Some of its answers to validation problems\n\n{_markdown_table(shown)}"
+        f"## {markdown(run)}: iteration {iteration} is done\n\n{table}\n\n"
+        f"### Some of its answers to validation problems\n\n{shown}"
     )
 
 
-def _markdown_table(rows: Sequence[Sequence[Any]]) -> str:
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
-    )
+def _markdown_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [["---"] * len(names), *([markdown(str(cell)) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [[markdown(name) for name in names], *lines])

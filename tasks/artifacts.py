@@ -10,6 +10,7 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from data.text import markdown
 from tasks.logs import run_logger
 
 BAR = re.compile(r"(?P<label>[\w/ -]+):\s+(?P<percent>\d+)%\|")
@@ -35,7 +36,7 @@ def publish_link(key: str, target: str, description: str) -> None:
     if target.startswith("http"):
         _publish(create_link_artifact, key=_key(key), link=target, description=description)
     else:
-        publish_markdown(key, target, description)
+        publish_markdown(key, markdown(target), description)
 
 
 class ProgressLogger(logging.LoggerAdapter[Any]):

@@ -147,7 +147,7 @@ def open_history(runs: Path, name: str) -> History:
     """
     history = load_history(find_run(runs, name))
     if history.broken:
-        raise QueryError(f"{history.name} is corrupt.", next(iter(history.broken.values())))
+        raise QueryError(f"{history.name} is corrupt.", what_next=next(iter(history.broken.values())))
     return history
 
 

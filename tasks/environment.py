@@ -16,6 +16,9 @@ import psutil
 
 from data.errors import AutodidactError
 
+# What Prefect, the services and MLflow keep beside the runs of a folder.
+PREFECT, SERVICES, DATABASE, ARTIFACTS = "prefect", "services", "mlflow.db", "mlflow-artifacts"
+
 # How often a flow run shows that it lives; Prefect takes no less.
 HEARTBEAT_SECONDS = 30
 
@@ -42,7 +45,7 @@ class Services:
 
 def services_folder(runs: Path) -> Path:
     """Where the services of a runs folder keep their logs and their addresses."""
-    return runs.absolute() / "services"
+    return runs.absolute() / SERVICES
 
 
 def key_file(runs: Path) -> Path:
@@ -75,20 +78,32 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AUTODIDACT_CACHE") or Path.home() / ".cache" / "autodidact").absolute()
 
 
-def prepare(runs: Path) -> None:
+WAY_ON = "Choose another --runs_dir, or work in another folder."
+
+
+class RunsFolderError(AutodidactError):
+    """The folder of runs cannot be used, or has a name that something in it cannot be called by."""
+
+
+def prepare(runs: Path, dry_run: bool = False) -> None:
     """Set the environment of this process. To be called before Prefect, MLflow or matplotlib is imported.
 
     Where services run for that folder, they are used.
 
+    Args:
+        dry_run: nothing is to be written, not even folders.
+
     Raises:
-        AutodidactError: the folder of runs cannot be used.
+        RunsFolderError: the databases of that folder could not be named, or it cannot be written.
     """
+    _check_name(runs.absolute())
     cache = cache_folder()
     folders = {
         "HF_HOME": cache / "huggingface",
         "MPLCONFIGDIR": cache / "matplotlib",
-        "PREFECT_HOME": runs.absolute() / "prefect",
-        "PREFECT_SERVER_MEMO_STORE_PATH": runs.absolute() / "prefect" / "memo_store.toml",  # PREFECT_HOME is ignored
+        # Prefect makes this folder when it is imported, unless it is there.
+        "PREFECT_HOME": Path(__file__).parent if dry_run else runs.absolute() / PREFECT,
+        "PREFECT_SERVER_MEMO_STORE_PATH": runs.absolute() / PREFECT / "memo_store.toml",  # PREFECT_HOME is ignored
         "TORCH_EXTENSIONS_DIR": cache / "torch_extensions",
         "TORCHINDUCTOR_CACHE_DIR": cache / "torchinductor",
         "TRITON_HOME": cache / "triton",
@@ -114,12 +129,13 @@ def prepare(runs: Path) -> None:
     bypass_proxies()
     if services := running_services(runs):
         _use(services, read_key(runs))
+    if dry_run:
+        return
     try:
         Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AutodidactError(
-            f"{runs} cannot be used as the folder of runs: {error.strerror} ({error.filename}).",
-            what_next="Let this user write there, or work in another folder.",
+        raise RunsFolderError(
+            f"{runs} cannot be used as the folder of runs: {error.strerror} ({error.filename}).", what_next=WAY_ON
         ) from None
 
 
@@ -138,10 +154,23 @@ def bypass_proxies(*hosts: str) -> None:
     os.environ.update(dict.fromkeys(NO_PROXY, ",".join(names)))
 
 
+def _check_name(runs: Path) -> None:
+    if "?" in str(runs):  # where an SQLite file's address ends
+        raise RunsFolderError(
+            f"{runs} has a question mark in it, and databases cannot be kept there.", what_next=WAY_ON
+        )
+    try:
+        str(runs).encode()
+    except UnicodeEncodeError:
+        raise RunsFolderError(f"{runs} is no UTF-8, and databases cannot be kept there.", what_next=WAY_ON) from None
+
+
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a stage's program: this process's own, without orchestration, unbuffered and quiet."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ORCHESTRATION)}
     environment.setdefault("PYTHONUNBUFFERED", "1")
+    # A user's own models.py or data.py in the working directory is none of ours.
+    environment["PYTHONSAFEPATH"] = "1"
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     # OpenMP threads that spin long for one another slow two programs on the same cores down many times over.
     environment.setdefault("GOMP_SPINCOUNT", "2000")

@@ -106,7 +106,8 @@ def file_sha256(path: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is either the old one or the whole new one, also after a power cut."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
+    # Half a surrogate pair, which no UTF-8 has, is written as JSON's own escape, and read back as it was.
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
         file.flush()

@@ -1,6 +1,9 @@
-"""The logger of the run under way: Prefect's where a flow runs, the standard one elsewhere."""
+"""The logger of the run under way, Prefect's where a flow runs, and what keeps its lines plain."""
 
 import logging
+
+from data.errors import AutodidactError
+from data.text import visible
 
 
 def run_logger() -> logging.Logger:
@@ -12,3 +15,16 @@ def run_logger() -> logging.Logger:
         return get_run_logger()  # type: ignore[return-value]
     except MissingContextError:
         return logging.getLogger("autodidact")
+
+
+def keep_logs_plain() -> None:
+    """Have Prefect log no traceback of an error that says itself what happened, and nothing that acts on a terminal."""
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(_made_plain)
+
+
+def _made_plain(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], AutodidactError):
+        return False  # the state in which the run ends holds its sentences, and is logged next
+    record.msg, record.args = visible(record.getMessage()), None
+    return True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from data.formats import Use
 from data.metrics import paired_difference
@@ -19,11 +19,15 @@ from models.estimate import parameters_of
 from tasks.approval import ask, decided_best, require_deployment
 from tasks.champion import Gate, pin_champion, policy_of, run_name, settle
 from tasks.contract import Artifact, OnDrift
+from tasks.environment import ARTIFACTS, DATABASE, PREFECT, SERVICES
 from tasks.evaluate import EvaluateConfig, HeldOut, evaluate, load_evaluation
+from tasks.logs import keep_logs_plain
 from tasks.policy import BootstrapConfig, PolicySource, publish_best
 from tasks.problems import ProblemSource, expected_counts
 from tasks.rewards import RewardConfig, problems_judged_by
 from tasks.run import Result, Run, open_run
+
+LONGEST_NAME = 100  # of a run: files, MLflow's runs and Prefect's artifacts are named after it
 
 
 class StopConfig(Config):
@@ -42,9 +46,17 @@ class RunName(Config):
         str,
         Field(
             pattern=r"^([A-Za-z0-9]|%[YmdHMS])([A-Za-z0-9._-]|%[YmdHMS])*$",
+            max_length=LONGEST_NAME,
             description="Name of the run. It may hold the date, as in nightly-%Y-%m-%d; one left unfinished goes on.",
         ),
     ] = "run"
+
+    @field_validator("run")
+    @classmethod
+    def _is_not_taken(cls, run: str) -> str:
+        if run.lower() in (PREFECT, SERVICES, ARTIFACTS) or run.lower().startswith(DATABASE):
+            raise ValueError(f"the folder of runs keeps files of its own under the name {run}. Choose another name")
+        return run
 
 
 class RunConfig(PolicySource, RunName):
@@ -176,6 +188,7 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     from tasks.preflight import check
     from tasks.record import Recorder
 
+    keep_logs_plain()
     config = settle(config)
     if isinstance(config, LoopConfig) and config.approve:
         require_deployment()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import AutodidactError, RunFailedError
+from data.text import visible
 from tasks.environment import child_environment
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -67,7 +68,7 @@ def run_child(
             log.write(f"$ {' '.join(command)}\n".encode())
             for raw in child.stdout:
                 log.write(raw)
-                line = raw.decode(errors="replace").rstrip("\n").rsplit("\r", 1)[-1].rstrip()
+                line = visible(raw.decode(errors="replace").rstrip("\n").rsplit("\r", 1)[-1].rstrip())
                 if line:
                     last.append(line)
                     logger.info(line)

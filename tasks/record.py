@@ -4,7 +4,6 @@ Everything is read from the stages' files; nothing is measured here.
 """
 
 import json
-import re
 import shlex
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ from data.metrics import Interval, SetMetrics
 from data.overlap import Repeated
 from data.rows import SPLITS, Problem
 from data.storage import count_by, parquet_files, read_rows
+from data.text import markdown
 from tasks.artifacts import publish_link, publish_markdown, publish_table
 from tasks.champion import Gate, apply_gate
 from tasks.evaluate import Evaluation, coverage, load_evaluation
@@ -31,13 +31,12 @@ from tasks.provenance import package_versions
 from tasks.report import Answer, DataReport, IterationReport, Report, SideBySide, write_report
 from tasks.run import SUMMARY, Result, Run
 from tasks.score import SELECTION, TALLY
-from tasks.tracking import HistoryError, RunStatus, Tracking
+from tasks.tracking import HistoryError, RunStatus, Tracking, nameable
 from tasks.train import load_likelihood
 
 REPORT, CURVE = "report.html", "curve.png"
 SIDE_BY_SIDE = 20
 TABLE_ROWS = 200
-UNNAMEABLE = re.compile(r"[^A-Za-z0-9_. -]")  # a slash would make folders of a metric's name
 
 
 class Recorder:
@@ -271,7 +270,7 @@ def _source_numbers(iteration: Iteration) -> dict[str, float]:
                 counts += count_by(stage.path / name, column)
     named: Counter[str] = Counter()
     for source, count in counts.items():
-        named[f"source/{UNNAMEABLE.sub('_', source).strip('.') or '_'}"] += count
+        named[f"source/{nameable(source)}"] += count
     return {name: float(count) for name, count in named.items()}
 
 
@@ -371,7 +370,9 @@ def _markdown(report: Report, html: Path) -> str:
     from tasks.report import findings
 
     lines = [finding.sentence for finding in findings(report)]
-    return "\n\n".join([*lines, f"The loop ended because {report.stop_reason}.", f"Report: `{html.absolute()}`"])
+    return "\n\n".join(
+        [*lines, f"The loop ended because {report.stop_reason}.", f"Report: {markdown(str(html.absolute()))}"]
+    )
 
 
 def _command() -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.metrics import CONFIDENCE, RESAMPLES, Interval, SetMetrics
 from data.overlap import Repeated
+from data.text import visible
 from tasks import figures
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def write_report(report: Report, html: Path, png: Path) -> None:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # prompts and answers are untrusted text
+        finalize=lambda value: visible(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -159,7 +161,7 @@ def write_report(report: Report, html: Path, png: Path) -> None:
         level=LEVEL,
         resamples=RESAMPLES,
     )
-    html.write_bytes(page.encode("utf-8", "replace"))
+    html.write_bytes(page.encode())
     title = [f"{report.algorithm} · {report.run} · validation", _unbroken(f"{_settings(report)}; {LEVEL} intervals")]
     figures.write_png(curve, png, title)
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from data.calibration import RewardMetrics
 from data.splits import HELD_OUT
 from data.storage import count_by
+from data.text import markdown
 from tasks.artifacts import publish_markdown, publish_table
 from tasks.files import file_sha256, write_json
 from tasks.pairs import PAIRS_FILE
@@ -84,7 +85,9 @@ def conclude_reward_model(run: Run, config: Any, pairs: Result, model: Result, m
         f"{run.directory.name}-reliability", [b.model_dump() for b in metrics.reliability], "Confidence and accuracy"
     )
     sentence = f"The reward model is right on {metrics.accuracy} of {metrics.pairs:,} held-out pairs."
-    publish_markdown(f"{run.directory.name}-report", f"{sentence}\n\nReport: `{html.absolute()}`", "Result")
+    publish_markdown(
+        f"{run.directory.name}-report", f"{sentence}\n\nReport: {markdown(str(html.absolute()))}", "Result"
+    )
     summary = {
         "iterations": [],  # it is no loop
         "held_out": metrics.model_dump(),

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from data.errors import AutodidactError, RunFailedError
+from data.errors import RunFailedError, UsageError
 from tasks.tracking import reach_history
 
 PROBE_SECONDS = 10.0
@@ -24,7 +24,7 @@ def reach_servers(runs: Path) -> None:
     Raises:
         HistoryError: MLflow cannot be reached, or refuses.
         PrefectError: Prefect cannot be reached, or refuses, or does not start.
-        AutodidactError: what is set is no address.
+        UsageError: what is set is no address.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -49,14 +49,14 @@ def reach_prefect() -> None:
 
     Raises:
         PrefectError: it does not.
-        AutodidactError: what is set is no address.
+        UsageError: what is set is no address.
     """
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     address = str(PREFECT_API_URL.value())
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-        raise AutodidactError(
+        raise UsageError(
             f"{ADDRESS}={address} is no address.",
             what_next="Write one such as http://127.0.0.1:4200/api, or unset the variable to run without a server.",
         )

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -18,13 +19,16 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from data.errors import RunFailedError
+from data.text import storable
 from tasks.contract import Artifact, flatten
+from tasks.environment import ARTIFACTS, DATABASE
 from tasks.files import write_json
 from tasks.logs import run_logger
 from tasks.registry import DIGEST, PATH, Registry, Version
 
 IDS = "mlflow.json"
 KEY = "autodidact.key"
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9_. -]")
 # MLflow's SCHEDULED stands for a loop that waits for a person.
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
 
@@ -33,9 +37,14 @@ class HistoryError(RunFailedError):
     """MLflow cannot be reached, or refuses. What is on disk is not touched by it."""
 
 
+def nameable(name: str) -> str:
+    """A name that MLflow takes for a metric or parameter. A slash would make folders of it."""
+    return _UNNAMEABLE.sub("_", name).strip(".") or "_"
+
+
 def tracking_uri(runs: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or the SQLite file `mlflow.db` beside the runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute() / 'mlflow.db'}"
+    """`MLFLOW_TRACKING_URI`, or an SQLite file beside the runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute() / DATABASE}"
 
 
 def open_registry(runs: Path) -> Registry:
@@ -228,13 +237,13 @@ class Tracking:
         if self.uri.startswith("http"):
             shown = re.sub(r"//[^/@]*@", "//", self.uri.rstrip("/"))  # the address may hold a password
             return f"{shown}/#/experiments/{self.experiment_id}/runs/{self.parent}"
-        return f"run {self.parent}; look at it with: mlflow ui --backend-store-uri {self.uri}"
+        return f"run {self.parent}; look at it with: mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
 
     def _experiment(self, name: str, root: Path) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = (root / "mlflow-artifacts").as_uri() if self.uri.startswith("sqlite") else None
+        location = (root / ARTIFACTS).as_uri() if self.uri.startswith("sqlite") else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def _iteration(self, number: int) -> str:
@@ -256,7 +265,8 @@ class Tracking:
 
         flat = flatten(config)
         known = self.client.get_run(self.parent).data.params
-        new = [Param(name, str(value)[:6000]) for name, value in flat.items() if name not in known]
+        named = {nameable(name): storable(str(value))[:6000] for name, value in flat.items()}
+        new = [Param(name, value) for name, value in named.items() if name not in known]
         for start in range(0, len(new), 100):
             self.client.log_batch(self.parent, params=new[start : start + 100])
 

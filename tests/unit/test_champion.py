@@ -185,5 +185,5 @@ def test_a_move_is_recorded_and_can_be_taken_back(registry: Registry, tmp_path: 
     assert datetime.fromisoformat(tags["champion_since"]).tzinfo is not None
     assert registry.roll_back(MODEL).number == "1"
     assert registry.version(MODEL, "1").tags["champion_by"] == "rollback"
-    with pytest.raises(RegistryError, match="no version 7 of autodidact-nightly; the registry has versions 1, 2"):
+    with pytest.raises(RegistryError, match=r"no version 7 of autodidact-nightly. The registry has versions 1, 2"):
         registry.version(MODEL, "7")

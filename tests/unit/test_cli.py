@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from flows.cli import FLOWS, UsageError, main, read_settings, read_yaml
+from data.errors import UsageError
+from flows.cli import FLOWS, main
 from flows.rest_em import RestEM
+from flows.settings import read_settings
 from flows.spin import Spin
+from flows.yaml_file import read_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
@@ -144,7 +147,7 @@ def test_a_wrong_command_ends_with_code_2_and_one_line_on_stderr(
     says: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flows.cli.prepare", lambda runs: None)
+    monkeypatch.setattr("tasks.environment.prepare", lambda runs, dry_run: None)
     assert main(arguments) == 2
     output = capsys.readouterr()
     assert output.err.startswith("autodidact: ")

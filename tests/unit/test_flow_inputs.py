@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from flows import dpo, sft, spin
-from flows.cli import FLOWS, main, read_settings
+from flows.cli import FLOWS, main
+from flows.settings import read_settings
 from models import tiny
 from tasks import preflight
 from tasks.contract import OnDrift
@@ -119,7 +120,7 @@ def test_an_adapter_is_merged_only_into_the_model_it_was_trained_on(capsys, fold
 
 
 def test_an_adapter_needs_its_model_and_its_files(capsys, folder):
-    assert "needs the --model that it was trained on" in refused(capsys, "sft", "--adapter", "adapter")
+    assert "Give the --model that it was trained on" in refused(capsys, "sft", "--adapter", "adapter")
     tiny.write_untrained(folder / "model", ["Ada has 4 books."])
     write_tensors(folder / "model", {"layers.0.q_proj.weight": [4, 6]})
     message = refused(capsys, "sft", "--model", "model", "--adapter", "adapter")

@@ -219,7 +219,7 @@ def test_a_run_that_is_in_use_is_refused_before_anything_is_done(configure: Conf
 def test_the_command_says_what_is_wrong_in_one_line_and_ends_with_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.cli.prepare", lambda runs: None)
+    monkeypatch.setattr("tasks.environment.prepare", lambda runs, dry_run: None)
     monkeypatch.chdir(tmp_path)
     assert main(["rest-em", "--model", "./absent"]) == 2
     assert capsys.readouterr().err.startswith("autodidact: ./absent is no model: there is no such folder.")

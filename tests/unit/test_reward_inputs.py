@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from flows import reward_model
-from flows.cli import main, read_settings
+from flows.cli import main
 from flows.reward_model import RewardModel
+from flows.settings import read_settings
 from models import tiny
 from models.config import RewardModelConfig
 from tasks import preflight

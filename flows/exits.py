@@ -1,0 +1,99 @@
+"""How a command ends, whatever happens: with an exit code and at most one plain message. Imports nothing heavy.
+
+Exit codes: 0 done; 1 it failed under way; 2 bad input; 130 stopped by Ctrl-C; 141 nobody reads its output any more,
+which, as with any other program in a pipe, is no reason for a message. A traceback means a fault of this project.
+"""
+
+import errno
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from data.errors import BAD_INPUT, FAILED, STOPPED, AutodidactError
+from data.text import visible
+
+NOBODY_READS = 128 + signal.SIGPIPE
+
+
+def ended_plainly(work: Callable[[], int]) -> int:
+    """Do the work of a command, and return the exit code.
+
+    Until the work calls `raise_on_ctrl_c`, and again afterwards, Ctrl-C does what it did before: of a command that was
+    started as one, it ends the process.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know ASCII only, a file name be no text
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _code_of(work)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except AutodidactError as error:
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say("stopped.", STOPPED)
+    except OSError as error:
+        if _is_unread(1) or _is_unread(2):
+            _forget_output()
+            return NOBODY_READS
+        if error.errno is None:
+            raise
+        return _say(*_about(error))
+    finally:
+        _on_ctrl_c(before)  # the interpreter has to take itself apart yet
+
+
+def raise_on_ctrl_c() -> None:
+    """From here on there is something to tidy up: Ctrl-C raises KeyboardInterrupt instead of ending the process."""
+    _on_ctrl_c(signal.default_int_handler)
+
+
+def _on_ctrl_c(handler: Any) -> None:
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs have it
+        signal.signal(signal.SIGINT, handler)
+
+
+def _code_of(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except SystemExit as end:  # --help
+        return end.code if isinstance(end.code, int) else FAILED if end.code else 0
+
+
+def _say(message: str, code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        _forget_output()
+    print(f"autodidact: {visible(message)}", file=sys.stderr)
+    return code
+
+
+def _about(error: OSError) -> tuple[str, int]:
+    """What the system refused, in words, and the exit code: what names a file is the user's to mend."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    where = "the output" if error.filename is None else str(error.filename)
+    advice = "Make room there" if full else "See that it is there and that you may use it"
+    return f"{where}: {error.strerror}. {advice}, and run the same command again.", FAILED if full else BAD_INPUT
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether a descriptor is a pipe that nobody reads."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(state & select.POLLERR for _, state in poll.poll(0))
+
+
+def _forget_output() -> None:
+    """Have what is still to be written go nowhere, or the interpreter would complain of it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

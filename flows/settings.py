@@ -1,0 +1,140 @@
+"""The settings of a command: its flags over a YAML file over the defaults of its configuration class.
+
+Flags are made from that class; nothing is parsed by hand.
+"""
+
+import argparse
+import difflib
+import reprlib
+from datetime import date
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsError
+
+from data.errors import UsageError
+from flows.yaml_file import read_yaml
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of which every complaint is a UsageError."""
+
+    def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}.", what_next=f"See {self.prog} --help.")
+
+
+def read_settings(
+    config_class: type[BaseModel], arguments: list[str], prog: str, of_a_loop: bool = True
+) -> tuple[Any, argparse.Namespace]:
+    """Configuration from the command line, over the YAML file, over the defaults.
+
+    Args:
+        of_a_loop: whether there are `--dry-run` and `--on-drift`.
+
+    Raises:
+        UsageError: an unknown flag or key (with the nearest right name), a wrong type or value, an unreadable file.
+    """
+    parser = Parser(prog, config_class.__doc__)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; flags win over it")
+    if of_a_loop:
+        parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+        parser.add_argument(
+            "--on-drift",
+            choices=["refuse", "rebuild", "accept"],
+            default="refuse",
+            help="what to do with finished stages that were made with other settings",
+        )
+
+    class Settings(config_class, BaseSettings):  # type: ignore[misc, valid-type]
+        @classmethod
+        def settings_customise_sources(  # type: ignore[override]
+            cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    source: Any = CliSettingsSource(Settings, root_parser=parser, cli_hide_none_type=True, cli_avoid_json=True)
+    known, unknown = parser.parse_known_args(arguments)
+    flags = sorted(flag for action in parser._actions for flag in action.option_strings)
+    for flag in unknown:
+        if flag.startswith("-"):
+            bare = flag.split("=")[0]
+            raise UsageError(f"unknown setting {bare}{nearest(bare, flags)}.", what_next=f"{prog} --help lists all.")
+    if unknown:
+        raise UsageError(f"{' '.join(unknown)!r} belongs to no setting.", what_next="Write --field value.")
+    from_file = read_yaml(known.config) if known.config else {}
+    try:
+        source(parsed_args=known)
+        merged = _merge(_by_field(config_class, from_file), source())
+        return config_class.model_validate(merged), known
+    except SettingsError as error:
+        raise UsageError(f"{error}.", what_next=f"{prog} --help lists all settings.") from None
+    except ValidationError as error:
+        raise explain(error, config_class, known.config) from None
+
+
+def explain(error: ValidationError, config_class: type[BaseModel], file: Path | None) -> UsageError:
+    """An error of one line per problem: which field, what is wrong, what was given, the nearest right name of a key."""
+    lines = []
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        field = ".".join(location)
+        if problem["type"] == "extra_forbidden":
+            names = _field_names(config_class, location[:-1])
+            lines.append(f"unknown setting {field}{nearest(location[-1], names)}")
+        else:
+            given = "" if isinstance(problem["input"], dict) else f", got {reprlib.repr(problem['input'])}"
+            message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float | date):
+                given += f". YAML reads that as {type(problem['input']).__name__}; put it into quotes"
+            lines.append(f"{field + ': ' if field else ''}{message}{given}")
+    where = f"{file} and the command line" if file else "the command line"
+    return UsageError(f"the settings from {where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _field_names(config_class: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        config_class = config_class.model_fields[part].annotation  # type: ignore[assignment]
+    return list(config_class.model_fields)
+
+
+def nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _by_field(config_class: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with every one of two names under its first. One that is given under both stays, and is refused."""
+    second = {
+        str(alias): name
+        for name, field in config_class.model_fields.items()
+        if isinstance(field.validation_alias, AliasChoices)
+        for alias in field.validation_alias.choices
+        if alias != name
+    }
+    return {second[key] if key in second and second[key] not in values else key: v for key, v in values.items()}
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+def runs_folder(arguments: list[str]) -> Path:
+    """The runs folder has to be known before Prefect is imported, which reads its home when it is."""
+    parser = Parser("autodidact", add_help=False)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--runs_dir", "--runs-dir", type=Path)
+    known, _ = parser.parse_known_args(arguments)
+    if known.runs_dir:
+        return Path(known.runs_dir)
+    from_file = read_yaml(known.config) if known.config else {}
+    given = from_file.get("runs_dir")
+    return Path(given if isinstance(given, str) else "runs")

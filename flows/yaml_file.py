@@ -1,0 +1,79 @@
+"""A configuration file in YAML, as a dictionary. What is ambiguous, or larger than any configuration, is refused."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.errors import UsageError
+
+LARGEST = 1 << 20  # bytes of a file
+MOST_VALUES = 10_000  # with every alias written out: nine nested ones can stand for thousands of millions
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A configuration file as a dictionary.
+
+    Raises:
+        UsageError: the file is missing, cannot be read, is no YAML mapping, holds a key twice, or is too large.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no configuration file {path}.", what_next=f"It is looked for from {Path.cwd()}."
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"the configuration file {path} cannot be read: {error.strerror}.", what_next="Give another file."
+        ) from None
+    if len(text) > LARGEST:
+        raise UsageError(f"{path} has more than {LARGEST:,} bytes.", what_next="Give a file of settings.")
+    try:
+        content = _content(text.decode())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no valid YAML: {error}.", what_next="Correct the file.") from None
+    if not isinstance(content, dict):
+        held = "nothing" if content is None else "no mapping"
+        raise UsageError(f"{path} holds {held}.", what_next="Write key: value lines.")
+    return content
+
+
+def _content(text: str) -> Any:
+    loader = _Loader(text)
+    root = loader.get_single_node()
+    if root is None:
+        return None
+    _bound(root)  # before it is constructed: merging may write aliases out
+    return loader.construct_document(root)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would keep the last of two values of a key without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} stands there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _bound(root: yaml.Node) -> None:
+    """Refuse what has too many values once every alias is written out, also one that holds itself."""
+    waiting, count = [root], 0
+    while waiting:
+        node = waiting.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ValueError(f"with its aliases written out it has more than {MOST_VALUES:,} values")
+        if isinstance(node, yaml.MappingNode):
+            waiting.extend(part for pair in node.value for part in pair)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
