@@ -22,6 +22,9 @@ $(DONE): requirements/$(PLATFORM).txt pyproject.toml scripts/setup.sh
 	@PYTHON="$(PYTHON)" PLATFORM="$(PLATFORM)" scripts/setup.sh
 	@scripts/provide.sh bwrap \
 	    'There is no bubblewrap, and it cannot be installed here: the reward "program" cannot be used.' bubblewrap
+	@scripts/provide.sh libseccomp.so.2 \
+	    'There is no libseccomp, and it cannot be installed here: programs run without a filter of system calls.' \
+	    libseccomp2
 	@touch $@
 
 demo: setup  ## Three iterations of ReST-EM on a tiny model, with a report

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Install a program of the system where that is possible; where not, say what will not work. It never fails.
-# provide.sh PROGRAM[|OTHER] MESSAGE PACKAGE…
+# Install a program or library of the system where that is possible; where not, say what will not work. It never fails.
+# provide.sh PROGRAM|LIBRARY.so.N[|OTHER] MESSAGE PACKAGE…
 set -uo pipefail
-programs=$1 message=$2
+names=$1 message=$2
 shift 2
 there() {
-    for program in ${programs//|/ }; do
-        command -v "$program" >/dev/null && return
+    for name in ${names//|/ }; do
+        case $name in
+            *.so.*) [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) == *"$name "* ]] && return ;;
+            *) command -v "$name" >/dev/null && return ;;
+        esac
     done
     return 1
 }

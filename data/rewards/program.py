@@ -67,7 +67,7 @@ def require_isolation(level: Level) -> None:
     try:
         contained()
     except IsolationError as error:
-        raise RewardError(f"The reward 'program' cannot be used: {error}") from None
+        raise RewardError(f"The reward 'program' cannot be used: {error.what}", error.why, error.what_next) from None
 
 
 program.version = 1  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
 """The program in whose process a candidate runs, inside the sandbox. Nothing it says is believed.
 
-It is told the code over one channel. As a script it runs it and ends. Else it then answers over another: a name of the
+It is told the code over one pipe. As a script it runs it and ends. Else it then answers over two others: a name of the
 code, a call, an attribute, with plain data. Whatever the code does to this process changes only what the code itself
-would answer. Run: python candidate.py LIMITS CODE [ANSWERS], the latter two being descriptors.
+would answer. Run: python candidate.py LIMITS CODE [QUESTIONS ANSWERS], all but the first being descriptors.
 """
 
 import json
@@ -13,25 +13,26 @@ from typing import Any
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 
-from values import Channel, NotDataError, decode, encode
+from values import Channel, decode, encode, said
 
 
 def main() -> None:
     for name, value in json.loads(sys.argv[1]).items():
         resource.setrlimit(getattr(resource, name), (value, value))
     sys.set_int_max_str_digits(0)
-    code, *answers = map(int, sys.argv[2:])
-    told = Channel(code).receive()
+    code, *conversation = map(int, sys.argv[2:])
+    with open(code, "rb") as file:
+        told = json.loads(file.readline())
     sys.argv = ["candidate.py"]
-    if not answers:
+    if not conversation:
         exec(compile(told, "candidate.py", "exec"), {"__name__": "__main__"})
         return
-    channel = Channel(answers[0])
+    channel = Channel(*conversation)
     namespace: dict[str, Any] = {"__name__": "candidate"}
     try:
         exec(compile(told, "candidate.py", "exec"), namespace)
     except BaseException as error:
-        channel.send({"raised": _said(error)})
+        channel.send({"raised": said(error)})
         return
     channel.send({"value": True})
     answer(channel, namespace)
@@ -56,7 +57,7 @@ def answer(channel: Channel, namespace: dict[str, Any]) -> None:
             result = _do(asked, namespace, things)
             reply = {"value": encode(result, keep)}
         except BaseException as error:
-            reply = {"raised": _said(error)}
+            reply = {"raised": said(error)}
         channel.send(reply)
 
 
@@ -84,12 +85,6 @@ class _Kept:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-
-
-def _said(error: BaseException) -> str:
-    if isinstance(error, NotDataError):
-        return f"NotDataError: {error}"
-    return f"{type(error).__name__}: {error}"[:300]
 
 
 if __name__ == "__main__":

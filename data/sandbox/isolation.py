@@ -1,12 +1,14 @@
-"""How a program is shut in: by bubblewrap in namespaces of its own, by resource limits, by cgroups where there are any.
+"""How a program is shut in: by bubblewrap in namespaces of its own, by a filter of system calls, limits, and cgroups.
 
-Inside there is Python and nothing else of this machine: no network, no process but its own, no file but the system's
-libraries, read-only, and a temporary folder of fixed size. The user it runs as has no rights, and cannot make further
-namespaces. Whatever it starts dies with it. The level `limits` does without bubblewrap, and shuts in very little.
+Inside there is Python's standard library and nothing else of this machine: no network, no process but its own, no key,
+no file but the system's libraries, read-only, and a temporary folder of fixed size. The user it runs as has no rights,
+and cannot make further namespaces. Its descriptors are pipes and sealed memory, nothing that others have as well.
+Whatever it starts dies with it. The level `limits` does without bubblewrap, and shuts in very little.
 """
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,17 +16,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
 
-from data.sandbox import cgroups
+from data.errors import AutodidactError
+from data.sandbox import cgroups, descriptors, files, keyrings, seccomp
 
 Level = Literal["bubblewrap", "limits"]
 
@@ -36,7 +40,7 @@ FIRST_USER = 900_000_000  # beyond what people, services and containers are give
 PYTHON = f"bin/{Path(sys.executable).resolve().name}"
 
 
-class IsolationError(RuntimeError):
+class IsolationError(AutodidactError):
     """Programs cannot be shut in here as they have to be."""
 
 
@@ -65,19 +69,21 @@ class Isolation:
 
     Attributes:
         bubblewrap: its path; None: programs are not shut in, only limited.
+        seccomp: whether a filter leaves them the system calls that Python needs, and no others.
         users: whether each program that runs at a time has a user of its own. That takes root.
         pids: whether a cgroup limits a program's processes.
         memory: whether a cgroup limits their memory together.
     """
 
     bubblewrap: str | None
+    seccomp: bool
     users: bool
     pids: bool
     memory: bool
 
     @property
     def level(self) -> str:
-        held = [name for name in ("users", "pids", "memory") if getattr(self, name)]
+        held = [name for name in ("seccomp", "users", "pids", "memory") if getattr(self, name)]
         return "+".join(["bubblewrap" if self.bubblewrap else "limits", *held])
 
 
@@ -99,26 +105,26 @@ def isolation() -> Isolation:
         IsolationError: bubblewrap is required and not installed, or does not work; with what to do.
     """
     bubblewrap = shutil.which("bwrap")
-    failure = (
-        "Programs are only run shut in by bubblewrap, which is not installed. Install it, as with "
-        "`apt-get install bubblewrap`, on every machine that scores programs."
-    )
+    failure = "Programs are only run shut in by bubblewrap, which is not installed."
+    advice = "Install it, as with `apt-get install bubblewrap`, on every machine that scores programs."
     if bubblewrap:
         here, said = _first_that_works(bubblewrap)
         if here:
             return here
-        failure = (
-            f"bubblewrap does not work here: {said}. It needs user namespaces: see to "
-            f"kernel.unprivileged_userns_clone, to AppArmor, and in a container to its seccomp profile. As root it "
-            f"needs cgroups that it can make, or a Python that other users can read."
+        failure = f"bubblewrap does not work here: {said}."
+        advice = (
+            "It needs user namespaces: see to kernel.unprivileged_userns_clone, to AppArmor, and in a container to its "
+            "seccomp profile. As root it needs cgroups that it can make, or a Python that other users can read."
         )
     if _required == "bubblewrap":
-        raise IsolationError(failure)
+        raise IsolationError(failure, what_next=advice)
     here, said = _first_that_works(None)
     if here is None:
         raise IsolationError(
-            f"{failure} Without it nothing but its user stops a program, and this process is root and cannot give it "
-            f"another one: {said}. Start as a user without rights."
+            failure,
+            "Without it nothing but its user stops a program, and this process is root and cannot give it another "
+            f"one: {said}.",
+            f"{advice} Or start as a user without rights.",
         )
     return here
 
@@ -133,24 +139,44 @@ def _first_that_works(bubblewrap: str | None) -> tuple[Isolation | None, str]:
         if root and not users and not (bubblewrap and "pids" in held):
             # No limit of processes holds for root: one fork bomb would stop the whole machine.
             continue
-        here = Isolation(bubblewrap, users, "pids" in held, "memory" in held)
-        with _user(here) as user:
-            command = [*_command(here, Limits(), user, "candidate.py")[:-1], "-c", "pass"]
-            tried = subprocess.run(command, capture_output=True, text=True, check=False)
-        if tried.returncode == 0:
+        for filtered in (True, False):
+            here = Isolation(bubblewrap, filtered, users, "pids" in held, "memory" in held)
+            try:
+                _try(here)
+            except (OSError, IsolationError) as error:
+                said = str(error)
+                continue
+            if not filtered:
+                logging.getLogger(__name__).warning("Programs run without a filter of system calls: %s.", said)
             return here, ""
-        said = tried.stderr.strip()
     return None, said
+
+
+def _try(here: Isolation) -> None:
+    """Run an empty program.
+
+    Raises:
+        IsolationError, OSError: it does not run; with what was said.
+    """
+    if here.seccomp:
+        seccomp.program()
+    with _user(here) as user, ThreadPoolExecutor(1) as thread:
+        process = thread.submit(_launch, here, Limits(), user, ["-c", "pass"], stderr=subprocess.PIPE).result()
+        said = process.communicate()[1].decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise OSError(said or f"exit code {process.returncode}")
 
 
 @contextmanager
 def started(
-    program: str, limits: Limits, channels: Sequence[int], stdin: IO[bytes] | int, stdout: int
+    program: str, limits: Limits, channels: Sequence[int], stdin: bytes = b"", stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program of this folder, running shut in; it and all that it started are gone when the block ends.
 
     Args:
         channels: open descriptors that it gets; it is told their numbers.
+        stdin: what it reads from standard input.
+        stdout: as for subprocess.Popen; None: nobody reads what it prints.
     """
     here = isolation()
     with ExitStack() as stack:
@@ -159,24 +185,66 @@ def started(
         folder = None if here.bubblewrap else stack.enter_context(tempfile.TemporaryDirectory())
         if folder and user is not None:
             os.chown(folder, user, user)
-        told = [json.dumps(_rlimits(limits)), *map(str, channels)]
-        process = subprocess.Popen(
+        # It lives as long as the program, which would die with it.
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        unread = descriptors.sink(thread) if here.bubblewrap else nullcontext(subprocess.DEVNULL)
+        with descriptors.sealed(stdin) as given, unread as sink:
+            inside = PROGRAMS if here.bubblewrap is None else Path(INSIDE)
+            process = thread.submit(
+                _launch,
+                here,
+                limits,
+                user,
+                [str(inside / program), json.dumps(_rlimits(limits)), *map(str, channels)],
+                groups,
+                channels,
+                stdin=given,
+                stdout=sink if stdout is None else stdout,
+                stderr=sink,
+                cwd=folder,
+                env={"HOME": folder, "TMPDIR": folder, "PATH": os.defpath} if folder else None,
+            ).result()
+            stack.callback(_end, process, here, user)
+        yield process
+
+
+def _launch(
+    here: Isolation,
+    limits: Limits,
+    user: int | None,
+    arguments: Sequence[str],
+    groups: list[Path] | None = None,
+    channels: Sequence[int] = (),
+    **popen: Any,
+) -> subprocess.Popen[bytes]:
+    """Start Python shut in. It is called in a thread of its own: what is set here is the thread's, and inherited.
+
+    Raises:
+        IsolationError: the kernel gives it no keyring, or takes no filter of system calls.
+    """
+    try:
+        keyrings.join_fresh()
+        if here.seccomp and not here.bubblewrap:
+            seccomp.restrict_thread()
+    except OSError as error:
+        raise IsolationError(
+            f"A program cannot be shut in: {error}.", what_next="Mend that, and run the same command again."
+        ) from None
+    with ExitStack() as stack:
+        described = None
+        if here.seccomp and here.bubblewrap:
+            described = stack.enter_context(descriptors.sealed(seccomp.program()))
+        return subprocess.Popen(
             # The shell joins the cgroups, and then becomes the program.
             [
-                *("/bin/sh", "-c", cgroups.join(groups, 'exec "$@"'), "sh"),
-                *_command(here, limits, user, program),
-                *told,
+                *("/bin/sh", "-c", cgroups.join(groups or [], 'exec "$@"'), "sh"),
+                *_command(here, limits, user, described),
+                *arguments,
             ],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.DEVNULL,
-            pass_fds=tuple(channels),
+            pass_fds=(*channels, *([] if described is None else [described])),
             start_new_session=True,
-            cwd=folder,
-            env={"HOME": folder, "TMPDIR": folder, "PATH": os.defpath} if folder else None,
+            **popen,
         )
-        stack.callback(_end, process, here, user)
-        yield process
 
 
 def _end(process: subprocess.Popen[bytes], here: Isolation, user: int | None) -> None:
@@ -207,6 +275,8 @@ def _user(here: Isolation) -> Iterator[int | None]:
         return
     folder = Path(tempfile.gettempdir()) / "autodidact-users"
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.geteuid():
+        raise IsolationError(f"{folder} is somebody else's, who could put links there.", what_next="Remove it.")
     for slot in count():
         lock = FileLock(folder / str(slot))
         with contextlib.suppress(Timeout):
@@ -218,30 +288,25 @@ def _user(here: Isolation) -> Iterator[int | None]:
         lock.release()
 
 
-def _command(here: Isolation, limits: Limits, user: int | None, program: str) -> list[str]:
-    """What runs a program of this folder, as that user if one is given."""
+def _command(here: Isolation, limits: Limits, user: int | None, described: int | None) -> list[str]:
+    """What runs Python shut in, as that user if one is given, with the filter that a descriptor holds."""
     change = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     python = ["-I", "-S", "-B"]
     if here.bubblewrap is None:
-        return [*change, str(PREFIX / PYTHON), *python, str(PROGRAMS / program)]
-    system = [part for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64") for part in _shown(Path(path))]
+        return [*change, str(PREFIX / PYTHON), *python]
     return [
         *change,
         *(here.bubblewrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
+        *([] if described is None else ["--seccomp", str(described)]),
         *("--uid", str(NOBODY), "--gid", str(NOBODY), "--clearenv", "--setenv", "HOME", "/tmp"),
+        *("--setenv", "LD_LIBRARY_PATH", "/python/lib"),  # libpython may be there
         *("--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox"),
-        *system,
-        *("--ro-bind", str(PREFIX), "/python"),
+        *files.system(),
+        *files.python(PREFIX, PYTHON),
         *("--ro-bind", str(PROGRAMS), INSIDE),
         *("--size", str(limits.disk), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"),
-        *(f"/python/{PYTHON}", *python, f"{INSIDE}/{program}"),
+        *(f"/python/{PYTHON}", *python),
     ]
-
-
-def _shown(path: Path) -> list[str]:
-    if path.is_symlink():
-        return ["--symlink", os.readlink(path), str(path)]
-    return ["--ro-bind", str(path), str(path)] if path.is_dir() else []
 
 
 def _rlimits(limits: Limits) -> dict[str, int]:

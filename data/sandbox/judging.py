@@ -4,13 +4,12 @@ import json
 import math
 import os
 import select
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from tempfile import TemporaryFile
+from io import FileIO
 from typing import Any
 
 from data.sandbox.isolation import IsolationError, Limits, started
@@ -19,6 +18,7 @@ from data.sandbox.values import BROKEN, FAILED, PASSED
 TIMEOUT = "timeout"
 TOLERANCE = 1e-6  # of numbers with a decimal point, relative or absolute
 LONGEST_VERDICT = 10_000
+LONGEST_REASON = 1_000
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,16 @@ class Judged:
 
     Attributes:
         outcome: "passed"; "failed"; "timeout"; "broken" if the tests are, which says nothing of the candidate.
-        why: in words, unless it passed.
+        why: in words, unless it passed. A candidate has a say in them, so they are kept short, and what is not printed
+            is escaped, lone surrogates among it, which no file takes.
     """
 
     outcome: str
     why: str = ""
+
+    def __post_init__(self) -> None:
+        signs = (sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in self.why)
+        object.__setattr__(self, "why", "".join(signs)[:LONGEST_REASON])
 
 
 def judge_by_tests(code: str, prelude: str, tests: str, names: Sequence[str], limits: Limits) -> Judged:
@@ -46,18 +51,19 @@ def judge_by_tests(code: str, prelude: str, tests: str, names: Sequence[str], li
         IsolationError: the tests could not be run shut in.
     """
     deadline = time.monotonic() + limits.seconds
-    none = subprocess.DEVNULL
     with ExitStack() as stack:
-        (teller, told), (grader, verdict), (asking, answering) = (stack.enter_context(_pair()) for _ in range(3))
-        candidate = started("candidate.py", limits, [told.fileno(), answering.fileno()], none, none)
-        tester = started("tester.py", limits, [verdict.fileno(), asking.fileno()], none, none)
-        stack.enter_context(candidate)
-        stack.enter_context(tester)
-        for theirs in (told, answering, verdict, asking):
-            theirs.close()
-        _tell(teller, code)
-        _tell(grader, {"prelude": prelude, "tests": tests, "names": list(names)})
-        said = _line(grader, deadline)
+        (code_read, code_write), (tests_read, tests_write), (verdict_read, verdict_write), asking, answering = (
+            stack.enter_context(_pipe()) for _ in range(5)
+        )
+        of_candidate = (code_read, asking[0], answering[1])
+        of_tester = (tests_read, verdict_write, answering[0], asking[1])
+        for program, theirs in (("candidate.py", of_candidate), ("tester.py", of_tester)):
+            stack.enter_context(started(program, limits, [end.fileno() for end in theirs]))
+        for end in (*of_candidate, *of_tester):
+            end.close()
+        _tell(code_write, code)
+        _tell(tests_write, {"prelude": prelude, "tests": tests, "names": list(names)})
+        said = _line(verdict_read, deadline)
     if said is None:
         return Judged(TIMEOUT, f"it took longer than {limits.seconds:g} s")
     try:
@@ -66,7 +72,10 @@ def judge_by_tests(code: str, prelude: str, tests: str, names: Sequence[str], li
             raise ValueError(reply)
         return Judged(reply["outcome"], str(reply["why"]))
     except (ValueError, TypeError, KeyError):
-        raise IsolationError(f"The program that runs the tests ended without a verdict; it said {said!r}.") from None
+        raise IsolationError(
+            f"The program that runs the tests ended without a verdict; it said {said!r}.",
+            what_next="Is the machine out of memory? Run the same command again.",
+        ) from None
 
 
 def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits) -> Judged:
@@ -82,7 +91,11 @@ def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits)
         IsolationError: it could not be run shut in.
     """
     for number, (given, expected) in enumerate(cases, start=1):
-        outcome, why, printed = _run_script(code, given, limits)
+        try:
+            stdin = given.encode()
+        except UnicodeEncodeError as error:
+            return Judged(BROKEN, f"case {number} of {len(cases)}: no program can read its input: {error}")
+        outcome, why, printed = _run_script(code, stdin, limits)
         if outcome == PASSED and not _same_words(printed.decode(errors="replace").split(), expected.split()):
             outcome, why = FAILED, "it printed something else"
         if outcome != PASSED:
@@ -90,22 +103,22 @@ def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits)
     return Judged(PASSED)
 
 
-def _run_script(code: str, given: str, limits: Limits) -> tuple[str, str, bytes]:
+def _run_script(code: str, given: bytes, limits: Limits) -> tuple[str, str, bytes]:
     deadline = time.monotonic() + limits.seconds
     printed = b""
-    with _pair() as (teller, told), TemporaryFile() as source:
-        source.write(given.encode())
-        source.seek(0)
-        with started("candidate.py", limits, [told.fileno()], source, subprocess.PIPE) as process:
-            told.close()
-            _tell(teller, code)
-            assert process.stdout is not None
-            with process.stdout as output:
-                while len(printed) <= limits.output and (block := _block(output.fileno(), deadline)):
-                    printed += block
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()) if len(printed) <= limits.output else 0)
-            code_ = process.poll()
+    with (
+        _pipe() as (code_read, code_write),
+        started("candidate.py", limits, [code_read.fileno()], given, subprocess.PIPE) as process,
+    ):
+        code_read.close()
+        _tell(code_write, code)
+        assert process.stdout is not None
+        with process.stdout as output:
+            while len(printed) <= limits.output and (block := _block(output.fileno(), deadline)):
+                printed += block
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()) if len(printed) <= limits.output else 0)
+        code_ = process.poll()
     if len(printed) > limits.output:
         return FAILED, f"it printed more than {limits.output:,} bytes", printed
     if code_ is None:
@@ -128,18 +141,21 @@ def _same_word(printed: str, expected: str) -> bool:
 
 
 @contextmanager
-def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
+def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
+    """Both ends, to read from and to write to. Through a socket a program could see this machine's network."""
+    reading, writing = os.pipe()
+    with FileIO(reading, "r") as end, FileIO(writing, "w") as start:
+        yield end, start
 
 
-def _tell(channel: socket.socket, message: Any) -> None:
-    with suppress(BrokenPipeError, ConnectionResetError):  # whoever is gone will be missed soon enough
-        channel.sendall(json.dumps(message).encode() + b"\n")
+def _tell(channel: FileIO, message: Any) -> None:
+    left = memoryview(json.dumps(message).encode() + b"\n")
+    with suppress(BrokenPipeError):  # whoever is gone will be missed soon enough
+        while left:
+            left = left[channel.write(left) :]
 
 
-def _line(channel: socket.socket, deadline: float) -> bytes | None:
+def _line(channel: FileIO, deadline: float) -> bytes | None:
     """A line, or what there was before the other side was gone; None if it takes too long."""
     said = b""
     while not said.endswith(b"\n") and len(said) < LONGEST_VERDICT:

@@ -1,16 +1,54 @@
 """Whether what should hold a program does hold it here: tried once, with a program that means to get out."""
 
+import platform
 import tempfile
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+from data.sandbox import keyrings
 from data.sandbox.isolation import Isolation, IsolationError, Limits, isolation
-from data.sandbox.judging import judge_by_tests
+from data.sandbox.judging import Judged, judge_by_tests
 from data.sandbox.values import PASSED
 
 LIMITS = Limits(seconds=30.0, memory=256 * 2**20, disk=2**20)  # the time is for a busy machine
+IO_URING_SETUP = 425
+USERFAULTFD = {"x86_64": 323, "aarch64": 282}
 # Each returns whether it got out, or how far.
 ATTACKS = """
-import ctypes, os, signal, socket, subprocess, sys
+import ctypes, errno, fcntl, glob, os, signal, socket, stat, subprocess, sys
+
+kernel = ctypes.CDLL(None, use_errno=True)
+
+def finds_key(request_key, keyctl, name):
+    search, session = ctypes.c_long(10), ctypes.c_long(-3)
+    found = kernel.syscall(ctypes.c_long(request_key), b"user", name, None, ctypes.c_long(0))
+    return found > 0 or kernel.syscall(ctypes.c_long(keyctl), search, session, b"user", name, ctypes.c_long(0)) > 0
+
+def calls(number):
+    ctypes.set_errno(0)
+    kernel.syscall(ctypes.c_long(number), *[ctypes.c_long(-1)] * 6)
+    return ctypes.get_errno() != errno.ENOSYS
+
+def opens_socket(family):
+    try:
+        socket.socket(family, socket.SOCK_STREAM).close()
+        return True
+    except OSError:
+        return False
+
+def has_shared_descriptors():
+    for descriptor in range(64):
+        try:
+            if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                return True
+    return False
+
+def finds_packages():
+    return any(glob.glob(f"/{at}/python*/*-packages/*") for at in ("python/lib*", "usr/lib*", "lib*"))
 
 def finds(file):
     return os.path.exists(file)
@@ -86,11 +124,21 @@ def contained() -> Isolation:
         IsolationError: programs cannot be shut in as they have to be, or this one got out; with how.
     """
     here = isolation()
-    with tempfile.TemporaryDirectory() as outside:
+    key = f"autodidact-{uuid.uuid4().hex}"
+    with tempfile.TemporaryDirectory() as outside, ThreadPoolExecutor(1) as thread:
         attacks = {
             f"it allocates {2 * LIMITS.memory:,} bytes": f"takes({2 * LIMITS.memory})",
             f"it writes a file of {2 * LIMITS.disk:,} bytes": f"fills({2 * LIMITS.disk})",
         }
+        if numbers := keyrings.CALLS.get(platform.machine()):
+            attacks["it finds a key of its parent"] = f"finds_key({numbers[1]}, {numbers[2]}, b{key!r})"
+        if here.seccomp:
+            attacks |= {
+                "it can call io_uring": f"calls({IO_URING_SETUP})",
+                "it can call userfaultfd": f"calls({USERFAULTFD[platform.machine()]})",
+                "it can add keys": f"calls({keyrings.CALLS[platform.machine()][0]})",
+                "it can reach virtual machines": "opens_socket(socket.AF_VSOCK)",
+            }
         if here.bubblewrap:
             attacks |= {
                 "it finds files of this machine": f"finds({outside!r})",
@@ -99,16 +147,26 @@ def contained() -> Isolation:
                 "it has a network": "has_network()",
                 "it has rights of root, or can get some": "has_rights()",
                 "it can signal its parent": "signals()",
+                "it shares descriptors with others": "has_shared_descriptors()",
+                "it finds installed packages": "finds_packages()",
             }
         if here.pids or here.users:
             attacks[f"it starts {2 * LIMITS.processes} processes"] = (
                 f"forks({2 * LIMITS.processes}) == {2 * LIMITS.processes}"
             )
         tests = "".join(f"assert not ({attack}), {what!r}\n" for what, attack in attacks.items())
-        judged = judge_by_tests(ATTACKS, "", tests, [], LIMITS)
+        judged = thread.submit(_judge, tests, key).result()
     if judged.outcome != PASSED:
         raise IsolationError(
-            f"Programs are not held here as the level {here.level} promises. One that tried to get out came to: "
-            f"{judged.why}. Run `autodidact` outside of a container that hides this, or mend bubblewrap."
+            f"Programs are not held here as the level {here.level} promises.",
+            f"One that tried to get out came to: {judged.why}.",
+            "Run `autodidact` outside of a container that hides this, or mend bubblewrap.",
         )
     return here
+
+
+def _judge(tests: str, key: str) -> Judged:
+    """Run the attacks with a key in the session keyring of this thread, which need not be the process's."""
+    if keyrings.join_fresh():
+        keyrings.put_key(key)
+    return judge_by_tests(ATTACKS, "", tests, [], LIMITS)

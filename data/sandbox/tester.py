@@ -1,8 +1,9 @@
 """The program that runs a task's tests, inside a sandbox of its own. It has the tests, and no code of the candidate.
 
 What the tests call runs in the candidate's process; what comes back is plain data, or a thing that can be passed on,
-called, and asked for attributes, but equals nothing and is neither true nor false. Over another channel it is told the
-tests, and says whether they passed. Run: python tester.py LIMITS GRADER CANDIDATE, the latter two being descriptors.
+called, and asked for attributes, but equals nothing and is neither true nor false. Over two other pipes it is told the
+tests, and says whether they passed. Run: python tester.py LIMITS TESTS VERDICT ANSWERS QUESTIONS, all but the first
+being descriptors.
 """
 
 import ast
@@ -14,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 
-from values import BROKEN, FAILED, PASSED, Channel, NotDataError, decode, encode
+from values import BROKEN, FAILED, PASSED, Channel, NotDataError, decode, encode, said
 
 
 class CandidateError(Exception):
@@ -89,10 +90,11 @@ class Candidate:
 def main() -> None:
     for name, value in json.loads(sys.argv[1]).items():
         resource.setrlimit(getattr(resource, name), (value, value))
-    grader = Channel(int(sys.argv[2]))
+    tests, verdict, answers, questions = map(int, sys.argv[2:])
+    grader = Channel(tests, verdict)
     told = grader.receive()
-    outcome, why = run(told, Channel(int(sys.argv[3])))
-    grader.send({"outcome": outcome, "why": why[:300]})
+    outcome, why = run(told, Channel(answers, questions))
+    grader.send({"outcome": outcome, "why": why})
 
 
 def run(told: dict[str, Any], channel: Channel) -> tuple[str, str]:
@@ -102,7 +104,7 @@ def run(told: dict[str, Any], channel: Channel) -> tuple[str, str]:
         exec(compile(told["prelude"], "prelude.py", "exec"), namespace)
         code = compile(told["tests"], "tests.py", "exec")
     except BaseException as error:
-        return BROKEN, f"{type(error).__name__}: {error}"
+        return BROKEN, said(error)
     try:
         candidate = Candidate(channel)
         for name in {*told["names"], *_free_names(told["tests"], namespace)}:
@@ -111,7 +113,7 @@ def run(told: dict[str, Any], channel: Channel) -> tuple[str, str]:
     except TestsError as error:
         return BROKEN, str(error)
     except BaseException as error:
-        return FAILED, f"{type(error).__name__}: {error}"
+        return FAILED, said(error)
     return PASSED, ""
 
 

@@ -6,9 +6,11 @@ runs no code of whoever sent it.
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 LONGEST = 16 * 2**20  # characters of one message
+LONGEST_WORDS = 300  # characters of an exception's text that are passed on
 PASSED, FAILED, BROKEN = "passed", "failed", "broken"  # what the tests may come to
 
 
@@ -77,12 +79,26 @@ def decode(value: Any, kept: Any = None) -> Any:
         raise NotDataError(f"malformed message ({error})") from None
 
 
-class Channel:
-    """Messages of one line of JSON over a socket or pipe."""
+def said(error: BaseException) -> str:
+    """An exception in a few words. It may be another's, whose methods do what they like."""
+    if isinstance(error, NotDataError):
+        return f"NotDataError: {error}"
+    return f"{_read(lambda: type(error).__name__)}: {_read(lambda: str(error))}"
 
-    def __init__(self, descriptor: int) -> None:
-        self.read = open(descriptor, encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
-        self.write = open(descriptor, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+def _read(word: Callable[[], str]) -> str:
+    try:
+        return f"{word()}"[:LONGEST_WORDS]
+    except BaseException:
+        return "(cannot be read)"
+
+
+class Channel:
+    """Messages of one line of JSON over two pipes."""
+
+    def __init__(self, read: int, write: int) -> None:
+        self.read = open(read, encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
+        self.write = open(write, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
     def send(self, message: Any) -> None:
         self.write.write(json.dumps(message) + "\n")

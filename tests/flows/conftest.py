@@ -63,7 +63,6 @@ def run_inside(
     """What `run_child` does, but that the program is no child: nothing locks, and its output is not logged."""
     with pytest.MonkeyPatch.context() as patch, log_path.open("a") as log, redirect_stdout(log):
         patch.setattr(sys, "argv", command[1:])
-        patch.setattr(sys, "path", [str(STUBS), *sys.path])
         try:
             runpy.run_path(command[1], run_name="__main__")
         except SystemExit as error:

@@ -19,6 +19,12 @@ def forgetful(problem: Problem, completion: str) -> Score:
     return final_answer(problem, completion)
 
 
+def talkative(problem: Problem, completion: str) -> Score:
+    """Right as final_answer says, with an explanation that repeats what the policy wrote, at great length."""
+    score = final_answer(problem, completion)
+    return Score(score.value, score.verdict, completion + "\ud800" * 20_000, score.answer)
+
+
 def needs_a_server(problem: Problem, completion: str) -> Score:
     """Fails as long as the file that FLAKY_SERVER names is not there."""
     if not Path(os.environ["FLAKY_SERVER"]).exists():

@@ -57,12 +57,19 @@ def test_the_other_flows_are_flow_runs_too(tmp_path, flow):
     assert f"{flow}-report" in artifacts
 
 
-def test_a_failed_stage_fails_its_task_run_and_the_flow_run(tmp_path, processes, monkeypatch):
+def test_a_failed_stage_fails_its_task_run_and_the_flow_run(tmp_path, processes, monkeypatch, capsys):
     monkeypatch.setenv("STUB_CRASH", "iter-1/train")
     with pytest.raises(ChildError):
         rest_em(make_config(tmp_path, iterations=1, run="failing"))
     with get_client(sync_client=True) as client:
         flow_run = next(r for r in client.read_flow_runs() if r.name == "failing")
         failed = [t.name for t in client.read_task_runs() if t.state_type.value == "FAILED"]
+        logs = [log.message for log in client.read_logs() if log.flow_run_id == flow_run.id]
     assert flow_run.state_type.value == "FAILED"
     assert failed == ["iter-1/train"]
+    assert (
+        "the stub was told to crash" in flow_run.state.message
+        and "Run the same command again" in flow_run.state.message
+    )
+    assert not [log for log in logs if "Traceback" in log], "the sentences say what happened"
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,14 +1,20 @@
 """Programs are judged rightly, and hostile ones are contained: never correct, in bounded time, nothing left behind."""
 
+import ctypes.util
 import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,21 +23,30 @@ import pytest
 from data.rewards import RewardError, prepare_reward
 from data.rewards.program import program
 from data.rows import Problem, Score
-from data.sandbox import cgroups, isolation, probes
+from data.sandbox import cgroups, isolation, keyrings, probes, seccomp
 from data.sandbox.cgroups import CGROUPS
 from data.sandbox.isolation import FIRST_USER, Isolation, IsolationError, Limits
-from data.sandbox.judging import TIMEOUT, Judged, judge_by_output, judge_by_tests
+from data.sandbox.judging import LONGEST_REASON, TIMEOUT, Judged, judge_by_output, judge_by_tests
 from data.sandbox.values import BROKEN, FAILED, PASSED
 from tests.sandbox.hostile import HOSTILE, WRONG
 
 LIMITS = Limits(memory=256 * 2**20)
 HASTE = replace(LIMITS, seconds=1.0)  # for those of which many never end
-FALLBACKS = ["bubblewrap+users", "limits+users"]
-# What nothing but bubblewrap stops.
-OPEN_TO = {
-    *("reads the tests from /proc", "reads the environment", "sees the machine's files", "sees other processes"),
-    *("network over IPv4", "network over IPv6", "network of this machine", "leaves a file for the next"),
+FALLBACKS = ["bubblewrap+users", "limits+seccomp+users"]
+# What nothing but these stops.
+OPEN_WITHOUT = {
+    "bubblewrap": {
+        *("reads the tests from /proc", "reads the environment", "sees the machine's files", "sees other processes"),
+        *("network over IPv4", "network over IPv6", "network of this machine", "leaves a file for the next"),
+        "finds what is installed",
+    },
+    "seccomp": {
+        *("io_uring", "userfaultfd", "calls of the kernel", "calls of x32", "calls of i386"),
+        *("sockets to virtual machines", "sockets of other families", "types at a terminal"),
+    },
 }
+WITH_USERS = Isolation(None, seccomp=False, users=True, pids=False, memory=False)
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="limits of processes hold for every user but root")
 DOUBLE = "def double(x):\n    return 2 * x\n"
 TESTS = "assert double(2) == 4\nassert double(5) == 10\n"
 
@@ -74,11 +89,17 @@ def _found_out_anew() -> Iterator[None]:
     probes.contained.cache_clear()
 
 
+def no_filter() -> bytes:
+    raise OSError("none is made")
+
+
 def level(monkeypatch: pytest.MonkeyPatch, name: str) -> str:
     """Have the programs that follow shut in less well than this machine can; return the level reached."""
     if "users" in name:  # the system's Python, which every user can read
         monkeypatch.setattr(isolation, "PREFIX", Path("/usr"))
         monkeypatch.setattr(isolation, "PYTHON", "bin/python3")
+    if "seccomp" not in name:
+        monkeypatch.setattr(seccomp, "program", no_filter)
     if "pids" not in name:
         monkeypatch.setattr(cgroups, "controlled", frozenset)
     if "bubblewrap" not in name:
@@ -99,22 +120,33 @@ def attack(name: str) -> tuple[Judged, Judged, float]:
 
 @pytest.mark.parametrize("wanted", ["", *FALLBACKS])
 def test_hostile_programs_are_contained(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if wanted.startswith("limits") and os.geteuid() != 0:
+        pytest.skip("without root they would kill whatever this user runs")
     if wanted:
         reached = level(monkeypatch, wanted)
         if os.geteuid() == 0:
             assert reached == wanted
-    with ThreadPoolExecutor(4) as four:  # most of them wait for their time to be over
+    with ThreadPoolExecutor(4, initializer=_with_a_key) as four:  # most of them wait for their time to be over
         results = dict(zip(HOSTILE, four.map(attack, HOSTILE), strict=True))
     got_through = {
         name: (judged, printed)
         for name, (judged, printed, _) in results.items()
         if not {judged.outcome, printed.outcome} <= {FAILED, TIMEOUT}
     }
-    assert got_through.keys() <= (OPEN_TO if wanted.startswith("limits") else set()), got_through
+    absent = [part for part in OPEN_WITHOUT if wanted and part not in wanted]
+    assert got_through.keys() <= {name for part in absent for name in OPEN_WITHOUT[part]}, got_through
+    said = [judged.why for (*both, _) in results.values() for judged in both]
+    assert [why for why in said if not why.isprintable() or len(why) > LONGEST_REASON] == []
     assert {name: seconds for name, (*_, seconds) in results.items() if seconds > 2 * (HASTE.seconds + 5)} == {}
 
 
-@pytest.mark.parametrize("wanted", ["bubblewrap+pids+memory", *FALLBACKS])
+def _with_a_key() -> None:
+    """Put a key where a login has its keys, for this thread alone."""
+    if keyrings.join_fresh():
+        keyrings.put_key("autodidact-hostile")
+
+
+@pytest.mark.parametrize("wanted", ["bubblewrap+seccomp+pids+memory", *FALLBACKS, "limits+users"])
 def test_every_level_is_probed_and_named_in_the_verdict(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reached = level(monkeypatch, wanted)
     assert reached.startswith(wanted.partition("+")[0])
@@ -125,7 +157,8 @@ def test_every_level_is_probed_and_named_in_the_verdict(wanted: str, monkeypatch
 @pytest.mark.parametrize(
     ("promised", "why"),
     [
-        ({"pids": True}, "it starts 64 processes"),
+        pytest.param({"pids": True}, "it starts 64 processes", marks=ROOT_ONLY),
+        ({"seccomp": True}, "it can call io_uring"),
         ({"bubblewrap": "/bin/true"}, "it finds files of this machine"),
     ],
 )
@@ -135,15 +168,66 @@ def test_a_level_that_does_not_hold_what_it_promises_is_refused(
     """As where a container pretends to have cgroups, or a program called bwrap does nothing."""
     level(monkeypatch, "limits+users" if os.geteuid() == 0 else "limits")
     weak = replace(isolation.isolation(), users=False)
-    ran = isolation._command(weak, LIMITS, None, "candidate.py")
-
-    def command(here: Isolation, limits: Limits, user: int | None, name: str) -> list[str]:
-        return [*ran[:-1], str(Path(ran[-1]).with_name(name))]
-
-    monkeypatch.setattr(isolation, "_command", command)
+    ran = isolation._command(weak, LIMITS, None, None)
+    monkeypatch.setattr(isolation, "_command", lambda *_: ran)
     monkeypatch.setattr(probes, "isolation", lambda: replace(weak, **promised))
     with pytest.raises(IsolationError, match=f"not held here as the level .* promises.*{why}"):
         probes.contained()
+
+
+@pytest.mark.parametrize(
+    ("part", "weaker", "why"),
+    [
+        ("isolation.keyrings", SimpleNamespace(join_fresh=lambda: True), "it finds a key of its parent"),
+        ("descriptors.sink", lambda _: nullcontext(subprocess.DEVNULL), "it shares descriptors with others"),
+        ("files.python", lambda prefix, _: ["--ro-bind", str(prefix), "/python"], "it finds installed packages"),
+    ],
+)
+def test_bubblewrap_that_lets_something_in_is_refused(
+    part: str, weaker: Any, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level(monkeypatch, "bubblewrap+pids+memory")
+    with ThreadPoolExecutor(1) as thread:
+        if part == "isolation.keyrings" and not thread.submit(keyrings.join_fresh).result():
+            pytest.skip("the kernel has no keyrings")
+    monkeypatch.setattr(f"data.sandbox.{part}", weaker)
+    with pytest.raises(IsolationError, match=f"not held here as the level bubblewrap.* promises.*{why}"):
+        probes.contained()
+
+
+@pytest.mark.parametrize(
+    ("missing", "why"),
+    [
+        ("package", "import of pyseccomp halted"),
+        ("library", "Unable to find libseccomp; install it, as with `apt-get install libseccomp2`"),
+        ("machine", "there is none for m68k"),
+    ],
+)
+def test_without_a_filter_of_system_calls_the_level_lacks_it_and_the_log_says_why(
+    missing: str, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if missing == "package":
+        monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    elif missing == "library":
+        find = ctypes.util.find_library
+        monkeypatch.setattr(ctypes.util, "find_library", lambda name: None if name == "seccomp" else find(name))
+        monkeypatch.delitem(sys.modules, "pyseccomp", raising=False)
+    else:
+        monkeypatch.setattr(platform, "machine", lambda: "m68k")
+    monkeypatch.setattr(seccomp, "program", cache(seccomp.program.__wrapped__))
+    isolation.isolation.cache_clear()
+    assert "seccomp" not in isolation.isolation().level
+    (said,) = caplog.messages
+    assert said.startswith("Programs run without a filter of system calls: ") and why in said
+
+
+@ROOT_ONLY
+def test_a_folder_of_somebody_else_holds_no_locks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "autodidact-users").mkdir()
+    os.chown(tmp_path / "autodidact-users", 65534, 65534)
+    with pytest.raises(IsolationError, match="autodidact-users is somebody else's"), isolation._user(WITH_USERS):
+        pass
 
 
 def test_an_honest_program_passes_and_a_wrong_one_does_not() -> None:
@@ -152,6 +236,29 @@ def test_an_honest_program_passes_and_a_wrong_one_does_not() -> None:
     assert judge_by_output("print(2 * int(input()))", [("2", "4"), ("5", "10")], LIMITS).outcome == PASSED
     wrong = judge_by_output("print(1 + int(input()))", [("1", "2"), ("5", "10")], LIMITS)
     assert (wrong.outcome, wrong.why) == (FAILED, "case 2 of 2: it printed something else")
+
+
+def test_what_pythons_library_offers_works_under_the_filter() -> None:
+    judged = judge_by_output(Path(__file__).with_name("honest.txt").read_text(), [("4\n", "done")], LIMITS)
+    assert judged.outcome == PASSED, judged.why
+
+
+@pytest.mark.parametrize(
+    ("code", "tests", "why"),
+    [
+        ("raise ValueError('\\ud800\\0\\x1b[2J')", "", r"CandidateError: ValueError: \ud800\x00\x1b[2J"),
+        ("def f(): raise ValueError('x' * 10**7)", "f()", f"CandidateError: ValueError: {'x' * 288}"),
+        ("class E(Exception):\n  __str__ = None\nraise E", "", "CandidateError: E: (cannot be read)"),
+        ("def f(): return object()", "raise ValueError(f())", "ValueError: (cannot be read)"),
+    ],
+)
+def test_the_reason_can_be_written_whatever_the_candidate_raises(code: str, tests: str, why: str) -> None:
+    assert judge_by_tests(code, "", tests, [], LIMITS) == Judged(FAILED, why)
+
+
+def test_an_input_that_no_program_can_read_is_a_fault_of_the_tests() -> None:
+    judged = judge_by_output("print(input())", [("\ud800", "")], LIMITS)
+    assert judged.outcome == BROKEN and "case 1 of 1: no program can read its input" in judged.why
 
 
 @pytest.mark.parametrize(
@@ -272,7 +379,7 @@ def test_the_reward_gives_the_verdict(
         assert "(bubblewrap" in score.explanation
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="limits of processes hold for every user but root")
+@ROOT_ONLY
 @pytest.mark.parametrize("required", ["bubblewrap", "limits"])
 def test_root_runs_nothing_where_a_fork_bomb_could_stop_the_machine(
     required: str, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from data.rows import Problem, Sample, Score
-from data.scoring import Tally, TooManyErrorsError, check_errors, pair_up, score_samples
+from data.scoring import LONGEST_TEXT, Tally, TooManyErrorsError, check_errors, pair_up, score_samples
 
 
 def problem(name: str, reference: str = "5") -> Problem:
@@ -41,6 +41,26 @@ def test_a_score_carries_what_the_reward_said_and_which_sample_and_grader_it_is_
         Score(0.0, "wrong", "compared", "7", "a", 1, "exact@1"),
         Score(1.0, "correct", "compared", "6", "b", 0, "exact@1"),
     ]
+
+
+def test_what_a_reward_says_is_cut_and_can_be_stored() -> None:
+    def talkative(problem: Problem, completion: str) -> Score:
+        if completion == "raise":
+            raise ValueError("\ud800" * 10_000_000)
+        return Score(1.0, "correct", "\ud800" + "x" * 10_000_000, "y" * 10_000_000)
+
+    (said, raised), tally = run([sample("a", 0), sample("a", 1, "raise")], talkative)
+    for text in (said.explanation, said.answer, raised.explanation, tally.first_traceback):
+        assert text and len(text.encode()) < 7 * LONGEST_TEXT
+    assert said.explanation.startswith("\\ud800xxx") and "(10,000,001 characters in all)" in said.explanation
+    assert (raised.verdict, raised.explanation[:20]) == ("error", "ValueError: \\ud800\\u")
+
+
+@pytest.mark.parametrize("score", [Score(1.0, "correct", None), Score(1.0, "correct", "", 5)])  # type: ignore[arg-type]
+def test_what_is_no_text_is_an_error_of_the_reward(score: Score) -> None:
+    (given,), tally = run([sample("a", 0)], lambda problem, completion: score)
+    assert (given.value, given.verdict, tally.errors) == (None, "error", 1)
+    assert "both must be text" in given.explanation
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,20 @@ def test_rows_that_teach_nothing_are_left_out_and_counted_without_being_asked(tm
     path.write_text(json.dumps(row | {"score_ratio": 1.1}))
     with pytest.raises(DataFileError, match=r"none of its 1 rows is a pair to learn from \(1 scores too near\)"):
         read_pairs(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "a.csv.gz"])
+def test_a_row_without_bounds_is_refused_before_memory_is(tmp_path: Path, name: str) -> None:
+    """Some kilobytes of gzip may hold as much as they like."""
+    path = tmp_path / name
+    begins = {"a.jsonl.gz": b'{"question": "', "a.json.gz": b'[{"question": "', "a.csv.gz": b'question,answer\n"'}[name]
+    with gzip.open(path, "wb") as file:
+        file.write(begins)
+        for _ in range(4):
+            file.write(b"x" * 10_000_000)
+    tracemalloc.start()
+    with pytest.raises(DataFileError, match=r"16,777,216"):
+        list(read_records(Reading(path), "problems", Tally()))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 300_000_000

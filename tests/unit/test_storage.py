@@ -36,6 +36,21 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path, rows: list[Any]) ->
     assert list(read_rows(type(rows[0]), path)) == rows
 
 
+def test_half_a_surrogate_pair_is_spelled_out_wherever_a_row_has_text(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        Problem("p\ud800", [{"role": "user", "content": "a\udfff"}], "\ud800", None, "\udcff", "train"),
+        replace(SAMPLE, text="\ud83d"),
+        Score(1.0, "correct", "\ud800", "é\ud800", parts=[{"name": "\ud800", "value": 1.0, "verdict": "correct"}]),
+    ]
+    for number, row in enumerate(rows):
+        write_rows(type(row), tmp_path / f"{number}.parquet", [row])
+    problem, sample, score = (next(read_rows(type(row), tmp_path / f"{n}.parquet")) for n, row in enumerate(rows))
+    assert problem.id == "p\\ud800" and problem.messages == [{"role": "user", "content": "a\\udfff"}]
+    assert (problem.source, problem.reference, problem.response) == ("\\udcff", "\\ud800", None)
+    assert sample.text == "\\ud83d"
+    assert (score.explanation, score.answer, score.parts[0]["name"]) == ("\\ud800", "é\\ud800", "\\ud800")
+
+
 @settings(max_examples=50, deadline=None)
 @given(text=TEXT, problem=TEXT, ids=st.lists(st.integers(0, 2**31 - 1)), seed=st.integers(-(2**63), 2**63 - 1))
 def test_a_sample_of_any_text_comes_back(

@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-from common import obey
-
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows, write_rows
 from models.config import LikelihoodProgram
+from tests.flows.stubs.common import obey
 
 program = LikelihoodProgram.model_validate_json(Path(sys.argv[1]).read_text())
 obey(Path(sys.argv[1]).parent)

@@ -5,11 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from common import obey, write_weights
-
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
 from models.config import PreferenceProgram
+from tests.flows.stubs.common import obey, write_weights
 
 program = PreferenceProgram.model_validate_json(Path(sys.argv[1]).read_text())
 obey(Path(sys.argv[1]).parent)

@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-from common import obey
-
 from data.rows import Pair, PairReward, Sample, Score
 from data.storage import parquet_files, read_rows, write_rows
 from models.config import RewardScoreProgram
+from tests.flows.stubs.common import obey
 
 program = RewardScoreProgram.model_validate_json(Path(sys.argv[1]).read_text())
 obey(Path(sys.argv[1]).parent)
