@@ -58,14 +58,7 @@ def _run_flow(name: str, arguments: list[str]) -> int:
         raise UsageError(
             f"there is no flow or command {name!r}{nearest(name, known)}.", what_next=f"There are {', '.join(known)}."
         )
-    runs = runs_folder(arguments)
-    try:
-        prepare(runs, dry_run="--dry-run" in arguments)
-    except OSError as error:
-        raise UsageError(
-            f"{runs} cannot be used as the folder of runs: {error.strerror} ({error.filename}).",
-            what_next="Choose another --runs_dir.",
-        ) from None
+    prepare(runs_folder(arguments), dry_run="--dry-run" in arguments)
     module_name, config_name, flow_name, _ = FLOWS[name]
     module = importlib.import_module(module_name)
     config, options = read_settings(getattr(module, config_name), arguments, f"autodidact {name}")

@@ -18,10 +18,10 @@ from tasks.contract import OnDrift, Status
 from tasks.files import explain_disk_errors
 from tasks.loop import RunConfig
 from tasks.preflight import check
-from tasks.process import end_with_this_process
 from tasks.record import REPORT
 from tasks.reward_report import reward_tables
 from tasks.run import SUMMARY, Planned, Run, RunDirectoryError
+from tasks.servers import reach_servers
 from tasks.verify import verify_run
 
 
@@ -52,7 +52,7 @@ def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: boo
             if finished(plan):
                 say(f"{config.directory} is finished; nothing is left to do.")
             else:
-                _start_own_server()
+                reach_servers(config.runs_dir)
                 getattr(module, flow_name)(config, policy)
             show_summary(config.directory)
             return 0
@@ -69,18 +69,6 @@ def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: boo
             f"That ended the run ({type(error).__name__}). Nothing was deleted.",
             "Run the same command again with --on-drift rebuild to make it anew.",
         ) from error
-
-
-def _start_own_server() -> None:
-    """Where no server is set Prefect starts one, which would stay for ever if this process were killed."""
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
-        server = SubprocessASGIServer()
-        server.start()
-        if server.server_process:
-            end_with_this_process(server.server_process.pid)
 
 
 def _damages(directory: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Where libraries may write. Every cache and state folder is put below the cache folder or the runs folder.
 
 Nothing is written outside the working directory, the cache folder and the system's temp folder. A variable that the
-user has set is left alone.
+user has set is left alone; only the names that no proxy is asked for are added to.
 """
 
 import json
@@ -10,19 +10,29 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
 from data.errors import AutodidactError
 
 # What Prefect, the services and MLflow keep beside the runs of a folder.
-PREFECT, SERVICES, DATABASE, ARTIFACTS = "prefect", "services", "mlflow.db", "mlflow-artifacts"
+PREFECT, SERVICES, SQLITE, ARTIFACTS = "prefect", "services", "mlflow.db", "mlflow-artifacts"
 
 # How often a flow run shows that it lives; Prefect takes no less.
 HEARTBEAT_SECONDS = 30
 
 # Threads that spin, or are bound to a core that somebody else uses, slow vLLM on a shared CPU down ten times.
 SHARED_CPU = {"OMP_WAIT_POLICY": "PASSIVE", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+# Where Prefect's server and its clients look for the key.
+KEY_VARIABLES = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
+
+NO_PROXY = ("no_proxy", "NO_PROXY")  # of which libraries read one or the other
+
+# Programs of a stage know no orchestration, and what models write may run there: they get no key and no address of it.
+ORCHESTRATION = ("PREFECT_", "MLFLOW_", "AUTODIDACT_DATABASE")
 
 
 @dataclass(frozen=True)
@@ -38,15 +48,29 @@ def services_folder(runs: Path) -> Path:
     return runs.absolute() / SERVICES
 
 
+def key_file(runs: Path) -> Path:
+    """Where the services of a runs folder keep the key of Prefect's server. Only its owner may read it."""
+    return services_folder(runs) / "prefect.key"
+
+
+def read_key(runs: Path) -> str | None:
+    """The key of the Prefect server of a runs folder, if there is one and this user may read it."""
+    try:
+        return key_file(runs).read_text().strip() or None
+    except OSError:
+        return None
+
+
 def running_services(runs: Path) -> Services | None:
     """The services that `autodidact up` started for a runs folder, if they run."""
     folder = services_folder(runs)
     try:
-        supervisord = int((folder / "supervisord.pid").read_text())
+        supervisord = psutil.Process(int((folder / "supervisord.pid").read_text()))
         found = Services(**json.loads((folder / "services.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        # The number in the file may be another process's by now: ours is told where to write it.
+        return found if str(folder / "supervisord.pid") in supervisord.cmdline() else None
+    except (OSError, ValueError, TypeError, psutil.Error):
         return None
-    return found if psutil.pid_exists(supervisord) else None
 
 
 def cache_folder() -> Path:
@@ -54,8 +78,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AUTODIDACT_CACHE") or Path.home() / ".cache" / "autodidact").absolute()
 
 
+WAY_ON = "Choose another --runs_dir, or work in another folder."
+
+
 class RunsFolderError(AutodidactError):
-    """The folder of runs has a name that something in it cannot be called by."""
+    """The folder of runs cannot be used, or has a name that something in it cannot be called by."""
 
 
 def prepare(runs: Path, dry_run: bool = False) -> None:
@@ -67,7 +94,7 @@ def prepare(runs: Path, dry_run: bool = False) -> None:
         dry_run: nothing is to be written, not even folders.
 
     Raises:
-        RunsFolderError: the databases of that folder could not be named.
+        RunsFolderError: the databases of that folder could not be named, or it cannot be written.
     """
     _check_name(runs.absolute())
     cache = cache_folder()
@@ -97,29 +124,50 @@ def prepare(runs: Path, dry_run: bool = False) -> None:
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
-    services = running_services(runs)
-    servers = {"PREFECT_API_URL": services.prefect, "MLFLOW_TRACKING_URI": services.mlflow} if services else {}
-    for name, value in {**folders, **switches, **servers}.items():
+    for name, value in {**folders, **switches}.items():
         os.environ.setdefault(name, str(value))
-    if not dry_run:
+    bypass_proxies()
+    if services := running_services(runs):
+        _use(services, read_key(runs))
+    if dry_run:
+        return
+    try:
         Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunsFolderError(
+            f"{runs} cannot be used as the folder of runs: {error.strerror} ({error.filename}).", what_next=WAY_ON
+        ) from None
+
+
+def _use(services: Services, key: str | None) -> None:
+    os.environ.setdefault("PREFECT_API_URL", services.prefect)
+    os.environ.setdefault("MLFLOW_TRACKING_URI", services.mlflow)
+    if key and os.environ["PREFECT_API_URL"] == services.prefect:  # no other server is told the key
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", key)
+    bypass_proxies(*(str(urlsplit(address).hostname) for address in (services.prefect, services.mlflow)))
+
+
+def bypass_proxies(*hosts: str) -> None:
+    """Reach this machine, and these hosts, without the proxy that variables such as `http_proxy` may name."""
+    given = [name.strip() for variable in NO_PROXY for name in os.environ.get(variable, "").split(",")]
+    names = dict.fromkeys([*filter(None, given), "127.0.0.1", "localhost", "::1", *hosts])
+    os.environ.update(dict.fromkeys(NO_PROXY, ",".join(names)))
 
 
 def _check_name(runs: Path) -> None:
-    way_on = "Choose another --runs_dir, or work in another folder."
     if "?" in str(runs):  # where an SQLite file's address ends
         raise RunsFolderError(
-            f"{runs} has a question mark in it, and databases cannot be kept there.", what_next=way_on
+            f"{runs} has a question mark in it, and databases cannot be kept there.", what_next=WAY_ON
         )
     try:
         str(runs).encode()
     except UnicodeEncodeError:
-        raise RunsFolderError(f"{runs} is no UTF-8, and databases cannot be kept there.", what_next=way_on) from None
+        raise RunsFolderError(f"{runs} is no UTF-8, and databases cannot be kept there.", what_next=WAY_ON) from None
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a stage's program: this process's own, unbuffered, quiet, and on the CPU where no GPU is."""
-    environment = dict(os.environ)
+    """The environment of a stage's program: this process's own, without orchestration, unbuffered and quiet."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ORCHESTRATION)}
     environment.setdefault("PYTHONUNBUFFERED", "1")
     # A user's own models.py or data.py in the working directory is none of ours.
     environment["PYTHONSAFEPATH"] = "1"

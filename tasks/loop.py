@@ -19,7 +19,7 @@ from models.estimate import parameters_of
 from tasks.approval import ask, decided_best, require_deployment
 from tasks.champion import Gate, pin_champion, policy_of, run_name, settle
 from tasks.contract import Artifact, OnDrift
-from tasks.environment import ARTIFACTS, DATABASE, PREFECT, SERVICES
+from tasks.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
 from tasks.evaluate import EvaluateConfig, HeldOut, evaluate, load_evaluation
 from tasks.logs import keep_logs_plain
 from tasks.policy import BootstrapConfig, PolicySource, publish_best
@@ -54,7 +54,7 @@ class RunName(Config):
     @field_validator("run")
     @classmethod
     def _is_not_taken(cls, run: str) -> str:
-        if run.lower() in (PREFECT, SERVICES, ARTIFACTS) or run.lower().startswith(DATABASE):
+        if run.lower() in (PREFECT, SERVICES, ARTIFACTS) or run.lower().startswith(SQLITE):
             raise ValueError(f"the folder of runs keeps files of its own under the name {run}. Choose another name")
         return run
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.catalogue import holder, run_directories
 from tasks.run import SUMMARY
+from tasks.servers import reach_prefect, reaching_prefect
 from tasks.tracking import IDS, close_stale, reaching, tracking_uri
 
 # A flow run takes its run's lock some seconds after it is Running, and sets its last state some after letting go.
@@ -27,10 +28,13 @@ def reconcile(runs: Path, grace: timedelta = GRACE) -> list[str]:
 
     Raises:
         HistoryError: MLflow cannot be reached.
+        PrefectError: Prefect cannot be reached.
     """
     done = [*_close_in_mlflow(runs)]
     if os.environ.get("PREFECT_API_URL"):
-        done += _close_in_prefect(runs, grace)
+        reach_prefect()
+        with reaching_prefect():
+            done += _close_in_prefect(runs, grace)
     return done
 
 

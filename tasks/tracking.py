@@ -21,7 +21,7 @@ from filelock import FileLock
 from data.errors import RunFailedError
 from data.text import storable
 from tasks.contract import Artifact, flatten
-from tasks.environment import ARTIFACTS, DATABASE
+from tasks.environment import ARTIFACTS, SQLITE
 from tasks.files import write_json
 from tasks.logs import run_logger
 from tasks.registry import DIGEST, PATH, Registry, Version
@@ -44,7 +44,7 @@ def nameable(name: str) -> str:
 
 def tracking_uri(runs: Path) -> str:
     """`MLFLOW_TRACKING_URI`, or an SQLite file beside the runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute() / DATABASE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute() / SQLITE}"
 
 
 def open_registry(runs: Path) -> Registry:
@@ -70,6 +70,17 @@ def reaching(uri: str) -> Iterator[None]:
             "Nothing on disk is lost.",
             "See to the server, then run the same command again to complete the history.",
         ) from error
+
+
+def reach_history(runs: Path) -> None:
+    """See that MLflow answers.
+
+    Raises:
+        HistoryError: it cannot be reached, or refuses.
+    """
+    uri = tracking_uri(runs)
+    with reaching(uri):
+        _client(uri).search_experiments(max_results=1)
 
 
 def _client(uri: str) -> Any:

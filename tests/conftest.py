@@ -32,8 +32,10 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_folder() / "vllm"))
 
 LONGEST = "tests/e2e/test_rest_em.py"
-# Files for one test process: a site with its services is started once for both.
-TOGETHER = {"tests/services/test_browser.py": "tests/services/test_services.py"}
+# Files for one test process: a site with its services is started once for all.
+TOGETHER = dict.fromkeys(
+    ("tests/services/test_browser.py", "tests/services/test_strangers.py"), "tests/services/test_services.py"
+)
 
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc]

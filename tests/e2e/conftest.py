@@ -84,7 +84,7 @@ def autodidact(folder: Path, *arguments: str) -> str:
     ):
         patch.chdir(folder)
         use_forks(patch.setattr)
-        patch.setattr(console, "_start_own_server", lambda: None)
+        patch.setattr(console, "reach_servers", lambda runs: None)
         for module, name in ((rest_em, "rest_em"), (sft, "sft"), (dpo, "dpo"), (spin, "spin")):
             patch.setattr(module, name, getattr(module, name).fn)
         code = cli.main(arguments)

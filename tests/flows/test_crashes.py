@@ -19,17 +19,16 @@ from tests.flows.conftest import small
 KILLS = 4
 # What the command does with a configuration, without the Prefect server, which takes longer to start than the loop.
 DRIVER = """
-import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ["PREFECT_API_URL"] = "http://127.0.0.1:1/api"  # none is started where one is set
 from flows import console, rest_em
 from flows.exits import ended_plainly
 from tests.flows.conftest import use_stub_programs
 
 use_stub_programs(setattr)
+console.reach_servers = lambda runs: None
 config = rest_em.RestEM.model_validate_json(Path(sys.argv[1]).read_text())
 flow = SimpleNamespace(loop=rest_em.loop, run=rest_em.rest_em.fn)
 sys.exit(ended_plainly(lambda: console.run_flow(flow, "run", config, dry_run=False, on_drift="refuse")))

@@ -34,7 +34,7 @@ NOBODY = 65534
 def start(config: RestEM, on_drift: str = "refuse") -> int:
     """What the command does; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.console._start_own_server", lambda: None)
+        patch.setattr("flows.console.reach_servers", lambda runs: None)
         return ended_plainly(lambda: run_flow(HERE, "rest_em", config, False, on_drift))
 
 

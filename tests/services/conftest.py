@@ -21,7 +21,7 @@ from tasks.contract import OnDrift
 from tasks.loop import run_loop
 from tests.flows.conftest import make_config, prepared, small
 from tests.flows.test_rest_em import digests
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -44,6 +44,20 @@ class Site:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
         own = {"AUTODIDACT_CACHE": str(self.folder / "cache"), "HOME": str(self.folder / "home")}
         return kept | own | {"PYTHONPATH": str(ROOT), "PWD": str(self.folder)}
+
+    @property
+    def key(self) -> str:
+        return (self.runs / "services" / "prefect.key").read_text().strip()
+
+    @property
+    def login(self) -> tuple[str, str]:
+        user, _, password = self.key.partition(":")
+        return user, password
+
+    @property
+    def client(self) -> dict[str, str]:
+        """What plain `prefect` commands need to know."""
+        return {"PREFECT_API_URL": f"{self.prefect}/api", "PREFECT_API_AUTH_STRING": self.key}
 
     def autodidact(self, *arguments: str, code: int = 0) -> str:
         """Run a command in the folder; return what it printed."""
@@ -68,10 +82,10 @@ class Site:
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Call Prefect's API."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while True:
-            answer = httpx.request(method, f"{self.prefect}/api/{path}", json=body, timeout=30)
-            # 503 is how Prefect says that its SQLite file was locked; its own client tries again as well.
+            answer = httpx.request(method, f"{self.prefect}/api/{path}", json=body, timeout=90, auth=self.login)
+            # 503 is how Prefect says, after 60 s, that its SQLite file was locked; its own client tries again as well.
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                 break
             time.sleep(0.5)
@@ -109,7 +123,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (site.folder / "home").mkdir()
     site.up()
     deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", ROOT / "tests" / "services" / "prefect.yaml"]
-    done = site.run(BIN / "prefect", *deploy, PREFECT_API_URL=f"{site.prefect}/api")
+    done = site.run(BIN / "prefect", *deploy, **site.client)
     assert done.returncode == 0, done.stdout + done.stderr
     yield site
     site.autodidact("down")

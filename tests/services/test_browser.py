@@ -29,7 +29,8 @@ ITERATIONS = 3 if PICTURES else 1
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
+def page(site: Site) -> Iterator[Page]:
+    """A page whose browser has been told the key once."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium: forms and pages were not tested in a browser")
     with sync_playwright() as playwright:
@@ -40,8 +41,17 @@ def page() -> Iterator[Page]:
         page.route("**/api/**", patiently)
         page.set_default_timeout(PATIENCE * SECOND)
         expect.set_options(timeout=PATIENCE * SECOND)
+        log_in(page, site.prefect, site.key)
         yield page
         browser.close()
+
+
+def log_in(page: Page, address: str, key: str) -> None:
+    """Open a page of Prefect's, which asks for the key, and give it."""
+    page.goto(address)
+    page.get_by_placeholder("admin:pass").fill(key)
+    page.get_by_role("button", name="Login").click()
+    expect(page.get_by_text("Deployments").first).to_be_visible()
 
 
 def patiently(route: Route) -> None:
@@ -98,6 +108,17 @@ def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site,
     page.goto((site.runs / "browser" / "report.html").as_uri())
     expect(page.get_by_role("heading", name="ReST-EM").first).to_be_visible()
     picture(page, "report")
+
+
+def test_the_other_pages_of_prefect_ask_for_the_key_as_well(site: Site, page: Page):
+    assert page.context.browser is not None
+    other = page.context.browser.new_page()
+    other.set_default_timeout(PATIENCE * SECOND)
+    log_in(other, f"{site.prefect}/v2/deployments", site.key)
+    expect(other.get_by_text("nightly").first).to_be_visible()
+    other.goto(f"{site.prefect}/v2/deployments")
+    expect(other.get_by_text("nightly").first).to_be_visible()  # without being asked again
+    other.close()
 
 
 def see_history(site: Site, page: Page) -> None:

@@ -6,9 +6,9 @@ import time
 
 import psutil
 
-from deployments import services
 from deployments.register import MISSED
-from tasks.environment import HEARTBEAT_SECONDS
+from deployments.supervision import connect
+from tasks.environment import HEARTBEAT_SECONDS, services_folder
 from tests.flows.conftest import make_config
 from tests.flows.test_rest_em import digests
 from tests.services.conftest import BIN, Site, hang, listener, resumed, statuses
@@ -19,7 +19,7 @@ BELIEVED_DEAD_AFTER = MISSED * HEARTBEAT_SECONDS + 15
 
 def test_cancelled_from_the_command_line_it_is_gone_in_ten_seconds_and_can_be_resumed(site: Site, undisturbed):
     flow_run, flow, program = hang(site, "cancelled")
-    done = site.run(BIN / "prefect", "flow-run", "cancel", flow_run, PREFECT_API_URL=f"{site.prefect}/api")
+    done = site.run(BIN / "prefect", "flow-run", "cancel", flow_run, **site.client)
     assert done.returncode == 0, done.stderr
     wait_gone(program, 10)
     wait_gone(flow, 10)
@@ -47,7 +47,7 @@ def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_cra
 
 def test_the_loop_goes_on_without_mlflow_and_completes_the_history_afterwards(site: Site, undisturbed):
     flow_run, _, _ = hang(site, "unheard")
-    supervisor = services.connect(services.services_folder(site.runs)).supervisor
+    supervisor = connect(services_folder(site.runs)).supervisor
     supervisor.stopProcess("mlflow")
     try:
         (site.folder / "started-unheard.go").touch()

@@ -1,0 +1,223 @@
+"""supervisord, which keeps the services alive: where it listens, how it is started, and how it is spoken to."""
+
+import errno
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+from xmlrpc.client import ServerProxy
+
+from data.errors import RunFailedError, UsageError
+from tasks.environment import ARTIFACTS, KEY_VARIABLES, SQLITE, Services, cache_folder, key_file, read_key
+from tasks.guard import own_origins
+from tasks.prefect_server import new_key
+from tasks.tracking import make_database
+
+DATABASE = "AUTODIDACT_DATABASE"
+OUTER_ORIGINS = "AUTODIDACT_ALLOWED_ORIGINS"
+
+
+class ServiceError(RunFailedError):
+    """The services cannot be started or stopped."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the services listen and keep their data."""
+
+    host: str = "127.0.0.1"
+    prefect_port: int = 4200
+    mlflow_port: int = 5000
+    gpus: int = 0
+
+    @classmethod
+    def of(cls, services: Services | None) -> Self | None:
+        """The options with which running services were started."""
+        if services is None:
+            return None
+        prefect, mlflow = urlsplit(services.prefect), urlsplit(services.mlflow)
+        return cls(str(prefect.hostname), prefect.port or 0, mlflow.port or 0)
+
+    @property
+    def addresses(self) -> Services:
+        return Services(f"http://{self.name}:{self.prefect_port}/api", f"http://{self.name}:{self.mlflow_port}")
+
+    @property
+    def name(self) -> str:
+        """The host as it stands in addresses."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def connect(folder: Path) -> Any:
+    """The running supervisord's interface, or None.
+
+    Raises:
+        ServiceError: its socket is another user's.
+    """
+    from supervisor.xmlrpc import SupervisorTransport
+
+    path = _socket(folder)
+    server: Any = ServerProxy("http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{path}"))
+    try:
+        owner = folder.stat().st_uid if folder.exists() else os.geteuid()
+        if path.lstat().st_uid != owner:
+            raise ServiceError(
+                f"{path}, by which the services of {folder} are spoken to, belongs to another user than that folder.",
+                "In a temp folder that is shared, anybody can make a file of that name.",
+                "Have it removed, then run the same command again.",
+            )
+        server.supervisor.getState()
+    except PermissionError:
+        raise ServiceError(
+            f"The services of {folder} belong to another user.", what_next="Run the same command as that user."
+        ) from None
+    except OSError:
+        return None
+    return server
+
+
+def is_stopping(found: Any) -> bool:
+    try:
+        return found is not None and found.supervisor.getState()["statename"] == "SHUTDOWN"
+    except OSError:
+        return False
+
+
+def _socket(folder: Path) -> Path:
+    """A socket's path may have some hundred characters only, so it does not lie in the services' folder."""
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"autodidact-{name}.sock"
+
+
+def launch(options: Options, folder: Path) -> None:
+    """Start supervisord, with Prefect's server and MLflow's.
+
+    Raises:
+        ServiceError: it does not start, or the folder cannot be written.
+        UsageError: a variable of the user's cannot be used.
+    """
+    outer, databases = _outer_origins(), _databases(folder.parent)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        key = _keep_key(folder.parent)
+        (folder / "services.json").write_text(json.dumps(asdict(options.addresses)))
+    except OSError as error:
+        raise ServiceError(
+            f"{folder} cannot be written: {error.strerror}.", what_next="Let this user write there, then call up again."
+        ) from None
+    environment = _environment(options, folder, key, outer) | databases
+    make_database(environment["MLFLOW_BACKEND_STORE_URI"])
+    supervisord, settings = Path(sys.executable).with_name("supervisord"), Path(__file__).with_name("supervisord.conf")
+    # The last argument also tells whose supervisord a process is.
+    command = [str(supervisord), "--configuration", str(settings), "--pidfile", str(folder / "supervisord.pid")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ServiceError(
+            "supervisord does not start.",
+            f"It says: {(done.stdout + done.stderr).strip()}",
+            "Mend that, then call `autodidact up` again.",
+        )
+
+
+def _keep_key(runs: Path) -> str:
+    """The key of Prefect's server: the user's own, that of before, or a new one. Its file was never open to others."""
+    file = key_file(runs)
+    key = next(filter(None, map(os.environ.get, KEY_VARIABLES)), None) or read_key(runs) or new_key()
+    handle, partial = tempfile.mkstemp(dir=file.parent)
+    with os.fdopen(handle, "w") as opened:
+        opened.write(f"{key}\n")
+    os.replace(partial, file)
+    return key
+
+
+def _environment(options: Options, folder: Path, key: str, outer: list[str]) -> dict[str, str]:
+    """What supervisord and the services are started with; `outer` are origins besides those of the address."""
+    at = options.addresses
+    prefect, mlflow = (
+        [*own_origins(options.name, port), *outer] for port in (options.prefect_port, options.mlflow_port)
+    )
+    names = [urlsplit(origin).netloc for origin in mlflow]
+    # MLflow checks names as well, and refuses what it is not told. What the user has set stays.
+    checks = {"MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(names), "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(mlflow)}
+    own = {
+        "AUTODIDACT_BIN": str(Path(sys.executable).parent),
+        "AUTODIDACT_CACHE": str(cache_folder()),
+        "AUTODIDACT_HOST": options.host,
+        "AUTODIDACT_MLFLOW_ORIGINS": ",".join(mlflow),
+        "AUTODIDACT_MLFLOW_PORT": str(options.mlflow_port),
+        "AUTODIDACT_PREFECT_ORIGINS": ",".join(prefect),
+        "AUTODIDACT_PREFECT_PORT": str(options.prefect_port),
+        "AUTODIDACT_SERVICES": str(folder),
+        "AUTODIDACT_SOCKET": str(_socket(folder)),
+        # Where runs without a server put them too: what was begun with the one can go on with the other.
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": (folder.parent / ARTIFACTS).as_uri(),
+        "MLFLOW_SERVE_ARTIFACTS": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_TRACKING_URI": at.mlflow,
+        "PREFECT_API_URL": at.prefect,
+        "PYTHONSAFEPATH": "1",  # flows run in a folder of the user's, which may hold a data.py
+        "PYTHONUNBUFFERED": "1",
+    }
+    return checks | dict(os.environ) | own | dict.fromkeys(KEY_VARIABLES, key)
+
+
+def _outer_origins() -> list[str]:
+    """Under which other origins the pages are seen: those that a reverse proxy shows them under.
+
+    Raises:
+        UsageError: one is no origin.
+    """
+    origins = [given.strip() for given in os.environ.get(OUTER_ORIGINS, "").split(",") if given.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+            raise UsageError(
+                f"{origin!r} in {OUTER_ORIGINS} is no origin.",
+                what_next="Write them as https://prefect.example.org, without a path, separated by commas.",
+            )
+    return origins
+
+
+def _databases(runs: Path) -> dict[str, str]:
+    """Where the servers keep their data: SQLite files in the runs folder, or `AUTODIDACT_DATABASE`.
+
+    That is postgresql://user:password@host:port; it has the databases `prefect` and `mlflow`.
+    """
+    server = os.environ.get(DATABASE)
+    if not server:
+        return {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{runs / SQLITE}"}
+    if not server.startswith("postgresql://"):
+        raise UsageError(f"{DATABASE} has to start with postgresql://.", what_next="Unset it to use SQLite files.")
+    base = server.removeprefix("postgresql://").rstrip("/")
+    return {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{base}/prefect",
+        "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2://{base}/mlflow",
+    }
+
+
+def refuse_taken_ports(options: Options) -> None:
+    for port, name, flag in ((options.prefect_port, "Prefect", "prefect"), (options.mlflow_port, "MLflow", "mlflow")):
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(options.host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except (OSError, UnicodeError) as error:
+            unknown = isinstance(error, socket.gaierror | UnicodeError)
+            if unknown or (isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL):
+                raise UsageError(
+                    f"--host {options.host} is no address of this machine.",
+                    what_next="Give one of its own; `ip address` lists them.",
+                ) from None
+            raise ServiceError(
+                f"Port {port} on {options.host}, which {name} is to listen on, cannot be taken.",
+                f"{error.strerror}." if isinstance(error, OSError) else "",
+                f"Stop what uses it, or choose another with --{flag}-port.",
+            ) from None
