@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data.judge import Kind, longest_reply
 
@@ -43,6 +43,10 @@ class Config(BaseModel):
         return _at_home(value)
 
 
+# A path, or a name on the hub.
+ModelName = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
 def _at_home(value: Any) -> Any:
     return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
 
@@ -72,7 +76,7 @@ class JudgeConfig(Config):
         Field(description="pointwise: each answer by itself, 0 to 5 points; pairwise: against others, 0 to 1."),
     ] = "pointwise"
     model: Annotated[
-        str | None, Field(description="The judge: path or hub id, or with an endpoint the model's name there.")
+        ModelName | None, Field(description="The judge: path or hub id, or with an endpoint the model's name there.")
     ] = None
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
@@ -246,7 +250,7 @@ class RewardModelConfig(ScoringConfig):
     """A reward model in use: it judges answers."""
 
     path: Annotated[
-        str | None, Field(description="Path or hub id of a reward model, such as one that was trained.")
+        ModelName | None, Field(description="Path or hub id of a reward model, such as one that was trained.")
     ] = None
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None

@@ -21,7 +21,7 @@ from data.rows import Problem, Sample
 from data.storage import count_rows, holds, read_rows, write_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, ModelCode, SamplingConfig
 from models.loading import engine_arguments, load_config, load_tokenizer
-from models.process import end, keep_imports
+from models.process import end, fail_plainly, keep_imports
 from models.progress import Progress
 
 
@@ -235,6 +235,7 @@ def leave() -> NoReturn:
 
 
 def main() -> None:
+    fail_plainly()
     generate(GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text()))
     leave()
 

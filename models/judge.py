@@ -26,6 +26,7 @@ from data.storage import holds, parquet_files, read_rows, write_rows
 from models.config import JudgeConfig, JudgeProgram, ScoreJob
 from models.generate import Meter, leave, request_seed, run_requests, start_engine
 from models.loading import load_config, load_tokenizer
+from models.process import fail_plainly
 from models.progress import Progress
 
 OPINIONS, RATES = "opinions", "judge.json"
@@ -260,6 +261,7 @@ def _write_rates(job: ScoreJob) -> None:
 
 
 def main() -> None:
+    fail_plainly()
     judge_samples(JudgeProgram.model_validate_json(Path(sys.argv[1]).read_text()))
     leave()
 

@@ -4,7 +4,10 @@ import atexit
 import gc
 import os
 import sys
+from types import TracebackType
 from typing import NoReturn
+
+from data.errors import AutodidactError
 
 
 def keep_imports() -> None:
@@ -16,6 +19,18 @@ def keep_imports() -> None:
     gc.freeze()
     gc.enable()
     atexit.register(gc.unfreeze)
+
+
+def fail_plainly() -> None:
+    """Have an error that says itself what happened end this process without a traceback above it."""
+    sys.excepthook = _say
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, AutodidactError):
+        print(error, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def end() -> NoReturn:

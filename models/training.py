@@ -14,7 +14,7 @@ from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
 from models.config import AdapterConfig, Dtype, LaunchConfig, ModelCode, Optimizer, TrainConfig, gradient_accumulation
 from models.loading import Kind, load_config, load_weights, random_weights
-from models.process import end, keep_imports
+from models.process import end, fail_plainly, keep_imports
 from models.progress import Progress
 
 COMPLETE = "complete"
@@ -257,6 +257,7 @@ def enter() -> None:
 
 def quiet() -> None:
     """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter."""
+    fail_plainly()
     keep_imports()
     warnings.filterwarnings("ignore")
     transformers.utils.logging.disable_progress_bar()

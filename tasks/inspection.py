@@ -22,7 +22,7 @@ from data.rewards.answer import has_answer
 from data.rows import problem_id
 from data.similar import NearDuplicates, prompt_of, scratch_database
 from data.splits import DUPLICATE
-from models.config import CodeSetting, Config, RevisionSetting
+from models.config import CodeSetting, Config, ModelName, RevisionSetting
 
 SHOWN = 3
 TOO_LONG = "longer than the context"
@@ -34,7 +34,7 @@ class InspectConfig(Config):
     data: Annotated[Path, Field(description="A file, a folder of files, or owner/name[:config][:split] on the hub.")]
     use: Annotated[Use | None, Field(description="What the rows are to serve as; none: the format's first use.")] = None
     model: Annotated[
-        str | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")
+        ModelName | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")
     ] = None
     template: Annotated[Path | None, Field(description="Chat template, by name or file; none: the model's own.")] = None
     model_code: CodeSetting = "refuse"

@@ -15,7 +15,16 @@ from data.render import template_file
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
-from models.config import CodeSetting, Config, Dtype, LaunchConfig, RevisionSetting, SupervisedConfig, TrainProgram
+from models.config import (
+    CodeSetting,
+    Config,
+    Dtype,
+    LaunchConfig,
+    ModelName,
+    RevisionSetting,
+    SupervisedConfig,
+    TrainProgram,
+)
 from models.launch import SUPERVISED
 from tasks.adapter import merge
 from tasks.contract import Artifact, Estimate, Outcome, Stage, run_stage
@@ -53,7 +62,7 @@ class BootstrapConfig(Config):
 class PolicySource(Config):
     """The model that the loop begins with."""
 
-    model: Annotated[str | None, Field(description="Path or hub id; none: the embedded tiny model.")] = None
+    model: Annotated[ModelName | None, Field(description="Path or hub id; none: the embedded tiny model.")] = None
     adapter: Annotated[Path | None, Field(description="Trained LoRA adapter to merge into the model first.")] = None
     template: Annotated[
         Path | None,

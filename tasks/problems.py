@@ -1,5 +1,6 @@
 """The stage `problems`: the embedded problems, or a user's data sets, become split, de-duplicated rows."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from textwrap import shorten
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Gt
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from data import arithmetic
 from data.formats import Use
@@ -82,7 +83,7 @@ class ProblemSource(Config):
         Path | None, Field(description="Data set of problems, in any known format; none: the embedded ones.")
     ] = None
     mixture: Annotated[
-        dict[str, Annotated[float, Gt(0)]],
+        dict[Annotated[str, AfterValidator(os.path.expanduser)], Annotated[float, Gt(0)]],
         Field(
             default_factory=dict,
             description="More data sets of problems and their weights, as in {b.jsonl: 0.5}; `problems` has weight 1. "

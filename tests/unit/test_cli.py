@@ -228,3 +228,36 @@ def test_flows_that_train_on_gold_answers_take_their_data_set_by_either_name(flo
     (tmp_path / "both.yaml").write_text("problems: a.jsonl\ndemonstrations: b.jsonl")
     with pytest.raises(UsageError, match="unknown setting demonstrations"):
         read_settings(config_class, ["--config", str(tmp_path / "both.yaml")], flow)
+
+
+def test_a_tilde_is_the_home_folder_also_where_no_shell_has_seen_it(settings, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = settings(
+        """{runs_dir: ~/runs, model: ~/qwen, problems: ~/a.jsonl, mixture: {~/b.jsonl: 0.5}, system: ~/ is home,
+        overlap: {held_out: [~/c.jsonl]}, reward: {judge: {model: ~/judge}}}"""
+    )
+    assert (str(config.runs_dir), config.model, str(config.problems)) == (
+        "/home/ada/runs",
+        "/home/ada/qwen",
+        "/home/ada/a.jsonl",
+    )
+    assert (list(config.mixture), config.reward.judge.model) == (["/home/ada/b.jsonl"], "/home/ada/judge")
+    assert (config.overlap.held_out, config.system) == ((Path("/home/ada/c.jsonl"),), "~/ is home")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it into quotes"),
+        ("run: 2026-11-28", "YAML reads that as date; put it into quotes"),
+        ("run: mlflow.db-wal", "files of its own under the name mlflow.db-wal"),
+        ("run: Services", "files of its own under the name Services"),
+        ("train: {learning_rate: .inf}", "train.learning_rate: Input should be a finite number"),
+        ("run: " + "x" * 300, "at most 100 characters, got 'xxxxx"),
+    ],
+)
+def test_values_that_yaml_or_the_folder_of_runs_takes_for_something_else(settings, text: str, says: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        settings(text)
+    assert says in str(refused.value)
+    assert len(str(refused.value)) < 300

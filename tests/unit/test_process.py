@@ -246,3 +246,14 @@ def test_a_program_that_does_not_end_is_named_by_its_lock_with_what_to_do(tmp_pa
     for words in ("still runs after", f"fuser {lock}", "run the same command again"):
         assert words in str(refused.value)
     await_children(lock, wait_seconds=0.3)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [("AutodidactError('What.', 'Why.', 'What next.')", "What. Why. What next.\n"), ("KeyError(1)", "Traceback")],
+)
+def test_a_program_ends_plainly_with_an_error_that_says_what_happened(error: str, says: str) -> None:
+    code = f"from data.errors import *; from models.process import fail_plainly; fail_plainly(); raise {error}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[: len(says)]) == (1, says)
+    assert ("Traceback" in done.stderr) == (says == "Traceback")
