@@ -79,13 +79,12 @@ def _other(kind: str, program: Path) -> float:
 
 def measure(kind: str, file: Path) -> None:
     """Print the tokens per second of one way to answer the program's requests."""
-    from transformers import AutoTokenizer
-
     from data.render import prompt_token_ids
+    from models.loading import load_tokenizer
 
     program = GenerateProgram.model_validate(json.loads(file.read_text()))
     job = program.jobs[0]
-    tokenizer = AutoTokenizer.from_pretrained(program.policy)
+    tokenizer = load_tokenizer(program.policy, program.model_code)
     problems = list(read_rows(Problem, job.problems))
     prompts = [prompt_token_ids(tokenizer, p.messages) for p in problems]
     if kind == "bare":
@@ -119,10 +118,11 @@ def _bare_vllm(program: GenerateProgram, ids: list[str], prompts: list[list[int]
 
 def _hugging_face(program: GenerateProgram, tokenizer: object, prompts: list[list[int]], batch: int) -> float:
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from models.training import load_policy
 
     sampling = program.jobs[0].sampling
-    model = AutoModelForCausalLM.from_pretrained(program.policy, dtype=torch.float32)
+    model = load_policy(program.policy, "float32", code=program.model_code)
     eos = model.config.eos_token_id
     tokens, start = 0, time.perf_counter()
     for first in range(0, len(prompts), batch):

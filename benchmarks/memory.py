@@ -107,22 +107,23 @@ def _row(folder: Path, parameters: int, train: SupervisedConfig, launch: LaunchC
 
 def _write_model(folder: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from models.loading import load_config, random_weights
 
     worked = _worked()
     tiny.write_untrained(folder, (t for p in worked for t in (p.messages[0]["content"], p.response or "")))
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | SHAPE))
     with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
+        model = random_weights(load_config(folder, "refuse"), "refuse", dtype=torch.bfloat16)
     model.save_pretrained(folder)
 
 
 def _write_examples(folder: Path, number: int, tokens: int) -> Path:
     """Examples of so many tokens each, prompt and answer together."""
-    from transformers import AutoTokenizer
+    from models.loading import load_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    tokenizer = load_tokenizer(folder / "model", "refuse")
     file = folder / f"{number}-of-{tokens}.parquet"
     rows = []
     for problem in _worked()[:number]:

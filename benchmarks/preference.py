@@ -80,15 +80,17 @@ def _row(measured: dict[str, float], steps: int, before: float) -> list[str]:
 
 def _prepare(folder: Path, case: Case) -> PreferenceProgram:
     """A random model, and gold answers over answers with another last number."""
-    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+    from transformers import set_seed
+
+    from models.loading import load_config, random_weights
 
     problems = [p for p in embedded_problems(0) if p.split == "demonstration"]
     tiny.write_untrained(folder / "model", (t for p in problems for t in (p.messages[0]["content"], p.response or "")))
     set_seed(0)
-    config = AutoConfig.from_pretrained(folder / "model")
+    config = load_config(folder / "model", "refuse")
     config.update(case.shape | ({"num_key_value_heads": case.shape["num_attention_heads"]} if case.shape else {}))
     config.head_dim = config.hidden_size // config.num_attention_heads
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
+    random_weights(config, "refuse").save_pretrained(folder / "model")
     rng = random.Random(0)
     rows = []
     for problem in problems[: case.pairs]:

@@ -2,14 +2,19 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, Self
+
+from jinja2 import TemplateSyntaxError
 
 from data.errors import AutodidactError
 
 Messages = Sequence[dict[str, str]]
 TEMPLATES = sorted((Path(__file__).parent / "templates").glob("*.jinja"))
+QUOTED = 80  # characters of a prompt in an error
 
 
 class PromptTooLongError(AutodidactError):
@@ -18,6 +23,23 @@ class PromptTooLongError(AutodidactError):
 
 class TemplateError(AutodidactError):
     """There is no chat template, or it cannot do what is asked of it."""
+
+    def at(self, place: str) -> Self:
+        """The same error, naming the row that cannot be rendered."""
+        return type(self)(f"{place}: {self.what}", self.why, self.what_next)
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Rows that are rendered inside are at `place`, such as "FILE, line 3": an error says so.
+
+    Raises:
+        TemplateError: with that place.
+    """
+    try:
+        yield
+    except TemplateError as error:
+        raise error.at(place) from error
 
 
 def prompt_token_ids(tokenizer: Any, messages: Messages) -> list[int]:
@@ -29,6 +51,9 @@ def prompt_token_ids(tokenizer: Any, messages: Messages) -> list[int]:
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         messages: the turns, `{"role": …, "content": …}`.
+
+    Raises:
+        TemplateError: the chat template fails on them, or leaves out what the user says.
     """
     return prompt_and_answers(tokenizer, messages)[0]
 
@@ -109,8 +134,67 @@ def require_template(tokenizer: Any, source: str) -> str:
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
 
+def require_end(tokenizer: Any, source: str) -> None:
+    """See that an answer can be finished.
+
+    Raises:
+        TemplateError: the tokenizer has no EOS token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise TemplateError(
+            f"The tokenizer of {source} has no EOS token.",
+            "Without one, no answer could be told to be finished.",
+            "Set eos_token in its tokenizer_config.json to the token that ends an answer.",
+        )
+
+
 def _rendered(tokenizer: Any, messages: Messages) -> str:
-    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+    text = _applied(tokenizer, messages, add_generation_prompt=True)
+    if _leaves_out_the_user(tokenizer, messages, text):
+        raise TemplateError(
+            f"The chat template leaves the user's words out of the prompt {_quoted(messages)}.",
+            "Templates of models that also see images may want content as a list of parts, and here it is text.",
+            _other_template(),
+        )
+    return text
+
+
+def _leaves_out_the_user(tokenizer: Any, messages: Messages, text: str) -> bool:
+    """Whether the last turn of a user makes no difference to the rendered text."""
+    last = max((number for number, turn in enumerate(messages) if turn["role"] == "user"), default=None)
+    if last is None or messages[last]["content"].strip() in text:
+        return False
+    others = [*messages]  # a template may also change what it is given: other words then give another text
+    others[last] = {"role": "user", "content": messages[last]["content"] + " ?"}
+    return _applied(tokenizer, others, add_generation_prompt=True) == text
+
+
+def _applied(tokenizer: Any, messages: Messages, **settings: Any) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **settings))
+    except TemplateSyntaxError as error:
+        raise TemplateError(
+            f"The chat template is no Jinja: {error.message} (line {error.lineno}).", what_next=_other_template()
+        ) from error
+    except Exception as error:  # a template is a program, and fails as programs do
+        roles = ", ".join(turn["role"] for turn in messages)
+        raise TemplateError(
+            f"The chat template fails on the prompt {_quoted(messages)}: {error or type(error).__name__}.",
+            f"The turns are {roles}; some templates refuse a system message, or turns that do not alternate.",
+            f"Leave out what it does not take. {_other_template()}",
+        ) from error
+
+
+def _quoted(messages: Messages) -> str:
+    return repr(shorten(str(messages[-1]["content"]) if messages else "", QUOTED))
+
+
+def _other_template() -> str:
+    names = ", ".join(path.stem for path in TEMPLATES)
+    return (
+        f"Give the policy another one with --template, by name ({names}) or as a Jinja file, or put a "
+        "chat_template.jinja into the model's folder."
+    )
 
 
 def _pieces(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[str, bool]]:
@@ -150,7 +234,7 @@ def _lead(tokenizer: Any, template: str) -> str:
     """The white space that a template puts between the end of a prompt and an answer."""
     asked, said = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
     before = _rendered(tokenizer, [asked])
-    after = str(tokenizer.apply_chat_template([asked, said], tokenize=False)).removeprefix(before)
+    after = _applied(tokenizer, [asked, said]).removeprefix(before)
     lead = after[: max(after.find("!"), 0)]
     return lead if lead.isspace() else ""
 

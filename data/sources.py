@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data.errors import AutodidactError
+from data.hub import meant_as_path, why_unreachable
 
 Located = tuple[str, dict[str, Any]]
 TABLES = {".parquet": "parquet", ".arrow": "arrow"}
@@ -253,6 +254,7 @@ def _saved_rows(folder: Path) -> Iterator[Located]:
 def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Located]:
     from datasets import load_dataset
 
+    require_hub(name)
     try:
         for number, row in enumerate(load_dataset(name, config, split=split, streaming=True), start=1):
             yield f"{name} on the hub, {split}, row {number}", row
@@ -262,6 +264,20 @@ def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Located]:
             what_next=f"Check the name, which is owner/name[:config][:split], or the path; it is relative to "
             f"{Path.cwd()}.",
         ) from problem
+
+
+def require_hub(name: str) -> None:
+    """See that a data set that is no file here can be asked of the hub.
+
+    Raises:
+        DataFileError: the hub does not answer.
+    """
+    if why := why_unreachable():
+        raise DataFileError(
+            f"There is no file {name}, and the hub cannot be asked for a data set of that name.",
+            f"{why}.",
+            f"{meant_as_path(name)}Check the path, which is relative to {Path.cwd()}, or the network.",
+        )
 
 
 class _RepeatedKeyError(ValueError):

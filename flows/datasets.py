@@ -68,7 +68,7 @@ def _inspect(arguments: list[str]) -> int:
     config = _settings(InspectConfig, "inspect", "data", arguments)
     if config.format:
         named(config.format)
-    tokenizer, context = model_tokenizer(config.model, config.template) if config.model else (None, None)
+    tokenizer, context = model_tokenizer(config)[:2] if config.model else (None, None)
     reading = Reading(config.data, config.format, config.columns, placeholders=config.placeholders)
     use = config.use or first_use(reading)
     found = inspect(reading, use, tokenizer, context, OverlapConfig().near_duplicates)

@@ -62,7 +62,7 @@ class RewardModel(PairSource, RunConfig):
     def check_inputs(self) -> None:
         check_pairs(self.parts)
         if self.model:
-            model_tokenizer(self.model, self.template)
+            model_tokenizer(self)
 
     def _reading(self, source: Path) -> Reading:
         return Reading(source, self.pairs_format, self.pairs_columns, self.unusable == "drop", self.placeholders)

@@ -14,6 +14,17 @@ from data.judge import Kind, longest_reply
 Dtype = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "rmsprop"]
 Schedule = Literal["linear", "cosine", "constant_with_warmup"]
+ModelCode = Literal["refuse", "allow"]
+CodeSetting = Annotated[
+    ModelCode,
+    Field(
+        description="Python code that comes with the model: refuse it, or allow it to run here, with all that you may "
+        "do. Few models need any."
+    ),
+]
+RevisionSetting = Annotated[
+    str | None, Field(min_length=1, description="Of a model on the hub: branch, tag or commit; none: its newest.")
+]
 
 
 class Config(BaseModel):
@@ -63,6 +74,8 @@ class JudgeConfig(Config):
     model: Annotated[
         str | None, Field(description="The judge: path or hub id, or with an endpoint the model's name there.")
     ] = None
+    model_code: CodeSetting = "refuse"
+    model_revision: RevisionSetting = None
     endpoint: Annotated[
         str | None,
         Field(
@@ -235,6 +248,8 @@ class RewardModelConfig(ScoringConfig):
     path: Annotated[
         str | None, Field(description="Path or hub id of a reward model, such as one that was trained.")
     ] = None
+    model_code: CodeSetting = "refuse"
+    model_revision: RevisionSetting = None
     passes_at: Annotated[
         float, Field(description="Reward from which on an answer counts as correct; centred rewards lie about 0.")
     ] = 0.0
@@ -284,6 +299,7 @@ class GenerateProgram(Config):
 
     policy: Path
     policy_digest: str
+    model_code: ModelCode = "refuse"
     jobs: list[GenerateJob]
     engine: EngineConfig
 
@@ -303,6 +319,7 @@ class TrainProgram(Config):
     """Everything `models.train` is told."""
 
     policy: Path
+    model_code: ModelCode = "refuse"
     examples: list[Path]
     output: Path
     seed: int
@@ -317,6 +334,7 @@ class MergeProgram(Config):
     """
 
     policy: Path
+    model_code: ModelCode = "refuse"
     adapter: Path
     output: Path
     dtype: Dtype | None = None
@@ -328,6 +346,7 @@ class LikelihoodProgram(Config):
     """Everything `models.likelihood` is told. `outputs` has one file for each of `pairs`."""
 
     policy: Path
+    model_code: ModelCode = "refuse"
     pairs: list[Path]
     outputs: list[Path]
     dtype: Dtype
@@ -339,6 +358,7 @@ class PreferenceProgram(Config):
     """Everything `models.preference` is told. `reference` has the likelihoods of `pairs`, file by file."""
 
     policy: Path
+    model_code: ModelCode = "refuse"
     pairs: list[Path]
     reference: list[Path]
     output: Path
@@ -351,6 +371,7 @@ class RewardTrainProgram(Config):
     """Everything `models.reward_model` is told."""
 
     policy: Path
+    model_code: ModelCode = "refuse"
     pairs: list[Path]
     output: Path
     seed: int
@@ -362,6 +383,7 @@ class RewardScoreProgram(Config):
     """Everything `models.reward_score` is told. `grader` goes into the Score rows of `jobs`."""
 
     model: Path
+    model_code: ModelCode = "refuse"
     jobs: list[ScoreJob] = []
     pair_jobs: list[PairScoreJob] = []
     scoring: ScoringConfig

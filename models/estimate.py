@@ -14,6 +14,7 @@ from data.errors import AutodidactError
 from models.config import Dtype, EngineConfig, LaunchConfig, TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2}
+EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 NF4_BYTES = 0.52  # 4 bits, and 0.127 bits of doubly quantised scales (arXiv 2305.14314, section 3)
 
 
@@ -41,6 +42,13 @@ def linear_modules(model: Path) -> set[str]:
     """Names of the modules of a model folder that hold a matrix, from the headers of its safetensors files."""
     found = tensor_shapes(model).items()
     return {name.removesuffix(".weight") for name, shape in found if name.endswith(".weight") and len(shape) == 2}
+
+
+def embedding_rows(model: Path) -> int | None:
+    """For how many tokens a model folder has input embeddings; None if it has none by a name that is known."""
+    shapes = tensor_shapes(model).items()
+    rows = (shape[0] for name, shape in shapes if name.removesuffix(".weight").rsplit(".", 1)[-1] in EMBEDDINGS)
+    return next(rows, None)
 
 
 def tensor_shapes(model: Path) -> dict[str, list[int]]:

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 from data.render import check_room, context_length, prompt_token_ids
 from data.rows import Problem, Sample
 from data.storage import count_rows, holds, read_rows, write_rows
-from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from models.config import EngineConfig, GenerateJob, GenerateProgram, ModelCode, SamplingConfig
+from models.loading import engine_arguments, load_config, load_tokenizer
 from models.process import end, keep_imports
 from models.progress import Progress
 
@@ -89,18 +90,16 @@ def generate(program: GenerateProgram) -> None:
     for job in jobs:
         job.output.mkdir(parents=True, exist_ok=True)
 
-    from transformers import AutoConfig, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(program.policy)
+    tokenizer = load_tokenizer(program.policy, program.model_code)
     prompts = {p.id: prompt_token_ids(tokenizer, p.messages) for shard in missing for p in shard.problems}
-    context = program.engine.max_model_len or context_length(AutoConfig.from_pretrained(program.policy))
+    context = program.engine.max_model_len or context_length(load_config(program.policy, program.model_code))
     for shard in missing:
         for problem in shard.problems:
             check_room(len(prompts[problem.id]), shard.job.sampling.max_tokens, context, problem.id)
     longest = max(len(ids) for ids in prompts.values()) + max(job.sampling.max_tokens for job in jobs)
-    engine = start_engine(
-        program.policy, program.engine, jobs[0].sampling.dtype, min(context, longest), program.jobs[0].seed
-    )
+    limit, seed = min(context, longest), jobs[0].seed
+    dtype, code = jobs[0].sampling.dtype, program.model_code
+    engine = start_engine(program.policy, program.engine, dtype, limit, seed, code)
 
     progress = Progress("generate", total, "sample", done=total - left)
     meter = Meter(progress)
@@ -173,7 +172,13 @@ def to_samples(shard: Shard, outputs: Iterable[Any], policy: str) -> Iterator[Sa
 
 
 def start_engine(
-    policy: Path, engine: EngineConfig, dtype: str, max_model_len: int, seed: int, **arguments: Any
+    policy: Path,
+    engine: EngineConfig,
+    dtype: str,
+    max_model_len: int,
+    seed: int,
+    code: ModelCode = "refuse",
+    **arguments: Any,
 ) -> Any:
     """A vLLM engine for `policy`; on the CPU and for one device it lives in this process.
 
@@ -183,6 +188,7 @@ def start_engine(
         dtype: number format of the weights.
         max_model_len: longest prompt and answer together, in tokens.
         seed: of the engine; requests have their own.
+        code: whether Python code in the folder may run.
         arguments: further ones of vLLM's `EngineArgs`.
     """
     import torch
@@ -198,8 +204,9 @@ def start_engine(
 
     keep_imports()
 
-    engine_arguments = EngineArgs(
+    told = EngineArgs(
         model=str(policy),
+        **engine_arguments(code),
         dtype=dtype,
         tensor_parallel_size=engine.tensor_parallel_size,
         max_model_len=max_model_len,
@@ -214,7 +221,7 @@ def start_engine(
         disable_log_stats=True,
         **arguments,
     )
-    return LLMEngine.from_engine_args(engine_arguments)
+    return LLMEngine.from_engine_args(told)
 
 
 def leave() -> NoReturn:

@@ -25,6 +25,7 @@ from data.scoring import pair_up
 from data.storage import holds, parquet_files, read_rows, write_rows
 from models.config import JudgeConfig, JudgeProgram, ScoreJob
 from models.generate import Meter, leave, request_seed, run_requests, start_engine
+from models.loading import load_config, load_tokenizer
 from models.progress import Progress
 
 OPINIONS, RATES = "opinions", "judge.json"
@@ -111,12 +112,10 @@ def judge_shard(shard: Shard, program: JudgeProgram, ask: Ask) -> None:
 
 def with_vllm(program: JudgeProgram) -> Ask:
     """Start the judge here. Replies are held to the schema while they are decoded, so every one can be read."""
-    from transformers import AutoConfig, AutoTokenizer
-
     judge, folder = program.judge, program.policy
     assert folder is not None
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    context = program.engine.max_model_len or context_length(AutoConfig.from_pretrained(folder))
+    tokenizer = load_tokenizer(folder, judge.model_code)
+    context = program.engine.max_model_len or context_length(load_config(folder, judge.model_code))
 
     def prompt(asked: Asked) -> list[int]:
         return prompt_token_ids(tokenizer, messages(judge.kind, *asked, judge.show_reference))
@@ -130,7 +129,13 @@ def with_vllm(program: JudgeProgram) -> Ask:
         # Of vLLM's backends, this one holds to the pattern of the reasoning and to JSON without blanks.
         constrained = {"backend": "guidance", "disable_any_whitespace": True}
         engine = start_engine(
-            folder, program.engine, judge.dtype, longest, program.seed, structured_outputs_config=constrained
+            folder,
+            program.engine,
+            judge.dtype,
+            longest,
+            program.seed,
+            judge.model_code,
+            structured_outputs_config=constrained,
         )
 
     def ask(asked: list[Asked]) -> list[Opinion]:

@@ -18,7 +18,6 @@ if __name__ == "__main__":
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, PartialState
 from accelerate.utils import gather_object
-from transformers import AutoTokenizer
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import add_fused_lm_head, pad
 
@@ -26,6 +25,7 @@ from data.render import answer_token_ids, prompt_token_ids
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows, write_rows
 from models.config import LikelihoodProgram
+from models.loading import load_tokenizer
 from models.progress import Progress
 from models.training import IGNORED, deepspeed_config, enter, leave, load_policy, pad_token_id
 
@@ -74,8 +74,8 @@ def measure(program: LikelihoodProgram) -> None:
     plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed(program))
     PartialState(cpu=not torch.cuda.is_available())  # Accelerator(cpu=True) would leave DeepSpeed out
     accelerator = Accelerator(deepspeed_plugin=plugin)
-    tokenizer = AutoTokenizer.from_pretrained(program.policy)
-    model = load_policy(program.policy, program.dtype, program.quantize)
+    tokenizer = load_tokenizer(program.policy, program.model_code)
+    model = load_policy(program.policy, program.dtype, program.quantize, program.model_code)
     add_fused_lm_head(model)
     model = prepare_deepspeed(model, accelerator)
     sequences = list(_sequences(program, tokenizer))

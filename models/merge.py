@@ -16,9 +16,9 @@ if __name__ == "__main__":
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.config import MergeProgram
+from models.loading import load_tokenizer, load_weights
 from models.training import leave, load_policy, load_reward_model, quiet
 
 
@@ -27,18 +27,19 @@ def merge(program: MergeProgram) -> None:
     model, dtype = _frozen(program)
     merged = PeftModel.from_pretrained(model.to(torch.float32), str(program.adapter)).merge_and_unload()
     merged.to(dtype).save_pretrained(program.output)
-    AutoTokenizer.from_pretrained(program.policy).save_pretrained(program.output)
+    load_tokenizer(program.policy, program.model_code).save_pretrained(program.output)
 
 
 def _frozen(program: MergeProgram) -> tuple[Any, torch.dtype]:
     """The weights to merge into, and the number format to write."""
+    folder, code = program.policy, program.model_code
     if program.reward:
-        tokenizer = AutoTokenizer.from_pretrained(program.policy)
-        model = load_reward_model(program.policy, tokenizer, program.dtype or "float32", program.quantize)
+        tokenizer = load_tokenizer(folder, code)
+        model = load_reward_model(folder, tokenizer, program.dtype or "float32", program.quantize, code)
     elif program.dtype is None:
-        model = AutoModelForCausalLM.from_pretrained(program.policy, dtype="auto")
+        model = load_weights("AutoModelForCausalLM", folder, code, dtype="auto")
     else:
-        model = load_policy(program.policy, program.dtype, program.quantize)
+        model = load_policy(folder, program.dtype, program.quantize, code)
     dtype = model.dtype
     return (model.dequantize() if program.quantize else model).cpu(), dtype
 

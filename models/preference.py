@@ -20,7 +20,7 @@ if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
 from datasets import Dataset
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -28,6 +28,7 @@ from data.render import answer_token_ids, prompt_token_ids
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
 from models.config import PreferenceProgram
+from models.loading import load_tokenizer
 from models.training import (
     enter,
     leave,
@@ -84,14 +85,14 @@ def train(program: PreferenceProgram) -> None:
     """Train `program.policy` on the pairs and write a Hugging Face checkpoint to `program.output`."""
     config, output = program.train, program.output
     set_seed(program.seed)
-    tokenizer = AutoTokenizer.from_pretrained(program.policy)
+    tokenizer = load_tokenizer(program.policy, program.model_code)
     arguments = DPOConfig(  # before the model: ZeRO 3 shards it while loading
         **training_arguments(config, program.launch, program.seed, output),
         beta=config.beta,
         loss_type=[LOSSES[config.loss]],
         precompute_ref_log_probs=True,
     )
-    model = load_policy(program.policy, config.dtype, config.quantize)
+    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code)
     rows = [
         encode(tokenizer, pair, reference)
         for pairs, likelihoods in zip(program.pairs, program.reference, strict=True)

@@ -18,7 +18,7 @@ if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
 from datasets import Dataset
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference, suppress_seqcls_warning
 
@@ -26,6 +26,7 @@ from data.render import judged_token_ids
 from data.rows import Pair
 from data.storage import read_rows
 from models.config import RewardTrainProgram
+from models.loading import load_tokenizer
 from models.training import (
     DTYPES,
     HEAD,
@@ -54,14 +55,14 @@ def train(program: RewardTrainProgram) -> None:
     An adapter is written beside it instead, with the head, to `adapter/`: models.merge makes a checkpoint of it.
     """
     config, output = program.train, program.output
-    tokenizer = AutoTokenizer.from_pretrained(program.policy)
+    tokenizer = load_tokenizer(program.policy, program.model_code)
     arguments = RewardConfig(  # before the model: ZeRO 3 shards it while loading
         **training_arguments(config, program.launch, program.seed, output),
         center_rewards_coefficient=config.centering or None,
     )
     set_seed(program.seed)  # right before the head gets its random weights
     with suppress_seqcls_warning():
-        model = load_reward_model(program.policy, tokenizer, config.dtype, config.quantize)
+        model = load_reward_model(program.policy, tokenizer, config.dtype, config.quantize, program.model_code)
     rows = [encode(tokenizer, pair, config.margin) for pairs in program.pairs for pair in read_rows(Pair, pairs)]
     trainer = RewardTrainer(
         model=model,

@@ -16,7 +16,6 @@ if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
 from trl.trainer.utils import pad
 
 from data.render import context_length, judged_token_ids
@@ -24,6 +23,7 @@ from data.rows import Pair, PairReward, Problem, Sample, Score
 from data.scoring import pair_up
 from data.storage import count_rows, holds, parquet_files, read_rows, write_rows
 from models.config import PairScoreJob, RewardScoreProgram, ScoreJob
+from models.loading import load_config, load_tokenizer
 from models.progress import Progress
 from models.training import leave, load_reward_model, pad_token_id, quiet
 
@@ -48,10 +48,12 @@ class Judge:
 
     def __init__(self, program: RewardScoreProgram, total: int) -> None:
         self.program = program
-        self.tokenizer = AutoTokenizer.from_pretrained(program.model, model_max_length=sys.maxsize)
-        self.limit = min(context_length(AutoConfig.from_pretrained(program.model)), program.max_length or 1 << 30)
+        folder, code = program.model, program.model_code
+        self.tokenizer = load_tokenizer(folder, code, model_max_length=sys.maxsize)
+        self.limit = min(context_length(load_config(folder, code)), program.max_length or 1 << 30)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load_reward_model(program.model, self.tokenizer, program.scoring.dtype).to(device).eval()
+        model = load_reward_model(folder, self.tokenizer, program.scoring.dtype, code=code)
+        self.model = model.to(device).eval()
         self.progress = Progress("score", total, "answer")
 
     def rewards(self, sequences: Sequence[list[int]]) -> list[float]:

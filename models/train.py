@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.utils import pad
 
@@ -28,6 +28,7 @@ from data.render import answer_token_ids, context_length, prompt_and_answers
 from data.rows import Example
 from data.storage import read_rows
 from models.config import TrainProgram
+from models.loading import load_tokenizer
 from models.training import (
     IGNORED,
     enter,
@@ -119,14 +120,14 @@ def train(program: TrainProgram) -> None:
     """Train `program.policy` on the examples and write a Hugging Face checkpoint to `program.output`."""
     config, output = program.train, program.output
     set_seed(program.seed)
-    tokenizer = AutoTokenizer.from_pretrained(program.policy)
+    tokenizer = load_tokenizer(program.policy, program.model_code)
     arguments = SFTConfig(  # before the model: ZeRO 3 shards it while loading
         **training_arguments(config, program.launch, program.seed, output),
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         average_tokens_across_devices=True,
     )
-    model = load_policy(program.policy, config.dtype, config.quantize)
+    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code)
     examples = (example for path in program.examples for example in read_rows(Example, path))
     longest = min(context_length(model.config), config.pack_to or sys.maxsize)
     rows = [encode(tokenizer, example, longest, config.loss_on == "all") for example in examples]

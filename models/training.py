@@ -10,16 +10,10 @@ from typing import Any, NoReturn
 import torch
 import transformers
 from peft import LoraConfig
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    BitsAndBytesConfig,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
-from models.config import AdapterConfig, Dtype, LaunchConfig, Optimizer, TrainConfig, gradient_accumulation
+from models.config import AdapterConfig, Dtype, LaunchConfig, ModelCode, Optimizer, TrainConfig, gradient_accumulation
+from models.loading import Kind, load_config, load_weights, random_weights
 from models.process import end, keep_imports
 from models.progress import Progress
 
@@ -154,16 +148,17 @@ def _optimizer(name: Optimizer) -> str:
     return {"adamw": adamw, "rmsprop": "rmsprop"}[name]
 
 
-def load_policy(path: Path, dtype: Dtype, quantize: bool = False) -> Any:
+def load_policy(path: Path, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse") -> Any:
     """The model at `path`, in 4 bits if asked; one without weights starts from random ones, which the seed decides."""
-    if quantize:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], quantization_config=_nf4(dtype))
-    if any(path.glob("*.safetensors")):
-        return AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype])
-    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=DTYPES[dtype])
+    if not quantize and not any(path.glob("*.safetensors")):
+        return random_weights(load_config(path, code), code, dtype=DTYPES[dtype])
+    more = {"quantization_config": _nf4(dtype)} if quantize else {}
+    return load_weights("AutoModelForCausalLM", path, code, dtype=DTYPES[dtype], **more)
 
 
-def load_reward_model(path: Path, tokenizer: Any, dtype: Dtype, quantize: bool = False) -> Any:
+def load_reward_model(
+    path: Path, tokenizer: Any, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse"
+) -> Any:
     """The model at `path` with one number as output, in 4 bits if asked (but for that head).
 
     A policy gets a new head from random weights, which the seed decides. The reward is read at the last token that is
@@ -171,7 +166,8 @@ def load_reward_model(path: Path, tokenizer: Any, dtype: Dtype, quantize: bool =
     does. Padding on the right therefore changes no reward.
     """
     more = {"quantization_config": _nf4(dtype, llm_int8_skip_modules=[HEAD])} if quantize else {}
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=DTYPES[dtype], **more)
+    kind: Kind = "AutoModelForSequenceClassification"
+    model = load_weights(kind, path, code, num_labels=1, dtype=DTYPES[dtype], **more)
     model.config.get_text_config().pad_token_id = pad_token_id(tokenizer)
     return model
 

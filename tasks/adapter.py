@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from data.errors import AutodidactError
-from models.config import AdapterConfig, Config, Dtype, MergeProgram, TrainConfig
+from models.config import AdapterConfig, Config, Dtype, MergeProgram, ModelCode, TrainConfig
 from models.estimate import WeightsError, tensor_shapes
 from tasks.contract import MERGE, digest_of
 from tasks.files import file_sha256, write_json
@@ -104,18 +104,21 @@ def weights_digest(model: Path) -> str:
     return digest_of({file.name: file_sha256(file) for file in model.glob("*.safetensors")})
 
 
-def merge(policy: Path, adapter: Path, output: Path, lock: Path, reward: bool = False) -> list[str]:
+def merge(
+    policy: Path, adapter: Path, output: Path, lock: Path, reward: bool = False, code: ModelCode = "refuse"
+) -> list[str]:
     """Merge an adapter into the policy that it was trained on, in a program of its own; return the command.
 
     Args:
         reward: the adapter is that of a reward model.
+        code: whether Python code in the policy's folder may run.
 
     Raises:
         ChildError: the program failed.
     """
     base = read_base(adapter)
     held = {"dtype": base.dtype, "quantize": base.quantize} if base else {}
-    told = {"policy": policy, "adapter": adapter, "output": output, "reward": reward, **held}
+    told = {"policy": policy, "adapter": adapter, "output": output, "reward": reward, "model_code": code, **held}
     program = MergeProgram.model_validate(told)
     file = output.with_name(MERGE)
     file.write_text(program.model_dump_json(indent=2))

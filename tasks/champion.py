@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from data.metrics import Interval
+from models.loading import ModelError
 from tasks.contract import Artifact
 from tasks.files import write_json
-from tasks.policy import ModelError
 from tasks.registry import Registry, Version
 from tasks.run import CONFIG, SUMMARY
 from tasks.tracking import open_registry, reaching, tracking_uri
 
 PIN = "champion.json"
+ALONE = {"adapter": None, "template": None, "model_revision": None}  # a champion is whole, and a folder here
 
 
 def settle(config: Any) -> Any:
@@ -35,7 +36,7 @@ def settle(config: Any) -> Any:
     champion = _pinned(config.directory) or _find_champion(config)
     if champion["path"] is None:
         return config
-    return config.model_copy(update={"model": champion["path"], "adapter": None, "template": None})
+    return config.model_copy(update=ALONE | {"model": champion["path"]})
 
 
 def run_name(runs: Path, pattern: str, now: datetime | None = None) -> str:

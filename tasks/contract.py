@@ -102,6 +102,7 @@ class Manifest(BaseModel):
     rows_in: int | None
     rows_out: int | None
     dropped: dict[str, int]
+    origin: dict[str, str] = {}  # of a model from the hub: its name and commit
     command: list[str]
     code: dict[str, Any]
     packages: dict[str, str]
@@ -208,6 +209,7 @@ class Outcome:
     rows_out: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -404,6 +406,7 @@ def _describe(
         rows_out=outcome.rows_out,
         dropped=dict(outcome.dropped),
         command=list(outcome.command),
+        origin=dict(outcome.origin),
         code=code_version(),
         packages=package_versions(),
         started=started.isoformat(),

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from data.sources import DataFileError, data_files, hub_name, located_rows
+from data.sources import DataFileError, data_files, hub_name, located_rows, require_hub
 from tasks.contract import Artifact
 from tasks.files import file_sha256
 
@@ -45,6 +45,7 @@ def expected_rows(source: Path | None) -> int:
 def _hub_revision(name: str, source: str) -> str:
     from huggingface_hub import HfApi
 
+    require_hub(source)
     try:
         revision = HfApi().dataset_info(name).sha
     except Exception as problem:

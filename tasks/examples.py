@@ -28,7 +28,7 @@ def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pac
     stage = Stage(name, VERSION, {"pack_to": pack_to}, inputs, estimate=Estimate(disk_bytes=1_000_000))
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path, pack_to)
+        tokenizer, limit = tokenizer_and_limit(policy.path, run.model_code, pack_to)
         counts: Counter[str] = Counter()
 
         def fits(problem: Problem) -> bool:

@@ -17,12 +17,12 @@ from data.formats import Record, Use
 from data.overlap import NEAR_DUPLICATE
 from data.problems import NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
-from data.render import completion_token_ids, prompt_token_ids
+from data.render import completion_token_ids, naming, prompt_token_ids
 from data.rewards.answer import has_answer
 from data.rows import problem_id
 from data.similar import NearDuplicates, prompt_of, scratch_database
 from data.splits import DUPLICATE
-from models.config import Config
+from models.config import CodeSetting, Config, RevisionSetting
 
 SHOWN = 3
 TOO_LONG = "longer than the context"
@@ -37,6 +37,8 @@ class InspectConfig(Config):
         str | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")
     ] = None
     template: Annotated[Path | None, Field(description="Chat template, by name or file; none: the model's own.")] = None
+    model_code: CodeSetting = "refuse"
+    model_revision: RevisionSetting = None
     format: Annotated[str | None, Field(description="Format, by name; none: told by the columns.")] = None
     columns: Annotated[
         dict[str, str], Field(default_factory=dict, description="Columns: the format's name to the file's.")
@@ -100,7 +102,8 @@ def inspect(
             found.records += 1
             if len(found.shown) < SHOWN:
                 found.shown.append((at, record))
-            prompt, answer = _lengths(record, tokenizer)
+            with naming(at):
+                prompt, answer = _lengths(record, tokenizer)
             found.prompts.append(prompt)
             found.answers.append(answer)
             key = problem_id(record.messages)

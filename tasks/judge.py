@@ -9,14 +9,16 @@ from urllib.parse import urlsplit
 
 from data.errors import AutodidactError
 from data.judge import GRADER
+from data.render import naming, prompt_token_ids
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.judge import RATES
+from models.loading import ModelError, check_code, load_config, load_tokenizer
 from tasks.artifacts import progress_logger
 from tasks.contract import JUDGE, Artifact
 from tasks.devices import gpus_held
 from tasks.environment import SHARED_CPU
 from tasks.logs import run_logger
-from tasks.policy import ModelError, folder_digest, resolve_model
+from tasks.model_folder import code_identity, folder_digest, resolve_model
 from tasks.process import run_child
 from tasks.run import Run
 
@@ -32,8 +34,15 @@ class JudgeError(AutodidactError):
 def judge_identity(config: JudgeConfig) -> dict[str, Any]:
     """What of a judge's settings changes the result. The weights of one that runs here are in `judge_artifact`."""
     elsewhere = {"model": config.model} if config.endpoint else {}
-    own = config.model_dump(mode="json", exclude={"model", "endpoint", "max_tokens", "passes_at"})
+    told_apart = {"model", "model_code", "model_revision", "endpoint", "max_tokens", "passes_at"}
+    own = config.model_dump(mode="json", exclude=told_apart) | _code(config)
     return {"grader": GRADER, "passes_at": config.threshold, "max_tokens": config.reply_tokens, **own, **elsewhere}
+
+
+def _code(config: JudgeConfig) -> dict[str, Any]:
+    if config.endpoint or not config.model or config.model_code == "refuse":
+        return {}
+    return code_identity(resolve_model(config.model, config, offline=True), config.model_code)
 
 
 def judge_artifact(config: JudgeConfig, offline: bool = False) -> Artifact | None:
@@ -51,7 +60,7 @@ def judge_artifact(config: JudgeConfig, offline: bool = False) -> Artifact | Non
             "The judge has no model.",
             what_next="Give its `model`: a folder or a hub id, or a name and an `endpoint`.",
         )
-    folder = resolve_model(config.model, offline)
+    folder = resolve_model(config.model, config, offline)
     return Artifact(folder or Path(config.model), folder_digest(folder) if folder else None)
 
 
@@ -59,21 +68,23 @@ def check_judge(config: JudgeConfig) -> None:
     """Refuse a judge that cannot work, before anything heavy starts. No endpoint is called.
 
     Raises:
-        JudgeError, ModelError: no model or name, no URL of an endpoint, a folder that is no model, or a tokenizer
-            that has no chat template or is none that replies can be held to a form with.
+        JudgeError, ModelError, TemplateError: no model or name, no URL of an endpoint, a folder that is no model, or a
+            tokenizer that has no chat template that works, or is none that replies can be held to a form with.
     """
     if config.endpoint:
         _check_endpoint(config)
         return
     artifact = judge_artifact(config)
     assert artifact is not None
-    from transformers import AutoTokenizer
-
+    check_code(artifact.path, config.model_code, "AutoModelForCausalLM")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer = load_tokenizer(artifact.path, config.model_code)
+        load_config(artifact.path, config.model_code)
+    except ModelError:
+        raise
+    except Exception as error:
         raise ModelError(
-            f"The tokenizer of the judge {config.model} cannot be loaded: {error}.",
+            f"The judge {config.model} cannot be read as a model: {error}.",
             what_next="Give a folder as save_pretrained writes it, with the tokenizer.",
         ) from error
     if not tokenizer.chat_template:
@@ -86,6 +97,8 @@ def check_judge(config: JudgeConfig) -> None:
             f"The judge {config.model} has a slow tokenizer, with which replies cannot be held to a form.",
             what_next="Choose a model with a tokenizer.json, or serve it and give its `endpoint`.",
         )
+    with naming(f"The judge {config.model}"):
+        prompt_token_ids(tokenizer, [{"role": "user", "content": "Which answer is better?"}])
 
 
 def _check_endpoint(config: JudgeConfig) -> None:

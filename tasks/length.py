@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.render import context_length
+from models.config import ModelCode
+from models.loading import load_config, load_tokenizer
 from tasks.logs import run_logger
 from tasks.score import NothingKeptError
 
@@ -18,16 +20,14 @@ class Limit:
     name: str
 
 
-def tokenizer_and_limit(policy: Path, pack_to: int | None = None) -> tuple[object, Limit]:
+def tokenizer_and_limit(policy: Path, code: ModelCode, pack_to: int | None = None) -> tuple[object, Limit]:
     """A policy's tokenizer, and the longest row: the policy's context, or a packed row if that is shorter."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    context = context_length(AutoConfig.from_pretrained(policy))
+    context = context_length(load_config(policy, code))
     limit = Limit(context, "the model's context")
     if pack_to is not None and pack_to < context:
         limit = Limit(pack_to, "a packed row (train.pack_to)")
     # Rows beyond the limit are counted by the callers: the tokenizer's own warning of them would only alarm.
-    return AutoTokenizer.from_pretrained(policy, model_max_length=sys.maxsize), limit
+    return load_tokenizer(policy, code, model_max_length=sys.maxsize), limit
 
 
 def report_too_long(counts: Counter[str], limit: Limit) -> dict[str, int]:

@@ -196,6 +196,7 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     settings = {"algorithm": algorithm} | config.model_dump(mode="json")
     with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
         pin_champion(config)
+        run.model_code = config.model_code
         return loop(run, config)
 
 
@@ -213,6 +214,7 @@ def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     run = Run(config.directory, planning=True, on_drift=on_drift)
     run.parameters = parameters_of(config.model) if config.model else tiny.PARAMETERS
     run.row_tokens = config.row_tokens
+    run.model_code = config.model_code
     loop(run, config)
     return run
 

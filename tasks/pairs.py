@@ -65,7 +65,7 @@ def pair(
     )
 
     def work(attempt: Path) -> Outcome:
-        render = partial(completion_token_ids, tokenizer_and_limit(tokenizer.path)[0])
+        render = partial(completion_token_ids, tokenizer_and_limit(tokenizer.path, run.model_code)[0])
         counts: Counter[str] = Counter()
         rows = pair_gold_over_own(
             read_rows(Problem, problems.path), read_rows(Sample, samples.path), render, max_tokens, counts
@@ -104,7 +104,7 @@ def prepare_pairs(
     stage = Stage(name, VERSION, settings, inputs, estimate=Estimate(disk_bytes=1_000_000))
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path)
+        tokenizer, limit = tokenizer_and_limit(policy.path, run.model_code)
         counts: Counter[str] = Counter()
 
         def fits(pair: Pair) -> bool:

@@ -1,6 +1,5 @@
 """Policies as stages: the base (the embedded tiny model, or a user's own) and the best, published at the end."""
 
-import json
 import os
 import random
 import shutil
@@ -12,25 +11,22 @@ from filelock import FileLock
 from pydantic import Field
 
 from data import arithmetic
-from data.errors import AutodidactError
 from data.render import template_file
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
-from models.config import Config, Dtype, LaunchConfig, SupervisedConfig, TrainProgram
-from models.estimate import WeightsError, parameters_of
+from models.config import CodeSetting, Config, Dtype, LaunchConfig, RevisionSetting, SupervisedConfig, TrainProgram
 from models.launch import SUPERVISED
 from tasks.adapter import merge
-from tasks.contract import Artifact, Estimate, Outcome, Stage, digest_of, run_stage
+from tasks.contract import Artifact, Estimate, Outcome, Stage, run_stage
 from tasks.environment import cache_folder
 from tasks.files import file_sha256, write_json
+from tasks.model_folder import code_identity, folder_digest, hub_commit, model_files, resolve_model
 from tasks.process import await_children
 from tasks.run import Result, Run
 from tasks.train import TRAIN_VERSION, launch_program
 
 VERSION = 1
-# Files of a model folder that belong to the policy; weights in other formats would only be copied along.
-_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
 class BootstrapTrainConfig(SupervisedConfig):
@@ -63,10 +59,8 @@ class PolicySource(Config):
         Path | None,
         Field(description="Chat template instead of the model's own: a name, such as chatml, or a Jinja file."),
     ] = None
-
-
-class ModelError(AutodidactError):
-    """The model cannot be used; the message says why and what to do."""
+    model_code: CodeSetting = "refuse"
+    model_revision: RevisionSetting = None
 
 
 def base_policy(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:
@@ -87,14 +81,14 @@ def publish_best(run: Run, policy: Artifact, iteration: int) -> Result:
 
 
 def _own_model(run: Run, source: PolicySource) -> Result:
-    folder = resolve_model(str(source.model), offline=run.planning)
+    folder = resolve_model(str(source.model), source, offline=run.planning)
     inputs = {"model": Artifact(folder or Path(str(source.model)), folder_digest(folder) if folder else None)}
     if source.template:
         template = template_file(source.template)
         inputs["template"] = Artifact(template, file_sha256(template))
     if source.adapter:
         inputs["adapter"] = Artifact(source.adapter, folder_digest(source.adapter) if source.adapter.is_dir() else None)
-    stage = Stage("base", VERSION, {}, inputs)
+    stage = Stage("base", VERSION, code_identity(folder, source.model_code), inputs)
 
     def work(attempt: Path) -> Outcome:
         assert folder is not None
@@ -102,104 +96,22 @@ def _own_model(run: Run, source: PolicySource) -> Result:
         policy.mkdir(exist_ok=True)
         command: list[str] = []
         if source.adapter:
-            command = merge(folder, source.adapter, policy, run.child_lock)
+            command = merge(folder, source.adapter, policy, run.child_lock, code=source.model_code)
         else:
-            _link_files(folder, policy)
+            _link_files(folder, policy, code=source.model_code == "allow")
         if source.template:
             (policy / "chat_template.jinja").unlink(missing_ok=True)
             (policy / "chat_template.jinja").write_text(template_file(source.template).read_text())
-        return Outcome(command=tuple(command))
+        return Outcome(command=tuple(command), origin=hub_commit(str(source.model), folder))
 
     return run.execute(stage, work)
 
 
-def _link_files(model: Path, policy: Path) -> None:
-    for file in model_files(model):
+def _link_files(model: Path, policy: Path, code: bool) -> None:
+    for file in model_files(model, code):
         link = policy / file.name
         link.unlink(missing_ok=True)
         link.symlink_to(file.resolve())
-
-
-def resolve_model(model: str, offline: bool = False) -> Path | None:
-    """The folder of a local model, or of a hub model in the cache folder; fetched if need be and not `offline`.
-
-    Raises:
-        ModelError: the path holds no model, or the hub does not give it.
-    """
-    path = Path(model)
-    if path.exists() or model.startswith((".", "/", "~")):
-        path = path.expanduser()
-        problem = _wrong_with(path)
-        if problem:
-            raise ModelError(
-                f"{model} is no model: {problem}.",
-                what_next="Give a folder with config.json, *.safetensors and the tokenizer, as save_pretrained writes "
-                "it, or a hub id.",
-            )
-        return path.absolute()
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=list(_FILES), local_files_only=offline))
-    except LocalEntryNotFoundError:
-        if offline:
-            return None
-        raise ModelError(
-            f"{model} is neither a folder nor in the cache, and the hub cannot be reached.",
-            what_next="Check the spelling and the network, or download it and give its folder.",
-        ) from None
-    except (HfHubHTTPError, ValueError) as error:
-        raise ModelError(
-            f"{model} is neither a folder nor a model on the hub ({error}).",
-            what_next="Check the spelling.",
-        ) from error
-
-
-def _wrong_with(path: Path) -> str | None:
-    if not path.exists():
-        return "there is no such folder"
-    if not (path / "config.json").is_file():
-        return "it has no config.json"
-    if not any(path.glob("*.safetensors")):
-        return "it has no *.safetensors weights"
-    if not any(path.glob("tokenizer*")):
-        return "it has no tokenizer files"
-    try:
-        parameters_of(path)
-    except WeightsError as error:
-        return str(error)
-    return None
-
-
-def model_files(folder: Path) -> list[Path]:
-    return sorted({file for pattern in _FILES for file in folder.glob(pattern) if file.is_file()})
-
-
-def folder_digest(folder: Path) -> str:
-    """Digest of a model folder's files, the same that a stage's artifact has.
-
-    Hashes are remembered in the cache folder by path, size and times.
-    """
-    memory = cache_folder() / "digests.json"
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(memory.with_suffix(".lock")):
-        known = _read_digests(memory)
-        hashes = {}
-        for file in model_files(folder):
-            stat = file.stat()
-            key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
-            known[key] = known.get(key) or file_sha256(file)
-            hashes[file.name] = known[key]
-        write_json(memory, known)
-    return digest_of(hashes)
-
-
-def _read_digests(memory: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads(memory.read_text()))
-    except (FileNotFoundError, ValueError):  # what is forgotten is computed again
-        return {}
 
 
 def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:

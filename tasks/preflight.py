@@ -2,24 +2,33 @@
 
 import importlib.util
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from data.errors import AutodidactError
 from data.overlap import Rules
-from data.render import require_template
+from data.preferences import read_pairs
+from data.reading import Reading, Tally
+from data.render import naming, prompt_token_ids, require_template
+from data.rows import Pair, Problem
+from data.storage import read_rows
 from models import tiny
 from models.estimate import linear_modules
 from tasks.adapter import AdapterError, check_adapter, check_targets
 from tasks.contract import OnDrift, Status, drift_error
 from tasks.files import existing_parent
 from tasks.loop import Loop, LoopConfig, RunConfig, plan_loop
-from tasks.policy import resolve_model
+from tasks.model_folder import resolve_model
+from tasks.pairs import PairSource
 from tasks.problems import require_every_split, split_problems
+from tasks.reward_model import read_reward_model
 from tasks.rewards import check_reward
 from tasks.room import PromptRoom
 from tasks.run import Run, check_writable
+
+Row = TypeVar("Row", Pair, Problem)
 
 _checked: set[str] = set()
 
@@ -44,6 +53,8 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
         config.check_inputs()
         if isinstance(config, LoopConfig):
             check_problems(config)
+        if isinstance(config, PairSource):
+            check_pair_prompts(config)
         check_adapters(config)
         _checked.add(key)
     run = plan_loop(loop, config, on_drift)
@@ -63,6 +74,50 @@ def check_problems(config: Any) -> None:
     require_template(room.tokenizer, config.model or "the embedded model")
     with TemporaryDirectory() as folder:
         require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), room))
+        check_judged(config, Path(folder))
+
+
+def check_judged(config: LoopConfig, folder: Path) -> None:
+    """Render a problem of every kind for the reward model, if there is one.
+
+    Args:
+        folder: holds the problems, a file for each split.
+
+    Raises:
+        TemplateError: naming the problem that its chat template fails on.
+    """
+    for reward in (config.reward, config.measured_by):
+        if reward.modelled:
+            _, tokenizer = read_reward_model(reward.model)
+            problems = (problem for file in sorted(folder.glob("*.parquet")) for problem in read_rows(Problem, file))
+            for problem in first_of_each_shape(problems):
+                with naming(f"Problem {problem.id} of {problem.source}, for the reward model"):
+                    prompt_token_ids(tokenizer, problem.messages)
+
+
+def check_pair_prompts(config: Any) -> None:
+    """Render a pair of every kind with the policy's own tokenizer.
+
+    Raises:
+        ModelError, TemplateError: naming the pair.
+    """
+    room = PromptRoom(config)
+    sources = (config.pairs, getattr(config, "validation_pairs", None))
+    for source in sources:
+        if source is not None:
+            told = config.pairs_format, config.pairs_columns, True, config.placeholders
+            for pair in first_of_each_shape(read_pairs(Reading(source, *told), Tally())):
+                room.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
+
+
+def first_of_each_shape(rows: Iterable[Row]) -> Iterator[Row]:
+    """The first row of every order of roles: it is by these that chat templates fail."""
+    seen = set()
+    for row in rows:
+        shape = tuple(turn["role"] for turn in row.messages)
+        if shape not in seen:
+            seen.add(shape)
+            yield row
 
 
 def check_adapters(config: RunConfig) -> None:
@@ -71,7 +126,7 @@ def check_adapters(config: RunConfig) -> None:
     Raises:
         AdapterError: it does not, or 4 bits are asked for where bitsandbytes is not installed.
     """
-    folder = resolve_model(config.model) if config.model else None
+    folder = resolve_model(config.model, config) if config.model else None
     if config.adapter:
         if folder is None:
             raise AdapterError(

@@ -4,17 +4,20 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data.calibration import RewardMetrics, reward_metrics
+from data.render import naming, prompt_token_ids, require_end
 from data.rows import PairReward
 from data.storage import count_rows, read_rows
 from models.config import PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
 from models.estimate import BYTES
+from models.loading import ModelError, check_code, load_config, load_tokenizer
 from tasks.artifacts import progress_logger
 from tasks.contract import SCORING, Artifact, Estimate, Outcome, Stage
 from tasks.devices import gpus_held
 from tasks.files import write_json
-from tasks.policy import ModelError, folder_digest, resolve_model
+from tasks.model_folder import code_identity, folder_digest, resolve_model
 from tasks.process import run_child
 from tasks.run import Result, Run
 
@@ -23,11 +26,29 @@ GRADER = "reward-model@1"
 METRICS, REWARDS = "metrics.json", "rewards.parquet"
 
 
+def reward_model_identity(config: RewardModelConfig) -> dict[str, Any]:
+    """What of a reward model's settings changes the scores. Its weights are in `reward_model_artifact`."""
+    own = config.model_dump(mode="json", exclude={"path", "model_code", "model_revision", "batch_tokens"})
+    if config.path is None or config.model_code == "refuse":
+        return own
+    return own | code_identity(resolve_model(config.path, config, offline=True), config.model_code)
+
+
 def check_reward_model(config: RewardModelConfig) -> Path:
     """The folder of a reward model that can be used; fetched from the hub if need be. Loads no weights.
 
     Raises:
-        ModelError: no path, no model there, no classifier of one label, or a tokenizer without chat template.
+        ModelError, TemplateError: see `read_reward_model`.
+    """
+    return read_reward_model(config)[0]
+
+
+def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
+    """The same with its tokenizer.
+
+    Raises:
+        ModelError: no path, no model there, no classifier of one label, or a tokenizer without chat template or EOS.
+        TemplateError: the chat template does not work.
     """
     if config.path is None:
         raise ModelError(
@@ -35,12 +56,13 @@ def check_reward_model(config: RewardModelConfig) -> Path:
             what_next="Set its path to the best/policy of a reward-model run, or to a folder or hub id of a sequence "
             "classifier with one label.",
         )
-    from transformers import AutoConfig, AutoTokenizer
-
-    folder = resolve_model(config.path)
+    folder, code = resolve_model(config.path, config), config.model_code
     assert folder is not None
+    check_code(folder, code, "AutoModelForSequenceClassification")
     try:
-        kind, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        kind, tokenizer = load_config(folder, code), load_tokenizer(folder, code)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"{config.path} cannot be read as a reward model: {error}.",
@@ -60,7 +82,10 @@ def check_reward_model(config: RewardModelConfig) -> Path:
             "it.",
             what_next="Put the one that it was trained with into its folder, as chat_template.jinja.",
         )
-    return folder
+    require_end(tokenizer, f"the reward model {config.path}")
+    with naming(f"The reward model {config.path}"):
+        prompt_token_ids(tokenizer, [{"role": "user", "content": "Which answer is better?"}])
+    return folder, tokenizer
 
 
 def reward_model_artifact(config: RewardModelConfig) -> Artifact:
@@ -71,7 +96,7 @@ def reward_model_artifact(config: RewardModelConfig) -> Artifact:
     """
     if config.path is None:
         check_reward_model(config)
-    folder = resolve_model(str(config.path), offline=True)
+    folder = resolve_model(str(config.path), config, offline=True)
     return Artifact(folder or Path(str(config.path)), folder_digest(folder) if folder else None)
 
 
@@ -89,6 +114,7 @@ def run_reward_scoring(
     """
     program = RewardScoreProgram(
         model=check_reward_model(config),
+        model_code=config.model_code,
         jobs=jobs,
         scoring=ScoringConfig(batch_tokens=config.batch_tokens, dtype=config.dtype),
         passes_at=config.passes_at,
@@ -119,7 +145,8 @@ def measure_reward_model(
 
     def work(attempt: Path) -> Outcome:
         job = PairScoreJob(pairs=pairs.path, output=attempt / REWARDS)
-        command = _run_program(run, attempt, RewardScoreProgram(model=model.path, pair_jobs=[job], scoring=config))
+        told = RewardScoreProgram(model=model.path, model_code=run.model_code, pair_jobs=[job], scoring=config)
+        command = _run_program(run, attempt, told)
         metrics = reward_metrics(read_rows(PairReward, job.output), seed)
         write_json(attempt / METRICS, metrics.model_dump())
         return Outcome(metrics.pairs, count_rows(job.output), command=tuple(command))

@@ -89,7 +89,7 @@ def prepare_reward_pairs(run: Run, name: str, parts: HoldingOut, policy: Artifac
     stage = Stage(name, VERSION, settings, inputs, estimate=estimate)
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path)
+        tokenizer, limit = tokenizer_and_limit(policy.path, run.model_code)
         counts: dict[str, Counter[str]] = {"training": Counter(), HELD_OUT: Counter()}
 
         def fits(kind: str) -> Callable[[Pair], bool]:

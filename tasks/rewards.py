@@ -33,7 +33,12 @@ from tasks.judge import check_judge, judge_artifact, judge_identity, run_judge
 from tasks.logs import run_logger
 from tasks.process import ChildError, run_child
 from tasks.reward_model import GRADER as MODEL_VERSION
-from tasks.reward_model import check_reward_model, reward_model_artifact, run_reward_scoring
+from tasks.reward_model import (
+    check_reward_model,
+    reward_model_artifact,
+    reward_model_identity,
+    run_reward_scoring,
+)
 from tasks.run import Run
 from tasks.scorer import ScorerProgram, is_scored, part_folder, read_tally, score_shard, scores_file, take, tally_file
 
@@ -153,7 +158,7 @@ def reward_identity(config: RewardConfig) -> dict[str, Any]:
     """What of a reward changes the scores, for a stage's fingerprint; what is in `reward_inputs` is not."""
     models: dict[str, Any] = {JUDGED: judge_identity(config.judge)} if config.judged else {}
     if config.modelled:
-        models[MODELLED] = config.model.model_dump(mode="json", exclude={"path", "batch_tokens"})
+        models[MODELLED] = reward_model_identity(config.model)
     if config.combination is None:
         return {"grader": graders(config)[config.name]} | models
     return {"graders": graders(config), "combination": asdict(config.combination)} | models

@@ -1,12 +1,12 @@
 """Room for answers: what a policy can attend to, and prompts that leave none."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from data.fitting import cut_from_left
 from data.formats import Message
@@ -15,15 +15,21 @@ from data.render import (
     check_room,
     completion_token_ids,
     context_length,
+    naming,
     prompt_token_ids,
+    require_end,
     require_template,
     template_file,
 )
 from data.rows import Problem, problem_id
 from models import tiny
-from tasks.policy import ModelError, demonstrations, resolve_model
+from models.estimate import embedding_rows
+from models.loading import ModelError, check_code, load_config, load_tokenizer
+from tasks.model_folder import ModelChoice, resolve_model
+from tasks.policy import demonstrations
 
 TOO_LONG = "prompt_too_long"
+NO_LIMIT = 1 << 40
 
 
 class PromptRoom:
@@ -63,20 +69,35 @@ class PromptRoom:
         return replace(problem, id=problem_id(cut), messages=cut)
 
     def check(self, problem: Problem) -> None:
-        """Refuse a finished prompt that will be answered and leaves no room for it.
+        """Refuse a finished prompt that cannot be rendered, or that will be answered and leaves no room for it.
 
         Raises:
             PromptTooLongError: naming the problem and the three lengths.
+            TemplateError: naming the problem.
         """
+        length = self._length(problem)
         if problem.split != "train" or self.config.answers_training_prompts:
-            check_room(self._length(problem), self.config.generate.max_tokens, self.context, problem.id)
+            check_room(length, self.config.generate.max_tokens, self.context, problem.id)
+
+    def token_ids(self, messages: Sequence[Message], place: str) -> list[int]:
+        """A prompt as the policy will see it.
+
+        Raises:
+            TemplateError, ModelError: naming `place`: it cannot be rendered, or has tokens that the model lacks.
+        """
+        with naming(place):
+            ids = prompt_token_ids(self.tokenizer, messages)
+        if (highest := max(ids, default=0)) >= self._read.embeddings:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise beyond_embeddings(f"{place}: the prompt has", token, highest, self._read.embeddings)
+        return ids
 
     def settings(self) -> dict[str, Any]:
         """What the problems of the loop depend on, where prompts are cut or dropped. Nothing is fetched for it."""
         if self.config.long_prompts == "refuse":
             return {}
         told = {"long_prompts": self.config.long_prompts, "max_tokens": self.config.generate.max_tokens}
-        if self.config.model is not None and resolve_model(self.config.model, offline=True) is None:
+        if self.config.model is not None and resolve_model(self.config.model, self.config, offline=True) is None:
             return told | {"model": self.config.model}  # not fetched yet, so no stage can have been made with it
         vocabulary = hashlib.sha256(repr(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
         template = require_template(self.tokenizer, self.config.model or "the embedded model")
@@ -91,28 +112,28 @@ class PromptRoom:
             ModelError: the model cannot be read.
             TemplateError: there is no chat template.
         """
-        return self._tokenizer_and_context[0]
+        return self._read.tokenizer
 
     @property
     def context(self) -> int:
         """Tokens that the policy can attend to."""
-        return min(self._tokenizer_and_context[1], self.config.engine.max_model_len or 1 << 30)
+        return min(self._read.context, self.config.engine.max_model_len or 1 << 30)
 
     @cached_property
-    def _tokenizer_and_context(self) -> tuple[Any, int]:
+    def _read(self) -> "ModelTokenizer":
         config = self.config
         if config.model is not None:
-            return model_tokenizer(config.model, config.template)
+            return model_tokenizer(config)
         tokenizer = copy(_embedded_tokenizer(config.seed))
         if config.template:
             tokenizer.chat_template = template_file(config.template).read_text()
-        return tokenizer, tiny.CONTEXT
+        return ModelTokenizer(tokenizer, tiny.CONTEXT, tiny.VOCABULARY)
 
     @property
     def _longest_row(self) -> int:
         """Tokens that a training row may have which nobody answers."""
         packed = getattr(self.config.train, "pack_to", None)  # pairs are never packed
-        return min(self._tokenizer_and_context[1], packed or 1 << 30)
+        return min(self._read.context, packed or 1 << 30)
 
     def _room(self, problem: Problem) -> int:
         if problem.split == "train" and not self.config.answers_training_prompts:
@@ -120,7 +141,7 @@ class PromptRoom:
         return self.context - int(self.config.generate.max_tokens)
 
     def _length(self, problem: Problem) -> int:
-        return len(prompt_token_ids(self.tokenizer, problem.messages))
+        return len(self.token_ids(problem.messages, f"Problem {problem.id} of {problem.source}"))
 
 
 @cache  # a run asks before it starts and once more when it does
@@ -129,23 +150,39 @@ def _embedded_tokenizer(seed: int) -> Any:
     return tiny.tiny_tokenizer(texts)
 
 
-def model_tokenizer(model: str, template: Path | None) -> tuple[Any, int]:
-    """The tokenizer of a model, and how many tokens the model can attend to.
+class ModelTokenizer(NamedTuple):
+    """A model's tokenizer with its chat template, and what the model can take: tokens in all, and token ids."""
 
-    Args:
-        model: path or hub id.
-        template: a chat template by name or file, in place of the tokenizer's own.
+    tokenizer: Any
+    context: int
+    embeddings: int
+
+
+class ReadModel(ModelChoice, Protocol):
+    """Settings that say what reads prompts: a model by path or hub id, and a template in place of its own."""
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def template(self) -> Path | None: ...
+
+
+def model_tokenizer(choice: ReadModel) -> ModelTokenizer:
+    """The tokenizer of a model, and what the model can take.
 
     Raises:
-        ModelError: the model cannot be read.
-        TemplateError: there is no chat template.
+        ModelError: the model cannot be read, or needs code of its own that is refused.
+        TemplateError: there is no chat template or no EOS token.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
-    folder = resolve_model(model)
+    model, code, template = str(choice.model), choice.model_code, choice.template
+    folder = resolve_model(model, choice)
+    assert folder is not None
+    check_code(folder, code, "AutoModelForCausalLM")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        context = context_length(AutoConfig.from_pretrained(folder))
+        tokenizer, config = load_tokenizer(folder, code), load_config(folder, code)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"{model} cannot be read as a model: {error}.",
@@ -154,4 +191,18 @@ def model_tokenizer(model: str, template: Path | None) -> tuple[Any, int]:
     if template:
         tokenizer.chat_template = template_file(template).read_text()
     require_template(tokenizer, model)
-    return tokenizer, context
+    require_end(tokenizer, model)
+    embeddings = min(embedding_rows(folder) or NO_LIMIT, config.get_text_config().vocab_size or NO_LIMIT)
+    if tokenizer.eos_token_id >= embeddings:
+        raise beyond_embeddings(f"{model} has the EOS", tokenizer.eos_token, tokenizer.eos_token_id, embeddings)
+    return ModelTokenizer(tokenizer, context_length(config), embeddings)
+
+
+def beyond_embeddings(whose: str, token: str, token_id: int, embeddings: int) -> ModelError:
+    """The error for a token that the tokenizer knows and the model does not."""
+    return ModelError(
+        f"{whose} token {token!r} with the id {token_id:,}, and the model has embeddings for {embeddings:,} tokens.",
+        "Tokens were added to the tokenizer, and none to the model.",
+        "Resize the model's embeddings (resize_token_embeddings) and save both, or give the tokenizer that belongs to "
+        "the model.",
+    )

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from data.errors import BAD_INPUT, AutodidactError
+from models.config import ModelCode
 from tasks.contract import (
     MANIFEST,
     Artifact,
@@ -87,6 +88,7 @@ class Run:
     # For the estimates of the dry run: parameters of the model, where known, and tokens of a training row.
     parameters: int | None = None
     row_tokens: int = 0
+    model_code: ModelCode = "refuse"  # of the policy and all that descend from it
     recorder: Any = None  # a tasks.record.Recorder while the run is tracked
     plan: list[Planned] = field(default_factory=list)
     _made_here: set[Path] = field(default_factory=set)

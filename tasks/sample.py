@@ -84,7 +84,9 @@ def run_generation(
         ChildError: the program failed.
     """
     config = attempt / PROGRAM
-    program = GenerateProgram(policy=policy.path, policy_digest=policy.require(), jobs=jobs, engine=engine)
+    program = GenerateProgram(
+        policy=policy.path, policy_digest=policy.require(), model_code=run.model_code, jobs=jobs, engine=engine
+    )
     config.write_text(program.model_dump_json(indent=2))
     command = generate_command(config)
     with gpus_held():

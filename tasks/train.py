@@ -49,6 +49,7 @@ def train(
     def work(attempt: Path) -> Outcome:
         program = TrainProgram(
             policy=start.path,
+            model_code=run.model_code,
             examples=[examples.path],
             output=attempt / "policy",
             seed=seed,
@@ -94,6 +95,7 @@ def measure_reference(
         outputs = {key: attempt / f"{key}.parquet" for key in pairs}
         program = LikelihoodProgram(
             policy=policy.path,
+            model_code=run.model_code,
             pairs=[artifact.path for artifact in pairs.values()],
             outputs=list(outputs.values()),
             dtype=config.dtype,
@@ -133,6 +135,7 @@ def train_on_pairs(
     def work(attempt: Path) -> Outcome:
         program = PreferenceProgram(
             policy=start.path,
+            model_code=run.model_code,
             pairs=[artifact.path for artifact in pairs.values()],
             reference=[artifact.path for artifact in likelihoods.values()],
             output=attempt / "policy",
@@ -164,6 +167,7 @@ def train_reward_model(
     def work(attempt: Path) -> Outcome:
         program = RewardTrainProgram(
             policy=start.path,
+            model_code=run.model_code,
             pairs=[pairs.path],
             output=attempt / "policy",
             seed=seed,
@@ -192,7 +196,7 @@ def _finish_adapter(run: Run, config: TrainConfig, start: Artifact, attempt: Pat
         return
     adapter = attempt / "adapter"
     record_base(adapter, start.path, config)
-    merge(start.path, adapter, attempt / "policy", run.child_lock, reward)
+    merge(start.path, adapter, attempt / "policy", run.child_lock, reward, run.model_code)
 
 
 def _training_stage(

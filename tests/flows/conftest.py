@@ -73,7 +73,7 @@ def launch_stub(module: str, launch: LaunchConfig, config: Path) -> list[str]:
     return [sys.executable, str(STUBS / f"{module.removeprefix('models.')}.py"), str(config)]
 
 
-def merge_stub(policy: Path, adapter: Path, output: Path, lock: Path, reward: bool = False) -> list[str]:
+def merge_stub(policy: Path, adapter: Path, output: Path, lock: Path, *_: object, **__: object) -> list[str]:
     """The stub programs write the merged policy themselves."""
     return []
 

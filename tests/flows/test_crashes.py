@@ -24,13 +24,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from flows import console, rest_em
+from flows.exits import ended_plainly
 from tests.flows.conftest import use_stub_programs
 
 use_stub_programs(setattr)
 console.reach_servers = lambda runs: None
 config = rest_em.RestEM.model_validate_json(Path(sys.argv[1]).read_text())
 flow = SimpleNamespace(loop=rest_em.loop, run=rest_em.rest_em.fn)
-sys.exit(console.run_flow(flow, "run", config, dry_run=False, on_drift="refuse"))
+sys.exit(ended_plainly(lambda: console.run_flow(flow, "run", config, dry_run=False, on_drift="refuse")))
 """
 
 

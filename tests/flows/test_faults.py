@@ -16,6 +16,7 @@ import pytest
 
 import tasks.run
 from flows.console import run_flow
+from flows.exits import ended_plainly
 from flows.rest_em import RestEM, loop
 from tasks import contract
 from tasks.contract import Finished, Outcome, Stage, read_manifest
@@ -34,7 +35,7 @@ def start(config: RestEM, on_drift: str = "refuse") -> int:
     """What the command does; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flows.console.reach_servers", lambda runs: None)
-        return run_flow(HERE, "rest_em", config, False, on_drift)
+        return ended_plainly(lambda: run_flow(HERE, "rest_em", config, False, on_drift))
 
 
 @pytest.fixture(scope="module")
@@ -407,5 +408,7 @@ def somebody() -> Iterator[None]:
     """No permission keeps root out: be somebody else."""
     if (me := os.geteuid()) == 0:
         os.seteuid(NOBODY)
-    yield
-    os.seteuid(me)
+    try:
+        yield
+    finally:
+        os.seteuid(me)

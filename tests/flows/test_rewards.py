@@ -9,13 +9,13 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
-import tasks.reward_model
 import tasks.rewards
 from data.rewards import RewardError
 from data.rows import Example, Score
 from data.scoring import TooManyErrorsError
 from data.storage import read_rows
 from flows.rest_em import RestEM
+from models import tiny
 from tests.flows.conftest import make_config
 from tests.flows.test_rest_em import history, run
 
@@ -96,14 +96,12 @@ def test_a_judge_alone_decides_what_is_learned(tmp_path: Path) -> None:
     assert [r.data.metrics["judge/parse_rate"] for r in runs if r.data.tags.get("iteration") == "1"] == [1.0]
 
 
-def test_a_reward_model_judges_what_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reward_model_judges_what_is_learned(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("config.json", "tokenizer.json"):
-        (folder / name).write_text("{}")
+    tiny.write_untrained(folder, ["Ada has 4 books."])
+    kind = {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | kind))
     save_file({"weight": np.zeros(1, dtype=np.float32)}, folder / "model.safetensors")
-    monkeypatch.setattr(tasks.rewards, "check_reward_model", lambda config: folder)
-    monkeypatch.setattr(tasks.reward_model, "check_reward_model", lambda config: folder)
     model, select = {"path": str(folder), "passes_at": 0.5}, {"min_reward": -1000}
     config = small(tmp_path, "modelled", reward={"name": "reward-model", "model": model}, select=select)
     run(config)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from data.metrics import Interval
 from flows.rest_em import RestEM
+from models.loading import ModelError
 from tasks.champion import Gate, apply_gate, pin_champion, run_name, settle
-from tasks.policy import ModelError
 from tasks.registry import Registry, RegistryError, Version
 
 NIGHT = datetime(2026, 3, 2, 2, 0)

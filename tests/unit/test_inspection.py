@@ -1,6 +1,7 @@
 """`autodidact data inspect` says what a data set is, and counts what will be dropped."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,22 @@ def test_what_cannot_be_inspected_is_refused(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["data", "inspect", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{% if %}", "The chat template is no Jinja: "),
+        ("{{ raise_exception('not so') }}", "The chat template fails on the prompt 'Say hi.': not so."),
+        ("always the same", "The chat template leaves the user's words out of the prompt 'Say hi.'."),
+    ],
+)
+def test_a_template_that_cannot_render_a_row_is_refused_naming_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], template: str, says: str
+) -> None:
+    tiny.write_untrained(tmp_path / "model", ["Say hi."])
+    (tmp_path / "model" / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    (tmp_path / "own.jinja").write_text(template)
+    rows, model, own = write(tmp_path, ROWS), str(tmp_path / "model"), str(tmp_path / "own.jinja")
+    assert main(["data", "inspect", str(rows), "--model", model, "--template", own]) == 2
+    assert f"{rows}, row 1: {says}" in capsys.readouterr().err

@@ -32,9 +32,10 @@ from data.storage import read_rows, write_rows
 from models import judge as program
 from models import tiny
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
+from models.loading import ModelError
 from tasks.contract import LOGS, Artifact
 from tasks.judge import JudgeError, check_judge, judge_artifact, judge_identity, run_judge, warnings
-from tasks.policy import ModelError, folder_digest
+from tasks.model_folder import folder_digest
 
 PROBLEM = Problem("p", [{"role": "user", "content": "What is 2+3?"}], "5", None, "", "train")
 

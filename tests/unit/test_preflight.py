@@ -13,13 +13,14 @@ import pytest
 from data.render import PromptTooLongError, TemplateError
 from data.rewards import RewardError
 from data.sources import DataFileError
+from flows import dpo, reward_model
 from flows.cli import main
 from flows.rest_em import RestEM, loop
 from models import tiny
+from models.loading import ModelError, load_tokenizer
 from tasks import preflight
 from tasks.contract import DriftError, OnDrift, Status
 from tasks.loop import run_loop
-from tasks.policy import ModelError
 from tasks.preflight import DiskSpaceError, check
 from tasks.problems import prepare_problems
 from tasks.run import Run, RunInUseError, open_run
@@ -100,6 +101,11 @@ def test_a_folder_that_is_no_model_is_refused_saying_what_it_lacks(
     refused(ModelError, configure(model=str(model)), f"{model} is no model", says, "Give a folder with", "hub id")
 
 
+def test_a_folder_in_which_an_adapter_lies_beside_the_model_is_refused(configure: Configure, model: Path) -> None:
+    (model / "adapter_config.json").write_text("{}")
+    refused(ModelError, configure(model=str(model)), f"{model} is no model", "training would apply and vLLM would not")
+
+
 @pytest.mark.parametrize("path", ["./absent", "{tmp_path}/absent", "~/absent-model-folder"])
 def test_a_model_path_that_is_not_there_is_refused(configure: Configure, tmp_path: Path, path: str) -> None:
     path = path.format(tmp_path=tmp_path)
@@ -128,6 +134,125 @@ def test_a_tokenizer_without_a_chat_template_is_refused_unless_one_is_given(
 
 def test_a_template_file_that_is_not_there_is_refused(configure: Configure) -> None:
     refused(TemplateError, configure(template="absent.jinja"), "no template absent.jinja", "looked for from", "chatml")
+
+
+BY_PARTS = (
+    "{% for m in messages %}<|user|>{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}<|assistant|>"
+)
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "<|user|>{{ m['content'] }}{% endfor %}<|assistant|>"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "changes", "says"),
+    [
+        (NO_SYSTEM, {"system": "Be brief."}, ["fails on the prompt '", "System role not supported", "system, user"]),
+        (BY_PARTS, {}, ["leaves the user's words out of the prompt '", "content as a list of parts"]),
+        ("<|assistant|>", {}, ["leaves the user's words out"]),
+        ("{% for m in messages %}{{ m.content }}", {}, ["is no Jinja: ", "line 1"]),
+        ("{{ messages[0]['content'] / 2 }}", {}, ["fails on the prompt '", "unsupported operand"]),
+        ("{{ messages[9]['content'] + 'x' }}", {}, ["fails on the prompt '", "has no element 9"]),
+        ("{{ range(10 ** 9) }}", {}, ["fails on the prompt '", "Range too big"]),
+    ],
+    ids=["no system", "parts", "empty", "syntax", "type", "undefined", "range"],
+)
+@pytest.mark.parametrize("given", [True, False], ids=["given", "the model's own"])
+def test_a_template_that_cannot_render_a_prompt_is_refused_naming_it(
+    configure: Configure,
+    model: Path,
+    tmp_path: Path,
+    template: str,
+    changes: dict[str, Any],
+    says: list[str],
+    given: bool,
+) -> None:
+    file = tmp_path / "template.jinja" if given else model / "chat_template.jinja"
+    file.write_text(template)
+    config = configure(model=str(model), template=file if given else None, **changes)
+    message = refused(TemplateError, config, "Problem ", " of arithmetic: The chat template ", "--template", *says)
+    assert len(message) < 800
+
+
+def test_a_template_that_takes_no_system_message_is_fine_without_one(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "template.jinja").write_text(NO_SYSTEM)
+    assert check(loop, configure(template=tmp_path / "template.jinja"), OnDrift.REFUSE).plan
+
+
+def test_a_tokenizer_without_eos_is_refused(configure: Configure, model: Path) -> None:
+    change(model / "tokenizer_config.json", eos_token=None)
+    refused(TemplateError, configure(model=str(model)), f"{model} has no EOS token", "Set eos_token in its tokenizer_c")
+
+
+def test_tokens_that_the_model_has_no_embeddings_for_are_refused(configure: Configure, model: Path) -> None:
+    change(model / "config.json", vocab_size=2)
+    refused(ModelError, configure(model=str(model)), "Problem ", "the prompt has token ", "for 2 tokens", "Resize")
+    change(model / "config.json", vocab_size=0)
+    header = json.dumps({"model.embed_tokens.weight": {"dtype": "F32", "shape": [260, 4], "data_offsets": [0, 0]}})
+    (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0")
+    tokenizer = load_tokenizer(model, "refuse")
+    tokenizer.add_special_tokens({"eos_token": "<|added|>"})
+    tokenizer.save_pretrained(model)
+    refused(
+        ModelError, configure(model=str(model)), f"{model} has the EOS token '<|added|>' with the id ", "260 tokens"
+    )
+
+
+def test_a_tokenizer_with_tokens_that_no_prompt_has_is_fine(configure: Configure, model: Path) -> None:
+    """Of Gemma 3, one that stands for images is beyond the embeddings of the smallest model."""
+    tokenizer = load_tokenizer(model, "refuse")
+    tokenizer.add_tokens([f"<|image {n}|>" for n in range(1000)])
+    tokenizer.save_pretrained(model)
+    assert len(tokenizer) > tiny.VOCABULARY
+    assert check(loop, configure(model=str(model)), OnDrift.REFUSE).plan
+
+
+def change(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_pairs_that_cannot_be_rendered_are_refused_before_the_base_is_measured(
+    configure: Configure, model: Path, tmp_path: Path
+) -> None:
+    (model / "chat_template.jinja").write_text(NO_SYSTEM)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}]
+    rows = [{"prompt": f"{n} + 1?", "chosen": "2", "rejected": "3"} for n in range(50)]
+    last = {"prompt": turns, "chosen": [{"role": "assistant", "content": "2"}]}
+    last["rejected"] = [{"role": "assistant", "content": "3"}]
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in [*rows, last]))
+    few = {"model": str(model), "runs_dir": tmp_path / "runs"}
+    held_out = {"limit": 5, "limit_validation": 5, "limit_test": 5, "generate": {"samples": 2, "max_tokens": 32}}
+    for module, config in (
+        (dpo, dpo.DPO(pairs=pairs, train={"adapter": None}, **held_out, **few)),
+        (reward_model, reward_model.RewardModel(pairs=pairs, **few)),
+    ):
+        with pytest.raises(
+            TemplateError, match=r"Pair \w+ of .*pairs\.jsonl: The chat template fails.*System role not"
+        ):
+            check(module.loop, config, OnDrift.REFUSE)
+
+
+def test_a_reward_model_that_cannot_read_the_problems_is_refused(configure: Configure, model: Path) -> None:
+    (model / "chat_template.jinja").write_text(NO_SYSTEM)
+    change(model / "config.json", architectures=["LlamaForSequenceClassification"], id2label={"0": "LABEL_0"})
+    reward = {"name": "reward-model", "model": {"path": str(model)}}
+    says = [r"for the reward model: The chat template fails", "System role not supported"]
+    refused(TemplateError, configure(reward=reward, system="Be brief."), *says)
+    (model / "chat_template.jinja").write_text(BY_PARTS)
+    refused(TemplateError, configure(reward=reward), f"The reward model {model}: The chat template leaves the user's")
+
+
+@pytest.mark.parametrize("template", [BY_PARTS, "{% if %}"])
+def test_a_judge_with_a_template_that_does_not_work_is_refused(
+    configure: Configure, model: Path, template: str
+) -> None:
+    (model / "chat_template.jinja").write_text(template)
+    reward = {"name": "judge", "judge": {"model": str(model)}}
+    held_out = {"reward": {"name": "final_answer"}}
+    refused(TemplateError, configure(reward=reward, evaluate=held_out), f"The judge {model}: The chat template ")
 
 
 def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(configure: Configure) -> None:

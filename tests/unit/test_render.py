@@ -1,6 +1,7 @@
 """One renderer for generating, training and evaluating: token ids, special tokens, labels, and what is refused."""
 
 import hashlib
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from data.render import (
     TemplateError,
     check_room,
     completion_token_ids,
+    judged_token_ids,
+    naming,
     prompt_token_ids,
     require_template,
 )
@@ -116,6 +119,44 @@ def test_a_tokenizer_without_a_template_is_refused_with_what_to_give(template: s
         require_template(Bare(), "organisation/base-7B")
     for words in ("tokenizer of organisation/base-7B has no chat template", "--template, by name", "or choose a model"):
         assert words in str(refused.value)
+
+
+def test_a_template_that_changes_what_is_said_does_not_leave_it_out(tokenizer: Any) -> None:
+    other = copy(tokenizer)
+    other.chat_template = "{% for m in messages %}<|user|>{{ m['content'] | upper }}{% endfor %}<|assistant|>"
+    assert (
+        other.decode(prompt_token_ids(other, [{"role": "user", "content": "Hi there"}]))
+        == "<|user|>HI THERE<|assistant|>"
+    )
+    other.chat_template = "{% for m in messages %}<|user|>{{ m['role'] }}{% endfor %}<|assistant|>"
+    with pytest.raises(TemplateError, match=r"leaves the user's words out of the prompt 'Hi there'\. Templates"):
+        prompt_token_ids(other, [{"role": "user", "content": "Hi there"}])
+
+
+def test_a_template_that_fails_on_an_answer_or_in_a_training_row_is_an_error_of_the_template(tokenizer: Any) -> None:
+    other = copy(tokenizer)
+    other.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}"
+        "{{ raise_exception('no') }}{% endif %}{% endfor %}"
+    )
+    for use in (
+        lambda: completion_token_ids(other, ANSWER),
+        lambda: encode(other, example(FEW_SHOT, None), tiny.CONTEXT),
+        lambda: judged_token_ids(other, QUESTION, ANSWER),
+    ):
+        with pytest.raises(
+            TemplateError, match=r"The chat template fails on the prompt '.*': no\. The turns are user, "
+        ):
+            use()
+
+
+def test_a_place_is_named(tokenizer: Any) -> None:
+    other = copy(tokenizer)
+    other.chat_template = "{{ nothing.there }}"
+    with pytest.raises(TemplateError) as found, naming("rows.jsonl, line 3"):
+        prompt_token_ids(other, QUESTION)
+    assert str(found.value).startswith("rows.jsonl, line 3: The chat template fails on the prompt 'Ada has 4 books.")
+    assert found.value.what_next.startswith("Leave out what it does not take.")
 
 
 def test_a_template_is_known_by_its_digest(tokenizer: Any) -> None:

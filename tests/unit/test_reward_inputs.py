@@ -13,9 +13,9 @@ from flows.reward_model import RewardModel
 from flows.settings import read_settings
 from models import tiny
 from models.config import RewardModelConfig
+from models.loading import ModelError
 from tasks import preflight
 from tasks.contract import OnDrift
-from tasks.policy import ModelError
 from tasks.preflight import check
 from tasks.reward_model import check_reward_model, reward_model_artifact
 

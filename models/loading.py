@@ -1,0 +1,155 @@
+"""Loading what a model's folder holds: tokenizer, configuration, weights. Nothing else in the project does.
+
+Python code in such a folder (its `auto_map`) runs only where `model_code` is `allow`. If Transformers were not told so,
+it would ask on stdin. Weights are read from safetensors alone, since a pickle can run code as well.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from data.errors import AutodidactError
+from models.config import ModelCode
+
+Kind = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+# Where `auto_map` stands. Several classes may stand for one: a slow tokenizer and a fast one.
+_MAPPED = ("config.json", "tokenizer_config.json")
+_ELSEWHERE = "--"  # between a repository and a class in it
+
+
+class ModelError(AutodidactError):
+    """The model cannot be used; the message says why and what to do."""
+
+
+def load_tokenizer(folder: Path, code: ModelCode, **settings: Any) -> Any:
+    """The tokenizer in `folder`.
+
+    Args:
+        settings: further ones of Transformers' `from_pretrained`.
+
+    Raises:
+        ModelError: it needs code of its own, and that is refused.
+    """
+    from transformers import AutoTokenizer
+
+    with _code_explained(folder, code):
+        return AutoTokenizer.from_pretrained(folder, **_trust(code), **settings)
+
+
+def load_config(folder: Path, code: ModelCode) -> Any:
+    """Transformers' configuration of the model in `folder`.
+
+    Raises:
+        ModelError: it needs code of its own, and that is refused.
+    """
+    from transformers import AutoConfig
+
+    with _code_explained(folder, code):
+        return AutoConfig.from_pretrained(folder, **_trust(code))
+
+
+def load_weights(kind: Kind, folder: Path, code: ModelCode, **settings: Any) -> Any:
+    """The model in `folder`, of the kind that is asked for.
+
+    Args:
+        settings: further ones of Transformers' `from_pretrained`.
+
+    Raises:
+        ModelError: it needs code of its own, and that is refused.
+    """
+    import transformers
+
+    with _code_explained(folder, code):
+        found = getattr(transformers, kind)
+        return found.from_pretrained(folder, use_safetensors=True, **_trust(code), **settings)
+
+
+def random_weights(config: Any, code: ModelCode, **settings: Any) -> Any:
+    """A causal language model with random weights.
+
+    Args:
+        config: of `load_config`.
+        settings: further ones of Transformers' `from_config`.
+
+    Raises:
+        ModelError: it needs code of its own, and that is refused.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _code_explained(Path(config.name_or_path), code):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=code == "allow", **settings)
+
+
+def engine_arguments(code: ModelCode) -> dict[str, Any]:
+    """What vLLM is told about code and weights."""
+    return {"trust_remote_code": code == "allow", "load_format": "safetensors"}
+
+
+def own_code(folder: Path) -> list[str]:
+    """Classes that a model's folder names as code of its own, such as `modeling_own.OwnForCausalLM`."""
+    named = [_auto_map(folder / name) for name in _MAPPED]
+    return sorted({reference for mapped in named for references in mapped.values() for reference in references})
+
+
+def check_code(folder: Path, code: ModelCode, kind: Kind) -> None:
+    """Refuse a model whose weights could not be loaded for the code that they need. Loads none.
+
+    Raises:
+        ModelError: Transformers lacks the model's class and its own code is refused; or that code is elsewhere.
+    """
+    if code == "allow":
+        elsewhere = next((reference for reference in own_code(folder) if _ELSEWHERE in reference), None)
+        if elsewhere is not None:
+            raise ModelError(
+                f"The code of {folder} is in another repository ({elsewhere}).",
+                "What is there can change, and no digest of a run would tell.",
+                "Copy its files into the folder and take the repository's name out of auto_map; or leave model_code at "
+                "refuse, if Transformers knows the model.",
+            )
+        return
+    if kind not in _auto_map(folder / "config.json"):
+        return
+    from transformers.models.auto import modeling_auto
+
+    names = {
+        "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "AutoModelForSequenceClassification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    }
+    if load_config(folder, code).model_type not in names[kind]:
+        raise _refused(folder)
+
+
+def _trust(code: ModelCode) -> dict[str, Any]:
+    return {"trust_remote_code": code == "allow", "local_files_only": True}
+
+
+@contextmanager
+def _code_explained(folder: Path, code: ModelCode) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if code == "refuse" and "trust_remote_code" in str(error):  # what to do about it is another setting here
+            raise _refused(folder) from error
+        raise
+
+
+def _refused(folder: Path) -> ModelError:
+    return ModelError(
+        f"The model in {folder} needs Python code of its own ({', '.join(own_code(folder))}).",
+        "That would run in your processes, with your files and your keys, so it is refused by default.",
+        "Read it; if you trust it, set model_code to allow beside the model (--model_code allow for the policy).",
+    )
+
+
+def _auto_map(file: Path) -> dict[str, list[str]]:
+    """Classes of its own that a file names, by what they stand in for."""
+    try:
+        mapped = json.loads(file.read_text()).get("auto_map") or {}
+    except (OSError, ValueError, AttributeError):  # whoever loads it says what is wrong with it
+        return {}
+    if not isinstance(mapped, dict):  # of a tokenizer, as it was once written
+        mapped = {"AutoTokenizer": mapped}
+    as_lists = {kind: found if isinstance(found, list) else [found] for kind, found in mapped.items()}
+    return {kind: [name for name in found if isinstance(name, str)] for kind, found in as_lists.items()}
