@@ -64,7 +64,7 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["trace", "nothing"], 2, "has no run 'nothing'"),
         (["verify"], 2, "the following arguments are required: RUN. See autodidact verify --help."),
         (["promote", "model", "x"], 2, "There is no version x of model."),
-        (["up", "--prefect-port", "many"], 2, "invalid int value: 'many'"),
+        (["up", "--prefect-port", "many"], 2, "'many' is no port"),
         (["status", "--foo"], 2, "--foo"),
     ],
     ids=lambda value: " ".join(value)[:40].replace("\x1b", "ESC") if isinstance(value, list) else "",
