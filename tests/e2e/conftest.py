@@ -45,7 +45,8 @@ def train(folder: Path, program: Program, module: str = SUPERVISED, anew: bool =
         run_program(module, config)
         return
     command = launch_command(module, program.launch, config)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    where = {"cwd": folder, "env": child_environment()}  # as a stage does it, in a folder of the user's
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, **where)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 

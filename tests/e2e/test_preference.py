@@ -93,6 +93,8 @@ def test_likelihoods_are_in_the_order_of_the_pairs_and_count_answer_tokens(plain
 
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_zero_stages_and_processes_agree_on_reference_and_losses(policy, pairs, plain, tmp_path, launch):
+    for name in ("models", "data", "tasks"):  # the user's own, where the programs are started
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
     reference = measure(policy, pairs, tmp_path, **launch)
     expected = list(read_rows(PairLikelihood, plain / "likelihood.parquet"))
     for found, wanted in zip(read_rows(PairLikelihood, reference), expected, strict=True):
