@@ -1,6 +1,7 @@
 """A model's folder, here or on the hub: where it is, what of it belongs to the policy, its digest, what is wrong."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,11 +141,11 @@ def model_files(folder: Path, code: bool = True) -> list[Path]:
 def folder_digest(folder: Path) -> str:
     """Digest of a model folder's files, the same that a stage's artifact has.
 
-    Hashes are remembered in the cache folder by path, size and times.
+    Hashes are remembered in the cache folder, where there is one, by path, size and times.
     """
     memory = cache_folder() / "digests.json"
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(memory.with_suffix(".lock")):
+    kept = memory.parent.is_dir()  # a dry run makes none
+    with FileLock(memory.with_suffix(".lock")) if kept else nullcontext():
         known = _read_digests(memory)
         hashes = {}
         for file in model_files(folder):
@@ -152,7 +153,8 @@ def folder_digest(folder: Path) -> str:
             key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
             known[key] = known.get(key) or file_sha256(file)
             hashes[file.name] = known[key]
-        write_json(memory, known)
+        if kept:
+            write_json(memory, known)
     return digest_of(hashes)
 
 

@@ -349,3 +349,15 @@ def test_every_form_has_the_settings(tmp_path: Path) -> None:
 def test_loaders_ask_for_no_code_of_a_folder_that_has_none(tmp_path: Path) -> None:
     write(tmp_path / "model", "llama")
     assert load_config(tmp_path / "model", "refuse").model_type == "llama"
+
+
+def test_digests_are_remembered_only_where_there_is_a_cache_folder(tmp_path: Path, monkeypatch) -> None:
+    """A dry run digests the model, and is to write nothing."""
+    cache, model = tmp_path / "cache", tmp_path / "model"
+    monkeypatch.setenv("AUTODIDACT_CACHE", str(cache))
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    first = folder_digest(model)
+    assert not cache.exists()
+    cache.mkdir()
+    assert folder_digest(model) == first and (cache / "digests.json").exists()
