@@ -8,16 +8,19 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from flows import exits
-from flows.cli import COMMANDS, FLOWS
+from flows.cli import COMMANDS, FLOWS, main
 
 AUTODIDACT = Path(sys.executable).with_name("autodidact")
 ROOT = Path(__file__).parents[2]
 STARTED = 0.15  # seconds until Python itself has started: before that nobody can answer
 MOMENTS = 12
+
+Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -63,15 +66,19 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["runs", "--runs_dir", "nowhere"], 2, "there is no folder nowhere"),
         (["trace", "nothing"], 2, "has no run 'nothing'"),
         (["verify"], 2, "the following arguments are required: RUN. See autodidact verify --help."),
-        (["promote", "model", "x"], 2, "There is no version x of model."),
         (["up", "--prefect-port", "many"], 2, "'many' is no port"),
         (["status", "--foo"], 2, "--foo"),
     ],
     ids=lambda value: " ".join(value)[:40].replace("\x1b", "ESC") if isinstance(value, list) else "",
 )
-def test_a_wrong_command_says_so_and_ends_with_code_2(site: Path, arguments: list[str], code: int, says: str) -> None:
+def test_a_wrong_command_says_so_and_ends_with_code_2(
+    site: Path, arguments: list[str], code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
     (site / "runs").mkdir()
-    returned, _, error = ended(site, *arguments)
+    monkeypatch.chdir(site)
+    with mock.patch.dict(os.environ, AUTODIDACT_CACHE=str(site / "cache")):
+        returned = main(arguments)
+    error = capsys.readouterr().err
     assert (returned, says in error) == (code, True), error
     assert error.startswith("autodidact: ") and "Traceback" not in error and "\x1b" not in error
 
