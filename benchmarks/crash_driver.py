@@ -227,11 +227,19 @@ def main() -> None:
     elif orders.workers:
         start_worker()
     if sys.argv[1] == "-m":
-        module, sys.path[0], sys.argv = sys.argv[2], os.getcwd(), sys.argv[2:]
+        module, first, sys.argv = sys.argv[2], os.getcwd(), sys.argv[2:]
+        replace_own_folder(first)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
-        script, sys.path[0], sys.argv = sys.argv[1], str(Path(sys.argv[1]).parent), sys.argv[1:]
+        script, first, sys.argv = sys.argv[1], str(Path(sys.argv[1]).parent), sys.argv[1:]
+        replace_own_folder(first)
         runpy.run_path(script, run_name="__main__")
+
+
+def replace_own_folder(first: str) -> None:
+    """Import from where the program would: with PYTHONSAFEPATH from neither its folder nor this one's."""
+    if not sys.flags.safe_path:
+        sys.path[0] = first
 
 
 if __name__ == "__main__":

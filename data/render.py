@@ -134,6 +134,21 @@ def require_template(tokenizer: Any, source: str) -> str:
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
 
+def template_text(template: Path) -> str:
+    """A chat template that is given by name or file.
+
+    Raises:
+        TemplateError: there is none, or it cannot be read.
+    """
+    file = template_file(template)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(
+            f"The template {file} cannot be read: {error}.", what_next="Give a Jinja file in UTF-8."
+        ) from None
+
+
 def require_end(tokenizer: Any, source: str) -> None:
     """See that an answer can be finished.
 

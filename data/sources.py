@@ -146,7 +146,7 @@ def _array_rows(file: IO[bytes], path: Path) -> Iterator[Located]:
             yield at, _object(row, at, "Each row must be one JSON object.")
     except UnicodeDecodeError as problem:
         raise _not_utf8(f"{path}, after row {number}", problem) from None
-    except (json.JSONDecodeError, _RepeatedKeyError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise DataFileError(f"{path}, row {number + 1}: malformed JSON ({problem}).", what_next=advice) from None
 
 
@@ -285,10 +285,11 @@ class _RepeatedKeyError(ValueError):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise _RepeatedKeyError(f"the key {twice!r} stands there twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _RepeatedKeyError(f"the key {key!r} appears twice")
+        found[key] = value
     return found
 
 

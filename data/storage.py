@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.text import storable
+from data.text import encodable
 
 ROWS_PER_BATCH = 8192  # written as one row group
 ROWS_AT_ONCE = 1024  # read; by one thread, since each would keep memory of its own
@@ -132,12 +132,12 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:  # half a surrogate pair, which a model or a program may write
-        return pa.array([_storable(value) for value in values], kind)
+        return pa.array([_encodable(value) for value in values], kind)
 
 
-def _storable(value: Any) -> Any:
+def _encodable(value: Any) -> Any:
     if isinstance(value, str):
-        return storable(value)
+        return encodable(value)
     if isinstance(value, list):
-        return [_storable(item) for item in value]
-    return {key: _storable(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_encodable(item) for item in value]
+    return {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -22,6 +22,7 @@ from xmlrpc.client import Fault
 import psutil
 
 from data.errors import AutodidactError, UsageError
+from data.text import visible
 from deployments.supervision import Options, ServiceError, connect, is_stopping, launch, refuse_taken_ports
 from flows.settings import Parser
 from tasks.environment import (
@@ -128,9 +129,9 @@ def stop() -> int:
         found.supervisor.stopProcess("worker")
     try:
         for closed in reconcile(RUNS, grace=timedelta()):
-            print(closed)
+            print(visible(closed))
     except AutodidactError as error:  # a server that does not answer has to be stopped all the same
-        print(f"autodidact: {error}", file=sys.stderr)
+        print(f"autodidact: {visible(str(error))}", file=sys.stderr)
     supervisord = psutil.Process(found.supervisor.getPID())
     ours = [supervisord, *supervisord.children(recursive=True)]
     found.supervisor.shutdown()

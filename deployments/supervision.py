@@ -129,7 +129,7 @@ def launch(options: Options, folder: Path) -> None:
 def _keep_key(runs: Path) -> str:
     """The key of Prefect's server: the user's own, that of before, or a new one. Its file was never open to others."""
     file = key_file(runs)
-    key = next(filter(None, map(os.environ.get, KEY_VARIABLES)), None) or read_key(runs) or new_key()
+    key = os.environ.get(KEY_VARIABLES[0]) or read_key(runs) or new_key()
     handle, partial = tempfile.mkstemp(dir=file.parent)
     with os.fdopen(handle, "w") as opened:
         opened.write(f"{key}\n")

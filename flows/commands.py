@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.settings import Parser
+from flows.settings import Parser, path_at_home
 
 
 class CommandParser(Parser):
@@ -11,5 +11,5 @@ class CommandParser(Parser):
     def __init__(self, command: str, description: str | None) -> None:
         super().__init__(f"autodidact {command}", description)
         self.add_argument(
-            "--runs_dir", "--runs-dir", type=Path, default=Path("runs"), help="folder that holds all runs"
+            "--runs_dir", "--runs-dir", type=path_at_home, default=Path("runs"), help="folder that holds all runs"
         )

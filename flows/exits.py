@@ -40,14 +40,14 @@ def ended_plainly(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _say("stopped.", STOPPED)
     except OSError as error:
-        if _is_unread(1) or _is_unread(2):
+        if isinstance(error, BrokenPipeError) and (_is_unread(1) or _is_unread(2)):
             _forget_output()
             return NOBODY_READS
         if error.errno is None:
             raise
         return _say(*_about(error))
     finally:
-        _on_ctrl_c(before)  # the interpreter has to take itself apart yet
+        _on_ctrl_c(before)  # the interpreter is still shutting down
 
 
 def raise_on_ctrl_c() -> None:
@@ -79,10 +79,12 @@ def _say(message: str, code: int) -> int:
 
 def _about(error: OSError) -> tuple[str, int]:
     """What the system refused, in words, and the exit code: what names a file is the user's to mend."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    where = "the output" if error.filename is None else str(error.filename)
-    advice = "Make room there" if full else "See that it is there and that you may use it"
-    return f"{where}: {error.strerror}. {advice}, and run the same command again.", FAILED if full else BAD_INPUT
+    again = "and run the same command again."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.filename or 'the output'}: {error.strerror}. Make room there, {again}", FAILED
+    if error.filename is None:  # a limit of the machine, or a connection
+        return f"{error.strerror}. See to that, {again}", FAILED
+    return f"{error.filename}: {error.strerror}. See that it is there and that you may use it, {again}", BAD_INPUT
 
 
 def _is_unread(descriptor: int) -> bool:

@@ -5,10 +5,11 @@ Flags are made from that class; nothing is parsed by hand.
 
 import argparse
 import difflib
+import os
 import reprlib
 from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsError
@@ -17,11 +18,20 @@ from data.errors import UsageError
 from flows.yaml_file import read_yaml
 
 
+def path_at_home(text: str) -> Path:
+    """A path of the command line. `~` is the home folder also where no shell has said so, as in --config=~/a.yaml."""
+    return Path(os.path.expanduser(text))
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser of which every complaint is a UsageError."""
+    """A parser of which every complaint is a UsageError, and whose help is printed like anything else."""
 
     def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
         super().__init__(prog, description=description, allow_abbrev=False, **options)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help. What it comes from would not tell that nobody reads it, or that a disk is full."""
+        print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}.", what_next=f"See {self.prog} --help.")
@@ -39,7 +49,7 @@ def read_settings(
         UsageError: an unknown flag or key (with the nearest right name), a wrong type or value, an unreadable file.
     """
     parser = Parser(prog, config_class.__doc__)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; flags win over it")
+    parser.add_argument("--config", type=path_at_home, metavar="FILE", help="YAML file of settings; flags win over it")
     if of_a_loop:
         parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
         parser.add_argument(
@@ -71,7 +81,10 @@ def read_settings(
         merged = _merge(_by_field(config_class, from_file), source())
         return config_class.model_validate(merged), known
     except SettingsError as error:
-        raise UsageError(f"{error}.", what_next=f"{prog} --help lists all settings.") from None
+        raise UsageError(
+            f"a group of settings was given one value ({error}).",
+            what_next=f"Write --group.name value; {prog} --help lists all.",
+        ) from None
     except ValidationError as error:
         raise explain(error, config_class, known.config) from None
 
@@ -96,8 +109,14 @@ def explain(error: ValidationError, config_class: type[BaseModel], file: Path | 
 
 
 def _field_names(config_class: type[BaseModel], path: list[str]) -> list[str]:
+    """The names that there are at a place in the settings; none where it is not in a class of settings."""
     for part in path:
-        config_class = config_class.model_fields[part].annotation  # type: ignore[assignment]
+        field = config_class.model_fields.get(part)
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        found = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if found is None:
+            return []
+        config_class = found
     return list(config_class.model_fields)
 
 
@@ -130,11 +149,11 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def runs_folder(arguments: list[str]) -> Path:
     """The runs folder has to be known before Prefect is imported, which reads its home when it is."""
     parser = Parser("autodidact", add_help=False)
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--runs_dir", "--runs-dir", type=Path)
+    parser.add_argument("--config", type=path_at_home)
+    parser.add_argument("--runs_dir", "--runs-dir", type=path_at_home)
     known, _ = parser.parse_known_args(arguments)
     if known.runs_dir:
         return Path(known.runs_dir)
     from_file = read_yaml(known.config) if known.config else {}
     given = from_file.get("runs_dir")
-    return Path(given if isinstance(given, str) else "runs")
+    return path_at_home(given if isinstance(given, str) else "runs")

@@ -18,13 +18,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, cannot be read, is no YAML mapping, holds a key twice, or is too large.
     """
+    if not path.exists():
+        raise UsageError(f"there is no configuration file {path}.", what_next=f"It is looked for from {Path.cwd()}.")
+    if not path.is_file():  # of a pipe nobody knows whether it will ever say something, and it says it once
+        raise UsageError(f"{path} is not a file.", what_next="Write the settings to a file, and name that.")
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
-    except FileNotFoundError:
-        raise UsageError(
-            f"there is no configuration file {path}.", what_next=f"It is looked for from {Path.cwd()}."
-        ) from None
     except OSError as error:
         raise UsageError(
             f"the configuration file {path} cannot be read: {error.strerror}.", what_next="Give another file."
@@ -33,8 +33,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} has more than {LARGEST:,} bytes.", what_next="Give a file of settings.")
     try:
         content = _content(text.decode())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no valid YAML: {error}.", what_next="Correct the file.") from None
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+    ) as error:
+        # PyYAML lets through what its own constructors stumble over, as in `!!timestamp 5`.
+        raise UsageError(f"{path} is not valid YAML: {error}.", what_next="Correct the file.") from None
     if not isinstance(content, dict):
         held = "nothing" if content is None else "no mapping"
         raise UsageError(f"{path} holds {held}.", what_next="Write key: value lines.")
@@ -59,7 +68,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} stands there twice", problem_mark=key.start_mark
+                        problem=f"the key {key.value!r} appears twice", problem_mark=key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)

@@ -117,7 +117,11 @@ def check_code(folder: Path, code: ModelCode, kind: Kind) -> None:
         "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         "AutoModelForSequenceClassification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     }
-    if load_config(folder, code).model_type not in names[kind]:
+    try:
+        known = load_config(folder, code).model_type in names[kind]
+    except (OSError, ValueError, KeyError, TypeError):  # no type that Transformers has ever heard of
+        known = False
+    if not known:
         raise _refused(folder)
 
 

@@ -8,11 +8,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from data.errors import AutodidactError
-from data.text import markdown
+from data.text import markdown, storable
 from tasks.files import write_json
 
 DECISIONS = "decisions.json"
 ANSWERS_SHOWN = 5
+LONGEST_CELL = 2000  # characters of a prompt or an answer
 
 
 class ApprovalError(AutodidactError):
@@ -99,5 +100,5 @@ def _page(run: str, iteration: int, rows: Sequence[dict[str, Any]], answers: Seq
 
 
 def _markdown_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [["---"] * len(names), *([markdown(str(cell)) for cell in row] for row in rows)]
+    lines = [["---"] * len(names), *([markdown(storable(str(cell), LONGEST_CELL)) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [[markdown(name) for name in names], *lines])

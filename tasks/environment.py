@@ -102,7 +102,7 @@ def prepare(runs: Path, dry_run: bool = False) -> None:
         "HF_HOME": cache / "huggingface",
         "MPLCONFIGDIR": cache / "matplotlib",
         # Prefect makes this folder when it is imported, unless it is there.
-        "PREFECT_HOME": Path(__file__).parent if dry_run else runs.absolute() / PREFECT,
+        "PREFECT_HOME": Path.home() if dry_run else runs.absolute() / PREFECT,
         "PREFECT_SERVER_MEMO_STORE_PATH": runs.absolute() / PREFECT / "memo_store.toml",  # PREFECT_HOME is ignored
         "TORCH_EXTENSIONS_DIR": cache / "torch_extensions",
         "TORCHINDUCTOR_CACHE_DIR": cache / "torchinductor",
@@ -155,6 +155,8 @@ def bypass_proxies(*hosts: str) -> None:
 
 
 def _check_name(runs: Path) -> None:
+    if "\0" in str(runs):
+        raise RunsFolderError(f"{str(runs)!r} holds a NUL, and no path can.", what_next=WAY_ON)
     if "?" in str(runs):  # where an SQLite file's address ends
         raise RunsFolderError(
             f"{runs} has a question mark in it, and databases cannot be kept there.", what_next=WAY_ON
@@ -162,7 +164,9 @@ def _check_name(runs: Path) -> None:
     try:
         str(runs).encode()
     except UnicodeEncodeError:
-        raise RunsFolderError(f"{runs} is no UTF-8, and databases cannot be kept there.", what_next=WAY_ON) from None
+        raise RunsFolderError(
+            f"{runs} is not valid UTF-8, and databases cannot be kept there.", what_next=WAY_ON
+        ) from None
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -5,6 +5,8 @@ import logging
 from data.errors import AutodidactError
 from data.text import visible
 
+OWN = "autodidact"  # of what is logged outside of a flow run
+
 
 def run_logger() -> logging.Logger:
     """A logger whose lines appear in the Prefect UI if called within a flow or task run."""
@@ -14,12 +16,12 @@ def run_logger() -> logging.Logger:
     try:
         return get_run_logger()  # type: ignore[return-value]
     except MissingContextError:
-        return logging.getLogger("autodidact")
+        return logging.getLogger(OWN)
 
 
 def keep_logs_plain() -> None:
     """Have Prefect log no traceback of an error that says itself what happened, and nothing that acts on a terminal."""
-    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine", OWN):
         logging.getLogger(name).addFilter(_made_plain)
 
 
@@ -27,4 +29,6 @@ def _made_plain(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], AutodidactError):
         return False  # the state in which the run ends holds its sentences, and is logged next
     record.msg, record.args = visible(record.getMessage()), None
+    if record.exc_info:
+        record.exc_text = visible(logging.Formatter().formatException(record.exc_info))
     return True

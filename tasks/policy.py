@@ -11,7 +11,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from data import arithmetic
-from data.render import template_file
+from data.render import template_file, template_text
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
@@ -110,7 +110,7 @@ def _own_model(run: Run, source: PolicySource) -> Result:
             _link_files(folder, policy, code=source.model_code == "allow")
         if source.template:
             (policy / "chat_template.jinja").unlink(missing_ok=True)
-            (policy / "chat_template.jinja").write_text(template_file(source.template).read_text())
+            (policy / "chat_template.jinja").write_text(template_text(source.template))
         return Outcome(command=tuple(command), origin=hub_commit(str(source.model), folder))
 
     return run.execute(stage, work)
@@ -128,7 +128,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
         "tiny": tiny.VERSION,
         "generator": arithmetic.VERSION,
         "bootstrap": bootstrap.model_dump(mode="json"),
-        "template": template_file(source.template).read_text() if source.template else None,
+        "template": template_text(source.template) if source.template else None,
     }
     if bootstrap.train.dtype == "bfloat16":  # in float32 the trainer's version 2 changed nothing
         semantic["trainer"] = TRAIN_VERSION
@@ -187,7 +187,7 @@ def write_bootstrap_inputs(
     write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in shown))
     tiny.write_untrained(untrained, (text for p in worked for text in (p.messages[0]["content"], p.response or "")))
     if source.template:
-        (untrained / "chat_template.jinja").write_text(template_file(source.template).read_text())
+        (untrained / "chat_template.jinja").write_text(template_text(source.template))
     return untrained, examples
 
 

@@ -22,7 +22,7 @@ from tasks.environment import child_environment
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 GRACE_SECONDS = 5.0
-LINES_SHOWN = 20
+LINES_SHOWN, LONGEST_LINE = 20, 1 << 16  # bytes; what is longer is passed on in parts
 _guards: list[subprocess.Popen[bytes]] = []
 
 
@@ -66,7 +66,8 @@ def run_child(
     try:
         with log_path.open("ab", buffering=0) as log:
             log.write(f"$ {' '.join(command)}\n".encode())
-            for raw in child.stdout:
+            read = child.stdout.readline
+            for raw in iter(lambda: read(LONGEST_LINE), b""):
                 log.write(raw)
                 line = visible(raw.decode(errors="replace").rstrip("\n").rsplit("\r", 1)[-1].rstrip())
                 if line:

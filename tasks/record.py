@@ -18,7 +18,7 @@ from data.metrics import Interval, SetMetrics
 from data.overlap import Repeated
 from data.rows import SPLITS, Problem
 from data.storage import count_by, parquet_files, read_rows
-from data.text import markdown
+from data.text import markdown, storable
 from tasks.artifacts import publish_link, publish_markdown, publish_table
 from tasks.champion import Gate, apply_gate
 from tasks.evaluate import Evaluation, coverage, load_evaluation
@@ -36,7 +36,7 @@ from tasks.train import load_likelihood
 
 REPORT, CURVE = "report.html", "curve.png"
 SIDE_BY_SIDE = 20
-TABLE_ROWS = 200
+TABLE_ROWS, LONGEST_CELL = 200, 10_000  # of the answers that MLflow shows
 
 
 class Recorder:
@@ -354,9 +354,9 @@ def _sample_table(run: Run, iteration: Iteration) -> Path:
     prompts = {p.id: p for p in read_rows(Problem, run.directory / "problems" / "validation.parquet")}
     rows = [
         [
-            prompts[o.problem_id].messages[-1]["content"],
-            prompts[o.problem_id].reference,
-            o.greedy_text,
+            storable(prompts[o.problem_id].messages[-1]["content"], LONGEST_CELL),
+            storable(prompts[o.problem_id].reference or "", LONGEST_CELL),
+            storable(o.greedy_text, LONGEST_CELL),
             o.greedy_verdict,
         ]
         for o in evaluation.outcomes["validation"][:TABLE_ROWS]

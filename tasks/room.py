@@ -19,7 +19,7 @@ from data.render import (
     prompt_token_ids,
     require_end,
     require_template,
-    template_file,
+    template_text,
 )
 from data.rows import Problem, problem_id
 from models import tiny
@@ -126,7 +126,7 @@ class PromptRoom:
             return model_tokenizer(config)
         tokenizer = copy(_embedded_tokenizer(config.seed))
         if config.template:
-            tokenizer.chat_template = template_file(config.template).read_text()
+            tokenizer.chat_template = template_text(config.template)
         return ModelTokenizer(tokenizer, tiny.CONTEXT, tiny.VOCABULARY)
 
     @property
@@ -189,7 +189,7 @@ def model_tokenizer(choice: ReadModel) -> ModelTokenizer:
             what_next="Give a folder as save_pretrained writes it, with the tokenizer.",
         ) from error
     if template:
-        tokenizer.chat_template = template_file(template).read_text()
+        tokenizer.chat_template = template_text(template)
     require_template(tokenizer, model)
     require_end(tokenizer, model)
     embeddings = min(embedding_rows(folder) or NO_LIMIT, config.get_text_config().vocab_size or NO_LIMIT)

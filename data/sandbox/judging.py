@@ -35,7 +35,9 @@ class Judged:
     why: str = ""
 
     def __post_init__(self) -> None:
-        signs = (sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in self.why)
+        signs = (
+            sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in self.why[:LONGEST_REASON]
+        )
         object.__setattr__(self, "why", "".join(signs)[:LONGEST_REASON])
 
 
@@ -170,5 +172,7 @@ def _line(channel: FileIO, deadline: float) -> bytes | None:
 
 def _block(descriptor: int, deadline: float) -> bytes | None:
     """What can be read, empty at the end; None if nothing comes in time."""
-    ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+    poll = select.poll()  # select takes no descriptor beyond 1023
+    poll.register(descriptor, select.POLLIN)
+    ready = poll.poll(1000 * max(0.0, deadline - time.monotonic()))
     return os.read(descriptor, 65536) if ready else None

@@ -116,7 +116,7 @@ def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
         ("# only a comment", [], ["settings.yaml holds nothing"]),
         ("- run\n- seed", [], ["settings.yaml holds no mapping", "key: value"]),
         ("just words", [], ["settings.yaml holds no mapping"]),
-        ("run: [unclosed", [], ["settings.yaml is no valid YAML", "line 1"]),
+        ("run: [unclosed", [], ["settings.yaml is not valid YAML", "line 1"]),
         (None, ["--config", "absent.yaml"], ["no configuration file absent.yaml", "looked for from"]),
     ],
 )
@@ -254,6 +254,8 @@ def test_a_tilde_is_the_home_folder_also_where_no_shell_has_seen_it(settings, mo
         ("run: Services", "files of its own under the name Services"),
         ("train: {learning_rate: .inf}", "train.learning_rate: Input should be a finite number"),
         ("run: " + "x" * 300, "at most 100 characters, got 'xxxxx"),
+        ("train: {adapter: {rnak: 8}}", "unknown setting train.adapter.rnak (did you mean rank?)"),
+        ("overlap: {held_out: [{a: 1}]}", "overlap.held_out.0"),
     ],
 )
 def test_values_that_yaml_or_the_folder_of_runs_takes_for_something_else(settings, text: str, says: str) -> None:

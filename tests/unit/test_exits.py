@@ -16,8 +16,9 @@ from flows import exits
 from flows.cli import COMMANDS, FLOWS, main
 
 AUTODIDACT = Path(sys.executable).with_name("autodidact")
+# The same, telling when Python itself has started: before that nobody can answer Ctrl-C.
+TOLD = "import sys; from flows import start; print('started', flush=True); sys.exit(start.main())"
 ROOT = Path(__file__).parents[2]
-STARTED = 0.15  # seconds until Python itself has started: before that nobody can answer
 MOMENTS = 12
 
 Captured = pytest.CaptureFixture[str]
@@ -28,6 +29,8 @@ def site(tmp_path: Path) -> Path:
     (tmp_path / "rows.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n' * 50)
     (tmp_path / "bell.jsonl").write_text('{"question": "\\u202e1+1?", "answer": "\\u009b31m 2"}\n')
     (tmp_path / "no.csv").mkdir()
+    (tmp_path / "bad.jinja").write_bytes(b"\xff")
+    (tmp_path / "digits.json").write_text(f'[{{"a": {"1" * 5000}}}]')
     (tmp_path / "self.yaml").write_text("a: &a [*a]")
     (tmp_path / "number.yaml").write_text("run: 2026-11-28")
     return tmp_path
@@ -37,7 +40,8 @@ def started(site: Path, *arguments: str, **options: Any) -> subprocess.Popen[str
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
     environment |= {"PYTHONPATH": str(ROOT), "AUTODIDACT_CACHE": str(site / "cache")} | options.pop("env", {})
     told = {"cwd": site, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen([AUTODIDACT, *arguments], env=environment, **told | options)
+    program = options.pop("program", [AUTODIDACT])
+    return subprocess.Popen([*program, *arguments], env=environment, **told | options)
 
 
 def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
@@ -56,6 +60,12 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["rest-em", "--run", "x" * 300], 2, "at most 100 characters"),
         (["rest-em", "--run", "prefect"], 2, "files of its own"),
         (["rest-em", "--runs_dir", "a?b"], 2, "has a question mark in it"),
+        (["rest-em", "--runs_dir", "a\0b"], 2, "holds a NUL"),
+        (["rest-em", "--config=~/none.yaml"], 2, "there is no configuration file /home/ada/none.yaml"),
+        (["runs", "--runs_dir=~/none"], 2, "there is no folder /home/ada/none"),
+        (["rest-em", "--template", "bad.jinja"], 2, "bad.jinja cannot be read"),
+        (["sft", "--train", "x"], 2, "a group of settings was given one value"),
+        (["data", "inspect", "digits.json"], 2, "malformed JSON"),
         (["rest-em", "--reward.name", "judge"], 2, "The judge has no model. Give its `model`"),
         (["rest-em", "--train.learning_rate", "inf"], 2, "finite number"),
         (["data"], 2, "See autodidact data --help."),
@@ -76,6 +86,7 @@ def test_a_wrong_command_says_so_and_ends_with_code_2(
 ) -> None:
     (site / "runs").mkdir()
     monkeypatch.chdir(site)
+    monkeypatch.setenv("HOME", "/home/ada")
     with mock.patch.dict(os.environ, AUTODIDACT_CACHE=str(site / "cache")):
         returned = main(arguments)
     error = capsys.readouterr().err
@@ -83,8 +94,10 @@ def test_a_wrong_command_says_so_and_ends_with_code_2(
     assert error.startswith("autodidact: ") and "Traceback" not in error and "\x1b" not in error
 
 
-def test_a_closed_pipe_ends_a_command_without_a_word(site: Path) -> None:
-    process = started(site, "data", "inspect", "rows.jsonl")
+@pytest.mark.parametrize("arguments", [["data", "inspect", "rows.jsonl"], ["rest-em", "--help"], ["runs"]])
+def test_a_closed_pipe_ends_a_command_without_a_word(site: Path, arguments: list[str]) -> None:
+    (site / "runs").mkdir()
+    process = started(site, *arguments)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert (process.stderr.read(), process.wait()) == ("", exits.NOBODY_READS)
@@ -144,8 +157,9 @@ def test_ctrl_c_ends_a_command_with_one_line_at_any_moment(site: Path, number: i
     assert COMMAND_LINES.keys() <= COMMANDS.keys() | FLOWS.keys()
     (site / "runs").mkdir()
     chance = random.Random(number)
-    process = started(site, *chance.choice(list(COMMAND_LINES.values())))
-    time.sleep(chance.uniform(STARTED, 2.0))
+    process = started(site, *chance.choice(list(COMMAND_LINES.values())), program=[sys.executable, "-c", TOLD])
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    time.sleep(chance.uniform(0.02, 2.0))
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=120)
     stopped = process.returncode == 130 and error.startswith("autodidact: stopped.") and error.count("\n") == 1

@@ -1,6 +1,7 @@
 """What is refused before a model loads, each with what is wrong, why, and what to do next."""
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -109,7 +110,13 @@ def test_a_folder_in_which_an_adapter_lies_beside_the_model_is_refused(configure
 @pytest.mark.parametrize("path", ["./absent", "{tmp_path}/absent", "~/absent-model-folder"])
 def test_a_model_path_that_is_not_there_is_refused(configure: Configure, tmp_path: Path, path: str) -> None:
     path = path.format(tmp_path=tmp_path)
-    refused(ModelError, configure(model=path), f"{path} is no model", "there is no such folder", "Give a folder with")
+    refused(
+        ModelError,
+        configure(model=path),
+        f"{os.path.expanduser(path)} is no model",
+        "there is no such folder",
+        "Give a folder with",
+    )
 
 
 @pytest.mark.parametrize(

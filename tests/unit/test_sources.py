@@ -87,8 +87,8 @@ def test_no_bytes_end_in_anything_but_rows_or_a_message(tmp_path_factory: Any, c
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl", b'{"a": 1, "a": 2}', "line 1: malformed JSON (the key 'a' stands there twice)"),
-        ("a.json", b'[{"a": {"b": 1, "b": 2}}]', "row 1: malformed JSON (the key 'b' stands there twice)"),
+        ("a.jsonl", b'{"a": 1, "a": 2}', "line 1: malformed JSON (the key 'a' appears twice)"),
+        ("a.json", b'[{"a": {"b": 1, "b": 2}}]', "row 1: malformed JSON (the key 'b' appears twice)"),
         ("a.json", b'[{"a": 1} {"a": 2}]', "row 2: malformed JSON"),
         ("a.json", b'[{"a": 1}, {"a": "', "row 2: malformed JSON"),
         ("a.csv", b"a,b\n1,2\n3\n", "line 3: not as many fields as the header has columns (2)"),
