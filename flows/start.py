@@ -1,6 +1,7 @@
 """The console script `autodidact`: it answers Ctrl-C from its first line, and then hands over to `flows/cli.py`."""
 
 import _signal  # what `signal` wraps, which takes some hundredths of a second to import
+import atexit
 import os
 import sys
 from types import FrameType
@@ -13,6 +14,8 @@ def main() -> int:
     """Returns the exit code, of which `flows/exits.py` tells."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # not in a shell's background job
         _signal.signal(_signal.SIGINT, leave)
+        # The last thing that is done before Python would take the handler away: Ctrl-C comes too late then.
+        atexit.register(_signal.signal, _signal.SIGINT, _signal.SIG_IGN)
     if shadow := _shadow():
         print(f"autodidact: {shadow}", file=sys.stderr)
         return 2
