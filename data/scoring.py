@@ -148,7 +148,7 @@ def _score(problem: Problem, sample: Sample, reward: Reward, tally: Tally) -> Sc
     try:
         score = reward(problem, sample.text)
         check_score(score)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a reward that ends the process is one that failed
         tally.first_traceback = tally.first_traceback or storable(traceback.format_exc(), LONGEST_TEXT)
         score = Score(None, "error", "".join(traceback.format_exception_only(error)).strip())
     answer = None if score.answer is None else storable(score.answer, LONGEST_TEXT)

@@ -20,6 +20,8 @@ def exact(problem: Problem, completion: str) -> Score:
     """Right if equal; raises on 'raise', and cannot judge 'hard'."""
     if completion == "raise":
         raise RuntimeError(f"broke on {problem.id}")
+    if completion == "exit":
+        raise SystemExit(3)
     if completion == "hard":
         return Score(None, "timeout", "took too long")
     if completion == "none":
@@ -71,6 +73,7 @@ def test_what_is_no_text_is_an_error_of_the_reward(score: Score) -> None:
         ("none", "stop", 0.0, "unparsable", "no answer"),
         ("hard", "stop", None, "timeout", "took too long"),
         ("raise", "stop", None, "error", "RuntimeError: broke on a"),
+        ("exit", "stop", None, "error", "SystemExit: 3"),
         ("5", "length", 0.0, "wrong", "truncated at the token limit"),
         ("raise", "length", 0.0, "wrong", "truncated at the token limit"),
         ("5", "abort", 0.0, "wrong", "truncated at the token limit"),
