@@ -105,7 +105,7 @@ def isolation() -> Isolation:
         IsolationError: bubblewrap is required and not installed, or does not work; with what to do.
     """
     bubblewrap = shutil.which("bwrap")
-    failure = "Programs are only run shut in by bubblewrap, which is not installed."
+    failure = "Programs run only in a bubblewrap sandbox, and bubblewrap is not installed."
     advice = "Install it, as with `apt-get install bubblewrap`, on every machine that scores programs."
     if bubblewrap:
         here, said = _first_that_works(bubblewrap)
@@ -228,7 +228,7 @@ def _launch(
             seccomp.restrict_thread()
     except OSError as error:
         raise IsolationError(
-            f"A program cannot be shut in: {error}.", what_next="Mend that, and run the same command again."
+            f"A program cannot be sandboxed: {error}.", what_next="Fix that, and run the same command again."
         ) from None
     with ExitStack() as stack:
         described = None
