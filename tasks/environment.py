@@ -142,7 +142,7 @@ def prepare(runs: Path, dry_run: bool = False) -> None:
 def _use(services: Services, key: str | None) -> None:
     os.environ.setdefault("PREFECT_API_URL", services.prefect)
     os.environ.setdefault("MLFLOW_TRACKING_URI", services.mlflow)
-    if key and os.environ["PREFECT_API_URL"] == services.prefect:  # no other server is told the key
+    if key and os.environ["PREFECT_API_URL"] == services.prefect:  # no other server gets the key
         os.environ.setdefault("PREFECT_API_AUTH_STRING", key)
     bypass_proxies(*(str(urlsplit(address).hostname) for address in (services.prefect, services.mlflow)))
 

@@ -1,6 +1,6 @@
 """The program in whose process a candidate runs, inside the sandbox. Nothing it says is believed.
 
-It is told the code over one pipe. As a script it runs it and ends. Else it then answers over two others: a name of the
+It gets the code over one pipe. As a script it runs it and ends. Else it then answers over two others: a name of the
 code, a call, an attribute, with plain data. Whatever the code does to this process changes only what the code itself
 would answer. Run: python candidate.py LIMITS CODE [QUESTIONS ANSWERS], all but the first being descriptors.
 """

@@ -1,4 +1,4 @@
-"""How a program is shut in: by bubblewrap in namespaces of its own, by a filter of system calls, limits, and cgroups.
+"""How a program is sandboxed: by bubblewrap in namespaces of its own, by a filter of system calls, limits, and cgroups.
 
 Inside there is Python's standard library and nothing else of this machine: no network, no process but its own, no key,
 no file but the system's libraries, read-only, and a temporary folder of fixed size. The user it runs as has no rights,
@@ -41,7 +41,7 @@ PYTHON = f"bin/{Path(sys.executable).resolve().name}"
 
 
 class IsolationError(AutodidactError):
-    """Programs cannot be shut in here as they have to be."""
+    """Programs cannot be sandboxed here as they have to be."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _launch(
     channels: Sequence[int] = (),
     **popen: Any,
 ) -> subprocess.Popen[bytes]:
-    """Start Python shut in. It is called in a thread of its own: what is set here is the thread's, and inherited.
+    """Start Python in the sandbox, from a thread of its own: what is set here is the thread's, and inherited.
 
     Raises:
         IsolationError: the kernel gives it no keyring, or takes no filter of system calls.
@@ -289,7 +289,7 @@ def _user(here: Isolation) -> Iterator[int | None]:
 
 
 def _command(here: Isolation, limits: Limits, user: int | None, described: int | None) -> list[str]:
-    """What runs Python shut in, as that user if one is given, with the filter that a descriptor holds."""
+    """The command of sandboxed Python, as that user if one is given, with the filter that a descriptor holds."""
     change = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     python = ["-I", "-S", "-B"]
     if here.bubblewrap is None:

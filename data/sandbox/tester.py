@@ -1,7 +1,7 @@
 """The program that runs a task's tests, inside a sandbox of its own. It has the tests, and no code of the candidate.
 
 What the tests call runs in the candidate's process; what comes back is plain data, or a thing that can be passed on,
-called, and asked for attributes, but equals nothing and is neither true nor false. Over two other pipes it is told the
+called, and asked for attributes, but equals nothing and is neither true nor false. Over two other pipes it gets the
 tests, and says whether they passed. Run: python tester.py LIMITS TESTS VERDICT ANSWERS QUESTIONS, all but the first
 being descriptors.
 """
