@@ -8,15 +8,17 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from typing import Any
 
 from data.sandbox.isolation import IsolationError, Limits, started
-from data.sandbox.values import BROKEN, FAILED, PASSED
+from data.sandbox.naming import naming
+from data.sandbox.values import BROKEN, CANNOT, FAILED, PASSED
 
 TIMEOUT = "timeout"
 TOLERANCE = 1e-6  # of numbers with a decimal point, relative or absolute
+START_SECONDS = 0.5  # that a sandbox may take to start
 LONGEST_VERDICT = 10_000
 LONGEST_REASON = 1_000
 
@@ -26,7 +28,8 @@ class Judged:
     """What became of a candidate.
 
     Attributes:
-        outcome: "passed"; "failed"; "timeout"; "broken" if the tests are, which says nothing of the candidate.
+        outcome: "passed"; "failed"; "timeout"; "broken" if the tests are, and "cannot" if they ask for what cannot be
+            told from outside: both say nothing of the candidate.
         why: in words, unless it passed. A candidate has a say in them, so they are kept short, and what is not printed
             is escaped, lone surrogates among it, which no file takes.
     """
@@ -41,17 +44,27 @@ class Judged:
         object.__setattr__(self, "why", "".join(signs)[:LONGEST_REASON])
 
 
-def judge_by_tests(code: str, prelude: str, tests: str, names: Sequence[str], limits: Limits) -> Judged:
+def judge_by_tests(
+    code: str, prelude: str, tests: str, required: Sequence[str], limits: Limits, supplied: str = ""
+) -> Judged:
     """Run tests that call a candidate. It runs in one sandbox and they in another; only data pass between them.
+
+    For an honest candidate the outcome is that of Python running candidate and tests as one program. What nothing
+    defines that the tests use, the candidate supplies, as far as `naming` lets it.
 
     Args:
         prelude: code that the tests need and that is not the candidate's.
-        names: names by which the tests call the candidate although the prelude has them too. What nothing defines is
-            looked for in the candidate anyway.
+        required: names that the candidate must define, although the prelude or Python may have them too.
+        supplied: code that runs before the candidate, in its namespace.
 
     Raises:
-        IsolationError: the tests could not be run shut in.
+        IsolationError: the tests could not be run sandboxed.
     """
+    asked = naming(prelude, tests, [*required])
+    told = {
+        **{"prelude": prelude, "tests": tests, "required": [*required]},
+        **{"names": asked.names, "library": asked.library},
+    }
     deadline = time.monotonic() + limits.seconds
     with ExitStack() as stack:
         (code_read, code_write), (tests_read, tests_write), (verdict_read, verdict_write), asking, answering = (
@@ -63,14 +76,14 @@ def judge_by_tests(code: str, prelude: str, tests: str, names: Sequence[str], li
             stack.enter_context(started(program, limits, [end.fileno() for end in theirs]))
         for end in (*of_candidate, *of_tester):
             end.close()
-        _tell(code_write, code)
-        _tell(tests_write, {"prelude": prelude, "tests": tests, "names": list(names)})
+        _tell(code_write, {"code": code, "supplied": supplied})
+        _tell(tests_write, told)
         said = _line(verdict_read, deadline)
     if said is None:
         return Judged(TIMEOUT, f"it took longer than {limits.seconds:g} s")
     try:
         reply = json.loads(said)
-        if reply["outcome"] not in (PASSED, FAILED, BROKEN):
+        if reply["outcome"] not in (PASSED, FAILED, BROKEN, CANNOT):
             raise ValueError(reply)
         return Judged(reply["outcome"], str(reply["why"]))
     except (ValueError, TypeError, KeyError):
@@ -80,52 +93,61 @@ def judge_by_tests(code: str, prelude: str, tests: str, names: Sequence[str], li
         ) from None
 
 
-def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits) -> Judged:
+def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits, supplied: str = "") -> Judged:
     """Run a candidate as a script, once for each text that it reads, and compare what it prints.
 
     Words have to be equal, whatever the white space between them; numbers with a decimal point may differ by 1e-6.
 
     Args:
         cases: what it reads from standard input, and what it has to print.
-        limits: for each run.
+        limits: for each run; all of them together have twice the time, and a start for each.
+        supplied: code that runs before the candidate, in its namespace.
 
     Raises:
-        IsolationError: it could not be run shut in.
+        IsolationError: it could not be run sandboxed.
     """
+    end = time.monotonic() + 2 * limits.seconds + START_SECONDS * len(cases)
     for number, (given, expected) in enumerate(cases, start=1):
+        at = f"case {number} of {len(cases)}"
         try:
             stdin = given.encode()
         except UnicodeEncodeError as error:
-            return Judged(BROKEN, f"case {number} of {len(cases)}: no program can read its input: {error}")
-        outcome, why, printed = _run_script(code, stdin, limits)
+            return Judged(BROKEN, f"{at}: no program can read its input: {error}")
+        left = end - time.monotonic()
+        if left <= 0:
+            return Judged(TIMEOUT, f"{at}: the cases before it took {2 * limits.seconds:g} s, the limit of all together")
+        within = replace(
+            limits, seconds=min(limits.seconds, left), output=max(limits.output, 2 * len(expected.encode()))
+        )
+        outcome, why, printed = _run_script({"code": code, "supplied": supplied}, stdin, within)
         if outcome == PASSED and not _same_words(printed.decode(errors="replace").split(), expected.split()):
             outcome, why = FAILED, "it printed something else"
         if outcome != PASSED:
-            return Judged(outcome, f"case {number} of {len(cases)}: {why}")
+            return Judged(outcome, f"{at}: {why}")
     return Judged(PASSED)
 
 
-def _run_script(code: str, given: bytes, limits: Limits) -> tuple[str, str, bytes]:
+def _run_script(told: dict[str, str], given: bytes, limits: Limits) -> tuple[str, str, bytes]:
     deadline = time.monotonic() + limits.seconds
-    printed = b""
+    printed = bytearray()
     with (
         _pipe() as (code_read, code_write),
         started("candidate.py", limits, [code_read.fileno()], given, subprocess.PIPE) as process,
     ):
         code_read.close()
-        _tell(code_write, code)
+        _tell(code_write, told)
         assert process.stdout is not None
         with process.stdout as output:
             while len(printed) <= limits.output and (block := _block(output.fileno(), deadline)):
                 printed += block
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()) if len(printed) <= limits.output else 0)
-        code_ = process.poll()
+        code = process.poll()
     if len(printed) > limits.output:
-        return FAILED, f"it printed more than {limits.output:,} bytes", printed
-    if code_ is None:
-        return TIMEOUT, f"it took longer than {limits.seconds:g} s", printed
-    return (PASSED, "", printed) if code_ == 0 else (FAILED, f"it ended with exit code {code_}", printed)
+        return FAILED, f"it printed more than {limits.output:,} bytes", bytes(printed)
+    if code is None:
+        return TIMEOUT, f"it took longer than {limits.seconds:.3g} s", bytes(printed)
+    return (PASSED, "", bytes(printed)) if code == 0 else (FAILED, f"it ended with exit code {code}", bytes(printed))
 
 
 def _same_words(printed: list[str], expected: list[str]) -> bool:

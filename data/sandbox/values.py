@@ -1,88 +1,217 @@
 """Python values on their way between the two programs in the sandbox: as JSON, and as plain built-in types only.
 
 Part of both programs, and so without any import of this project. What arrives has no methods of its own: comparing it
-runs no code of whoever sent it.
+runs no code of whoever sent it. Containers that one side sent are the same containers when the other sends them back.
 """
 
 import base64
-import json
-from collections.abc import Callable
+import builtins
+import operator
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
-LONGEST = 16 * 2**20  # characters of one message
 LONGEST_WORDS = 300  # characters of an exception's text that are passed on
-PASSED, FAILED, BROKEN = "passed", "failed", "broken"  # what the tests may come to
+PASSED, FAILED, BROKEN, CANNOT = "passed", "failed", "broken", "cannot"  # what the tests may come to
+
+FLAT = {type(None), bool, int, float, str}  # what JSON has as it is
+GROUPS: dict[type, str] = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
+SINGLE: dict[str, Any] = {"Ellipsis": ..., "NotImplemented": NotImplemented}
+BUILTIN: dict[int, tuple[str, Any]] = {
+    id(value): (name, value) for name, value in vars(builtins).items() if not name.startswith("_")
+}
+# Types of the standard library that are data: what to build them from. Looked at only where their module is loaded.
+LIBRARY: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("decimal", "Decimal"): lambda value: (str(value),),
+    ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
+    ("datetime", "date"): lambda value: value.__reduce__()[1],
+    ("datetime", "time"): lambda value: value.__reduce__()[1],
+    ("datetime", "datetime"): lambda value: value.__reduce__()[1],
+    ("datetime", "timedelta"): lambda value: (value.days, value.seconds, value.microseconds),
+    ("datetime", "timezone"): lambda value: value.__getinitargs__(),
+    ("zoneinfo", "ZoneInfo"): lambda value: (value.key,),
+    ("uuid", "UUID"): lambda value: (str(value),),
+    ("pathlib", "PosixPath"): lambda value: (str(value),),
+    ("pathlib", "PurePosixPath"): lambda value: (str(value),),
+    ("ipaddress", "IPv4Address"): lambda value: (str(value),),
+    ("ipaddress", "IPv6Address"): lambda value: (str(value),),
+}
+# Those that can be changed in place: what an empty one is built from.
+MUTABLE: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("builtins", "list"): lambda value: (),
+    ("builtins", "set"): lambda value: (),
+    ("builtins", "dict"): lambda value: (),
+    ("builtins", "bytearray"): lambda value: (),
+    ("collections", "deque"): lambda value: ((), value.maxlen),
+    ("collections", "OrderedDict"): lambda value: (),
+    ("collections", "Counter"): lambda value: (),
+    ("collections", "defaultdict"): lambda value: (value.default_factory,),
+    ("array", "array"): lambda value: (value.typecode,),
+}
+FACTORIES = (None, int, float, str, bool, list, dict, set, tuple)
 
 
 class NotDataError(TypeError):
-    """A value is no plain data."""
+    """What arrived is nothing that was packed."""
 
 
-def encode(value: Any, keep: Any = None) -> Any:
-    """A value as JSON can hold it; a subclass of a built-in type as that type.
-
-    Args:
-        keep: gives a number for a value that is no data, by which it can be spoken of; None to refuse it.
-
-    Raises:
-        NotDataError: it is no data, and there is nothing to keep it.
-    """
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    numbers: tuple[tuple[Any, str], ...] = ((int, "int"), (float, "float"), (complex, "complex"))
-    for kind, name in numbers:
-        if isinstance(value, kind):
-            return {name: kind.__repr__(value)}
-    if isinstance(value, bytes | bytearray):
-        return {"bytes": base64.b64encode(bytes(value)).decode()}
-    groups: tuple[Any, ...] = (list, tuple, set, frozenset, range)
-    for kind in groups:
-        if isinstance(value, kind):
-            return {kind.__name__: [encode(item, keep) for item in kind.__iter__(value)]}
-    if isinstance(value, dict):
-        return {"dict": [[encode(key, keep), encode(item, keep)] for key, item in dict.items(value)]}
-    if keep is None:
-        raise NotDataError(f"a value of type {type(value).__name__} is no plain data")
-    return {"kept": keep(value)}
-
-
-def decode(value: Any, kept: Any = None) -> Any:
-    """What `encode` made JSON of.
+class Packer:
+    """Makes JSON of values. A subclass of a built-in type is no data.
 
     Args:
-        kept: gives the value, or what stands for it, that has a number.
-
-    Raises:
-        NotDataError: this is nothing that `encode` made.
+        keep: says, as JSON, of a value that is no data, by what it can be spoken of.
+        shared: containers that both sides have, in the same order. Those that are packed are added.
     """
-    if value is None or isinstance(value, bool | str):
+
+    def __init__(self, keep: Callable[[Any], Any], shared: Sequence[Any] = ()) -> None:
+        self.keep = keep
+        self.shared = list(shared)
+        self._numbers = {id(value): number for number, value in enumerate(shared)}
+
+    def pack(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in FLAT:
+            return value
+        if (number := self._numbers.get(id(value))) is not None:
+            return {"shared": number}
+        key = (kind.__module__, kind.__qualname__) if isinstance(kind.__module__, str) else ("", "")
+        if key in MUTABLE and _is(kind, key) and _has_known_factory(value):
+            return self._mutable(value, key)
+        if kind in GROUPS:
+            return {GROUPS[kind]: self.items(value)}
+        if key in LIBRARY and _is(kind, key):
+            return {"made": [*key, [self.pack(part) for part in LIBRARY[key](value)]]}
+        return self._other(value, kind)
+
+    def items(self, values: Any) -> list[Any]:
+        held = list(values)
+        return held if set(map(type, held)) <= FLAT else [self.pack(item) for item in held]
+
+    def contents(self, value: Any) -> list[Any]:
+        """What a shared container holds."""
+        return self.items(contents(value))
+
+    def _mutable(self, value: Any, key: tuple[str, str]) -> Any:
+        self._numbers[id(value)] = len(self.shared)
+        self.shared.append(value)
+        start = [self.pack(part) for part in MUTABLE[key](value)]
+        return {"new": [*key, start, self.contents(value)]}
+
+    def _other(self, value: Any, kind: type) -> Any:
+        if kind is complex:
+            return {"complex": [value.real, value.imag]}
+        if kind in (bytes, memoryview):
+            return {kind.__name__: base64.b64encode(bytes(value)).decode()}
+        if kind in (range, slice):
+            return {kind.__name__: [self.pack(part) for part in (value.start, value.stop, value.step)]}
+        if kind in VIEWS:
+            return {VIEWS[kind]: self.items(value)}
+        if value is ... or value is NotImplemented:
+            return {"single": str(value)}
+        if id(value) in BUILTIN:
+            return {"builtin": BUILTIN[id(value)][0]}
+        return self.keep(value)
+
+
+class Unpacker:
+    """Makes values of what a `Packer` made of them.
+
+    Args:
+        held: gives what stands for a value that is no data.
+        shared: as for the packer.
+    """
+
+    def __init__(self, held: Callable[[dict[str, Any]], Any], shared: Sequence[Any] = ()) -> None:
+        self.held = held
+        self.shared = list(shared)
+
+    def unpack(self, packed: Any) -> Any:
+        """The value.
+
+        Raises:
+            NotDataError: nothing that was packed.
+        """
+        if type(packed) in FLAT:
+            return packed
+        try:
+            return self._unpacked(packed)
+        except (KeyError, ValueError, AttributeError, IndexError, ArithmeticError, TypeError, ImportError) as error:
+            raise NotDataError(f"malformed message ({error})") from None
+
+    def items(self, packed: Any) -> list[Any]:
+        if not isinstance(packed, list):
+            raise NotDataError("malformed message")
+        return packed if set(map(type, packed)) <= FLAT else [self.unpack(item) for item in packed]
+
+    def refill(self, number: int, packed: Any) -> None:
+        """Give a shared container the contents that it has on the other side."""
+        value = self.shared[number]
+        held = self.items(packed)
+        _clear(value)
+        _fill(value, held)
+
+    def _unpacked(self, packed: Any) -> Any:
+        if "mine" in packed or "yours" in packed:
+            return self.held(packed)
+        ((name, held),) = packed.items()
+        if name == "new":
+            return self._mutable(*held)
+        if name == "shared":
+            return self.shared[held]
+        if name == "made":
+            module, kind, parts = held
+            LIBRARY[module, kind]
+            return _find(module, kind)(*self.items(parts))
+        if name in ("tuple", "set", "frozenset", "list"):
+            return {"tuple": tuple, "set": set, "frozenset": frozenset, "list": list}[name](self.items(held))
+        return self._other(name, held)
+
+    def _mutable(self, module: str, kind: str, start: list[Any], held: list[Any]) -> Any:
+        MUTABLE[module, kind]
+        number = len(self.shared)
+        self.shared.append(None)
+        value = self.shared[number] = _find(module, kind)(*self.items(start))
+        _fill(value, self.items(held))
         return value
-    if not isinstance(value, dict) or len(value) != 1:
+
+    def _other(self, name: str, held: Any) -> Any:
+        if name == "complex":
+            return complex(*map(float, held))
+        if name in ("bytes", "memoryview"):
+            return {"bytes": bytes, "memoryview": memoryview}[name](base64.b64decode(held))
+        if name in ("range", "slice"):
+            return {"range": range, "slice": slice}[name](*self.items(held))
+        if name == "dict_keys":
+            return dict.fromkeys(self.items(held)).keys()
+        if name == "dict_values":
+            return dict(enumerate(self.items(held))).values()
+        if name == "dict_items":
+            return dict(self.items(held)).items()
+        if name == "single":
+            return SINGLE[held]
+        if name == "builtin" and not held.startswith("_"):
+            return getattr(builtins, held)
         raise NotDataError("malformed message")
-    ((name, held),) = value.items()
-    try:
-        if name in ("int", "float", "complex"):
-            return {"int": int, "float": float, "complex": complex}[name](held)
-        if name == "bytes":
-            return base64.b64decode(held)
-        if name == "dict":
-            return {decode(key, kept): decode(item, kept) for key, item in held}
-        if name == "kept" and kept is not None:
-            return kept(int(held))
-        items = [decode(item, kept) for item in held]
-        if name == "range":
-            return items
-        return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[name](items)
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotDataError(f"malformed message ({error})") from None
+
+
+VIEWS: dict[type, str] = {type({}.keys()): "dict_keys", type({}.values()): "dict_values", type({}.items()): "dict_items"}
+
+
+def contents(value: Any) -> list[Any]:
+    """What a container that can be changed in place holds: its items, or each key and its value in turn."""
+    return [part for pair in value.items() for part in pair] if isinstance(value, dict) else list(value)
+
+
+def changed(value: Any, before: list[Any]) -> bool:
+    """Whether a container holds anything else than it did before."""
+    now = contents(value)
+    if isinstance(value, bytearray) or type(value).__module__ == "array":
+        return now != before
+    return len(now) != len(before) or not all(map(operator.is_, now, before))
 
 
 def said(error: BaseException) -> str:
     """An exception in a few words. It may be another's, whose methods do what they like."""
-    if isinstance(error, NotDataError):
-        return f"NotDataError: {error}"
     return f"{_read(lambda: type(error).__name__)}: {_read(lambda: str(error))}"
 
 
@@ -93,28 +222,30 @@ def _read(word: Callable[[], str]) -> str:
         return "(cannot be read)"
 
 
-class Channel:
-    """Messages of one line of JSON over two pipes."""
+def _find(module: str, kind: str) -> Any:
+    return getattr(__import__(module), kind)
 
-    def __init__(self, read: int, write: int) -> None:
-        self.read = open(read, encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
-        self.write = open(write, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
-    def send(self, message: Any) -> None:
-        self.write.write(json.dumps(message) + "\n")
-        self.write.flush()
+def _is(kind: type, key: tuple[str, str]) -> bool:
+    """Whether this is the type of that name, and not another that calls itself so."""
+    return getattr(sys.modules.get(key[0]), key[1], None) is kind
 
-    def receive(self) -> Any:
-        """The next message.
 
-        Raises:
-            EOFError: the other side is gone.
-            NotDataError: what comes is no message, or too long for one.
-        """
-        line = self.read.readline(LONGEST)
-        if not line:
-            raise EOFError
-        try:
-            return json.loads(line)
-        except (ValueError, RecursionError):
-            raise NotDataError("malformed message") from None
+def _has_known_factory(value: Any) -> bool:
+    factory = getattr(value, "default_factory", None)
+    return any(factory is known for known in FACTORIES)
+
+
+def _fill(value: Any, held: list[Any]) -> None:
+    if isinstance(value, dict):
+        for key, item in zip(held[::2], held[1::2], strict=True):
+            value[key] = item
+    else:
+        (value.update if isinstance(value, set) else value.extend)(held)
+
+
+def _clear(value: Any) -> None:
+    if hasattr(value, "clear"):
+        value.clear()
+    else:
+        del value[:]

@@ -1,0 +1,240 @@
+"""The candidate's side of the conversation: what its objects are, and what can be done with them."""
+
+import asyncio
+import builtins
+import inspect
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from peer import ALWAYS, OPERATORS, QUERIES, Channel, Peer
+from values import Packer, Unpacker, said
+
+LONGEST_PRINTED = 2**20  # characters of what is printed that are passed on, for each answer
+BASES: tuple[Any, ...] = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, bytearray)
+FIXED = ("bool", "int", "float", "complex", "str", "bytes", "tuple", "frozenset")
+OPERATIONS = [f"__{side}{name}__" for name in OPERATORS for side in ("", "r")]
+COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
+
+
+class Foreign:
+    """A thing of the tests, that the candidate was given. It does what the tests let it do."""
+
+    def __init__(self, peer: "Answering", number: int) -> None:
+        self.__dict__.update(_peer=peer, _number=number)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._peer.ask({"do": "get", "name": name}, [self])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._peer.ask({"do": "set", "name": name}, [self, value])
+
+
+def _forwarded(name: str) -> Any:
+    def method(self: Foreign, *arguments: Any, **named: Any) -> Any:
+        return self._peer.ask({"do": name}, [self, list(arguments), named])
+
+    return method
+
+
+class Answering(Peer):
+    """A candidate, answering until the tests are over."""
+
+    def __init__(self, questions: int, answers: int) -> None:
+        super().__init__(Channel(questions, answers))
+        self.namespace: dict[str, Any] = {}
+        self.stand_ins: dict[int, Foreign] = {}
+        self.screen = sys.stdout = io.StringIO()
+        builtins.input = lambda prompt="": self.ask({"do": "input"}, [str(prompt)])
+
+    def run(self, candidate: Callable[[], dict[str, Any]]) -> None:
+        try:
+            self.namespace = candidate()
+            self.channel.send({"value": True, **self._printed()})
+        except BaseException as error:
+            self.channel.send({"raised": {"words": said(error)}})
+            return
+        while True:
+            try:
+                asked = self.channel.receive()
+            except EOFError:
+                return
+            self.answer(asked)
+
+    def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
+        name = asked["do"]
+        if name == "names":
+            return _Named({name: self.namespace[name] for name in asked["names"] if name in self.namespace})
+        thing, *others = values
+        if name == "get":
+            return getattr(thing, asked["name"])
+        if name == "set":
+            return setattr(thing, asked["name"], *others)
+        if name == "delete":
+            return delattr(thing, asked["name"])
+        if name == "call":
+            return thing(*others[0], **others[1])
+        if name == "await":
+            return asyncio.run(_awaited(thing))
+        if name == "contents":
+            return _contents(thing)
+        if name in OPERATORS:
+            return OPERATORS[name](thing, others[0])
+        return _DOES[name](thing, *others)
+
+    def _packed(self, name: str, result: Any, shared: list[Any], before: list[list[Any]]) -> dict[str, Any]:
+        if isinstance(result, _Named):
+            packer = Packer(self.keep)
+            return {"value": {"list": [part for key, value in result.items() for part in (key, packer.pack(value))]}}
+        return {**super()._packed(name, result, shared, before), **self._printed()}
+
+    def _printed(self) -> dict[str, str]:
+        printed = self.screen.getvalue()
+        if printed:
+            self.screen.seek(0)
+            self.screen.truncate()
+        return {"printed": printed[:LONGEST_PRINTED]} if printed else {}
+
+    def describe(self, value: Any) -> dict[str, Any]:
+        if inspect.isawaitable(value):
+            return {"awaitable": True}
+        kind = type(value)
+        told = self._describe_instances(kind)
+        if isinstance(value, type):
+            told.update(self._describe_class(value))
+        elif told.get("base") in FIXED:
+            told["contents"] = Packer(self.keep).pack(_contents(value))
+        return told
+
+    def _describe_instances(self, kind: type) -> dict[str, Any]:
+        """What the objects of a class can do, and by what they are compared."""
+        able = [name for name in (*QUERIES, *OPERATIONS, *COMPARED) if getattr(kind, name, None) is not None]
+        told: dict[str, Any] = {"able": able, "equal": _equality(kind), "kind": self.kept(kind)}
+        told["hashable"] = kind.__hash__ is not None
+        if (base := _base(kind)) is not None:
+            told["base"] = base.__name__
+            told["own"] = [name for name in (*OPERATIONS, *COMPARED) if not _is_of_base(kind, base, name)]
+        return told
+
+    def _describe_class(self, value: type) -> dict[str, Any]:
+        told: dict[str, Any] = {"class": value.__name__}
+        if issubclass(value, BaseException):
+            own = [kind for kind in value.__mro__ if kind.__module__ != "builtins"]
+            known = next(kind for kind in value.__mro__ if kind.__module__ == "builtins")
+            told["error"] = [known.__name__, *([kind.__name__, self.kept(kind)] for kind in reversed(own))]
+        elif (fields := _plain_fields(value)) is not None:
+            told["fields"] = [[name, *map(Packer(self.keep).pack, default)] for name, default in fields]
+            told["instances"] = self._describe_instances(value)
+        return told
+
+    def describe_error(self, error: BaseException, packer: Packer) -> dict[str, Any]:
+        told = {"words": said(error)}
+        kind = type(error)
+        told.update(self._describe_class(kind))
+        state = {name: value for name, value in vars(error).items() if isinstance(name, str)}
+        told["arguments"] = packer.pack(tuple(error.args))
+        told["state"] = packer.pack(state)
+        told["plain"] = kind.__str__ in (BaseException.__str__, Exception.__str__, KeyError.__str__, OSError.__str__)
+        return told
+
+    def stand_in(self, number: int, described: dict[str, Any]) -> Any:
+        if number not in self.stand_ins:
+            methods = {name: _forwarded(name) for name in described["able"] if name in QUERIES}
+            self.stand_ins[number] = type("Foreign", (Foreign,), methods)(self, number)
+        return self.stand_ins[number]
+
+    def number_of(self, value: Any) -> int | None:
+        return value.__dict__["_number"] if isinstance(value, Foreign) else None
+
+    def raised(self, packed: dict[str, Any], unpacker: Unpacker) -> BaseException:
+        kind = getattr(builtins, packed.get("type", ""), RuntimeError)
+        return kind(*unpacker.unpack(packed["arguments"])) if "arguments" in packed else RuntimeError(packed["words"])
+
+
+class _Named(dict[str, Any]):
+    """Things by the names that the candidate gave them."""
+
+
+async def _awaited(thing: Any) -> Any:
+    return await thing
+
+
+def _base(kind: type) -> Any:
+    """The built-in type of data that a class derives from, or None."""
+    return next((base for base in BASES if issubclass(kind, base)), None)
+
+
+def _is_of_base(kind: type, base: type, name: str) -> bool:
+    return getattr(kind, name, None) is getattr(base, name, None) or getattr(kind, name, 0) == getattr(base, name, 1)
+
+
+def _contents(value: Any) -> Any:
+    """What an object is compared by: the value that it is of a built-in type, or the values of its fields."""
+    base = _base(type(value))
+    if base is None:
+        return tuple(getattr(value, name) for name in _field_names(type(value)))
+    if base is str:
+        return str.__str__(value)
+    if base in (int, float, complex):
+        return base.__add__(value, base())  # as the type itself, whatever the class makes of its numbers
+    if base is dict:
+        return dict(dict.items(value))
+    return base(base.__iter__(value))
+
+
+def _equality(kind: type) -> str:
+    """By what objects equal others: their "identity", their "base", a built-in type; "fields"; or their "own" rule."""
+    equal = kind.__eq__
+    if equal is object.__eq__ or equal is type.__eq__:
+        return "identity"
+    base = _base(kind)
+    if base is not None and equal is base.__eq__:
+        return "base"
+    return "fields" if _is_plain_dataclass(kind) else "own"
+
+
+def _is_plain_dataclass(kind: type) -> bool:
+    """Whether a class equals by its fields, as `dataclasses` has it."""
+    code = getattr(kind.__eq__, "__code__", None)
+    return hasattr(kind, "__dataclass_fields__") and code is not None and code.co_filename == "<string>"
+
+
+def _field_names(kind: Any) -> list[str]:
+    return [field.name for field in kind.__dataclass_fields__.values() if field.compare and _is_field(field)]
+
+
+def _is_field(field: Any) -> bool:
+    return field._field_type is sys.modules["dataclasses"]._FIELD  # type: ignore[attr-defined]
+
+
+def _plain_fields(kind: Any) -> list[tuple[str, list[Any]]] | None:
+    """The fields of a class that does nothing but hold them, each with its default if it has one; None of any other."""
+    if issubclass(kind, tuple) and kind.__bases__ == (tuple,) and hasattr(kind, "_field_defaults"):
+        defaults = kind._field_defaults
+        return [(name, [defaults[name]] if name in defaults else []) for name in kind._fields]
+    if not hasattr(kind, "__dataclass_fields__") or not _is_plain_dataclass(kind) or hasattr(kind, "__post_init__"):
+        return None
+    if getattr(kind.__init__, "__code__", None) is None or kind.__init__.__code__.co_filename != "<string>":
+        return None
+    fields = list(kind.__dataclass_fields__.values())
+    missing = sys.modules["dataclasses"].MISSING
+    if any(not (field.init and field.compare and _is_field(field)) or field.kw_only for field in fields):
+        return None
+    found = []
+    for field in fields:
+        if field.default_factory is not missing and field.default_factory not in (list, dict, set, tuple):
+            return None
+        default = field.default_factory() if field.default_factory is not missing else field.default
+        found.append((field.name, [] if default is missing else [default]))
+    return found
+
+
+_DOES: dict[str, Callable[..., Any]] = {
+    "isinstance": isinstance,
+    "issubclass": issubclass,
+    **{
+        name: (lambda thing, arguments, named, name=name: getattr(type(thing), name)(thing, *arguments, **named))
+        for name in (*QUERIES, *ALWAYS)
+    },
+}

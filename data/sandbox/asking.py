@@ -1,0 +1,168 @@
+"""The tests' side of the conversation: it asks the candidate, and does for it little."""
+
+import builtins
+import sys
+from collections.abc import Sequence
+from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
+from typing import Any, NoReturn
+
+from peer import QUERIES, CannotError, Channel, GoneError, Peer
+from remote import CandidateError, Inner, inner_of, stand_in
+from values import LONGEST_WORDS, NotDataError, Unpacker
+
+FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type)
+STREAMS = {("_io", "StringIO"), ("_io", "BytesIO")}
+SAID_OF_FUNCTIONS = {"__name__", "__qualname__", "__doc__"}
+
+
+class Asking(Peer):
+    """The candidate, as the tests see it.
+
+    Attributes:
+        asked: how often it was asked for anything but its names.
+        trouble: the first thing that could not be carried, or why the candidate is gone, whatever tests make of it.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        self.asked = 0
+        self.trouble: BaseException | None = None
+        self.stand_ins: dict[int, Any] = {}
+        self.errors: dict[int, type[BaseException]] = {}
+        self._result(self._reply(), [])
+
+    def named(self, names: Sequence[str]) -> dict[str, Any]:
+        """What the candidate defines of these names."""
+        found = super().ask({"do": "names", "names": list(names)})
+        if not isinstance(found, list) or len(found) % 2:
+            raise GoneError("malformed message")
+        given = dict(zip(found[::2], found[1::2], strict=True))
+        self.asked += any(inner_of(value) is None for value in given.values())
+        return {name: given[name] for name in names if name in given}
+
+    def ask(self, asked: dict[str, Any], values: Sequence[Any] = ()) -> Any:
+        self.asked += 1
+        for value in values if asked["do"] != "contents" else ():
+            if (inner := inner_of(value)) is not None:
+                inner.handed = True
+        try:
+            return super().ask(asked, values)
+        except (CannotError, GoneError) as error:
+            self.trouble = self.trouble or error
+            raise
+
+    def cannot(self, why: str) -> NoReturn:
+        """Say that something cannot be carried.
+
+        Raises:
+            CannotError: always.
+        """
+        error = CannotError(why)
+        self.trouble = self.trouble or error
+        raise error
+
+    def printed(self, text: str) -> None:
+        if text:
+            sys.stdout.write(text)
+
+    def unpacked(self, packed: Any) -> Any:
+        """What the candidate said of a thing, as values."""
+        try:
+            return Unpacker(self.held).unpack(packed)
+        except NotDataError as error:
+            raise GoneError(str(error)) from None
+
+    # What is the candidate's.
+
+    def stand_in(self, number: int, described: dict[str, Any]) -> Any:
+        if "awaitable" in described:
+            return self._awaited(number)
+        if "error" in described:
+            return self._error_class(described["error"])
+        if number not in self.stand_ins:
+            self.stand_ins[number] = stand_in(Inner(self, number, described))
+        return self.stand_ins[number]
+
+    async def _awaited(self, number: int) -> Any:
+        """A coroutine of the candidate's, which runs there until it ends."""
+        return self.ask({"do": "await"}, [stand_in(Inner(self, number, {}))])
+
+    def number_of(self, value: Any) -> int | None:
+        if (inner := inner_of(value)) is not None:
+            inner.handed = True
+            return inner.address()
+        return next((number for number, kind in self.errors.items() if kind is value), None)
+
+    def raised(self, packed: dict[str, Any], unpacker: Unpacker) -> BaseException:
+        words = str(packed["words"])[:LONGEST_WORDS]
+        if "error" not in packed:
+            return CandidateError(words)
+        kind = self._error_class(packed["error"])
+        arguments, state = unpacker.unpack(packed["arguments"]), unpacker.unpack(packed["state"])
+        try:
+            error = kind(*arguments)
+        except TypeError:
+            return CandidateError(words)
+        vars(error).update(state)
+        if not packed["plain"]:
+            vars(error)["_words"] = words.partition(": ")[2]
+        return error
+
+    def _error_class(self, chain: list[Any]) -> type[BaseException]:
+        kind = getattr(builtins, chain[0])
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise NotDataError("malformed message")
+        for name, number in chain[1:]:
+            if number not in self.errors:
+                self.errors[number] = type(str(name), (kind,), {"__str__": _words})
+            kind = self.errors[number]
+        return kind
+
+    # What is the tests'.
+
+    def describe(self, value: Any) -> dict[str, Any]:
+        if isinstance(value, FUNCTIONS) or _is_partial(value):
+            return {"able": ["__call__"]}
+        kind = type(value)
+        if _is_of_tests(kind) or (kind.__module__, kind.__qualname__) in STREAMS:
+            return {"able": [name for name in QUERIES if getattr(kind, name, None) is not None]}
+        if hasattr(kind, "__next__"):
+            return {"able": ["__iter__", "__next__"]}
+        if isinstance(value, TracebackType):
+            return {"able": []}
+        self.cannot(f"the tests hand over a {kind.__name__}")
+
+    def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
+        name = asked["do"]
+        if name == "input":
+            return input(*map(str, values))
+        thing, *others = values
+        open_ = _is_of_tests(type(thing)) or (type(thing).__module__, type(thing).__qualname__) in STREAMS
+        if name in ("get", "set"):
+            at = asked["name"]
+            if not (open_ and not at.startswith("__")) and (name, at) not in {("get", n) for n in SAID_OF_FUNCTIONS}:
+                raise AttributeError(at)
+            return getattr(thing, at) if name == "get" else setattr(thing, at, *others)
+        if name not in self.describe(thing)["able"]:
+            raise TypeError(f"{name} is not offered")
+        return getattr(type(thing), name)(thing, *others[0], **others[1])
+
+    def describe_error(self, error: BaseException, packer: Any) -> dict[str, Any]:
+        told = super().describe_error(error, packer)
+        if type(error).__module__ == "builtins":
+            told.update(type=type(error).__name__, arguments=packer.pack(tuple(error.args)))
+        return told
+
+
+def _words(error: BaseException) -> str:
+    words = vars(error).get("_words")
+    return words if isinstance(words, str) else type(error).__mro__[1].__str__(error)
+
+
+def _is_of_tests(kind: type) -> bool:
+    return kind.__module__ == "__main__"
+
+
+def _is_partial(value: Any) -> bool:
+    return (type(value).__module__, type(value).__qualname__) == ("functools", "partial")
+

@@ -1,0 +1,145 @@
+"""What tests leave undefined, and who has to supply it: the candidate, or Python's standard library.
+
+In one namespace, as tests are written for, a program could supply anything, `isclose` and `all` among it, and so decide
+about itself. Here a candidate supplies what is asked of it, and of the rest only what the standard library lacks.
+"""
+
+import ast
+import builtins
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+# What programs commonly import from the standard library by name, and tests then use without an import.
+LIBRARY = {
+    name: module
+    for module, names in {
+        "math": "isclose isnan isinf isfinite sqrt ceil floor trunc fabs factorial gcd lcm comb perm exp log log2 log10 "
+        "sin cos tan asin acos atan atan2 hypot radians degrees pi e inf nan tau prod dist fsum isqrt",
+        "collections": "Counter OrderedDict defaultdict deque namedtuple ChainMap",
+        "itertools": "accumulate chain combinations combinations_with_replacement count cycle groupby islice "
+        "permutations product repeat starmap takewhile dropwhile zip_longest pairwise",
+        "functools": "reduce partial cmp_to_key lru_cache cache wraps",
+        "operator": "itemgetter attrgetter",
+        "fractions": "Fraction",
+        "decimal": "Decimal",
+        "datetime": "date timedelta timezone",
+        "copy": "deepcopy",
+        "heapq": "heapify heappush heappop nlargest nsmallest",
+        "typing": "Any Callable Dict List Optional Set Tuple Union Iterable Iterator",
+        "statistics": "mean median mode stdev",
+        "io": "StringIO BytesIO",
+        "contextlib": "redirect_stdout suppress",
+        "pathlib": "Path",
+    }.items()
+    for name in names.split()
+}
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Names for a candidate to supply, and those of the standard library: a module for each name, empty for itself."""
+
+    names: list[str] = field(default_factory=list)
+    library: dict[str, str] = field(default_factory=dict)
+
+
+def naming(prelude: str, tests: str, required: list[str]) -> Naming:
+    """Who supplies what tests use and nothing there defines.
+
+    Args:
+        required: what the tests call by these names, also where the prelude or Python has them too.
+    """
+    try:
+        tree, before = ast.parse(tests), ast.parse(prelude)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return Naming(required)  # whoever runs them says so
+    bound = {*_bound(tree), *_bound(before)}
+    used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    free = [name for name in dict.fromkeys(used) if name not in bound and name not in required]
+    unknown = [name for name in free if not hasattr(builtins, name)]
+    modules = {name for name in unknown if name in sys.stdlib_module_names and _is_used_as_module(tree, name)}
+    asked = [name for name in unknown if name not in modules]
+    library = _of_library(tree, asked, known=bool(required))
+    own = [*required, *(name for name in asked if name not in library)]
+    if not own:
+        own = _innermost(tree, [name for name in free if hasattr(builtins, name)])
+    return Naming(own, {**dict.fromkeys(modules, ""), **library})
+
+
+def _of_library(tree: ast.AST, asked: list[str], known: bool) -> dict[str, str]:
+    """Of these names those that the standard library supplies. A task may ask for a function that it has too."""
+    there = [name for name in asked if name in LIBRARY]
+    if not known and len(there) == len(asked):
+        own = _innermost(tree, there)
+        there = [name for name in there if name not in own]
+    return {name: LIBRARY[name] for name in there}
+
+
+def _innermost(tree: ast.AST, names: list[str]) -> list[str]:
+    """Of these names those that are called, but not on what another one of them returns."""
+    called = set()
+    for call in _calls(tree):
+        inside = {inner.func.id for part in (*call.args, *call.keywords) for inner in _calls(part)}  # type: ignore[attr-defined]
+        if call.func.id in names and not inside & {*names}:  # type: ignore[attr-defined]
+            called.add(call.func.id)  # type: ignore[attr-defined]
+    around = {
+        call.func.id  # type: ignore[attr-defined]
+        for call in _calls(tree)
+        for part in (*call.args, *call.keywords)
+        for inner in _calls(part)
+        if inner.func.id in called  # type: ignore[attr-defined]
+    }
+    return [name for name in names if name in called - around]
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    """The calls by a plain name."""
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
+
+
+def _is_used_as_module(tree: ast.AST, name: str) -> bool:
+    """Whether a name only ever stands before a dot."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
+    before = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return all(any(node is value for value in before) for node in nodes)
+
+
+def _bound(tree: ast.AST) -> Iterator[str]:
+    """Every name that code binds anywhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).partition(".")[0]
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.name
+        elif isinstance(node, ast.MatchAs | ast.MatchStar) and node.name:
+            yield node.name
+
+
+def defined(code: str) -> list[str] | None:
+    """The names that a program defines at its top level; None if it is no Python."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return [*dict.fromkeys(name for node in tree.body for name in _bound_at_top(node))]
+
+
+def _bound_at_top(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+        return
+    yield from _bound(node)
+
+
+def lacking(code: str) -> set[str]:
+    """The names that a program uses and defines nowhere."""
+    tree = ast.parse(code)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return used - {*_bound(tree), *dir(builtins), "__file__", "exit", "quit"}

@@ -1,0 +1,269 @@
+"""What stands in the tests' program for things of the candidate's, and for what it raises.
+
+A stand-in has the methods that Python's syntax finds on the thing itself. What these are asked for goes to the
+candidate, which answers from what it has. Never sent there, and so decided here on copies: whether a thing equals,
+orders before or contains what the tests compare it with, and arithmetic with the tests' own numbers. What a class of
+the candidate's does with these by rules of its own cannot be told without it, and is a `CannotError`.
+"""
+
+import builtins
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from peer import OPERATORS, QUERIES, CannotError
+
+if TYPE_CHECKING:
+    from data.sandbox.asking import Asking
+
+ORDERS = {
+    "__lt__": lambda a, b: a < b,
+    "__le__": lambda a, b: a <= b,
+    "__gt__": lambda a, b: a > b,
+    "__ge__": lambda a, b: a >= b,
+}
+# Methods of built-in types that say of data whether they fit: an object of another type could always say yes.
+PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", "__contains__", "__eq__", "__ne__"} | {
+    *ORDERS
+}
+
+
+BASES = ("int", "float", "complex", "str", "bytes", "tuple", "list", "dict", "set", "frozenset", "bytearray")
+
+
+class CandidateError(Exception):
+    """The candidate raised what cannot be told more exactly."""
+
+
+class Remote:
+    """A thing in the candidate's process."""
+
+    _inner: "Inner"
+
+    def __init__(self, inner: "Inner") -> None:
+        object.__setattr__(self, "_inner", inner)
+        inner.remote = self
+
+    def __getattr__(self, name: str) -> Any:
+        return self._inner.attribute(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._inner.query("set", value, name=name)
+
+    def __delattr__(self, name: str) -> None:
+        self._inner.query("delete", name=name)
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        return self._inner.base or type(self)
+
+    def __str__(self) -> str:
+        return str(self._inner.does("__str__"))
+
+    def __repr__(self) -> str:
+        return str(self._inner.does("__repr__"))
+
+    def __format__(self, form: str) -> str:
+        return str(self._inner.does("__format__", form))
+
+    def __eq__(self, other: Any) -> Any:
+        return self._inner.equals(other)
+
+    def __ne__(self, other: Any) -> Any:
+        same = self._inner.equals(other)
+        return same if same is NotImplemented else not same
+
+    def __hash__(self) -> int:
+        return self._inner.hashed()
+
+    def __instancecheck__(self, thing: Any) -> bool:
+        return isinstance(inner_of(thing), Inner) and bool(self._inner.peer.ask({"do": "isinstance"}, [thing, self]))
+
+    def __subclasscheck__(self, kind: Any) -> bool:
+        return isinstance(inner_of(kind), Inner) and bool(self._inner.peer.ask({"do": "issubclass"}, [kind, self]))
+
+    def __mro_entries__(self, bases: Any) -> Any:
+        self._inner.peer.cannot("the tests derive a class from one of the candidate's")
+
+
+class Inner:
+    """What a stand-in knows, out of the way of the names that it stands for.
+
+    Attributes:
+        number: by which the candidate keeps the thing.
+        told: what the candidate said of it, as `Answering.describe` puts it.
+        handed: whether the tests handed it to the candidate, which then may know all of it.
+        made: whether the tests made it, by a call of a class.
+    """
+
+    def __init__(self, peer: "Asking", number: int | None, told: dict[str, Any]) -> None:
+        self.peer, self.number, self.told = peer, number, told
+        self.handed = self.made = False
+        self.remote: Any = None
+        self.base: Any = getattr(builtins, told["base"]) if told.get("base") in BASES else None
+        self.own = {*told.get("own", [])}
+
+    def query(self, do: str, *values: Any, **asked: Any) -> Any:
+        return self.peer.ask({"do": do, **asked}, [self.remote, *values])
+
+    def does(self, name: str, *arguments: Any, **named: Any) -> Any:
+        return self.query(name, list(arguments), named)
+
+    def attribute(self, name: str) -> Any:
+        if name in PREDICATES:
+            if self.base and hasattr(self.base, name) and name not in self.own:
+                return getattr(self.contents(), name)
+            self.cannot(f"what {name!r} says")
+        return self.query("get", name=name)
+
+    def call(self, *arguments: Any, **named: Any) -> Any:
+        if "fields" in self.told:
+            return Fields(self, arguments, named).remote
+        result = self.query("call", list(arguments), named)
+        if "class" in self.told and isinstance(inner_of(result), Inner):
+            inner_of(result).made = True
+        return result
+
+    def address(self) -> int | None:
+        """The number, for which the thing has to be there."""
+        return self.number
+
+    def contents(self) -> Any:
+        """What it is compared by, as it is now: a value of a built-in type, or the values of its fields."""
+        if "contents" in self.told:
+            return self.peer.unpacked(self.told["contents"])
+        return self.query("contents")
+
+    def equals(self, other: Any) -> Any:
+        theirs, rule = inner_of(other), self.told.get("equal")
+        if rule == "own" or "__eq__" in self.own:
+            self.cannot("what it equals")
+        if not isinstance(theirs, Inner):
+            return self.contents() == other if self.base else NotImplemented
+        if theirs.told.get("equal") == "own" or "__eq__" in theirs.own:
+            theirs.cannot("what it equals")
+        same = self is theirs
+        if rule == "identity" and not same:
+            return False
+        for one in (self, theirs):
+            if one.made and not one.handed:
+                one.peer.cannot("the tests compare with what they make by a class of the candidate's")
+        if same:
+            return True
+        if rule == "fields" and self.told.get("kind") != theirs.told.get("kind"):
+            return False
+        return self.contents() == theirs.contents()
+
+    def orders(self, name: str, other: Any) -> Any:
+        theirs = inner_of(other)
+        if isinstance(theirs, Inner):
+            if self.base and theirs.base and name not in self.own:
+                return ORDERS[name](self.contents(), theirs.contents())
+        elif self.base and name not in self.own:
+            return ORDERS[name](self.contents(), other)
+        self.cannot("what it comes before")
+        return NotImplemented
+
+    def contains(self, item: Any) -> bool:
+        if self.base and "__contains__" not in self.own:
+            return item in self.contents()
+        self.cannot("what it contains")
+        return False
+
+    def operates(self, name: str, other: Any, reflected: bool) -> Any:
+        theirs = inner_of(other)
+        own = {f"__{name}__", f"__r{name}__"} & self.own
+        if self.base and not own:
+            ours, value = self.contents(), theirs.contents() if isinstance(theirs, Inner) and theirs.base else other
+            return OPERATORS[name](*((value, ours) if reflected else (ours, value)))
+        if isinstance(theirs, Inner):
+            pair = (other, self.remote) if reflected else (self.remote, other)
+            return self.peer.ask({"do": name}, pair)
+        self.cannot("arithmetic with it")
+        return NotImplemented
+
+    def hashed(self) -> int:
+        rule = self.told.get("equal")
+        if rule == "own":
+            return int(self.does("__hash__"))
+        if rule == "identity":
+            return hash((id(self.peer), self.number))
+        if not self.told.get("hashable", True):
+            raise TypeError("unhashable type")
+        return hash(self.contents())
+
+    def cannot(self, what: str) -> None:
+        self.peer.cannot(f"{what} is a rule of the candidate's own, which is not asked about what the tests expect")
+
+
+class Fields(Inner):
+    """What the tests make by a class of the candidate's that only holds fields, such as a named tuple or a dataclass.
+
+    What it holds is therefore known here, and the candidate learns of it only when something is asked of the thing:
+    until then it may be what the tests expect.
+    """
+
+    def __init__(self, maker: Inner, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        super().__init__(maker.peer, None, maker.told["instances"])
+        self.maker, self.arguments, self.named = maker, arguments, named
+        self.values = self._bound()
+        stand_in(self)
+
+    def _bound(self) -> tuple[Any, ...]:
+        fields = self.maker.told["fields"]
+        names = [name for name, *_ in fields]
+        given = dict(zip(names, self.arguments, strict=False))
+        if len(self.arguments) > len(names) or given.keys() & self.named or not self.named.keys() <= {*names}:
+            raise TypeError(f"{self.maker.told['class']} takes {', '.join(names) or 'nothing'}")
+        given.update(self.named)
+        for name, *default in fields:
+            if name not in given and not default:
+                raise TypeError(f"{self.maker.told['class']} lacks {name!r}")
+            given.setdefault(name, *map(self.peer.unpacked, default))
+        return tuple(given[name] for name in names)
+
+    def contents(self) -> Any:
+        return self.values if self.number is None else super().contents()
+
+    def address(self) -> int | None:
+        if self.number is None:
+            made = inner_of(self.maker.query("call", list(self.arguments), self.named))
+            if not isinstance(made, Inner):
+                raise CandidateError(f"{self.maker.told['class']} makes no object")
+            self.number = made.number
+            self.peer.stand_ins[made.number] = self.remote
+        return self.number
+
+
+def stand_in(inner: Inner) -> Remote:
+    """An object that has the methods that the thing has."""
+    return _class_of(frozenset(inner.told.get("able", [])))(inner)
+
+
+def inner_of(thing: Any) -> Inner | None:
+    """What is known of a thing, if it is the candidate's."""
+    return object.__getattribute__(thing, "_inner") if issubclass(type(thing), Remote) else None
+
+
+@cache
+def _class_of(able: frozenset[str]) -> type[Remote]:
+    methods: dict[str, Any] = {name: _query(name) for name in able & QUERIES if name != "__call__"}
+    if "__call__" in able:
+        methods["__call__"] = lambda self, *arguments, **named: inner_of(self).call(*arguments, **named)  # type: ignore[union-attr]
+    if "__contains__" in able:
+        methods["__contains__"] = lambda self, item: inner_of(self).contains(item)  # type: ignore[union-attr]
+    for name in ORDERS.keys() & able:
+        methods[name] = lambda self, other, name=name: inner_of(self).orders(name, other)
+    for name in OPERATORS:
+        if {f"__{name}__", f"__r{name}__"} & able:
+            methods[f"__{name}__"] = _operation(name, reflected=False)
+            methods[f"__r{name}__"] = _operation(name, reflected=True)
+    return type("Remote", (Remote,), methods)
+
+
+def _query(name: str) -> Callable[..., Any]:
+    return lambda self, *arguments, **named: inner_of(self).does(name, *arguments, **named)  # type: ignore[union-attr]
+
+
+def _operation(name: str, reflected: bool) -> Callable[[Any, Any], Any]:
+    return lambda self, other: inner_of(self).operates(name, other, reflected)  # type: ignore[union-attr]
