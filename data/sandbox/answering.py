@@ -1,27 +1,28 @@
 """The candidate's side of the conversation: what its objects are, and what can be done with them."""
 
-import asyncio
+from __future__ import annotations
+
 import builtins
-import inspect
 import io
 import sys
-from collections.abc import Callable
-from typing import Any
 
-from peer import ALWAYS, OPERATORS, QUERIES, Channel, Peer
+from peer import ALWAYS, COMPARED, OPERATIONS, OPERATORS, QUERIES, Channel, Peer
 from values import Packer, Unpacker, said
+
+TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 LONGEST_PRINTED = 2**20  # characters of what is printed that are passed on, for each answer
 BASES: tuple[Any, ...] = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, bytearray)
 FIXED = ("bool", "int", "float", "complex", "str", "bytes", "tuple", "frozenset")
-OPERATIONS = [f"__{side}{name}__" for name in OPERATORS for side in ("", "r")]
-COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
 
 
 class Foreign:
     """A thing of the tests, that the candidate was given. It does what the tests let it do."""
 
-    def __init__(self, peer: "Answering", number: int) -> None:
+    def __init__(self, peer: Answering, number: int) -> None:
         self.__dict__.update(_peer=peer, _number=number)
 
     def __getattr__(self, name: str) -> Any:
@@ -76,6 +77,8 @@ class Answering(Peer):
         if name == "call":
             return thing(*others[0], **others[1])
         if name == "await":
+            import asyncio  # takes longer than all else that is imported here
+
             return asyncio.run(_awaited(thing))
         if name == "contents":
             return _contents(thing)
@@ -97,7 +100,7 @@ class Answering(Peer):
         return {"printed": printed[:LONGEST_PRINTED]} if printed else {}
 
     def describe(self, value: Any) -> dict[str, Any]:
-        if inspect.isawaitable(value):
+        if hasattr(type(value), "__await__"):
             return {"awaitable": True}
         kind = type(value)
         told = self._describe_instances(kind)
@@ -112,6 +115,7 @@ class Answering(Peer):
         able = [name for name in (*QUERIES, *OPERATIONS, *COMPARED) if getattr(kind, name, None) is not None]
         told: dict[str, Any] = {"able": able, "equal": _equality(kind), "kind": self.kept(kind)}
         told["hashable"] = kind.__hash__ is not None
+        told["ordered"] = _is_generated(getattr(kind, "__lt__", None))
         if (base := _base(kind)) is not None:
             told["base"] = base.__name__
             told["own"] = [name for name in (*OPERATIONS, *COMPARED) if not _is_of_base(kind, base, name)]
@@ -140,7 +144,7 @@ class Answering(Peer):
 
     def stand_in(self, number: int, described: dict[str, Any]) -> Any:
         if number not in self.stand_ins:
-            methods = {name: _forwarded(name) for name in described["able"] if name in QUERIES}
+            methods = {name: _forwarded(name) for name in described["able"]}
             self.stand_ins[number] = type("Foreign", (Foreign,), methods)(self, number)
         return self.stand_ins[number]
 
@@ -152,7 +156,7 @@ class Answering(Peer):
         return kind(*unpacker.unpack(packed["arguments"])) if "arguments" in packed else RuntimeError(packed["words"])
 
 
-class _Named(dict[str, Any]):
+class _Named(dict):  # type: ignore[type-arg]
     """Things by the names that the candidate gave them."""
 
 
@@ -196,8 +200,12 @@ def _equality(kind: type) -> str:
 
 def _is_plain_dataclass(kind: type) -> bool:
     """Whether a class equals by its fields, as `dataclasses` has it."""
-    code = getattr(kind.__eq__, "__code__", None)
-    return hasattr(kind, "__dataclass_fields__") and code is not None and code.co_filename == "<string>"
+    return hasattr(kind, "__dataclass_fields__") and _is_generated(kind.__eq__)
+
+
+def _is_generated(method: Any) -> bool:
+    """Whether `dataclasses` wrote a method."""
+    return getattr(getattr(method, "__code__", None), "co_filename", None) == "<string>"
 
 
 def _field_names(kind: Any) -> list[str]:
@@ -215,7 +223,7 @@ def _plain_fields(kind: Any) -> list[tuple[str, list[Any]]] | None:
         return [(name, [defaults[name]] if name in defaults else []) for name in kind._fields]
     if not hasattr(kind, "__dataclass_fields__") or not _is_plain_dataclass(kind) or hasattr(kind, "__post_init__"):
         return None
-    if getattr(kind.__init__, "__code__", None) is None or kind.__init__.__code__.co_filename != "<string>":
+    if not _is_generated(kind.__init__):
         return None
     fields = list(kind.__dataclass_fields__.values())
     missing = sys.modules["dataclasses"].MISSING

@@ -1,17 +1,22 @@
 """The tests' side of the conversation: it asks the candidate, and does for it little."""
 
-import builtins
-import sys
-from collections.abc import Sequence
-from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
-from typing import Any, NoReturn
+from __future__ import annotations
 
-from peer import QUERIES, CannotError, Channel, GoneError, Peer
+import sys
+from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
+
+from peer import COMPARED, OPERATIONS, QUERIES, CannotError, Channel, GoneError, Peer
 from remote import CandidateError, Inner, inner_of, stand_in
-from values import LONGEST_WORDS, NotDataError, Unpacker
+from values import LONGEST_WORDS, NotDataError, Unpacker, exception_type
+
+TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type)
 STREAMS = {("_io", "StringIO"), ("_io", "BytesIO")}
+DATA = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, bytearray)
 SAID_OF_FUNCTIONS = {"__name__", "__qualname__", "__doc__"}
 
 
@@ -109,9 +114,7 @@ class Asking(Peer):
         return error
 
     def _error_class(self, chain: list[Any]) -> type[BaseException]:
-        kind = getattr(builtins, chain[0])
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise NotDataError("malformed message")
+        kind = exception_type(chain[0])
         for name, number in chain[1:]:
             if number not in self.errors:
                 self.errors[number] = type(str(name), (kind,), {"__str__": _words})
@@ -121,31 +124,31 @@ class Asking(Peer):
     # What is the tests'.
 
     def describe(self, value: Any) -> dict[str, Any]:
+        kind = type(value)
         if isinstance(value, FUNCTIONS) or _is_partial(value):
             return {"able": ["__call__"]}
-        kind = type(value)
-        if _is_of_tests(kind) or (kind.__module__, kind.__qualname__) in STREAMS:
-            return {"able": [name for name in QUERIES if getattr(kind, name, None) is not None]}
+        if _is_open(kind):
+            return {"able": [name for name in (*QUERIES, *OPERATIONS, *COMPARED, "__hash__") if _has(kind, name)]}
         if hasattr(kind, "__next__"):
             return {"able": ["__iter__", "__next__"]}
-        if isinstance(value, TracebackType):
+        if kind is TracebackType:
             return {"able": []}
         self.cannot(f"the tests hand over a {kind.__name__}")
 
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
-        name = asked["do"]
+        """What the candidate may do with what it was handed: call it, go through it, use what the tests define."""
+        name, thing, *others = asked["do"], *values
         if name == "input":
-            return input(*map(str, values))
-        thing, *others = values
-        open_ = _is_of_tests(type(thing)) or (type(thing).__module__, type(thing).__qualname__) in STREAMS
-        if name in ("get", "set"):
-            at = asked["name"]
-            if not (open_ and not at.startswith("__")) and (name, at) not in {("get", n) for n in SAID_OF_FUNCTIONS}:
-                raise AttributeError(at)
-            return getattr(thing, at) if name == "get" else setattr(thing, at, *others)
-        if name not in self.describe(thing)["able"]:
-            raise TypeError(f"{name} is not offered")
-        return getattr(type(thing), name)(thing, *others[0], **others[1])
+            return input(str(thing))
+        if name not in ("get", "set"):
+            if name not in self.describe(thing)["able"]:
+                raise TypeError(f"{name} is not offered")
+            return getattr(type(thing), name)(thing, *others[0], **others[1])
+        attribute = str(asked["name"])
+        public = _is_open(type(thing)) and not attribute.startswith("__")
+        if not public and not (name == "get" and attribute in SAID_OF_FUNCTIONS):
+            raise AttributeError(attribute)
+        return getattr(thing, attribute) if name == "get" else setattr(thing, attribute, *others)
 
     def describe_error(self, error: BaseException, packer: Any) -> dict[str, Any]:
         told = super().describe_error(error, packer)
@@ -159,8 +162,15 @@ def _words(error: BaseException) -> str:
     return words if isinstance(words, str) else type(error).__mro__[1].__str__(error)
 
 
-def _is_of_tests(kind: type) -> bool:
-    return kind.__module__ == "__main__"
+def _is_open(kind: type) -> bool:
+    """Whether the candidate may use the attributes of such objects: the tests define it, and it is more than data."""
+    of_tests = kind.__module__ == "__main__" and not issubclass(kind, DATA)
+    return of_tests or (kind.__module__, kind.__qualname__) in STREAMS
+
+
+def _has(kind: type, name: str) -> bool:
+    method = getattr(kind, name, None)
+    return method is not None and method is not getattr(object, name, None)
 
 
 def _is_partial(value: Any) -> bool:

@@ -5,13 +5,18 @@ for: a call, an attribute, an item. Whatever the code does to this process chang
 answer. Run: python candidate.py LIMITS CODE [QUESTIONS ANSWERS], all but the first being descriptors.
 """
 
+from __future__ import annotations
+
 import builtins
 import json
 import os
 import resource
 import sys
 from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
 
 HERE = __file__.rpartition("/")[0]
 FILE = "solution.py"
@@ -43,8 +48,8 @@ def run(code: str, supplied: str, name: str) -> dict[str, Any]:
     sys.modules[name] = module
     module.__file__ = _saved(code)
     module.__dict__["__builtins__"] = builtins
-    exec(supplied, module.__dict__)
-    exec(compile(code, FILE, "exec"), module.__dict__)
+    exec(compile(supplied, "supplied.py", "exec", dont_inherit=True), module.__dict__)
+    exec(compile(code, FILE, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
 

@@ -5,13 +5,18 @@ the candidate, and may call the candidate in turn. What is passed by value, `val
 it is, and is spoken of by a number.
 """
 
+from __future__ import annotations
+
 import json
 import operator
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from _thread import RLock
 
 from values import LONGEST_WORDS, NotDataError, Packer, Unpacker, changed, contents, said
+
+TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 LONGEST = 64 * 2**20  # characters of one message
 # Methods by which Python's syntax and built-in functions use an object. The other side may ask for no others by `do`.
@@ -38,6 +43,8 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "or": operator.or_,
     "xor": operator.xor,
 }
+OPERATIONS = [f"__{side}{name}__" for name in OPERATORS for side in ("", "r")]
+COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
 
 
 class GoneError(BaseException):
@@ -82,7 +89,7 @@ class Peer:
         self.channel = channel
         self.things: list[Any] = []
         self._numbers: dict[int, int] = {}
-        self._turn = threading.RLock()
+        self._turn = RLock()
 
     # What the subclasses say.
 

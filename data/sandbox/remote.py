@@ -6,15 +6,18 @@ orders before or contains what the tests compare it with, and arithmetic with th
 the candidate's does with these by rules of its own cannot be told without it, and is a `CannotError`.
 """
 
+from __future__ import annotations
+
 import builtins
-from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from peer import OPERATORS, QUERIES, CannotError
 
+TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
     from data.sandbox.asking import Asking
+
 
 ORDERS = {
     "__lt__": lambda a, b: a < b,
@@ -29,6 +32,9 @@ PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", 
 
 
 BASES = ("int", "float", "complex", "str", "bytes", "tuple", "list", "dict", "set", "frozenset", "bytearray")
+
+
+_CLASSES: dict[frozenset[str], type[Remote]] = {}
 
 
 class CandidateError(Exception):
@@ -157,7 +163,8 @@ class Inner:
     def orders(self, name: str, other: Any) -> Any:
         theirs = inner_of(other)
         if isinstance(theirs, Inner):
-            if self.base and theirs.base and name not in self.own:
+            fields = self.told.get("ordered") and self.told.get("kind") == theirs.told.get("kind")
+            if fields or (self.base and theirs.base and name not in self.own):
                 return ORDERS[name](self.contents(), theirs.contents())
         elif self.base and name not in self.own:
             return ORDERS[name](self.contents(), other)
@@ -240,30 +247,35 @@ def stand_in(inner: Inner) -> Remote:
     return _class_of(frozenset(inner.told.get("able", [])))(inner)
 
 
-def inner_of(thing: Any) -> Inner | None:
+def inner_of(thing: Any) -> Any:
     """What is known of a thing, if it is the candidate's."""
     return object.__getattribute__(thing, "_inner") if issubclass(type(thing), Remote) else None
 
 
-@cache
 def _class_of(able: frozenset[str]) -> type[Remote]:
+    if able not in _CLASSES:
+        _CLASSES[able] = type("Remote", (Remote,), _methods(able))
+    return _CLASSES[able]
+
+
+def _methods(able: frozenset[str]) -> dict[str, Any]:
     methods: dict[str, Any] = {name: _query(name) for name in able & QUERIES if name != "__call__"}
     if "__call__" in able:
-        methods["__call__"] = lambda self, *arguments, **named: inner_of(self).call(*arguments, **named)  # type: ignore[union-attr]
+        methods["__call__"] = lambda self, *arguments, **named: inner_of(self).call(*arguments, **named)
     if "__contains__" in able:
-        methods["__contains__"] = lambda self, item: inner_of(self).contains(item)  # type: ignore[union-attr]
+        methods["__contains__"] = lambda self, item: inner_of(self).contains(item)
     for name in ORDERS.keys() & able:
         methods[name] = lambda self, other, name=name: inner_of(self).orders(name, other)
     for name in OPERATORS:
         if {f"__{name}__", f"__r{name}__"} & able:
             methods[f"__{name}__"] = _operation(name, reflected=False)
             methods[f"__r{name}__"] = _operation(name, reflected=True)
-    return type("Remote", (Remote,), methods)
+    return methods
 
 
 def _query(name: str) -> Callable[..., Any]:
-    return lambda self, *arguments, **named: inner_of(self).does(name, *arguments, **named)  # type: ignore[union-attr]
+    return lambda self, *arguments, **named: inner_of(self).does(name, *arguments, **named)
 
 
 def _operation(name: str, reflected: bool) -> Callable[[Any, Any], Any]:
-    return lambda self, other: inner_of(self).operates(name, other, reflected)  # type: ignore[union-attr]
+    return lambda self, other: inner_of(self).operates(name, other, reflected)

@@ -5,12 +5,12 @@ gets the tests, and says whether they passed. Run: python tester.py LIMITS TESTS
 first being descriptors.
 """
 
-import importlib
+from __future__ import annotations
+
 import json
 import resource
 import sys
 from types import ModuleType
-from typing import Any
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 
@@ -18,6 +18,10 @@ from asking import Asking
 from collecting import offer, run
 from peer import CannotError, Channel
 from values import BROKEN, CANNOT, FAILED, PASSED, said
+
+TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main() -> None:
@@ -37,10 +41,10 @@ def judge(told: dict[str, Any], channel: Channel) -> tuple[str, str]:
     namespace = module.__dict__
     try:
         for name, where in told["library"].items():
-            found = importlib.import_module(where or name)
+            found = __import__(where or name)
             namespace[name] = getattr(found, name) if where else found
-        exec(compile(told["prelude"], "prelude.py", "exec"), namespace)
-        code = compile(told["tests"], "tests.py", "exec")
+        exec(compile(told["prelude"], "prelude.py", "exec", dont_inherit=True), namespace)
+        code = compile(told["tests"], "tests.py", "exec", dont_inherit=True)
     except BaseException as error:
         return BROKEN, said(error)
     try:
@@ -51,13 +55,13 @@ def judge(told: dict[str, Any], channel: Channel) -> tuple[str, str]:
     if lacking := [name for name in told["required"] if name not in given]:
         return FAILED, f"the program does not define {', '.join(lacking)}"
     namespace.update(given)
+    offer(told["tests"])
     return _judged(candidate, code, namespace)
 
 
 def _judged(candidate: Asking, code: Any, namespace: dict[str, Any]) -> tuple[str, str]:
     outcome, why = PASSED, ""
     try:
-        offer()
         exec(code, namespace)
         run(namespace)
     except CannotError as error:

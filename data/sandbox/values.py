@@ -4,12 +4,17 @@ Part of both programs, and so without any import of this project. What arrives h
 runs no code of whoever sent it. Containers that one side sent are the same containers when the other sends them back.
 """
 
-import base64
+from __future__ import annotations
+
+import binascii
 import builtins
 import operator
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+
+TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 LONGEST_WORDS = 300  # characters of an exception's text that are passed on
 PASSED, FAILED, BROKEN, CANNOT = "passed", "failed", "broken", "cannot"  # what the tests may come to
@@ -101,7 +106,7 @@ class Packer:
         if kind is complex:
             return {"complex": [value.real, value.imag]}
         if kind in (bytes, memoryview):
-            return {kind.__name__: base64.b64encode(bytes(value)).decode()}
+            return {kind.__name__: binascii.b2a_base64(bytes(value), newline=False).decode()}
         if kind in (range, slice):
             return {kind.__name__: [self.pack(part) for part in (value.start, value.stop, value.step)]}
         if kind in VIEWS:
@@ -110,6 +115,8 @@ class Packer:
             return {"single": str(value)}
         if id(value) in BUILTIN:
             return {"builtin": BUILTIN[id(value)][0]}
+        if id(kind) in BUILTIN and issubclass(kind, BaseException):
+            return {"exception": [BUILTIN[id(kind)][0], self.items(value.args)]}
         return self.keep(value)
 
 
@@ -178,7 +185,7 @@ class Unpacker:
         if name == "complex":
             return complex(*map(float, held))
         if name in ("bytes", "memoryview"):
-            return {"bytes": bytes, "memoryview": memoryview}[name](base64.b64decode(held))
+            return {"bytes": bytes, "memoryview": memoryview}[name](binascii.a2b_base64(held))
         if name in ("range", "slice"):
             return {"range": range, "slice": slice}[name](*self.items(held))
         if name == "dict_keys":
@@ -191,6 +198,8 @@ class Unpacker:
             return SINGLE[held]
         if name == "builtin" and not held.startswith("_"):
             return getattr(builtins, held)
+        if name == "exception":
+            return exception_type(held[0])(*self.items(held[1]))
         raise NotDataError("malformed message")
 
 
@@ -208,6 +217,18 @@ def changed(value: Any, before: list[Any]) -> bool:
     if isinstance(value, bytearray) or type(value).__module__ == "array":
         return now != before
     return len(now) != len(before) or not all(map(operator.is_, now, before))
+
+
+def exception_type(name: str) -> type[BaseException]:
+    """The built-in exception of that name.
+
+    Raises:
+        NotDataError: there is none.
+    """
+    kind = getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        raise NotDataError("malformed message")
+    return kind
 
 
 def said(error: BaseException) -> str:
