@@ -7,7 +7,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 
 from peer import COMPARED, OPERATIONS, QUERIES, CannotError, Channel, GoneError, Peer
 from remote import CandidateError, Inner, inner_of, stand_in
-from values import LONGEST_WORDS, NotDataError, Unpacker, exception_type
+from values import LONGEST_WORDS, NotDataError, Packer, Unpacker, exception_type
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type)
 STREAMS = {("_io", "StringIO"), ("_io", "BytesIO")}
-DATA = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, bytearray)
+VALUES: tuple[Any, ...] = (int, float, complex, str, bytes, tuple)
+DATA = (*VALUES, list, dict, set, frozenset, bytearray)
 SAID_OF_FUNCTIONS = {"__name__", "__qualname__", "__doc__"}
 
 
@@ -122,6 +123,15 @@ class Asking(Peer):
         return kind
 
     # What is the tests'.
+
+    def keep(self, value: Any) -> Any:
+        """As a value where it is one: an `IntEnum` is handed over as its number, a named tuple as one of its kind."""
+        kind = type(value)
+        if inner_of(value) is None and isinstance(value, VALUES):
+            base = next(base for base in VALUES if isinstance(value, base))
+            packed = Packer(super().keep).pack(base.__add__(value, base()))
+            return {"named": [kind.__name__, list(kind._fields), packed]} if hasattr(kind, "_fields") else packed
+        return super().keep(value)
 
     def describe(self, value: Any) -> dict[str, Any]:
         kind = type(value)

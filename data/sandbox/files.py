@@ -1,10 +1,12 @@
 """What bubblewrap shows a program of this machine's files: Python, its standard library, and what these need."""
 
+import importlib.util
 import os
 import sysconfig
 from functools import cache
 from pathlib import Path
 
+ZONES = Path("/usr/share/zoneinfo")
 SHARED_PREFIXES = (Path("/usr"), Path("/usr/local"))  # where Python's folders are not its own
 
 
@@ -19,7 +21,14 @@ def system() -> list[str]:
                 shown += _shown(path, path)
         else:
             shown += _shown(folder, folder)
-    return shown
+    return [*shown, *_time_zones()]
+
+
+def _time_zones() -> list[str]:
+    """The options that show the time zones, which Python's `zoneinfo` reads: the system's, or those of a package."""
+    package = importlib.util.find_spec("tzdata")
+    folders = [ZONES, *(Path(place, "zoneinfo") for place in (package and package.submodule_search_locations) or [])]
+    return next((["--ro-bind", str(folder), str(ZONES)] for folder in folders if folder.is_dir()), [])
 
 
 @cache

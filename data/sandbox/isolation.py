@@ -6,6 +6,7 @@ and cannot make further namespaces. Its descriptors are pipes and sealed memory,
 Whatever it starts dies with it. The level `limits` does without bubblewrap, and shuts in very little.
 """
 
+import compileall
 import contextlib
 import json
 import logging
@@ -104,6 +105,8 @@ def isolation() -> Isolation:
     Raises:
         IsolationError: bubblewrap is required and not installed, or does not work; with what to do.
     """
+    # Each verdict starts programs of this folder, which cannot keep what they compile.
+    compileall.compile_dir(PROGRAMS, maxlevels=0, quiet=2)
     bubblewrap = shutil.which("bwrap")
     failure = "Programs run only in a bubblewrap sandbox, and bubblewrap is not installed."
     advice = "Install it, as with `apt-get install bubblewrap`, on every machine that scores programs."
@@ -188,7 +191,7 @@ def started(
         # It lives as long as the program, which would die with it.
         thread = stack.enter_context(ThreadPoolExecutor(1))
         unread = descriptors.sink(thread) if here.bubblewrap else nullcontext(subprocess.DEVNULL)
-        with descriptors.sealed(stdin) as given, unread as sink:
+        with descriptors.sealed(stdin) as given, unread as sink, descriptors.sealed(stdin) as file:
             inside = PROGRAMS if here.bubblewrap is None else Path(INSIDE)
             process = thread.submit(
                 _launch,
@@ -198,6 +201,7 @@ def started(
                 [str(inside / program), json.dumps(_rlimits(limits)), *map(str, channels)],
                 groups,
                 channels,
+                file,
                 stdin=given,
                 stdout=sink if stdout is None else stdout,
                 stderr=sink,
@@ -215,6 +219,7 @@ def _launch(
     arguments: Sequence[str],
     groups: list[Path] | None = None,
     channels: Sequence[int] = (),
+    file: int | None = None,
     **popen: Any,
 ) -> subprocess.Popen[bytes]:
     """Start Python in the sandbox, from a thread of its own: what is set here is the thread's, and inherited.
@@ -234,14 +239,15 @@ def _launch(
         described = None
         if here.seccomp and here.bubblewrap:
             described = stack.enter_context(descriptors.sealed(seccomp.program()))
+        empty = stack.enter_context(descriptors.sealed(b"")) if here.bubblewrap else None
         return subprocess.Popen(
             # The shell joins the cgroups, and then becomes the program.
             [
                 *("/bin/sh", "-c", cgroups.join(groups or [], 'exec "$@"'), "sh"),
-                *_command(here, limits, user, described),
+                *_command(here, limits, user, described, [] if empty is None else [(empty, "null"), (file, "stdin")]),
                 *arguments,
             ],
-            pass_fds=(*channels, *([] if described is None else [described])),
+            pass_fds=[d for d in (*channels, described, empty, file) if d is not None],
             start_new_session=True,
             **popen,
         )
@@ -288,8 +294,19 @@ def _user(here: Isolation) -> Iterator[int | None]:
         lock.release()
 
 
-def _command(here: Isolation, limits: Limits, user: int | None, described: int | None) -> list[str]:
-    """The command of sandboxed Python, as that user if one is given, with the filter that a descriptor holds."""
+def _command(
+    here: Isolation,
+    limits: Limits,
+    user: int | None,
+    described: int | None,
+    devices: Sequence[tuple[int | None, str]] = (),
+) -> list[str]:
+    """The command of sandboxed Python, as that user if one is given, with the filter that a descriptor holds.
+
+    Args:
+        devices: descriptors of what files in /dev hold, and their names. They are files because a device is the
+            machine's: whoever is root outside could change its permissions from inside.
+    """
     change = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     python = ["-I", "-S", "-B"]
     if here.bubblewrap is None:
@@ -304,9 +321,15 @@ def _command(here: Isolation, limits: Limits, user: int | None, described: int |
         *files.system(),
         *files.python(PREFIX, PYTHON),
         *("--ro-bind", str(PROGRAMS), INSIDE),
+        *("--size", str(limits.disk), "--tmpfs", "/dev", "--perms", "1777", "--dir", "/dev/shm"),  # for semaphores
+        *(part for held, name in devices if held is not None for part in _device(held, name)),
         *("--size", str(limits.disk), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"),
         *(f"/python/{PYTHON}", *python),
     ]
+
+
+def _device(held: int, name: str) -> list[str]:
+    return ["--perms", "0666", "--file", str(held), f"/dev/{name}"]
 
 
 def _rlimits(limits: Limits) -> dict[str, int]:

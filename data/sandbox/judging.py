@@ -113,13 +113,12 @@ def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits,
             stdin = given.encode()
         except UnicodeEncodeError as error:
             return Judged(BROKEN, f"{at}: no program can read its input: {error}")
-        left = end - time.monotonic()
-        if left <= 0:
-            return Judged(TIMEOUT, f"{at}: the cases before it took {2 * limits.seconds:g} s, the limit of all together")
-        within = replace(
-            limits, seconds=min(limits.seconds, left), output=max(limits.output, 2 * len(expected.encode()))
-        )
+        left = max(0.0, end - time.monotonic())
+        output = max(limits.output, 4 * len(expected))  # bytes, of which a character takes up to four
+        within = replace(limits, seconds=min(limits.seconds, left), output=output)
         outcome, why, printed = _run_script({"code": code, "supplied": supplied}, stdin, within)
+        if outcome == TIMEOUT:
+            why = f"it took longer than {limits.seconds:g} s" + (", or all cases too long" if left < limits.seconds else "")
         if outcome == PASSED and not _same_words(printed.decode(errors="replace").split(), expected.split()):
             outcome, why = FAILED, "it printed something else"
         if outcome != PASSED:
@@ -146,7 +145,7 @@ def _run_script(told: dict[str, str], given: bytes, limits: Limits) -> tuple[str
     if len(printed) > limits.output:
         return FAILED, f"it printed more than {limits.output:,} bytes", bytes(printed)
     if code is None:
-        return TIMEOUT, f"it took longer than {limits.seconds:.3g} s", bytes(printed)
+        return TIMEOUT, "", bytes(printed)
     return (PASSED, "", bytes(printed)) if code == 0 else (FAILED, f"it ended with exit code {code}", bytes(printed))
 
 

@@ -198,6 +198,8 @@ class Unpacker:
             return SINGLE[held]
         if name == "builtin" and not held.startswith("_"):
             return getattr(builtins, held)
+        if name == "named":
+            return _named_tuple(held[0], *held[1])._make(self.unpack(held[2]))
         if name == "exception":
             return exception_type(held[0])(*self.items(held[1]))
         raise NotDataError("malformed message")
@@ -217,6 +219,18 @@ def changed(value: Any, before: list[Any]) -> bool:
     if isinstance(value, bytearray) or type(value).__module__ == "array":
         return now != before
     return len(now) != len(before) or not all(map(operator.is_, now, before))
+
+
+_NAMED: dict[tuple[str, ...], Any] = {}
+
+
+def _named_tuple(*name_and_fields: str) -> Any:
+    from collections import namedtuple
+
+    if name_and_fields not in _NAMED:
+        name, *fields = name_and_fields
+        _NAMED[name_and_fields] = namedtuple(name, fields)  # noqa: PYI024
+    return _NAMED[name_and_fields]
 
 
 def exception_type(name: str) -> type[BaseException]:
