@@ -30,6 +30,12 @@ def _apps(row: Row) -> Iterator[Record]:
     tests = _json(row, "input_output")
     if not isinstance(tests, Mapping) or not tests.get("inputs") or not tests.get("outputs"):
         raise RowError("no tests", f"'input_output' must hold 'inputs' and 'outputs' ({found(row, 'input_output')})")
+    if not isinstance(tests["inputs"], list) or not isinstance(tests["outputs"], list):
+        raise RowError("no tests", "'inputs' and 'outputs' of 'input_output' must be lists")
+    if (given := len(tests["inputs"])) != (wanted := len(tests["outputs"])):
+        raise RowError(
+            "unequal tests", f"'input_output' holds {given} inputs and {wanted} outputs. Each needs the other."
+        )
     solutions = _json(row, "solutions") if row.get("solutions") else []
     gold = (
         next((s for s in solutions if isinstance(s, str) and s.strip()), None) if isinstance(solutions, list) else None

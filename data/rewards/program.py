@@ -5,49 +5,74 @@ arXiv 2105.09938: standard input and output, or calls of a function), `humaneval
 `mbpp` (Austin et al. 2021, arXiv 2108.07732). No test and no expected result is ever in the process of the candidate.
 """
 
+import ast
 import json
 import re
 from typing import Any
 
+from data.rewards.extraction import extract_program
 from data.rewards.loading import RewardError
 from data.rows import Problem, Score
 from data.sandbox.isolation import IsolationError, Level, Limits, require
-from data.sandbox.judging import TIMEOUT, Judged, judge_by_output, judge_by_tests
+from data.sandbox.judging import TIMEOUT, TOLERANCE, Judged, judge_by_output, judge_by_tests
+from data.sandbox.naming import LIBRARY, defined, naming
 from data.sandbox.probes import contained
-from data.sandbox.values import BROKEN, PASSED
+from data.sandbox.values import BROKEN, CANNOT, PASSED
 
 LIMITS = Limits()
-_FENCED = re.compile(r"```[ \t]*([A-Za-z0-9+]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
-# APPS has its results as JSON, which knows no tuples, and wraps most of them in a list of one.
-_SAME = """
-def _plain(value):
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+WHY_NOT = {BROKEN: "its tests are broken", CANNOT: "its tests ask what only the program could tell"}
+# Modules that the harnesses of APPS and LeetCode import for every program: their starter code relies on it.
+SUPPLIED = {
+    *("bisect", "collections", "copy", "datetime", "fractions", "functools", "heapq", "itertools", "json", "math"),
+    *("operator", "os", "random", "re", "string", "sys", "time", "typing"),
+}
+# APPS has its results as JSON, which knows no tuples and only texts as keys, and wraps most of them in a list of one.
+_CALLS = (
+    f"TOLERANCE = {TOLERANCE}"
+    + """
+import json, math
 
 def _same(found, wanted):
-    return _plain(found) == wanted or [_plain(found)] == wanted
+    return _equal(found, wanted) or _equal([found], wanted)
+
+def _equal(found, wanted):
+    if isinstance(wanted, list):
+        alike = isinstance(found, (list, tuple)) and len(found) == len(wanted)
+        return alike and all(map(_equal, found, wanted))
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        found = {key if isinstance(key, str) else json.dumps(key): value for key, value in found.items()}
+        return found.keys() == wanted.keys() and all(_equal(found[key], wanted[key]) for key in wanted)
+    if isinstance(found, float) and isinstance(wanted, (int, float)):
+        return math.isclose(found, wanted, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return found == wanted
+
+def _given(value):
+    keys = isinstance(value, dict) and all(key.lstrip("-").isdecimal() for key in value)
+    return {int(key): item for key, item in value.items()} if keys else value
 """
+)
 
 
 def program(problem: Problem, completion: str) -> Score:
     """Run the program in `completion` against the tests in `problem.reference`.
 
-    A program that takes too long gets `timeout`; one that cannot be judged, because its tests are broken or the sandbox
-    fails, `error`. The explanation says how it was shut in.
+    The verdict is that of Python running program and tests as one, but for what a program could decide about itself.
+    A program that takes too long gets `timeout`; one that cannot be judged, because its tests are broken, never ask it,
+    or would have to trust it, or because the sandbox fails, `error`. The explanation says how it was sandboxed.
     """
     task = _task(problem.reference)
     if task is None:
         return Score(None, "error", f"problem {problem.id} has no tests that can be run")
-    code = extract_program(completion, task)
     try:
         level = contained().level
-        judged = _judge(code, task)
+        judged = _judge(completion, task)
     except IsolationError as error:
         return Score(None, "error", str(error))
     explanation = f"{judged.why or 'it passes all tests'} ({level})"
     if judged.outcome == TIMEOUT:
         return Score(None, "timeout", explanation)
-    if judged.outcome == BROKEN:
-        return Score(None, "error", f"problem {problem.id}: its tests are broken: {explanation}")
+    if judged.outcome in WHY_NOT:
+        return Score(None, "error", f"problem {problem.id}: {WHY_NOT[judged.outcome]}: {explanation}")
     correct = judged.outcome == PASSED
     return Score(float(correct), "correct" if correct else "wrong", explanation)
 
@@ -70,24 +95,10 @@ def require_isolation(level: Level) -> None:
         raise RewardError(f"The reward 'program' cannot be used: {error.what}", error.why, error.what_next) from None
 
 
-program.version = 1  # type: ignore[attr-defined]
+program.version = 2  # type: ignore[attr-defined]
 program.reads = "programs"  # type: ignore[attr-defined]
 program.can_grade = can_run  # type: ignore[attr-defined]
 program.isolate = require_isolation  # type: ignore[attr-defined]
-
-
-def extract_program(completion: str, task: dict[str, Any]) -> str:
-    """The program that a completion gives: its last fenced block of Python, or all of it.
-
-    HumanEval's answers go on where the prompt stops, unless they define the function themselves.
-    """
-    blocks = [
-        code for language, code in _FENCED.findall(completion) if language.lower() in ("", "python", "py", "python3")
-    ]
-    code = blocks[-1] if blocks else completion
-    if task["kind"] != "humaneval" or re.search(rf"^def {re.escape(task['entry_point'])}\b", code, re.MULTILINE):
-        return code
-    return str(task["prompt"]) + code
 
 
 def _task(reference: str | None) -> dict[str, Any] | None:
@@ -98,19 +109,64 @@ def _task(reference: str | None) -> dict[str, Any] | None:
     return task if isinstance(task, dict) and task.get("kind") in ("apps", "humaneval", "mbpp") else None
 
 
-def _judge(code: str, task: dict[str, Any]) -> Judged:
+def _judge(completion: str, task: dict[str, Any]) -> Judged:
     if task["kind"] == "humaneval":
-        name = task["entry_point"]
-        return judge_by_tests(code, task["prompt"], f"{task['test']}\ncheck({name})\n", [name], LIMITS)
+        return _judge_human_eval(completion, task)
     if task["kind"] == "mbpp":
-        return judge_by_tests(code, "", "\n".join([task["setup"], *task["asserts"]]), [], LIMITS)
-    cases = list(zip(task["inputs"], task["outputs"], strict=True))
-    if "fn_name" not in task:
-        return judge_by_output(code, [(_lines(given), _lines(wanted)) for given, wanted in cases], LIMITS)
+        tests, setup = "\n".join(task["asserts"]), task["setup"]
+        code = extract_program(completion, naming(setup, tests, []).names)
+        supplied = _supplied(code) if _has_solution(code) else ""
+        return judge_by_tests(code, setup, tests, [], LIMITS, "\n".join((_imports(setup), supplied)))
+    if "fn_name" in task:
+        return _judge_calls(completion, task)
+    code = extract_program(completion)
+    cases = [(_lines(given), _lines(wanted)) for given, wanted in zip(task["inputs"], task["outputs"], strict=True)]
+    return judge_by_output(code, cases, LIMITS, _supplied(code))
+
+
+def _judge_human_eval(completion: str, task: dict[str, Any]) -> Judged:
+    """The answer goes on where the prompt stops, unless it defines the function itself."""
+    name, tests = task["entry_point"], task["test"]
+    found = defined(tests)
+    if found and "check" not in found.names:
+        return Judged(BROKEN, "they define no function 'check'")
+    code = extract_program(completion, [name])
+    if not re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
+        code = task["prompt"] + code
+    return judge_by_tests(code, task["prompt"], f"{tests}\ncheck({name})\n", [name], LIMITS)
+
+
+def _judge_calls(completion: str, task: dict[str, Any]) -> Judged:
     name = task["fn_name"]
-    called = f"Solution().{name}" if re.search(r"^class Solution\b", code, re.MULTILINE) else name
-    tests = "\n".join(f"assert _same({called}(*{given!r}), {wanted!r})" for given, wanted in cases)
-    return judge_by_tests(code, _SAME, tests, [], LIMITS)
+    if not (isinstance(name, str) and name.isidentifier()):
+        return Judged(BROKEN, f"{name!r} is no name of a function")
+    code = extract_program(completion, [name, "Solution"])
+    called, required = (f"Solution().{name}", "Solution") if _has_solution(code) else (name, name)
+    cases = json.dumps(list(zip(task["inputs"], task["outputs"], strict=True)))
+    tests = f"for _in, _out in json.loads({cases!r}):\n    assert _same({called}(*map(_given, _in)), _out)"
+    return judge_by_tests(code, _CALLS, tests, [required], LIMITS, _supplied(code))
+
+
+def _has_solution(code: str) -> bool:
+    """Whether a program is a class, as LeetCode has it."""
+    return re.search(r"^class Solution\b", code, re.MULTILINE) is not None
+
+
+def _supplied(code: str) -> str:
+    """Imports of what a program lacks and the harness of its task supplies."""
+    found = defined(code)
+    lacks = sorted(found.lacks) if found else []
+    modules = [f"import {name}" for name in lacks if name in SUPPLIED]
+    return "\n".join([*modules, *(f"from {LIBRARY[name]} import {name}" for name in lacks if name in LIBRARY)])
+
+
+def _imports(setup: str) -> str:
+    """The imports of a set-up, which the program may rely on. It gets no more: a set-up can hold an answer."""
+    try:
+        body = ast.parse(setup).body
+    except (SyntaxError, ValueError):
+        return ""
+    return "\n".join(ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom))
 
 
 def _lines(text: Any) -> str:

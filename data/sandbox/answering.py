@@ -6,7 +6,7 @@ import builtins
 import io
 import sys
 
-from peer import ALWAYS, COMPARED, OPERATIONS, OPERATORS, QUERIES, Channel, Peer
+from peer import ALWAYS, COMPARED, OPERATIONS, OPERATORS, QUERIES, Channel, Peer, has
 from values import Packer, Unpacker, said
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
@@ -112,7 +112,7 @@ class Answering(Peer):
 
     def _describe_instances(self, kind: type) -> dict[str, Any]:
         """What the objects of a class can do, and by what they are compared."""
-        able = [name for name in (*QUERIES, *OPERATIONS, *COMPARED) if getattr(kind, name, None) is not None]
+        able = [name for name in (*QUERIES, *OPERATIONS, *COMPARED) if has(kind, name)]
         told: dict[str, Any] = {"able": able, "equal": _equality(kind), "kind": self.kept(kind)}
         told["hashable"] = kind.__hash__ is not None
         told["ordered"] = _is_generated(getattr(kind, "__lt__", None))
@@ -189,8 +189,8 @@ def _contents(value: Any) -> Any:
 
 def _equality(kind: type) -> str:
     """By what objects equal others: their "identity", their "base", a built-in type; "fields"; or their "own" rule."""
-    equal = kind.__eq__
-    if equal is object.__eq__ or equal is type.__eq__:
+    equal: Any = kind.__eq__
+    if any(equal is known for known in (object.__eq__, type.__eq__)):
         return "identity"
     base = _base(kind)
     if base is not None and equal is base.__eq__:

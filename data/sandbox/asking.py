@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 
-from peer import COMPARED, OPERATIONS, QUERIES, CannotError, Channel, GoneError, Peer
+from peer import COMPARED, OPERATIONS, QUERIES, CannotError, Channel, GoneError, Peer, has
 from remote import CandidateError, Inner, inner_of, stand_in
 from values import LONGEST_WORDS, NotDataError, Packer, Unpacker, exception_type
 
@@ -138,12 +138,12 @@ class Asking(Peer):
         if isinstance(value, FUNCTIONS) or _is_partial(value):
             return {"able": ["__call__"]}
         if _is_open(kind):
-            return {"able": [name for name in (*QUERIES, *OPERATIONS, *COMPARED, "__hash__") if _has(kind, name)]}
+            return {"able": [name for name in (*QUERIES, *OPERATIONS, *COMPARED, "__hash__") if has(kind, name)]}
         if hasattr(kind, "__next__"):
             return {"able": ["__iter__", "__next__"]}
-        if kind is TracebackType:
-            return {"able": []}
-        self.cannot(f"the tests hand over a {kind.__name__}")
+        if kind is not TracebackType:
+            self.cannot(f"the tests hand over a {kind.__name__}")
+        return {"able": []}
 
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
         """What the candidate may do with what it was handed: call it, go through it, use what the tests define."""
@@ -169,7 +169,10 @@ class Asking(Peer):
 
 def _words(error: BaseException) -> str:
     words = vars(error).get("_words")
-    return words if isinstance(words, str) else type(error).__mro__[1].__str__(error)
+    if isinstance(words, str):
+        return words
+    known: Any = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+    return known.__str__(error)
 
 
 def _is_open(kind: type) -> bool:
@@ -178,11 +181,5 @@ def _is_open(kind: type) -> bool:
     return of_tests or (kind.__module__, kind.__qualname__) in STREAMS
 
 
-def _has(kind: type, name: str) -> bool:
-    method = getattr(kind, name, None)
-    return method is not None and method is not getattr(object, name, None)
-
-
 def _is_partial(value: Any) -> bool:
     return (type(value).__module__, type(value).__qualname__) == ("functools", "partial")
-

@@ -62,8 +62,11 @@ def judge_by_tests(
     """
     asked = naming(prelude, tests, [*required])
     told = {
-        **{"prelude": prelude, "tests": tests, "required": [*required]},
-        **{"names": asked.names, "library": asked.library},
+        "prelude": prelude,
+        "tests": tests,
+        "required": [*required],
+        "names": asked.names,
+        "library": asked.library,
     }
     deadline = time.monotonic() + limits.seconds
     with ExitStack() as stack:
@@ -118,7 +121,7 @@ def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits,
         within = replace(limits, seconds=min(limits.seconds, left), output=output)
         outcome, why, printed = _run_script({"code": code, "supplied": supplied}, stdin, within)
         if outcome == TIMEOUT:
-            why = f"it took longer than {limits.seconds:g} s" + (", or all cases too long" if left < limits.seconds else "")
+            why = f"{'it' if left >= limits.seconds else 'with all before it'} took longer than {limits.seconds:g} s"
         if outcome == PASSED and not _same_words(printed.decode(errors="replace").split(), expected.split()):
             outcome, why = FAILED, "it printed something else"
         if outcome != PASSED:

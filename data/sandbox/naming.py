@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 LIBRARY = {
     name: module
     for module, names in {
-        "math": "isclose isnan isinf isfinite sqrt ceil floor trunc fabs factorial gcd lcm comb perm exp log log2 log10 "
-        "sin cos tan asin acos atan atan2 hypot radians degrees pi e inf nan tau prod dist fsum isqrt",
+        "math": "isclose isnan isinf isfinite sqrt ceil floor trunc fabs factorial gcd lcm comb perm exp log log2 "
+        "log10 sin cos tan asin acos atan atan2 hypot radians degrees pi e inf nan tau prod dist fsum isqrt",
         "collections": "Counter OrderedDict defaultdict deque namedtuple ChainMap",
         "itertools": "accumulate chain combinations combinations_with_replacement count cycle groupby islice "
         "permutations product repeat starmap takewhile dropwhile zip_longest pairwise",
@@ -25,8 +25,10 @@ LIBRARY = {
         "decimal": "Decimal",
         "datetime": "date timedelta timezone",
         "copy": "deepcopy",
+        "bisect": "bisect_left bisect_right insort",
         "heapq": "heapify heappush heappop nlargest nsmallest",
-        "typing": "Any Callable Dict List Optional Set Tuple Union Iterable Iterator",
+        "typing": "Any Callable Deque Dict FrozenSet Generator Generic Iterable Iterator List Mapping NamedTuple "
+        "Optional Sequence Set Tuple Type TypeVar Union",
         "statistics": "mean median mode stdev",
         "io": "StringIO BytesIO",
         "contextlib": "redirect_stdout suppress",
@@ -116,30 +118,47 @@ def _bound(tree: ast.AST) -> Iterator[str]:
             yield node.arg
         elif isinstance(node, ast.alias):
             yield (node.asname or node.name).partition(".")[0]
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            yield node.name
-        elif isinstance(node, ast.MatchAs | ast.MatchStar) and node.name:
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
             yield node.name
 
 
-def defined(code: str) -> list[str] | None:
-    """The names that a program defines at its top level; None if it is no Python."""
+@dataclass(frozen=True)
+class Defined:
+    """What a program is to others.
+
+    Attributes:
+        names: what it defines at its top level.
+        lacks: what it uses and defines nowhere.
+        acts: whether it does more than to define, import and assign.
+    """
+
+    names: frozenset[str]
+    lacks: frozenset[str]
+    acts: bool
+
+
+def defined(code: str) -> Defined | None:
+    """What a program defines and lacks; None if it is no Python."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    return [*dict.fromkeys(name for node in tree.body for name in _bound_at_top(node))]
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    known = {*_bound(tree), *dir(builtins), "__file__", "exit", "quit"}
+    names = frozenset(name for node in tree.body for name in _bound_by(node))
+    return Defined(names, frozenset(used - known), any(map(_acts, tree.body)))
 
 
-def _bound_at_top(node: ast.stmt) -> Iterator[str]:
+def _acts(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Expr):
+        return not isinstance(node.value, ast.Constant)
+    quiet = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    return not isinstance(node, quiet)
+
+
+def _bound_by(node: ast.stmt) -> Iterator[str]:
+    """The names that a statement binds around itself."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
-        return
-    yield from _bound(node)
-
-
-def lacking(code: str) -> set[str]:
-    """The names that a program uses and defines nowhere."""
-    tree = ast.parse(code)
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return used - {*_bound(tree), *dir(builtins), "__file__", "exit", "quit"}
+    else:
+        yield from _bound(node)

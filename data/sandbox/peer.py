@@ -47,6 +47,12 @@ OPERATIONS = [f"__{side}{name}__" for name in OPERATORS for side in ("", "r")]
 COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
 
 
+def has(kind: type, name: str) -> bool:
+    """Whether a class has a method of its own that not every object has. Its metaclass may have one of that name too."""
+    owner = next((vars(base) for base in kind.__mro__ if name in vars(base) and base is not object), {})
+    return owner.get(name) is not None
+
+
 class GoneError(BaseException):
     """The other side ended, or talks nonsense. No `except Exception` of tests catches it."""
 

@@ -1,4 +1,4 @@
-"""What tests of a function need of pytest: `raises`, `approx`, `mark.parametrize`, `fail`. What else they ask of it is refused.
+"""What tests of a function need of pytest: `raises`, `approx`, `mark.parametrize`, `fail`. All else is refused.
 
 In the sandbox there is no package, and of pytest's own rules tests of one function use few.
 """

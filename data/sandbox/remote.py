@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import builtins
 
-from peer import OPERATORS, QUERIES, CannotError
+from peer import OPERATORS, QUERIES
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
     from data.sandbox.asking import Asking
 
 
@@ -44,9 +45,9 @@ class CandidateError(Exception):
 class Remote:
     """A thing in the candidate's process."""
 
-    _inner: "Inner"
+    _inner: Inner
 
-    def __init__(self, inner: "Inner") -> None:
+    def __init__(self, inner: Inner) -> None:
         object.__setattr__(self, "_inner", inner)
         inner.remote = self
 
@@ -59,9 +60,7 @@ class Remote:
     def __delattr__(self, name: str) -> None:
         self._inner.query("delete", name=name)
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[override]
-        return self._inner.base or type(self)
+    __class__: Any = property(lambda self: self._inner.base or type(self))
 
     def __str__(self) -> str:
         return str(self._inner.does("__str__"))
@@ -102,7 +101,7 @@ class Inner:
         made: whether the tests made it, by a call of a class.
     """
 
-    def __init__(self, peer: "Asking", number: int | None, told: dict[str, Any]) -> None:
+    def __init__(self, peer: Asking, number: int | None, told: dict[str, Any]) -> None:
         self.peer, self.number, self.told = peer, number, told
         self.handed = self.made = False
         self.remote: Any = None
@@ -149,7 +148,7 @@ class Inner:
         if theirs.told.get("equal") == "own" or "__eq__" in theirs.own:
             theirs.cannot("what it equals")
         same = self is theirs
-        if rule == "identity" and not same:
+        if not same and (rule == "identity" or bool(self.base) != bool(theirs.base)):
             return False
         for one in (self, theirs):
             if one.made and not one.handed:
@@ -238,7 +237,7 @@ class Fields(Inner):
             if not isinstance(made, Inner):
                 raise CandidateError(f"{self.maker.told['class']} makes no object")
             self.number = made.number
-            self.peer.stand_ins[made.number] = self.remote
+            self.peer.stand_ins[int(made.number or 0)] = self.remote
         return self.number
 
 

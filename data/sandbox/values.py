@@ -205,7 +205,9 @@ class Unpacker:
         raise NotDataError("malformed message")
 
 
-VIEWS: dict[type, str] = {type({}.keys()): "dict_keys", type({}.values()): "dict_values", type({}.items()): "dict_items"}
+VIEWS: dict[type, str] = {type({}.keys()): "dict_keys", type({}.values()): "dict_values"} | {
+    type({}.items()): "dict_items"
+}
 
 
 def contents(value: Any) -> list[Any]:
@@ -229,7 +231,7 @@ def _named_tuple(*name_and_fields: str) -> Any:
 
     if name_and_fields not in _NAMED:
         name, *fields = name_and_fields
-        _NAMED[name_and_fields] = namedtuple(name, fields)  # noqa: PYI024
+        _NAMED[name_and_fields] = namedtuple(name, fields)
     return _NAMED[name_and_fields]
 
 
