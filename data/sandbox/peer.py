@@ -48,7 +48,7 @@ COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
 
 
 def has(kind: type, name: str) -> bool:
-    """Whether a class has a method of its own that not every object has. Its metaclass may have one of that name too."""
+    """Whether a class has a method that not every object has. Its metaclass may have another of that name."""
     owner = next((vars(base) for base in kind.__mro__ if name in vars(base) and base is not object), {})
     return owner.get(name) is not None
 

@@ -1,6 +1,5 @@
 """An honest program gets the verdict of plain Python; a hostile one, and tests that never ask, never get `correct`."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,8 +7,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from data.rewards.program import program
-from data.rows import Problem
 from data.sandbox.isolation import Limits
 from data.sandbox.judging import Judged, judge_by_output, judge_by_tests
 from data.sandbox.values import BROKEN, CANNOT, FAILED, PASSED
@@ -78,22 +75,24 @@ def test_cases_that_are_slow_together_are_too_slow(monkeypatch: pytest.MonkeyPat
 
 
 BODIES = """
-return x | return x[::-1] | x.sort() | x.append(9); return x | return iter(x) | return map(abs, x) | return set(x)
-return (i + 1 for i in x) | return dict(enumerate(x)) | return dict(enumerate(x)).keys() | return {1: x}.values()
-return dict(enumerate(x)).items() | return deque(x, 3) | return Counter(x) | return Point(*x[:2]) | return Pair(*x[:2])
-return tuple(x) | return range(len(x)) | return sum(x) | return sum(x) / 3 | return str(x) | return None | return Stack(x)
-raise ValueError(x) | return {}[x[0]] | return lambda: x | return Decimal(sum(x)) | return Fraction(sum(x), 3)
-return [x, x] | return {'a': x, 1: [x]} | return bytearray(b'ab') | return frozenset(x) | return Color(1) | x.clear()
-return zip(x, x) | return defaultdict(int, {1: 2}) | return OrderedDict(a=1) | return Own(x) | return x and x[0] > 1
+return x | return x[::-1] | x.sort() | x.append(9); return x | return iter(x) | return map(abs, x)
+return set(x) | return (i + 1 for i in x) | return dict(enumerate(x)) | return dict(enumerate(x)).keys()
+return {1: x}.values() | return dict(enumerate(x)).items() | return deque(x, 3) | return Counter(x)
+return Point(*x[:2]) | return Pair(*x[:2]) | return tuple(x) | return range(len(x)) | return sum(x)
+return sum(x) / 3 | return str(x) | return None | return Stack(x) | raise ValueError(x) | return {}[x[0]]
+return lambda: x | return Decimal(sum(x)) | return Fraction(sum(x), 3) | return [x, x] | return {'a': x, 1: [x]}
+return bytearray(b'ab') | return frozenset(x) | return Color(1) | x.clear() | return zip(x, x)
+return defaultdict(int, {1: 2}) | return OrderedDict(a=1) | return Own(x) | return x and x[0] > 1
 x[:] = [0]; raise KeyError('k') | return 2 ** (9 * sum(map(abs, x))) | return float('nan') | return slice(1, 2)
 """.replace("\n", " | ").split(" | ")[1:-1]
 TESTS = """
-f(a) == e | f(a) != e | list(f(a)) == list(e) | len(f(a)) == len(e) | bool(f(a)) | e[0] in f(a) | f(a)[0] == e[0]
-sorted(f(a)) == sorted(e) | isinstance(f(a), type(e)) | (f(a), a)[1] == e | f(a) is a | str(f(a)) == str(e) | f(a) == f(a)
-[*f(a)] == e | f(a)() == e | f(a).a == e[0] | e == f(a) | f(a) in [e] | next(f(a)) == e[0] | max(f(a)) == max(e)
-hash(f(a)) == hash(e) | f(a) + f(a) == e + e | f(a) < e | f(a)[0:2] == e[0:2] | f(a) == tuple(e) | sum(f(a)) == sum(e)
-f(a) == set(e) | f(a) == Point(*e[:2]) | f(a) == Pair(*e[:2]) | f(a) == Color.RED | f(a) == dict(enumerate(e))
-len([*f(a), *f(a)]) == 2 * len(e) | callable(f(a)) | hasattr(f(a), 'append') | dict(f(a)) == dict(enumerate(e))
+f(a) == e | f(a) != e | list(f(a)) == list(e) | len(f(a)) == len(e) | bool(f(a)) | e[0] in f(a)
+f(a)[0] == e[0] | sorted(f(a)) == sorted(e) | isinstance(f(a), type(e)) | (f(a), a)[1] == e | f(a) is a
+str(f(a)) == str(e) | f(a) == f(a) | [*f(a)] == e | f(a)() == e | f(a).a == e[0] | e == f(a) | f(a) in [e]
+next(f(a)) == e[0] | max(f(a)) == max(e) | hash(f(a)) == hash(e) | f(a) + f(a) == e + e | f(a) < e
+f(a)[0:2] == e[0:2] | f(a) == tuple(e) | sum(f(a)) == sum(e) | f(a) == set(e) | f(a) == Point(*e[:2])
+f(a) == Pair(*e[:2]) | f(a) == Color.RED | f(a) == dict(enumerate(e)) | len([*f(a), *f(a)]) == 2 * len(e)
+callable(f(a)) | hasattr(f(a), 'append') | dict(f(a)) == dict(enumerate(e))
 """.replace("\n", " | ").split(" | ")[1:-1]
 PRELUDE = """
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple

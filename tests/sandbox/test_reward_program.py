@@ -1,6 +1,7 @@
 """The reward `program`: which program of an answer counts, what its tests need, and the verdict."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -61,3 +62,101 @@ def test_the_reward_gives_the_verdict(
     assert score.value == {"correct": 1.0, "wrong": 0.0}.get(verdict)
     if verdict in ("correct", "wrong"):
         assert "(bubblewrap" in score.explanation
+
+
+SUMS = task(kind="apps", inputs=["1 2\n"], outputs=["3\n"])
+ADDED = task(kind="mbpp", setup="", asserts=["assert add(1, 2) == 3"])
+SCRIPT = "print(sum(map(int, input().split())))"
+
+
+def called(name: str, inputs: list[Any], outputs: list[Any]) -> Problem:
+    return task(kind="apps", fn_name=name, inputs=inputs, outputs=outputs)
+
+
+WRITTEN: list[tuple[Problem, str, str]] = [
+    (SUMS, f"```python\n{SCRIPT}\n```\nExample:\n```\n1 2\n```\nOutput:\n```\n3\n```", "correct"),
+    (SUMS, f"```python\n{SCRIPT}\n```\nRun it:\n```bash\n$ python main.py\n```", "correct"),
+    (SUMS, f"```\n{SCRIPT}\n```\n\n```\n3\n```", "correct"),
+    (SUMS, f"~~~python\n{SCRIPT}\n~~~", "correct"),
+    (SUMS, f"1. Do:\n\n   ```python\n   {SCRIPT}\n   ```\n", "correct"),
+    (SUMS, f"````python\n{SCRIPT}\n````", "correct"),
+    (
+        SUMS,
+        "```python\ndef solve(a,b): return a+b\nprint(solve(*map(int,input().split())))\n```\n"
+        "Use:\n```python\nprint(solve(1, 2))\n```",
+        "correct",
+    ),
+    (
+        SUMS,
+        "```python\ndef solve(a,b):\n    return a+b\n```\nThen:\n```python\n"
+        "print(solve(*map(int,input().split())))\n```",
+        "correct",
+    ),
+    (ADDED, f"```python\n{FUNCTION}```\nUsage:\n```python\nprint(add(1, 2))\n```", "correct"),
+    (ADDED, f"```python\n{FUNCTION}```\n```python\nassert add(1, 2) == 3\n```", "correct"),
+    (
+        ADDED,
+        '```python\ndef add(a, b):\n    """Adds.\n\n    ```\n    add(1, 2)\n    ```\n    """\n"
+        "    return a + b\n```',
+        "correct",
+    ),
+    (
+        ADDED,
+        '```python\ndef add(a, b):\n    """Adds.\n```\nadd(1, 2)\n```\n    """\n"
+        "    return a + b\n```\nDone.',
+        "correct",
+    ),
+    (ADDED, f"{FUNCTION}", "correct"),
+    (ADDED, f"```\n{FUNCTION}```\n", "correct"),
+    (ADDED, f"First try:\n```python\ndef add(a,b): return a-b\n```\nBetter:\n```python\n"
+        "{FUNCTION}```", "correct"),
+    (ADDED, "- item\n    ~~~py\n    def add(a, b):\n        return a + b\n    ~~~\n", "correct"),
+    (ADDED, f"```python\n{FUNCTION}", "correct"),
+    (ADDED, f"```Python\n{FUNCTION}```", "correct"),
+    (ADDED, "```python\r\ndef add(a, b):\r\n    return a + b\r\n```", "correct"),
+    (called("f", [[1]], [0.3]), "def f(x): return 0.1+0.2", "correct"),
+    (called("f", [[1]], [{"1": 2}]), "def f(x): return {1:2}", "correct"),
+    (called("f", [[1]], [float("inf")]), "def f(x): return float('inf')", "correct"),
+    (called("f", [[1]], [[[1, 2]]]), "def f(x): return [(1,2)]", "correct"),
+    (called("f", [[{"1": 5}]], [5]), "def f(d): return d[1]", "correct"),
+    (
+        called("f", [[[1, 2]]], [3]),
+        "class Solution:\n    def f(self, a: List[int]) -> int:\n        return math.floor(sum(a))",
+        "correct",
+    ),
+    (called("sum | round", [[1]], [1]), "pass", "error"),
+    (called("sum", [[[1, 2]]], [3]), "pass", "wrong"),
+    (called("sum", [[[1, 2]]], [3]), "def sum(a):\n    t=0\n    for x in a: t+=x\n    return t", "correct"),
+    (called("f", [[3]], [3]), "def f(x): return 3.0000001", "correct"),
+    (called("f", [[3]], [True]), "def f(x): return 'True'", "wrong"),
+    (task(kind="mbpp", setup="def add(a,b): return a+b", asserts=["assert add(1,2)==3"]), "pass", "error"),
+    (
+        task(kind="mbpp", setup="import math", asserts=["assert f(4)==math.sqrt(4)"]),
+        "def f(x): return math.sqrt(x)",
+        "correct",
+    ),
+    (
+        task(kind="humaneval", prompt="def f(x):\n", entry_point="f", test="assert True"),
+        "def check(f): pass\ndef f(x): return 1",
+        "error",
+    ),
+    (
+        task(
+            kind="humaneval",
+            prompt="def f(x):\n    '''doc'''\n",
+            entry_point="f",
+            test="def check(candidate):\n    assert candidate(1)==1",
+        ),
+        "    return x",
+        "correct",
+    ),
+    (SUMS, "import sys\nprint(sum(int(x) for x in sys.stdin.read().split()))\nsys.exit(0)", "correct"),
+    (task(kind="apps", inputs=["a"], outputs=["1"]), "print(len(Counter(input())))", "correct"),
+]
+
+
+def test_answers_as_they_are_written_and_data_as_it_comes() -> None:
+    with ThreadPoolExecutor(4) as four:
+        scores = list(four.map(lambda case: program(case[0], case[1]), WRITTEN))
+    found = [(case, score.explanation) for case, score in zip(WRITTEN, scores, strict=True) if score.verdict != case[2]]
+    assert found == []

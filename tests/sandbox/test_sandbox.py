@@ -1,7 +1,6 @@
 """Programs are judged rightly, and hostile ones are contained: never correct, in bounded time, nothing left behind."""
 
 import ctypes.util
-import json
 import os
 import platform
 import shutil
@@ -22,13 +21,14 @@ import pytest
 
 from data.rewards import RewardError, prepare_reward
 from data.rewards.program import program
-from data.rows import Problem, Score
+from data.rows import Score
 from data.sandbox import cgroups, isolation, keyrings, probes, seccomp
 from data.sandbox.cgroups import CGROUPS
 from data.sandbox.isolation import FIRST_USER, Isolation, IsolationError, Limits
 from data.sandbox.judging import LONGEST_REASON, TIMEOUT, Judged, judge_by_output, judge_by_tests
-from data.sandbox.values import BROKEN, FAILED, PASSED
+from data.sandbox.values import BROKEN, CANNOT, FAILED, PASSED
 from tests.sandbox.hostile import HOSTILE, WRONG
+from tests.sandbox.test_reward_program import FUNCTION, MBPP
 
 LIMITS = Limits(memory=256 * 2**20)
 HASTE = replace(LIMITS, seconds=1.0)  # for those of which many never end
@@ -45,6 +45,8 @@ OPEN_WITHOUT = {
         *("sockets to virtual machines", "sockets of other families", "types at a terminal"),
     },
 }
+# What they answer equals by rules of their own, which nobody asks: that is no verdict, but never a right one.
+BY_OWN_RULES = {name for name in HOSTILE if "equals everything" in name} | {"nested answer"}
 WITH_USERS = Isolation(None, seccomp=False, users=True, pids=False, memory=False)
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="limits of processes hold for every user but root")
 DOUBLE = "def double(x):\n    return 2 * x\n"
@@ -131,7 +133,7 @@ def test_hostile_programs_are_contained(wanted: str, monkeypatch: pytest.MonkeyP
     got_through = {
         name: (judged, printed)
         for name, (judged, printed, _) in results.items()
-        if not {judged.outcome, printed.outcome} <= {FAILED, TIMEOUT}
+        if not {judged.outcome, printed.outcome} <= {FAILED, TIMEOUT, *([CANNOT] if name in BY_OWN_RULES else [])}
     }
     absent = [part for part in OPEN_WITHOUT if wanted and part not in wanted]
     assert got_through.keys() <= {name for part in absent for name in OPEN_WITHOUT[part]}, got_through
@@ -247,9 +249,9 @@ def test_what_pythons_library_offers_works_under_the_filter() -> None:
     ("code", "tests", "why"),
     [
         ("raise ValueError('\\ud800\\0\\x1b[2J')", "", r"CandidateError: ValueError: \ud800\x00\x1b[2J"),
-        ("def f(): raise ValueError('x' * 10**7)", "f()", f"CandidateError: ValueError: {'x' * 288}"),
+        ("def f(): raise ValueError('x' * 10**7)", "f()", f"ValueError: {'x' * 300}"),
         ("class E(Exception):\n  __str__ = None\nraise E", "", "CandidateError: E: (cannot be read)"),
-        ("def f(): return object()", "raise ValueError(f())", "ValueError: (cannot be read)"),
+        ("class A:\n  __str__ = None\ndef f(): return A()", "raise ValueError(f())", "ValueError: (cannot be read)"),
     ],
 )
 def test_the_reason_can_be_written_whatever_the_candidate_raises(code: str, tests: str, why: str) -> None:
@@ -300,10 +302,10 @@ def test_words_are_compared_and_numbers_with_a_point_may_differ_a_little(
             "class P:\n  def __init__(self, a): self.a = a\ndef f(p): return p.a",
             "p = P(3)\nassert f(p) == 3 and p.a == 3\np.a = 4\nassert f(p) == 4",
         ),
-        ("def f(x): return iter(x)", "assert True"),
+        ("def f(x): return iter(x)", "assert next(f([1])) == 1"),
         (
             "def f(x): raise ValueError('no')",
-            "try:\n    f(1)\nexcept Exception as e:\n    assert 'ValueError' in str(e)\nelse:\n    assert False",
+            "try:\n    f(1)\nexcept ValueError as e:\n    assert str(e) == 'no'\nelse:\n    assert False",
         ),
         (
             "from collections import OrderedDict, Counter\ndef f(): return Counter('aab')",
@@ -321,7 +323,7 @@ def test_what_plain_data_can_say_passes_between_tests_and_candidate(code: str, t
     ("tests", "why"),
     [
         ("assert f(", "SyntaxError"),
-        ("assert f(lambda x: x) == 1", "hand over a function, which is no plain data"),
+        ("assert True", "never ask the program"),
     ],
 )
 def test_broken_tests_say_nothing_of_the_candidate(tests: str, why: str) -> None:
