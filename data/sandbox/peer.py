@@ -49,8 +49,9 @@ COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
 
 def has(kind: type, name: str) -> bool:
     """Whether a class has a method that not every object has. Its metaclass may have another of that name."""
-    owner = next((vars(base) for base in kind.__mro__ if name in vars(base) and base is not object), {})
-    return owner.get(name) is not None
+    owners = (base for base in kind.__mro__ if name in vars(base))
+    owner = next(owners, object)
+    return owner is not object and vars(owner)[name] is not None
 
 
 class GoneError(BaseException):

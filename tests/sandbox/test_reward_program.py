@@ -96,20 +96,17 @@ WRITTEN: list[tuple[Problem, str, str]] = [
     (ADDED, f"```python\n{FUNCTION}```\n```python\nassert add(1, 2) == 3\n```", "correct"),
     (
         ADDED,
-        '```python\ndef add(a, b):\n    """Adds.\n\n    ```\n    add(1, 2)\n    ```\n    """\n"
-        "    return a + b\n```',
+        '```python\ndef add(a, b):\n    """Adds.\n\n    ```\n    add(1, 2)\n    ```\n    """\n    return a + b\n```',
         "correct",
     ),
     (
         ADDED,
-        '```python\ndef add(a, b):\n    """Adds.\n```\nadd(1, 2)\n```\n    """\n"
-        "    return a + b\n```\nDone.',
+        '```python\ndef add(a, b):\n    """Adds.\n```\nadd(1, 2)\n```\n    """\n    return a + b\n```\nDone.',
         "correct",
     ),
     (ADDED, f"{FUNCTION}", "correct"),
     (ADDED, f"```\n{FUNCTION}```\n", "correct"),
-    (ADDED, f"First try:\n```python\ndef add(a,b): return a-b\n```\nBetter:\n```python\n"
-        "{FUNCTION}```", "correct"),
+    (ADDED, "First try:\n```python\ndef add(a,b): return a-b\n```\nBetter:\n```python\n{FUNCTION}```", "correct"),
     (ADDED, "- item\n    ~~~py\n    def add(a, b):\n        return a + b\n    ~~~\n", "correct"),
     (ADDED, f"```python\n{FUNCTION}", "correct"),
     (ADDED, f"```Python\n{FUNCTION}```", "correct"),
