@@ -29,7 +29,7 @@ MAX_STATEMENTS = 200
 _THOUGHT = re.compile(r"(</?think(?:ing)?>)", re.IGNORECASE)
 _PHRASE = re.compile(
     r"""
-    \b(?:answers?|ans)\b
+    (?<![A-Za-z])(?:answers?|ans)(?![A-Za-z])
     (?:[ ](?:to|of|for)[ ][^.\n:=?]{1,80}?)? (?:[ ]?\([^()\n]{1,40}\))?
     (?: [ ]?[*_]{0,3}[ ]?(?P<label>[:：=])(?![:=])
       | [ ]?[*_]{0,3}\s{1,3}(?:is|are|would[ ]be|should[ ]be|must[ ]be|will[ ]be|equals|was|comes[ ]to|turns[ ]out[ ]to[ ]be)\b
@@ -47,10 +47,12 @@ _ANSWER_HEADING = re.compile(
 )
 _TAG = re.compile("<answer>", re.IGNORECASE)
 _TAG_END = re.compile(r"</answer>|<\|(?:im_end|endoftext|eot_id)\|>", re.IGNORECASE)
+_LEAD = re.compile(r"(?:[\s*:：_]|(?:\\\[|\$\$|\\\()[ \t]*\n)+")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bSt)(?<!\bMr)(?<!\bDr)(?<!\bsq)(?<!\bft)(?<!\b[ap]\.m)[.?](?=\s|$)|。")
 _EXCLAMATION = re.compile(r"(?<=[A-Za-z*$`”)][A-Za-z*$`”)])[! ]+$")  # not the factorial of '18!' and 'n!'
 _NUMBERED_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})*[.)]\s+[*_(\"']*[A-Za-z][^.!?\n]*")
-_COUNTED_HEADING = re.compile(r"(?:step|part|case|method|question|problem|example|exercise|option|solution|approach)\s*\(?[0-9IVXA-Z]{1,4}\b", re.IGNORECASE)
+_SECTION_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})+\s+[A-Z][a-z][^.!?\n]*")
+_COUNTED_HEADING = re.compile(r"(?:step|part|case|method|question|problem|example|exercise|solution|approach)\s*\(?[0-9IVXA-Z]{1,4}\b", re.IGNORECASE)
 _HEADING_WORDS = frozenset(
     """
     conclusion verification verify check checking solution explanation summary note notes method proof result results
@@ -60,7 +62,7 @@ _HEADING_WORDS = frozenset(
     therefore thus hence so finally next first second third now add subtract multiply divide compute computing adding
     """.split()
 )
-_VALUE = re.compile(r"[*_(\[{\"'|±+\-−–$€£¥₹\s~≈=:]*(?:[0-9.０-９√∞½¼¾⅓⅔]|\\[^\s]|\$)|[*_(\"']*[A-Za-z](?:[)*_.:\"'\s]*$|[.):*]+\s*[0-9\\$-])")
+_VALUE = re.compile(r"[*_(\[{\"'|±+\-−–$€£¥₹\s~≈=:→>⇒]*(?:[0-9.０-９√∞½¼¾⅓⅔]|\\[^\s]|\$)|[*_(\"']*[A-Za-z](?:[)*_.:\"'\s]*$|[.):*]+\s*[0-9\\$-])")
 _SAYS_NOTHING = frozenset(
     """
     correct right wrong incorrect reasonable valid verified confirmed clear obvious consistent below above as given
@@ -185,17 +187,19 @@ def _read_hashes(text: str, at: int, content: str) -> tuple[str | None, bool]:
     words = line.strip("*_ ")
     if _NUMBERED_HEADING.fullmatch(words) or _COUNTED_HEADING.match(words):
         return None, False
+    if _SECTION_HEADING.fullmatch(words) and parse_number(words) is None:
+        return None, False
     if _VALUE.match(words) or any(parse_number(value) is not None for value in (words, *values_within(words))):
         return _shortened(line), True
     first = re.split(r"[\s:,.]", words, maxsplit=1)[0].lower()
-    if first in _HEADING_WORDS or first in _SAYS_NOTHING:
+    if first in _HEADING_WORDS:
         return None, False
     return line, end < 0 or not text[end:].strip()
 
 
 def _read_heading(text: str, at: int, content: str) -> tuple[str | None, bool]:
     """The line below a heading: it may be anything, but not another heading."""
-    line = content.lstrip().partition("\n")[0]
+    line = content[lead.end() if (lead := _LEAD.match(content)) else 0 :].partition("\n")[0].strip()
     return (None, False) if line.startswith("#") else (_shortened(line), True)
 
 
@@ -213,7 +217,7 @@ def _read_phrase(text: str, at: int, content: str) -> tuple[str | None, bool]:
 
 
 def _line(content: str) -> str:
-    line = content.lstrip(" \t\r\n*:：_").partition("\n")[0].strip()
+    line = content[lead.end() if (lead := _LEAD.match(content)) else 0 :].partition("\n")[0].strip()
     return _TAG_END.split(line, maxsplit=1)[0] if "<" in line else line
 
 

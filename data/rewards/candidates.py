@@ -2,10 +2,10 @@
 
 import re
 
-_THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_THOUSANDS = re.compile(r"(?<=[0-9])(?:,|\{,\})(?=[0-9]{3}(?![0-9]))")
 _SEPARATORS = re.compile(
     r"[,;]|\\(?:lor|vee|quad|qquad|newline)\b|\\\\|(?<![A-Za-z])(?:or|and|vs|versus)(?![A-Za-z])"
-    r"|(?<![0-9^_])[0-9]+(?:\s|~)+[0-9]",
+    r"|(?<![0-9^_])[0-9]+(?:\s|~|\\[,;: ])+[0-9]",
     re.IGNORECASE,
 )
 _BARS = re.compile(r"\\mid\b|\|")

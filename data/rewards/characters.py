@@ -32,7 +32,7 @@ _GREEK = {
 _SIGNS = {
     **{"∞": "infty", "∪": "cup", "∩": "cap", "≤": "le", "≥": "ge", "⩽": "le", "⩾": "ge", "≠": "ne", "×": "times"},
     **{"·": "cdot", "⋅": "cdot", "∙": "cdot", "÷": "div", "±": "pm", "∈": "in", "∅": "emptyset", "≈": "approx"},
-    **{"∠": "angle", "△": "triangle", "ℝ": "mathbb{R}", "ℤ": "mathbb{Z}", "ℕ": "mathbb{N}", "∨": "vee", "∓": "mp"},
+    **{"∠": "angle", "△": "triangle", "ℝ": "mathbb{R}", "ℤ": "mathbb{Z}", "ℕ": "mathbb{N}", "∨": "vee", "∓": "mp", "→": "to", "⇒": "to"},
 }
 _PLAIN = {
     **dict.fromkeys("−–‐‑‒﹣", "-"), "—": " — ", "⁄": "/", "∕": "/", "。": ".", "、": ",", "｡": ".", "「": "", "」": "",
@@ -88,4 +88,4 @@ def _without_tags(text: str) -> str:
     text = _SUPERSCRIPT_TAG.sub(r"^{\1}", text)
     text = _SUBSCRIPT_TAG.sub(r"_{\1}", text)
     text = _TAGS.sub(" ", text)
-    return html.unescape(text) if "&" in text and ";" in text else text
+    return html.unescape(text) if "&" in text else text

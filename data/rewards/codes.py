@@ -28,6 +28,7 @@ _CODES = re.compile(
     """,
     re.VERBOSE,
 )
+_TELEPHONE = re.compile(r"[+(]?[0-9](?:[ ()-]{0,2}[0-9]){6,14}")
 MAX_LENGTH = 60
 
 
@@ -72,4 +73,6 @@ def _based(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[\s()]", "", text).lower()
+    plain = text.lower().removeprefix("v")
+    # Telephone numbers are grouped in many ways.
+    return re.sub(r"[^0-9+]", "", plain) if _TELEPHONE.fullmatch(plain) else plain

@@ -17,13 +17,13 @@ from itertools import islice
 
 from data.rewards.answer import MAX_ANSWER_LENGTH, extract_answer, reference_answer
 from data.rewards.codes import same_code
-from data.rewards.latex import balanced
+from data.rewards.latex import balanced, depth
 from data.rewards.markup import canonical_text
 from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeoutError
 from data.rewards.names import names
 from data.rewards.numeric import parse_number
 from data.rewards.reading import Answer, best_reading, choice, read, readings
-from data.rewards.relations import Sides, assignments, is_numeric, plain_intervals, sides
+from data.rewards.relations import Sides, as_interval, assignments, is_numeric, plain_intervals, sides
 from data.rewards.units import worth
 from data.rows import Problem, Score
 
@@ -32,8 +32,10 @@ LIMIT_SECONDS = 5.0
 _NO_ANSWER = "no final answer: expected '#### <answer>', '\\boxed{…}' or 'the answer is …'"
 _TRAILING_UNIT = re.compile(r"\s*\\text\s?\{(?P<unit>[^{}]*)\}(?:\^(?:[23]|\{[23]\}))?$")
 _COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
+_PI = re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])")
 _NAMED_E = re.compile(r"(?<![A-Za-z\\\\])E(?=_)")
 MAX_READINGS = 4
+MAX_DEPTH = 16  # of brackets: Math-Verify takes a second for ten
 _LETTER = re.compile(r"[A-Ja-j]")
 _GROUPED = re.compile(r"-?[0-9]{1,3}(?: [0-9]{3})+")
 
@@ -54,7 +56,7 @@ def final_answer(problem: Problem, completion: str) -> Score:
         return Score(0.0, "unparsable", f"the answer has {len(extracted)} characters, limit {MAX_ANSWER_LENGTH}")
     answer = best_reading(extracted)
     verdict = _at_once(gold, answer, extracted)
-    return _judged(gold, answer, verdict) if verdict is not None else _compared(gold, answer)
+    return _judged(gold, answer, verdict) if verdict is not None else _compared(gold, answer, extracted)
 
 
 final_answer.version = 3  # type: ignore[attr-defined]
@@ -85,11 +87,11 @@ def _at_once(gold: Answer, answer: Answer, extracted: str) -> bool | None:
     if gold.is_words and (answer.is_plain or len(gold.canonical) > 1):
         return any(other.canonical == gold.canonical for other in readings(extracted))
     return None
-def _compared(gold: Answer, answer: Answer) -> Score:
-    if answer.is_list and not gold.may_be_list and len(list(islice(readings(answer.text), 2))) == 1:
+def _compared(gold: Answer, answer: Answer, extracted: str) -> Score:
+    if answer.is_list and not gold.may_be_list and len(list(islice(readings(extracted), 2))) == 1:
         return Score(0.0, "wrong", f"several answers, {_short(answer)}, expected {_short(gold)}", answer.canonical)
     try:
-        outcome = _best_outcome(gold, answer)
+        outcome = _best_outcome(gold, extracted)
     except MathCheckError as error:
         return Score(None, "error", f"Math-Verify could not compare {_short(answer)} with {_short(gold)}: {error}")
     if outcome == "timeout":
@@ -117,10 +119,12 @@ def _reference(reference: str | None) -> Answer | None:
     return read(answer) if answer is not None and len(answer) <= MAX_ANSWER_LENGTH else None
 
 
-def _best_outcome(gold: Answer, answer: Answer) -> str:
+def _best_outcome(gold: Answer, extracted: str) -> str:
     """How the answer compares with the reference, read in the first of few ways that makes them equal."""
     found = []
-    for reading in islice(readings(answer.text), MAX_READINGS):
+    for reading in islice(readings(extracted), MAX_READINGS):
+        if "=" in gold.text and "=" in extracted and "=" not in reading.text:
+            continue  # 'y=1' is no answer 'x=1'
         outcome = _outcome(gold, reading)
         if outcome in ("equal", "timeout"):
             return outcome
@@ -129,17 +133,24 @@ def _best_outcome(gold: Answer, answer: Answer) -> str:
 
 
 def _outcome(gold: Answer, answer: Answer) -> str:
-    if not balanced(answer.text):
+    if not balanced(answer.text) or depth(answer.text) > MAX_DEPTH:
         return "bad answer"
     if answer.is_list and not gold.may_be_list:
         return "different"
     reference, given = _mathematics(gold, gold.is_list), _mathematics(answer, gold.is_list)
     ours, theirs = assignments(reference), assignments(given)
     if ours and theirs:
-        same_names = ours.keys() == theirs.keys()
-        return _all_equal([(ours[name], theirs[name]) for name in ours]) if same_names else "different"
+        if [name for name, _ in ours] != [name for name, _ in theirs]:
+            return "different"
+        if len({name for name, _ in ours}) == len(ours):
+            return _all_equal([(mine[1], yours[1]) for mine, yours in zip(ours, theirs, strict=True)])
+        reference = ", ".join(value for _, value in ours)
     if theirs and "=" not in reference:
-        given = ", ".join(value for _, value in sorted(theirs.items()))
+        given = ", ".join(value for _, value in theirs)
+    if "\\cup" in reference and (interval := as_interval(given)):
+        given = interval
+    elif "\\cup" in given and (interval := as_interval(reference)):
+        reference = interval
     equation = sides(given) if sides(reference) is None else None
     if equation is None:
         return _equal(reference, given)
@@ -203,7 +214,7 @@ def _mathematics(answer: Answer, in_list: bool) -> str:
     unit = _TRAILING_UNIT.search(text)
     if unit and worth(unit["unit"]) == 1:
         text = text[: unit.start()] or text
-    return _NAMED_E.sub(r"\\mathrm{E}", text)
+    return _PI.sub(r"\\pi ", _NAMED_E.sub(r"\\mathrm{E}", text))
 
 
 def _squeezed(text: str) -> str:

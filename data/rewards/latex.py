@@ -29,9 +29,9 @@ _REPLACED = (
     (re.compile(r"\\(?:imath)(?![A-Za-z])"), "i"),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\(?:blacksquare|square|Box|qed|qedsymbol|checkmark|therefore|because)(?![A-Za-z])"), " "),
-    (re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|\\,|,\\[,;: ])\s*(?=[0-9]{3}(?![0-9]))"), ","),  # between groups of digits
-    (re.compile(r"\\[,;:> ]|\\(?:enspace|enskip|thinspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])"), " "),
-    (re.compile(r"\\!|\\negthinspace(?![A-Za-z])"), ""),
+    (re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|(?<!\\)\\,|,\\[,;: ])\s*(?=[0-9]{3}(?![0-9]))"), ","),  # between groups of digits
+    (re.compile(r"(?<!\\)\\[,;:> ]|\\(?:enspace|enskip|thinspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])"), " "),
+    (re.compile(r"(?<!\\)\\!|\\negthinspace(?![A-Za-z])"), ""),
     (re.compile(r"\\%"), "%"), (re.compile(r"\\#"), "#"), (re.compile(r"\\&"), "&"),
 )  # fmt: skip
 _GROUPED = re.compile(r"(?<=[0-9])\s*\{,\}\s*(?=[0-9]{3}(?![0-9]))")
@@ -75,6 +75,15 @@ def balanced(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
+
+
+def depth(text: str) -> int:
+    """How deep round and square brackets are nested."""
+    deepest = level = 0
+    for token in _BRACKETS.findall(text):
+        level += (token in ("(", "[")) - (token in (")", "]"))
+        deepest = max(deepest, level)
+    return deepest
 
 
 def _partners(text: str) -> dict[int, int]:

@@ -90,12 +90,18 @@ def _with_imaginary_unit(parsed: list[Any]) -> list[Any]:
 
 def _agree(one: Any, other: Any, tolerance: float) -> bool:
     """Whether two expressions, equal to Math-Verify, are so relative to their size. True if that cannot be told."""
-    from sympy import Basic, Tuple
+    from sympy import Basic, FiniteSet, Interval, MatrixBase, Tuple
 
-    if one == other or not isinstance(one, Basic) or not isinstance(other, Basic):
+    if one == other:
         return True
-    if isinstance(one, Tuple) and isinstance(other, Tuple) and len(one) == len(other):
-        return all(_agree(*pair, tolerance) for pair in zip(one.args, other.args, strict=True))
+    if isinstance(one, FiniteSet) and isinstance(other, FiniteSet):
+        return all(any(_agree(mine, yours, tolerance) for yours in other) for mine in one)
+    kinds = {Interval: lambda pair: (pair.start, pair.end), Tuple: tuple, MatrixBase: lambda matrix: matrix.flat()}
+    for kind, members in kinds.items():
+        if isinstance(one, kind) and isinstance(other, kind):
+            return all(_agree(*pair, tolerance) for pair in zip(members(one), members(other), strict=False))
+    if not isinstance(one, Basic) or not isinstance(other, Basic):
+        return True
     if one.is_number and other.is_number:
         return _near(one, other, tolerance)
     return True

@@ -4,14 +4,17 @@ r"""Brings equations, inequalities and intervals to what can be compared: sides,
 """
 
 import re
+from operator import itemgetter
 from typing import NamedTuple
 
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq|thickapprox|doteq)(?![A-Za-z])|~=|\\sim(?![A-Za-z])|(?<=[0-9])\s*~\s*(?=[0-9])")
 _OUTWARD = re.compile(r"(?P<left>[\[\](])(?P<inner>[^\[\]()]*,[^\[\]()]*)(?P<right>[\[\])])")
+_ORDER = re.compile(r"(<=|>=|<|>|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])|\\lt(?![A-Za-z])|\\gt(?![A-Za-z]))")
+_OR = re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])|\\cup(?![A-Za-z])")
 _MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in(?![A-Za-z])\s*(?=[\[({\\])")
 _ASSIGNED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?)\s*=\s*(?P<value>[^=]+)")
-_SPLIT = re.compile(r"\s*(?:[,;]|\\text\s*\{\s*,?\s*and\s*\}|(?<![A-Za-z])and(?![A-Za-z]))\s*")
+_SPLIT = re.compile(r"\s*(?:[,;]|\\text\s*\{\s*,?\s*and\s*\}|(?<![A-Za-z])and(?![A-Za-z])|\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z]))\s*")
 
 
 class Sides(NamedTuple):
@@ -41,15 +44,43 @@ def is_numeric(side: str) -> bool:
     return re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", side)) is None and not re.search(r"\\(?:theta|alpha|beta|angle|triangle|text|mu|sigma|lambda)", side)
 
 
-def assignments(text: str) -> dict[str, str] | None:
-    """'y=1, x=2' as names and values; None if it is not such a list, or a name stands twice."""
+def assignments(text: str) -> list[tuple[str, str]] | None:
+    """'y=1, x=2' as names and values, sorted by name; None if it is no such list."""
     if text.count("=") < 2:
         return None
     matches = [_ASSIGNED.fullmatch(part) for part in _split_outside_brackets(text)]
     if len(matches) < 2 or not all(matches):
         return None
-    found = {match["name"]: match["value"].strip() for match in matches if match}
-    return found if len(found) == len(matches) else None
+    return sorted(((match["name"], match["value"].strip()) for match in matches if match), key=itemgetter(0))
+
+
+def as_interval(text: str) -> str | None:
+    r"""'x<-1 or 1\le x<2' as '(-\infty,-1)\cup[1,2)'; None if it is no inequality of one letter."""
+    pieces = [_piece(part.strip()) for part in _OR.split(text)]
+    return r"\cup ".join(piece for piece in pieces if piece) if all(pieces) else None
+
+
+def _piece(text: str) -> str | None:
+    parts = _ORDER.split(text)
+    if len(parts) == 3:
+        left, sign, right = parts
+        if re.fullmatch("[a-zA-Z]", left.strip()):
+            return _between(None, "", sign, right) if _is_less(sign) else _between(right, sign, "", None)
+        if re.fullmatch("[a-zA-Z]", right.strip()):
+            return _between(left, sign, "", None) if _is_less(sign) else _between(None, "", sign, left)
+    if len(parts) == 5 and re.fullmatch("[a-zA-Z]", parts[2].strip()) and _is_less(parts[1]) == _is_less(parts[3]):
+        low, first, _, second, high = parts if _is_less(parts[1]) else reversed(parts)
+        return _between(low, first, second, high)
+    return None
+
+
+def _between(low: str | None, first: str, second: str, high: str | None) -> str:
+    opening, closing = ("[" if "e" in first or "=" in first else "("), ("]" if "e" in second or "=" in second else ")")
+    return opening + (low or r"-\infty").strip() + ", " + (high or r"\infty").strip() + closing
+
+
+def _is_less(sign: str) -> bool:
+    return "<" in sign or r"\l" in sign
 
 
 def plain_intervals(text: str) -> str:

@@ -9,14 +9,15 @@ import re
 from collections.abc import Iterator
 
 from data.rewards.number_words import number_in_words
-from data.rewards.units import CHANGING
+from data.rewards.numeric import number_of
+from data.rewards.units import CHANGING, part_named
 
 _FILLER = (
-    r"(?:simply|indeed|thus|therefore|hence|so|just|exactly|only|precisely|clearly|then|now|still|actually|obviously|"
+    r"(?:is|are|was|simply|indeed|thus|therefore|hence|so|just|exactly|only|precisely|clearly|then|now|still|actually|obviously|"
     r"approximately|about|roughly|around|equal\sto|equals|given\sby|a\stotal\sof|option|choice|answer|number|value|"
     r"the\snumber|the\svalue)"
 )
-_LEADING = re.compile(rf"(?:{_FILLER}\b[\s,:]*|[,:=]\s*(?![,:=]))+", re.IGNORECASE)
+_LEADING = re.compile(rf"(?:{_FILLER}\b[\s,:]*|(?:[,:=]|[-=]>|\\to\b)\s*(?![,:=]))+", re.IGNORECASE)
 _VERBS = (
     "is|are|was|were|be|been|has|have|had|equals|equal|equaled|makes|made|earns|earned|gets|got|gives|gave|costs|cost|"
     "needs|needed|spends|spent|pays|paid|takes|took|contains|totals|becomes|became|remains|sold|sells|bought|buys|ate|"
@@ -29,10 +30,12 @@ _SENTENCE = re.compile(
 )
 _LABEL = re.compile(r"(?:\\text\s*\{\s*)?(?P<said>[A-Za-z][A-Za-z '-]{0,60}?)\s*(?::|=)\s*\}?\s*(?P<rest>[^:=][^=]*)")
 _TEXT_BEFORE = re.compile(r"\\text\s*\{(?P<said>[A-Za-z ,']{1,80})\}\s*(?P<rest>[-+]?[\\0-9$].*)", re.DOTALL)
+_OPTION = re.compile(r"\((?P<said>[A-J])\)\s*(?P<rest>[^(].*)", re.DOTALL)
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _GLOSS = re.compile(r"(?P<value>[^()]*[^()\s])\s*(?:\\text\s*\{\s*)?\((?P<said>[^()]*)\)\s*\}?(?P<behind>[^()]*)")
 _DIGITS = re.compile("[0-9]")
 _REMARK = re.compile(r"[\s.,;:!?)|#/'\"*`\-–—\\$]*(?:[A-Za-z][A-Za-z'’ \s,.;:!?\-]*)?[\s.,;:!?|#*\"`$]*")
-_BREAK = re.compile(r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z])|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)")
+_BREAK = re.compile(r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)")
 _MATH_THEN_WORDS = re.compile(r"(?P<value>\$[^$]+\$|\\\(.+?\\\))\s*(?P<rest>[^$\\]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:n't)?")
 _SINGLE = re.compile(r"\b[b-hj-zB-HJ-Z]\b")
@@ -48,13 +51,15 @@ def without_gloss(text: str) -> str:
     """'9' for '9 (apples)' and '42 (forty-two)'. A gloss in brackets says in words what stands before it."""
     if not text.endswith((")", "}")) or "(" not in text:
         return text
-    match = _GLOSS.fullmatch(text)
+    match = _GLOSS.fullmatch(_TEXT.sub(r"\1", text) if "\\text" in text else text)
     if match is None or match["behind"].strip(" .}"):
         return text
     value, said = match["value"], match["said"].strip()
     if not _DIGITS.search(value):
         return _without_digits(value, said, text)
-    return value if _says_nothing(said) else text
+    words = number_in_words(said)
+    agree = _says_nothing(said) if words is None else words == number_of(value.strip())
+    return value if agree else text
 
 
 def _without_digits(value: str, said: str, text: str) -> str:
@@ -75,26 +80,12 @@ def values_within(text: str) -> Iterator[str]:
 def _after_words(text: str) -> Iterator[str]:
     if leading := _LEADING.match(text):
         yield text[leading.end() :].strip()
-    for pattern in (_TEXT_BEFORE, _LABEL, _SENTENCE):
+    for pattern in (_OPTION, _TEXT_BEFORE, _LABEL, _SENTENCE):
         match = pattern.fullmatch(text)
         if match and not _doubts(match["said"], _SAID_DOUBT):
             rest = match["rest"].strip()
-            if leading := _LEADING.match(rest):
-                rest = rest[leading.end() :].strip()
-            yield rest
-            yield _up_to_last_words(rest)
-
-
-def _up_to_last_words(rest: str) -> str:
-    """'$42 left' for '$42 left after lunch.': the number and the words behind it, which are no remark by a comma."""
-    match = re.match(r"(?P<value>[-+]?[$€£¥]?\s?[0-9][0-9,]*(?:\.[0-9]+)?%?)(?=[\s.!]|$)(?P<rest>.*)", rest, re.DOTALL)
-    return match["value"] if match and _is_remark(match["rest"]) and not _changes_at_once(match["rest"]) else ""
-
-
-def _changes_at_once(rest: str) -> bool:
-    """Whether the word right behind a number may be a unit that multiplies it or stands for a letter."""
-    words = _WORD.findall(rest)
-    return bool(words) and len(words[0]) < 3 and words[0].lower() not in ("in", "of", "at", "on", "to", "as", "by", "is", "so", "a")
+            leading = _LEADING.match(rest)
+            yield rest[leading.end() if leading else 0 :].strip()
 
 
 def _before_remark(text: str) -> str:
@@ -114,4 +105,4 @@ def _says_nothing(words: str) -> bool:
 
 def _doubts(words: str, doubt: frozenset[str]) -> bool:
     found = [word.lower() for word in _WORD.findall(words)]
-    return any(word in doubt or word.endswith("n't") for word in found)
+    return any(word in doubt or word.endswith("n't") or part_named(word) for word in found)
