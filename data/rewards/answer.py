@@ -27,6 +27,8 @@ MAX_ANSWER_LENGTH = 1000
 MAX_STATEMENTS = 200
 
 _THOUGHT = re.compile(r"(</?think(?:ing)?>)", re.IGNORECASE)
+_NUMBER = re.compile(r"\s{0,9}-?[0-9][0-9,]{0,30}\s{0,9}")
+_TRIGGER = re.compile(r"[Aa][Nn][Ss]|Respuesta|Réponse|Antwort|Risposta|Resposta|Ответ|答|정답|답")
 _PHRASE = re.compile(
     r"""
     (?<![A-Za-z])(?:answers?|ans)(?![A-Za-z])
@@ -35,17 +37,16 @@ _PHRASE = re.compile(
       | [ ]?[*_]{0,3}\s{1,3}(?:is|are|would[ ]be|should[ ]be|must[ ]be|will[ ]be|equals|was|comes[ ]to|turns[ ]out[ ]to[ ]be)\b
         (?!:?\*{0,2}[ ]?not\b) \s{0,3}[:：]?
     )
-    | (?:答案|正确答案|答え|정답|답)\s{0,3}(?:应该是|应为|就是|等于|是|为|為|は|은|는)\s{0,3}[:：]?
+    | (?:答案|答え|정답|답)\s{0,3}(?:应该是|应为|就是|等于|是|为|為|は|은|는)\s{0,3}[:：]?
     | (?:答案|答え?|정답|답|Respuesta|Réponse|Antwort|Risposta|Resposta|Ответ)(?:[ ]final)?\*{0,2}\s{0,3}(?P<foreign>[:：])
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _ANSWER_HEADING = re.compile(
-    r"^[ \t]*(?:\#{1,6}[ \t]*[*_]{0,3}(?:the[ ]|my[ ]|our[ ])?(?:final[ ]|correct[ ])?answer"
-    r"|[*_]{0,3}(?:the[ ])?final[ ]answer|[*_]{2,3}(?:the[ ])?answer)[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t]*$",
-    re.IGNORECASE | re.MULTILINE,
+    r"[ \t]*(?:\#{1,6}[ \t]*[*_]{0,3}(?:the[ ]|my[ ]|our[ ])?(?:final[ ]|correct[ ])?answer"
+    r"|[*_]{0,3}(?:the[ ])?final[ ]answer|[*_]{2,3}(?:the[ ])?answer)[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t\r]*",
+    re.IGNORECASE,
 )
-_TAG = re.compile("<answer>", re.IGNORECASE)
 _TAG_END = re.compile(r"</answer>|<\|(?:im_end|endoftext|eot_id)\|>", re.IGNORECASE)
 _LEAD = re.compile(r"(?:[\s*:：_]|(?:\\\[|\$\$|\\\()[ \t]*\n)+")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bSt)(?<!\bMr)(?<!\bDr)(?<!\bsq)(?<!\bft)(?<!\b[ap]\.m)[.?](?=\s|$)|。")
@@ -79,7 +80,9 @@ def extract_answer(completion: str) -> str | None:
     Boxes joined by 'or', 'and' or a comma are one answer that lists them: '\boxed{3} or \boxed{4}' gives '3 or 4'.
     The answer may be longer than `MAX_ANSWER_LENGTH`; it is then returned as it stands.
     """
-    text = outside_thoughts(completion) if "think" in completion or "THINK" in completion else completion
+    text = outside_thoughts(completion) if "think" in completion else completion
+    if (end := text.rfind("####")) >= 0 and _NUMBER.fullmatch(text, end + 4):
+        return text[end + 4 :].strip()  # what most answers look like; the rest of this file costs more
     fallback = None
     for value, certain in _statements(text):
         if certain:
@@ -133,8 +136,7 @@ def _statements(text: str) -> Iterator[tuple[str, bool]]:
     if found_boxes:
         # A box that is cut off takes back what was said before, but is no answer of its own.
         found += [(box.start, "box", box.content) for box in found_boxes if box.closed or len(found_boxes) > 1]
-    if "ans" in text or "Ans" in text or "ANS" in text or not text.isascii():
-        found += _worded(text, found_boxes)
+    found += _worded(text, found_boxes)
     if len(found) > 1:
         found.sort(reverse=True)
     for at, kind, content in islice(found, MAX_STATEMENTS):
@@ -147,13 +149,26 @@ def _statements(text: str) -> Iterator[tuple[str, bool]]:
 def _worded(text: str, found_boxes: list[Box]) -> Iterator[tuple[int, str, str]]:
     """Statements in words. 'The answer is' within a box announces nothing but what the box holds."""
     starts = [box.start for box in found_boxes]
-    for pattern, kind in ((_PHRASE, "phrase"), (_ANSWER_HEADING, "heading"), (_TAG, "tag")):
-        for match in pattern.finditer(text):
-            before = bisect(starts, match.start()) - 1
-            if before < 0 or match.start() >= found_boxes[before].end:
-                labelled = kind == "phrase" and (match["label"] or match["foreign"])
-                behind = text[match.end() : match.end() + MAX_ANSWER_LENGTH + 10]
-                yield match.start(), "label" if labelled else kind, behind
+    for trigger in _TRIGGER.finditer(text):
+        at = trigger.start()
+        before = bisect(starts, at) - 1
+        if before >= 0 and at < found_boxes[before].end:
+            continue
+        if found := _announced(text, at):
+            kind, end = found
+            yield at, kind, text[end : end + MAX_ANSWER_LENGTH + 10]
+
+
+def _announced(text: str, at: int) -> tuple[str, int] | None:
+    """The kind of a statement that has the word 'answer' at a place, and where its value begins; None if it is none."""
+    if text[at - 1 : at + 7].lower() == "<answer>":
+        return "tag", at + 7
+    if match := _PHRASE.match(text, at):
+        return ("label" if match["label"] or match["foreign"] else "phrase"), match.end()
+    begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+    if at - begin < 40 and 0 <= end - at < 40 and _ANSWER_HEADING.fullmatch(text, begin, end):
+        return "heading", end
+    return None
 
 
 def _hashes(text: str) -> Iterator[int]:

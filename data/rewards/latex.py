@@ -35,6 +35,10 @@ _REPLACED = (
     (re.compile(r"\\%"), "%"), (re.compile(r"\\#"), "#"), (re.compile(r"\\&"), "&"),
 )  # fmt: skip
 _GROUPED = re.compile(r"(?<=[0-9])\s*\{,\}\s*(?=[0-9]{3}(?![0-9]))")
+_COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)", re.DOTALL)
+# Those that nothing above replaces: most answers hold no other.
+_PLAIN_COMMANDS = frozenset(rf"\{name}" for name in ("frac sqrt pi cdot times infty cup cap pm ln log sin cos tan alpha "
+                            "beta theta le leq ge geq in text { }").split())
 _EDGES = re.compile(r"^(?:\s|\\q?quad(?![A-Za-z])|\\\\)+|(?:\s|\\q?quad|\\\\|\\newline)+$")
 _QUAD_BEFORE_TEXT = re.compile(r"\\q?quad\s*(?=\\text)")
 _ONE_LETTER = re.compile(r"\\text\s*\{\s*([ie])\s*\}")
@@ -47,8 +51,9 @@ def plain_latex(text: str) -> str:
     if "{,}" in text:
         text = _GROUPED.sub(",", text)
     if "\\" in text:
-        for pattern, replacement in _REPLACED:
-            text = pattern.sub(replacement, text)
+        if not _PLAIN_COMMANDS.issuperset(_COMMAND.findall(text)):
+            for pattern, replacement in _REPLACED:
+                text = pattern.sub(replacement, text)
         while "\\unwrap" in text and (unwrapped := _unwrapped(text)) != text:
             text = unwrapped
         text = _QUAD_BEFORE_TEXT.sub(" ", _ONE_LETTER.sub(r"\1", text))

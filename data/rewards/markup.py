@@ -1,6 +1,7 @@
 """Takes wrapping off an answer: bold, code and LaTeX delimiters, closing punctuation. Knows nothing of numbers."""
 
 import re
+from functools import lru_cache
 
 from data.rewards.characters import plain_characters
 from data.rewards.latex import plain_latex
@@ -27,6 +28,7 @@ def strip_markup(text: str) -> str:
             return text
 
 
+@lru_cache(maxsize=2**12)
 def normalized(text: str) -> str:
     """An answer in the one spelling that all readers know, without anything around it."""
     if text.isascii() and text.isalnum():

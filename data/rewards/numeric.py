@@ -27,6 +27,7 @@ from data.rewards.units import worth
 MAX_LENGTH = 200
 
 _SIMPLE = re.compile(r"-?[0-9]{1,18}")
+_FRACTION = re.compile(r"\\[dt]?frac\{(-?[0-9]{1,18})\}\{([0-9]{1,18})\}")
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 _CURRENCY = r"(?:(?:US|CA|AU|HK|NT|NZ|[ACRS])?\$|[€£¥₹₩₽₺₫₱฿]|(?:USD|EUR|GBP|INR|JPY|CNY|RMB|KRW|CHF|CAD|AUD|NZD|SGD|HKD|Rs)\b\.?)"
 _WORD = r"[A-Za-z]+(?:\^(?:[23]|\{[23]\}))?"
@@ -65,6 +66,8 @@ def parse_number(text: str) -> Fraction | None:
         return None
     if _SIMPLE.fullmatch(text):
         return Fraction(int(text))
+    if match := _FRACTION.fullmatch(text):
+        return Fraction(int(match[1]), int(match[2])) if int(match[2]) else None
     return number_of(normalized(text))
 
 

@@ -49,6 +49,7 @@ class Answer(NamedTuple):
         return self.number is None and not self.is_code and (lists_several(self.text) or r"\pm" in self.text)
 
 
+@lru_cache(maxsize=2**12)
 def read(text: str) -> Answer:
     """Read an answer as it stands, without a search among words around it. A gloss in brackets is taken off."""
     if (number := parse_number(text)) is not None:
