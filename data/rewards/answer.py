@@ -28,7 +28,8 @@ MAX_STATEMENTS = 200
 
 _THOUGHT = re.compile(r"(</?think(?:ing)?>)", re.IGNORECASE)
 _NUMBER = re.compile(r"\s{0,9}-?[0-9][0-9,]{0,30}\s{0,9}")
-_TRIGGER = re.compile(r"[Aa][Nn][Ss]|Respuesta|Réponse|Antwort|Risposta|Resposta|Ответ|答|정답|답")
+_TRIGGER = re.compile(r"[Aa][Nn][Ss]")
+_FOREIGN_TRIGGER = re.compile("[Aa][Nn][Ss]|答|정답|답")
 _PHRASE = re.compile(
     r"""
     (?<![A-Za-z])(?:answers?|ans)(?![A-Za-z])
@@ -38,7 +39,7 @@ _PHRASE = re.compile(
         (?!:?\*{0,2}[ ]?not\b) \s{0,3}[:：]?
     )
     | (?:答案|答え|정답|답)\s{0,3}(?:应该是|应为|就是|等于|是|为|為|は|은|는)\s{0,3}[:：]?
-    | (?:答案|答え?|정답|답|Respuesta|Réponse|Antwort|Risposta|Resposta|Ответ)(?:[ ]final)?\*{0,2}\s{0,3}(?P<foreign>[:：])
+    | (?:答案|答え?|정답|답)\*{0,2}\s{0,3}(?P<foreign>[:：])
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -97,6 +98,8 @@ def reference_answer(reference: str | None) -> str | None:
     A reference with a marker is read like a completion. One without is itself the answer if it is a single line;
     several lines without a marker are a worked solution whose answer cannot be told.
     """
+    if reference and _NUMBER.fullmatch(reference):
+        return reference.strip()
     if not reference or (extracted := extract_answer(reference)):
         return extracted if reference else None
     bare = reference.strip()
@@ -149,7 +152,7 @@ def _statements(text: str) -> Iterator[tuple[str, bool]]:
 def _worded(text: str, found_boxes: list[Box]) -> Iterator[tuple[int, str, str]]:
     """Statements in words. 'The answer is' within a box announces nothing but what the box holds."""
     starts = [box.start for box in found_boxes]
-    for trigger in _TRIGGER.finditer(text):
+    for trigger in (_TRIGGER if text.isascii() else _FOREIGN_TRIGGER).finditer(text):
         at = trigger.start()
         before = bisect(starts, at) - 1
         if before >= 0 and at < found_boxes[before].end:

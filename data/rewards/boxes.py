@@ -38,6 +38,11 @@ def boxes(text: str) -> list[Box]:
     return [_as_one(group) for group in groups]
 
 
+def _first(text: str) -> int:
+    """Where the first box begins: what stands before it needs no reading."""
+    return max(0, min(at for at in (text.find(r"\boxed"), text.find(r"\fbox"), len(text)) if at >= 0) - 1)
+
+
 def _as_one(group: list[Box]) -> Box:
     different = list({box.content.strip(): None for box in group})
     return Box(group[0].start, group[-1].end, " or ".join(different), all(box.closed for box in group))
@@ -50,7 +55,7 @@ def _joined(between: str) -> bool:
 def _single_boxes(text: str) -> list[Box]:
     open_braces: list[tuple[int, int, bool]] = []
     found: list[Box] = []
-    for match in _BRACES.finditer(text):
+    for match in _BRACES.finditer(text, _first(text)):
         token = match[0]
         if token.endswith("{") and token != r"\{":
             open_braces.append((match.start(), match.end(), len(token) > 1))
@@ -62,5 +67,6 @@ def _single_boxes(text: str) -> list[Box]:
     if unclosed is not None and not (found and found[-1].start > unclosed[0]):
         start, inside = unclosed
         found.append(Box(start, len(text), text[inside:].partition("\n")[0], closed=False))
-    bare = [Box(match.start(), match.end(), match[1]) for match in _WITHOUT_BRACES.finditer(text)]
+    spaced = "boxed " in text or "fbox " in text
+    bare = [Box(match.start(), match.end(), match[1]) for match in _WITHOUT_BRACES.finditer(text)] if spaced else []
     return sorted(found + bare) if bare else found

@@ -51,7 +51,7 @@ def plain_latex(text: str) -> str:
     if "{,}" in text:
         text = _GROUPED.sub(",", text)
     if "\\" in text:
-        if not _PLAIN_COMMANDS.issuperset(_COMMAND.findall(text)):
+        if "sqrt(" in text or not _PLAIN_COMMANDS.issuperset(_COMMAND.findall(text)):
             for pattern, replacement in _REPLACED:
                 text = pattern.sub(replacement, text)
         while "\\unwrap" in text and (unwrapped := _unwrapped(text)) != text:
