@@ -62,6 +62,22 @@ def final_answer(problem: Problem, completion: str) -> Score:
 final_answer.version = 3  # type: ignore[attr-defined]
 
 
+def compared_as_text(reference: str | None) -> bool:
+    """Whether a reference is neither a number nor words nor anything that can be read as mathematics.
+
+    Only its own text answers it. Mathematics goes to the worker, once for each text; plain references do not.
+    """
+    gold = _reference(reference)
+    if gold is None or gold.is_plain:
+        return False
+    text = _mathematics(gold, gold.is_list)
+    parts = [value for _, value in assignments(text) or [("", text)]]
+    try:
+        return any(parse_number(part) is None and _math_verify(part, "") == "bad reference" for part in parts)
+    except MathCheckError:
+        return False  # that says nothing about the reference
+
+
 def close() -> None:
     """End the worker process, if one runs. The next comparison that needs one starts it again."""
     _checker.close()

@@ -16,6 +16,7 @@ _TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '’,&/-]+[^\W\d_]+)*[.!?]?")
 _REMAINDER = re.compile(r"(?P<whole>-?[0-9]+)\s*(?:remainder|rem\.?|R|r)\s*(?:of\s)?(?P<rest>[0-9]+)")
 _INEQUALITY = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt|in|neq?|infty|mathbb|emptyset)(?![A-Za-z])")
+_ENUMERATED = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 _CONSTANTS = {"pi": r"\pi", "infinity": r"\infty", "positive infinity": r"\infty", "negative infinity": r"-\infty"}
 _CHOICE = re.compile(
     r"(?:(?:option|choice|answer|letter)\s+)?\(?(?P<letter>[A-J])\)?"
@@ -63,6 +64,8 @@ def read(text: str) -> Answer:
         return Answer(text, is_code=True, canonical=found)
     if _WORDS.fullmatch(plain):
         words = plain.casefold().rstrip(".!?")
+        if "," in words or " and " in words:
+            words = ", ".join(sorted(_ENUMERATED.split(words)))
         if words in _CONSTANTS:
             return Answer(_CONSTANTS[words], canonical=_CONSTANTS[words])
         return Answer(text, is_words=True, canonical=words)

@@ -39,12 +39,19 @@ _BREAK = re.compile(r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s
 _MATH_THEN_WORDS = re.compile(r"(?P<value>\$[^$]+\$|\\\(.+?\\\))\s*(?P<rest>[^$\\]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:n't)?")
 _SINGLE = re.compile(r"\b[b-hj-zB-HJ-Z]\b")
-_HARMLESS = frozenset({"is", "was", "has", "and", "this", "its", "as", "thus", "us", "no", "above", "product", "sum", "difference", "point", "to", "through"})
-_DOUBT = CHANGING - _HARMLESS | {
-    "incorrect", "wait", "actually", "alternatively", "possibly", "between", "least", "most", "half", "quarter",
-    "almost", "nearly", "isn't", "wasn't", "don't", "doesn't", "cannot", "can't", "other", "another", "more", "cube", "square",
-}  # fmt: skip
-_SAID_DOUBT = _DOUBT | {"no", "sum", "product", "difference", "to"}
+# Words that change a number right behind it, but not in a remark.
+_HARMLESS = frozenset("is was has and this its as thus us above product sum difference point to through".split())
+_DOUBT = (CHANGING - _HARMLESS) | frozenset(
+    """
+    alternatively possibly between least most almost nearly cannot other another more cube square incorrect actually
+    zero two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
+    """.split()
+)
+_SAID_DOUBT = _DOUBT | {"sum", "product", "difference", "to"}
+# What may follow a word by a comma: 'red, blue' is two answers.
+_STARTERS = frozenset(
+    "which as because since so the i it that this where who whose when given by in for they he she we".split()
+)
 
 
 def without_gloss(text: str) -> str:
@@ -89,14 +96,20 @@ def _after_words(text: str) -> Iterator[str]:
 
 
 def _before_remark(text: str) -> str:
-    if (match := _MATH_THEN_WORDS.fullmatch(text)) and _is_remark(match["rest"]):
+    if (match := _MATH_THEN_WORDS.fullmatch(text)) and _says_nothing(match["rest"]):
         return match["value"]
     at = next((found for found in _BREAK.finditer(text) if found.start()), None)
-    return text[: at.start()].strip() if at and _is_remark(text[at.end() :]) else ""
+    if at is None:
+        return ""
+    head, remark = text[: at.start()].strip(), text[at.end() :].strip()
+    if not any(sign.isdigit() or sign in "\\$" for sign in head) and not _is_sentence(remark):
+        return ""
+    return head if _says_nothing(remark) else ""
 
 
-def _is_remark(text: str) -> bool:
-    return _says_nothing(text.strip()) if text.strip() else True
+def _is_sentence(remark: str) -> bool:
+    words = _WORD.findall(remark)
+    return not words or words[0].lower() in _STARTERS or (len(words) > 2 and remark[:1].isupper())
 
 
 def _says_nothing(words: str) -> bool:
