@@ -12,14 +12,11 @@ from data.errors import AutodidactError
 from data.rewards.answer import outside_thoughts
 
 MAX_STARTS = 50  # places at which an object may begin
+_TWICE = "\0twice"  # stands beside the keys of an object that gives one twice
 
 
 class ReplyError(AutodidactError):
     """A model's reply cannot be read; the message says why."""
-
-
-class _GivenTwiceError(ValueError):
-    pass
 
 
 def read_json(text: str, key: str) -> dict[str, Any]:
@@ -29,10 +26,9 @@ def read_json(text: str, key: str) -> dict[str, Any]:
         ReplyError: there is none, there are several that differ, or one gives a key twice.
     """
     bare = text.lstrip("\ufeff \t\r\n")
-    try:
-        found = list(_objects(bare if bare.startswith("{") else outside_thoughts(bare)))
-    except _GivenTwiceError as error:
-        raise ReplyError(f"the reply gives {error} twice: {text[:80]!r}") from None
+    found = list(_objects(bare if bare.startswith("{") else outside_thoughts(bare)))
+    if twice := next((reply[_TWICE] for reply in found if _TWICE in reply), None):
+        raise ReplyError(f"the reply gives {twice} twice: {text[:80]!r}")
     if not found:
         raise ReplyError(f"the reply is no JSON object: {text[:80]!r}")
     having = [reply for reply in found if key in reply]
@@ -54,8 +50,6 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             return
         try:
             reply, end = decoder.raw_decode(text, at)
-        except _GivenTwiceError:
-            raise
         except (ValueError, RecursionError):
             continue
         yield reply
@@ -66,6 +60,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key.lower() in found:
-            raise _GivenTwiceError(key)
+            found[_TWICE] = key
         found[key.lower()] = value
     return found

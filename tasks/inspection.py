@@ -19,6 +19,7 @@ from data.problems import AS_TEXT, NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
 from data.render import completion_token_ids, naming, prompt_token_ids
 from data.rewards.answer import has_answer
+from data.rewards.final_answer import close as close_math_worker
 from data.rewards.final_answer import compared_as_text
 from data.rows import problem_id
 from data.similar import NearDuplicates, prompt_of, scratch_database
@@ -125,6 +126,7 @@ def inspect(
             if reason:
                 found.left_out[reason] += 1
                 found.tally.first.setdefault(reason, at)
+    close_math_worker()
     return found
 
 

@@ -17,6 +17,7 @@ from data.overlap import Repeated, Rules
 from data.problems import AS_TEXT, read_few_shot, read_problems, with_prefix, with_system
 from data.reading import Reading, Tally, first_use
 from data.rewards.answer import has_answer
+from data.rewards.final_answer import close as close_math_worker
 from data.rows import SPLITS, Problem, Split
 from data.sources import DataFileError
 from data.splits import Splitting, quotas, write_splits
@@ -207,7 +208,9 @@ def split_problems(
         fitted = (room.fit(problem, prompted, tally) for problem in problems)
         problems = (problem for problem in fitted if problem is not None)
     others = read_others(source)
-    return tally, write_splits(problems, others, folder, rules, source.limits(), source.weights(), seed, finish)
+    found = write_splits(problems, others, folder, rules, source.limits(), source.weights(), seed, finish)
+    close_math_worker()  # references may have been tried there
+    return tally, found
 
 
 def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -> None:

@@ -51,7 +51,7 @@ _ANSWER_HEADING = re.compile(
 _TAG_END = re.compile(r"</answer>|<\|(?:im_end|endoftext|eot_id)\|>", re.IGNORECASE)
 _LEAD = re.compile(r"(?:[\s*:：_]|(?:\\\[|\$\$|\\\()[ \t]*\n)+")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bSt)(?<!\bMr)(?<!\bDr)(?<!\bsq)(?<!\bft)(?<!\b[ap]\.m)[.?](?=\s|$)|。")
-_EXCLAMATION = re.compile(r"(?<=[A-Za-z*$`”)][A-Za-z*$`”)])[! ]+$")  # not the factorial of '18!' and 'n!'
+_EXCLAMATION = re.compile(r"(?:(?<=[A-Za-z][A-Za-z])|(?<=[*$`”]))[! ]+$")  # not the factorial of '18!' and 'n!'
 _NUMBERED_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})*[.)]\s+[*_(\"']*[A-Za-z][^.!?\n]*")
 _SECTION_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})+\s+[A-Z][a-z][^.!?\n]*")
 _COUNTED_HEADING = re.compile(r"(?:step|part|case|method|question|problem|example|exercise|solution|approach)\s*\(?[0-9IVXA-Z]{1,4}\b", re.IGNORECASE)
@@ -129,7 +129,7 @@ def outside_thoughts(text: str) -> str:
 
 def _tidy(answer: str) -> str | None:
     # The bound keeps markup, which is taken off layer by layer, from costing quadratic time.
-    return (_EXCLAMATION.sub("", strip_markup(answer)) if len(answer) <= MAX_ANSWER_LENGTH else answer) or None
+    return (strip_markup(_EXCLAMATION.sub("", answer)) if len(answer) <= MAX_ANSWER_LENGTH else answer) or None
 
 
 def _statements(text: str) -> Iterator[tuple[str, bool]]:

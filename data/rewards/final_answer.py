@@ -17,6 +17,7 @@ from itertools import islice
 
 from data.rewards.answer import MAX_ANSWER_LENGTH, extract_answer, reference_answer
 from data.rewards.codes import same_code
+from data.rewards.expressions import surely_mathematics
 from data.rewards.latex import balanced, depth
 from data.rewards.markup import canonical_text
 from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeoutError
@@ -72,8 +73,9 @@ def compared_as_text(reference: str | None) -> bool:
         return False
     text = _mathematics(gold, gold.is_list)
     parts = [value for _, value in assignments(text) or [("", text)]]
+    unsure = [part for part in parts if parse_number(part) is None and not surely_mathematics(part)]
     try:
-        return any(parse_number(part) is None and _math_verify(part, "") == "bad reference" for part in parts)
+        return any(_math_verify(part, "") == "bad reference" for part in unsure)
     except MathCheckError:
         return False  # that says nothing about the reference
 
