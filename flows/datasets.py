@@ -107,8 +107,8 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
     if tally.hidden:
         console.print(f"Characters that nobody sees, such as zero-width spaces, are in {tally.hidden:,} of them.")
     if tally.as_text:
-        count, first = f"{tally.as_text:,}", tally.first[AS_TEXT]
-        console.print(f"{count} reference answers cannot be read as mathematics and are compared as text; first: {first}.")
+        what = "reference answers cannot be read as mathematics and are compared as text"
+        console.print(f"{tally.as_text:,} {what}. The first: {tally.first[AS_TEXT]}.")
     if not dropped:
         return
     table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")

@@ -49,12 +49,16 @@ _ANSWER_HEADING = re.compile(
     re.IGNORECASE,
 )
 _TAG_END = re.compile(r"</answer>|<\|(?:im_end|endoftext|eot_id)\|>", re.IGNORECASE)
+_BLANKS = re.compile(r"\s{3,}")
 _LEAD = re.compile(r"(?:[\s*:：_]|(?:\\\[|\$\$|\\\()[ \t]*\n)+")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bSt)(?<!\bMr)(?<!\bDr)(?<!\bsq)(?<!\bft)(?<!\b[ap]\.m)[.?](?=\s|$)|。")
 _EXCLAMATION = re.compile(r"(?:(?<=[A-Za-z][A-Za-z])|(?<=[*$`”]))[! ]+$")  # not the factorial of '18!' and 'n!'
 _NUMBERED_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})*[.)]\s+[*_(\"']*[A-Za-z][^.!?\n]*")
 _SECTION_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})+\s+[A-Z][a-z][^.!?\n]*")
-_COUNTED_HEADING = re.compile(r"(?:step|part|case|method|question|problem|example|exercise|solution|approach)\s*\(?[0-9IVXA-Z]{1,4}\b", re.IGNORECASE)
+_COUNTED_HEADING = re.compile(
+    r"(?:step|part|case|method|question|problem|example|exercise|solution|approach)\s*\(?[0-9IVXA-Z]{1,4}\b",
+    re.IGNORECASE,
+)
 _HEADING_WORDS = frozenset(
     """
     conclusion verification verify check checking solution explanation summary note notes method proof result results
@@ -64,7 +68,9 @@ _HEADING_WORDS = frozenset(
     therefore thus hence so finally next first second third now add subtract multiply divide compute computing adding
     """.split()
 )
-_VALUE = re.compile(r"[*_(\[{\"'|±+\-−–$€£¥₹\s~≈=:→>⇒]*(?:[0-9.０-９√∞½¼¾⅓⅔]|\\[^\s]|\$)|[*_(\"']*[A-Za-z](?:[)*_.:\"'\s]*$|[.):*]+\s*[0-9\\$-])")
+_VALUE = re.compile(
+    r"[*_(\[{\"'|±+\-−–$€£¥₹\s~≈=:→>⇒]*(?:[0-9.０-９√∞½¼¾⅓⅔]|\\[^\s]|\$)|[*_(\"']*[A-Za-z](?:[)*_.:\"'\s]*$|[.):*]+\s*[0-9\\$-])"
+)
 _SAYS_NOTHING = frozenset(
     """
     correct right wrong incorrect reasonable valid verified confirmed clear obvious consistent below above as given
@@ -129,7 +135,7 @@ def outside_thoughts(text: str) -> str:
 
 def _tidy(answer: str) -> str | None:
     # The bound keeps markup, which is taken off layer by layer, from costing quadratic time.
-    return (strip_markup(_EXCLAMATION.sub("", answer)) if len(answer) <= MAX_ANSWER_LENGTH else answer) or None
+    return (strip_markup(_EXCLAMATION.sub("", _BLANKS.sub(" ", answer))) if len(answer) <= MAX_ANSWER_LENGTH else answer) or None
 
 
 def _statements(text: str) -> Iterator[tuple[str, bool]]:
@@ -196,28 +202,37 @@ def _read_tag(text: str, at: int, content: str) -> tuple[str | None, bool]:
 
 def _read_hashes(text: str, at: int, content: str) -> tuple[str | None, bool]:
     end = text.find("\n", at)
-    line = text[at + 4 : end if end >= 0 else None].strip(" \t\r#") if at + 4 < len(text) else ""
-    line = _TAG_END.split(line, maxsplit=1)[0] if "<" in line else line
+    end = len(text) if end < 0 else end
+    line = _one_line(text[at + 4 : end].strip("# \t\r"))
     if not line:
-        return _read_heading(text, at, text[end : end + MAX_ANSWER_LENGTH + 10] if end >= 0 else "")
-    if line.rstrip("* ").endswith((":", "：")):
-        return None, False
+        return _read_heading(text, at, text[end : end + MAX_ANSWER_LENGTH + 10])
+    if len(line) > MAX_ANSWER_LENGTH:
+        return line, True
     words = line.strip("*_ ")
-    if _NUMBERED_HEADING.fullmatch(words) or _COUNTED_HEADING.match(words):
+    if _is_heading(words):
         return None, False
-    if _SECTION_HEADING.fullmatch(words) and parse_number(words) is None:
-        return None, False
-    if _VALUE.match(words) or any(parse_number(value) is not None for value in (words, *values_within(words))):
+    if _VALUE.match(words) or _holds_number(words):
         return _shortened(line), True
+    return line, not text[end:].strip()
+
+
+def _is_heading(words: str) -> bool:
+    """'2. Check the result', '2.1 Setup', 'Step 1: Add', 'Total:', 'Conclusion', but not 'Total: 18' and '2.5 million'."""
+    if words.endswith((":", "：")) or _NUMBERED_HEADING.fullmatch(words) or _COUNTED_HEADING.match(words):
+        return True
+    if _SECTION_HEADING.fullmatch(words):
+        return parse_number(words) is None
     first = re.split(r"[\s:,.]", words, maxsplit=1)[0].lower()
-    if first in _HEADING_WORDS:
-        return None, False
-    return line, end < 0 or not text[end:].strip()
+    return first in _HEADING_WORDS and not _holds_number(words)
+
+
+def _holds_number(words: str) -> bool:
+    return any(parse_number(value) is not None for value in (words, *values_within(words)))
 
 
 def _read_heading(text: str, at: int, content: str) -> tuple[str | None, bool]:
     """The line below a heading: it may be anything, but not another heading."""
-    line = content[lead.end() if (lead := _LEAD.match(content)) else 0 :].partition("\n")[0].strip()
+    line = _line(content)
     return (None, False) if line.startswith("#") else (_shortened(line), True)
 
 
@@ -235,13 +250,19 @@ def _read_phrase(text: str, at: int, content: str) -> tuple[str | None, bool]:
 
 
 def _line(content: str) -> str:
-    line = content[lead.end() if (lead := _LEAD.match(content)) else 0 :].partition("\n")[0].strip()
-    return _TAG_END.split(line, maxsplit=1)[0] if "<" in line else line
+    lead = _LEAD.match(content)
+    return _one_line(content[lead.end() if lead else 0 :].partition("\n")[0])
+
+
+def _one_line(line: str) -> str:
+    """A line up to what ends a tag or a turn. Long runs of blanks would cost the readers quadratic time."""
+    line = _TAG_END.split(line, maxsplit=1)[0] if "<" in line else line
+    return _BLANKS.sub(" ", line.strip())
 
 
 def _is_certain(line: str) -> bool:
     """Whether words behind 'the answer is' are a value rather than talk: a number, mathematics, or up to four words."""
-    if _VALUE.match(line) or any(parse_number(value) is not None for value in (line, *values_within(line))):
+    if _VALUE.match(line) or _holds_number(line):
         return True
     words = line.split()
     return 0 < len(words) <= 4 and words[0].lower() not in _VAGUE

@@ -3,8 +3,8 @@ r"""Finds \boxed{…} in a text. Boxes joined by 'or', 'and', a comma or spacing
 import re
 from typing import NamedTuple
 
-_BRACES = re.compile(r"\\+(?:boxed|fbox)\s{0,3}\{|\\.|[{}]", re.DOTALL)
-_WITHOUT_BRACES = re.compile(r"\\+(?:boxed|fbox)\s{1,3}(-?[0-9][0-9.,]*[0-9]|[0-9A-Za-z])")
+_BRACES = re.compile(r"\\{1,4}(?:boxed|fbox)\s{0,3}\{|\\.|[{}]", re.DOTALL)
+_WITHOUT_BRACES = re.compile(r"\\{1,4}(?:boxed|fbox)\s{1,3}(-?[0-9][0-9.,]*[0-9]|[0-9A-Za-z])")
 # What may stand between two boxes of a group: delimiters, spacing, and words that offer one beside the other.
 _JOINT = re.compile(
     r"(?:[\s$*.,;/&]|\\[()\[\],;:! ]|\\\\|\\q?quad|\\(?:lor|land|vee|wedge|text|mathrm|textbf|mbox)(?![A-Za-z])|[{}]|"

@@ -32,7 +32,17 @@ _GREEK = {
 _SIGNS = {
     **{"∞": "infty", "∪": "cup", "∩": "cap", "≤": "le", "≥": "ge", "⩽": "le", "⩾": "ge", "≠": "ne", "×": "times"},
     **{"·": "cdot", "⋅": "cdot", "∙": "cdot", "÷": "div", "±": "pm", "∈": "in", "∅": "emptyset", "≈": "approx"},
-    **{"∠": "angle", "△": "triangle", "ℝ": "mathbb{R}", "ℤ": "mathbb{Z}", "ℕ": "mathbb{N}", "∨": "vee", "∓": "mp", "→": "to", "⇒": "to"},
+    **{
+        "∠": "angle",
+        "△": "triangle",
+        "ℝ": "mathbb{R}",
+        "ℤ": "mathbb{Z}",
+        "ℕ": "mathbb{N}",
+        "∨": "vee",
+        "∓": "mp",
+        "→": "to",
+        "⇒": "to",
+    },
 }
 _PLAIN = {
     **dict.fromkeys("−–‐‑‒﹣", "-"), "—": " — ", "⁄": "/", "∕": "/", "。": ".", "、": ",", "｡": ".", "「": "", "」": "",
@@ -64,7 +74,9 @@ def _becomes(sign: str) -> str:
         return "\n" if sign in "\u2028\u2029" else " "
     category = unicodedata.category(sign)
     # Not marks in general: they belong to letters. Those behind an emoji choose how it is shown.
-    shows_nothing = category in ("Cf", "So", "Co", "Cs") or 0xFE00 <= ord(sign) <= 0xFE0F or 0x1F3FB <= ord(sign) <= 0x1F3FF
+    shows_nothing = (
+        category in ("Cf", "So", "Co", "Cs") or 0xFE00 <= ord(sign) <= 0xFE0F or 0x1F3FB <= ord(sign) <= 0x1F3FF
+    )
     return "" if shows_nothing else sign
 
 

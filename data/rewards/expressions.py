@@ -11,7 +11,9 @@ _ATOM = r"(?>[0-9]++(?:\.[0-9]++)?|\\(?:pi|infty|alpha|beta|theta)(?![A-Za-z])|[
 _SUM = rf"[-+]?{_ATOM}(?:(?:[-+/^]|\\cdot(?![A-Za-z])|\\times(?![A-Za-z]))?{_ATOM})*+"
 # The letter that stands for a part already read.
 _PART = "x"
-_INNERMOST = re.compile(rf"\\frac\{{{_SUM}\}}\{{{_SUM}\}}|\\sqrt(?:\[[0-9]\])?\{{{_SUM}\}}|\({_SUM}\)|(?<=\^)\{{{_SUM}\}}")
+_INNERMOST = re.compile(
+    rf"\\frac\{{{_SUM}\}}\{{{_SUM}\}}|\\sqrt(?:\[[0-9]\])?\{{{_SUM}\}}|\({_SUM}\)|(?<=\^)\{{{_SUM}\}}"
+)
 _WHOLE = re.compile(_SUM)
 
 

@@ -105,6 +105,8 @@ def _at_once(gold: Answer, answer: Answer, extracted: str) -> bool | None:
     if gold.is_words and (answer.is_plain or len(gold.canonical) > 1):
         return any(other.canonical == gold.canonical for other in readings(extracted))
     return None
+
+
 def _compared(gold: Answer, answer: Answer, extracted: str) -> Score:
     if answer.is_list and not gold.may_be_list and len(list(islice(readings(extracted), 2))) == 1:
         return Score(0.0, "wrong", f"several answers, {_short(answer)}, expected {_short(gold)}", answer.canonical)
@@ -215,7 +217,9 @@ def _math_verify(reference: str, answer: str, approximately: bool = False) -> st
     # A timeout is remembered: a policy that has found a slow expression tends to repeat it, and each costs the full
     # limit. Other failures are raised, which no cache keeps, so that a retry is a new attempt.
     try:
-        return _checker.compare(reference, answer, approximately) if approximately else _checker.compare(reference, answer)
+        return (
+            _checker.compare(reference, answer, approximately) if approximately else _checker.compare(reference, answer)
+        )
     except MathCheckTimeoutError:
         return "timeout"
 

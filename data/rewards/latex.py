@@ -37,8 +37,12 @@ _REPLACED = (
 _GROUPED = re.compile(r"(?<=[0-9])\s*\{,\}\s*(?=[0-9]{3}(?![0-9]))")
 _COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)", re.DOTALL)
 # Those that nothing above replaces: most answers hold no other.
-_PLAIN_COMMANDS = frozenset(rf"\{name}" for name in ("frac sqrt pi cdot times infty cup cap pm ln log sin cos tan alpha "
-                            "beta theta le leq ge geq in text { }").split())
+_PLAIN_COMMANDS = frozenset(
+    rf"\{name}"
+    for name in (
+        "frac sqrt pi cdot times infty cup cap pm ln log sin cos tan alpha beta theta le leq ge geq in text { }"
+    ).split()
+)
 _EDGES = re.compile(r"^(?:\s|\\q?quad(?![A-Za-z])|\\\\)+|(?:\s|\\q?quad|\\\\|\\newline)+$")
 _QUAD_BEFORE_TEXT = re.compile(r"\\q?quad\s*(?=\\text)")
 _ONE_LETTER = re.compile(r"\\text\s*\{\s*([ie])\s*\}")

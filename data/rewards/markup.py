@@ -34,7 +34,9 @@ def normalized(text: str) -> str:
     if text.isascii() and text.isalnum():
         return text
     text = strip_markup(plain_characters(text))
-    return strip_markup(plain_latex(text)) if "\\" in text or any(mark in text for mark in ("((", "{{", "{,}")) else text
+    return (
+        strip_markup(plain_latex(text)) if "\\" in text or any(mark in text for mark in ("((", "{{", "{,}")) else text
+    )
 
 
 def canonical_text(text: str) -> str:

@@ -96,7 +96,7 @@ def _agree(one: Any, other: Any, tolerance: float) -> bool:
         return True
     if isinstance(one, FiniteSet) and isinstance(other, FiniteSet):
         return all(any(_agree(mine, yours, tolerance) for yours in other) for mine in one)
-    kinds = {Interval: lambda pair: (pair.start, pair.end), Tuple: tuple, MatrixBase: lambda matrix: matrix.flat()}
+    kinds = {Interval: lambda pair: (pair.start, pair.end), Tuple: tuple, MatrixBase: tuple}
     for kind, members in kinds.items():
         if isinstance(one, kind) and isinstance(other, kind):
             return all(_agree(*pair, tolerance) for pair in zip(members(one), members(other), strict=False))

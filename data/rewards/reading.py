@@ -24,7 +24,9 @@ _CHOICE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _BRACKETED_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\((?P<letter>[A-J])\)\s*(?P<text>.*)", re.DOTALL)
-_OTHER_CHOICE = re.compile(r"(?<![A-Za-z])\(?[A-J]\)|(?<![A-Za-z])(?:or|and|not|maybe|wrong|incorrect)\s+\(?[A-J]?\b|[A-J][.:]\s")
+_OTHER_CHOICE = re.compile(
+    r"(?<![A-Za-z])\(?[A-J]\)|(?<![A-Za-z])(?:or|and|not|maybe|wrong|incorrect)\s+\(?[A-J]?\b|[A-J][.:]\s"
+)
 
 
 class Answer(NamedTuple):

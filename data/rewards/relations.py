@@ -8,13 +8,19 @@ from operator import itemgetter
 from typing import NamedTuple
 
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
-_APPROXIMATELY = re.compile(r"\\(?:approx|simeq|thickapprox|doteq)(?![A-Za-z])|~=|\\sim(?![A-Za-z])|(?<=[0-9])\s*~\s*(?=[0-9])")
+_APPROXIMATELY = re.compile(
+    r"\\(?:approx|simeq|thickapprox|doteq)(?![A-Za-z])|~=|\\sim(?![A-Za-z])|(?<=[0-9])\s*~\s*(?=[0-9])"
+)
 _OUTWARD = re.compile(r"(?P<left>[\[\](])(?P<inner>[^\[\]()]*,[^\[\]()]*)(?P<right>[\[\])])")
 _ORDER = re.compile(r"(<=|>=|<|>|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])|\\lt(?![A-Za-z])|\\gt(?![A-Za-z]))")
-_OR = re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])|\\cup(?![A-Za-z])")
+_OR = re.compile(
+    r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])|\\cup(?![A-Za-z])"
+)
 _MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in(?![A-Za-z])\s*(?=[\[({\\])")
 _ASSIGNED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?)\s*=\s*(?P<value>[^=]+)")
-_SPLIT = re.compile(r"\s*(?:[,;]|\\text\s*\{\s*,?\s*and\s*\}|(?<![A-Za-z])and(?![A-Za-z])|\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z]))\s*")
+_SPLIT = re.compile(
+    r"\s*(?:[,;]|\\text\s*\{\s*,?\s*and\s*\}|(?<![A-Za-z])and(?![A-Za-z])|\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z]))\s*"
+)
 
 
 class Sides(NamedTuple):
@@ -41,7 +47,9 @@ def sides(text: str) -> Sides | None:
 
 def is_numeric(side: str) -> bool:
     """Whether a side holds no letter but those of commands and constants: 2+3, not x, |AB| or f(2)."""
-    return re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", side)) is None and not re.search(r"\\(?:theta|alpha|beta|angle|triangle|text|mu|sigma|lambda)", side)
+    return re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", side)) is None and not re.search(
+        r"\\(?:theta|alpha|beta|angle|triangle|text|mu|sigma|lambda)", side
+    )
 
 
 def assignments(text: str) -> list[tuple[str, str]] | None:

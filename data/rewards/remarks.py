@@ -26,7 +26,8 @@ _VERBS = (
     "obtain|find|found|yields|comes\\sto"
 )
 _SENTENCE = re.compile(
-    rf"(?:\\text\{{)?(?P<said>[A-Za-z][A-Za-z,'\s-]{{0,150}}?\b(?:{_VERBS})\b)\}}?[\s:]*(?P<rest>.+)", re.IGNORECASE | re.DOTALL
+    rf"(?:\\text\{{)?(?P<said>[A-Za-z][A-Za-z,'\s-]{{0,150}}?\b(?:{_VERBS})\b)\}}?[\s:]*(?P<rest>.+)",
+    re.IGNORECASE | re.DOTALL,
 )
 _LABEL = re.compile(r"(?:\\text\s*\{\s*)?(?P<said>[A-Za-z][A-Za-z '-]{0,60}?)\s*(?::|=)\s*\}?\s*(?P<rest>[^:=][^=]*)")
 _TEXT_BEFORE = re.compile(r"\\text\s*\{(?P<said>[A-Za-z ,']{1,80})\}\s*(?P<rest>[-+]?[\\0-9$].*)", re.DOTALL)
@@ -35,7 +36,9 @@ _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _GLOSS = re.compile(r"(?P<value>[^()]*[^()\s])\s*(?:\\text\s*\{\s*)?\((?P<said>[^()]*)\)\s*\}?(?P<behind>[^()]*)")
 _DIGITS = re.compile("[0-9]")
 _REMARK = re.compile(r"[\s.,;:!?)|#/'\"*`\-–—\\$]*(?:[A-Za-z][A-Za-z'’ \s,.;:!?\-]*)?[\s.,;:!?|#*\"`$]*")
-_BREAK = re.compile(r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)")
+_BREAK = re.compile(
+    r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)"
+)
 _MATH_THEN_WORDS = re.compile(r"(?P<value>\$[^$]+\$|\\\(.+?\\\))\s*(?P<rest>[^$\\]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:n't)?")
 _SINGLE = re.compile(r"\b[b-hj-zB-HJ-Z]\b")

@@ -210,8 +210,8 @@ def test_few_shot_turns_are_put_in_front_and_the_ids_stay(write: Write) -> None:
     assert read_few_shot(shots) == turns
     plain = load_problems(source, 0).splits
     prefixed = load_problems(source.model_copy(update={"few_shot": shots}), 0).splits
-    for split, problems in plain.items():
-        assert [p.messages for p in prefixed[split]] == [[*turns, *p.messages] for p in problems]
+    for split, found in plain.items():
+        assert [p.messages for p in prefixed[split]] == [[*turns, *p.messages] for p in found]
         assert [(p.id, p.reference, p.split) for p in prefixed[split]] == [
             (p.id, p.reference, p.split) for p in problems
         ]
@@ -261,7 +261,7 @@ def test_the_stage_writes_one_file_per_split_that_has_problems_and_counts_what_w
     assert result.finished is not None
     manifest = result.finished.manifest
     assert (manifest.rows_in, manifest.rows_out, manifest.dropped) == (64, 60, {"duplicate": 4})
-    for split, problems in load_problems(source, 0).splits.items():
+    for split, found in load_problems(source, 0).splits.items():
         if problems:
             assert list(read_rows(Problem, result.path / f"{split}.parquet")) == problems
 
