@@ -84,7 +84,7 @@ def show_written(name: str, golds: list[Fraction]) -> None:
 
 
 def written_ways(gold: Fraction) -> Iterator[tuple[str, str, bool]]:
-    """A way to write, what is written, and whether it is right: the gold answer, others, and the gold answer changed."""
+    """A way to write, what is written, and whether it is right: the gold answer, others, the gold answer changed."""
     others = (gold + 1, -gold if gold else Fraction(-1), gold * 10 if gold else Fraction(10))
     for way, template in WAYS.items():
         yield way, template.format(gold), True

@@ -1,6 +1,7 @@
 """Graders against answers whose verdict is known: `python -m benchmarks.graders [FILE…]`.
 
-First, the pairs in MATH style of the tests, with what Math-Verify alone says of them, and answers by kind. FILE is a data set of problems
+First, the pairs in MATH style of the tests, with what Math-Verify alone says of them, and answers by kind.
+FILE is a data set of problems
 that end in a number, such as GSM8K, or it is HumanEval's. Its gold answers are graded as they stand, and then
 with a mistake: another number, another sign, another scale; or one change of a program that makes it fail its tests
 when these run bare, without the sandbox. So give no file of programs that you would not run yourself.

@@ -6,7 +6,6 @@ place (arXiv 2306.05685, section 3.3). The reasoning comes before the verdict.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

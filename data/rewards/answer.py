@@ -35,7 +35,8 @@ _PHRASE = re.compile(
     (?<![A-Za-z])(?:answers?|ans)(?![A-Za-z])
     (?:[ ](?:to|of|for)[ ][^.\n:=?]{1,80}?)? (?:[ ]?\([^()\n]{1,40}\))?
     (?: [ ]?[*_]{0,3}[ ]?(?P<label>[:：=])(?![:=])
-      | [ ]?[*_]{0,3}\s{1,3}(?:is|are|would[ ]be|should[ ]be|must[ ]be|will[ ]be|equals|was|comes[ ]to|turns[ ]out[ ]to[ ]be)\b
+      | [ ]?[*_]{0,3}\s{1,3}(?:is|are|would[ ]be|should[ ]be|must[ ]be|will[ ]be|equals|was|comes[ ]to
+        |turns[ ]out[ ]to[ ]be)\b
         (?!:?\*{0,2}[ ]?not\b) \s{0,3}[:：]?
     )
     | (?:答案|答え|정답|답)\s{0,3}(?:应该是|应为|就是|等于|是|为|為|は|은|는)\s{0,3}[:：]?
@@ -135,7 +136,9 @@ def outside_thoughts(text: str) -> str:
 
 def _tidy(answer: str) -> str | None:
     # The bound keeps markup, which is taken off layer by layer, from costing quadratic time.
-    return (strip_markup(_EXCLAMATION.sub("", _BLANKS.sub(" ", answer))) if len(answer) <= MAX_ANSWER_LENGTH else answer) or None
+    if len(answer) > MAX_ANSWER_LENGTH:
+        return answer
+    return strip_markup(_EXCLAMATION.sub("", _BLANKS.sub(" ", answer))) or None
 
 
 def _statements(text: str) -> Iterator[tuple[str, bool]]:
@@ -217,7 +220,7 @@ def _read_hashes(text: str, at: int, content: str) -> tuple[str | None, bool]:
 
 
 def _is_heading(words: str) -> bool:
-    """'2. Check the result', '2.1 Setup', 'Step 1: Add', 'Total:', 'Conclusion', but not 'Total: 18' and '2.5 million'."""
+    """'2. Check the result', '2.1 Setup', 'Step 1: Add', 'Total:', 'Conclusion', but not 'Total: 18', '2.5 million'."""
     if words.endswith((":", "：")) or _NUMBERED_HEADING.fullmatch(words) or _COUNTED_HEADING.match(words):
         return True
     if _SECTION_HEADING.fullmatch(words):
@@ -275,6 +278,10 @@ def _shortened(line: str) -> str:
 
 
 _READERS = {
-    **{"box": _read_box, "tag": _read_tag, "hashes": _read_hashes},
-    **{"heading": _read_heading, "label": _read_label, "phrase": _read_phrase},
+    "box": _read_box,
+    "tag": _read_tag,
+    "hashes": _read_hashes,
+    "heading": _read_heading,
+    "label": _read_label,
+    "phrase": _read_phrase,
 }

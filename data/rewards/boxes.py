@@ -26,7 +26,7 @@ class Box(NamedTuple):
 
 
 def boxes(text: str) -> list[Box]:
-    """All boxes of a text in their order, groups put together: '3 or 4'. Of a box around a box, the inner one counts."""
+    """All boxes of a text in order, groups put together: '3 or 4'. Of a box around a box, the inner one counts."""
     if "boxed" not in text and "fbox" not in text:
         return []
     groups: list[list[Box]] = []

@@ -1,4 +1,4 @@
-r"""Tells quickly that a text can be read as mathematics: sums, products, powers, fractions and roots of numbers and letters.
+r"""Tells quickly that a text is mathematics: sums, products, powers, fractions and roots of numbers and letters.
 
 What it does not know may be mathematics all the same. It saves data sets of many references a parse of each.
 """

@@ -29,8 +29,8 @@ _REPLACED = (
     (re.compile(r"\\(?:imath)(?![A-Za-z])"), "i"),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\(?:blacksquare|square|Box|qed|qedsymbol|checkmark|therefore|because)(?![A-Za-z])"), " "),
-    (re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|(?<!\\)\\,|,\\[,;: ])\s*(?=[0-9]{3}(?![0-9]))"), ","),  # between groups of digits
-    (re.compile(r"(?<!\\)\\[,;:> ]|\\(?:enspace|enskip|thinspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])"), " "),
+    (re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|(?<!\\)\\,|,\\[,;: ])\s*(?=[0-9]{3}(?![0-9]))"), ","),
+    (re.compile(r"(?<!\\)\\[,;:> ]|\\(?:enspace|enskip|thinspace|medspace|thickspace|space|nobreak)(?![A-Za-z])"), " "),
     (re.compile(r"(?<!\\)\\!|\\negthinspace(?![A-Za-z])"), ""),
     (re.compile(r"\\%"), "%"), (re.compile(r"\\#"), "#"), (re.compile(r"\\&"), "&"),
 )  # fmt: skip

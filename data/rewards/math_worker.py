@@ -2,7 +2,8 @@
 
 Nothing here trusts the text: an expression may take minutes or all memory to simplify. The parent kills this program
 when its time is up, and should the parent be dead, the kernel does. It reads one JSON list [reference, answer] or
-[reference, answer, true] per line and writes one JSON list [outcome, detail] per line; end of input ends it. Run: python math_worker.py SECONDS
+[reference, answer, true] per line and writes one JSON list [outcome, detail] per line; end of input ends it.
+Run: python math_worker.py SECONDS
 """
 
 import json
@@ -96,7 +97,7 @@ def _agree(one: Any, other: Any, tolerance: float) -> bool:
         return True
     if isinstance(one, FiniteSet) and isinstance(other, FiniteSet):
         return all(any(_agree(mine, yours, tolerance) for yours in other) for mine in one)
-    kinds = {Interval: lambda pair: (pair.start, pair.end), Tuple: tuple, MatrixBase: tuple}
+    kinds: dict[Any, Any] = {Interval: lambda pair: (pair.start, pair.end), Tuple: tuple, MatrixBase: tuple}
     for kind, members in kinds.items():
         if isinstance(one, kind) and isinstance(other, kind):
             return all(_agree(*pair, tolerance) for pair in zip(members(one), members(other), strict=False))

@@ -8,7 +8,9 @@ import re
 
 _COMMANDS = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _RUN = re.compile(r"[A-Za-z]{2,}")
-_FUNCTIONS = frozenset("sin cos tan cot sec csc log ln exp sqrt arcsin arccos arctan sinh cosh tanh max min gcd lcm mod pi or and "
+_FUNCTIONS = frozenset("sin cos tan cot sec csc log ln exp sqrt arcsin arccos arctan sinh cosh tanh "
+                       "max min gcd lcm mod pi "
+                       "or and "
                        "inf sup det deg dim lim arg infinity".split())  # fmt: skip
 _SELDOM = frozenset("aeiou")
 

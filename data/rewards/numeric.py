@@ -29,7 +29,8 @@ MAX_LENGTH = 200
 _SIMPLE = re.compile(r"-?[0-9]{1,18}")
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?[0-9]{1,18})\}\{([0-9]{1,18})\}")
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
-_CURRENCY = r"(?:(?:US|CA|AU|HK|NT|NZ|[ACRS])?\$|[€£¥₹₩₽₺₫₱฿]|(?:USD|EUR|GBP|INR|JPY|CNY|RMB|KRW|CHF|CAD|AUD|NZD|SGD|HKD|Rs)\b\.?)"
+_CODES = "USD|EUR|GBP|INR|JPY|CNY|RMB|KRW|CHF|CAD|AUD|NZD|SGD|HKD|Rs"
+_CURRENCY = rf"(?:(?:US|CA|AU|HK|NT|NZ|[ACRS])?\$|[€£¥₹₩₽₺₫₱฿]|(?:{_CODES})\b\.?)"
 _WORD = r"[A-Za-z]+(?:\^(?:[23]|\{[23]\}))?"
 _PLAIN = re.compile(
     rf"""

@@ -1,4 +1,4 @@
-r"""Words behind a number: units, which are ignored, and words that change its value. What is neither makes it no number.
+r"""Words behind a number: units, which are ignored, and words that change its value. What is neither makes no number.
 
 The rule. A phrase behind a number is a unit if its head, the last word before 'per', 'of', 'in', 'for' and the like,
 is a known unit or thing ('km', 'dollars', 'egg', 'children') or looks like an English plural: at least four letters,
@@ -16,9 +16,10 @@ SCALES = {
     "ten": 10, "myriad": 10**4, "mn": 10**6, "bn": 10**9,
 }  # fmt: skip
 _ORDINALS = {
-    **dict(zip("third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), range(3, 13), strict=True)),
+    **dict(zip("third fourth fifth sixth seventh eighth ninth".split(), range(3, 10), strict=True)),
+    **dict(zip("tenth eleventh twelfth".split(), range(10, 13), strict=True)),
     **dict(zip("thirteenth fourteenth fifteenth sixteenth".split(), range(13, 17), strict=True)),
-    **{"half": 2, "halve": 2, "quarter": 4, "twentieth": 20, "hundredth": 100, "thousandth": 1000, "millionth": 10**6},
+    "half": 2, "halve": 2, "quarter": 4, "twentieth": 20, "hundredth": 100, "thousandth": 1000, "millionth": 10**6,
 }  # fmt: skip
 CHANGING = frozenset(
     """

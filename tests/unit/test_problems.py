@@ -212,9 +212,7 @@ def test_few_shot_turns_are_put_in_front_and_the_ids_stay(write: Write) -> None:
     prefixed = load_problems(source.model_copy(update={"few_shot": shots}), 0).splits
     for split, found in plain.items():
         assert [p.messages for p in prefixed[split]] == [[*turns, *p.messages] for p in found]
-        assert [(p.id, p.reference, p.split) for p in prefixed[split]] == [
-            (p.id, p.reference, p.split) for p in problems
-        ]
+        assert [(p.id, p.reference, p.split) for p in prefixed[split]] == [(p.id, p.reference, p.split) for p in found]
     problem = plain["train"][0]
     assert with_prefix(problem, turns).id == problem.id
     assert len(problem.messages) == 1
@@ -262,8 +260,8 @@ def test_the_stage_writes_one_file_per_split_that_has_problems_and_counts_what_w
     manifest = result.finished.manifest
     assert (manifest.rows_in, manifest.rows_out, manifest.dropped) == (64, 60, {"duplicate": 4})
     for split, found in load_problems(source, 0).splits.items():
-        if problems:
-            assert list(read_rows(Problem, result.path / f"{split}.parquet")) == problems
+        if found:
+            assert list(read_rows(Problem, result.path / f"{split}.parquet")) == found
 
 
 def test_the_stage_is_reused_for_the_same_content_elsewhere_and_drifts_when_a_row_changes(
