@@ -1,6 +1,7 @@
 """Graders against answers whose verdict is known: `python -m benchmarks.graders [FILE…]`.
 
-First, the pairs in MATH style of the tests, with what Math-Verify alone says of them. FILE is a data set of problems
+First, the pairs in MATH style of the tests, with what Math-Verify alone says of them, and answers by kind.
+FILE is a data set of problems
 that end in a number, such as GSM8K, or it is HumanEval's. Its gold answers are graded as they stand, and then
 with a mistake: another number, another sign, another scale; or one change of a program that makes it fail its tests
 when these run bare, without the sandbox. So give no file of programs that you would not run yourself.
@@ -15,13 +16,14 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+from benchmarks.answer_kinds import show_kinds, show_written
 from benchmarks.measure import show
 from data.formats import Record
 from data.reading import Reading, Tally, first_use, read_records
 from data.rewards.final_answer import close, final_answer
 from data.rewards.program import program
 from data.rows import Problem, Score
-from tests.unit.rewards.math_style import MISSED, OTHER, SAME
+from tests.unit.rewards.math_style import OTHER, SAME
 
 BARE_SECONDS = 10
 _SWAPS: dict[type, type] = {
@@ -33,13 +35,15 @@ _SWAPS: dict[type, type] = {
 
 def main(files: list[str] | None = None) -> None:
     _math_style()
+    show_kinds()
     for file in files or []:
         _labelled(Path(file))
+        _written(Path(file))
     close()
 
 
 def _math_style() -> None:
-    labelled = [(*pair, True) for pair in [*SAME, *MISSED]] + [(*pair, False) for pair in OTHER]
+    labelled = [(*pair, True) for pair in SAME] + [(*pair, False) for pair in OTHER]
     right: Counter[str] = Counter()
     disagreements = []
     for gold, answer, same in labelled:
@@ -84,6 +88,13 @@ def _labelled(file: Path) -> None:
     show(f"{file.name}, by {reward.__name__}", ["gold answer", "number", *names], rows)
 
 
+def _written(file: Path) -> None:
+    reading = Reading(file)
+    if first_use(reading) == "problems":
+        records = [record for _, record in read_records(reading, "problems", Tally())]
+        show_written(file.name, [_value(record) for record in records])
+
+
 def _grade(reward: Callable[[Problem, str], Score], reference: str | None, answer: str) -> Score:
     return reward(Problem("0" * 16, [], reference, None, "", ""), answer)
 
@@ -94,17 +105,21 @@ def changed_numbers(record: Record) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: it does not end in a number.
     """
-    worked, _, number = (record.reference or "").rpartition("####")
-    try:
-        value = Fraction(number.replace(",", "").strip())
-    except ValueError:
-        raise ValueError(f"Mistakes are only put into numbers, not into the answer {number.strip()!r}.") from None
+    worked, value = (record.reference or "").rpartition("####")[0], _value(record)
     for kind, other in (
         ("another number", value + 1),
         ("another sign", -value if value else Fraction(-1)),
         ("another scale", value * 10 if value else Fraction(10)),
     ):
         yield kind, f"{worked}#### {other}"
+
+
+def _value(record: Record) -> Fraction:
+    number = (record.reference or "").rpartition("####")[2]
+    try:
+        return Fraction(number.replace(",", "").strip())
+    except ValueError:
+        raise ValueError(f"Mistakes are only put into numbers, not into the answer {number.strip()!r}.") from None
 
 
 def changed_program(record: Record) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a judge model is asked about samples, and how its replies are read. What they come to is in opinions.py.
+"""What a judge model is asked about samples, and what its replies say. What they come to is in opinions.py.
 
 Pointwise, an answer earns up to five points, one for each step of an additive rubric (Self-Rewarding Language Models,
 arXiv 2401.10020, figure 2). Pairwise, two answers to one problem are compared, in both orders, because judges prefer a
@@ -6,7 +6,6 @@ place (arXiv 2306.05685, section 3.3). The reasoning comes before the verdict.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from data.errors import AutodidactError
+from data.replies import ReplyError, read_json
 from data.rows import Problem, Sample
 from data.text import storable
 
 Kind = Literal["pointwise", "pairwise"]
-VERSION = 1  # of the prompts and of how replies are counted
+VERSION = 2  # of the prompts and of how replies are counted
 GRADER = f"judge@{VERSION}"
 
 _KEYS: dict[Kind, str] = {"pointwise": "score", "pairwise": "better"}
@@ -41,10 +40,6 @@ _TASKS: dict[Kind, str] = {
         'Reply in JSON: first "reasoning", in short, then "better": "A", "B" or "tie".'
     ),
 }
-
-
-class ReplyError(AutodidactError):
-    """A judge's reply cannot be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +164,19 @@ def read_reply(kind: Kind, text: str) -> tuple[str, str]:
     Raises:
         ReplyError: it is not what was asked for.
     """
-    try:
-        reply = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ReplyError(f"the reply is no JSON ({error}): {text[:80]!r}") from None
-    key, values = _KEYS[kind], _VALUES[kind]
-    value = reply.get(key) if isinstance(reply, dict) else None
-    if type(value) is not type(values[0]) or value not in values:
-        raise ReplyError(f"the reply has no {key} among {', '.join(map(str, values))}: {text[:80]!r}")
-    return str(value), storable(str(reply.get("reasoning", "")))
+    key = _KEYS[kind]
+    reply = read_json(text, key)
+    value = {str(known).lower(): str(known) for known in _VALUES[kind]}.get(_spelling(reply[key]))
+    if value is None:
+        raise ReplyError(f"the reply has no {key} among {', '.join(map(str, _VALUES[kind]))}: {text[:80]!r}")
+    return value, storable(str(reply.get("reasoning", "")))
+
+
+def _spelling(value: Any) -> str:
+    """'4' for 4, 4.0 and '4', 'tie' for 'Tie'. Nothing else is guessed: no truth value is a score."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip().lower() if type(value) in (int, str) else ""
 
 
 def as_opinion(kind: Kind, question: Question, text: str, failure: str = "") -> Opinion:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from data.formats import Message, Use
 from data.formats.record import assistant, short
 from data.reading import Reading, Tally, read_records
+from data.rewards.final_answer import compared_as_text
 from data.rows import Problem, Split, problem_id
 from data.sources import DataFileError
 
 VALIDATION_SHARE, TEST_SHARE = 10, 10
 NO_FINAL_ANSWER = "no final answer"
+AS_TEXT = "reference compared as text"
 
 
 def read_problems(
@@ -45,6 +47,9 @@ def read_problems(
                 raise DataFileError(problem, what_next="Write it bare, or end the text in '#### <answer>'.")
             tally.drop(NO_FINAL_ANSWER, problem)
         else:
+            if has_answer is not None and use == "problems" and compared_as_text(reference):
+                tally.as_text += 1
+                tally.first.setdefault(AS_TEXT, f"{at}: {short(reference)}")
             identity = problem_id(record.messages)
             where = split or record.split or split_of(identity)
             yield Problem(identity, record.messages, reference, record.response, record.source or name, where)

@@ -35,6 +35,7 @@ class Tally:
         first: the first of each reason, in words.
         hidden: records with characters that nobody sees, such as zero-width spaces. They are used as they are.
         cut: prompts of which the beginning was cut off, to leave room for an answer.
+        as_text: references that cannot be read as mathematics, and are compared as text.
         formats: names of the formats met, and why each was taken.
     """
 
@@ -43,6 +44,7 @@ class Tally:
     first: dict[str, str] = field(default_factory=dict)
     hidden: int = 0
     cut: int = 0
+    as_text: int = 0
     formats: dict[str, str] = field(default_factory=dict)
 
     def drop(self, reason: str, where: str) -> None:

@@ -15,10 +15,12 @@ from pydantic import Field
 
 from data.formats import Record, Use
 from data.overlap import NEAR_DUPLICATE
-from data.problems import NO_FINAL_ANSWER
+from data.problems import AS_TEXT, NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
 from data.render import completion_token_ids, naming, prompt_token_ids
 from data.rewards.answer import has_answer
+from data.rewards.final_answer import close as close_math_worker
+from data.rewards.final_answer import compared_as_text
 from data.rows import problem_id
 from data.similar import NearDuplicates, prompt_of, scratch_database
 from data.splits import DUPLICATE
@@ -118,9 +120,13 @@ def inspect(
                 reason = NEAR_DUPLICATE
             elif context is not None and prompt + answer > context:
                 reason = TOO_LONG
+            elif use == "problems" and compared_as_text(record.reference or record.response):
+                found.tally.as_text += 1
+                found.tally.first.setdefault(AS_TEXT, at)
             if reason:
                 found.left_out[reason] += 1
                 found.tally.first.setdefault(reason, at)
+    close_math_worker()
     return found
 
 

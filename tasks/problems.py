@@ -14,9 +14,10 @@ from data import arithmetic
 from data.formats import Use
 from data.hygiene import NAME
 from data.overlap import Repeated, Rules
-from data.problems import read_few_shot, read_problems, with_prefix, with_system
+from data.problems import AS_TEXT, read_few_shot, read_problems, with_prefix, with_system
 from data.reading import Reading, Tally, first_use
 from data.rewards.answer import has_answer
+from data.rewards.final_answer import close as close_math_worker
 from data.rows import SPLITS, Problem, Split
 from data.sources import DataFileError
 from data.splits import Splitting, quotas, write_splits
@@ -34,6 +35,7 @@ DATA = "data.json"
 LOGGED = 300  # characters of a prompt
 NOTICED = {
     "hidden_characters": "%d rows have characters that nobody sees, such as zero-width spaces",
+    "text_references": "%d reference answers cannot be read as mathematics, and are compared as text",
     "cut_prompts": "The beginning of %d prompts was cut off, so that an answer fits behind them",
     "contaminated": "%d training prompts repeat held-out ones",
 }
@@ -206,7 +208,9 @@ def split_problems(
         fitted = (room.fit(problem, prompted, tally) for problem in problems)
         problems = (problem for problem in fitted if problem is not None)
     others = read_others(source)
-    return tally, write_splits(problems, others, folder, rules, source.limits(), source.weights(), seed, finish)
+    found = write_splits(problems, others, folder, rules, source.limits(), source.weights(), seed, finish)
+    close_math_worker()  # references may have been tried there
+    return tally, found
 
 
 def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -> None:
@@ -349,11 +353,18 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
 
 def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repeated]) -> None:
     """Log what was noticed in data sets, and write it down as JSON."""
-    notes = {"hidden_characters": tally.hidden, "cut_prompts": tally.cut, "contaminated": contaminated}
+    notes = {
+        "hidden_characters": tally.hidden,
+        "text_references": tally.as_text,
+        "cut_prompts": tally.cut,
+        "contaminated": contaminated,
+    }
     log = run_logger()
     for name, count in notes.items():
         if count:
             log.warning(NOTICED[name], count)
+    if tally.as_text:
+        log.warning("The first of these reference answers is that of %s", tally.first[AS_TEXT])
     for shown in repeated:
         said, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
         prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))

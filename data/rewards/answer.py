@@ -1,25 +1,85 @@
 r"""Where the final answer stands in a text. What it is worth, and whether it is right, is decided elsewhere.
 
-The answer is, in this order: what follows the last '####' on its line; what the last \boxed{…} holds; what follows
-the last 'the answer is' or 'Answer:'. There is no fall-back to the last number in the text: a policy is to say which
-number is its answer.
+The answer is the last statement outside <think>…</think>, whatever announces it:
+
+    #### 18                          hashes, with a value behind them or below
+    \boxed{18}                       boxes; those joined by 'or', 'and', a comma or spacing are one answer
+    The answer is 18, My answer is   'answer', with 'is', 'would be', ':' or '='; also 答案：42 and 答案是42
+    **Final Answer**, ## Answer      a line of its own, the value below
+    <answer>18</answer>
+
+A heading is no statement: '#### Conclusion', '#### 2. Check', '#### Step 1: Add', or any words behind hashes with text
+below them, where another statement is there. Nor are words that only speak of an answer ('the answer is correct').
+There is no fall-back to the last number in the text: a policy is to say which number is its answer.
 """
 
 import re
-from collections import deque
+from bisect import bisect
+from collections.abc import Iterator
+from itertools import islice
 
+from data.rewards.boxes import Box, boxes
 from data.rewards.markup import strip_markup
+from data.rewards.numeric import parse_number
+from data.rewards.remarks import values_within
 
 MAX_ANSWER_LENGTH = 1000
+MAX_STATEMENTS = 200
 
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{|\\.|[{}]", re.DOTALL)
-_BETWEEN_BOXES = re.compile(r"[\s$*]*(?:,|;|/|or|and|,\s?or|,\s?and|\\quad)?[\s$*]*")
+_THOUGHT = re.compile(r"(</?think(?:ing)?>)", re.IGNORECASE)
+_NUMBER = re.compile(r"\s{0,9}-?[0-9][0-9,]{0,30}\s{0,9}")
+_TRIGGER = re.compile(r"[Aa][Nn][Ss]")
+_FOREIGN_TRIGGER = re.compile("[Aa][Nn][Ss]|答|정답|답")
 _PHRASE = re.compile(
-    r"\bthe[ ](?:final[ ]|correct[ ])?answer[ ]is\b(?!:?\*{0,2}[ ]?not\b)\s{0,3}:?"
-    r"|\banswer[ ]?\*{0,2}[ ]?(?P<label>:)",
+    r"""
+    (?<![A-Za-z])(?:answers?|ans)(?![A-Za-z])
+    (?:[ ](?:to|of|for)[ ][^.\n:=?]{1,80}?)? (?:[ ]?\([^()\n]{1,40}\))?
+    (?: [ ]?[*_]{0,3}[ ]?(?P<label>[:：=])(?![:=])
+      | [ ]?[*_]{0,3}\s{1,3}(?:is|are|would[ ]be|should[ ]be|must[ ]be|will[ ]be|equals|was|comes[ ]to
+        |turns[ ]out[ ]to[ ]be)\b
+        (?!:?\*{0,2}[ ]?not\b) \s{0,3}[:：]?
+    )
+    | (?:答案|答え|정답|답)\s{0,3}(?:应该是|应为|就是|等于|是|为|為|は|은|는)\s{0,3}[:：]?
+    | (?:答案|答え?|정답|답)\*{0,2}\s{0,3}(?P<foreign>[:：])
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_ANSWER_HEADING = re.compile(
+    r"[ \t]*(?:\#{1,6}[ \t]*[*_]{0,3}(?:the[ ]|my[ ]|our[ ])?(?:final[ ]|correct[ ])?answer"
+    r"|[*_]{0,3}(?:the[ ])?final[ ]answer|[*_]{2,3}(?:the[ ])?answer)[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t\r]*",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.?](?=\s|$)")
+_TAG_END = re.compile(r"</answer>|<\|(?:im_end|endoftext|eot_id)\|>", re.IGNORECASE)
+_BLANKS = re.compile(r"\s{3,}")
+_LEAD = re.compile(r"(?:[\s*:：_]|(?:\\\[|\$\$|\\\()[ \t]*\n)+")
+_SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bSt)(?<!\bMr)(?<!\bDr)(?<!\bsq)(?<!\bft)(?<!\b[ap]\.m)[.?](?=\s|$)|。")
+_EXCLAMATION = re.compile(r"(?:(?<=[A-Za-z][A-Za-z])|(?<=[*$`”]))[! ]+$")  # not the factorial of '18!' and 'n!'
+_NUMBERED_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})*[.)]\s+[*_(\"']*[A-Za-z][^.!?\n]*")
+_SECTION_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})+\s+[A-Z][a-z][^.!?\n]*")
+_COUNTED_HEADING = re.compile(
+    r"(?:step|part|case|method|question|problem|example|exercise|solution|approach)\s*\(?[0-9IVXA-Z]{1,4}\b",
+    re.IGNORECASE,
+)
+_HEADING_WORDS = frozenset(
+    """
+    conclusion verification verify check checking solution explanation summary note notes method proof result results
+    final answer calculation calculations analysis approach understanding given problem question reasoning example
+    discussion interpretation setup define find let's calculate determine why how key sanity double-check remark
+    background introduction overview task working derivation simplify substitute solve breakdown steps step part case
+    therefore thus hence so finally next first second third now add subtract multiply divide compute computing adding
+    """.split()
+)
+_VALUE = re.compile(
+    r"[*_(\[{\"'|±+\-−–$€£¥₹\s~≈=:→>⇒]*(?:[0-9.０-９√∞½¼¾⅓⅔]|\\[^\s]|\$)|[*_(\"']*[A-Za-z](?:[)*_.:\"'\s]*$|[.):*]+\s*[0-9\\$-])"
+)
+_SAYS_NOTHING = frozenset(
+    """
+    correct right wrong incorrect reasonable valid verified confirmed clear obvious consistent below above as given
+    found obtained calculated computed in not simple straightforward based also because since when if to what unique
+    determined derived shown expected sensible plausible good well accurate therefore
+    """.split()
+)
+_VAGUE = frozenset("a an the all that this it we you they there how what which".split())
 
 
 def extract_answer(completion: str) -> str | None:
@@ -28,8 +88,15 @@ def extract_answer(completion: str) -> str | None:
     Boxes joined by 'or', 'and' or a comma are one answer that lists them: '\boxed{3} or \boxed{4}' gives '3 or 4'.
     The answer may be longer than `MAX_ANSWER_LENGTH`; it is then returned as it stands.
     """
-    answer = _after_hashes(completion) or _last_boxed(completion) or _after_phrase(completion)
-    return _tidy(answer) if answer else None
+    text = outside_thoughts(completion) if "think" in completion else completion
+    if (end := text.rfind("####")) >= 0 and _NUMBER.fullmatch(text, end + 4):
+        return text[end + 4 :].strip()  # what most answers look like; the rest of this file costs more
+    fallback = None
+    for value, certain in _statements(text):
+        if certain:
+            return value
+        fallback = fallback or value
+    return fallback
 
 
 def reference_answer(reference: str | None) -> str | None:
@@ -38,6 +105,8 @@ def reference_answer(reference: str | None) -> str | None:
     A reference with a marker is read like a completion. One without is itself the answer if it is a single line;
     several lines without a marker are a worked solution whose answer cannot be told.
     """
+    if reference and _NUMBER.fullmatch(reference):
+        return reference.strip()
     if not reference or (extracted := extract_answer(reference)):
         return extracted if reference else None
     bare = reference.strip()
@@ -50,53 +119,169 @@ def has_answer(reference: str | None) -> bool:
     return answer is not None and len(answer) <= MAX_ANSWER_LENGTH
 
 
+def outside_thoughts(text: str) -> str:
+    """`text` without <think>…</think>. A thought that is not closed goes to the end, one not opened begins the text."""
+    kept: list[str] = []
+    thinking = False
+    for piece in _THOUGHT.split(text):
+        if piece.lower() in ("<think>", "<thinking>"):
+            thinking = True
+        elif piece.lower() in ("</think>", "</thinking>"):
+            kept = kept if thinking else []
+            thinking = False
+        elif not thinking:
+            kept.append(piece)
+    return "\n".join(kept)
+
+
 def _tidy(answer: str) -> str | None:
     # The bound keeps markup, which is taken off layer by layer, from costing quadratic time.
-    return (strip_markup(answer) if len(answer) <= MAX_ANSWER_LENGTH else answer) or None
+    if len(answer) > MAX_ANSWER_LENGTH:
+        return answer
+    return strip_markup(_EXCLAMATION.sub("", _BLANKS.sub(" ", answer))) or None
 
 
-def _after_hashes(text: str) -> str | None:
-    at = text.rfind("####")
-    if at < 0:
-        return None
+def _statements(text: str) -> Iterator[tuple[str, bool]]:
+    """What the text states, last first, and whether that is certain to be meant as an answer."""
+    found = [(at, "hashes", "") for at in _hashes(text)]
+    found_boxes = boxes(text)
+    if found_boxes:
+        # A box that is cut off takes back what was said before, but is no answer of its own.
+        found += [(box.start, "box", box.content) for box in found_boxes if box.closed or len(found_boxes) > 1]
+    found += _worded(text, found_boxes)
+    if len(found) > 1:
+        found.sort(reverse=True)
+    for at, kind, content in islice(found, MAX_STATEMENTS):
+        value, certain = _READERS[kind](text, at, content)
+        value = _tidy(value) if value else None
+        if value:
+            yield value, certain
+
+
+def _worded(text: str, found_boxes: list[Box]) -> Iterator[tuple[int, str, str]]:
+    """Statements in words. 'The answer is' within a box announces nothing but what the box holds."""
+    starts = [box.start for box in found_boxes]
+    for trigger in (_TRIGGER if text.isascii() else _FOREIGN_TRIGGER).finditer(text):
+        at = trigger.start()
+        before = bisect(starts, at) - 1
+        if before >= 0 and at < found_boxes[before].end:
+            continue
+        if found := _announced(text, at):
+            kind, end = found
+            yield at, kind, text[end : end + MAX_ANSWER_LENGTH + 10]
+
+
+def _announced(text: str, at: int) -> tuple[str, int] | None:
+    """The kind of a statement that has the word 'answer' at a place, and where its value begins; None if it is none."""
+    if text[at - 1 : at + 7].lower() == "<answer>":
+        return "tag", at + 7
+    if match := _PHRASE.match(text, at):
+        return ("label" if match["label"] or match["foreign"] else "phrase"), match.end()
+    begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+    if at - begin < 40 and 0 <= end - at < 40 and _ANSWER_HEADING.fullmatch(text, begin, end):
+        return "heading", end
+    return None
+
+
+def _hashes(text: str) -> Iterator[int]:
+    end = len(text)
+    for _ in range(MAX_STATEMENTS):
+        at = text.rfind("####", 0, end)
+        if at < 0:
+            return
+        yield at
+        end = at
+        while end and text[end - 1] == "#":
+            end -= 1
+
+
+def _read_box(text: str, at: int, content: str) -> tuple[str | None, bool]:
+    return content, True
+
+
+def _read_tag(text: str, at: int, content: str) -> tuple[str | None, bool]:
+    return _TAG_END.split(content, maxsplit=1)[0], True
+
+
+def _read_hashes(text: str, at: int, content: str) -> tuple[str | None, bool]:
     end = text.find("\n", at)
-    line = text[at + 4 : end if end >= 0 else None].strip()
-    if line.rstrip("* ").endswith(":"):  # a Markdown heading, such as '#### Final Answer:'
-        return None
-    return _last_boxed(line) or _after_phrase(line) or line.rstrip("! ")
+    end = len(text) if end < 0 else end
+    line = _one_line(text[at + 4 : end].strip("# \t\r"))
+    if not line:
+        return _read_heading(text, at, text[end : end + MAX_ANSWER_LENGTH + 10])
+    if len(line) > MAX_ANSWER_LENGTH:
+        return line, True
+    words = line.strip("*_ ")
+    if _is_heading(words):
+        return None, False
+    if _VALUE.match(words) or _holds_number(words):
+        return _shortened(line), True
+    return line, not text[end:].strip()
 
 
-def _last_boxed(text: str) -> str | None:
-    if "boxed" not in text and "fbox" not in text:
-        return None
-    open_braces: list[tuple[int, int, bool]] = []
-    boxes: list[tuple[int, int, str]] = []
-    for match in _BRACES.finditer(text):
-        token = match[0]
-        if token.endswith("{") and token != r"\{":
-            open_braces.append((match.start(), match.end(), len(token) > 1))
-        elif token == "}" and open_braces:
-            start, inside, is_box = open_braces.pop()
-            if is_box and not (boxes and boxes[-1][0] > start):  # of a box around a box, the inner one counts
-                boxes.append((start, match.end(), text[inside : match.start()]))
-    if not boxes:
-        return None
-    start, _, answer = boxes.pop()
-    while boxes and start - boxes[-1][1] < 20 and _BETWEEN_BOXES.fullmatch(text[boxes[-1][1] : start]):
-        start, _, earlier = boxes.pop()
-        if earlier.strip() != answer.strip():
-            answer = f"{earlier} or {answer}"
-        if len(answer) > MAX_ANSWER_LENGTH:
-            break
-    return answer
+def _is_heading(words: str) -> bool:
+    """'2. Check the result', '2.1 Setup', 'Step 1: Add', 'Total:', 'Conclusion', but not 'Total: 18', '2.5 million'."""
+    if words.endswith((":", "：")) or _NUMBERED_HEADING.fullmatch(words) or _COUNTED_HEADING.match(words):
+        return True
+    if _SECTION_HEADING.fullmatch(words):
+        return parse_number(words) is None
+    first = re.split(r"[\s:,.]", words, maxsplit=1)[0].lower()
+    return first in _HEADING_WORDS and not _holds_number(words)
 
 
-def _after_phrase(text: str) -> str | None:
-    last = next(iter(deque(_PHRASE.finditer(text), maxlen=1)), None)
-    if last is None:
-        return None
-    rest = text[last.end() : last.end() + MAX_ANSWER_LENGTH + 10].lstrip(" \t\r\n*:")
-    line = rest.partition("\n")[0].strip()
-    if not last["label"]:
-        line = _SENTENCE_END.split(line, maxsplit=1)[0]
-    return line.rstrip("! ")
+def _holds_number(words: str) -> bool:
+    return any(parse_number(value) is not None for value in (words, *values_within(words)))
+
+
+def _read_heading(text: str, at: int, content: str) -> tuple[str | None, bool]:
+    """The line below a heading: it may be anything, but not another heading."""
+    line = _line(content)
+    return (None, False) if line.startswith("#") else (_shortened(line), True)
+
+
+def _read_label(text: str, at: int, content: str) -> tuple[str | None, bool]:
+    line = _line(content)
+    return _shortened(line), _is_certain(line)
+
+
+def _read_phrase(text: str, at: int, content: str) -> tuple[str | None, bool]:
+    line = _SENTENCE_END.split(_line(content), maxsplit=1)[0]
+    words = line.split(maxsplit=1)
+    if words and words[0].lower().strip(",.*") in _SAYS_NOTHING and not any(c.isdigit() or c in "\\$" for c in line):
+        return None, False
+    return line, _is_certain(line)
+
+
+def _line(content: str) -> str:
+    lead = _LEAD.match(content)
+    return _one_line(content[lead.end() if lead else 0 :].partition("\n")[0])
+
+
+def _one_line(line: str) -> str:
+    """A line up to what ends a tag or a turn. Long runs of blanks would cost the readers quadratic time."""
+    line = _TAG_END.split(line, maxsplit=1)[0] if "<" in line else line
+    return _BLANKS.sub(" ", line.strip())
+
+
+def _is_certain(line: str) -> bool:
+    """Whether words behind 'the answer is' are a value rather than talk: a number, mathematics, or up to four words."""
+    if _VALUE.match(line) or _holds_number(line):
+        return True
+    words = line.split()
+    return 0 < len(words) <= 4 and words[0].lower() not in _VAGUE
+
+
+def _shortened(line: str) -> str:
+    """The number that a line begins with, if sentences follow: '42. I hope it is correct.'"""
+    head = _SENTENCE_END.split(line, maxsplit=1)[0]
+    return head if head != line and parse_number(head) is not None else line
+
+
+_READERS = {
+    "box": _read_box,
+    "tag": _read_tag,
+    "hashes": _read_hashes,
+    "heading": _read_heading,
+    "label": _read_label,
+    "phrase": _read_phrase,
+}

@@ -2,18 +2,21 @@
 
 import re
 
-_THOUSANDS = re.compile(r"(?<=[0-9])(?:,|\{,\}|\\,|,\\!)(?=[0-9]{3}(?![0-9]))")
+_THOUSANDS = re.compile(r"(?<=[0-9])(?:,|\{,\})(?=[0-9]{3}(?![0-9]))")
 _SEPARATORS = re.compile(
-    r"[,;|]|\\(?:lor|vee|quad|qquad|mid|newline)\b|\\\\|(?<![A-Za-z])(?:or|and|vs|versus)(?![A-Za-z])"
-    r"|(?<![0-9^_])[0-9]+(?:\s|\\[,;: ]|~)+[0-9]",
+    r"[,;]|\\(?:lor|vee|quad|qquad|newline)\b|\\\\|(?<![A-Za-z])(?:or|and|vs|versus)(?![A-Za-z])"
+    r"|(?<![0-9^_])[0-9]+(?:\s|~|\\[,;: ])+[0-9]",
     re.IGNORECASE,
 )
+_BARS = re.compile(r"\\mid\b|\|")
 
 
 def lists_several(answer: str) -> bool:
     """Whether `answer` reads as several values: with commas, semicolons, 'or', or numbers side by side.
 
     Numbers side by side count because Math-Verify would add them up: it reads '3 4' as a mixed number worth 7.
-    Points, intervals and sets are lists in this sense. They are compared only with a reference that is one too.
+    A single bar lists too, two are those of an absolute value. Points, intervals and sets are lists in this sense.
+    They are compared only with a reference that is one too.
     """
-    return _SEPARATORS.search(_THOUSANDS.sub("", answer)) is not None
+    bare = _THOUSANDS.sub("", answer)
+    return _SEPARATORS.search(bare) is not None or len(_BARS.findall(bare)) % 2 == 1

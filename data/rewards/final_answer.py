@@ -12,42 +12,39 @@ Source: the answer format '#### n' is GSM8K's (Cobbe et al. 2021, arXiv:2110.141
 import atexit
 import os
 import re
-from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import islice
 
 from data.rewards.answer import MAX_ANSWER_LENGTH, extract_answer, reference_answer
-from data.rewards.candidates import lists_several
-from data.rewards.markup import canonical_text, strip_markup
+from data.rewards.codes import same_code
+from data.rewards.expressions import surely_mathematics
+from data.rewards.latex import balanced, depth
+from data.rewards.markup import canonical_text
 from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeoutError
-from data.rewards.numeric import canonical_number, parse_number
+from data.rewards.names import names
+from data.rewards.numeric import parse_number
+from data.rewards.reading import Answer, best_reading, choice, read, readings
+from data.rewards.relations import Sides, as_interval, assignments, is_numeric, plain_intervals, sides
+from data.rewards.units import worth
 from data.rows import Problem, Score
 
 LIMIT_SECONDS = 5.0
 
 _NO_ANSWER = "no final answer: expected '#### <answer>', '\\boxed{…}' or 'the answer is …'"
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
-_TRAILING_UNIT = re.compile(r"(?:\\ )?\\(?:text|mathrm|mbox)\s?\{[^{}]*\}(?:\^(?:[23]|\{[23]\}))?$")
-_WORDS = re.compile(r"[^\W\d_]+(?:[ '’-]+[^\W\d_]+)*")
-_BASED = re.compile(r"(?P<digits>[0-9][0-9A-Za-z]*)_\{?(?:\\text\{)?(?P<base>[0-9]+)\}*")
-_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-
-
-class _Answer(NamedTuple):
-    text: str
-    number: Fraction | None
-    is_words: bool
-    canonical: str
-
-    @property
-    def is_plain(self) -> bool:
-        return self.is_words or self.number is not None
+_TRAILING_UNIT = re.compile(r"\s*\\text\s?\{(?P<unit>[^{}]*)\}(?:\^(?:[23]|\{[23]\}))?$")
+_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
+_PI = re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])")
+_NAMED_E = re.compile(r"(?<![A-Za-z\\\\])E(?=_)")
+MAX_READINGS = 4
+MAX_DEPTH = 16  # of brackets: Math-Verify takes a second for ten
+_LETTER = re.compile(r"[A-Ja-j]")
+_GROUPED = re.compile(r"-?[0-9]{1,3}(?: [0-9]{3})+")
 
 
 def final_answer(problem: Problem, completion: str) -> Score:
     """Grade the final answer in `completion` against `problem.reference`.
 
-    The reference is a bare answer ('18', '\\frac{1}{2}') or a text that ends in one ('… #### 18'). `Score.answer` is
+    The reference is a bare answer ('18', '\\\\frac{1}{2}') or a text that ends in one ('… #### 18'). `Score.answer` is
     the answer as read, in a form that equal numbers share. A reference without an answer gives `error`.
     """
     gold = _reference(problem.reference)
@@ -58,17 +55,29 @@ def final_answer(problem: Problem, completion: str) -> Score:
         return Score(0.0, "unparsable", _NO_ANSWER)
     if len(extracted) > MAX_ANSWER_LENGTH:
         return Score(0.0, "unparsable", f"the answer has {len(extracted)} characters, limit {MAX_ANSWER_LENGTH}")
-    answer = _read(extracted)
-    if gold.canonical == answer.canonical:
-        return _judged(gold, answer, True)
-    if gold.is_plain and answer.is_plain:
-        return _judged(gold, answer, False)
-    if _is_list(answer) and not _is_list(gold):
-        return Score(0.0, "wrong", f"several answers, {_short(answer)}, expected {_short(gold)}", answer.canonical)
-    return _compared(problem, gold, answer)
+    answer = best_reading(extracted)
+    verdict = _at_once(gold, answer, extracted)
+    return _judged(gold, answer, verdict) if verdict is not None else _compared(gold, answer, extracted)
 
 
-final_answer.version = 2  # type: ignore[attr-defined]
+final_answer.version = 3  # type: ignore[attr-defined]
+
+
+def compared_as_text(reference: str | None) -> bool:
+    """Whether a reference is neither a number nor words nor anything that can be read as mathematics.
+
+    Only its own text answers it. Mathematics goes to the worker, once for each text; plain references do not.
+    """
+    gold = _reference(reference)
+    if gold is None or gold.is_plain:
+        return False
+    text = _mathematics(gold, gold.is_list)
+    parts = [value for _, value in assignments(text) or [("", text)]]
+    unsure = [part for part in parts if parse_number(part) is None and not surely_mathematics(part)]
+    try:
+        return any(_math_verify(part, "") == "bad reference" for part in unsure)
+    except MathCheckError:
+        return False  # that says nothing about the reference
 
 
 def close() -> None:
@@ -76,93 +85,162 @@ def close() -> None:
     _checker.close()
 
 
-def _compared(problem: Problem, gold: _Answer, answer: _Answer) -> Score:
-    if not _braces_balance(answer.text):
-        return _unreadable(answer)
+def _at_once(gold: Answer, answer: Answer, extracted: str) -> bool | None:
+    """Whether the answer is right, where that can be told without Math-Verify; else None."""
+    if gold.canonical == answer.canonical:
+        return True
+    if gold.number is not None:
+        if _GROUPED.fullmatch(answer.text):  # '1 234' is no plain number, but nothing else where one is asked for
+            return answer.text.replace(" ", "") == gold.canonical
+        return False if answer.is_plain else None
+    literal = read(extracted)
+    if gold.canonical == literal.canonical or _squeezed(gold.text) == _squeezed(literal.text):
+        return True
+    if gold.is_code:
+        return literal.is_code and same_code(gold.canonical, literal.canonical)
+    if not gold.is_plain and literal.is_words and len(literal.canonical) == 1:
+        return choice(gold.text) == literal.canonical.upper() or None
+    if _LETTER.fullmatch(gold.canonical) and (letter := choice(extracted)) is not None:
+        return letter == gold.canonical.upper()
+    if gold.is_words and (answer.is_plain or len(gold.canonical) > 1):
+        return any(other.canonical == gold.canonical for other in readings(extracted))
+    return None
+
+
+def _compared(gold: Answer, answer: Answer, extracted: str) -> Score:
+    if answer.is_list and not gold.may_be_list and len(list(islice(readings(extracted), 2))) == 1:
+        return Score(0.0, "wrong", f"several answers, {_short(answer)}, expected {_short(gold)}", answer.canonical)
     try:
-        outcome = _math_verify(_mathematics(gold), _mathematics(answer))
+        outcome = _best_outcome(gold, extracted)
     except MathCheckError as error:
         return Score(None, "error", f"Math-Verify could not compare {_short(answer)} with {_short(gold)}: {error}")
     if outcome == "timeout":
         explanation = f"comparing {_short(answer)} with {_short(gold)} took longer than {_checker.limit_seconds:g} s"
         return Score(None, "timeout", explanation, answer.canonical)
-    if outcome == "bad reference":
-        return Score(None, "error", f"problem {problem.id}: Math-Verify cannot read its reference {_short(gold)}")
     if outcome == "bad answer":
-        return _unreadable(answer)
+        return Score(0.0, "unparsable", f"the answer {_short(answer)} cannot be read as mathematics")
     return _judged(gold, answer, outcome == "equal")
 
 
-def _judged(gold: _Answer, answer: _Answer, equal: bool) -> Score:
+def _judged(gold: Answer, answer: Answer, equal: bool) -> Score:
     if equal:
         return Score(1.0, "correct", f"{_short(answer)} equals {_short(gold)}", answer.canonical)
     return Score(0.0, "wrong", f"answer {_short(answer)}, expected {_short(gold)}", answer.canonical)
 
 
-def _unreadable(answer: _Answer) -> Score:
-    return Score(0.0, "unparsable", f"the answer {_short(answer)} cannot be read as mathematics")
-
-
-@lru_cache(maxsize=2**10)
-def _reference(reference: str | None) -> _Answer | None:
-    answer = reference_answer(reference)
-    return _read(answer) if answer is not None and len(answer) <= MAX_ANSWER_LENGTH else None
-
-
-def _read(text: str) -> _Answer:
-    if (number := parse_number(text)) is not None:
-        return _Answer(text, number, False, canonical_number(number))
-    words = _words(text) or _in_another_base(text)
-    return _Answer(text, None, words is not None, words or canonical_text(text))
-
-
-def _words(text: str) -> str | None:
-    """`text` case-folded if it is words only. Math-Verify would read 'dog' as d·o·g and find it equal to 'god'."""
-    text = strip_markup(_TEXT_COMMAND.sub(r"\1", text))
-    return " ".join(text.casefold().split()) if _WORDS.fullmatch(text) else None
-
-
-def _in_another_base(text: str) -> str | None:
-    """A number with its base, as in 1011_2, compared sign by sign: Math-Verify would leave the base out."""
-    match = _BASED.fullmatch(strip_markup(text).replace(" ", ""))
-    return f"{match['digits'].upper()}_{match['base']}" if match else None
-
-
-def _is_list(answer: _Answer) -> bool:
-    return answer.number is None and (lists_several(answer.text) or r"\pm" in answer.text)
-
-
-def _braces_balance(text: str) -> bool:
-    depth = 0
-    for token in _BRACES.findall(text):
-        depth += (token == "{") - (token == "}")
-        if depth < 0:
-            return False
-    return depth == 0
-
-
-def _short(answer: _Answer) -> str:
+def _short(answer: Answer) -> str:
     shown = canonical_text(answer.text) if answer.number is None else answer.canonical
     return shown if len(shown) <= 60 else f"{shown[:59]}…"
 
 
+@lru_cache(maxsize=2**10)
+def _reference(reference: str | None) -> Answer | None:
+    answer = reference_answer(reference)
+    return read(answer) if answer is not None and len(answer) <= MAX_ANSWER_LENGTH else None
+
+
+def _best_outcome(gold: Answer, extracted: str) -> str:
+    """How the answer compares with the reference, read in the first of few ways that makes them equal."""
+    found = []
+    for reading in islice(readings(extracted), MAX_READINGS):
+        if "=" in gold.text and "=" in extracted and "=" not in reading.text:
+            continue  # 'y=1' is no answer 'x=1'
+        outcome = _outcome(gold, reading)
+        if outcome in ("equal", "timeout"):
+            return outcome
+        found.append(outcome)
+    return "different" if "different" in found else found[0]
+
+
+def _outcome(gold: Answer, answer: Answer) -> str:
+    if not balanced(answer.text) or depth(answer.text) > MAX_DEPTH:
+        return "bad answer"
+    if answer.is_list and not gold.may_be_list:
+        return "different"
+    reference, given = _mathematics(gold, gold.is_list), _mathematics(answer, gold.is_list)
+    ours, theirs = assignments(reference), assignments(given)
+    if ours and theirs:
+        if [name for name, _ in ours] != [name for name, _ in theirs]:
+            return "different"
+        if len({name for name, _ in ours}) == len(ours):
+            return _all_equal([(mine[1], yours[1]) for mine, yours in zip(ours, theirs, strict=True)])
+        reference = ", ".join(value for _, value in ours)
+    if theirs and "=" not in reference:
+        given = ", ".join(value for _, value in theirs)
+    if "\\cup" in reference and (interval := as_interval(given)):
+        given = interval
+    elif "\\cup" in given and (interval := as_interval(reference)):
+        reference = interval
+    equation = sides(given) if sides(reference) is None else None
+    if equation is None:
+        return _equal(reference, given)
+    return _outcome_of_equation(reference, equation)
+
+
+def _outcome_of_equation(reference: str, equation: Sides) -> str:
+    """An equation answers with its value if what it says is true as far as can be told."""
+    if equation.approximate:
+        if not _nearly(equation.value, equation.others[0]):
+            return "different"
+        return _any_equal([(reference, side) for side in (equation.value, *equation.others)])
+    told = [(equation.value, side) for side in equation.others if is_numeric(side)]
+    return _all_equal([(reference, equation.value), *told])
+
+
+def _all_equal(pairs: list[tuple[str, str]]) -> str:
+    outcomes = [_equal(*pair) for pair in pairs]
+    return next((outcome for outcome in outcomes if outcome != "equal"), "equal")
+
+
+def _any_equal(pairs: list[tuple[str, str]]) -> str:
+    outcomes = [_equal(*pair) for pair in pairs]
+    return "equal" if "equal" in outcomes else outcomes[0]
+
+
+def _equal(reference: str, given: str) -> str:
+    numbers = parse_number(reference), parse_number(given)
+    if None not in numbers:
+        return "equal" if numbers[0] == numbers[1] else "different"
+    if names(reference) != names(given):
+        return "different"
+    outcome = _math_verify(reference, given)
+    # What cannot be read as mathematics is text. That it is not the same text has been seen before.
+    return "different" if outcome == "bad reference" else outcome
+
+
+def _nearly(side: str, other: str) -> bool:
+    return _math_verify(side, other, approximately=True) == "equal"
+
+
 @lru_cache(maxsize=2**14)
-def _math_verify(reference: str, answer: str) -> str:
+def _math_verify(reference: str, answer: str, approximately: bool = False) -> str:
     # A timeout is remembered: a policy that has found a slow expression tends to repeat it, and each costs the full
     # limit. Other failures are raised, which no cache keeps, so that a retry is a new attempt.
     try:
-        return _checker.compare(reference, answer)
+        return (
+            _checker.compare(reference, answer, approximately) if approximately else _checker.compare(reference, answer)
+        )
     except MathCheckTimeoutError:
         return "timeout"
 
 
-def _mathematics(answer: _Answer) -> str:
-    # A number goes as a fraction: Math-Verify compares decimals after rounding, and reads '5 km' as 5·k·m.
-    if answer.number is not None:
+def _mathematics(answer: Answer, in_list: bool) -> str:
+    # A number goes as a fraction: Math-Verify compares decimals after rounding, and reads '5 km' as 5·k·m. Where a list
+    # is expected, '40,150' is one.
+    if answer.number is not None and not (in_list and "," in answer.text):
         return answer.canonical
     # Dollar signs left inside would make Math-Verify look for separate formulas.
-    text = canonical_text(answer.text).replace(r"\$", "").replace(r"\boxed", "")
-    return _TRAILING_UNIT.sub("", text) or text
+    text = plain_intervals(canonical_text(answer.text).replace(r"\boxed", ""))
+    if in_list:
+        text = _COMMA.sub(", ", text)
+    unit = _TRAILING_UNIT.search(text)
+    if unit and worth(unit["unit"]) == 1:
+        text = text[: unit.start()] or text
+    return _PI.sub(r"\\pi ", _NAMED_E.sub(r"\\mathrm{E}", text))
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\s$]", "", text)
 
 
 _checker = MathChecker(LIMIT_SECONDS)

@@ -1,11 +1,14 @@
 """Takes wrapping off an answer: bold, code and LaTeX delimiters, closing punctuation. Knows nothing of numbers."""
 
 import re
+from functools import lru_cache
+
+from data.rewards.characters import plain_characters
+from data.rewards.latex import plain_latex
 
 _EDGES = ' \t\r\n*`"“”'
 _BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*]+)(?<=\S)\*\*(?![\w(])")  # not the powers in '2**3**4'
 _DELIMITERS = (("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ("(", ")"))
-_ALTERNATE_FORMS = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[dtc](?=frac)|(?<!\\)\$")
 
 
 def strip_markup(text: str) -> str:
@@ -14,7 +17,7 @@ def strip_markup(text: str) -> str:
         text = _BOLD.sub(r"\1", text)
     while True:
         before = text
-        text = text.strip(_EDGES).rstrip(".,;:")
+        text = text.strip(_EDGES).rstrip(".,:" if text.endswith("\\;") else ".,;:")
         for opening, closing in _DELIMITERS:
             if len(text) > len(opening) and text.startswith(opening) and text.endswith(closing):
                 inner = text[len(opening) : -len(closing)]
@@ -25,6 +28,17 @@ def strip_markup(text: str) -> str:
             return text
 
 
+@lru_cache(maxsize=2**12)
+def normalized(text: str) -> str:
+    """An answer in the one spelling that all readers know, without anything around it."""
+    if text.isascii() and text.isalnum():
+        return text
+    text = strip_markup(plain_characters(text))
+    return (
+        strip_markup(plain_latex(text)) if "\\" in text or any(mark in text for mark in ("((", "{{", "{,}")) else text
+    )
+
+
 def canonical_text(text: str) -> str:
-    """One spelling for answers that differ only in white space or in LaTeX that does not change the meaning."""
-    return " ".join(_ALTERNATE_FORMS.sub(lambda match: "\\" if len(match[0]) == 2 else "", text).split())
+    """One spelling for answers that differ only in white space or dollar signs."""
+    return " ".join(text.replace("$", "").split())

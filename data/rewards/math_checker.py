@@ -41,7 +41,7 @@ class MathChecker:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def compare(self, reference: str, answer: str) -> str:
+    def compare(self, reference: str, answer: str, approximately: bool = False) -> str:
         """'equal', 'different', 'bad reference' or 'bad answer', as `math_worker.compare` says.
 
         Raises:
@@ -51,7 +51,7 @@ class MathChecker:
         with self._lock:
             process = self._running()
             try:
-                outcome, detail = self._ask(process, json.dumps([reference, answer]), self.limit_seconds)
+                outcome, detail = self._ask(process, json.dumps([reference, answer, approximately]), self.limit_seconds)
             except BaseException:  # an interrupted exchange would leave its reply for the next question
                 self._kill()
                 raise

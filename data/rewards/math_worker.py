@@ -1,8 +1,9 @@
 """The program that compares two mathematical expressions with Math-Verify. It runs as a child of `math_checker`.
 
 Nothing here trusts the text: an expression may take minutes or all memory to simplify. The parent kills this program
-when its time is up, and should the parent be dead, the kernel does. It reads one JSON list [reference, answer] per
-line and writes one JSON list [outcome, detail] per line; end of input ends it. Run: python math_worker.py SECONDS
+when its time is up, and should the parent be dead, the kernel does. It reads one JSON list [reference, answer] or
+[reference, answer, true] per line and writes one JSON list [outcome, detail] per line; end of input ends it.
+Run: python math_worker.py SECONDS
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from typing import Any
 
 MEMORY_BYTES = 2 * 1024**3
 GRACE_SECONDS = 1.0
@@ -43,17 +45,22 @@ def _import_math_verify() -> tuple[str, str]:
     return "ready", ""
 
 
-def _guarded_compare(reference: str, answer: str) -> tuple[str, str]:
+def _guarded_compare(reference: str, answer: str, approximately: bool = False) -> tuple[str, str]:
     try:
-        return compare(reference, answer), ""
+        return compare(reference, answer, approximately), ""
     except MemoryError:
         return "error", f"the comparison needs more than {MEMORY_BYTES // 1024**2} MiB of memory"
     except Exception as error:
         return "error", f"{type(error).__name__}: {error}"[:300]
 
 
-def compare(reference: str, answer: str) -> str:
+def compare(reference: str, answer: str, approximately: bool = False) -> str:
     """'equal', 'different', 'bad reference' or 'bad answer' (one that cannot be read as mathematics).
+
+    Math-Verify takes numbers below 10⁻¹⁵ for 0, so that what it calls equal is compared again, relative to its size.
+
+    Args:
+        approximately: whether a hundredth more or less is equal, as in 'π ≈ 3.14'.
 
     Source: Math-Verify, https://github.com/huggingface/Math-Verify
     """
@@ -63,11 +70,62 @@ def compare(reference: str, answer: str) -> str:
         return "bad reference"
     if not (given := _parse(answer)):
         return "bad answer"
-    equal = verify(gold, given, timeout_seconds=None, raise_on_error=True)
-    return "equal" if equal else "different"
+    gold, given = _with_imaginary_unit(gold), _with_imaginary_unit(given)
+    if approximately:
+        return "equal" if _agree(gold[0], given[0], 1e-2) else "different"
+    equal = verify(gold, given, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
+    return "equal" if equal and _agree(gold[0], given[0], 1e-12) else "different"
 
 
-def _parse(text: str) -> list[object]:
+def _with_imaginary_unit(parsed: list[Any]) -> list[Any]:
+    """Math-Verify takes i for a letter like any other."""
+    from sympy import Basic, I
+
+    def replaced(expression: Any) -> Any:
+        letters = expression.free_symbols if isinstance(expression, Basic) else ()
+        named = {letter: I for letter in letters if letter.name == "i"}
+        return expression.subs(named) if named else expression
+
+    return [replaced(expression) for expression in parsed]
+
+
+def _agree(one: Any, other: Any, tolerance: float) -> bool:
+    """Whether two expressions, equal to Math-Verify, are so relative to their size. True if that cannot be told."""
+    from sympy import Basic, FiniteSet, Interval, MatrixBase, Tuple
+
+    if one == other:
+        return True
+    if isinstance(one, FiniteSet) and isinstance(other, FiniteSet):
+        return all(any(_agree(mine, yours, tolerance) for yours in other) for mine in one)
+    kinds: dict[Any, Any] = {Interval: lambda pair: (pair.start, pair.end), Tuple: tuple, MatrixBase: tuple}
+    for kind, members in kinds.items():
+        if isinstance(one, kind) and isinstance(other, kind):
+            return all(_agree(*pair, tolerance) for pair in zip(members(one), members(other), strict=False))
+    if not isinstance(one, Basic) or not isinstance(other, Basic):
+        return True
+    if one.is_number and other.is_number:
+        return _near(one, other, tolerance)
+    return True
+
+
+def _near(one: Any, other: Any, tolerance: float) -> bool:
+    from sympy import Float, N
+
+    # A decimal is rounded by whoever wrote it.
+    if one.has(Float) or other.has(Float):
+        tolerance = max(tolerance, 1e-6)
+    values = N(one, 30), N(other, 30)
+    if not all(value.is_number for value in values) or any(value.is_finite is not True for value in values):
+        return True
+    largest = max(abs(value) for value in values)
+    return bool(abs(values[0] - values[1]) <= tolerance * largest) or _both_zero(one, other)
+
+
+def _both_zero(one: Any, other: Any) -> bool:
+    return all(number == 0 or number.equals(0) for number in (one, other))
+
+
+def _parse(text: str) -> list[Any]:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
@@ -75,7 +133,7 @@ def _parse(text: str) -> list[object]:
     # it would search an answer that it cannot read for a part that it can.
     # Units off: it takes 'ab', 'c' and 'd' for units, so that 2ab would equal 2.
     normalization = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
-    parsed: list[object] = parse(
+    parsed: list[Any] = parse(
         rf"\boxed{{{text}}}",
         [LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)],
         fallback_mode="no_fallback",

@@ -3,12 +3,14 @@ r"""Plain numbers in text, read exactly. No algebra: '3x', '\sqrt{2}' and '2^{10
 What counts as plain, and what it is worth:
 
     18   -3   −3   +4   .5   5.   5.00   1,234   １８        decimals; commas only between groups of three digits
-    3/4   1 1/2   ½   \frac{3}{4}                            fractions and mixed numbers
-    1e3   2.5e-4                                             at most three digits of exponent
-    $18   -$18   18 dollars   18 USD   €5                    currency is ignored
+    1 234 567   1\,234   1~234   1{,}234   11,\! 111         other signs between groups; one plain blank is not enough
+    3/4   1 1/2   ½   \frac{3}{4}   0.\overline{3}           fractions, mixed numbers, repeating decimals
+    1e3   2.5e-4   3×10⁸   3 x 10^8   3 \times 10^{8}        at most three digits of exponent
+    $18   -$18   18 dollars   18 USD   €5   Rs. 10           currency is ignored
     50%   50 percent                                         50, never 0.5: percent is ignored like any other unit
-    12 apples   5 km/h   60 square meters                    units are ignored
-    3 million                                                3000000; hundred to trillion multiply
+    12 apples   5 km/h   60 square meters   42个             units are ignored; what is one, `units` says
+    3 million   2 dozen   5 sixths   5 below zero            words that change the value do so
+    five   twenty-one   negative 5   two thirds              numbers in words
     **18**   $18$   18.   (3)                                markup is taken off; (3) is 3, not -3
 
 '1,2' and '1 234' are not plain: each could be one number or two. Nor is '3 or 4', nor '5!'. Nothing is rounded:
@@ -18,57 +20,44 @@ What counts as plain, and what it is worth:
 import re
 from fractions import Fraction
 
-from data.rewards.markup import strip_markup
+from data.rewards.markup import normalized, strip_markup
+from data.rewards.number_words import number_in_words
+from data.rewards.units import worth
 
 MAX_LENGTH = 200
 
 _SIMPLE = re.compile(r"-?[0-9]{1,18}")
+_FRACTION = re.compile(r"\\[dt]?frac\{(-?[0-9]{1,18})\}\{([0-9]{1,18})\}")
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
-_CURRENCY = r"(?:(?:US)?\$|€|£|¥|₹|(?:USD|EUR|GBP)\b)"
+_CODES = "USD|EUR|GBP|INR|JPY|CNY|RMB|KRW|CHF|CAD|AUD|NZD|SGD|HKD|Rs"
+_CURRENCY = rf"(?:(?:US|CA|AU|HK|NT|NZ|[ACRS])?\$|[€£¥₹₩₽₺₫₱฿]|(?:{_CODES})\b\.?)"
+_WORD = r"[A-Za-z]+(?:\^(?:[23]|\{[23]\}))?"
 _PLAIN = re.compile(
     rf"""
-    (?P<sign>[-+]?) \s* (?:{_CURRENCY}\s*(?P<inner_sign>[-+]?)\s*)?
+    (?P<sign>[-+]|(?:[Nn]egative|[Mm]inus)\s)? \s* (?:{_CURRENCY}\s*(?P<inner_sign>[-+]?)\s*)?
     (?:
         (?:(?P<whole>{_INTEGER})\s+)? (?P<numerator>{_INTEGER}) \s*/\s* (?P<denominator>{_INTEGER})
-      | (?P<decimal>{_INTEGER}(?:\.[0-9]*)? | \.[0-9]+) (?P<exponent>[eE][-+]?[0-9]{{1,3}}(?![0-9]))?
+      | (?P<decimal>{_INTEGER}(?:\.[0-9]*)? | \.[0-9]+)
+        (?:[eE](?P<exponent>[-+]?[0-9]{{1,3}})(?![0-9])
+          |\s*(?:[xX*]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:(?P<power>[-+]?[0-9]{{1,3}})|
+           [{{(]\s*(?P<braced>[-+]?[0-9]{{1,3}})\s*[}})])(?![0-9])
+        )?
     )
-    (?P<gap>\s*) (?:(?:[%¢€£¥₹$]|°[CF]?)\s*)?
-    (?P<unit>[A-Za-z]+[²³]?(?:(?:\s*[/·-]\s*|\.?\s+)[A-Za-z]+[²³]?)*)?
+    (?P<gap>\s*) (?:(?:[%¢€£¥₹₩₽$]|°\s?[CF]?)\s*)?
+    (?P<unit>{_WORD}(?:(?:\s*[/·-]\s*|\.?\s+){_WORD})*|[㐀-鿿가-힣ぁ-ヿ]+)?
     """,
     re.VERBOSE,
 )
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# Other short words could be algebra: '3 x', '2 ab'.
-_SHORT_UNITS = {
-    *("km", "cm", "mm", "in", "ft", "yd", "mi", "kg", "mg", "lb", "oz", "ml", "mL", "hr", "kW", "kB", "MB", "GB"),
-}
-# Without a space even fewer words are units: '3m' is as likely algebra as it is three metres.
-_ATTACHED_UNITS = _SHORT_UNITS | {"lbs", "hrs", "min", "mins", "sec", "secs", "mph", "kph", "kmh", "cents", "kWh"}
-_LETTER_UNITS = {"m", "g", "L", "s", "h"}
-# Words after a number that change its value, or that announce a second one.
-_NOT_UNITS = {
-    *_SCALES,
-    *("or", "and", "to", "vs", "not", "but", "through", "half", "halves", "thirds", "fourths", "fifths", "tenths"),
-    *("plus", "minus", "times", "multiplied", "divided", "over", "mod", "modulo", "squared", "cubed", "factorial"),
-    *("hundredths", "thousandths", "sin", "cos", "tan", "log", "exp", "sqrt"),
-}
-
-_FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
-_SPACES = dict.fromkeys("\u00a0\u2009\u202f\u3000", " ")
-_VULGAR = {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "⅕": " 1/5", "⅛": " 1/8"}
-_CHARACTERS = str.maketrans({**_FULL_WIDTH, **_SPACES, **_VULGAR, "−": "-", "–": "-", "⁄": "/"})
+_GROUPS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:(?:[ ][0-9]{3}){2,}|(?:~[0-9]{3})+)(?![0-9])")
+_REPEATING = re.compile(r"(-?)([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{?\s*([0-9]{1,30})\s*\}?")
+_IN_WORDS = re.compile(r"[A-Za-z]+[A-Za-z\s,-]*")
 
 # A space on both sides of what is unwrapped, lest '\frac{1}{2}3' become '1/23'.
 _REWRITES = (
-    (re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$"), r" \1 "),
-    (re.compile(r"\\!"), ""),
-    (re.compile(r"(?<=[0-9])(?:\\,|\{,\})(?=[0-9]{3})"), ","),
-    (re.compile(r"\\([$%])"), r"\1"),
-    (re.compile(r"\\[,;: ]|~"), " "),
-    (re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})"), "°"),
-    (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\[dtc]?frac\s*\{\s*(-?[0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}"), r" \1/\2 "),
-    (re.compile(r"\\[dtc]?frac\s*([0-9])([0-9])"), r" \1/\2 "),
+    (re.compile(r"\$([^$]+)\$"), r" \1 "),
+    (re.compile(r"\\text\s*\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"\\frac\s*\{\s*(-?[0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}"), r" \1/\2 "),
+    (re.compile(r"\\frac\s*([0-9])([0-9])"), r" \1/\2 "),
 )
 
 
@@ -78,14 +67,27 @@ def parse_number(text: str) -> Fraction | None:
         return None
     if _SIMPLE.fullmatch(text):
         return Fraction(int(text))
-    match = _PLAIN.fullmatch(_plain_characters(text))
-    if match is None or (match["sign"] and match["inner_sign"]):
+    if match := _FRACTION.fullmatch(text):
+        return Fraction(int(match[1]), int(match[2])) if int(match[2]) else None
+    return number_of(normalized(text))
+
+
+def number_of(text: str) -> Fraction | None:
+    """The same for a text that is `normalized` already."""
+    if len(text) > MAX_LENGTH:
         return None
-    scale = _scale(match["unit"], attached=not match["gap"]) if match["unit"] else 1
+    text = _rewritten(text)
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return number_in_words(text) if _IN_WORDS.fullmatch(text) else _repeating(text)
+    if match["sign"] and match["inner_sign"]:
+        return None
+    scale = worth(match["unit"], attached=not match["gap"]) if match["unit"] else 1
     magnitude = _magnitude(match)
     if magnitude is None or scale is None:
         return None
-    return -magnitude * scale if "-" in (match["sign"], match["inner_sign"]) else magnitude * scale
+    signs = (match["sign"] or "")[:1].lower(), match["inner_sign"]
+    return -magnitude * scale if signs[0] in ("-", "n", "m") or signs[1] == "-" else magnitude * scale
 
 
 def canonical_number(number: Fraction) -> str:
@@ -93,14 +95,13 @@ def canonical_number(number: Fraction) -> str:
     return str(number)
 
 
-def _plain_characters(text: str) -> str:
-    if not text.isascii():
-        text = text.translate(_CHARACTERS)
-    text = strip_markup(text)
+def _rewritten(text: str) -> str:
     if "\\" in text or "{" in text or text.count("$") > 1:
         for pattern, replacement in _REWRITES:
             text = pattern.sub(replacement, text)
         text = strip_markup(text)
+    if " " in text or "~" in text:
+        text = _GROUPS.sub(lambda found: found[0].replace(" ", "").replace("~", ""), text).replace("~", " ")
     return text
 
 
@@ -108,19 +109,18 @@ def _magnitude(match: re.Match[str]) -> Fraction | None:
     if match["decimal"]:
         # Fraction reads '1e3' but not '5.e3'.
         whole, _, digits = match["decimal"].replace(",", "").partition(".")
-        return Fraction(f"{whole or 0}.{digits or 0}{match['exponent'] or ''}")
+        exponent = match["exponent"] or match["power"] or match["braced"]
+        return Fraction(f"{whole or 0}.{digits or 0}{f'e{exponent}' if exponent else ''}")
     whole, numerator, denominator = (
         int((match[part] or "0").replace(",", "")) for part in ("whole", "numerator", "denominator")
     )
     return whole + Fraction(numerator, denominator) if denominator else None
 
 
-def _scale(unit: str, attached: bool) -> int | None:
-    """What the words after a number multiply it by; None if they are not a unit."""
-    first, *others = re.findall(r"[A-Za-z]+", unit)
-    if any(word.lower() in _NOT_UNITS for word in others):
+def _repeating(text: str) -> Fraction | None:
+    if "\\" not in text or (match := _REPEATING.fullmatch(text)) is None:
         return None
-    if first.lower() in _SCALES and not attached:
-        return _SCALES[first.lower()]
-    known = first in _ATTACHED_UNITS if attached else len(first) >= 3 or first in _SHORT_UNITS | _LETTER_UNITS
-    return 1 if known and first.lower() not in _NOT_UNITS else None
+    sign, whole, digits, period = match.groups()
+    once = int(f"{whole}{digits}" or "0")
+    value = Fraction(int(f"{whole}{digits}{period}") - once, 10 ** len(digits) * (10 ** len(period) - 1))
+    return -value if sign else value

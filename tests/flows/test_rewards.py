@@ -89,7 +89,7 @@ def test_a_judge_alone_decides_what_is_learned(tmp_path: Path) -> None:
     config = small(tmp_path, "judged", reward={"name": "judge", "judge": JUDGE}, select={"min_reward": 4})
     run(config)
     rows = scores(config)
-    assert {(s.value, s.verdict, s.grader) for s in rows} == {(5.0, "correct", "judge@1"), (1.0, "wrong", "judge@1")}
+    assert {(s.value, s.verdict, s.grader) for s in rows} == {(5.0, "correct", "judge@2"), (1.0, "wrong", "judge@2")}
     assert {e.weight for e in read_rows(Example, config.directory / "iter-1" / "select" / "examples.parquet")} == {5.0}
     assert json.loads((config.directory / "iter-1" / "score" / "tally.json").read_text())["judge"]["parse_rate"] == 1.0
     _, runs = history(config)
@@ -124,7 +124,7 @@ def test_several_rewards_make_one_and_each_is_kept(tmp_path: Path) -> None:
         {"name": "final_answer", "value": 1.0, "verdict": "correct"},
         {"name": "judge", "value": 5.0, "verdict": "correct"},
     ]
-    assert right[0].grader == "final_answer@2+judge@1"
+    assert right[0].grader == "final_answer@3+judge@2"
     assert "final_answer: " in right[0].explanation and "judge: as the reference" in right[0].explanation
 
 

@@ -63,6 +63,15 @@ def test_problems_without_a_final_answer_and_near_duplicates_are_counted(tmp_pat
     assert inspect(Reading(path), "problems").left_out == {"no final answer": 1}
 
 
+def test_references_that_cannot_be_read_as_mathematics_are_counted(tmp_path: Path) -> None:
+    answers = ["C++", r"\frac{1}{2}", r"\sqrt{x_1}", "Tuesday", r"so \boxed{1, 2, \ldots, n}", "3:30", "7"]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n}?", "answer": a}) + "\n" for n, a in enumerate(answers)))
+    found = inspect(Reading(path), "problems")
+    assert (found.usable, found.tally.as_text) == (7, 2)
+    assert found.tally.first == {"reference compared as text": f"{path}, line 1"}
+
+
 def test_the_command_says_format_reason_drops_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "inspect", str(write(tmp_path, ROWS))]) == 0
     printed = " ".join(capsys.readouterr().out.split())

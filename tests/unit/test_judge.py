@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.judge import (
+    GRADER,
     Opinion,
     Question,
     ReplyError,
@@ -83,6 +84,21 @@ def longer(one: str, other: str, _: int) -> str:
         ("pointwise", ' {"reasoning": "fine",\n "score": 5} ', "5"),
         ("pairwise", '{"reasoning":"fine","better":"A"}', "A"),
         ("pairwise", '{"reasoning":"fine","better":"tie"}', "tie"),
+        ("pointwise", '```json\n{"reasoning":"fine","score":4}\n```', "4"),
+        ("pointwise", '```\n{"reasoning":"fine","score":4}\n```\n', "4"),
+        ("pointwise", 'Here is my judgment:\n{"reasoning":"fine","score":4}', "4"),
+        ("pointwise", 'By {relevance}: {"reasoning":"fine","score":4}\nDone.', "4"),
+        ("pointwise", '\ufeff{"reasoning":"fine","score":4}', "4"),
+        ("pointwise", '<think>{"score": 1}?</think>{"reasoning":"fine","score":4}', "4"),
+        ("pointwise", '{"reasoning":"fine","score":"4"}', "4"),
+        ("pointwise", '{"reasoning":"fine","score":4,"other":{"score":1}}', "4"),
+        ("pointwise", '{"reasoning":"fine","score":" 4 "}', "4"),
+        ("pointwise", '{"reasoning":"fine","score":4.0}', "4"),
+        ("pointwise", '{"Reasoning":"fine","Score":4}', "4"),
+        ("pointwise", '{"reasoning":"fine","score":4}{"reasoning":"fine","score":4}', "4"),
+        ("pairwise", '{"reasoning":"fine","better":"Tie"}', "tie"),
+        ("pairwise", '{"reasoning":"fine","better":"TIE"}', "tie"),
+        ("pairwise", '{"reasoning":"fine","better":"b"}', "B"),
     ],
 )
 def test_a_reply_is_read(kind: Any, text: str, value: str) -> None:
@@ -99,7 +115,12 @@ def test_a_reply_is_read(kind: Any, text: str, value: str) -> None:
         ("pointwise", '{"reasoning":"fine","score":6}'),
         ("pointwise", '{"reasoning":"fine","score":-1}'),
         ("pointwise", '{"reasoning":"fine","score":true}'),
-        ("pointwise", '{"reasoning":"fine","score":"5"}'),
+        ("pointwise", '{"reasoning":"fine","score":"five"}'),
+        ("pointwise", '{"reasoning":"fine","score":"4 or 5"}'),
+        ("pointwise", '{"reasoning":"fine","score":null}'),
+        ("pointwise", '<think>{"reasoning":"fine","score":4}'),
+        ("pointwise", "{" * 100_000),
+        ("pointwise", '{"a":' * 100_000),
         ("pointwise", '{"reasoning":"fine","score":4.5}'),
         ("pointwise", "[5]"),
         ("pointwise", "5"),
@@ -112,6 +133,26 @@ def test_a_reply_is_read(kind: Any, text: str, value: str) -> None:
 def test_what_is_no_reply_is_refused(kind: Any, text: str) -> None:
     with pytest.raises(ReplyError, match=r"the reply (is no JSON|has no (score|better))"):
         read_reply(kind, text)
+
+
+def test_line_breaks_within_the_reasoning_are_read_as_they_are() -> None:
+    assert read_reply("pointwise", '{"reasoning":"one\ntwo\tthree","score":4}') == ("4", "one\ntwo\tthree")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"reasoning":"fine","score":1,"score":5}',
+        '{"reasoning":"fine","score":5,"score":5}',
+        '{"reasoning":"fine","score":1,"Score":5}',
+        '{"reasoning":"fine","reasoning":"not","score":1}',
+        '```json\n{"reasoning":"fine","score":1,"score":5}\n```',
+        '{"reasoning":"fine","score":1}\nNo:\n{"reasoning":"fine","score":5}',
+    ],
+)
+def test_a_key_given_twice_is_an_error_not_the_last_one(text: str) -> None:
+    with pytest.raises(ReplyError, match=r"gives (score|Score|reasoning) twice"):
+        read_reply("pointwise", text)
 
 
 def test_half_a_surrogate_pair_does_not_keep_a_reply_from_being_written(tmp_path: Path) -> None:
@@ -468,10 +509,10 @@ def test_a_stage_runs_the_program_and_logs_and_warns_of_its_rates(
     with caplog.at_level("INFO", "autodidact"):
         run_judge(run, attempt, [job], config, EngineConfig(), seed=3)
     assert [(s.value, s.grader) for s in read_rows(Score, job.output)] == [
-        (4.0, "judge@1"),
-        (None, "judge@1"),
-        (4.0, "judge@1"),
-        (0.0, "judge@1"),
+        (4.0, GRADER),
+        (None, GRADER),
+        (4.0, GRADER),
+        (0.0, GRADER),
     ]
     assert "Judge: 2 of 3 replies read; it said 4: 2 (entropy 0.00 bits)." in caplog.messages
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from data import problems
 from data.problems import split_of, with_prefix
+from data.reading import Reading, Tally
 from data.rewards.answer import has_answer
 from data.rows import Problem
 from data.sources import DataFileError
@@ -23,9 +25,9 @@ Write = Callable[..., Path]
 def write(tmp_path: Path) -> Write:
     """Write problems as JSONL, given as (question, answer), and return the file."""
 
-    def to_file(problems: list[tuple[object, object]], name: str = "problems.jsonl") -> Path:
+    def to_file(rows: list[tuple[object, object]], name: str = "problems.jsonl") -> Path:
         path = tmp_path / name
-        path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in problems))
+        path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows))
         return path
 
     return to_file
@@ -109,6 +111,14 @@ def test_fields_that_are_not_needed_and_blank_lines_are_passed_over(tmp_path: Pa
 def test_a_number_is_an_answer(write: Write, number: float, reference: str) -> None:
     (problem,) = read_problems(write([("How many?", number)]), None, has_answer).problems
     assert problem.reference == reference
+
+
+def test_references_that_are_compared_as_text_are_counted_and_the_first_is_named(write: Write) -> None:
+    tally = Tally()
+    path = write([("1?", "2"), ("2?", "C++"), ("3?", "x+1"), ("4?", r"1, 2, \ldots, n")])
+    assert len(list(problems.read_problems(Reading(path), None, has_answer, tally))) == 4
+    assert tally.as_text == 2
+    assert tally.first == {"reference compared as text": f"{path}, line 2: 'C++'"}
 
 
 def test_duplicates_by_normalised_prompt_are_counted_and_the_first_is_kept(write: Write) -> None:
@@ -200,11 +210,9 @@ def test_few_shot_turns_are_put_in_front_and_the_ids_stay(write: Write) -> None:
     assert read_few_shot(shots) == turns
     plain = load_problems(source, 0).splits
     prefixed = load_problems(source.model_copy(update={"few_shot": shots}), 0).splits
-    for split, problems in plain.items():
-        assert [p.messages for p in prefixed[split]] == [[*turns, *p.messages] for p in problems]
-        assert [(p.id, p.reference, p.split) for p in prefixed[split]] == [
-            (p.id, p.reference, p.split) for p in problems
-        ]
+    for split, found in plain.items():
+        assert [p.messages for p in prefixed[split]] == [[*turns, *p.messages] for p in found]
+        assert [(p.id, p.reference, p.split) for p in prefixed[split]] == [(p.id, p.reference, p.split) for p in found]
     problem = plain["train"][0]
     assert with_prefix(problem, turns).id == problem.id
     assert len(problem.messages) == 1
@@ -251,9 +259,9 @@ def test_the_stage_writes_one_file_per_split_that_has_problems_and_counts_what_w
     assert result.finished is not None
     manifest = result.finished.manifest
     assert (manifest.rows_in, manifest.rows_out, manifest.dropped) == (64, 60, {"duplicate": 4})
-    for split, problems in load_problems(source, 0).splits.items():
-        if problems:
-            assert list(read_rows(Problem, result.path / f"{split}.parquet")) == problems
+    for split, found in load_problems(source, 0).splits.items():
+        if found:
+            assert list(read_rows(Problem, result.path / f"{split}.parquet")) == found
 
 
 def test_the_stage_is_reused_for_the_same_content_elsewhere_and_drifts_when_a_row_changes(

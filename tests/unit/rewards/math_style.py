@@ -41,15 +41,12 @@ SAME = [
     (r"\begin{pmatrix} 1 \\ -2 \end{pmatrix}", r"\begin{bmatrix} 1 \\ -2 \end{bmatrix}"),
     (r"\begin{pmatrix} 1/2 & 0 \\ 0 & 1 \end{pmatrix}", r"\begin{pmatrix} 0.5 & 0 \\ 0 & 1 \end{pmatrix}"),
     # complex numbers
-    ("3+4i", "4i+3"), ("i", "i"), (r"\frac{1+i}{2}", r"\frac{1}{2}+\frac{i}{2}"),
+    ("3+4i", "4i+3"), ("i", "i"), ("2i", r"2 \cdot i"), ("-1", "i^2"), ("12", r"\text{twelve}"), (r"\frac{1+i}{2}", r"\frac{1}{2}+\frac{i}{2}"),
     # words, choices, other bases
     (r"\text{Evelyn}", "Evelyn"), (r"\text{even}", "even"), (r"\text{(C)}", "C"), ("(C)", "C"), (r"\text{Tuesday}", "tuesday"),
     (r"\text{No solution}", "no solution"), (r"\text{parabola}", r"\textbf{parabola}"), ("1011_2", "1011_2"),
     (r"2516_8", r"2516_{8}"), (r"\text{6:00 PM}", r"\text{6:00 PM}"), ("2:3", "2:3"), (r"\text{odd}", r"\mbox{odd}"),
 ]  # fmt: skip
-
-# The same, and not recognised: Math-Verify takes i for a letter like any other.
-MISSED = [("2i", r"2 \cdot i"), ("-1", "i^2")]
 
 OTHER = [
     # numbers
@@ -76,5 +73,5 @@ OTHER = [
     # words, choices, other bases
     (r"\text{Evelyn}", "Evelin"), (r"\text{even}", "odd"), (r"\text{(C)}", "B"), ("(C)", "(D)"), (r"\text{Tuesday}", "Thursday"),
     ("1011_2", "1101_2"), ("1011_2", "11"), ("2:3", "3:2"), (r"\text{6:00 PM}", r"\text{6:00 AM}"), ("2516_8", "2516_7"),
-    (r"\text{odd}", "1"), ("12", r"\text{twelve}"),
+    (r"\text{odd}", "1"), ("12", r"\text{twenty}"),
 ]  # fmt: skip

@@ -20,17 +20,29 @@ NUMBERS = {
     r"\frac{1}{2}": "1/2", r"-\dfrac{1}{2}": "-1/2", r"\frac{-1}{2}": "-1/2", r"1\frac{1}{2}": "3/2", r"\frac12": "1/2",
     "12 apples": 12, "5 km/h": 5, "5km": 5, "5 m²": 5, "18 eggs per day": 18, "7 days a week": 7, "18 °C": 18,
     r"18\text{ dollars}": 18, r"5\text{ m}": 5, r"90^\circ": 90, "1 1/2 cups": "3/2",
-    "3 million": 3000000, "$1.5 million dollars": 1500000,
+    "3 million": 3000000, "$1.5 million dollars": 1500000, "5 hundred thousand": 500000, "2 dozen": 24,
+    "3 lakh": 300000,
+    "5 sixths": "5/6", "1 third": "1/3", "5 below zero": -5, "5 degrees below zero": -5, "3 quarters of a mile": "3/4",
+    "two": 2, "twenty-one": 21, "negative five": -5, "one hundred and five": 105, "two thousand twenty": 2020,
+    "three and a half": "7/2", "two thirds": "2/3", "a dozen": 12, "half a dozen eggs": 6, "eleven hundred": 1100,
+    "one hundred twenty-three thousand four hundred fifty-six": 123456, "negative 5": -5, "minus 5": -5,
+    "3×10⁸": 300000000, "3 x 10^8": 300000000, r"2.5 \times 10^{-3}": "1/400", r"0.\overline{3}": "1/3",
+    r"0.1\overline{6}": "1/6", "1 234 567": 1234567, "1~234": 1234, "1\u202f234": 1234, r"11,\! 111": 11111,
+    "42个": 42, "42个苹果": 42, "3万": 30000, "42 元": 42, "₩10": 10, "Rs. 10": 10, "CHF 10": 10, "10 sq. ft.": 10,
+    "18 blue marbles left": 18, "18 in total": 18, "7 people": 7, "1 apple": 1, "10 m/s": 10,
     "18.": 18, "18,": 18, "**18**": 18, "**18.**": 18, "$18$": 18, "$$18$$": 18, r"\(18\)": 18, r"\[18\]": 18,
     "`18`": 18, "**18** eggs": 18, "$18$ dollars": 18,
     "１８": 18, "１，２３４": 1234,
 }  # fmt: skip
 
 NOT_NUMBERS = [
-    "", "-", ".", "$", "two", "nan", "inf", "0x10", "1_000", "٣", "e5", "1e", "1e9999", "1e999999999",
+    "", "-", ".", "$", "nan", "inf", "five three", "twenty forty",
+    "one and one", "seven samurai", "3 abc", "2 theta", "2 negative",
+    "0x10", "1_000", "٣", "e5", "1e", "1e9999", "1e999999999",
     "1,2", "12,34", "1,23,456", "0,123", "1 234", "1.2.3", "--3", "-$-18", "3%%", "3/0", "1/2/3",
     "3 or 4", "3 and 4", "3, 4, 5", "3-4", "3–4", "5 - 3", "3 to 4", "between 3 and 4", "3 hours 20 minutes",
-    "3x", "3 x", "2ab", "3m", "3²", "5!", "3 squared", "2 sin x", "3 pm", "3million", "5 hundred thousand",
+    "3x", "3 x", "2ab", "3m", "3²", "5!", "3 squared", "2 sin x", "3 pm", "3million",
+    "3个半", "3 or so", "5!", "7 remainder 2", "3 less",
     r"\frac{1}{2}3", r"\text{3}4", r"2\pi", r"\sqrt{4}", "__import__('os')", "9**9", "2**3**4", "$3$4$",
 ]  # fmt: skip
 

@@ -1,0 +1,65 @@
+"""Finds the JSON object in a model's reply: fenced, among words, behind a byte order mark, with raw line breaks.
+
+What a person could read is read; what a person would have to guess is refused. A key given twice is an error: JSON's
+readers would silently take the last.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from data.errors import AutodidactError
+from data.rewards.answer import outside_thoughts
+
+MAX_STARTS = 50  # places at which an object may begin
+_TWICE = "\0twice"  # stands beside the keys of an object that gives one twice
+
+
+class ReplyError(AutodidactError):
+    """A model's reply cannot be read; the message says why."""
+
+
+def read_json(text: str, key: str) -> dict[str, Any]:
+    """The one object in `text` that has `key`. Keys are read in lower case, reasoning in <think> not at all.
+
+    Raises:
+        ReplyError: there is none, there are several that differ, or one gives a key twice.
+    """
+    bare = text.lstrip("\ufeff \t\r\n")
+    found = list(_objects(bare if bare.startswith("{") else outside_thoughts(bare)))
+    if twice := next((reply[_TWICE] for reply in found if _TWICE in reply), None):
+        raise ReplyError(f"the reply gives {twice} twice: {text[:80]!r}")
+    if not found:
+        raise ReplyError(f"the reply is no JSON object: {text[:80]!r}")
+    having = [reply for reply in found if key in reply]
+    if not having:
+        raise ReplyError(f"the reply has no {key}: {text[:80]!r}")
+    if any(reply[key] != having[0][key] for reply in having):
+        raise ReplyError(f"the reply gives {key} twice: {text[:80]!r}")
+    return having[0]
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """All objects in a text that stand in no other."""
+    # Not strict: models put line breaks into strings as they are.
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_once)
+    at = -1
+    for _ in range(MAX_STARTS):
+        at = text.find("{", at + 1)
+        if at < 0:
+            return
+        try:
+            reply, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            continue
+        yield reply
+        at = end - 1
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key.lower() in found:
+            found[_TWICE] = key
+        found[key.lower()] = value
+    return found

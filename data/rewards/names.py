@@ -1,0 +1,28 @@
+r"""Names in mathematics: ABC, CO, Bob. Math-Verify multiplies their letters, so that ACB would equal ABC.
+
+A name is a run of letters with two capitals side by side ('ABC', 'CO'), a capitalized word ('Bob'), a run of five or
+more, or one of three or four that holds a letter seldom used for a variable ('god'). Other runs are products: 'ab'.
+"""
+
+import re
+
+_COMMANDS = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_RUN = re.compile(r"[A-Za-z]{2,}")
+_FUNCTIONS = frozenset("sin cos tan cot sec csc log ln exp sqrt arcsin arccos arctan sinh cosh tanh "
+                       "max min gcd lcm mod pi "
+                       "or and "
+                       "inf sup det deg dim lim arg infinity".split())  # fmt: skip
+_SELDOM = frozenset("aeiou")
+
+
+def names(text: str) -> list[str]:
+    """The names in an expression, in order."""
+    return sorted(run for run in _RUN.findall(_COMMANDS.sub(" ", text)) if _is_name(run))
+
+
+def _is_name(run: str) -> bool:
+    if run in _FUNCTIONS:
+        return False
+    if re.search("[A-Z]{2}", run) or (len(run) >= 3 and run[0].isupper()):
+        return True
+    return len(run) >= 5 or (len(run) >= 3 and any(letter in _SELDOM for letter in run[1:]))

@@ -1,0 +1,108 @@
+"""What an answer is: a number, words, a code such as a time, or mathematics; and one spelling for each."""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+from data.rewards.candidates import lists_several
+from data.rewards.codes import code
+from data.rewards.markup import canonical_text, normalized, strip_markup
+from data.rewards.numeric import canonical_number, number_of, parse_number
+from data.rewards.remarks import values_within, without_gloss
+
+_TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ '’,&/-]+[^\W\d_]+)*[.!?]?")
+_REMAINDER = re.compile(r"(?P<whole>-?[0-9]+)\s*(?:remainder|rem\.?|R|r)\s*(?:of\s)?(?P<rest>[0-9]+)")
+_INEQUALITY = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt|in|neq?|infty|mathbb|emptyset)(?![A-Za-z])")
+_ENUMERATED = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
+_CONSTANTS = {"pi": r"\pi", "infinity": r"\infty", "positive infinity": r"\infty", "negative infinity": r"-\infty"}
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer|letter)\s+)?\(?(?P<letter>[A-J])\)?"
+    r"(?:\s*$|\s*[).:]\s*(?P<text>.*)|\s+(?P<rest>[-–—(].*|is\s.*|because\s.*)|,\s(?P<remark>.*))",
+    re.IGNORECASE | re.DOTALL,
+)
+_BRACKETED_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\((?P<letter>[A-J])\)\s*(?P<text>.*)", re.DOTALL)
+_OTHER_CHOICE = re.compile(
+    r"(?<![A-Za-z])\(?[A-J]\)|(?<![A-Za-z])(?:or|and|not|maybe|wrong|incorrect)\s+\(?[A-J]?\b|[A-J][.:]\s"
+)
+
+
+class Answer(NamedTuple):
+    """An answer as read. `text` is in the readers' spelling; equal answers of a kind share `canonical`."""
+
+    text: str
+    number: Fraction | None = None
+    is_words: bool = False
+    is_code: bool = False
+    canonical: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        return self.is_words or self.is_code or self.number is not None
+
+    @property
+    def may_be_list(self) -> bool:
+        """Whether a list may equal it: it is one, or an inequality, which an interval may equal."""
+        return self.is_list or _INEQUALITY.search(self.text) is not None
+
+    @property
+    def is_list(self) -> bool:
+        return self.number is None and not self.is_code and (lists_several(self.text) or r"\pm" in self.text)
+
+
+@lru_cache(maxsize=2**12)
+def read(text: str) -> Answer:
+    """Read an answer as it stands, without a search among words around it. A gloss in brackets is taken off."""
+    if (number := parse_number(text)) is not None:
+        return Answer(text, number, canonical=canonical_number(number))
+    text = normalized(text)
+    if (bare := without_gloss(text)) != text and (number := number_of(normalized(bare))) is not None:
+        return Answer(bare, number, canonical=canonical_number(number))
+    plain = strip_markup(_TEXT_COMMAND.sub(r" \1 ", text)) if "\\text" in text else text
+    plain = " ".join(plain.split())
+    if (found := code(plain) or _remainder(plain)) is not None:
+        return Answer(text, is_code=True, canonical=found)
+    if _WORDS.fullmatch(plain):
+        words = plain.casefold().rstrip(".!?")
+        if "," in words or " and " in words:
+            words = ", ".join(sorted(_ENUMERATED.split(words)))
+        if words in _CONSTANTS:
+            return Answer(_CONSTANTS[words], canonical=_CONSTANTS[words])
+        return Answer(text, is_words=True, canonical=words)
+    return Answer(text, canonical=canonical_text(text))
+
+
+def readings(text: str) -> Iterator[Answer]:
+    """How an answer may be read: as it stands, then by the values among its words, likeliest first."""
+    yield (first := read(text))
+    if first.number is None:
+        yield from (read(value) for value in values_within(first.text))
+
+
+@lru_cache(maxsize=2**12)
+def best_reading(text: str) -> Answer:
+    """The reading that a plain number is found in, else the answer as it stands."""
+    first = read(text)
+    if first.number is not None or first.is_code:
+        return first
+    for found in readings(first.text):
+        if found.number is not None or found.is_code:
+            return found
+    return first
+
+
+def choice(text: str) -> str | None:
+    """The letter of '(C) 42', 'C: 42', 'option C' and the like; None if there is none, or more than one."""
+    text = normalized(text)
+    text = " ".join((_TEXT_COMMAND.sub(r" \1 ", text) if "\\text" in text else text).split())
+    match = _BRACKETED_CHOICE.fullmatch(text) or _CHOICE.fullmatch(text)
+    if match is None or _OTHER_CHOICE.search(text[match.end("letter") + 1 :]):
+        return None
+    return match["letter"].upper()
+
+
+def _remainder(text: str) -> str | None:
+    match = _REMAINDER.fullmatch(text)
+    return f"{match['whole']} r {match['rest']}" if match else None

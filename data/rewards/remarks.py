@@ -1,0 +1,124 @@
+r"""Finds the value among words: '18, which is even', 'So she has $42 left.', '42 (forty-two)', 'x = 5'.
+
+The words must say nothing about the value. Digits, a second value, and words that change or doubt a number ('or',
+'not', 'half', 'minus') keep an answer as it is. Only answers are read so, references are not, but for a gloss in
+brackets: 'Tuesday, 3' as a reference is both.
+"""
+
+import re
+from collections.abc import Iterator
+
+from data.rewards.number_words import number_in_words
+from data.rewards.numeric import number_of
+from data.rewards.units import CHANGING, part_named
+
+_FILLER = (
+    r"(?:is|are|was|simply|indeed|thus|therefore|hence|so|just|exactly|only|precisely|clearly|then|now|still|actually|obviously|"
+    r"approximately|about|roughly|around|equal\sto|equals|given\sby|a\stotal\sof|option|choice|answer|number|value|"
+    r"the\snumber|the\svalue)"
+)
+_LEADING = re.compile(rf"(?:{_FILLER}\b[\s,:]*|(?:[,:=]|[-=]>|\\to\b)\s*(?![,:=]))+", re.IGNORECASE)
+_VERBS = (
+    "is|are|was|were|be|been|has|have|had|equals|equal|equaled|makes|made|earns|earned|gets|got|gives|gave|costs|cost|"
+    "needs|needed|spends|spent|pays|paid|takes|took|contains|totals|becomes|became|remains|sold|sells|bought|buys|ate|"
+    "eats|saves|saved|leaves|left|drives|drove|walks|walked|runs|ran|uses|used|receives|received|reads|owes|owed|"
+    "weighs|requires|required|scored|scores|keeps|kept|owns|owned|wins|won|holds|held|lasts|produces|travels|traveled|"
+    "obtain|find|found|yields|comes\\sto"
+)
+_SENTENCE = re.compile(
+    rf"(?:\\text\{{)?(?P<said>[A-Za-z][A-Za-z,'\s-]{{0,150}}?\b(?:{_VERBS})\b)\}}?[\s:]*(?P<rest>.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_LABEL = re.compile(r"(?:\\text\s*\{\s*)?(?P<said>[A-Za-z][A-Za-z '-]{0,60}?)\s*(?::|=)\s*\}?\s*(?P<rest>[^:=][^=]*)")
+_TEXT_BEFORE = re.compile(r"\\text\s*\{(?P<said>[A-Za-z ,']{1,80})\}\s*(?P<rest>[-+]?[\\0-9$].*)", re.DOTALL)
+_OPTION = re.compile(r"\((?P<said>[A-J])\)\s*(?P<rest>[^(].*)", re.DOTALL)
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_GLOSS = re.compile(r"(?P<value>[^()]*[^()\s])\s*(?:\\text\s*\{\s*)?\((?P<said>[^()]*)\)\s*\}?(?P<behind>[^()]*)")
+_DIGITS = re.compile("[0-9]")
+_REMARK = re.compile(r"[\s.,;:!?)|#/'\"*`\-–—\\$]*(?:[A-Za-z][A-Za-z'’ \s,.;:!?\-]*)?[\s.,;:!?|#*\"`$]*")
+_BREAK = re.compile(
+    r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)"
+)
+_MATH_THEN_WORDS = re.compile(r"(?P<value>\$[^$]+\$|\\\(.+?\\\))\s*(?P<rest>[^$\\]*)")
+_WORD = re.compile(r"[A-Za-z]+(?:n't)?")
+_SINGLE = re.compile(r"\b[b-hj-zB-HJ-Z]\b")
+# Words that change a number right behind it, but not in a remark.
+_HARMLESS = frozenset("is was has and this its as thus us above product sum difference point to through".split())
+_DOUBT = (CHANGING - _HARMLESS) | frozenset(
+    """
+    alternatively possibly between least most almost nearly cannot other another more cube square incorrect actually
+    zero two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
+    """.split()
+)
+_SAID_DOUBT = _DOUBT | {"sum", "product", "difference", "to"}
+# What may follow a word by a comma: 'red, blue' is two answers.
+_STARTERS = frozenset(
+    "which as because since so the i it that this where who whose when given by in for they he she we".split()
+)
+
+
+def without_gloss(text: str) -> str:
+    """'9' for '9 (apples)' and '42 (forty-two)'. A gloss in brackets says in words what stands before it."""
+    if not text.endswith((")", "}")) or "(" not in text:
+        return text
+    match = _GLOSS.fullmatch(_TEXT.sub(r"\1", text) if "\\text" in text else text)
+    if match is None or match["behind"].strip(" .}"):
+        return text
+    value, said = match["value"], match["said"].strip()
+    if not _DIGITS.search(value):
+        return _without_digits(value, said, text)
+    words = number_in_words(said)
+    agree = _says_nothing(said) if words is None else words == number_of(value.strip())
+    return value if agree else text
+
+
+def _without_digits(value: str, said: str, text: str) -> str:
+    """'fifteen (15)': the words and the number must agree."""
+    words = number_in_words(value.strip())
+    return value if words is not None and said == str(words) else text
+
+
+def values_within(text: str) -> Iterator[str]:
+    """What may be the value among words, likeliest first; nothing if the words may change it."""
+    for rest in dict.fromkeys((text, *_after_words(text))):
+        head = _before_remark(rest)
+        for found in dict.fromkeys((without_gloss(rest), head, without_gloss(head))):
+            if found and found != text:
+                yield found
+
+
+def _after_words(text: str) -> Iterator[str]:
+    if leading := _LEADING.match(text):
+        yield text[leading.end() :].strip()
+    for pattern in (_OPTION, _TEXT_BEFORE, _LABEL, _SENTENCE):
+        match = pattern.fullmatch(text)
+        if match and not _doubts(match["said"], _SAID_DOUBT):
+            rest = match["rest"].strip()
+            leading = _LEADING.match(rest)
+            yield rest[leading.end() if leading else 0 :].strip()
+
+
+def _before_remark(text: str) -> str:
+    if (match := _MATH_THEN_WORDS.fullmatch(text)) and _says_nothing(match["rest"]):
+        return match["value"]
+    at = next((found for found in _BREAK.finditer(text) if found.start()), None)
+    if at is None:
+        return ""
+    head, remark = text[: at.start()].strip(), text[at.end() :].strip()
+    if not any(sign.isdigit() or sign in "\\$" for sign in head) and not _is_sentence(remark):
+        return ""
+    return head if _says_nothing(remark) else ""
+
+
+def _is_sentence(remark: str) -> bool:
+    words = _WORD.findall(remark)
+    return not words or words[0].lower() in _STARTERS or (len(words) > 2 and remark[:1].isupper())
+
+
+def _says_nothing(words: str) -> bool:
+    return _REMARK.fullmatch(words) is not None and not _doubts(words, _DOUBT) and not _SINGLE.search(words)
+
+
+def _doubts(words: str, doubt: frozenset[str]) -> bool:
+    found = [word.lower() for word in _WORD.findall(words)]
+    return any(word in doubt or word.endswith("n't") or part_named(word) for word in found)
