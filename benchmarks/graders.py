@@ -1,10 +1,9 @@
 """Graders against answers whose verdict is known: `python -m benchmarks.graders [FILE…]`.
 
-First, the pairs in MATH style of the tests, with what Math-Verify alone says of them, and answers by kind.
-FILE is a data set of problems
-that end in a number, such as GSM8K, or it is HumanEval's. Its gold answers are graded as they stand, and then
-with a mistake: another number, another sign, another scale; or one change of a program that makes it fail its tests
-when these run bare, without the sandbox. So give no file of programs that you would not run yourself.
+First, the pairs in MATH style of the tests, with what Math-Verify alone says of them, and answers and programs by kind.
+FILE is a data set of problems that end in a number, such as GSM8K, or it is HumanEval's or MBPP's. Its gold answers are
+graded as they stand, and then with a mistake: another number, another sign, another scale; or changed programs, which
+plain Python judges as well, without the sandbox. So give no file of programs that you would not run yourself.
 """
 
 import ast
@@ -15,9 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from benchmarks.answer_kinds import show_kinds, show_written
 from benchmarks.measure import show
+from benchmarks.program_kinds import show_program_kinds
 from data.formats import Record
 from data.reading import Reading, Tally, first_use, read_records
 from data.rewards.final_answer import close, final_answer
@@ -26,6 +27,7 @@ from data.rows import Problem, Score
 from tests.unit.rewards.math_style import OTHER, SAME
 
 BARE_SECONDS = 10
+FAULTS = {False: "with a fault", True: "with a change that its tests miss"}
 _SWAPS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt,
@@ -36,6 +38,7 @@ _SWAPS: dict[type, type] = {
 def main(files: list[str] | None = None) -> None:
     _math_style()
     show_kinds()
+    show_program_kinds()
     for file in files or []:
         _labelled(Path(file))
         _written(Path(file))
@@ -79,7 +82,7 @@ def _labelled(file: Path) -> None:
         for kind, answer in [("as it is", gold), *changes(record)]:
             score = _grade(reward, record.reference, answer)
             verdicts.setdefault(kind, Counter())[score.verdict] += 1
-            if (score.verdict == "correct") != (kind == "as it is"):
+            if (score.verdict == "correct") != (kind in ("as it is", FAULTS[True])):
                 print(f"{kind}: {score.verdict}: {score.explanation}\n{answer}\n")
     names = sorted({verdict for counts in verdicts.values() for verdict in counts})
     rows = [
@@ -123,18 +126,23 @@ def _value(record: Record) -> Fraction:
 
 
 def changed_program(record: Record) -> Iterator[tuple[str, str]]:
-    """The first change of a program that its tests notice when they run bare.
+    """The first change of a program that fails its tests when they run bare, and one before it that passes.
 
     Raises:
-        ValueError: it is none of HumanEval's, or no change makes it fail.
+        ValueError: it is neither HumanEval's nor MBPP's, or no change makes it fail.
     """
     task = json.loads(record.reference or "")
-    if task["kind"] != "humaneval":
-        raise ValueError(f"Mistakes are only put into HumanEval's programs, not into those of {task['kind']}.")
-    whole = f"{task['prompt']}{record.response}"
-    for changed in mutants(whole, task["prompt"].count("\n")):
-        if not _passes_bare(changed, task):
-            yield "with a fault", changed
+    if task["kind"] not in ("humaneval", "mbpp"):
+        raise ValueError(f"Mistakes are only put into programs of HumanEval and MBPP, not of {task['kind']}.")
+    prompt = task.get("prompt", "")
+    whole = f"{prompt}{record.response}"
+    seen = set()
+    for changed in mutants(whole, prompt.count("\n")):
+        passes = _passes_bare(changed, task)
+        if passes is not None and passes not in seen:
+            seen.add(passes)
+            yield FAULTS[passes], changed
+        if passes is False:
             return
     raise ValueError(f"No change makes this program fail its tests:\n{whole}")
 
@@ -165,15 +173,14 @@ def _change(node: ast.AST) -> bool:
     return True
 
 
-def _passes_bare(code: str, task: dict[str, str]) -> bool:
-    tests = f"{code}\n{task['test']}\ncheck({task['entry_point']})\n"
+def _passes_bare(code: str, task: dict[str, Any]) -> bool | None:
+    """What plain Python says; None if it takes too long, which says less than a result."""
+    tests = [task["test"], f"check({task['entry_point']})"] if "test" in task else [task["setup"], *task["asserts"]]
+    command = [sys.executable, "-I", "-c", "\n".join([code, *tests])]
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", tests], check=False, capture_output=True, timeout=BARE_SECONDS
-        )
+        return subprocess.run(command, check=False, capture_output=True, timeout=BARE_SECONDS).returncode == 0
     except subprocess.TimeoutExpired:
-        return True  # an endless loop fails too, and says less than a wrong result
-    return done.returncode == 0
+        return None
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ WRITTEN: list[tuple[Problem, str, str]] = [
     ),
     (ADDED, f"{FUNCTION}", "correct"),
     (ADDED, f"```\n{FUNCTION}```\n", "correct"),
-    (ADDED, "First try:\n```python\ndef add(a,b): return a-b\n```\nBetter:\n```python\n{FUNCTION}```", "correct"),
+    (ADDED, f"First try:\n```python\ndef add(a,b): return a-b\n```\nBetter:\n```python\n{FUNCTION}```", "correct"),
     (ADDED, "- item\n    ~~~py\n    def add(a, b):\n        return a + b\n    ~~~\n", "correct"),
     (ADDED, f"```python\n{FUNCTION}", "correct"),
     (ADDED, f"```Python\n{FUNCTION}```", "correct"),
