@@ -12,7 +12,7 @@ from data.sandbox.values import FAILED
 from tests.sandbox.hostile import HOSTILE
 from tests.sandbox.judged import HONEST, JUDGED, SCRIPTS
 
-LIMITS = Limits(seconds=3.0)
+LIMITS, HASTE = Limits(), Limits(seconds=3.0)
 TESTS = "assert double(2) == 4\nassert double(5) == 10\n"
 AT_A_TIME = 4  # most hostile programs wait for their time to be over
 
@@ -37,8 +37,8 @@ def show_program_kinds() -> None:
         rows.append(_row(name, cases, lambda case: judge_by_tests(case[0], "", case[1], [], LIMITS)))
     hostile = [*HOSTILE.values()]
     rows += [
-        _row("hostile, as functions", hostile, lambda code: judge_by_tests(code, "", TESTS, [], LIMITS)),
-        _row("hostile, as scripts", hostile, lambda code: judge_by_output(code, [("2", "4")], LIMITS)),
+        _row("hostile, as functions", hostile, lambda code: judge_by_tests(code, "", TESTS, [], HASTE)),
+        _row("hostile, as scripts", hostile, lambda code: judge_by_output(code, [("2", "4")], HASTE)),
     ]
     show("Programs by kind", ["kind", "number", *OUTCOMES], rows)
 
