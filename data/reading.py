@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.formats import (
@@ -22,7 +22,8 @@ from data.formats import (
     records,
 )
 from data.hygiene import cleaned, has_hidden
-from data.sources import DataFileError, located_rows
+from data.rows import Split
+from data.sources import DataFileError, FilesRead, located_rows
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Tally:
         hidden: records with characters that nobody sees, such as zero-width spaces. They are used as they are.
         cut: prompts of which the beginning was cut off, to leave room for an answer.
         formats: names of the formats met, and why each was taken.
+        files: the files read, and those passed over.
     """
 
     rows: int = 0
@@ -44,6 +46,7 @@ class Tally:
     hidden: int = 0
     cut: int = 0
     formats: dict[str, str] = field(default_factory=dict)
+    files: FilesRead = field(default_factory=FilesRead)
 
     def drop(self, reason: str, where: str) -> None:
         self.dropped[reason] += 1
@@ -60,6 +63,7 @@ class Reading:
         columns: the format's name of a column to the file's.
         drop: count rows that cannot be used and leave them out, instead of refusing the data set.
         placeholders: what each `{{name}}` in its texts stands for.
+        only: the splits whose files are read, see `data.sources.names.serving`; None: all.
     """
 
     source: Path
@@ -67,6 +71,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     drop: bool = False
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    only: frozenset[Split | None] | None = None
 
 
 def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str, Record]]:
@@ -80,7 +85,13 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
         DataFileError: a file that cannot be read, or that cannot serve as that; a row that cannot be used.
     """
     last: Detected | None = None  # the format of the rows before
-    for at, row in located_rows(reading.source):
+
+    def unreadable(reason: str, where: str) -> None:
+        tally.rows += 1
+        tally.drop(reason, where)
+
+    drop = unreadable if reading.drop else None
+    for at, row, file_split in located_rows(reading.source, tally.files, drop, reading.only):
         tally.rows += 1
         renamed = _renamed(row, reading)
         known = last
@@ -96,7 +107,7 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
                 if use == "pairs" and (record.response or "").split() == (record.rejected or "").split():
                     tally.drop("equal_sides", at)
                 else:
-                    yield at, record
+                    yield at, replace(record, file_split=file_split) if file_split else record
         except FormatError as problem:
             raise DataFileError(f"{at}: {problem.what}", problem.why, problem.what_next) from None
         except RowError as problem:
@@ -120,7 +131,8 @@ def first_use(reading: Reading) -> Use:
     Raises:
         DataFileError: a file that cannot be read, is empty, or has columns of no format.
     """
-    for at, row in located_rows(reading.source):
+    drop = (lambda reason, where: None) if reading.drop else None
+    for at, row, _ in located_rows(reading.source, drop=drop, only=reading.only):
         try:
             return _format(reading, _renamed(row, reading), None, None).format.uses[0]
         except FormatError as problem:

@@ -1,6 +1,7 @@
 """The command `autodidact data`: what a data set is, before a loop takes it."""
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from data.formats import Record, named
 from data.reading import Reading, Tally, first_use
 from data.render import prompt_token_ids
+from data.sources import FilesRead
 from flows.console import make_console
 from flows.settings import Parser, read_settings
 from models.config import Config
@@ -19,6 +21,7 @@ from tasks.problems import OverlapConfig
 from tasks.room import model_tokenizer
 
 PREVIEW = 600
+FILES = 20  # of those read, and of those passed over
 
 
 COMMANDS = {
@@ -56,6 +59,7 @@ def _format(arguments: list[str]) -> int:
         by_source = ", ".join(f"{source}: {count:,}" for source, count in counts.most_common())
         table.add_row(f"{name}.parquet", f"{counts.total():,}", by_source)
     console.print(table)
+    _show_files(found.tally.files)
     _show_drops(found.dropped, found.tally)
     for shown in found.repeated:
         said = f"{shown.reason.replace('_', ' ')} ({shown.share:.0%}), of {shown.source}"
@@ -69,7 +73,7 @@ def _inspect(arguments: list[str]) -> int:
     if config.format:
         named(config.format)
     tokenizer, context = model_tokenizer(config)[:2] if config.model else (None, None)
-    reading = Reading(config.data, config.format, config.columns, placeholders=config.placeholders)
+    reading = Reading(config.data, config.format, config.columns, drop=True, placeholders=config.placeholders)
     use = config.use or first_use(reading)
     found = inspect(reading, use, tokenizer, context, OverlapConfig().near_duplicates)
     _show(config.data, found, tokenizer)
@@ -86,6 +90,7 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,
     )
+    _show_files(found.tally.files)
     _show_drops(found.tally.dropped + found.left_out, found.tally)
     if not found.records:
         return
@@ -99,6 +104,21 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     for at, record in found.shown:
         console.print(f"\n{at}", style="bold")
         console.print(_preview(record, tokenizer))
+
+
+def _show_files(files: FilesRead) -> None:
+    """What was read and what was passed over; nothing of a single file."""
+    if len(files.rows) + len(files.skipped) < 2:
+        return
+    table = Table("file", "rows", "set", title="What was read", title_justify="left")
+    for name, count in islice(files.rows.items(), FILES):
+        table.add_row(name, f"{count:,}", files.splits.get(name, ""))
+    for name, why in islice(files.skipped.items(), FILES):
+        table.add_row(name, "not read", why)
+    console = make_console()
+    console.print(table)
+    if more := max(len(files.rows) - FILES, 0) + max(len(files.skipped) - FILES, 0):
+        console.print(f"and {more:,} more files.")
 
 
 def _show_drops(dropped: Counter[str], tally: Tally) -> None:

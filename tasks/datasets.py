@@ -1,9 +1,10 @@
 """A user's data sets as inputs of stages: their digests, their sizes, and how many rows they have."""
 
 import hashlib
+import os
 from pathlib import Path
 
-from data.sources import DataFileError, data_files, hub_name, located_rows, require_hub
+from data.sources import DataFileError, data_files, hub_name, is_here, located_rows, require_hub
 from tasks.contract import Artifact
 from tasks.files import file_sha256
 
@@ -20,16 +21,16 @@ def dataset_artifact(source: Path) -> Artifact:
         return Artifact(source, _hub_revision(found[0], str(source)))
     if source.is_file():
         return Artifact(source, file_sha256(source))
-    if not source.is_dir():
+    if not is_here(source):
         return Artifact(source, None)
     files = data_files(source)
-    lines = (f"{path.relative_to(source)} {file_sha256(path)}\n" for path in files)
+    lines = (f"{os.path.relpath(path, source)} {file_sha256(path)}\n" for path in files)
     return Artifact(source, hashlib.sha256("".join(lines).encode()).hexdigest())
 
 
 def dataset_bytes(source: Path) -> int:
     """How large a data set is on this machine's disk; 0 if it is not there."""
-    if hub_name(source) or not source.exists():
+    if hub_name(source) or not is_here(source):
         return 0
     return sum(path.stat().st_size for path in data_files(source))
 
@@ -37,7 +38,7 @@ def dataset_bytes(source: Path) -> int:
 def expected_rows(source: Path | None) -> int:
     """How many rows a data set here has; none where it is on the hub, not there yet, or cannot be read."""
     try:
-        return sum(1 for _ in located_rows(source)) if source is not None and source.exists() else 0
+        return sum(1 for _ in located_rows(source)) if source is not None and is_here(source) else 0
     except DataFileError:
         return 0
 

@@ -18,7 +18,7 @@ from data.splits import HELD_OUT
 from data.storage import count_by, write_rows
 from tasks.files import write_json
 from tasks.pairs import PAIRS_FILE, write_pairs
-from tasks.problems import DATA, ProblemSource, read_held_out, split_problems
+from tasks.problems import DATA, ProblemSource, files_noted, read_held_out, split_problems
 
 SUMMARY = "_summary.json"  # with an underscore, so that the folder can be read as a data set
 
@@ -136,4 +136,5 @@ def _summary(found: Formatted) -> dict[str, object]:
         "hidden_characters": found.tally.hidden,
         "contaminated": found.contaminated,
         "repeated": [asdict(shown) for shown in found.repeated],
+        **files_noted(found.tally.files),
     }

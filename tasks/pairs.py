@@ -27,7 +27,7 @@ from tasks.problems import DATA, write_notes
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
 
-VERSION = 1
+VERSION, USERS_VERSION = 1, 2  # files are read by the split of their names
 PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 
@@ -101,7 +101,7 @@ def prepare_pairs(
     settings = {"drop": reading.drop, "overlap": asdict(rules)}
     told = {"format": reading.format, "columns": reading.columns, "placeholders": reading.placeholders}
     settings |= {key: value for key, value in told.items() if value}
-    stage = Stage(name, VERSION, settings, inputs, estimate=Estimate(disk_bytes=1_000_000))
+    stage = Stage(name, USERS_VERSION, settings, inputs, estimate=Estimate(disk_bytes=1_000_000))
 
     def work(attempt: Path) -> Outcome:
         tokenizer, limit = tokenizer_and_limit(policy.path, run.model_code)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -18,7 +19,7 @@ from data.problems import read_few_shot, read_problems, with_prefix, with_system
 from data.reading import Reading, Tally, first_use
 from data.rewards.answer import has_answer
 from data.rows import SPLITS, Problem, Split
-from data.sources import DataFileError
+from data.sources import DataFileError, FilesRead
 from data.splits import Splitting, quotas, write_splits
 from models.config import Config
 from tasks.contract import Estimate, Outcome, Stage
@@ -29,9 +30,10 @@ from tasks.policy import PolicySource
 from tasks.room import PromptRoom
 from tasks.run import Result, Run
 
-VERSION = 1
+VERSION = 2  # files are read by the split of their names
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
+SHOWN = 20  # files
 NOTICED = {
     "hidden_characters": "%d rows have characters that nobody sees, such as zero-width spaces",
     "cut_prompts": "The beginning of %d prompts was cut off, so that an answer fits behind them",
@@ -233,21 +235,23 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
 
 def read_held_out(source: ProblemSource) -> Iterator[Problem]:
     """The prompts of all data sets that training must not repeat, of whatever format they are."""
-    for path in (source.validation, source.test, source.transfer):
+    held_out: dict[Split, Path | None] = {"validation": source.validation, "test": source.test}
+    for split, path in {**held_out, "transfer": source.transfer}.items():
         if path is not None:
-            yield from _read_any(source, path)
+            yield from _read_any(source, path, split)
     yield from read_others(source)
 
 
 def read_others(source: ProblemSource) -> Iterator[Problem]:
     """The prompts of those of them that are in no split."""
     for path in source.overlap.held_out:
-        yield from _read_any(source, path)
+        yield from _read_any(source, path, None)
 
 
-def _read_any(source: ProblemSource, path: Path) -> Iterator[Problem]:
+def _read_any(source: ProblemSource, path: Path, split: Split | None) -> Iterator[Problem]:
     reading, tally = source.reading(path), Tally()
-    yield from read_problems(reading, "test", None, tally, first_use(reading), source.source_name(path))
+    yield from read_problems(reading, split, None, tally, first_use(reading), source.source_name(path))
+    log_files(tally.files)
     for reason, count in tally.dropped.items():
         run_logger().warning("%s: %d rows that training must not repeat cannot be used (%s)", path, count, reason)
 
@@ -268,10 +272,12 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
             f"The embedded problems are arithmetic, and the reward judges {judged[0]}.",
             what_next="Give --problems with such.",
         )
+    apart: list[Split] = [split for split in SPLITS if given.get(split) is not None]
     for path in (source.problems, *map(Path, source.mixture)):
         if path is not None:
             name = source.source_name(path)
-            for problem in read_problems(source.reading(path), None, trained_on[1], tally, trained_on[0], name):
+            reading = source.reading(path)
+            for problem in read_problems(reading, None, trained_on[1], tally, trained_on[0], name, apart):
                 if source.mixture:
                     problem = replace(problem, source=name)  # by which it is weighed
                 # A validation or test file replaces the tenth that would be split off.
@@ -351,6 +357,7 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
     """Log what was noticed in data sets, and write it down as JSON."""
     notes = {"hidden_characters": tally.hidden, "cut_prompts": tally.cut, "contaminated": contaminated}
     log = run_logger()
+    log_files(tally.files)
     for name, count in notes.items():
         if count:
             log.warning(NOTICED[name], count)
@@ -358,7 +365,26 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
         said, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
         prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))
         log.warning("%s (%s): %r repeats %r of %s", said, share, prompt, other, shown.source)
-    write_json(file, {**notes, "repeated": [asdict(shown) for shown in repeated]})
+    write_json(file, {**notes, "repeated": [asdict(shown) for shown in repeated], **files_noted(tally.files)})
+
+
+def log_files(files: FilesRead) -> None:
+    """Log how many rows are in each file, and which files were passed over and why."""
+    log = run_logger()
+    for name, count in islice(files.rows.items(), SHOWN):
+        split = f", {files.splits[name]}" if name in files.splits else ""
+        log.info("Read %s: %d rows%s", name, count, split)
+    if len(files.rows) > SHOWN:
+        log.info("Read %d more files: %d rows in all", len(files.rows) - SHOWN, files.rows.total())
+    for name, why in islice(files.skipped.items(), SHOWN):
+        log.warning("Not read: %s: %s", name, why)
+    if len(files.skipped) > SHOWN:
+        log.warning("Not read: %d more files", len(files.skipped) - SHOWN)
+
+
+def files_noted(files: FilesRead) -> dict[str, dict[str, Any]]:
+    """The same, to be written down."""
+    return {"files": dict(files.rows), "file_splits": files.splits, "skipped_files": files.skipped}
 
 
 def _bytes(source: ProblemSource) -> int:

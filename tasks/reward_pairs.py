@@ -21,7 +21,7 @@ from tasks.pairs import all_held_out, write_pairs
 from tasks.run import Result, Run
 from tasks.score import SELECTION
 
-VERSION = 1
+VERSION = 2  # files are read by the split of their names
 HELD_OUT_FILE = f"{HELD_OUT}.parquet"
 
 
@@ -47,7 +47,7 @@ class HoldingOut:
 
     def held_out(self) -> Iterator[Pair]:
         if self.validation is not None:
-            yield from read_pairs(self.validation, Tally())
+            yield from read_pairs(self.validation, Tally(), "validation")
         else:
             yield from (pair for pair in read_pairs(self.training, Tally()) if not self.wanted(pair))
 

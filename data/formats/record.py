@@ -39,6 +39,7 @@ class Record:
         reference: what a verifier needs: a text that ends in the final answer, or tests as JSON.
         source: the data set that the row itself says it is from.
         split: the set that the row itself says it belongs to.
+        file_split: the set that the name of its file says.
     """
 
     messages: list[Message]
@@ -47,6 +48,7 @@ class Record:
     reference: str | None = None
     source: str | None = None
     split: str | None = None
+    file_split: str | None = None
 
 
 @dataclass(frozen=True)

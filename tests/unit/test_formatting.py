@@ -50,6 +50,9 @@ def test_problems_are_split_and_read_back_alike(tmp_path: Path, capsys: pytest.C
         "hidden_characters": 0,
         "contaminated": 0,
         "repeated": [],
+        "files": {path: 203},
+        "file_splits": {},
+        "skipped_files": {},
     }
     printed = capsys.readouterr().out
     for words in ("203 rows were read as problems", "train.parquet", "duplicate", "sums.jsonl: "):

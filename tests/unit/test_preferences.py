@@ -217,7 +217,7 @@ def test_a_row_that_is_no_pair_is_refused_naming_line_and_field(
         ("pairs.jsonl", "\n\n", ["is empty"]),
         ("pairs.json", "[]", ["is empty"]),
         ("pairs.jsonl", '{"prompt": "Hi!"', ["line 1: malformed JSON"]),
-        ("pairs.jsonl", "[]", ["line 1: list is not a JSON object"]),
+        ("pairs.jsonl", "[]", ["is empty"]),
         ("pairs.json", '[{"prompt": "Hi!", "chosen": "a", "rejected": "b"}, 3]', ["row 2: int is not a JSON object"]),
         (
             "pairs.json",

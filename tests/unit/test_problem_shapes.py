@@ -157,13 +157,11 @@ GOOD = b'{"question": "1 + 1?", "answer": "2"}'
         (b"[" * 100_000, ["malformed JSON"]),
         (b"[" + GOOD + b", 17]", ["row 2: int is not a JSON object", "Each row must be one"]),
         (b"[[" + GOOD + b"]]", ["row 1: list is not a JSON object"]),
-        (b"[" + GOOD + b', {"question": "?", "answer": NaN}]', ["row 2: malformed JSON", "not JSON compliant"]),
-        (b'[{"question": "\\ud800", "answer": "2"}]', ["row 1: malformed JSON", "surrogates not allowed"]),
+        (b'[{"question": "\\ud800", "answer": "2"}]', ["row 1: malformed JSON", "half a surrogate pair"]),
         (b"[" + GOOD + b', {"question": "?"}]', ["row 2: no 'answer' (fields 'question')"]),
         (b"[" + GOOD + b', {"messages": [3]}]', ["row 2: turn 1 of 'messages' is 3"]),
         (b"[" + GOOD + b', {"question": "?", "answer": "a\\nb"}]', ["row 2: the answer", "holds no final answer"]),
         (b'[{"question": "\xe9t\xe9?", "answer": "2"}]', ["not UTF-8", "Convert the file to UTF-8"]),
-        (GOOD + b'\n{"question": NaN}', ["line 2: malformed JSON", "not JSON compliant"]),
     ],
 )
 def test_an_unusable_json_file_is_refused_naming_the_row(tmp_path: Path, content: bytes, says: list[str]) -> None:
@@ -172,10 +170,6 @@ def test_an_unusable_json_file_is_refused_naming_the_row(tmp_path: Path, content
     message = refusal(path)
     for words in says:
         assert words in message
-
-
-def test_an_array_in_a_file_of_lines_is_refused(tmp_path: Path) -> None:
-    assert "line 1: list is not a JSON object" in refusal(write(tmp_path, [{"question": "?", "answer": "2"}]))
 
 
 def test_worked_examples_are_questions_and_answers_and_come_after_a_system_message(tmp_path: Path) -> None:

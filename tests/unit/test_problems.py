@@ -46,7 +46,7 @@ GOOD = b'{"question": "1 + 1?", "answer": "2"}\n'
         (GOOD + b'{"question": "1"', ["line 2: malformed JSON", "one JSON object"]),
         (GOOD + b"\n" + b"What is 2?\n", ["line 3: malformed JSON"]),
         (b'{"question": "a", "answer": "1"}{"question": "b", "answer": "2"}\n', ["line 1: malformed JSON"]),
-        (b"[" * 100_000 + b"\n", ["line 1: malformed JSON"]),
+        (b"[" * 100_000 + b"\n", ["row 1: malformed JSON"]),
         (GOOD + b'["question", "answer"]\n', ["line 2: list is not a JSON object"]),
         (b"17\n", ["line 1: int is not a JSON object"]),
         (b"null\n", ["line 1: NoneType is not a JSON object"]),
@@ -215,7 +215,7 @@ def test_few_shot_turns_are_put_in_front_and_the_ids_stay(write: Write) -> None:
     [
         ("", "is empty"),
         ('{"question": "a"}', "line 1: No format .* also needs 'answer'"),
-        ("[]", "line 1: list is not"),
+        ("[]", "is empty"),
         ("{", "line 1"),
     ],
 )
