@@ -110,15 +110,17 @@ def _show_files(files: FilesRead) -> None:
     """What was read and what was passed over; nothing of a single file."""
     if len(files.rows) + len(files.skipped) < 2:
         return
-    table = Table("file", "rows", "set", title="What was read", title_justify="left")
+    read = Table("file", "rows", "set", title="What was read", title_justify="left")
     for name, count in islice(files.rows.items(), FILES):
-        table.add_row(name, f"{count:,}", files.splits.get(name, ""))
+        read.add_row(name, f"{count:,}", files.splits.get(name, ""))
+    passed = Table("file", "why", title="What was not read", title_justify="left")
     for name, why in islice(files.skipped.items(), FILES):
-        table.add_row(name, "not read", why)
-    console = make_console()
-    console.print(table)
-    if more := max(len(files.rows) - FILES, 0) + max(len(files.skipped) - FILES, 0):
-        console.print(f"and {more:,} more files.")
+        passed.add_row(name, why)
+    for table, count in ((read, len(files.rows)), (passed, len(files.skipped))):
+        if count:
+            make_console().print(table)
+        if count > FILES:
+            make_console().print(f"and {count - FILES:,} more.")
 
 
 def _show_drops(dropped: Counter[str], tally: Tally) -> None:

@@ -84,8 +84,8 @@ def loop(run: Run, config: RewardModel) -> dict[str, Any]:
     """All there is to it: one round. Walked without effect when `run` is only planning."""
     start = base_policy(run, config, config.bootstrap, config.seed).artifact("policy")
     pairs = prepare_reward_pairs(run, "iter-1/pairs", config.parts, start)
-    expected = expected_rows(config.pairs)
-    held_out = expected_rows(config.validation_pairs) or int(config.held_out * expected)
+    expected = expected_rows(config.pairs, "train")
+    held_out = expected_rows(config.validation_pairs, "validation") or int(config.held_out * expected)
     settings = config.train, config.launch, config.seed, expected
     model = train_reward_model(run, "iter-1/train", start, pairs.artifact(PAIRS_FILE), *settings)
     policy, unseen = model.artifact("policy"), pairs.artifact(HELD_OUT_FILE)

@@ -16,9 +16,10 @@ from data.reading import Tally, first_use
 from data.rows import SPLITS, Problem
 from data.splits import HELD_OUT
 from data.storage import count_by, write_rows
+from tasks.datasets import files_noted
 from tasks.files import write_json
 from tasks.pairs import PAIRS_FILE, write_pairs
-from tasks.problems import DATA, ProblemSource, files_noted, read_held_out, split_problems
+from tasks.problems import DATA, ProblemSource, read_held_out, split_problems
 
 SUMMARY = "_summary.json"  # with an underscore, so that the folder can be read as a data set
 

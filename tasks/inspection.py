@@ -31,7 +31,9 @@ TOO_LONG = "longer than the context"
 class InspectConfig(Config):
     """Settings of `autodidact data inspect`: as a loop reads its data sets."""
 
-    data: Annotated[Path, Field(description="A file, a folder of files, or owner/name[:config][:split] on the hub.")]
+    data: Annotated[
+        Path, Field(description="A file, a folder[:name][:split], or owner/name[:config][:split] on the hub.")
+    ]
     use: Annotated[Use | None, Field(description="What the rows are to serve as; none: the format's first use.")] = None
     model: Annotated[
         ModelName | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -19,11 +18,12 @@ from data.problems import read_few_shot, read_problems, with_prefix, with_system
 from data.reading import Reading, Tally, first_use
 from data.rewards.answer import has_answer
 from data.rows import SPLITS, Problem, Split
-from data.sources import DataFileError, FilesRead
+from data.sources import DataFileError
+from data.sources.names import HELD_OUT
 from data.splits import Splitting, quotas, write_splits
 from models.config import Config
 from tasks.contract import Estimate, Outcome, Stage
-from tasks.datasets import dataset_artifact, dataset_bytes, expected_rows
+from tasks.datasets import dataset_artifact, dataset_bytes, expected_rows, expected_splits, files_noted, log_files
 from tasks.files import write_json
 from tasks.logs import run_logger
 from tasks.policy import PolicySource
@@ -33,7 +33,6 @@ from tasks.run import Result, Run
 VERSION = 2  # files are read by the split of their names
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
-SHOWN = 20  # files
 NOTICED = {
     "hidden_characters": "%d rows have characters that nobody sees, such as zero-width spaces",
     "cut_prompts": "The beginning of %d prompts was cut off, so that an answer fits behind them",
@@ -301,21 +300,23 @@ def embedded_split(source: ProblemSource, split: Split) -> Split:
 def expected_counts(source: ProblemSource) -> dict[str, int]:
     """How many problems each split is expected to have, before anything is read in earnest. For the dry run."""
     limits, own = source.limits(), source.files()
-    given = {split: own[split] for split in SPLITS if split in own}
+    given: dict[Split, Path] = {split: own[split] for split in SPLITS if split in own}
     # A file that is not there yet counts as its limit, or as one problem: the dry run shows the stage all the same.
     counts: dict[str, int] = {
-        split: expected_rows(path) or (0 if source.problems is None else limits.get(split) or 1)
+        split: expected_rows(path, split) or (0 if source.problems is None else limits.get(split) or 1)
         for split, path in given.items()
     }
     if source.problems is None:
         counts = {split: arithmetic.SIZES[embedded_split(source, split)] for split in SPLITS} | counts
     else:
-        held_out = [split for split in ("validation", "test") if split not in given]
-        totals = {path: expected_rows(Path(path)) for path in [str(source.problems), *source.mixture]}
+        held_out = [split for split in HELD_OUT if split not in given]
+        rows = {path: expected_splits(Path(path), None, given) for path in [str(source.problems), *source.mixture]}
+        named = {split: n for split in held_out if (n := sum(counted[split] for counted in rows.values()))}
+        totals = {path: counted["train"] + counted[None] for path, counted in rows.items()}
         total = sum(totals.values()) or source.limit or 1
-        tenth = max(total // 10, 1)
-        counts = {"transfer": 0} | counts | dict.fromkeys(held_out, tenth)
-        counts["train"] = max(total - tenth * len(held_out), 1)
+        tenths = dict.fromkeys((split for split in held_out if split not in named), max(total // 10, 1))
+        counts = {"transfer": 0} | counts | named | tenths
+        counts["train"] = max(total - sum(tenths.values()), 1)
         if source.mixture and all(totals.values()):
             drawn = quotas(totals, {str(source.problems): 1.0, **source.mixture}, None)
             counts["train"] = counts["train"] * sum(drawn.values()) // total
@@ -366,25 +367,6 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
         prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))
         log.warning("%s (%s): %r repeats %r of %s", said, share, prompt, other, shown.source)
     write_json(file, {**notes, "repeated": [asdict(shown) for shown in repeated], **files_noted(tally.files)})
-
-
-def log_files(files: FilesRead) -> None:
-    """Log how many rows are in each file, and which files were passed over and why."""
-    log = run_logger()
-    for name, count in islice(files.rows.items(), SHOWN):
-        split = f", {files.splits[name]}" if name in files.splits else ""
-        log.info("Read %s: %d rows%s", name, count, split)
-    if len(files.rows) > SHOWN:
-        log.info("Read %d more files: %d rows in all", len(files.rows) - SHOWN, files.rows.total())
-    for name, why in islice(files.skipped.items(), SHOWN):
-        log.warning("Not read: %s: %s", name, why)
-    if len(files.skipped) > SHOWN:
-        log.warning("Not read: %d more files", len(files.skipped) - SHOWN)
-
-
-def files_noted(files: FilesRead) -> dict[str, dict[str, Any]]:
-    """The same, to be written down."""
-    return {"files": dict(files.rows), "file_splits": files.splits, "skipped_files": files.skipped}
 
 
 def _bytes(source: ProblemSource) -> int:

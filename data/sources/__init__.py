@@ -23,6 +23,7 @@ __all__ = [
     "is_here",
     "located_rows",
     "named_splits",
+    "place",
     "require_hub",
 ]
 
@@ -43,6 +44,17 @@ class FilesRead:
     rows: Counter[str] = field(default_factory=Counter)
     splits: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, file: DataFile, counts: Counter[Split | None], only: Only) -> None:
+        """Note a file with its rows by split; one of several splits as its lists."""
+        for split, count in (counts or Counter({file.split: 0})).items():
+            name = str(file.path) if split == file.split else f"{file.path}, {split}"
+            if _asked_for(split, only):
+                self.rows[name] += count
+                if split:
+                    self.splits[name] = split
+            else:
+                self.skipped[name] = _not_asked_for(split)
 
 
 def located_rows(
@@ -117,7 +129,12 @@ def named_splits(source: Path) -> frozenset[Split]:
 
 def is_here(source: Path) -> bool:
     """Whether a data set is on this machine."""
-    return chosen(source)[0].exists()
+    return place(source).exists()
+
+
+def place(source: Path) -> Path:
+    """The file or folder of a data set, without what is chosen of it."""
+    return chosen(source)[0]
 
 
 def _asked_for(split: Split | None, only: Only) -> bool:
@@ -134,18 +151,14 @@ def _has_lists(file: DataFile) -> bool:
 
 
 def _counted(file: DataFile, files: FilesRead, drop: Drop | None, only: Only) -> Iterator[Located]:
-    name, count = str(file.path), 0
-    if file.split:
-        files.splits[name] = file.split
+    counts: Counter[Split | None] = Counter()
     try:
         for at, row, split in _file_rows(file, drop, files.skipped):
+            counts[split] += 1
             if _asked_for(split, only):
-                count += 1
                 yield at, row, split
-            else:
-                files.skipped.setdefault(f"{name}, {split or 'other rows'}", _not_asked_for(split))
     finally:
-        files.rows[name] += count
+        files.add(file, counts, only)
 
 
 def _file_rows(file: DataFile, drop: Drop | None, skipped: dict[str, str]) -> Iterator[Located]:
