@@ -101,7 +101,7 @@ def _matching(folder: Path, entry: dict[str, Any], files: list[Path]) -> list[Da
                 if path in files:
                     own = split or split_of_path(path.relative_to(folder))
                     found.setdefault(path, DataFile(path, own))
-    return list(found.values())
+    return [found[path] for path in sorted(found)]
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:

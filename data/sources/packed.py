@@ -53,8 +53,8 @@ def kind(path: Path) -> str:
 def why_refused(path: Path) -> str:
     """Why a file of no known kind is not read, and what to do about it."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    advice = next((REFUSED[suffix] for suffix in reversed(suffixes) if suffix in REFUSED), None)
-    return f"no {suffixes[-1]} file is read: {advice}" if advice else "its name ends as no data file's does"
+    known = next((suffix for suffix in reversed(suffixes) if suffix in REFUSED), None)
+    return f"no {known} file is read: {REFUSED[known]}" if known else "its name ends as no data file's does"
 
 
 def packing(path: Path) -> str:
