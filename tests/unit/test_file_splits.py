@@ -79,9 +79,8 @@ def test_a_set_that_is_given_apart_replaces_the_files_of_its_name(tmp_path: Path
 
 def test_a_folder_given_as_a_set_is_its_files_of_that_name(tmp_path: Path) -> None:
     all_ = folder(tmp_path / "all", FILES)
-    splits = load_problems(ProblemSource(problems=all_, test=all_, validation=all_, transfer=all_), 0).splits
-    assert [numbers(splits[name]) for name in ("train", "validation")] == [TRAIN, VALIDATION]
-    assert numbers(splits["transfer"]) == TEST  # it is evaluated last
+    splits = load_problems(ProblemSource(problems=all_, test=all_, validation=all_), 0).splits
+    assert [numbers(splits[name]) for name in ("train", "validation", "test")] == [TRAIN, VALIDATION, TEST]
     assert expected_rows(all_, "test") == 20
 
 

@@ -200,7 +200,7 @@ def test_a_name_of_a_folder_here_is_not_one_of_the_hub(tmp_path: Path, monkeypat
 ALPACA = '[{"instruction": "a", "input": "", "output": "b"}]'
 
 
-def registry(folder: Path, entries: dict[str, Any], **files: str) -> Path:
+def registry(folder: Path, entries: dict[str, Any]) -> Path:
     return write_files(folder, {"dataset_info.json": json.dumps(entries), "mine.json": ALPACA, "other.json": ALPACA})
 
 
