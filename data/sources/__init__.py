@@ -86,17 +86,17 @@ def located_rows(
     listed = listing(source)
     read = {str(path) for path in listed.told_by}
     files.skipped.update({path: why for path, why in listed.skipped.items() if path not in read})
-    wanted = [file for file in listed.files if _asked_for(file.split, only) or _has_lists(file)]
-    for file in listed.files:
-        if file not in wanted:
-            files.skipped[str(file.path)] = _not_asked_for(file.split)
-    if not wanted:
+    left_out = [file for file in listed.files if not _asked_for(file.split, only) and not _has_lists(file)]
+    passed = {str(file.path): _not_asked_for(file.split) for file in left_out}
+    files.skipped.update(passed)
+    if left_out and len(left_out) == len(listed.files):
         raise DataFileError(
-            f"{source} has no file to be read for this: {listed.files[0].path} is of {listed.files[0].split}.",
+            f"{source} has no file to be read for this: {left_out[0].path} is of {left_out[0].split}.",
             what_next="Name a file itself; then it is read whatever it is called.",
         )
-    for file in wanted:
-        yield from _counted(file, files, drop, only)
+    for file in listed.files:
+        if str(file.path) not in passed:
+            yield from _counted(file, files, drop, only)
 
 
 def data_files(source: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """The configurations of a snapshot of the hub: those that its README names, or those that are a folder each."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ def configurations(folder: Path, files: list[Path]) -> Configurations | None:
     Raises:
         DataFileError: its README cannot be read.
     """
-    named = {name: (_matching(folder, entry, files), entry) for name, entry in _of_card(folder)}
+    known = set(files)
+    named = {name: (_matching(folder, entry, known), entry) for name, entry in _of_card(folder)}
     if found := {name: matching for name, (matching, _) in named.items() if matching}:
         default = next((name for name in found if named[name][1].get("default") is True or name == "default"), None)
         return Configurations(found, next(iter(found)) if len(named) == 1 else default, [folder / CARD])
@@ -88,7 +89,7 @@ def _head(card: Path) -> Any:
         return None
 
 
-def _matching(folder: Path, entry: dict[str, Any], files: list[Path]) -> list[DataFile]:
+def _matching(folder: Path, entry: dict[str, Any], files: Collection[Path]) -> list[DataFile]:
     """The files of a configuration: a pattern, several, or several with the split of each."""
     given = entry["data_files"]
     base = str(entry.get("data_dir") or ".")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from data.sources.registry import ELSEWHERE, REGISTRY, layout, read_object, read
 SAVED, SAVED_SPLITS, STATE = REGISTRY, "dataset_dict.json", "state.json"
 DESCRIBES = {SAVED, SAVED_SPLITS, STATE, "dataset_infos.json"}
 CHOICE = re.compile(r"(?P<folder>.+?):(?P<names>[^:/]+(?::[^:/]+)?)")
-HIDDEN, NOTHING, AGAIN = "it is hidden", "it is a link to nothing", "its folder is read already"
+HIDDEN = "its name begins with a dot or an underscore"
+NOTHING, AGAIN = "it is a link to nothing", "its folder is read already"
 DESCRIPTION = "it describes data, and holds none"
 
 
@@ -34,7 +35,8 @@ def listing(source: Path) -> Listing:
     if entries := read_registry(path):
         return _registered(path, entries, names)
     if {SAVED, STATE} <= found:
-        return _without(names, Listing([DataFile(file) for file in _saved(path)], {}, [path / STATE]), path)
+        saved = [DataFile(file) for file in _saved(path)]
+        return _without(names, Listing(saved, _others(path, saved), [path / STATE]), path)
     return _folder(path, names)
 
 
@@ -68,6 +70,14 @@ def _saved(folder: Path) -> list[Path]:
     return [_inside(folder, entry.get("filename") if isinstance(entry, dict) else None) for entry in found]
 
 
+def _others(folder: Path, saved: Iterable[DataFile]) -> dict[str, str]:
+    """What lies in a saved folder besides its files."""
+    files, skipped = _walk(folder)
+    known = {file.path for file in saved}
+    passed = {path: why for path, why in skipped.items() if why != DESCRIPTION}
+    return passed | {str(file): "the saved data set does not name it" for file in files if file not in known}
+
+
 def _inside(folder: Path, name: Any) -> Path:
     """A file or folder that something in `folder` names.
 
@@ -88,7 +98,7 @@ def _saved_splits(folder: Path, names: tuple[str, ...]) -> Listing:
     files = {str(name): _saved(_inside(folder, name)) for name in found}
     told_by = [folder / SAVED_SPLITS, *(folder / name / STATE for name in files)]
     everything = [DataFile(file, split_named(name)) for name, paths in files.items() for file in paths]
-    whole = Listing(everything, {}, told_by)
+    whole = Listing(everything, _others(folder, everything), told_by)
     if not names:
         return whole
     if len(names) > 1 or names[0] not in files:
@@ -115,7 +125,7 @@ def _registered(folder: Path, entries: Mapping[str, Mapping[str, Any]], names: t
     everything, skipped = _walk(folder)
     files = sorted(file for file in everything if path in (file, *file.parents)) or [_file(path)]
     split = dict.fromkeys(files) if path.is_file() else {file: split_of_path(file.relative_to(path)) for file in files}
-    skipped |= {str(file): f"it is not of {name}" for file in everything if file not in files}
+    skipped |= {str(file): f"it is not of {name}" for file in everything if file not in split}
     found = Listing([DataFile(file, split[file], how) for file in files], skipped, [folder / REGISTRY])
     return _without(names[1:], found, folder)
 

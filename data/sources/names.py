@@ -7,11 +7,11 @@ from pathlib import PurePath
 from data.rows import Split
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
-# As `datasets` has them. A name that says both is held out: what is not trained on by mistake can still be.
+# As `datasets` has them, and some more. A name that says several is held out: what is left out by mistake is seen.
 WORDS: dict[Split, str] = {
-    "test": "test|testing|eval|evaluation",
-    "validation": "validation|valid|val|dev",
-    "train": "train|training",
+    "test": "test|testing|testset|devtest|eval|evaluation|holdout|heldout",
+    "validation": "validation|valid|val|dev|validset|valset|devset",
+    "train": "train|training|trainset",
 }
 _NAMES: dict[Split, re.Pattern[str]] = {
     split: re.compile(rf"(?<![^\W\d_])({words})(?![^\W\d_])", re.IGNORECASE) for split, words in WORDS.items()

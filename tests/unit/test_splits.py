@@ -187,6 +187,12 @@ def test_the_stage_leaves_out_what_repeats_held_out_prompts_and_shows_it(tmp_pat
     assert result.finished.manifest.dropped == {"contaminated": 2}
     noticed = json.loads((result.path / DATA).read_text())
     shown = noticed.pop("repeated")
+    assert [(Path(name).name, count) for name, count in noticed.pop("files").items()] == [
+        ("p.jsonl", 82),
+        ("v.jsonl", 3),
+        ("t.jsonl", 3),
+    ]
+    assert (noticed.pop("file_splits"), noticed.pop("skipped_files")) == ({}, {})
     assert noticed == {"hidden_characters": 0, "cut_prompts": 0, "contaminated": 2}
     assert result.finished.manifest.rows_in == 88
     assert {(s["reason"], s["repeats"], s["source"]) for s in shown} == {("contaminated", held, "bench.jsonl")}

@@ -12,7 +12,7 @@ from data.sources import data_files, hub_name, is_here, named_splits
 from tests.unit.sources.reading import SUMS, line, read, refusal, write_files
 
 ONE, TWO, THREE = line(1), line(2), line(3)
-HIDDEN = "it is hidden"
+HIDDEN = "its name begins with a dot or an underscore"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ HIDDEN = "it is hidden"
         (["training.jsonl", "train_sft.jsonl", "a.train.jsonl"], ["train"] * 3),
         (["train/0.jsonl", "test/0.jsonl", "validation/more/0.jsonl"], ["test", "train", "validation"]),
         (["contest.jsonl", "latest.jsonl", "devices.jsonl", "retrain.jsonl", "values.jsonl"], [None] * 5),
-        (["test_of_train.jsonl"], ["test"]),
+        (["test_of_train.jsonl", "devtest.jsonl", "testset-1.jsonl"], ["test"] * 3),
     ],
 )
 def test_the_name_of_a_file_in_a_folder_says_its_split(tmp_path: Path, names: list[str], splits: list[Any]) -> None:
@@ -103,6 +103,8 @@ def test_a_saved_data_set_of_several_splits(tmp_path: Path) -> None:
     assert found.skipped == {}
     chosen = read(Path(f"{folder}:test"))
     assert (chosen.rows, chosen.splits, named_splits(Path(f"{folder}:test"))) == (SUMS[4:], [None], frozenset())
+    write_files(folder, {"more.jsonl": ONE})
+    assert read(folder).skipped == {"more.jsonl": "the saved data set does not name it"}
     assert "It has train, validation, test. Choose one, as in" in refusal(Path(f"{folder}:dev"))
     (folder / "test" / "state.json").unlink()
     assert "saved in a way that is not known" in refusal(folder)
