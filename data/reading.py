@@ -131,12 +131,16 @@ def first_use(reading: Reading) -> Use:
     Raises:
         DataFileError: a file that cannot be read, is empty, or has columns of no format.
     """
-    drop = (lambda reason, where: None) if reading.drop else None
+    unread = Tally()
+    drop = unread.drop if reading.drop else None
     for at, row, _ in located_rows(reading.source, drop=drop, only=reading.only):
         try:
             return _format(reading, _renamed(row, reading), None, None).format.uses[0]
         except FormatError as problem:
             raise DataFileError(f"{at}: {problem.what}", problem.why, problem.what_next) from None
+    if count := unread.dropped.total():
+        first = next(iter(unread.first.values()))
+        raise DataFileError(f"None of {count:,} rows can be read. {first}.", what_next="Correct the file.")
     raise DataFileError(f"{reading.source} is empty.", what_next="Give a data set with at least one row.")
 
 

@@ -13,6 +13,7 @@ from data.sources.json_rows import TO_UTF8, Located, is_utf8, lines
 from data.sources.json_values import LONGEST_ROW
 
 SEPARATORS = ",;\t|"
+SEPARATED_BY = "sep="  # a line in front of the header, for spreadsheets
 QUOTE = "Quote texts that hold a separator."
 
 
@@ -42,7 +43,7 @@ def csv_rows(file: IO[bytes], path: Path, separator: str, split: Split | None, d
         if fields is None:
             return
         at = f"{path}, line {reader.line_num}"
-        if not fields:
+        if not fields or (names is None and fields[0].lower() == SEPARATED_BY):
             continue
         if names is None:
             names = _header(fields, at)

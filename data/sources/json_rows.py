@@ -30,7 +30,7 @@ def shape(path: Path) -> Shape:
     """How a file of JSON holds its rows, told by its beginning.
 
     Raises:
-        DataFileError: it cannot be read.
+        DataFileError: it cannot be read, or holds a column under each name.
     """
     with opened(path) as (file, _):
         if file.peek(1024)[:1024].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
@@ -39,6 +39,7 @@ def shape(path: Path) -> Shape:
         line = next(filter(str.strip, iter(lambda: text.readline(LONGEST_ROW + 1), "")), "").strip()
         if not line.startswith("{") or (_is_json(line) and any(map(str.strip, text))):
             return "lines"
+        _refuse_columns(line, path)
     with opened(path) as (file, _):
         try:
             if next(_lists(Values(_text(file)), {}, path), None):
@@ -220,6 +221,18 @@ def is_utf8(text: str) -> bool:
 
 def _text(file: IO[bytes]) -> IO[str]:
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _refuse_columns(line: str, path: Path) -> None:
+    """Refuse a file of one object whose values are columns, as pandas and `datasets` write them."""
+    columns = list(_decode(line).values()) if _is_json(line) else []
+    numbered = all(isinstance(column, dict) and column and all(map(str.isdigit, column)) for column in columns)
+    listed = all(isinstance(c, list) and len(c) > 1 and not isinstance(c[0], dict | list) for c in columns)
+    if len(columns) > 1 and (numbered or (listed and len(set(map(len, columns))) == 1)):
+        raise DataFileError(
+            f"{path} holds a column under each name, not rows.",
+            what_next='Write one object for each row, as pandas does with to_json(orient="records", lines=True).',
+        )
 
 
 def _is_json(line: str) -> bool:

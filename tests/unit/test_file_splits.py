@@ -169,6 +169,9 @@ def test_rows_that_cannot_be_read_are_dropped_with_a_count(tmp_path: Path, capsy
     assert (found.rows, found.dropped) == (62, {"half a surrogate pair": 1, "malformed JSON": 1})
     with pytest.raises(DataFileError, match=r"line 61: .*unusable: drop"):
         load_problems(ProblemSource(problems=path), 0)
+    path.write_text("oops\n" * 3)
+    assert main(["data", "inspect", str(path)]) == 2
+    assert f"None of 3 rows can be read. {path}, line 1: malformed JSON" in capsys.readouterr().err
     path.write_text("oops\n" + rows)
     assert main(["data", "inspect", str(path)]) == 0
     assert "malformed JSON" in capsys.readouterr().out

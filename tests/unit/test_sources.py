@@ -20,6 +20,7 @@ from tests.unit.reading import read_pairs
 
 ROWS = [{"question": f"{n} + 1?", "answer": f"é 你 {n + 1}"} for n in range(5)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+ENDINGS = [".json", ".jsonl", ".csv", ".tsv", ".jsonl.gz", ".json.zst", ".zip", ".parquet", ".arrow"]
 TABLE = "question,answer\n" + "".join(f'"{row["question"]}","{row["answer"]}"\n' for row in ROWS)
 
 
@@ -78,7 +79,7 @@ def test_an_array_is_read_block_by_block_as_if_whole(items: list[Any], block: in
         values.require_end()
 
 
-@given(st.binary(max_size=200), st.sampled_from([".json", ".jsonl", ".csv", ".tsv", ".jsonl.gz", ".parquet"]))
+@given(st.binary(max_size=200), st.sampled_from(ENDINGS))
 def test_no_bytes_end_in_anything_but_rows_or_a_message(tmp_path_factory: Any, content: bytes, suffix: str) -> None:
     path = tmp_path_factory.mktemp("fuzz") / f"a{suffix}"
     path.write_bytes(content)

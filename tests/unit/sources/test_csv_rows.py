@@ -16,6 +16,7 @@ ROWS = [{"question": "a", "answer": "1"}, {"question": "é, b", "answer": "2"}]
         ("a.csv", "question;answer\na;1\né, b;2\n"),
         ("a.csv", "\ufeffquestion;answer\r\na;1\r\né, b;2\r\n"),
         ("a.csv", "question\tanswer\na\t1\né, b\t2\n"),
+        ("a.csv", "sep=;\nquestion;answer\na;1\né, b;2\n"),
         ("a.csv", "question|answer\na|1\né, b|2"),
         ("a.TSV", "question\tanswer\na\t1\né, b\t2\n"),
         ("a.tsv", "question;answer\na;1\né, b;2\n"),

@@ -50,6 +50,19 @@ def test_lists_named_after_splits_are_of_these(tmp_path: Path, name: str, indent
     assert named_splits(tmp_path / name) == {"train", "validation", "test"}
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"question": {"0": "a", "1": "b"}, "answer": {"0": "1", "1": "2"}},
+        {"question": ["a", "b"], "answer": [1, 2]},
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_file_of_columns_is_refused(tmp_path: Path, name: str, columns: dict[str, Any]) -> None:
+    (tmp_path / name).write_text(json.dumps(columns))
+    assert "a column under each name, not rows. Write one object for each row" in refusal(tmp_path / name)
+
+
 def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"train": SUMS, "hard": SUMS[:2]}))
     found = read(tmp_path / "a.json")
@@ -64,6 +77,8 @@ def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
         {"messages": [{"role": "user", "content": "Hi?"}]},
         {"id": "seed", "instances": [{"input": "", "output": "b"}]},
         {"question": "?", "test_list": [{"a": 1}]},
+        {"chosen": [{"role": "user", "content": "a"}] * 2, "rejected": [{"role": "user", "content": "a"}] * 2},
+        {"inputs": ["1", "2"], "question": "?"},
     ],
 )
 @pytest.mark.parametrize("count", [1, 2])
