@@ -83,6 +83,7 @@ def read_few_shot(reading: Reading) -> list[Message]:
         DataFileError: missing, empty or malformed file; a row without question or answer.
     """
     turns: list[Message] = []
+    reading = replace(reading, only=serving("train", named_splits(reading.source)))
     for at, record in read_records(reading, "demonstrations", Tally()):
         if record.messages[0]["role"] == "system":
             raise DataFileError(

@@ -50,7 +50,7 @@ def csv_rows(file: IO[bytes], path: Path, separator: str, split: Split | None, d
         elif len(fields) != len(names):
             said = f"{at}: not as many fields as the header has columns ({len(names)})"
             leave_out(drop, "wrong number of fields", said, QUOTE)
-        elif not all(value.isascii() or is_utf8(value) for value in fields):
+        elif not all(map(is_utf8, fields)):
             leave_out(drop, "not UTF-8", f"{at}: not UTF-8", TO_UTF8)
         else:
             yield at, dict(zip(names, fields, strict=True)), split
@@ -63,14 +63,15 @@ def _separator(header: str, expected: str) -> str:
 
 
 def _header(names: list[str], at: str) -> list[str]:
-    """The names of the columns.
+    """The names of the columns, without blanks around them; several may have none.
 
     Raises:
         DataFileError: two are the same: which of the two is meant cannot be known.
     """
     if not all(map(is_utf8, names)):
         raise DataFileError(f"{at}: not UTF-8.", what_next=TO_UTF8)
-    if twice := [name for name, times in Counter(names).items() if times > 1]:
+    names = [name.strip() for name in names]
+    if twice := [name for name, times in Counter(names).items() if times > 1 and name]:
         raise DataFileError(
             f"{at}: the header has two columns of one name: {', '.join(map(repr, twice))}.",
             what_next="Rename or remove one of them.",

@@ -175,7 +175,7 @@ def _usable(row: Any, line: str | None, at: str, drop: Drop | None) -> bool:
     if not isinstance(row, dict):
         leave_out(drop, "not an object", f"{at}: {type(row).__name__} is not a JSON object", AN_OBJECT)
         return False
-    if line is not None and line.isascii() and "\\u" not in line:
+    if line is not None and "\\u" not in line and is_utf8(line):
         return True
     try:
         json.dumps(row, ensure_ascii=False).encode()
@@ -212,6 +212,8 @@ def lines(file: IO[bytes], path: Path) -> Iterator[str]:
 
 def is_utf8(text: str) -> bool:
     """Whether a text that was read is UTF-8."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

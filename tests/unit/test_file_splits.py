@@ -14,7 +14,7 @@ from data.sources import DataFileError
 from flows.cli import main
 from tasks.datasets import dataset_artifact, expected_rows
 from tasks.problems import ProblemSource, expected_counts
-from tests.unit.reading import load_problems, read_pairs
+from tests.unit.reading import load_problems, read_few_shot, read_pairs
 
 
 def sums(start: int, count: int) -> list[dict[str, Any]]:
@@ -111,6 +111,11 @@ def test_lists_of_one_file_are_sets_as_files_of_a_folder_are(tmp_path: Path) -> 
     assert [numbers(splits[name]) for name in ("train", "validation", "test")] == [TRAIN, VALIDATION, TEST]
     given = load_problems(ProblemSource(problems=path, test=path), 0).splits
     assert numbers(given["test"]) == TEST
+
+
+def test_worked_examples_are_not_of_held_out_files(tmp_path: Path) -> None:
+    path = folder(tmp_path / "shots", {"train.jsonl": sums(0, 1), "test.jsonl": sums(1, 1)})
+    assert [turn["content"] for turn in read_few_shot(path)] == ["What is 0 plus 0?", "#### 0"]
 
 
 def test_pairs_of_held_out_files_are_not_trained_on(tmp_path: Path) -> None:

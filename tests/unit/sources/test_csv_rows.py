@@ -28,12 +28,17 @@ def test_what_separates_fields_is_told_by_the_header(tmp_path: Path, name: str, 
     assert read(tmp_path / name).rows == ROWS
 
 
+def test_blanks_around_names_and_columns_without_a_name_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question, answer ,,\na,1,,\n")
+    assert read(tmp_path / "a.csv").rows == [{"question": "a", "answer": "1", "": ""}]
+
+
 @pytest.mark.parametrize(
     ("header", "says"),
     [
         ("question,answer,answer", "two columns of one name: 'answer'"),
         ("question;answer;answer", "two columns of one name: 'answer'"),
-        ("a,a,b,b", "'a', 'b'"),
+        ("a, a,b", "'a'"),
     ],
 )
 def test_two_columns_of_one_name_are_refused(tmp_path: Path, header: str, says: str) -> None:
