@@ -69,7 +69,8 @@ def _inspect(arguments: list[str]) -> int:
     if config.format:
         named(config.format)
     tokenizer, context = model_tokenizer(config)[:2] if config.model else (None, None)
-    reading = Reading(config.data, config.format, config.columns, placeholders=config.placeholders)
+    told = config.format, config.columns, False, config.placeholders, config.reasoning == "keep"
+    reading = Reading(config.data, *told)
     use = config.use or first_use(reading)
     found = inspect(reading, use, tokenizer, context, OverlapConfig().near_duplicates)
     _show(config.data, found, tokenizer)
@@ -105,6 +106,8 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
     console = make_console()
     if tally.hidden:
         console.print(f"Characters that nobody sees, such as zero-width spaces, are in {tally.hidden:,} of them.")
+    for said, count in sorted(tally.noticed.items()):
+        console.print(f"In {count:,} rows: {said}.")
     if not dropped:
         return
     table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")
