@@ -26,12 +26,14 @@ from data.formats import (
     unread_columns,
     unread_of_messages,
 )
+from data.formats.message import REASONING
 from data.hygiene import cleaned, has_hidden, has_placeholder
 from data.sources import DataFileError, located_rows
 
 
 # What is noticed of a row, in words that follow "In 3 rows: ".
 UNREAD = "not read of a message:"
+KEPT = ", which reasoning: keep puts in front of its text"
 UNWEIGHTED = "an answer before the last has weight 0, which only train.loss_on: last leaves unlearned"
 UNFILLED = "double braces around a name for which placeholders gives nothing stay as they stand"
 
@@ -109,7 +111,7 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
                 tally.formats.setdefault(known.format.name, known.reason)
             row = reasoned(known.format, renamed) if reading.reasoning else renamed
             found = list(records(known.format, row, use))
-            tally.noticed.update(f"{UNREAD} {key!r}" for key in unread_of_messages(known.format, row, use))
+            tally.noticed.update(map(_unread, unread_of_messages(known.format, row, use)))
             for record in found:
                 record = cleaned(record, None if use == "programs" else reading.placeholders)
                 _notice(record, reading, use, tally)
@@ -132,6 +134,10 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             if not reading.drop:
                 raise DataFileError(f"{at}: nested too deep to be read.", what_next="Remove the row.") from None
             tally.drop("nested too deep", at)
+
+
+def _unread(key: str) -> str:
+    return f"{UNREAD} {key!r}{KEPT if key in REASONING else ''}"
 
 
 def _notice(record: Record, reading: Reading, use: Use, tally: Tally) -> None:

@@ -50,6 +50,7 @@ def _format(arguments: list[str]) -> int:
     with explain_disk_errors(str(config.output), config.output):
         found = format_data(config)
     console = make_console()
+    _show_formats(config.problems, found.tally)
     console.print(f"{found.tally.rows:,} rows were read as {found.use}; their rows are in {config.output}.")
     table = Table("file", "rows", "by source")
     for name, counts in found.kept.items():
@@ -79,10 +80,9 @@ def _inspect(arguments: list[str]) -> int:
 
 def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     console = make_console()
-    for name, reason in found.tally.formats.items():
-        known = named(name)
-        console.print(f"{source} is {name} ({known.about}): {reason}.")
-        console.print(f"Its rows can serve as {' or '.join(known.uses)}; they are read as {found.use}.")
+    _show_formats(source, found.tally)
+    for name in found.tally.formats:
+        console.print(f"Rows of {name} can serve as {' or '.join(named(name).uses)}; they are read as {found.use}.")
     console.print(
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,
@@ -100,6 +100,11 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     for at, record in found.shown:
         console.print(f"\n{at}", style="bold")
         console.print(_preview(record, tokenizer))
+
+
+def _show_formats(source: Path, tally: Tally) -> None:
+    for name, reason in tally.formats.items():
+        make_console().print(f"{source} is {name} ({named(name).about}): {reason}.")
 
 
 def _show_drops(dropped: Counter[str], tally: Tally) -> None:

@@ -4,12 +4,13 @@ To add a format, write its reader and its line in the file of its kind; nothing 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.errors import AutodidactError
 from data.formats import choices, instructions, own, preferences, verifiable
 from data.formats.chat import unread_keys, with_reasoning
 from data.formats.record import ContentError, Format, LeftOutError, Message, Record, Row, RowError, Use, short
+from data.formats.values import answer, bare_column
 
 __all__ = [
     "FORMATS",
@@ -127,7 +128,14 @@ def records(known: Format, row: Row, use: Use) -> Iterator[Record]:
     if use != "prompts":
         _refuse_disliked(known, row)
     others = {"demonstrations": known.demonstrate, "prompts": known.ask}
-    yield from (others.get(use) or known.read)(row)
+    for record in (others.get(use) or known.read)(row):
+        yield _judged_by_answer(known, row, record) if use == "problems" else record
+
+
+def _judged_by_answer(known: Format, row: Row, record: Record) -> Record:
+    """The record with the row's bare answer as its reference, where a gold answer alone would be it."""
+    name = bare_column(row) if record.reference is None else None
+    return replace(record, reference=answer(row, name)) if name in columns_read(known, row) and name else record
 
 
 def _refuse_disliked(known: Format, row: Row) -> None:

@@ -4,7 +4,19 @@ from collections.abc import Iterator, Mapping
 from string import ascii_uppercase
 from typing import Any
 
-from data.formats.record import ContentError, Format, Record, Row, RowError, Use, found, optional_text, short, text, user
+from data.formats.record import (
+    ContentError,
+    Format,
+    Record,
+    Row,
+    RowError,
+    Use,
+    found,
+    optional_text,
+    short,
+    text,
+    user,
+)
 from data.formats.values import answer, is_blank
 
 COLUMNS = tuple("ABCDEFGHIJ")

@@ -4,7 +4,21 @@ import re
 from collections.abc import Iterator
 
 from data.formats.chat import answered, asked, demonstrated, prompted, reply, with_system
-from data.formats.record import Format, Message, Record, Row, RowError, Use, assistant, items, optional_text, short, text, user
+from data.formats.record import (
+    Format,
+    Message,
+    Record,
+    Row,
+    RowError,
+    Use,
+    assistant,
+    items,
+    optional_text,
+    short,
+    text,
+    user,
+)
+from data.formats.values import BARE
 
 _BAIZE_TURN = re.compile(r"\[\|(Human|AI)\|\]")
 
@@ -20,7 +34,11 @@ def instructed(row: Row, context: str = "input") -> list[Message]:
     if not isinstance(history, list):
         raise RowError("bad history", f"'history' is {short(history)}. It must be a list of rounds.")
     for number, round_ in enumerate(history, start=1):
-        if not isinstance(round_, list) or len(round_) != 2 or not all(isinstance(s, str) and s.strip() for s in round_):
+        if (
+            not isinstance(round_, list)
+            or len(round_) != 2
+            or not all(isinstance(s, str) and s.strip() for s in round_)
+        ):
             raise RowError(
                 "bad history", f"round {number} of 'history' is {short(round_)}. It must be a question and an answer."
             )
@@ -103,10 +121,11 @@ def _has_no_answer(row: Row) -> bool:
 
 
 PROMPT_COLUMNS = ("prompt", "question", "problem", "instruction", "query")
-ANSWER_COLUMNS = {"answer", "answers", "final_answer", "expected_answer", "ground_truth", "solution", "generated_solution"}
-ANSWER_COLUMNS |= {"response", "completion", "output", "chosen", "rejected"}
+ANSWER_COLUMNS = {*BARE, "answers", "solution", "generated_solution", "response", "completion", "output"}
+ANSWER_COLUMNS |= {"chosen", "rejected"}
 GOLD: tuple[Use, ...] = ("demonstrations", "problems", "prompts")
-LIKED = "label kto_tag"  # whether a person liked the answer
+# Whether a person liked the answer, and what a verifier takes for right instead of it.
+BESIDE = " ".join(("system", "label", "kto_tag", *BARE))
 FORMATS = (
     Format(
         "prompt-response",
@@ -114,13 +133,13 @@ FORMATS = (
         _prompt_response,
         GOLD,
         "prompt response|completion",
-        f"system {LIKED}",
+        BESIDE,
     ),
-    Format("alpaca", "Alpaca, BELLE, COIG", _alpaca, GOLD, "instruction output", f"input history system {LIKED}"),
-    Format("dolly", "Dolly", _dolly, GOLD, "instruction response", f"context history system {LIKED}"),
+    Format("alpaca", "Alpaca, BELLE, COIG", _alpaca, GOLD, "instruction output", f"input history {BESIDE}"),
+    Format("dolly", "Dolly", _dolly, GOLD, "instruction response", f"context history {BESIDE}"),
     Format("self-instruct", "Self-Instruct's seed tasks", _self_instruct, GOLD, "instruction instances"),
-    Format("sharegpt", "ShareGPT", _sharegpt, GOLD, "conversations", f"system {LIKED}", ask=_sharegpt_prompt),
-    Format("messages", "OpenAI, UltraChat 200k", _messages, GOLD, "messages", f"system {LIKED}", ask=_messages_prompt),
+    Format("sharegpt", "ShareGPT", _sharegpt, GOLD, "conversations", BESIDE, ask=_sharegpt_prompt),
+    Format("messages", "OpenAI, UltraChat 200k", _messages, GOLD, "messages", BESIDE, ask=_messages_prompt),
     Format("ultrachat", "UltraChat", _ultrachat, GOLD, "data", fits=lambda row: isinstance(row["data"], list)),
     Format("baize", "Baize", _baize, GOLD, "input", fits=lambda row: "[|Human|]" in str(row["input"])),
     Format("mt-bench", "MT-Bench", _mt_bench, ("prompts",), "turns", "reference"),

@@ -203,7 +203,13 @@ FORMATS = (
         fits=lambda row: isinstance(row["input"], Mapping),
     ),
     Format(
-        "implicit-preference", "TRL's implicit prompt", _implicit, PAIRS, "chosen rejected", "system", _are_conversations
+        "implicit-preference",
+        "TRL's implicit prompt",
+        _implicit,
+        PAIRS,
+        "chosen rejected",
+        "system",
+        _are_conversations,
     ),
     Format("hh-rlhf", "Anthropic's transcripts", _hh, PAIRS, "chosen rejected", fits=_are_transcripts),
     Format("shp", "Stanford's", _shp, PAIRS, "history human_ref_A human_ref_B labels", "score_ratio"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from data.formats.record import ContentError, Row, short, text
 
+BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers, in this order
 SEVERAL = "several answers"
 
 
@@ -16,6 +17,11 @@ def is_blank(row: Row, name: str) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or value == [] or (isinstance(value, float | Decimal) and math.isnan(value))
+
+
+def bare_column(row: Row) -> str | None:
+    """The first column of a bare answer that holds something."""
+    return next((name for name in BARE if not is_blank(row, name)), None)
 
 
 def answer(row: Row, name: str) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 
 from data.formats.chat import asked
 from data.formats.record import Format, Record, Row, RowError, Use, found, items, optional_text, short, text, user
-from data.formats.values import answer, is_blank
+from data.formats.values import BARE, answer, bare_column, is_blank
 
 
-BARE = ("answer", "final_answer", "expected_answer", "ground_truth")
-WORKED = ("solution", "generated_solution")
-EITHER, BESIDE = "|".join(("answer", "solution", *BARE[1:], *WORKED[1:])), " ".join((*BARE, *WORKED, "system"))
+SOLUTIONS = ("solution", "generated_solution")
+WORKED = (*SOLUTIONS, "response", "completion")
+EITHER = "|".join(("answer", *SOLUTIONS, *BARE[1:]))
+BESIDE = " ".join((*BARE, *WORKED, "system"))
 
 
 def _question_answer(row: Row) -> Iterator[Record]:
@@ -34,7 +35,7 @@ def _prompt_answer(row: Row) -> Iterator[Record]:
 
 def _worked(row: Row, question: str) -> Record:
     """The reference is the bare answer, the gold answer the worked solution; where one is missing, the other serves."""
-    final, worked = (next((name for name in names if not is_blank(row, name)), None) for names in (BARE, WORKED))
+    final, worked = bare_column(row), next((name for name in WORKED if not is_blank(row, name)), None)
     if worked is None:
         given = answer(row, final or next((name for name in (*BARE, *WORKED) if name in row), BARE[0]))
         # Where other rows have a solution, the bare answer is none to learn from.
@@ -70,7 +71,9 @@ def _verl(row: Row) -> Iterator[Record]:
 def _verl_demonstrations(row: Row) -> Iterator[Record]:
     for record in _verl(row):
         if record.response is None:
-            raise RowError("no gold answer", f"'extra_info' holds no 'answer' to learn from ({found(row, 'extra_info')})")
+            raise RowError(
+                "no gold answer", f"'extra_info' holds no 'answer' to learn from ({found(row, 'extra_info')})"
+            )
         yield record
 
 
