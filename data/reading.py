@@ -30,7 +30,6 @@ from data.formats.message import REASONING
 from data.hygiene import cleaned, has_hidden, has_placeholder
 from data.sources import DataFileError, located_rows
 
-
 # What is noticed of a row, in words that follow "In 3 rows: ".
 UNREAD = "not read of a message:"
 KEPT = ", which reasoning: keep puts in front of its text"
@@ -109,9 +108,9 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             if known is not last and not missing(known.format, renamed):
                 last = known
                 tally.formats.setdefault(known.format.name, known.reason)
-            row = reasoned(known.format, renamed) if reading.reasoning else renamed
-            found = list(records(known.format, row, use))
-            tally.noticed.update(map(_unread, unread_of_messages(known.format, row, use)))
+            said = reasoned(known.format, renamed) if reading.reasoning else renamed
+            found = list(records(known.format, said, use))
+            tally.noticed.update(map(_unread, unread_of_messages(known.format, said, use)))
             for record in found:
                 record = cleaned(record, None if use == "programs" else reading.placeholders)
                 _notice(record, reading, use, tally)
@@ -149,7 +148,7 @@ def _notice(record: Record, reading: Reading, use: Use, tally: Tally) -> None:
     if record.unweighted and reading.every_answer:
         raise ContentError(
             "weight 0 before the answer",
-            "an answer before the last has weight 0, and train.loss_on: all learns every answer. Set train.loss_on: last",
+            "an answer before the last has weight 0, and train.loss_on: all learns it. Set train.loss_on: last",
         )
     tally.hidden += has_hidden(record)
     tally.noticed.update([UNWEIGHTED] * record.unweighted)

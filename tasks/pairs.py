@@ -99,7 +99,11 @@ def prepare_pairs(
     """
     inputs = {"file": dataset_artifact(reading.source), "policy": policy, **held_out}
     settings = {"drop": reading.drop, "overlap": asdict(rules)}
-    told = {"format": reading.format, "columns": reading.columns, "placeholders": reading.placeholders}
+    told: dict[str, object] = {
+        "format": reading.format,
+        "columns": reading.columns,
+        "placeholders": reading.placeholders,
+    }
     told |= {"reasoning": reading.reasoning}
     settings |= {key: value for key, value in told.items() if value}
     stage = Stage(name, VERSION, settings, inputs, estimate=Estimate(disk_bytes=1_000_000))

@@ -79,7 +79,7 @@ def prepare_reward_pairs(run: Run, name: str, parts: HoldingOut, policy: Artifac
     """
     inputs = {"file": dataset_artifact(parts.training.source), "policy": policy}
     settings = {"drop": parts.training.drop, "overlap": asdict(parts.rules)}
-    told = {"format": parts.training.format, "columns": parts.training.columns}
+    told: dict[str, object] = {"format": parts.training.format, "columns": parts.training.columns}
     told |= {"placeholders": parts.training.placeholders, "reasoning": parts.training.reasoning}
     settings |= {key: value for key, value in told.items() if value}
     if parts.validation is None:

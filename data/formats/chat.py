@@ -21,7 +21,7 @@ from data.formats.record import LeftOutError, Message, Record, Row, RowError, sh
 
 
 def conversation(value: Any) -> Any:
-    """The messages in a value: one message is a list of one; a table of columns, as `datasets` wrote it once, is rows."""
+    """The messages in a value: one is a list of one; a table of columns, as `datasets` once wrote it, is rows."""
     if not isinstance(value, Mapping) or not value:
         return value
     columns = list(value.values())
@@ -48,7 +48,7 @@ def turns(values: Sequence[Any], name: str) -> list[Message]:
     Raises:
         RowError: a message that cannot be read, see `data.formats.message.plain`; a system message that is not first.
     """
-    messages = []
+    messages: list[Message] = []
     for number, turn in enumerate(values, start=1):
         message = plain(turn, at := f"turn {number} of {name!r}")
         if message["role"] == "system" and messages:

@@ -25,13 +25,15 @@ KEYS = ("answer", "answerKey", "answer_index", "label")
 
 def _listed(row: Row) -> Iterator[Record]:
     """MMLU (arXiv 2009.03300), MMLU-Pro and ARC, whose options are texts with labels."""
-    given = row["choices" if "choices" in row else "options"]
-    labels: list[Any] = []
+    given: Any = row["choices" if "choices" in row else "options"]
+    labels: Any = []
     if isinstance(given, Mapping):
-        given, labels = given.get("text"), given.get("label") or []
+        labels, given = given.get("label"), given.get("text")
     if not isinstance(given, list) or not 2 <= len(given) <= len(ascii_uppercase):
         raise RowError("no choices", f"the options are {short(given)}. There must be 2 to 26 in a list")
-    yield _choice(row, [answer({"option": option}, "option") for option in given], labels)
+    yield _choice(
+        row, [answer({"option": option}, "option") for option in given], labels if isinstance(labels, list) else []
+    )
 
 
 def _in_columns(row: Row) -> Iterator[Record]:
@@ -40,7 +42,7 @@ def _in_columns(row: Row) -> Iterator[Record]:
     yield _choice(row, options, [])
 
 
-def _choice(row: Row, options: list[str], labels: list[Any]) -> Record:
+def _choice(row: Row, options: list[str], labels: Any) -> Record:
     shown = "\n".join(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
     asked = "\n".join(filter(None, (text(row, "question"), optional_text(row, "input"))))
     key = next((name for name in KEYS if name in row and not is_blank(row, name)), KEYS[0])
@@ -48,7 +50,7 @@ def _choice(row: Row, options: list[str], labels: list[Any]) -> Record:
     return Record([user(f"{asked}\n\n{shown}")], letter, reference=letter)
 
 
-def _index(row: Row, key: str, options: list[str], labels: list[Any]) -> int:
+def _index(row: Row, key: str, options: list[str], labels: Any) -> int:
     """Which option is right: by its label, its letter, its text, or its number counted from 0.
 
     Raises:
@@ -56,7 +58,11 @@ def _index(row: Row, key: str, options: list[str], labels: list[Any]) -> int:
     """
     given = answer(row, key).strip()
     letters = [*ascii_uppercase[: len(options)]]
-    names = [[str(label) for label in labels], letters, [option.strip() for option in options]]
+    names = [
+        [str(label) for label in labels] if isinstance(labels, list) else [],
+        letters,
+        [option.strip() for option in options],
+    ]
     names += [[letter.lower() for letter in letters], [f"({letter})" for letter in letters]]
     if isinstance(row[key], int | float):  # a number counts, whatever the options say
         names = names[:1]

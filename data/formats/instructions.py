@@ -33,16 +33,16 @@ def instructed(row: Row, context: str = "input") -> list[Message]:
     history = row.get("history") or []
     if not isinstance(history, list):
         raise RowError("bad history", f"'history' is {short(history)}. It must be a list of rounds.")
-    for number, round_ in enumerate(history, start=1):
+    for number, said in enumerate(history, start=1):
         if (
-            not isinstance(round_, list)
-            or len(round_) != 2
-            or not all(isinstance(s, str) and s.strip() for s in round_)
+            not isinstance(said, list)
+            or len(said) != 2
+            or not all(isinstance(part, str) and part.strip() for part in said)
         ):
             raise RowError(
-                "bad history", f"round {number} of 'history' is {short(round_)}. It must be a question and an answer."
+                "bad history", f"round {number} of 'history' is {short(said)}. It must be a question and an answer."
             )
-        rounds += [user(round_[0]), assistant(round_[1])]
+        rounds += [user(said[0]), assistant(said[1])]
     asked = "\n".join(filter(None, (text(row, "instruction"), optional_text(row, context))))
     return with_system(row, [*rounds, user(asked)])
 

@@ -42,6 +42,8 @@ def _alpaca(row: Row) -> Iterator[Record]:
 def _openai(row: Row) -> Iterator[Record]:
     """OpenAI's preference fine-tuning: the prompt is nested in `input`."""
     given = row["input"]
+    if not isinstance(given, Mapping):
+        raise RowError("no messages", f"'input' must hold 'messages' ({found(row, 'input')})")
     prompt = turns(messages_in(given, "messages"), "input.messages")
     sides = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
     yield _pair({**sides, "system": given.get("system")}, "input.messages", prompt)
@@ -55,7 +57,8 @@ def _implicit(row: Row) -> Iterator[Record]:
     if len(sides[0]) < 2:
         raise RowError("no prompt", "'chosen' and 'rejected' hold an answer and no prompt before it.")
     messages = ending_in_the_user(with_system(row, sides[0][:-1]), "chosen")
-    yield Record(messages, *(_answer(side[-1:], "prompt", name) for side, name in zip(sides, SIDES, strict=True)))
+    chosen, rejected = (_answer(side[-1:], "prompt", name) for side, name in zip(sides, SIDES, strict=True))
+    yield Record(messages, chosen, rejected)
 
 
 def _pair(row: Row, name: str, asked: list[Message]) -> Record:

@@ -9,7 +9,6 @@ from data.formats.chat import asked
 from data.formats.record import Format, Record, Row, RowError, Use, found, items, optional_text, short, text, user
 from data.formats.values import BARE, answer, bare_column, is_blank
 
-
 SOLUTIONS = ("solution", "generated_solution")
 WORKED = (*SOLUTIONS, "response", "completion")
 EITHER = "|".join(("answer", *SOLUTIONS, *BARE[1:]))
