@@ -36,7 +36,7 @@ def _sharegpt(row: Row) -> Iterator[Record]:
 
 
 def _alpaca(row: Row) -> Iterator[Record]:
-    yield _pair(row, "instruction", instructed(row))
+    yield _pair({**row, "system": None}, "instruction", instructed(row))
 
 
 def _openai(row: Row) -> Iterator[Record]:

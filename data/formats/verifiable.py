@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from data.formats.chat import asked
+from data.formats.chat import asked, reply
 from data.formats.record import Format, Record, Row, RowError, Use, found, items, optional_text, short, text, user
 from data.formats.values import BARE, answer, bare_column, is_blank
 
@@ -39,7 +39,7 @@ def _worked(row: Row, question: str) -> Record:
         given = answer(row, final or next((name for name in (*BARE, *WORKED) if name in row), BARE[0]))
         # Where other rows have a solution, the bare answer is none to learn from.
         return Record(asked(row, question), None if row.keys() & WORKED else given, reference=given)
-    solution = answer(row, worked)
+    solution = answer(row, worked) if worked in SOLUTIONS else reply(row, worked)
     return Record(asked(row, question), solution, reference=answer(row, final) if final else solution)
 
 

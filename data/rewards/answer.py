@@ -50,7 +50,7 @@ def has_answer(reference: str | None) -> bool:
     answer = reference_answer(reference)
     if answer is None or len(answer) > MAX_ANSWER_LENGTH:
         return False
-    return not is_sentence(answer) or extract_answer(reference or "") is not None
+    return not is_sentence(reference or "") or extract_answer(reference or "") is not None
 
 
 def _tidy(answer: str) -> str | None:
