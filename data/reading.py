@@ -34,7 +34,7 @@ from data.sources import DataFileError, located_rows
 UNREAD = "not read of a message:"
 KEPT = ", which reasoning: keep puts in front of its text"
 UNWEIGHTED = "an answer before the last has weight 0, which only train.loss_on: last leaves unlearned"
-UNFILLED = "double braces around a name for which placeholders gives nothing stay as they stand"
+UNFILLED = "names in double braces stay as they stand; placeholders: {name: …} fills one in"
 
 
 @dataclass

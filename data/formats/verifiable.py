@@ -1,7 +1,7 @@
 """Formats of problems that a verifier can judge: final answers and programs."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +10,9 @@ from data.formats.record import Format, Record, Row, RowError, Use, found, items
 from data.formats.values import BARE, answer, bare_column, is_blank
 
 SOLUTIONS = ("solution", "generated_solution")
-WORKED = (*SOLUTIONS, "response", "completion")
+RESPONSES = (*SOLUTIONS, "response", "completion")
 EITHER = "|".join(("answer", *SOLUTIONS, *BARE[1:]))
-BESIDE = " ".join((*BARE, *WORKED, "system"))
+BESIDE = " ".join((*BARE, *SOLUTIONS, "system"))
 
 
 def _question_answer(row: Row) -> Iterator[Record]:
@@ -29,16 +29,16 @@ def _math(row: Row) -> Iterator[Record]:
 
 
 def _prompt_answer(row: Row) -> Iterator[Record]:
-    yield _worked(row, "prompt")
+    yield _worked(row, "prompt", RESPONSES)
 
 
-def _worked(row: Row, question: str) -> Record:
+def _worked(row: Row, question: str, columns: Sequence[str] = SOLUTIONS) -> Record:
     """The reference is the bare answer, the gold answer the worked solution; where one is missing, the other serves."""
-    final, worked = bare_column(row), next((name for name in WORKED if not is_blank(row, name)), None)
+    final, worked = bare_column(row), next((name for name in columns if not is_blank(row, name)), None)
     if worked is None:
-        given = answer(row, final or next((name for name in (*BARE, *WORKED) if name in row), BARE[0]))
+        given = answer(row, final or next((name for name in (*BARE, *columns) if name in row), BARE[0]))
         # Where other rows have a solution, the bare answer is none to learn from.
-        return Record(asked(row, question), None if row.keys() & WORKED else given, reference=given)
+        return Record(asked(row, question), None if row.keys() & columns else given, reference=given)
     solution = answer(row, worked) if worked in SOLUTIONS else reply(row, worked)
     return Record(asked(row, question), solution, reference=answer(row, final) if final else solution)
 
@@ -49,7 +49,7 @@ def _demonstrated(read: Callable[[Row], Iterator[Record]]) -> Callable[[Row], It
     def demonstrate(row: Row) -> Iterator[Record]:
         for record in read(row):
             if record.response is None:
-                name = next(name for name in WORKED if name in row)
+                name = next(name for name in RESPONSES if name in row)
                 raise RowError(f"empty {name}", f"no {name!r} to learn from ({found(row, name)})")
             yield record
 
@@ -168,7 +168,7 @@ FORMATS = (
         _prompt_answer,
         ANSWERS,
         f"prompt {EITHER}",
-        BESIDE,
+        f"{BESIDE} response completion",
         demonstrate=_demonstrated(_prompt_answer),
     ),
     Format(

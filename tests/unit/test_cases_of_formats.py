@@ -54,7 +54,8 @@ WORKED: list[tuple[Row, str | None, str]] = [
     ({"problem": "1+1?", "solution": "So \\boxed{2}", "answer": None}, "So \\boxed{2}", "So \\boxed{2}"),
     ({"problem": "1+1?", "generated_solution": "Two.", "expected_answer": "2"}, "Two.", "2"),
     ({"question": "1+1?", "solution": ["Two."], "final_answer": ["2"]}, "Two.", "2"),
-    ({"question": "1+1?", "answer": "2", "response": "Two."}, "Two.", "2"),
+    ({"question": "1+1?", "answer": "2", "response": "Two, says a model."}, "2", "2"),
+    ({"prompt": "1+1?", "answer": "2", "response": "Two."}, "Two.", "2"),
     ({"question": "1+1?", "answer": "Two.\n#### 2"}, "Two.\n#### 2", "Two.\n#### 2"),
     ({"prompt": [user("1+1?")], "solution": "$2$"}, "$2$", "$2$"),
     ({"prompt": [user("1+1?")], "answer": "2"}, "2", "2"),
@@ -121,7 +122,10 @@ PAIRS: list[tuple[Row, list[dict[str, str]]]] = [
         [SYSTEM, ASKED],
     ),
     ({"instruction": "Name it.", "input": "Sky", "chosen": "Blue.", "rejected": "Green."}, [user("Name it.\nSky")]),
-    ({"instruction": "Sky?", "input": "", "system": "Think.", "chosen": "Blue.", "rejected": "Green."}, [SYSTEM, ASKED]),
+    (
+        {"instruction": "Sky?", "input": "", "system": "Think.", "chosen": "Blue.", "rejected": "Green."},
+        [SYSTEM, ASKED],
+    ),
     (
         {"instruction": "And?", "history": [["Sky?", "Blue."]], "chosen": "Blue.", "rejected": "Green."},
         [ASKED, SAID, user("And?")],
@@ -375,6 +379,15 @@ def test_prompts_alone_are_refused_as_anything_else_with_what_they_lack(tmp_path
         ('["2"]', "2"),
         ("[2]", "[2]"),
         ('["2", "3", ]', '["2", "3", ]'),
+    ],
+)
+def test_a_value_is_written_as_people_write_it(monkeypatch: pytest.MonkeyPatch, value: Any, written: str) -> None:
+    assert valued(monkeypatch, value) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
         (math.nan, "'answer' is nan, which is no answer"),
         (math.inf, "'answer' is inf, which is no answer"),
         (Decimal("NaN"), "'answer' is NaN, which is no answer"),
@@ -385,17 +398,18 @@ def test_prompts_alone_are_refused_as_anything_else_with_what_they_lack(tmp_path
         ({"value": 2}, "no 'answer' (answer is {'value': 2})"),
     ],
 )
-def test_a_value_is_written_as_people_write_it_or_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, value: Any, written: str
-) -> None:
+def test_a_value_that_is_no_answer_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, value: Any, says: str) -> None:
+    with pytest.raises(DataFileError) as refused:
+        valued(monkeypatch, value)
+    assert says in str(refused.value)
+
+
+def valued(monkeypatch: pytest.MonkeyPatch, value: Any) -> str | None:
+    """The answer of a row that has this value, as a table may hold it."""
     rows = [("row 1", {"question": "1+1?", "answer": value})]
     monkeypatch.setattr("data.reading.located_rows", lambda source: iter(rows))
-    try:
-        found = [record.reference for _, record in read_records(Reading(Path("x")), "problems", Tally())]
-    except DataFileError as refused:
-        assert written in str(refused)
-    else:
-        assert found == [written]
+    ((_, record),) = read_records(Reading(Path("x")), "problems", Tally())
+    return record.reference
 
 
 def test_braces_in_code_are_no_placeholders(tmp_path: Path) -> None:

@@ -75,13 +75,17 @@ def test_shapes_may_be_mixed_and_the_same_prompt_has_the_same_identity_in_each(t
     [
         (
             {"query": "1 + 1?", "solution": "2"},
-            ["no 'problem' (fields 'query', 'solution')", "Every row needs problem and solution", "remove the row"],
+            ["no 'question' (fields 'query', 'solution')", "needs question and answer or solution", "remove the row"],
         ),
         ({"prompt": "1 + 1?"}, ["no 'answer' (fields 'prompt')"]),
         ({"response": "2"}, ["no 'prompt' (fields 'response')"]),
         ({"prompt": " ", "response": "2"}, ["no 'prompt' (prompt is ' ')"]),
         ({"prompt": "1 + 1?", "response": 2}, ["no 'response' (response is 2)"]),
-        ({"prompt": [USER], "response": "2"}, ["no 'prompt' (prompt is [{"]),
+        ({"prompt": [USER, ASSISTANT], "response": "2"}, ["'prompt' ends in a turn of the assistant"]),
+        (
+            {"prompt": "1?", "response": [ASSISTANT, AGAIN]},
+            ["'response' holds assistant → user"],
+        ),
         ({"prompt": "1 + 1?", "response": None}, ["no 'response' (response is None)"]),
         ({"messages": None}, ["'messages' is None", "must be a list"]),
         ({"messages": []}, ["'messages' is []", "a list with something in it"]),
@@ -89,8 +93,8 @@ def test_shapes_may_be_mixed_and_the_same_prompt_has_the_same_identity_in_each(t
         ({"messages": [USER, "2"]}, ["turn 2 of 'messages' is '2'", "object with 'role' and 'content'"]),
         ({"messages": [{"content": "?"}, ASSISTANT]}, ["turn 1 of 'messages'", "unknown 'role' (fields 'content')"]),
         (
-            {"messages": [USER | {"role": "tool"}, ASSISTANT]},
-            ["unknown 'role' (role is 'tool')", "Known are 'system', 'user', 'assistant'"],
+            {"messages": [USER | {"role": "king"}, ASSISTANT]},
+            ["unknown 'role' (role is 'king')", "Known are 'system', 'user', 'assistant'"],
         ),
         ({"messages": [USER | {"role": ["user"]}, ASSISTANT]}, ["unknown 'role' (role is ['user'])"]),
         ({"messages": [{"role": "user"}, ASSISTANT]}, ["turn 1 of 'messages': no 'content' (fields 'role')"]),
