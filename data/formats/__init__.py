@@ -9,7 +9,18 @@ from dataclasses import dataclass, replace
 from data.errors import AutodidactError
 from data.formats import choices, instructions, own, preferences, verifiable
 from data.formats.chat import unread_keys, with_reasoning
-from data.formats.record import ContentError, Format, LeftOutError, Message, Record, Row, RowError, Use, short
+from data.formats.record import (
+    ContentError,
+    Format,
+    LeftOutError,
+    Message,
+    Record,
+    Row,
+    RowError,
+    Use,
+    any_values,
+    short,
+)
 from data.formats.values import answer, bare_column
 
 __all__ = [
@@ -100,10 +111,13 @@ def unread_columns(known: Format, row: Row) -> str:
 
 
 def nearest(row: Row, formats: Sequence[Format]) -> Format:
-    """The format of whose columns a row has the largest share, but not all; of equals, the first."""
+    """The format of whose columns a row has the largest share, but not all; of equals, the first.
+
+    One that its values tell comes last: more columns do not make a row one of these.
+    """
     return max(
         (known for known in formats if missing(known, row)),
-        key=lambda known: 1 - len(missing(known, row)) / len(known.needs),
+        key=lambda known: (known.fits is any_values, 1 - len(missing(known, row)) / len(known.needs)),
     )
 
 

@@ -51,6 +51,11 @@ class Record:
     unweighted: bool = False
 
 
+def any_values(row: Row) -> bool:
+    """Nothing but its columns tells a format."""
+    return True
+
+
 @dataclass(frozen=True)
 class Format:
     """A format: the columns that tell it, and how a row is read.
@@ -71,7 +76,7 @@ class Format:
     uses: tuple[Use, ...]
     required: str
     optional: str = ""
-    fits: Callable[[Row], bool] = lambda row: True
+    fits: Callable[[Row], bool] = any_values
     demonstrate: Callable[[Row], Iterable[Record]] | None = None
     ask: Callable[[Row], Iterable[Record]] | None = None
 

@@ -435,3 +435,8 @@ def test_the_commands_say_what_is_not_read(tmp_path: Path, capsys: pytest.Captur
     assert list(noticed.values()) == [3]
     assert main(["data", "inspect", path, "--reasoning", "keep"]) == 0
     assert "<think> Hm. </think> Blue." in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_nearest_format_is_one_that_further_columns_can_make(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "pairs", {"prompt": "Sky?", "better": "Blue.", "worse": "Green."})
+    assert "The nearest is preference (prompt and two answers), which also needs 'chosen', 'rejected'" in message

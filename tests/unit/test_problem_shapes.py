@@ -44,7 +44,7 @@ def refusal(path: Path) -> str:
         # The shape that is whole wins over one of which a field is there, and the earlier over the later.
         ({"prompt": "1 + 1?", "prompt_id": "a", "messages": [SYSTEM, USER, ASSISTANT]}, [SYSTEM, USER], "It is 2.…"),
         ({"question": "?", "prompt": "1 + 1?", "response": "2"}, [USER], "2"),
-        ({"messages": [], "question": "1 + 1?", "answer": "2", "prompt": "?", "response": "3"}, [USER], "2"),
+        ({"messages": [], "question": "1 + 1?", "answer": "2", "prompt": "?"}, [USER], "2"),
     ],
 )
 def test_a_row_of_each_shape_is_a_problem_with_its_response_as_reference(
