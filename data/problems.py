@@ -47,7 +47,8 @@ def read_problems(
         if has_answer is not None and not has_answer(reference or ""):
             problem = f"{at}: the answer {short(reference)} holds no final answer."
             if not reading.drop:
-                raise DataFileError(problem, what_next="Write it bare, or end the text in '#### <answer>'.")
+                advice = "Write it bare, into a column 'answer' beside a worked solution, or end the text in "
+                raise DataFileError(problem, what_next=f"{advice}'#### <answer>'.")
             tally.drop(NO_FINAL_ANSWER, problem)
         else:
             identity = problem_id(record.messages)

@@ -9,6 +9,7 @@ from data.formats import (
     FORMATS,
     ContentError,
     Detected,
+    Format,
     FormatError,
     LeftOutError,
     Record,
@@ -16,14 +17,25 @@ from data.formats import (
     RowError,
     Use,
     detect,
+    help_towards,
     missing,
     named,
     nearest,
+    reasoned,
     records,
+    unread_columns,
+    unread_of_messages,
 )
-from data.hygiene import cleaned, has_hidden
+from data.formats.message import REASONING
+from data.hygiene import cleaned, has_hidden, has_placeholder
 from data.rows import Split
 from data.sources import DataFileError, FilesRead, located_rows
+
+# What is noticed of a row, in words that follow "In 3 rows: ".
+UNREAD = "not read of a message:"
+KEPT = ", which reasoning: keep puts in front of its text"
+UNWEIGHTED = "an answer before the last has weight 0, which only train.loss_on: last leaves unlearned"
+UNFILLED = "names in double braces stay as they stand; placeholders: {name: …} fills one in"
 
 
 @dataclass
@@ -35,6 +47,7 @@ class Tally:
         dropped: those that could not be used, by reason.
         first: the first of each reason, in words.
         hidden: records with characters that nobody sees, such as zero-width spaces. They are used as they are.
+        noticed: rows of which something is left out or left as it stands, by what that is.
         cut: prompts of which the beginning was cut off, to leave room for an answer.
         formats: names of the formats met, and why each was taken.
         files: the files read, and those passed over.
@@ -44,6 +57,7 @@ class Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     hidden: int = 0
+    noticed: Counter[str] = field(default_factory=Counter)
     cut: int = 0
     formats: dict[str, str] = field(default_factory=dict)
     files: FilesRead = field(default_factory=FilesRead)
@@ -62,7 +76,9 @@ class Reading:
         format: name of its format; None to tell it by the columns.
         columns: the format's name of a column to the file's.
         drop: count rows that cannot be used and leave them out, instead of refusing the data set.
-        placeholders: what each `{{name}}` in its texts stands for.
+        placeholders: what each `{{name}}` in its texts stands for. Others stay as they stand.
+        reasoning: put what assistants thought, where a message has it apart, in front of what they say.
+        every_answer: the earlier answers of a conversation are learned as well.
         only: the splits whose files are read, see `data.sources.names.serving`; None: all.
     """
 
@@ -71,6 +87,8 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     drop: bool = False
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    reasoning: bool = False
+    every_answer: bool = False
     only: frozenset[Split | None] | None = None
 
 
@@ -101,9 +119,12 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             if known is not last and not missing(known.format, renamed):
                 last = known
                 tally.formats.setdefault(known.format.name, known.reason)
-            for record in records(known.format, renamed, use):
+            said = reasoned(known.format, renamed) if reading.reasoning else renamed
+            found = list(records(known.format, said, use))
+            tally.noticed.update(map(_unread, unread_of_messages(known.format, said, use)))
+            for record in found:
                 record = cleaned(record, None if use == "programs" else reading.placeholders)
-                tally.hidden += has_hidden(record)
+                _notice(record, reading, use, tally)
                 if use == "pairs" and (record.response or "").split() == (record.rejected or "").split():
                     tally.drop("equal_sides", at)
                 else:
@@ -123,6 +144,26 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             if not reading.drop:
                 raise DataFileError(f"{at}: nested too deep to be read.", what_next="Remove the row.") from None
             tally.drop("nested too deep", at)
+
+
+def _unread(key: str) -> str:
+    return f"{UNREAD} {key!r}{KEPT if key in REASONING else ''}"
+
+
+def _notice(record: Record, reading: Reading, use: Use, tally: Tally) -> None:
+    """Count what nobody sees in a record, and see that what is not to be learned is not.
+
+    Raises:
+        ContentError: an earlier answer is not to be learned, and all are learned.
+    """
+    if record.unweighted and reading.every_answer:
+        raise ContentError(
+            "weight 0 before the answer",
+            "an answer before the last has weight 0, and train.loss_on: all learns it. Set train.loss_on: last",
+        )
+    tally.hidden += has_hidden(record)
+    tally.noticed.update([UNWEIGHTED] * record.unweighted)
+    tally.noticed.update([UNFILLED] * (use != "programs" and has_placeholder(record)))
 
 
 def first_use(reading: Reading) -> Use:
@@ -151,7 +192,7 @@ def _renamed(row: Row, reading: Reading) -> Row:
 def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None) -> Detected:
     """The format of the first row, or of one that lacks columns of the format of those before."""
     try:
-        known = detect(row) if reading.format is None else Detected(named(reading.format), "it was named")
+        known = detect(row) if reading.format is None else _named(named(reading.format), row)
     except FormatError:
         if before is None:
             raise
@@ -160,12 +201,26 @@ def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None
     if before and (not serves or missing(known.format, row)):
         fitting = [before.format, *(known for known in FORMATS if use in known.uses)]
         return Detected(nearest(row, fitting), "it comes nearest")
-    if not serves:
-        raise FormatError(
-            f"this is {known.format.name} ({known.format.about}): {known.reason}.",
-            what_next=f"It can serve as {' or '.join(known.format.uses)}, not as {use}.",
-        )
+    if use is not None and not serves:
+        raise _other_use(known, row, use)
     return known
+
+
+def _named(known: Format, row: Row) -> Detected:
+    return Detected(known, f"it was named{unread_columns(known, row)}")
+
+
+def _other_use(known: Detected, row: Row, use: Use) -> FormatError:
+    """The error for rows that serve as something else; where they are no more than prompts, with what they lack."""
+    uses = " or ".join(known.format.uses)
+    near = ("", "")
+    if known.format.uses == ("prompts",):
+        near = help_towards(nearest(row, [other for other in FORMATS if use in other.uses]), row)
+    return FormatError(
+        f"this is {known.format.name} ({known.format.about}): {known.reason}.",
+        near[0],
+        f"It can serve as {uses}, not as {use}. {near[1]}".strip(),
+    )
 
 
 def _sentence(problem: RowError) -> str:
@@ -174,5 +229,5 @@ def _sentence(problem: RowError) -> str:
 
 def _needs(known: Detected | None) -> str:
     columns = known.format.needs if known else ["the columns of its format"]
-    needs = " and ".join(name.replace("|", " or ") for name in columns)
+    needs = " and ".join(" or ".join(name.split("|")[:2]) for name in columns)
     return f"Every row needs {needs}."

@@ -53,6 +53,7 @@ def _format(arguments: list[str]) -> int:
     with explain_disk_errors(str(config.output), config.output):
         found = format_data(config)
     console = make_console()
+    _show_formats(config.problems, found.tally)
     console.print(f"{found.tally.rows:,} rows were read as {found.use}; their rows are in {config.output}.")
     table = Table("file", "rows", "by source")
     for name, counts in found.kept.items():
@@ -73,7 +74,8 @@ def _inspect(arguments: list[str]) -> int:
     if config.format:
         named(config.format)
     tokenizer, context = model_tokenizer(config)[:2] if config.model else (None, None)
-    reading = Reading(config.data, config.format, config.columns, drop=True, placeholders=config.placeholders)
+    told = config.format, config.columns, True, config.placeholders, config.reasoning == "keep"
+    reading = Reading(config.data, *told)
     use = config.use or first_use(reading)
     found = inspect(reading, use, tokenizer, context, OverlapConfig().near_duplicates)
     _show(config.data, found, tokenizer)
@@ -82,10 +84,9 @@ def _inspect(arguments: list[str]) -> int:
 
 def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     console = make_console()
-    for name, reason in found.tally.formats.items():
-        known = named(name)
-        console.print(f"{source} is {name} ({known.about}): {reason}.")
-        console.print(f"Its rows can serve as {' or '.join(known.uses)}; they are read as {found.use}.")
+    _show_formats(source, found.tally)
+    for name in found.tally.formats:
+        console.print(f"Rows of {name} can serve as {' or '.join(named(name).uses)}; they are read as {found.use}.")
     console.print(
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,
@@ -104,6 +105,11 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     for at, record in found.shown:
         console.print(f"\n{at}", style="bold")
         console.print(_preview(record, tokenizer))
+
+
+def _show_formats(source: Path, tally: Tally) -> None:
+    for name, reason in tally.formats.items():
+        make_console().print(f"{source} is {name} ({named(name).about}): {reason}.")
 
 
 def _show_files(files: FilesRead) -> None:
@@ -127,6 +133,8 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
     console = make_console()
     if tally.hidden:
         console.print(f"Characters that nobody sees, such as zero-width spaces, are in {tally.hidden:,} of them.")
+    for said, count in sorted(tally.noticed.items()):
+        console.print(f"In {count:,} rows: {said}.")
     if not dropped:
         return
     table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")

@@ -47,8 +47,8 @@ class DPO(PairSource, LoopConfig):
 
     @property
     def pairs_reading(self) -> Reading:
-        drop = self.unusable == "drop"
-        return Reading(self.pairs, self.pairs_format, self.pairs_columns, drop, self.placeholders)
+        drop, keep = self.unusable == "drop", self.reasoning == "keep"
+        return Reading(self.pairs, self.pairs_format, self.pairs_columns, drop, self.placeholders, keep)
 
     def check_inputs(self) -> None:
         for _ in read_pairs(self.pairs_reading, Tally()):

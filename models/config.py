@@ -22,6 +22,13 @@ CodeSetting = Annotated[
         "do. Few models need any."
     ),
 ]
+ReasoningSetting = Annotated[
+    Literal["leave", "keep"],
+    Field(
+        description="What a data set's messages hold of reasoning apart from their text: leave it out, or keep it in "
+        "front of the text, as <think> … </think>."
+    ),
+]
 RevisionSetting = Annotated[
     str | None, Field(min_length=1, description="Of a model on the hub: branch, tag or commit; none: its newest.")
 ]

@@ -135,6 +135,7 @@ def _summary(found: Formatted) -> dict[str, object]:
         "kept": {name: dict(counts) for name, counts in found.kept.items()},
         "dropped": dict(found.dropped),
         "hidden_characters": found.tally.hidden,
+        "noticed": dict(found.tally.noticed),
         "contaminated": found.contaminated,
         "repeated": [asdict(shown) for shown in found.repeated],
         **files_noted(found.tally.files),

@@ -22,7 +22,7 @@ from data.rewards.answer import has_answer
 from data.rows import problem_id
 from data.similar import NearDuplicates, prompt_of, scratch_database
 from data.splits import DUPLICATE
-from models.config import CodeSetting, Config, ModelName, RevisionSetting
+from models.config import CodeSetting, Config, ModelName, ReasoningSetting, RevisionSetting
 
 SHOWN = 3
 TOO_LONG = "longer than the context"
@@ -48,6 +48,7 @@ class InspectConfig(Config):
     placeholders: Annotated[
         dict[str, str], Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada}.")
     ]
+    reasoning: ReasoningSetting = "leave"
 
 
 @dataclass

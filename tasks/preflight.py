@@ -105,7 +105,7 @@ def check_pair_prompts(config: Any) -> None:
     sources = (config.pairs, getattr(config, "validation_pairs", None))
     for source in sources:
         if source is not None:
-            told = config.pairs_format, config.pairs_columns, True, config.placeholders
+            told = config.pairs_format, config.pairs_columns, True, config.placeholders, config.reasoning == "keep"
             for pair in first_of_each_shape(read_pairs(Reading(source, *told), Tally())):
                 room.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
 

@@ -21,7 +21,7 @@ from data.rows import SPLITS, Problem, Split
 from data.sources import DataFileError
 from data.sources.names import HELD_OUT
 from data.splits import Splitting, quotas, write_splits
-from models.config import Config
+from models.config import Config, ReasoningSetting
 from tasks.contract import Estimate, Outcome, Stage
 from tasks.datasets import dataset_artifact, dataset_bytes, expected_rows, expected_splits, files_noted, log_files
 from tasks.files import write_json
@@ -30,7 +30,7 @@ from tasks.policy import PolicySource
 from tasks.room import PromptRoom
 from tasks.run import Result, Run
 
-VERSION = 2  # files are read by the split of their names
+VERSION = 2  # files are read by the split of their names; bare answers beside solutions, weights, labels
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
 NOTICED = {
@@ -122,6 +122,7 @@ class ProblemSource(Config):
         dict[Annotated[str, Field(pattern=NAME)], str],
         Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada} for {{name}}."),
     ]
+    reasoning: ReasoningSetting = "leave"
     long_prompts: Annotated[
         Literal["refuse", "drop", "cut"],
         Field(
@@ -134,6 +135,11 @@ class ProblemSource(Config):
     """Whether training needs gold answers, which the embedded training problems lack: it uses the demonstrations."""
     answers_training_prompts: ClassVar[bool] = True
     """Whether the policy is asked to answer the training prompts."""
+
+    @property
+    def learns_every_answer(self) -> bool:
+        """Whether a conversation's earlier answers are learned, and not its last alone."""
+        return getattr(getattr(self, "train", None), "loss_on", "last") == "all"
 
     @model_validator(mode="after")
     def _mixture_has_a_first(self) -> Self:
@@ -159,7 +165,16 @@ class ProblemSource(Config):
         return path.name if names.count(path.name) == 1 else str(path)
 
     def reading(self, path: Path) -> Reading:
-        return Reading(path, self.format, self.columns, self.unusable == "drop", self.placeholders)
+        trained_on = path in (self.problems, *map(Path, self.mixture))
+        return Reading(
+            path,
+            self.format,
+            self.columns,
+            self.unusable == "drop",
+            self.placeholders,
+            self.reasoning == "keep",
+            trained_on and self.learns_every_answer,
+        )
 
     def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
         """What problems are read as, and whether one with a reference can be judged."""
@@ -332,7 +347,8 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     config: dict[str, Any] = {"limits": source.limits(), **(room.settings() if room else {})}
     told: dict[str, Any] = {"format": source.format, "columns": source.columns, "system": source.system}
     told |= {"unusable": source.unusable if source.unusable == "drop" else None, "placeholders": source.placeholders}
-    told |= {"weights": list(source.mixture.values())}
+    told |= {"reasoning": source.reasoning if source.reasoning == "keep" else None}
+    told |= {"every_answer": source.learns_every_answer, "weights": list(source.mixture.values())}
     config |= {name: value for name, value in told.items() if value}
     rules = Rules()
     if source.problems is None:
@@ -366,7 +382,10 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
         said, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
         prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))
         log.warning("%s (%s): %r repeats %r of %s", said, share, prompt, other, shown.source)
-    write_json(file, {**notes, "repeated": [asdict(shown) for shown in repeated], **files_noted(tally.files)})
+    for said, count in sorted(tally.noticed.items()):
+        log.warning("In %d rows: %s", count, said)
+    notes |= {"noticed": dict(tally.noticed), "repeated": [asdict(shown) for shown in repeated]}
+    write_json(file, {**notes, **files_noted(tally.files)})
 
 
 def _bytes(source: ProblemSource) -> int:

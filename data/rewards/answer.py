@@ -9,6 +9,7 @@ import re
 from collections import deque
 
 from data.rewards.markup import strip_markup
+from data.rewards.prose import is_sentence
 
 MAX_ANSWER_LENGTH = 1000
 
@@ -47,7 +48,9 @@ def reference_answer(reference: str | None) -> str | None:
 def has_answer(reference: str | None) -> bool:
     """Whether a problem with this reference can be graded; one that cannot is refused when problems are loaded."""
     answer = reference_answer(reference)
-    return answer is not None and len(answer) <= MAX_ANSWER_LENGTH
+    if answer is None or len(answer) > MAX_ANSWER_LENGTH:
+        return False
+    return not is_sentence(reference or "") or extract_answer(reference or "") is not None
 
 
 def _tidy(answer: str) -> str | None:

@@ -154,6 +154,7 @@ ABSENT = [
             ],
         ),
         ({"chosen": GPT_HELLO, "rejected": GPT_NO}, ["no 'prompt'"]),
+        ({"chosen": [HELLO, NO], "rejected": [HELLO, HELLO]}, ["'chosen' ends in a turn of the assistant"]),
         ({"prompt": [SYSTEM], **SIDES}, ["the prompt in 'prompt' ends in a turn of the system", "one of the user"]),
         ({"prompt": [USER, HELLO], **SIDES}, ["the prompt in 'prompt' ends in a turn of the assistant"]),
         (SHAREGPT | {"conversations": [HUMAN, GPT_NO]}, ["'conversations' ends in a turn of the assistant"]),
@@ -165,9 +166,9 @@ ABSENT = [
         ),
         ({"prompt": "Hi!", "chosen": [HELLO], "rejected": [NO | {"content": None}]}, ["turn 1 of 'rejected': no"]),
         ({"prompt": "Hi!", "chosen": ["Hello."], "rejected": [NO]}, ["turn 1 of 'chosen' is 'Hello.'"]),
-        ({"prompt": [HUMAN], **SIDES}, ["turn 1 of 'prompt' has an unknown 'role' (fields 'from', 'value')"]),
+        ({"prompt": [HUMAN | {"from": 3}], **SIDES}, ["turn 1 of 'prompt' has an unknown 'from' (from is 3)"]),
         (
-            SHAREGPT | {"conversations": [USER]},
+            SHAREGPT | {"conversations": [HUMAN | {"from": "king"}]},
             [
                 "turn 1 of 'conversations' has an unknown 'from'",
                 "Known are 'system', 'user', 'assistant', 'human', 'gpt'",

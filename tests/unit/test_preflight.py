@@ -293,7 +293,7 @@ def test_a_reward_that_cannot_be_imported_is_refused(configure: Configure, rewar
 def test_a_problem_file_that_cannot_be_used_is_refused(configure: Configure, tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text('{"question": "1 + 1?"}\n')
-    refused(DataFileError, configure(problems=path), f"{path}, line 1: No format has the columns 'question'")
+    refused(DataFileError, configure(problems=path), f"{path}, line 1: this is prompts", "also needs 'answer'")
     refused(DataFileError, configure(problems="absent.jsonl"), "There is no file absent.jsonl")
 
 
