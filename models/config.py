@@ -3,11 +3,13 @@
 The first enters a stage's fingerprint, the second does not. Importing this loads neither torch nor vLLM.
 """
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from data.judge import Kind, longest_reply
 
@@ -24,6 +26,26 @@ CodeSetting = Annotated[
 ]
 RevisionSetting = Annotated[
     str | None, Field(min_length=1, description="Of a model on the hub: branch, tag or commit; none: its newest.")
+]
+
+
+def _typed(value: Any) -> Any:
+    """Of a text that the command line gave, the number or truth value that it says."""
+    with suppress(ValueError):
+        read = json.loads(value) if isinstance(value, str) else value
+        return value if isinstance(read, dict | list | None) else read
+    return value
+
+
+TemplateOptions = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")],
+        Annotated[bool | int | float | str, BeforeValidator(_typed)],
+    ],
+    Field(
+        default_factory=dict,
+        description="Options of the chat template, as in {enable_thinking: false}. They are kept with the policy.",
+    ),
 ]
 
 

@@ -13,16 +13,17 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from data.chat_template import naming
 from data.formats import Record, Use
 from data.overlap import NEAR_DUPLICATE
 from data.problems import NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
-from data.render import completion_token_ids, naming, prompt_token_ids
+from data.render import completion_token_ids, prompt_token_ids
 from data.rewards.answer import has_answer
 from data.rows import problem_id
 from data.similar import NearDuplicates, prompt_of, scratch_database
 from data.splits import DUPLICATE
-from models.config import CodeSetting, Config, ModelName, RevisionSetting
+from models.config import CodeSetting, Config, ModelName, RevisionSetting, TemplateOptions
 
 SHOWN = 3
 TOO_LONG = "longer than the context"
@@ -37,6 +38,7 @@ class InspectConfig(Config):
         ModelName | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")
     ] = None
     template: Annotated[Path | None, Field(description="Chat template, by name or file; none: the model's own.")] = None
+    template_options: TemplateOptions
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
     format: Annotated[str | None, Field(description="Format, by name; none: told by the columns.")] = None

@@ -27,7 +27,7 @@ from tasks.problems import DATA, write_notes
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
 
-VERSION = 1
+VERSION = 2  # gold answers are framed as the template frames them
 PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 

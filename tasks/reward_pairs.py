@@ -21,7 +21,7 @@ from tasks.pairs import all_held_out, write_pairs
 from tasks.run import Result, Run
 from tasks.score import SELECTION
 
-VERSION = 1
+VERSION = 2  # answers are framed as the template frames them
 HELD_OUT_FILE = f"{HELD_OUT}.parquet"
 
 

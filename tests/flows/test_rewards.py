@@ -106,7 +106,7 @@ def test_a_reward_model_judges_what_is_learned(tmp_path: Path) -> None:
     config = small(tmp_path, "modelled", reward={"name": "reward-model", "model": model}, select=select)
     run(config)
     rows = scores(config)
-    assert {row.grader for row in rows} == {"reward-model@1"}
+    assert {row.grader for row in rows} == {"reward-model@2"}
     assert rows == list(read_rows(Score, config.directory / "iter-1" / "score" / "scores-reward-model"))
     assert {row.value for row in rows} == {3.0}
 
