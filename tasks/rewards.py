@@ -42,6 +42,7 @@ from tasks.reward_model import (
 from tasks.run import Run
 from tasks.scorer import ScorerProgram, is_scored, part_folder, read_tally, score_shard, scores_file, take, tally_file
 
+PROMPTS: Use = "prompts"  # problems of any kind, of which no reward reads an answer
 JUDGED, MODELLED = "judge", "reward-model"
 MODELS = {JUDGED: JUDGE_VERSION, MODELLED: MODEL_VERSION}  # rewards that are models, with their versions
 AHEAD = ".scored"  # what was scored while answers were still being generated, by content
@@ -202,19 +203,23 @@ def check_reward(config: RewardConfig) -> None:
 
 
 def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | None], bool]]:
-    """What data sets have to be read as, and whether a problem with a reference can be judged. A model judges any.
+    """What data sets have to be read as, and whether a problem with a reference can be judged.
+
+    A model judges any answer, so it needs prompts alone; so does a function that says so. Others need what they read.
 
     Raises:
         RewardError: two rewards need problems of different kinds.
     """
     functions = {name: reward for config in configs for name, reward in config.functions.items()}
-    needs = [judged_by(reward) for reward in functions.values()] or [("problems", lambda _: True)]
-    if len({use for use, _ in needs}) > 1:
+    needs = {name: judged_by(reward) for name, reward in functions.items()}
+    needs = {name: (use, can_grade) for name, (use, can_grade) in needs.items() if use != PROMPTS}
+    uses = {use for use, _ in needs.values()}
+    if len(uses) > 1:
         raise RewardError(
-            f"The rewards {' and '.join(functions)} need problems of different kinds.",
+            f"The rewards {' and '.join(needs)} need problems of different kinds.",
             what_next="Leave one out.",
         )
-    return needs[0][0], lambda reference: all(can_grade(reference) for _, can_grade in needs)
+    return uses.pop() if uses else PROMPTS, lambda reference: all(grade(reference) for _, grade in needs.values())
 
 
 def score_jobs(
