@@ -24,6 +24,11 @@ from data.formats import (
 from data.hygiene import cleaned, has_hidden
 from data.sources import DataFileError, located_rows
 
+NO_ANSWERS = (
+    "Its rows hold no answers: they are for a flow that learns from answers of its own, such as rest-em, with a reward "
+    "that looks at no reference, such as judge or reward-model."
+)
+
 
 @dataclass
 class Tally:
@@ -140,14 +145,15 @@ def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None
         if before is None:
             raise
         known = before
-    serves = use is None or use in known.format.uses
+    serves = use in (None, "prompts") or use in known.format.uses  # every row has a prompt
     if before and (not serves or missing(known.format, row)):
         fitting = [before.format, *(known for known in FORMATS if use in known.uses)]
         return Detected(nearest(row, fitting), "it comes nearest")
     if not serves:
         raise FormatError(
             f"this is {known.format.name} ({known.format.about}): {known.reason}.",
-            what_next=f"It can serve as {' or '.join(known.format.uses)}, not as {use}.",
+            f"{NO_ANSWERS} " if known.format.uses == ("prompts",) else "",
+            f"It can serve as {' or '.join(known.format.uses)}, not as {use}.",
         )
     return known
 

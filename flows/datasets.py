@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from data.formats import Record, named
-from data.reading import Reading, Tally, first_use
+from data.reading import NO_ANSWERS, Reading, Tally, first_use
 from data.render import prompt_token_ids
 from flows.console import make_console
 from flows.settings import Parser, read_settings
@@ -82,6 +82,8 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
         known = named(name)
         console.print(f"{source} is {name} ({known.about}): {reason}.")
         console.print(f"Its rows can serve as {' or '.join(known.uses)}; they are read as {found.use}.")
+        if known.uses == ("prompts",):
+            console.print(NO_ANSWERS)
     console.print(
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,

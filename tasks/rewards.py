@@ -42,7 +42,6 @@ from tasks.reward_model import (
 from tasks.run import Run
 from tasks.scorer import ScorerProgram, is_scored, part_folder, read_tally, score_shard, scores_file, take, tally_file
 
-PROMPTS: Use = "prompts"  # problems of any kind, of which no reward reads an answer
 JUDGED, MODELLED = "judge", "reward-model"
 MODELS = {JUDGED: JUDGE_VERSION, MODELLED: MODEL_VERSION}  # rewards that are models, with their versions
 AHEAD = ".scored"  # what was scored while answers were still being generated, by content
@@ -212,14 +211,14 @@ def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | Non
     """
     functions = {name: reward for config in configs for name, reward in config.functions.items()}
     needs = {name: judged_by(reward) for name, reward in functions.items()}
-    needs = {name: (use, can_grade) for name, (use, can_grade) in needs.items() if use != PROMPTS}
+    needs = {name: (use, can_grade) for name, (use, can_grade) in needs.items() if use != "prompts"}
     uses = {use for use, _ in needs.values()}
     if len(uses) > 1:
         raise RewardError(
             f"The rewards {' and '.join(needs)} need problems of different kinds.",
             what_next="Leave one out.",
         )
-    return uses.pop() if uses else PROMPTS, lambda reference: all(grade(reference) for _, grade in needs.values())
+    return uses.pop() if uses else "prompts", lambda reference: all(grade(reference) for _, grade in needs.values())
 
 
 def score_jobs(
