@@ -65,10 +65,16 @@ def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
     Raises:
         TemplateError: the template fails on an answer, or begins one otherwise than the prompt of a policy's own.
     """
-    turn = _turn(tokenizer, str(tokenizer.chat_template))
-    if turn.opening is None:
+    if _turn(tokenizer, str(tokenizer.chat_template)).opening is None:
         raise _begins_otherwise(tokenizer)
-    return _finished(tokenizer, turn, text)
+    return finished_token_ids(tokenizer, text)
+
+
+def finished_token_ids(tokenizer: Any, text: str) -> list[int]:
+    """The same of an answer that is not learned, so that it may begin otherwise than a policy's own."""
+    turn = _turn(tokenizer, str(tokenizer.chat_template))
+    said = _opened(tokenizer, turn.opening or "", turn.tail, text) + turn.blank
+    return [*tokenizer(said, add_special_tokens=False)["input_ids"], turn.end]
 
 
 def stop_token_ids(tokenizer: Any) -> list[int]:
@@ -91,8 +97,7 @@ def judged_token_ids(tokenizer: Any, messages: Messages, text: str) -> tuple[lis
     The answer is rendered from its text: whoever wrote it may have another tokenizer. White space around it is no part
     of it, since a person's answer has none and a policy's own often begins with some.
     """
-    turn = _turn(tokenizer, str(tokenizer.chat_template))
-    return prompt_token_ids(tokenizer, messages), _finished(tokenizer, turn, text.strip())
+    return prompt_token_ids(tokenizer, messages), finished_token_ids(tokenizer, text.strip())
 
 
 def require_end(tokenizer: Any, source: str) -> None:
@@ -143,12 +148,6 @@ def _turn(tokenizer: Any, template: str) -> Turn:
     if mark is None:
         return Turn(opening, *eos, tail)
     return Turn(opening, tail.removesuffix(behind), mark, marks[mark], tail)
-
-
-def _finished(tokenizer: Any, turn: Turn, text: str) -> list[int]:
-    """Token ids of an answer as the template frames it, but for what stands behind the token that ends it."""
-    said = _opened(tokenizer, turn.opening or "", turn.tail, text) + turn.blank
-    return [*tokenizer(said, add_special_tokens=False)["input_ids"], turn.end]
 
 
 def _opened(tokenizer: Any, opening: str, tail: str, text: str) -> str:

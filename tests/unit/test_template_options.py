@@ -127,6 +127,16 @@ def test_gold_answers_that_begin_otherwise_are_refused_until_an_option_makes_the
     assert check(module.loop, alike, OnDrift.REFUSE).plan
 
 
+@pytest.mark.parametrize(("use", "code"), [("problems", 0), ("demonstrations", 2)])
+def test_inspect_refuses_answers_that_begin_otherwise_where_they_are_to_be_learned(
+    model: Path, tmp_path: Path, use: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / "chat_template.jinja").write_text(OPENED)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "1 + 1?", "answer": "#### 2"}))
+    assert main(["data", "inspect", "rows.jsonl", "--use", use, "--model", str(model)]) == code
+    assert ("rows.jsonl, line 1: The chat template ends a prompt in" in capsys.readouterr().err) == (code == 2)
+
+
 def test_inspect_shows_rows_with_the_options(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": "Hi?", "output": "Yes."}))
     arguments = ["data", "inspect", "rows.jsonl", "--use", "demonstrations", "--model", str(model)]
