@@ -152,7 +152,7 @@ def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None
     if not serves:
         raise FormatError(
             f"this is {known.format.name} ({known.format.about}): {known.reason}.",
-            f"{NO_ANSWERS} " if known.format.uses == ("prompts",) else "",
+            NO_ANSWERS if known.format.uses == ("prompts",) else "",
             f"It can serve as {' or '.join(known.format.uses)}, not as {use}.",
         )
     return known

@@ -5,7 +5,6 @@ The first enters a stage's fingerprint, the second does not. Importing this load
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,11 +29,14 @@ RevisionSetting = Annotated[
 
 
 def _typed(value: Any) -> Any:
-    """Of a text that the command line gave, the number or truth value that it says."""
-    with suppress(ValueError):
-        read = json.loads(value) if isinstance(value, str) else value
-        return value if isinstance(read, dict | list | None) else read
-    return value
+    """The number or truth value that a text says: on the command line all values are texts."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return read if isinstance(read, bool | int | float) else value
 
 
 TemplateOptions = Annotated[

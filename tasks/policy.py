@@ -137,7 +137,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
         "bootstrap": bootstrap.model_dump(mode="json"),
         "template": _template_of(source),
     }
-    if bootstrap.train.dtype == "bfloat16":  # in float32 the trainer's version 2 changed nothing
+    if bootstrap.train.dtype == "bfloat16":  # in float32 its versions 2 and 3 changed nothing here
         semantic["trainer"] = TRAIN_VERSION
     estimate = Estimate(disk_bytes=60_000_000)
     stage = Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)

@@ -52,12 +52,15 @@ def model(tmp_path: Path) -> Path:
         ),
         (["--template_options", '{"brief": false, "share": 0.5}'], {"brief": False, "share": 0.5}),
         (["--template_options", "day=2024-07-26"], {"day": "2024-07-26"}),
+        (["--template_options", '{"said": "\\"no\\"", "open": "[["}'], {"said": '"no"', "open": "[["}),
         ([], {}),
     ],
 )
 def test_on_the_command_line_truth_values_and_numbers_are_what_they_say(arguments: list[str], read: Any) -> None:
     found = read_settings(RestEM, arguments, "autodidact rest-em")[0].template_options
     assert found == read
+    again = RestEM.model_validate_json(RestEM.model_validate({"template_options": found}).model_dump_json())
+    assert again.template_options == read
     assert [type(value) for value in found.values()] == [type(value) for value in read.values()]
 
 

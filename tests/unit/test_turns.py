@@ -107,7 +107,6 @@ def test_a_gold_answer_is_what_the_template_writes_behind_the_prompt(
     whole = tokenizer.apply_chat_template([*ASKED, assistant(text)], tokenize=False)
     if template is not GLM:
         assert whole.startswith(tokenizer.decode(prompt_token_ids(tokenizer, ASKED) + ids))
-    # What of the thoughts is lost where a template cannot take a text apart is no part of the gold answer's words.
     assert judged_token_ids(tokenizer, ASKED, f"\n{text} ")[1] == ids
 
 
