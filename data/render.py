@@ -136,18 +136,19 @@ def _turn(tokenizer: Any, template: str) -> Turn:
     """How the tokenizer's template frames an answer. `template` is its text, by which this is remembered."""
     prompt = rendered_prompt(tokenizer, [ASKED])
     whole = rendered(tokenizer, [ASKED, _said("!")])
-    eos = "", tokenizer.eos_token or "", tokenizer.eos_token_id
-    if not whole.startswith(prompt):
-        return Turn(None, *eos, "")
     opening, answer, tail = whole.removeprefix(prompt).partition("!")
-    if not answer:
-        return Turn("", *eos, "")
-    behind = tail.lstrip()
-    marks = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
-    mark = max((mark for mark in marks if behind.startswith(mark)), key=len, default=None)
-    if mark is None:
-        return Turn(opening, *eos, tail)
-    return Turn(opening, tail.removesuffix(behind), mark, marks[mark], tail)
+    behind, begins = tail.lstrip(), opening if whole.startswith(prompt) else None
+    mark = _mark(tokenizer, behind)
+    if not answer or mark is None or (not (begins or "").strip() and prompt.endswith(tail) and mark == behind.strip()):
+        # No token, or only the one with which this template always asks for an answer.
+        return Turn("" if begins and not answer else begins, "", tokenizer.eos_token or "", tokenizer.eos_token_id, tail)
+    return Turn(begins, tail.removesuffix(behind), mark, int(tokenizer.convert_tokens_to_ids(mark)), tail)
+
+
+def _mark(tokenizer: Any, text: str) -> str | None:
+    """The token of the tokenizer's own, other than white space, that a text begins with."""
+    marks = (str(token) for token in tokenizer.added_tokens_decoder.values())
+    return max((mark for mark in marks if mark.strip() and text.startswith(mark)), key=len, default=None)
 
 
 def _opened(tokenizer: Any, opening: str, tail: str, text: str) -> str:

@@ -156,6 +156,20 @@ def test_a_gold_answer_that_would_begin_otherwise_than_the_policys_own_is_refuse
     assert tokenizer.decode(judged_token_ids(tokenizer, ASKED, "Yes.")[1]) == "Yes.<eos>"
 
 
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [
+        (REASONER.replace("{{ eos_token }}", "<|end|>"), "<|end|>"),  # refused for gold answers, and yet it has an end
+        ("{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}<|assistant|>", "<eos>"),
+        ("{% for m in messages %}<|user|>{{ m['content'] }}<|end|>\n{% endfor %}<|assistant|>", "<|end|>"),
+        ("{% for m in messages %}<turn>{{ m['role'] }} {{ m['content'] }}<|end|>{% endfor %}", "<|end|>"),
+    ],
+)
+def test_what_asks_for_an_answer_is_not_taken_for_its_end(tokenizer: Any, template: str, ends: str) -> None:
+    tokenizer.chat_template = template
+    assert {tokenizer.decode([number]) for number in stop_token_ids(tokenizer)} == {ends, "<eos>"}
+
+
 def test_a_template_that_takes_no_answers_is_ended_by_eos(tokenizer: Any) -> None:
     tokenizer.chat_template = "{% if messages | length > 1 %}{{ raise_exception('no') }}{% endif %}{{ messages }}"
     assert stop_token_ids(tokenizer) == [tokenizer.eos_token_id]
