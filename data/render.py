@@ -141,7 +141,9 @@ def _turn(tokenizer: Any, template: str) -> Turn:
     mark = _mark(tokenizer, behind)
     if not answer or mark is None or (not (begins or "").strip() and prompt.endswith(tail) and mark == behind.strip()):
         # No token, or only the one with which this template always asks for an answer.
-        return Turn("" if begins and not answer else begins, "", tokenizer.eos_token or "", tokenizer.eos_token_id, tail)
+        return Turn(
+            "" if begins and not answer else begins, "", tokenizer.eos_token or "", tokenizer.eos_token_id, tail
+        )
     return Turn(begins, tail.removesuffix(behind), mark, int(tokenizer.convert_tokens_to_ids(mark)), tail)
 
 
