@@ -37,6 +37,11 @@ KEPT = ", which reasoning: keep puts in front of its text"
 UNWEIGHTED = "an answer before the last has weight 0, which only train.loss_on: last leaves unlearned"
 UNFILLED = "names in double braces stay as they stand; placeholders: {name: …} fills one in"
 
+NO_ANSWERS = (
+    "Its rows hold no answers: they are for a flow that learns from answers of its own, such as rest-em, with a reward "
+    "that looks at no reference, such as judge or reward-model."
+)
+
 
 @dataclass
 class Tally:
@@ -213,13 +218,14 @@ def _named(known: Format, row: Row) -> Detected:
 def _other_use(known: Detected, row: Row, use: Use) -> FormatError:
     """The error for rows that serve as something else; where they are no more than prompts, with what they lack."""
     uses = " or ".join(known.format.uses)
-    near = ("", "")
+    lacks, mend = "", ""
     if known.format.uses == ("prompts",):
-        near = help_towards(nearest(row, [other for other in FORMATS if use in other.uses]), row)
+        lacks, mend = help_towards(nearest(row, [other for other in FORMATS if use in other.uses]), row)
+        lacks = f"{NO_ANSWERS} {lacks}"
     return FormatError(
         f"this is {known.format.name} ({known.format.about}): {known.reason}.",
-        near[0],
-        f"It can serve as {uses}, not as {use}. {near[1]}".strip(),
+        lacks,
+        f"It can serve as {uses}, not as {use}. {mend}".strip(),
     )
 
 

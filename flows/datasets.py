@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from data.formats import Record, named
-from data.reading import Reading, Tally, first_use
+from data.reading import NO_ANSWERS, Reading, Tally, first_use
 from data.render import prompt_token_ids
 from data.sources import FilesRead
 from flows.console import make_console
@@ -86,7 +86,10 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     console = make_console()
     _show_formats(source, found.tally)
     for name in found.tally.formats:
-        console.print(f"Rows of {name} can serve as {' or '.join(named(name).uses)}; they are read as {found.use}.")
+        uses = named(name).uses
+        console.print(f"Rows of {name} can serve as {' or '.join(uses)}; they are read as {found.use}.")
+        if uses == ("prompts",):
+            console.print(NO_ANSWERS)
     console.print(
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,

@@ -3,7 +3,7 @@
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,18 +13,20 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from data.chat_template import naming
 from data.formats import Record, Use
 from data.overlap import NEAR_DUPLICATE
 from data.problems import NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
-from data.render import completion_token_ids, naming, prompt_token_ids
+from data.render import completion_token_ids, finished_token_ids, prompt_token_ids
 from data.rewards.answer import has_answer
 from data.rows import problem_id
 from data.similar import NearDuplicates, prompt_of, scratch_database
 from data.splits import DUPLICATE
-from models.config import CodeSetting, Config, ModelName, ReasoningSetting, RevisionSetting
+from models.config import CodeSetting, Config, ModelName, ReasoningSetting, RevisionSetting, TemplateOptions
 
 SHOWN = 3
+LEARNED: tuple[Use, ...] = ("demonstrations", "pairs")  # uses whose answers a policy learns
 TOO_LONG = "longer than the context"
 
 
@@ -39,6 +41,7 @@ class InspectConfig(Config):
         ModelName | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")
     ] = None
     template: Annotated[Path | None, Field(description="Chat template, by name or file; none: the model's own.")] = None
+    template_options: TemplateOptions
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
     format: Annotated[str | None, Field(description="Format, by name; none: told by the columns.")] = None
@@ -106,7 +109,9 @@ def inspect(
             if len(found.shown) < SHOWN:
                 found.shown.append((at, record))
             with naming(at):
-                prompt, answer = _lengths(record, tokenizer)
+                prompt, answer = _lengths(
+                    record, tokenizer, completion_token_ids if use in LEARNED else finished_token_ids
+                )
             found.prompts.append(prompt)
             found.answers.append(answer)
             key = problem_id(record.messages)
@@ -133,9 +138,9 @@ def quantiles(lengths: Sequence[int]) -> tuple[int, int, int, int]:
     return tuple(int(value) for value in values)  # type: ignore[return-value]
 
 
-def _lengths(record: Record, tokenizer: Any | None) -> tuple[int, int]:
+def _lengths(record: Record, tokenizer: Any | None, render: Callable[[Any, str], list[int]]) -> tuple[int, int]:
     answers = [answer for answer in (record.response, record.rejected) if answer is not None]
     if tokenizer is None:
         return sum(len(turn["content"]) for turn in record.messages), max(map(len, answers), default=0)
     prompt = len(prompt_token_ids(tokenizer, record.messages))
-    return prompt, max((len(completion_token_ids(tokenizer, answer)) for answer in answers), default=0)
+    return prompt, max((len(render(tokenizer, answer)) for answer in answers), default=0)

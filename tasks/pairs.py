@@ -27,7 +27,7 @@ from tasks.problems import DATA, write_notes
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
 
-VERSION = 2  # files are read by the split of their names; further formats of pairs
+VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
 PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 

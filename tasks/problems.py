@@ -30,7 +30,8 @@ from tasks.policy import PolicySource
 from tasks.room import PromptRoom
 from tasks.run import Result, Run
 
-VERSION = 2  # files are read by the split of their names; bare answers beside solutions, weights, labels
+Judged = tuple[Use, Callable[[str | None], bool] | None]  # what problems are read as, and whether one can be judged
+VERSION = 2  # files are of the split in their names; bare answers beside solutions, weights, labels
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
 NOTICED = {
@@ -176,8 +177,12 @@ class ProblemSource(Config):
             trained_on and self.learns_every_answer,
         )
 
-    def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
-        """What problems are read as, and whether one with a reference can be judged."""
+    def judged_by(self, trained: bool = True, measured: bool = True) -> tuple[Use, Callable[[str | None], bool]]:
+        """What problems are read as, and whether one with a reference can be judged.
+
+        Args:
+            trained, measured: whether answers to them are trained on, and whether policies are measured by them.
+        """
         return "problems", has_answer
 
     def limits(self) -> dict[str, int | None]:
@@ -276,16 +281,18 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
         "test": source.test,
         "transfer": source.transfer,
     }
-    judged: tuple[Use, Callable[[str | None], bool] | None] = source.judged_by()
-    if use is not None:
-        judged = use, has_answer if use == "problems" else None
     held_out_apart = source.validation is not None and source.test is not None
-    trained_on = ("demonstrations", None) if source.trains_on_gold and held_out_apart and use is None else judged
-    if source.problems is None and judged[0] != "problems":
+    trained_on: Judged = source.judged_by(measured=not held_out_apart)
+    measured_on: Judged = source.judged_by(trained=False)
+    if use is not None:
+        trained_on = measured_on = use, has_answer if use == "problems" else None
+    if source.problems is None and (others := {trained_on[0], measured_on[0]} - {"problems", "prompts"}):
         raise DataFileError(
-            f"The embedded problems are arithmetic, and the reward judges {judged[0]}.",
+            f"The embedded problems are arithmetic, and the reward judges {' and '.join(sorted(others))}.",
             what_next="Give --problems with such.",
         )
+    if source.trains_on_gold and use is None and (held_out_apart or trained_on[0] == "prompts"):
+        trained_on = "demonstrations", None
     apart: list[Split] = [split for split in SPLITS if given.get(split) is not None]
     for path in (source.problems, *map(Path, source.mixture)):
         if path is not None:
@@ -298,7 +305,8 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
                 yield replace(problem, split="train") if given.get(problem.split) is not None else problem
     for split in SPLITS:
         if (path := given.get(split)) is not None:
-            yield from read_problems(source.reading(path), split, judged[1], tally, judged[0], source.source_name(path))
+            name = source.source_name(path)
+            yield from read_problems(source.reading(path), split, measured_on[1], tally, measured_on[0], name)
     if source.problems is None:
         wanted = {str(embedded_split(source, split)): split for split in SPLITS if given.get(split) is None}
         for problem in arithmetic.embedded_problems(seed):
@@ -382,10 +390,10 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
         said, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
         prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))
         log.warning("%s (%s): %r repeats %r of %s", said, share, prompt, other, shown.source)
-    for said, count in sorted(tally.noticed.items()):
-        log.warning("In %d rows: %s", count, said)
-    notes |= {"noticed": dict(tally.noticed), "repeated": [asdict(shown) for shown in repeated]}
-    write_json(file, {**notes, **files_noted(tally.files)})
+    for what, count in sorted(tally.noticed.items()):
+        log.warning("In %d rows: %s", count, what)
+    told = {"noticed": dict(tally.noticed), "repeated": [asdict(shown) for shown in repeated]}
+    write_json(file, {**notes, **told, **files_noted(tally.files)})
 
 
 def _bytes(source: ProblemSource) -> int:

@@ -21,7 +21,7 @@ from tasks.pairs import all_held_out, write_pairs
 from tasks.run import Result, Run
 from tasks.score import SELECTION
 
-VERSION = 2  # files are read by the split of their names; further formats of pairs
+VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
 HELD_OUT_FILE = f"{HELD_OUT}.parquet"
 
 
