@@ -219,7 +219,7 @@ def _first(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _counts(notes: Mapping[str, Any]) -> dict[str, int]:
-    return {name: value for name, value in notes.items() if isinstance(value, int)} | notes.get("noticed", {})
+    return {name: value for name, value in {**notes, **notes.get("noticed", {})}.items() if isinstance(value, int)}
 
 
 def _splits(problems: Result) -> list[str]:

@@ -10,7 +10,6 @@ from data.sources.errors import DataFileError
 from data.sources.json_rows import Located
 
 ROWS = 1000  # of a block
-CHAT = ({"role", "content"}, {"from", "value"})
 Convert = Callable[[Any], Any]
 
 
@@ -123,9 +122,7 @@ def _fields(kind: Any, feature: Any) -> Convert | None:
         for field in fields
     }
     needed = {name: change for name, change in changes.items() if change}
-    named = {field.name for field in fields}
-    lists = all(hasattr(field.type, "value_type") for field in fields)
-    turned = lists and (of_lists or any(chat <= named for chat in CHAT))
+    turned = of_lists and all(hasattr(field.type, "value_type") for field in fields)
     if not needed and not turned:
         return None
 

@@ -6,6 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data.formats import Use
@@ -406,10 +408,18 @@ def test_a_value_that_is_no_answer_is_refused_by_name(monkeypatch: pytest.Monkey
 
 def valued(monkeypatch: pytest.MonkeyPatch, value: Any) -> str | None:
     """The answer of a row that has this value, as a table may hold it."""
-    rows = [("row 1", {"question": "1+1?", "answer": value})]
-    monkeypatch.setattr("data.reading.located_rows", lambda source: iter(rows))
+    rows = [("row 1", {"question": "1+1?", "answer": value}, None)]
+    monkeypatch.setattr("data.reading.located_rows", lambda *_: iter(rows))
     ((_, record),) = read_records(Reading(Path("x")), "problems", Tally())
     return record.reference
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_a_number_of_a_table_is_written_as_short_as_its_precision_allows(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"question": list("abcd"), "answer": pa.array([0.1, 2.3, 40.0, math.nan], kind)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    reading = Reading(tmp_path / "a.parquet", drop=True)
+    assert [record.reference for _, record in read_records(reading, "problems", Tally())] == ["0.1", "2.3", "40"]
 
 
 def test_braces_in_code_are_no_placeholders(tmp_path: Path) -> None:

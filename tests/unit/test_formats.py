@@ -220,6 +220,13 @@ def test_a_format_is_told_by_its_columns_and_read(name: str, use: Use, row: Row,
     assert [(record.messages, record.response, record.rejected) for record in read] == expected
 
 
+@pytest.mark.parametrize("row", [row for _, _, row, _ in READ])
+def test_every_format_serves_as_prompts(row: Row) -> None:
+    known = detect(row).format
+    assert "prompts" in known.uses
+    assert {record.messages[-1]["role"] for record in records(known, row, "prompts")} == {"user"}
+
+
 def test_every_format_is_in_the_table() -> None:
     assert {name for name, *_ in READ} == {known.name for known in FORMATS}
 

@@ -50,11 +50,6 @@ def tables(folder: Path, table: pa.Table) -> list[Path]:
         (pa.large_string(), ["é 你"], ["é 你"]),
         (pa.dictionary(pa.int8(), pa.string()), ["cat", "dog", "cat"], ["cat", "dog", "cat"]),
         (
-            pa.struct([("from", pa.list_(pa.string())), ("value", pa.list_(pa.string()))]),
-            [{"from": ["human", "gpt"], "value": ["a", "b"]}],
-            [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]],
-        ),
-        (  # what is no conversation stays as it is
             pa.struct([("inputs", pa.list_(pa.string())), ("outputs", pa.list_(pa.string()))]),
             [{"inputs": ["1", "2"], "outputs": ["3"]}],
             [{"inputs": ["1", "2"], "outputs": ["3"]}],
@@ -96,7 +91,7 @@ def test_a_label_is_its_name(tmp_path: Path) -> None:
     ("told", "column", "value", "meant"),
     [
         (LEGACY, "messages", {"role": ["user", "assistant"], "content": ["Hi?", "Hello."]}, TURNS),
-        (b"", "messages", {"role": ["user", "assistant"], "content": ["Hi?", "Hello."]}, TURNS),
+        (b"", "options", {"a": ["x"], "b": ["1"]}, {"a": ["x"], "b": ["1"]}),
         (OPTIONS, "options", {"a": ["x", "y"], "b": ["1", "2"]}, [{"a": "x", "b": "1"}, {"a": "y", "b": "2"}]),
         (b"{", "options", {"a": ["x"], "b": ["1"]}, {"a": ["x"], "b": ["1"]}),
         (b'{"info": [[1]]}', "options", {"a": ["x"], "b": ["1"]}, {"a": ["x"], "b": ["1"]}),
