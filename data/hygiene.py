@@ -19,12 +19,11 @@ def cleaned(record: Record, placeholders: Mapping[str, str] | None) -> Record:
     """A record with its placeholders filled in.
 
     Args:
-        placeholders: what each `{{name}}` stands for; one that stands for itself is kept. None to fill in nothing, as
-            in programs, where double braces mean something else.
+        placeholders: what each `{{name}}` stands for; other double braces stay, since code is full of them. None to
+            fill in nothing, as in programs.
 
     Raises:
-        ContentError: turns of user and assistant that do not alternate; a control character in any text; a placeholder
-            for which there is nothing.
+        ContentError: turns of user and assistant that do not alternate; a control character in any text.
     """
     roles = [turn["role"] for turn in record.messages if turn["role"] != "system"]
     if roles != (["user", "assistant"] * len(roles))[: len(roles)]:
@@ -38,7 +37,7 @@ def cleaned(record: Record, placeholders: Mapping[str, str] | None) -> Record:
                 "control character",
                 f"the control character U+{ord(found[0]):04X} stands in {_around(text, found.start())}",
             )
-    if placeholders is None or not any("{{" in text for text in _texts(record)):
+    if not placeholders or not any("{{" in text for text in _texts(record)):
         return record
     values = placeholders
 
@@ -59,30 +58,34 @@ def has_hidden(record: Record) -> bool:
     return any(HIDDEN.search(text) for text in _texts(record))
 
 
+def has_placeholder(record: Record) -> bool:
+    """Whether double braces around a name stand in the record, other than LaTeX's."""
+    return any("{{" in text and any(not latex for _, latex in _places(text)) for text in _texts(record))
+
+
 def _texts(record: Record) -> list[str]:
     answers = (record.response, record.rejected, record.reference)
     return [*(turn["content"] for turn in record.messages), *(text for text in answers if text is not None)]
 
 
 def _filled(text: str, values: Mapping[str, str]) -> Iterator[str]:
-    done, was_latex = 0, False
-    for found in PLACEHOLDER.finditer(text):
-        adjacent = found.start() == done > 0
-        latex = was_latex if adjacent else BEFORE_LATEX.search(text[max(found.start() - 30, 0) : found.start()])
-        yield text[done : found.start()]
-        yield found[0] if latex else _value(found[1], values)
-        done, was_latex = found.end(), bool(latex)
+    done = 0
+    for place, is_latex in _places(text):
+        yield text[done : place.start()]
+        yield place[0] if is_latex else values.get(place[1], place[0])
+        done = place.end()
     yield text[done:]
 
 
-def _value(name: str, values: Mapping[str, str]) -> str:
-    if name not in values:
-        raise ContentError(
-            "placeholder",
-            f"nothing is given for the placeholder {{{{{name}}}}}. Say what it stands for, as in "
-            f"placeholders: {{{name}: …}}; or, if it is meant as it stands, that it stands for itself",
-        )
-    return values[name]
+def _places(text: str) -> Iterator[tuple[re.Match[str], bool]]:
+    """Where a name stands in double braces, and whether these are LaTeX's."""
+    done, was_latex = 0, False
+    for place in PLACEHOLDER.finditer(text):
+        adjacent = place.start() == done > 0
+        before = text[max(place.start() - 30, 0) : place.start()]
+        was_latex = was_latex if adjacent else bool(BEFORE_LATEX.search(before))
+        yield place, was_latex
+        done = place.end()
 
 
 def _around(text: str, position: int) -> str:

@@ -19,11 +19,11 @@ def pair_gold_over_own(
 
     Pairs whose two sides are the same, or where one is empty, carry no signal and are dropped (arXiv 2401.01335 trains
     on what the opponent's answers and the gold ones differ in). Own answers stopped at `max_tokens` when they were
-    generated and then have no EOS; gold answers are cut at the same length, so that length gives no side away.
+    generated and then have no end of turn; gold answers are cut at the same length, so that length gives no side away.
 
     Args:
         samples: in the order of their problems.
-        render: token ids of a gold answer, EOS included.
+        render: token ids of a gold answer, with the token that ends it.
         counts: receives "samples", "kept", and a count for every reason to drop: "equal", "empty", "duplicate"; also
             "gold cut" and "own truncated" among the kept.
     """

@@ -4,12 +4,14 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from data.reading import Reading, Tally, read_records
-from data.rows import Pair, problem_id
+from data.rows import Pair, Split, problem_id
 from data.similar import scratch_database
-from data.sources import DataFileError
+from data.sources import DataFileError, named_splits
+from data.sources.names import serving
 from data.splits import DUPLICATE
 
 
@@ -23,19 +25,21 @@ def is_held_out(identity: str, share: float) -> bool:
     return bool(int(identity, 16) / 16 ** len(identity) < share)
 
 
-def read_pairs(reading: Reading, tally: Tally) -> Iterator[Pair]:
+def read_pairs(reading: Reading, tally: Tally, split: Split = "train") -> Iterator[Pair]:
     """Read the pairs of a data set, one after another.
 
     A pair whose sides differ in white space only is left out, and so is one whose prompt and sides were there before.
 
     Args:
         tally: is filled in on the way.
+        split: the set as which they serve: of a folder with held-out files, those for it are read.
 
     Raises:
         DataFileError: missing, empty or malformed file; a row of another format, or without prompt, chosen or rejected
             text; a file none of whose rows is a pair to learn from.
     """
     source, found = reading.source.name, 0
+    reading = replace(reading, only=serving(split, named_splits(reading.source)))
     with tempfile.TemporaryDirectory() as folder, closing(scratch_database(Path(folder) / "seen.sqlite")) as seen:
         seen.execute("CREATE TABLE pair (key TEXT PRIMARY KEY) WITHOUT ROWID")
         seen.execute("CREATE TABLE prompt (id TEXT PRIMARY KEY, pairs INTEGER) WITHOUT ROWID")

@@ -1,6 +1,6 @@
 """Problems and demonstrations from a user's data set, of any format that has them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from data.formats import Message, Use
@@ -8,7 +8,8 @@ from data.formats.record import assistant, short
 from data.reading import Reading, Tally, read_records
 from data.rewards.final_answer import compared_as_text
 from data.rows import Problem, Split, problem_id
-from data.sources import DataFileError
+from data.sources import DataFileError, named_splits
+from data.sources.names import HELD_OUT, serving
 
 VALIDATION_SHARE, TEST_SHARE = 10, 10
 NO_FINAL_ANSWER = "no final answer"
@@ -22,36 +23,41 @@ def read_problems(
     tally: Tally,
     use: Use | None = None,
     source: str | None = None,
+    given: Collection[Split] = (),
 ) -> Iterator[Problem]:
     """Read problems, one after another. The same prompt may come again.
 
     Args:
         reading: the data set.
-        split: the split of all its problems; None: what the rows say, or by the hash of the prompt, 80/10/10.
+        split: the split of all its problems; of a folder with files of that name only these are read. None: what the
+            rows or the names of their files say, or by the hash of the prompt, 80/10/10.
         has_answer: whether a reference holds an answer that the reward can read: a reference ends in `#### n` or is
             the bare answer. None if no reward reads it, as in SFT, where the gold response suffices.
         tally: is filled in on the way.
         use: what the rows are read as; by default problems, or demonstrations where no reward reads them.
         source: what the data set is called where the rows do not say it; by default the name of its file.
+        given: the splits for which there is another data set.
 
     Raises:
         DataFileError: missing, empty or malformed file; a row of another format, or without the answer required.
     """
     name, rows = source or reading.source.name, tally.rows
     use = use or ("demonstrations" if has_answer is None else "problems")
-    for at, record in read_records(reading, use, tally):
+    named = named_splits(reading.source)
+    for at, record in read_records(replace(reading, only=serving(split, named, given)), use, tally):
         reference = record.response if record.reference is None else record.reference
         if has_answer is not None and not has_answer(reference or ""):
             problem = f"{at}: the answer {short(reference)} holds no final answer."
             if not reading.drop:
-                raise DataFileError(problem, what_next="Write it bare, or end the text in '#### <answer>'.")
+                advice = "Write it bare, into a column 'answer' beside a worked solution, or end the text in "
+                raise DataFileError(problem, what_next=f"{advice}'#### <answer>'.")
             tally.drop(NO_FINAL_ANSWER, problem)
         else:
             if has_answer is not None and use == "problems" and compared_as_text(reference):
                 tally.as_text += 1
                 tally.first.setdefault(AS_TEXT, f"{at}: {short(reference)}")
             identity = problem_id(record.messages)
-            where = split or record.split or split_of(identity)
+            where = split or record.split or _split_of(identity, record.file_split, named)
             yield Problem(identity, record.messages, reference, record.response, record.source or name, where)
     if tally.rows == rows:
         raise DataFileError(
@@ -68,6 +74,14 @@ def split_of(identity: str) -> Split:
     return "test" if bucket < VALIDATION_SHARE + TEST_SHARE else "train"
 
 
+def _split_of(identity: str, file_split: str | None, named: Collection[Split]) -> str:
+    """A problem's split by its file's; of training files, a tenth for each held-out split without a file, by hash."""
+    if file_split in HELD_OUT:
+        return file_split
+    hashed = split_of(identity)
+    return "train" if hashed in named else hashed
+
+
 def read_few_shot(reading: Reading) -> list[Message]:
     """Worked examples to put in front of every problem, as alternating user and assistant turns.
 
@@ -75,6 +89,7 @@ def read_few_shot(reading: Reading) -> list[Message]:
         DataFileError: missing, empty or malformed file; a row without question or answer.
     """
     turns: list[Message] = []
+    reading = replace(reading, only=serving("train", named_splits(reading.source)))
     for at, record in read_records(reading, "demonstrations", Tally()):
         if record.messages[0]["role"] == "system":
             raise DataFileError(

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.formats import (
     FORMATS,
     ContentError,
     Detected,
+    Format,
     FormatError,
     LeftOutError,
     Record,
@@ -16,13 +17,30 @@ from data.formats import (
     RowError,
     Use,
     detect,
+    help_towards,
     missing,
     named,
     nearest,
+    reasoned,
     records,
+    unread_columns,
+    unread_of_messages,
 )
-from data.hygiene import cleaned, has_hidden
-from data.sources import DataFileError, located_rows
+from data.formats.message import REASONING
+from data.hygiene import cleaned, has_hidden, has_placeholder
+from data.rows import Split
+from data.sources import DataFileError, FilesRead, located_rows
+
+# What is noticed of a row, in words that follow "In 3 rows: ".
+UNREAD = "not read of a message:"
+KEPT = ", which reasoning: keep puts in front of its text"
+UNWEIGHTED = "an answer before the last has weight 0, which only train.loss_on: last leaves unlearned"
+UNFILLED = "names in double braces stay as they stand; placeholders: {name: …} fills one in"
+
+NO_ANSWERS = (
+    "Its rows hold no answers: they are for a flow that learns from answers of its own, such as rest-em, with a reward "
+    "that looks at no reference, such as judge or reward-model."
+)
 
 
 @dataclass
@@ -34,18 +52,22 @@ class Tally:
         dropped: those that could not be used, by reason.
         first: the first of each reason, in words.
         hidden: records with characters that nobody sees, such as zero-width spaces. They are used as they are.
+        noticed: rows of which something is left out or left as it stands, by what that is.
         cut: prompts of which the beginning was cut off, to leave room for an answer.
         as_text: references that cannot be read as mathematics, and are compared as text.
         formats: names of the formats met, and why each was taken.
+        files: the files read, and those passed over.
     """
 
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     hidden: int = 0
+    noticed: Counter[str] = field(default_factory=Counter)
     cut: int = 0
     as_text: int = 0
     formats: dict[str, str] = field(default_factory=dict)
+    files: FilesRead = field(default_factory=FilesRead)
 
     def drop(self, reason: str, where: str) -> None:
         self.dropped[reason] += 1
@@ -61,7 +83,10 @@ class Reading:
         format: name of its format; None to tell it by the columns.
         columns: the format's name of a column to the file's.
         drop: count rows that cannot be used and leave them out, instead of refusing the data set.
-        placeholders: what each `{{name}}` in its texts stands for.
+        placeholders: what each `{{name}}` in its texts stands for. Others stay as they stand.
+        reasoning: put what assistants thought, where a message has it apart, in front of what they say.
+        every_answer: the earlier answers of a conversation are learned as well.
+        only: the splits whose files are read, see `data.sources.names.serving`; None: all.
     """
 
     source: Path
@@ -69,6 +94,9 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     drop: bool = False
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    reasoning: bool = False
+    every_answer: bool = False
+    only: frozenset[Split | None] | None = None
 
 
 def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str, Record]]:
@@ -82,7 +110,13 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
         DataFileError: a file that cannot be read, or that cannot serve as that; a row that cannot be used.
     """
     last: Detected | None = None  # the format of the rows before
-    for at, row in located_rows(reading.source):
+
+    def unreadable(reason: str, where: str) -> None:
+        tally.rows += 1
+        tally.drop(reason, where)
+
+    drop = unreadable if reading.drop else None
+    for at, row, file_split in located_rows(reading.source, tally.files, drop, reading.only):
         tally.rows += 1
         renamed = _renamed(row, reading)
         known = last
@@ -92,13 +126,16 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             if known is not last and not missing(known.format, renamed):
                 last = known
                 tally.formats.setdefault(known.format.name, known.reason)
-            for record in records(known.format, renamed, use):
+            said = reasoned(known.format, renamed) if reading.reasoning else renamed
+            found = list(records(known.format, said, use))
+            tally.noticed.update(map(_unread, unread_of_messages(known.format, said, use)))
+            for record in found:
                 record = cleaned(record, None if use == "programs" else reading.placeholders)
-                tally.hidden += has_hidden(record)
+                _notice(record, reading, use, tally)
                 if use == "pairs" and (record.response or "").split() == (record.rejected or "").split():
                     tally.drop("equal_sides", at)
                 else:
-                    yield at, record
+                    yield at, replace(record, file_split=file_split) if file_split else record
         except FormatError as problem:
             raise DataFileError(f"{at}: {problem.what}", problem.why, problem.what_next) from None
         except RowError as problem:
@@ -116,17 +153,42 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             tally.drop("nested too deep", at)
 
 
+def _unread(key: str) -> str:
+    return f"{UNREAD} {key!r}{KEPT if key in REASONING else ''}"
+
+
+def _notice(record: Record, reading: Reading, use: Use, tally: Tally) -> None:
+    """Count what nobody sees in a record, and see that what is not to be learned is not.
+
+    Raises:
+        ContentError: an earlier answer is not to be learned, and all are learned.
+    """
+    if record.unweighted and reading.every_answer:
+        raise ContentError(
+            "weight 0 before the answer",
+            "an answer before the last has weight 0, and train.loss_on: all learns it. Set train.loss_on: last",
+        )
+    tally.hidden += has_hidden(record)
+    tally.noticed.update([UNWEIGHTED] * record.unweighted)
+    tally.noticed.update([UNFILLED] * (use != "programs" and has_placeholder(record)))
+
+
 def first_use(reading: Reading) -> Use:
     """What the rows of a data set serve as first of all.
 
     Raises:
         DataFileError: a file that cannot be read, is empty, or has columns of no format.
     """
-    for at, row in located_rows(reading.source):
+    unread = Tally()
+    drop = unread.drop if reading.drop else None
+    for at, row, _ in located_rows(reading.source, drop=drop, only=reading.only):
         try:
             return _format(reading, _renamed(row, reading), None, None).format.uses[0]
         except FormatError as problem:
             raise DataFileError(f"{at}: {problem.what}", problem.why, problem.what_next) from None
+    if count := unread.dropped.total():
+        first = next(iter(unread.first.values()))
+        raise DataFileError(f"None of {count:,} rows can be read. {first}.", what_next="Correct the file.")
     raise DataFileError(f"{reading.source} is empty.", what_next="Give a data set with at least one row.")
 
 
@@ -137,7 +199,7 @@ def _renamed(row: Row, reading: Reading) -> Row:
 def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None) -> Detected:
     """The format of the first row, or of one that lacks columns of the format of those before."""
     try:
-        known = detect(row) if reading.format is None else Detected(named(reading.format), "it was named")
+        known = detect(row) if reading.format is None else _named(named(reading.format), row)
     except FormatError:
         if before is None:
             raise
@@ -146,12 +208,27 @@ def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None
     if before and (not serves or missing(known.format, row)):
         fitting = [before.format, *(known for known in FORMATS if use in known.uses)]
         return Detected(nearest(row, fitting), "it comes nearest")
-    if not serves:
-        raise FormatError(
-            f"this is {known.format.name} ({known.format.about}): {known.reason}.",
-            what_next=f"It can serve as {' or '.join(known.format.uses)}, not as {use}.",
-        )
+    if use is not None and not serves:
+        raise _other_use(known, row, use)
     return known
+
+
+def _named(known: Format, row: Row) -> Detected:
+    return Detected(known, f"it was named{unread_columns(known, row)}")
+
+
+def _other_use(known: Detected, row: Row, use: Use) -> FormatError:
+    """The error for rows that serve as something else; where they are no more than prompts, with what they lack."""
+    uses = " or ".join(known.format.uses)
+    lacks, mend = "", ""
+    if known.format.uses == ("prompts",):
+        lacks, mend = help_towards(nearest(row, [other for other in FORMATS if use in other.uses]), row)
+        lacks = f"{NO_ANSWERS} {lacks}"
+    return FormatError(
+        f"this is {known.format.name} ({known.format.about}): {known.reason}.",
+        lacks,
+        f"It can serve as {uses}, not as {use}. {mend}".strip(),
+    )
 
 
 def _sentence(problem: RowError) -> str:
@@ -160,5 +237,5 @@ def _sentence(problem: RowError) -> str:
 
 def _needs(known: Detected | None) -> str:
     columns = known.format.needs if known else ["the columns of its format"]
-    needs = " and ".join(name.replace("|", " or ") for name in columns)
+    needs = " and ".join(" or ".join(name.split("|")[:2]) for name in columns)
     return f"Every row needs {needs}."

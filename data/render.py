@@ -1,45 +1,21 @@
-"""The one renderer: prompts and completions become token ids here, for generation, training and evaluation alike."""
+"""The one renderer: prompts and completions become token ids here, for generation, training and evaluation alike.
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+An answer is what stands behind the prompt in the template's own rendering of it, up to the token that ends its turn:
+so a person's answer begins and ends as a policy's own does.
+"""
+
+from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
-from textwrap import shorten
-from typing import Any, Self
+from typing import Any, NamedTuple
 
-from jinja2 import TemplateSyntaxError
-
+from data.chat_template import QUOTED, Messages, TemplateError, other_template, rendered, rendered_prompt
 from data.errors import AutodidactError
 
-Messages = Sequence[dict[str, str]]
-TEMPLATES = sorted((Path(__file__).parent / "templates").glob("*.jinja"))
-QUOTED = 80  # characters of a prompt in an error
+ASKED = {"role": "user", "content": "?"}
 
 
 class PromptTooLongError(AutodidactError):
     """A prompt leaves no room for an answer."""
-
-
-class TemplateError(AutodidactError):
-    """There is no chat template, or it cannot do what is asked of it."""
-
-    def at(self, place: str) -> Self:
-        """The same error, naming the row that cannot be rendered."""
-        return type(self)(f"{place}: {self.what}", self.why, self.what_next)
-
-
-@contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Rows that are rendered inside are at `place`, such as "FILE, line 3": an error says so.
-
-    Raises:
-        TemplateError: with that place.
-    """
-    try:
-        yield
-    except TemplateError as error:
-        raise error.at(place) from error
 
 
 def prompt_token_ids(tokenizer: Any, messages: Messages) -> list[int]:
@@ -59,11 +35,11 @@ def prompt_token_ids(tokenizer: Any, messages: Messages) -> list[int]:
 
 
 def prompt_and_answers(tokenizer: Any, messages: Messages) -> tuple[list[int], list[bool]]:
-    """Token ids of a prompt, and which of them belong to the assistant's earlier answers, their EOS included.
+    """Token ids of a prompt, and which of them belong to the assistant's earlier answers and to what ends each.
 
     Where a template changes earlier answers (some leave out what was thought), no token belongs to them.
     """
-    text = _rendered(tokenizer, messages)
+    text = rendered_prompt(tokenizer, messages)
     pieces = list(_pieces(tokenizer, messages, text))
     whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=len(pieces) > 1 and tokenizer.is_fast)
     ids = list(whole["input_ids"])
@@ -81,28 +57,33 @@ def prompt_and_answers(tokenizer: Any, messages: Messages) -> tuple[list[int], l
 
 
 def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a finished answer written by a person: its text, then EOS.
+    """Token ids of a finished answer written by a person: its text, then the token that ends a turn.
 
-    Where the template puts a blank before an answer, it belongs to the answer, as it would if a policy had written it.
-    """
-    said = _lead(tokenizer, str(tokenizer.chat_template)) + text
-    return [*tokenizer(said, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-
-
-def template_file(template: Path) -> Path:
-    """The file of a chat template that is given by name or file.
+    What the template puts between a prompt and an answer, be it a blank or an empty block of thoughts, belongs to the
+    answer, as it would if a policy had written it.
 
     Raises:
-        TemplateError: there is neither; with the names that there are.
+        TemplateError: the template fails on an answer, or begins one otherwise than the prompt of a policy's own.
     """
-    known = {path.stem: path for path in TEMPLATES}
-    path = template if template.is_file() else known.get(str(template))
-    if path is None:
-        raise TemplateError(
-            f"There is no template {template}: neither a file, looked for from {Path.cwd()}, nor one with a name.",
-            what_next=f"Known names are {', '.join(known)}.",
-        )
-    return path
+    if _turn(tokenizer, str(tokenizer.chat_template)).opening is None:
+        raise _begins_otherwise(tokenizer)
+    return finished_token_ids(tokenizer, text)
+
+
+def finished_token_ids(tokenizer: Any, text: str) -> list[int]:
+    """The same of an answer that is not learned, so that it may begin otherwise than a policy's own."""
+    turn = _turn(tokenizer, str(tokenizer.chat_template))
+    said = _opened(tokenizer, turn.opening or "", turn.tail, text) + turn.blank
+    return [*tokenizer(said, add_special_tokens=False)["input_ids"], turn.end]
+
+
+def stop_token_ids(tokenizer: Any) -> list[int]:
+    """The ids that end an answer: the template's end of a turn, with which gold answers are closed, and EOS."""
+    try:
+        end = _turn(tokenizer, str(tokenizer.chat_template)).end
+    except TemplateError:  # it takes no answers: those that come after its prompts can end in EOS all the same
+        end = None
+    return sorted({found for found in (end, tokenizer.eos_token_id) if found is not None})
 
 
 def answer_token_ids(tokenizer: Any, text: str, token_ids: list[int] | None) -> list[int]:
@@ -116,121 +97,118 @@ def judged_token_ids(tokenizer: Any, messages: Messages, text: str) -> tuple[lis
     The answer is rendered from its text: whoever wrote it may have another tokenizer. White space around it is no part
     of it, since a person's answer has none and a policy's own often begins with some.
     """
-    return prompt_token_ids(tokenizer, messages), completion_token_ids(tokenizer, text.strip())
-
-
-def require_template(tokenizer: Any, source: str) -> str:
-    """Digest of the tokenizer's chat template, which belongs to the identity of what is rendered with it.
-
-    Raises:
-        TemplateError: it has none.
-    """
-    if not tokenizer.chat_template:
-        raise TemplateError(
-            f"The tokenizer of {source} has no chat template, so prompts cannot be rendered.",
-            what_next=f"Give one with --template, by name ({', '.join(path.stem for path in TEMPLATES)}) or as a Jinja "
-            "file, or choose a model that has one.",
-        )
-    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
-
-
-def template_text(template: Path) -> str:
-    """A chat template that is given by name or file.
-
-    Raises:
-        TemplateError: there is none, or it cannot be read.
-    """
-    file = template_file(template)
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(
-            f"The template {file} cannot be read: {error}.", what_next="Give a Jinja file in UTF-8."
-        ) from None
+    return prompt_token_ids(tokenizer, messages), finished_token_ids(tokenizer, text.strip())
 
 
 def require_end(tokenizer: Any, source: str) -> None:
     """See that an answer can be finished.
 
     Raises:
-        TemplateError: the tokenizer has no EOS token.
+        TemplateError: neither does the template end an answer with a token of its own, nor is there an EOS token.
     """
-    if tokenizer.eos_token_id is None:
+    if not stop_token_ids(tokenizer):
         raise TemplateError(
-            f"The tokenizer of {source} has no EOS token.",
+            f"The tokenizer of {source} has no EOS token, and its chat template ends no answer with one of its own.",
             "Without one, no answer could be told to be finished.",
             "Set eos_token in its tokenizer_config.json to the token that ends an answer.",
         )
 
 
-def _rendered(tokenizer: Any, messages: Messages) -> str:
-    text = _applied(tokenizer, messages, add_generation_prompt=True)
-    if _leaves_out_the_user(tokenizer, messages, text):
-        raise TemplateError(
-            f"The chat template leaves the user's words out of the prompt {_quoted(messages)}.",
-            "Templates of models that also see images may want content as a list of parts, and here it is text.",
-            _other_template(),
+class Turn(NamedTuple):
+    """How a template frames an answer.
+
+    Attributes:
+        opening: what it puts between a prompt and the answer; None if finished answers do not stand behind the prompt.
+        blank: the white space between the answer and the token that ends it.
+        mark, end: that token and its id: EOS where the template has none of its own, None if there is no EOS either.
+        tail: all that it puts behind the answer.
+    """
+
+    opening: str | None
+    blank: str
+    mark: str
+    end: int | None
+    tail: str
+
+
+@lru_cache(maxsize=16)
+def _turn(tokenizer: Any, template: str) -> Turn:
+    """How the tokenizer's template frames an answer. `template` is its text, by which this is remembered."""
+    prompt = rendered_prompt(tokenizer, [ASKED])
+    whole = rendered(tokenizer, [ASKED, _said("!")])
+    opening, answer, tail = whole.removeprefix(prompt).partition("!")
+    behind, begins = tail.lstrip(), opening if whole.startswith(prompt) else None
+    mark = _mark(tokenizer, behind)
+    if not answer or mark is None or (not (begins or "").strip() and prompt.endswith(tail) and mark == behind.strip()):
+        # No token, or only the one with which this template always asks for an answer.
+        return Turn(
+            "" if begins and not answer else begins, "", tokenizer.eos_token or "", tokenizer.eos_token_id, tail
         )
-    return text
+    return Turn(begins, tail.removesuffix(behind), mark, int(tokenizer.convert_tokens_to_ids(mark)), tail)
 
 
-def _leaves_out_the_user(tokenizer: Any, messages: Messages, text: str) -> bool:
-    """Whether the last turn of a user makes no difference to the rendered text."""
-    last = max((number for number, turn in enumerate(messages) if turn["role"] == "user"), default=None)
-    if last is None or messages[last]["content"].strip() in text:
-        return False
-    others = [*messages]  # a template may also change what it is given: other words then give another text
-    others[last] = {"role": "user", "content": messages[last]["content"] + " ?"}
-    return _applied(tokenizer, others, add_generation_prompt=True) == text
+def _mark(tokenizer: Any, text: str) -> str | None:
+    """The token of the tokenizer's own, other than white space, that a text begins with."""
+    marks = (str(token) for token in tokenizer.added_tokens_decoder.values())
+    return max((mark for mark in marks if mark.strip() and text.startswith(mark)), key=len, default=None)
 
 
-def _applied(tokenizer: Any, messages: Messages, **settings: Any) -> str:
-    try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **settings))
-    except TemplateSyntaxError as error:
-        raise TemplateError(
-            f"The chat template is no Jinja: {error.message} (line {error.lineno}).", what_next=_other_template()
-        ) from error
-    except Exception as error:  # a template is a program, and fails as programs do
-        roles = ", ".join(turn["role"] for turn in messages)
-        raise TemplateError(
-            f"The chat template fails on the prompt {_quoted(messages)}: {error or type(error).__name__}.",
-            f"The turns are {roles}; some templates refuse a system message, or turns that do not alternate.",
-            f"Leave out what it does not take. {_other_template()}",
-        ) from error
+def _opened(tokenizer: Any, opening: str, tail: str, text: str) -> str:
+    """An answer behind what the template puts before it."""
+    if opening.strip():  # a block of thoughts: whether the answer brings its own is the template's to say
+        prompt, whole = rendered_prompt(tokenizer, [ASKED]), rendered(tokenizer, [ASKED, _said(text)])
+        if whole.startswith(prompt) and "".join(text.split()) in "".join(whole.split()):
+            return whole.removeprefix(prompt).removesuffix(tail)
+    return opening + text
 
 
-def _quoted(messages: Messages) -> str:
-    return repr(shorten(str(messages[-1]["content"]) if messages else "", QUOTED))
-
-
-def _other_template() -> str:
-    names = ", ".join(path.stem for path in TEMPLATES)
-    return (
-        f"Give the policy another one with --template, by name ({names}) or as a Jinja file, or put a "
-        "chat_template.jinja into the model's folder."
+def _begins_otherwise(tokenizer: Any) -> TemplateError:
+    prompt, whole = rendered_prompt(tokenizer, [ASKED]), rendered(tokenizer, [ASKED, _said("!")])
+    return TemplateError(
+        f"The chat template ends a prompt in {prompt[-QUOTED:]!r}, and writes a finished answer without that: "
+        f"{whole[-QUOTED:]!r}.",
+        "So a gold answer could be told from a policy's own by how it begins.",
+        f"Set template_options to what makes both begin alike, such as {{enable_thinking: false}}. {other_template()}",
     )
+
+
+def _said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
 def _pieces(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[str, bool]]:
     """The rendered text, cut at the beginning and the end of each earlier answer, and whether a piece is one."""
-    lead, done = "", 0
+    done = 0
     for number, turn in enumerate(messages):
         if turn["role"] != "assistant" or number == 0:
             continue
-        lead = lead or _lead(tokenizer, str(tokenizer.chat_template))
-        before = _rendered(tokenizer, messages[:number])
-        said = lead + turn["content"]
-        if not (text.startswith(before) and text.startswith(said, len(before))):
+        before = rendered_prompt(tokenizer, messages[:number])
+        if not text.startswith(before):  # a block of thoughts that only the last answer has
+            before = _shared(before, text)
+        start = text.find(turn["content"], len(before))
+        if start < 0 or text[len(before) : start].strip():
             break
-        end = len(before) + len(said)
-        if tokenizer.eos_token and text.startswith(tokenizer.eos_token, end):
-            end += len(tokenizer.eos_token)
+        end = _end(tokenizer, text, start + len(turn["content"]))
         yield text[done : len(before)], False
         yield text[len(before) : end], True
         done = end
     if text[done:]:
         yield text[done:], False
+
+
+def _shared(one: str, other: str) -> str:
+    """The beginning that two texts share."""
+    unlike = (number for number, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return one[: next(unlike, min(len(one), len(other)))]
+
+
+def _end(tokenizer: Any, text: str, end: int) -> int:
+    """Where an answer ends whose words do so at `end`: behind the token that ends a turn, if that is there."""
+    turn = _turn(tokenizer, str(tokenizer.chat_template))
+    for mark in (turn.blank + turn.mark, tokenizer.eos_token):
+        if mark and text.startswith(mark, end):
+            return end + len(mark)
+    return end
 
 
 def _answers(starts: list[int], pieces: list[tuple[str, bool]]) -> list[bool]:
@@ -242,16 +220,6 @@ def _answers(starts: list[int], pieces: list[tuple[str, bool]]) -> list[bool]:
             number += 1
         found.append(pieces[number][1])
     return found
-
-
-@lru_cache(maxsize=16)
-def _lead(tokenizer: Any, template: str) -> str:
-    """The white space that a template puts between the end of a prompt and an answer."""
-    asked, said = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
-    before = _rendered(tokenizer, [asked])
-    after = _applied(tokenizer, [asked, said]).removeprefix(before)
-    lead = after[: max(after.find("!"), 0)]
-    return lead if lead.isspace() else ""
 
 
 def context_length(config: Any) -> int:

@@ -51,7 +51,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion that a policy wrote. `token_ids` holds the EOS if, and only if, generation ended in it."""
+    """One completion that a policy wrote. Its `token_ids` end in the token that generation stopped at, if at any."""
 
     problem_id: str
     index: int

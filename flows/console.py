@@ -11,7 +11,7 @@ from rich.text import Text
 
 from data.calibration import RewardMetrics
 from data.errors import STOPPED, AutodidactError
-from data.sources import hub_name
+from data.sources import hub_name, is_here
 from data.text import visible
 from tasks.champion import settle
 from tasks.contract import OnDrift, Status
@@ -152,7 +152,7 @@ def show_plan(module: ModuleType, config: RunConfig, on_drift: OnDrift) -> None:
         if planned.stage.command:
             console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True)
     for name, path in config.input_files().items():
-        if not path.exists() and hub_name(path) is None:
+        if not is_here(path) and hub_name(path) is None:
             console.print(f"missing: {name} {path}; it has to be there before the run starts")
     base = next(planned.stage for planned in plan.plan if planned.stage.name == "base")
     if config.model and base.inputs["model"].digest is None:

@@ -1,6 +1,7 @@
 """The command `autodidact data`: what a data set is, before a loop takes it."""
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ from rich.table import Table
 
 from data.formats import Record, named
 from data.problems import AS_TEXT
-from data.reading import Reading, Tally, first_use
+from data.reading import NO_ANSWERS, Reading, Tally, first_use
 from data.render import prompt_token_ids
+from data.sources import FilesRead
 from flows.console import make_console
 from flows.settings import Parser, read_settings
 from models.config import Config
@@ -20,6 +22,7 @@ from tasks.problems import OverlapConfig
 from tasks.room import model_tokenizer
 
 PREVIEW = 600
+FILES = 20  # of those read, and of those passed over
 
 
 COMMANDS = {
@@ -51,12 +54,14 @@ def _format(arguments: list[str]) -> int:
     with explain_disk_errors(str(config.output), config.output):
         found = format_data(config)
     console = make_console()
+    _show_formats(config.problems, found.tally)
     console.print(f"{found.tally.rows:,} rows were read as {found.use}; their rows are in {config.output}.")
     table = Table("file", "rows", "by source")
     for name, counts in found.kept.items():
         by_source = ", ".join(f"{source}: {count:,}" for source, count in counts.most_common())
         table.add_row(f"{name}.parquet", f"{counts.total():,}", by_source)
     console.print(table)
+    _show_files(found.tally.files)
     _show_drops(found.dropped, found.tally)
     for shown in found.repeated:
         said = f"{shown.reason.replace('_', ' ')} ({shown.share:.0%}), of {shown.source}"
@@ -70,7 +75,8 @@ def _inspect(arguments: list[str]) -> int:
     if config.format:
         named(config.format)
     tokenizer, context = model_tokenizer(config)[:2] if config.model else (None, None)
-    reading = Reading(config.data, config.format, config.columns, placeholders=config.placeholders)
+    told = config.format, config.columns, True, config.placeholders, config.reasoning == "keep"
+    reading = Reading(config.data, *told)
     use = config.use or first_use(reading)
     found = inspect(reading, use, tokenizer, context, OverlapConfig().near_duplicates)
     _show(config.data, found, tokenizer)
@@ -79,14 +85,17 @@ def _inspect(arguments: list[str]) -> int:
 
 def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     console = make_console()
-    for name, reason in found.tally.formats.items():
-        known = named(name)
-        console.print(f"{source} is {name} ({known.about}): {reason}.")
-        console.print(f"Its rows can serve as {' or '.join(known.uses)}; they are read as {found.use}.")
+    _show_formats(source, found.tally)
+    for name in found.tally.formats:
+        uses = named(name).uses
+        console.print(f"Rows of {name} can serve as {' or '.join(uses)}; they are read as {found.use}.")
+        if uses == ("prompts",):
+            console.print(NO_ANSWERS)
     console.print(
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,
     )
+    _show_files(found.tally.files)
     _show_drops(found.tally.dropped + found.left_out, found.tally)
     if not found.records:
         return
@@ -102,6 +111,28 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
         console.print(_preview(record, tokenizer))
 
 
+def _show_formats(source: Path, tally: Tally) -> None:
+    for name, reason in tally.formats.items():
+        make_console().print(f"{source} is {name} ({named(name).about}): {reason}.")
+
+
+def _show_files(files: FilesRead) -> None:
+    """What was read and what was passed over; nothing of a single file."""
+    if len(files.rows) + len(files.skipped) < 2:
+        return
+    read = Table("file", "rows", "set", title="What was read", title_justify="left")
+    for name, count in islice(files.rows.items(), FILES):
+        read.add_row(name, f"{count:,}", files.splits.get(name, ""))
+    passed = Table("file", "why", title="What was not read", title_justify="left")
+    for name, why in islice(files.skipped.items(), FILES):
+        passed.add_row(name, why)
+    for table, count in ((read, len(files.rows)), (passed, len(files.skipped))):
+        if count:
+            make_console().print(table)
+        if count > FILES:
+            make_console().print(f"and {count - FILES:,} more.")
+
+
 def _show_drops(dropped: Counter[str], tally: Tally) -> None:
     console = make_console()
     if tally.hidden:
@@ -109,6 +140,8 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
     if tally.as_text:
         what = "reference answers cannot be read as mathematics and are compared as text"
         console.print(f"{tally.as_text:,} {what}. The first: {tally.first[AS_TEXT]}.")
+    for said, count in sorted(tally.noticed.items()):
+        console.print(f"In {count:,} rows: {said}.")
     if not dropped:
         return
     table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")

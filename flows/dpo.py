@@ -47,8 +47,8 @@ class DPO(PairSource, LoopConfig):
 
     @property
     def pairs_reading(self) -> Reading:
-        drop = self.unusable == "drop"
-        return Reading(self.pairs, self.pairs_format, self.pairs_columns, drop, self.placeholders)
+        drop, keep = self.unusable == "drop", self.reasoning == "keep"
+        return Reading(self.pairs, self.pairs_format, self.pairs_columns, drop, self.placeholders, keep)
 
     def check_inputs(self) -> None:
         for _ in read_pairs(self.pairs_reading, Tally()):
@@ -71,7 +71,7 @@ def loop(run: Run, config: DPO) -> dict[str, Any]:
     if config.overlap.held_out:
         held_out[HELD_OUT] = problems.artifact(f"{HELD_OUT}.parquet")
     made = prepare_pairs(run, "iter-1/pairs", config.pairs_reading, start, held_out, config.overlap.rules)
-    pairs, expected = {"current": made.artifact("pairs.parquet")}, expected_rows(config.pairs)
+    pairs, expected = {"current": made.artifact("pairs.parquet")}, expected_rows(config.pairs, "train")
     reference = measure_reference(run, "iter-1/reference", start, pairs, config.train, config.launch, expected)
     policy = train_on_pairs(
         run, "iter-1/train", start, pairs, reference, config.train, config.launch, config.seed, expected

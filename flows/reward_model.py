@@ -12,7 +12,7 @@ from pydantic import Field
 
 from data.hygiene import NAME
 from data.reading import Reading
-from models.config import RewardTrainConfig, ScoringConfig
+from models.config import ReasoningSetting, RewardTrainConfig, ScoringConfig
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
 from tasks.loop import RunConfig, flow_run_name, run_loop
@@ -45,6 +45,7 @@ class RewardModel(PairSource, RunConfig):
         dict[Annotated[str, Field(pattern=NAME)], str],
         Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada} for {{name}}."),
     ]
+    reasoning: ReasoningSetting = "leave"
     overlap: Annotated[OverlapRules, Field(description="Pairs whose prompts repeat held-out ones.")] = OverlapRules()
     train: Annotated[RewardTrainConfig, Field(description="How the reward model is trained.")] = RewardTrainConfig()
     score: Annotated[ScoringConfig, Field(description="How held-out pairs are scored.")] = ScoringConfig()
@@ -65,7 +66,8 @@ class RewardModel(PairSource, RunConfig):
             model_tokenizer(self)
 
     def _reading(self, source: Path) -> Reading:
-        return Reading(source, self.pairs_format, self.pairs_columns, self.unusable == "drop", self.placeholders)
+        drop, keep = self.unusable == "drop", self.reasoning == "keep"
+        return Reading(source, self.pairs_format, self.pairs_columns, drop, self.placeholders, keep)
 
 
 @flow(
@@ -84,8 +86,8 @@ def loop(run: Run, config: RewardModel) -> dict[str, Any]:
     """All there is to it: one round. Walked without effect when `run` is only planning."""
     start = base_policy(run, config, config.bootstrap, config.seed).artifact("policy")
     pairs = prepare_reward_pairs(run, "iter-1/pairs", config.parts, start)
-    expected = expected_rows(config.pairs)
-    held_out = expected_rows(config.validation_pairs) or int(config.held_out * expected)
+    expected = expected_rows(config.pairs, "train")
+    held_out = expected_rows(config.validation_pairs, "validation") or int(config.held_out * expected)
     settings = config.train, config.launch, config.seed, expected
     model = train_reward_model(run, "iter-1/train", start, pairs.artifact(PAIRS_FILE), *settings)
     policy, unseen = model.artifact("policy"), pairs.artifact(HELD_OUT_FILE)

@@ -63,14 +63,13 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which would keep the last of two values of a key without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
+        seen: dict[Any, int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} appears twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
+                    lines = f"lines {seen[key.value]} and {key.start_mark.line + 1}"
+                    raise yaml.YAMLError(f"the key {key.value!r} appears twice, in {lines}")
+                seen[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 

@@ -3,11 +3,12 @@
 The first enters a stage's fingerprint, the second does not. Importing this loads neither torch nor vLLM.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from data.judge import Kind, longest_reply
 
@@ -22,8 +23,38 @@ CodeSetting = Annotated[
         "do. Few models need any."
     ),
 ]
+ReasoningSetting = Annotated[
+    Literal["leave", "keep"],
+    Field(
+        description="What a data set's messages hold of reasoning apart from their text: leave it out, or keep it in "
+        "front of the text, as <think> … </think>."
+    ),
+]
 RevisionSetting = Annotated[
     str | None, Field(min_length=1, description="Of a model on the hub: branch, tag or commit; none: its newest.")
+]
+
+
+def _typed(value: Any) -> Any:
+    """The number or truth value that a text says: on the command line all values are texts."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return read if isinstance(read, bool | int | float) else value
+
+
+TemplateOptions = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")],
+        Annotated[bool | int | float | str, BeforeValidator(_typed)],
+    ],
+    Field(
+        default_factory=dict,
+        description="Options of the chat template, as in {enable_thinking: false}. They are kept with the policy.",
+    ),
 ]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data.render import check_room, context_length, prompt_token_ids
+from data.render import check_room, context_length, prompt_token_ids, stop_token_ids
 from data.rows import Problem, Sample
 from data.storage import count_rows, holds, read_rows, write_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, ModelCode, SamplingConfig
@@ -101,11 +101,13 @@ def generate(program: GenerateProgram) -> None:
     dtype, code = jobs[0].sampling.dtype, program.model_code
     engine = start_engine(program.policy, program.engine, dtype, limit, seed, code)
 
+    stop = stop_token_ids(tokenizer)
     progress = Progress("generate", total, "sample", done=total - left)
     meter = Meter(progress)
     for shard in missing:
         requests = [prompts[p.id] for p in shard.problems]
-        outputs = run_requests(engine, requests, [request_parameters(shard.job, p.id) for p in shard.problems], meter)
+        parameters = [request_parameters(shard.job, p.id, stop) for p in shard.problems]
+        outputs = run_requests(engine, requests, parameters, meter)
         write_rows(Sample, shard.path, to_samples(shard, outputs, program.policy_digest))
     print(f"Generated {left:,} samples at {meter.tokens / progress.elapsed:,.0f} tokens/s", flush=True)
 
@@ -122,7 +124,13 @@ class Meter:
         self.progress.update(self.done, f"{self.tokens / self.progress.elapsed:,.0f} tokens/s")
 
 
-def request_parameters(job: GenerateJob, problem: str) -> Any:
+def request_parameters(job: GenerateJob, problem: str, stop: list[int]) -> Any:
+    """What vLLM is told of one problem.
+
+    Args:
+        stop: ids that end an answer, besides those that generation_config.json names. vLLM keeps the one that it stops
+            at as the last of the answer's ids, and leaves it out of the text.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -133,6 +141,7 @@ def request_parameters(job: GenerateJob, problem: str) -> Any:
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         max_tokens=sampling.max_tokens,
+        stop_token_ids=stop,
         seed=request_seed(job.seed, problem) if sampling.temperature > 0 else None,
         skip_special_tokens=True,
         output_kind=RequestOutputKind.FINAL_ONLY,

@@ -28,13 +28,13 @@ from data.render import answer_token_ids, prompt_token_ids
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
 from models.config import PreferenceProgram
-from models.loading import load_tokenizer
 from models.training import (
     enter,
     leave,
     load_policy,
     lora_config,
     pad_token_id,
+    padded_tokenizer,
     run_training,
     training_arguments,
 )
@@ -85,7 +85,7 @@ def train(program: PreferenceProgram) -> None:
     """Train `program.policy` on the pairs and write a Hugging Face checkpoint to `program.output`."""
     config, output = program.train, program.output
     set_seed(program.seed)
-    tokenizer = load_tokenizer(program.policy, program.model_code)
+    tokenizer = padded_tokenizer(program.policy, program.model_code)
     arguments = DPOConfig(  # before the model: ZeRO 3 shards it while loading
         **training_arguments(config, program.launch, program.seed, output),
         beta=config.beta,

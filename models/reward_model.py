@@ -26,7 +26,6 @@ from data.render import judged_token_ids
 from data.rows import Pair
 from data.storage import read_rows
 from models.config import RewardTrainProgram
-from models.loading import load_tokenizer
 from models.training import (
     DTYPES,
     HEAD,
@@ -35,6 +34,7 @@ from models.training import (
     load_reward_model,
     lora_config,
     pad_token_id,
+    padded_tokenizer,
     run_training,
     training_arguments,
 )
@@ -55,7 +55,7 @@ def train(program: RewardTrainProgram) -> None:
     An adapter is written beside it instead, with the head, to `adapter/`: models.merge makes a checkpoint of it.
     """
     config, output = program.train, program.output
-    tokenizer = load_tokenizer(program.policy, program.model_code)
+    tokenizer = padded_tokenizer(program.policy, program.model_code)
     arguments = RewardConfig(  # before the model: ZeRO 3 shards it while loading
         **training_arguments(config, program.launch, program.seed, output),
         center_rewards_coefficient=config.centering or None,

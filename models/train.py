@@ -28,7 +28,6 @@ from data.render import answer_token_ids, context_length, prompt_and_answers
 from data.rows import Example
 from data.storage import read_rows
 from models.config import TrainProgram
-from models.loading import load_tokenizer
 from models.training import (
     IGNORED,
     enter,
@@ -36,6 +35,7 @@ from models.training import (
     load_policy,
     lora_config,
     pad_token_id,
+    padded_tokenizer,
     run_training,
     training_arguments,
 )
@@ -120,7 +120,7 @@ def train(program: TrainProgram) -> None:
     """Train `program.policy` on the examples and write a Hugging Face checkpoint to `program.output`."""
     config, output = program.train, program.output
     set_seed(program.seed)
-    tokenizer = load_tokenizer(program.policy, program.model_code)
+    tokenizer = padded_tokenizer(program.policy, program.model_code)
     arguments = SFTConfig(  # before the model: ZeRO 3 shards it while loading
         **training_arguments(config, program.launch, program.seed, output),
         packing=False,

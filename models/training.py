@@ -12,8 +12,9 @@ import transformers
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
+from data.render import stop_token_ids
 from models.config import AdapterConfig, Dtype, LaunchConfig, ModelCode, Optimizer, TrainConfig, gradient_accumulation
-from models.loading import Kind, load_config, load_weights, random_weights
+from models.loading import Kind, load_config, load_tokenizer, load_weights, random_weights
 from models.process import end, fail_plainly, keep_imports
 from models.progress import Progress
 
@@ -239,7 +240,16 @@ def forget_base(adapter: Path) -> None:
 
 
 def pad_token_id(tokenizer: Any) -> int:
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+    """What rows are padded with: the tokenizer's own token for it, else EOS, else the template's end of a turn."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, *stop_token_ids(tokenizer))
+    return next(int(number) for number in known if number is not None)
+
+
+def padded_tokenizer(folder: Path, code: ModelCode) -> Any:
+    """The tokenizer of a model that is trained. TRL wants it to have a padding token."""
+    tokenizer = load_tokenizer(folder, code)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_token_id(tokenizer))
+    return tokenizer
 
 
 def enter() -> None:

@@ -17,7 +17,8 @@ from tasks.run import CONFIG, SUMMARY
 from tasks.tracking import open_registry, reaching, tracking_uri
 
 PIN = "champion.json"
-ALONE = {"adapter": None, "template": None, "model_revision": None}  # a champion is whole, and a folder here
+# A champion is whole, and a folder here.
+ALONE: dict[str, Any] = {"adapter": None, "template": None, "template_options": {}, "model_revision": None}
 
 
 def settle(config: Any) -> Any:

@@ -24,7 +24,7 @@ from tasks.rewards import RewardConfig, judging_estimate, reward_identity, rewar
 from tasks.run import Result, Run
 from tasks.sample import generate_command, generation_estimate, run_generation
 
-VERSION = 2  # scores are in folders
+VERSION = 3  # answers end where the template ends a turn
 METRICS = "metrics.json"
 OUTCOMES = "outcomes.json"
 _OUTCOMES = TypeAdapter(list[Outcome])

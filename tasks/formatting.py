@@ -16,6 +16,7 @@ from data.reading import Tally, first_use
 from data.rows import SPLITS, Problem
 from data.splits import HELD_OUT
 from data.storage import count_by, write_rows
+from tasks.datasets import files_noted
 from tasks.files import write_json
 from tasks.pairs import PAIRS_FILE, write_pairs
 from tasks.problems import DATA, ProblemSource, read_held_out, split_problems
@@ -135,6 +136,8 @@ def _summary(found: Formatted) -> dict[str, object]:
         "dropped": dict(found.dropped),
         "hidden_characters": found.tally.hidden,
         "text_references": found.tally.as_text,
+        "noticed": dict(found.tally.noticed),
         "contaminated": found.contaminated,
         "repeated": [asdict(shown) for shown in found.repeated],
+        **files_noted(found.tally.files),
     }

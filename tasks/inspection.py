@@ -3,7 +3,7 @@
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,32 +13,37 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from data.chat_template import naming
 from data.formats import Record, Use
 from data.overlap import NEAR_DUPLICATE
 from data.problems import AS_TEXT, NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
-from data.render import completion_token_ids, naming, prompt_token_ids
+from data.render import completion_token_ids, finished_token_ids, prompt_token_ids
 from data.rewards.answer import has_answer
 from data.rewards.final_answer import close as close_math_worker
 from data.rewards.final_answer import compared_as_text
 from data.rows import problem_id
 from data.similar import NearDuplicates, prompt_of, scratch_database
 from data.splits import DUPLICATE
-from models.config import CodeSetting, Config, ModelName, RevisionSetting
+from models.config import CodeSetting, Config, ModelName, ReasoningSetting, RevisionSetting, TemplateOptions
 
 SHOWN = 3
+LEARNED: tuple[Use, ...] = ("demonstrations", "pairs")  # uses whose answers a policy learns
 TOO_LONG = "longer than the context"
 
 
 class InspectConfig(Config):
     """Settings of `autodidact data inspect`: as a loop reads its data sets."""
 
-    data: Annotated[Path, Field(description="A file, a folder of files, or owner/name[:config][:split] on the hub.")]
+    data: Annotated[
+        Path, Field(description="A file, a folder[:name][:split], or owner/name[:config][:split] on the hub.")
+    ]
     use: Annotated[Use | None, Field(description="What the rows are to serve as; none: the format's first use.")] = None
     model: Annotated[
         ModelName | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")
     ] = None
     template: Annotated[Path | None, Field(description="Chat template, by name or file; none: the model's own.")] = None
+    template_options: TemplateOptions
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
     format: Annotated[str | None, Field(description="Format, by name; none: told by the columns.")] = None
@@ -48,6 +53,7 @@ class InspectConfig(Config):
     placeholders: Annotated[
         dict[str, str], Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada}.")
     ]
+    reasoning: ReasoningSetting = "leave"
 
 
 @dataclass
@@ -105,7 +111,9 @@ def inspect(
             if len(found.shown) < SHOWN:
                 found.shown.append((at, record))
             with naming(at):
-                prompt, answer = _lengths(record, tokenizer)
+                prompt, answer = _lengths(
+                    record, tokenizer, completion_token_ids if use in LEARNED else finished_token_ids
+                )
             found.prompts.append(prompt)
             found.answers.append(answer)
             key = problem_id(record.messages)
@@ -136,9 +144,9 @@ def quantiles(lengths: Sequence[int]) -> tuple[int, int, int, int]:
     return tuple(int(value) for value in values)  # type: ignore[return-value]
 
 
-def _lengths(record: Record, tokenizer: Any | None) -> tuple[int, int]:
+def _lengths(record: Record, tokenizer: Any | None, render: Callable[[Any, str], list[int]]) -> tuple[int, int]:
     answers = [answer for answer in (record.response, record.rejected) if answer is not None]
     if tokenizer is None:
         return sum(len(turn["content"]) for turn in record.messages), max(map(len, answers), default=0)
     prompt = len(prompt_token_ids(tokenizer, record.messages))
-    return prompt, max((len(completion_token_ids(tokenizer, answer)) for answer in answers), default=0)
+    return prompt, max((len(render(tokenizer, answer)) for answer in answers), default=0)

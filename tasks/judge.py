@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from data.chat_template import naming
 from data.errors import AutodidactError
 from data.judge import GRADER
-from data.render import naming, prompt_token_ids
+from data.render import prompt_token_ids
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.judge import RATES
 from models.loading import ModelError, check_code, load_config, load_tokenizer

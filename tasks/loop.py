@@ -135,8 +135,9 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     def input_files(self) -> dict[str, Path]:
         return self.files() | super().input_files()
 
-    def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
-        return problems_judged_by(self.reward, self.measured_by)
+    def judged_by(self, trained: bool = True, measured: bool = True) -> tuple[Use, Callable[[str | None], bool]]:
+        rewards = (self.reward, trained), (self.measured_by, measured)
+        return problems_judged_by(*(reward for reward, asked in rewards if asked))
 
     @property
     def measured_by(self) -> RewardConfig:

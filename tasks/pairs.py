@@ -27,7 +27,7 @@ from tasks.problems import DATA, write_notes
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
 
-VERSION = 1
+VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
 PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 
@@ -99,7 +99,12 @@ def prepare_pairs(
     """
     inputs = {"file": dataset_artifact(reading.source), "policy": policy, **held_out}
     settings = {"drop": reading.drop, "overlap": asdict(rules)}
-    told = {"format": reading.format, "columns": reading.columns, "placeholders": reading.placeholders}
+    told: dict[str, object] = {
+        "format": reading.format,
+        "columns": reading.columns,
+        "placeholders": reading.placeholders,
+    }
+    told |= {"reasoning": reading.reasoning}
     settings |= {key: value for key, value in told.items() if value}
     stage = Stage(name, VERSION, settings, inputs, estimate=Estimate(disk_bytes=1_000_000))
 

@@ -11,7 +11,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from data import arithmetic
-from data.render import template_file, template_text
+from data.chat_template import choose_template, template_file, template_text, with_options
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
@@ -23,9 +23,11 @@ from models.config import (
     ModelName,
     RevisionSetting,
     SupervisedConfig,
+    TemplateOptions,
     TrainProgram,
 )
 from models.launch import SUPERVISED
+from models.loading import load_tokenizer
 from tasks.adapter import merge
 from tasks.contract import Artifact, Estimate, Outcome, Stage, run_stage
 from tasks.environment import cache_folder
@@ -36,6 +38,7 @@ from tasks.run import Result, Run
 from tasks.train import TRAIN_VERSION, launch_program
 
 VERSION = 1
+TEMPLATE = "chat_template.jinja"
 
 
 class BootstrapTrainConfig(SupervisedConfig):
@@ -68,6 +71,7 @@ class PolicySource(Config):
         Path | None,
         Field(description="Chat template instead of the model's own: a name, such as chatml, or a Jinja file."),
     ] = None
+    template_options: TemplateOptions
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
 
@@ -97,7 +101,8 @@ def _own_model(run: Run, source: PolicySource) -> Result:
         inputs["template"] = Artifact(template, file_sha256(template))
     if source.adapter:
         inputs["adapter"] = Artifact(source.adapter, folder_digest(source.adapter) if source.adapter.is_dir() else None)
-    stage = Stage("base", VERSION, code_identity(folder, source.model_code), inputs)
+    options = {"template_options": source.template_options} if source.template_options else {}
+    stage = Stage("base", VERSION, code_identity(folder, source.model_code) | options, inputs)
 
     def work(attempt: Path) -> Outcome:
         assert folder is not None
@@ -108,9 +113,11 @@ def _own_model(run: Run, source: PolicySource) -> Result:
             command = merge(folder, source.adapter, policy, run.child_lock, code=source.model_code)
         else:
             _link_files(folder, policy, code=source.model_code == "allow")
-        if source.template:
-            (policy / "chat_template.jinja").unlink(missing_ok=True)
-            (policy / "chat_template.jinja").write_text(template_text(source.template))
+        if source.template or source.template_options:
+            tokenizer = load_tokenizer(folder, source.model_code)
+            choose_template(tokenizer, source.template, source.template_options)
+            (policy / TEMPLATE).unlink(missing_ok=True)
+            (policy / TEMPLATE).write_text(tokenizer.get_chat_template(), encoding="utf-8")
         return Outcome(command=tuple(command), origin=hub_commit(str(source.model), folder))
 
     return run.execute(stage, work)
@@ -128,9 +135,9 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
         "tiny": tiny.VERSION,
         "generator": arithmetic.VERSION,
         "bootstrap": bootstrap.model_dump(mode="json"),
-        "template": template_text(source.template) if source.template else None,
+        "template": _template_of(source),
     }
-    if bootstrap.train.dtype == "bfloat16":  # in float32 the trainer's version 2 changed nothing
+    if bootstrap.train.dtype == "bfloat16":  # in float32 its versions 2 and 3 changed nothing here
         semantic["trainer"] = TRAIN_VERSION
     estimate = Estimate(disk_bytes=60_000_000)
     stage = Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)
@@ -186,9 +193,17 @@ def write_bootstrap_inputs(
     shown = (arithmetic.bare(p) if rng.random() < bootstrap.bare else p for p in worked)
     write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in shown))
     tiny.write_untrained(untrained, (text for p in worked for text in (p.messages[0]["content"], p.response or "")))
-    if source.template:
-        (untrained / "chat_template.jinja").write_text(template_text(source.template))
+    if template := _template_of(source):
+        (untrained / TEMPLATE).write_text(template, encoding="utf-8")
     return untrained, examples
+
+
+def _template_of(source: PolicySource) -> str | None:
+    """The chat template that the embedded model is given; None where it keeps its own."""
+    if not (source.template or source.template_options):
+        return None
+    text = template_text(source.template) if source.template else tiny.CHAT_TEMPLATE
+    return with_options(text, source.template_options)
 
 
 def demonstrations(seed: int, count: int) -> Iterator[Problem]:

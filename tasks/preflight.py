@@ -7,11 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from data.chat_template import naming, require_template
 from data.errors import AutodidactError
 from data.overlap import Rules
 from data.preferences import read_pairs
 from data.reading import Reading, Tally
-from data.render import naming, prompt_token_ids, require_template
+from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Pair, Problem
 from data.storage import read_rows
 from models import tiny
@@ -29,6 +30,7 @@ from tasks.room import PromptRoom
 from tasks.run import Run, check_writable
 
 Row = TypeVar("Row", Pair, Problem)
+GOLD = "The answer is 42."  # stands for any
 
 _checked: set[str] = set()
 
@@ -68,12 +70,16 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
 def check_problems(config: Any) -> None:
     """Read and split all problems, render every prompt with the policy's own tokenizer, and see that an answer fits.
 
+    Where gold answers are trained on, see that the chat template can render them.
+
     Overlaps between prompts are left to the stage, which looks at what is left once more.
     """
     room = PromptRoom(config)
     require_template(room.tokenizer, config.model or "the embedded model")
     with TemporaryDirectory() as folder:
         require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), room))
+        if config.trains_on_gold:
+            completion_token_ids(room.tokenizer, GOLD)
         check_judged(config, Path(folder))
 
 
@@ -96,7 +102,7 @@ def check_judged(config: LoopConfig, folder: Path) -> None:
 
 
 def check_pair_prompts(config: Any) -> None:
-    """Render a pair of every kind with the policy's own tokenizer.
+    """Render a pair of every kind, and an answer, with the policy's own tokenizer.
 
     Raises:
         ModelError, TemplateError: naming the pair.
@@ -105,9 +111,11 @@ def check_pair_prompts(config: Any) -> None:
     sources = (config.pairs, getattr(config, "validation_pairs", None))
     for source in sources:
         if source is not None:
-            told = config.pairs_format, config.pairs_columns, True, config.placeholders
+            told = config.pairs_format, config.pairs_columns, True, config.placeholders, config.reasoning == "keep"
             for pair in first_of_each_shape(read_pairs(Reading(source, *told), Tally())):
                 room.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
+    if isinstance(config, LoopConfig):  # a reward model writes no answers, so none of its pairs can differ from them
+        completion_token_ids(room.tokenizer, GOLD)
 
 
 def first_of_each_shape(rows: Iterable[Row]) -> Iterator[Row]:

@@ -20,17 +20,19 @@ from data.rewards.answer import has_answer
 from data.rewards.final_answer import close as close_math_worker
 from data.rows import SPLITS, Problem, Split
 from data.sources import DataFileError
+from data.sources.names import HELD_OUT
 from data.splits import Splitting, quotas, write_splits
-from models.config import Config
+from models.config import Config, ReasoningSetting
 from tasks.contract import Estimate, Outcome, Stage
-from tasks.datasets import dataset_artifact, dataset_bytes, expected_rows
+from tasks.datasets import dataset_artifact, dataset_bytes, expected_rows, expected_splits, files_noted, log_files
 from tasks.files import write_json
 from tasks.logs import run_logger
 from tasks.policy import PolicySource
 from tasks.room import PromptRoom
 from tasks.run import Result, Run
 
-VERSION = 1
+Judged = tuple[Use, Callable[[str | None], bool] | None]  # what problems are read as, and whether one can be judged
+VERSION = 2  # files are of the split in their names; bare answers beside solutions, weights, labels
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
 NOTICED = {
@@ -123,6 +125,7 @@ class ProblemSource(Config):
         dict[Annotated[str, Field(pattern=NAME)], str],
         Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada} for {{name}}."),
     ]
+    reasoning: ReasoningSetting = "leave"
     long_prompts: Annotated[
         Literal["refuse", "drop", "cut"],
         Field(
@@ -135,6 +138,11 @@ class ProblemSource(Config):
     """Whether training needs gold answers, which the embedded training problems lack: it uses the demonstrations."""
     answers_training_prompts: ClassVar[bool] = True
     """Whether the policy is asked to answer the training prompts."""
+
+    @property
+    def learns_every_answer(self) -> bool:
+        """Whether a conversation's earlier answers are learned, and not its last alone."""
+        return getattr(getattr(self, "train", None), "loss_on", "last") == "all"
 
     @model_validator(mode="after")
     def _mixture_has_a_first(self) -> Self:
@@ -160,10 +168,23 @@ class ProblemSource(Config):
         return path.name if names.count(path.name) == 1 else str(path)
 
     def reading(self, path: Path) -> Reading:
-        return Reading(path, self.format, self.columns, self.unusable == "drop", self.placeholders)
+        trained_on = path in (self.problems, *map(Path, self.mixture))
+        return Reading(
+            path,
+            self.format,
+            self.columns,
+            self.unusable == "drop",
+            self.placeholders,
+            self.reasoning == "keep",
+            trained_on and self.learns_every_answer,
+        )
 
-    def judged_by(self) -> tuple[Use, Callable[[str | None], bool]]:
-        """What problems are read as, and whether one with a reference can be judged."""
+    def judged_by(self, trained: bool = True, measured: bool = True) -> tuple[Use, Callable[[str | None], bool]]:
+        """What problems are read as, and whether one with a reference can be judged.
+
+        Args:
+            trained, measured: whether answers to them are trained on, and whether policies are measured by them.
+        """
         return "problems", has_answer
 
     def limits(self) -> dict[str, int | None]:
@@ -237,21 +258,23 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
 
 def read_held_out(source: ProblemSource) -> Iterator[Problem]:
     """The prompts of all data sets that training must not repeat, of whatever format they are."""
-    for path in (source.validation, source.test, source.transfer):
+    held_out: dict[Split, Path | None] = {"validation": source.validation, "test": source.test}
+    for split, path in {**held_out, "transfer": source.transfer}.items():
         if path is not None:
-            yield from _read_any(source, path)
+            yield from _read_any(source, path, split)
     yield from read_others(source)
 
 
 def read_others(source: ProblemSource) -> Iterator[Problem]:
     """The prompts of those of them that are in no split."""
     for path in source.overlap.held_out:
-        yield from _read_any(source, path)
+        yield from _read_any(source, path, None)
 
 
-def _read_any(source: ProblemSource, path: Path) -> Iterator[Problem]:
+def _read_any(source: ProblemSource, path: Path, split: Split | None) -> Iterator[Problem]:
     reading, tally = source.reading(path), Tally()
-    yield from read_problems(reading, "test", None, tally, first_use(reading), source.source_name(path))
+    yield from read_problems(reading, split, None, tally, first_use(reading), source.source_name(path))
+    log_files(tally.files)
     for reason, count in tally.dropped.items():
         run_logger().warning("%s: %d rows that training must not repeat cannot be used (%s)", path, count, reason)
 
@@ -262,27 +285,32 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
         "test": source.test,
         "transfer": source.transfer,
     }
-    judged: tuple[Use, Callable[[str | None], bool] | None] = source.judged_by()
-    if use is not None:
-        judged = use, has_answer if use == "problems" else None
     held_out_apart = source.validation is not None and source.test is not None
-    trained_on = ("demonstrations", None) if source.trains_on_gold and held_out_apart and use is None else judged
-    if source.problems is None and judged[0] != "problems":
+    trained_on: Judged = source.judged_by(measured=not held_out_apart)
+    measured_on: Judged = source.judged_by(trained=False)
+    if use is not None:
+        trained_on = measured_on = use, has_answer if use == "problems" else None
+    if source.problems is None and (others := {trained_on[0], measured_on[0]} - {"problems", "prompts"}):
         raise DataFileError(
-            f"The embedded problems are arithmetic, and the reward judges {judged[0]}.",
+            f"The embedded problems are arithmetic, and the reward judges {' and '.join(sorted(others))}.",
             what_next="Give --problems with such.",
         )
+    if source.trains_on_gold and use is None and (held_out_apart or trained_on[0] == "prompts"):
+        trained_on = "demonstrations", None
+    apart: list[Split] = [split for split in SPLITS if given.get(split) is not None]
     for path in (source.problems, *map(Path, source.mixture)):
         if path is not None:
             name = source.source_name(path)
-            for problem in read_problems(source.reading(path), None, trained_on[1], tally, trained_on[0], name):
+            reading = source.reading(path)
+            for problem in read_problems(reading, None, trained_on[1], tally, trained_on[0], name, apart):
                 if source.mixture:
                     problem = replace(problem, source=name)  # by which it is weighed
                 # A validation or test file replaces the tenth that would be split off.
                 yield replace(problem, split="train") if given.get(problem.split) is not None else problem
     for split in SPLITS:
         if (path := given.get(split)) is not None:
-            yield from read_problems(source.reading(path), split, judged[1], tally, judged[0], source.source_name(path))
+            name = source.source_name(path)
+            yield from read_problems(source.reading(path), split, measured_on[1], tally, measured_on[0], name)
     if source.problems is None:
         wanted = {str(embedded_split(source, split)): split for split in SPLITS if given.get(split) is None}
         for problem in arithmetic.embedded_problems(seed):
@@ -299,21 +327,23 @@ def embedded_split(source: ProblemSource, split: Split) -> Split:
 def expected_counts(source: ProblemSource) -> dict[str, int]:
     """How many problems each split is expected to have, before anything is read in earnest. For the dry run."""
     limits, own = source.limits(), source.files()
-    given = {split: own[split] for split in SPLITS if split in own}
+    given: dict[Split, Path] = {split: own[split] for split in SPLITS if split in own}
     # A file that is not there yet counts as its limit, or as one problem: the dry run shows the stage all the same.
     counts: dict[str, int] = {
-        split: expected_rows(path) or (0 if source.problems is None else limits.get(split) or 1)
+        split: expected_rows(path, split) or (0 if source.problems is None else limits.get(split) or 1)
         for split, path in given.items()
     }
     if source.problems is None:
         counts = {split: arithmetic.SIZES[embedded_split(source, split)] for split in SPLITS} | counts
     else:
-        held_out = [split for split in ("validation", "test") if split not in given]
-        totals = {path: expected_rows(Path(path)) for path in [str(source.problems), *source.mixture]}
+        held_out = [split for split in HELD_OUT if split not in given]
+        rows = {path: expected_splits(Path(path), None, given) for path in [str(source.problems), *source.mixture]}
+        named = {split: n for split in held_out if (n := sum(counted[split] for counted in rows.values()))}
+        totals = {path: counted["train"] + counted[None] for path, counted in rows.items()}
         total = sum(totals.values()) or source.limit or 1
-        tenth = max(total // 10, 1)
-        counts = {"transfer": 0} | counts | dict.fromkeys(held_out, tenth)
-        counts["train"] = max(total - tenth * len(held_out), 1)
+        tenths = dict.fromkeys((split for split in held_out if split not in named), max(total // 10, 1))
+        counts = {"transfer": 0} | counts | named | tenths
+        counts["train"] = max(total - sum(tenths.values()), 1)
         if source.mixture and all(totals.values()):
             drawn = quotas(totals, {str(source.problems): 1.0, **source.mixture}, None)
             counts["train"] = counts["train"] * sum(drawn.values()) // total
@@ -329,7 +359,8 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     config: dict[str, Any] = {"limits": source.limits(), **(room.settings() if room else {})}
     told: dict[str, Any] = {"format": source.format, "columns": source.columns, "system": source.system}
     told |= {"unusable": source.unusable if source.unusable == "drop" else None, "placeholders": source.placeholders}
-    told |= {"weights": list(source.mixture.values())}
+    told |= {"reasoning": source.reasoning if source.reasoning == "keep" else None}
+    told |= {"every_answer": source.learns_every_answer, "weights": list(source.mixture.values())}
     config |= {name: value for name, value in told.items() if value}
     rules = Rules()
     if source.problems is None:
@@ -360,6 +391,7 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
         "contaminated": contaminated,
     }
     log = run_logger()
+    log_files(tally.files)
     for name, count in notes.items():
         if count:
             log.warning(NOTICED[name], count)
@@ -369,7 +401,10 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
         said, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
         prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))
         log.warning("%s (%s): %r repeats %r of %s", said, share, prompt, other, shown.source)
-    write_json(file, {**notes, "repeated": [asdict(shown) for shown in repeated]})
+    for what, count in sorted(tally.noticed.items()):
+        log.warning("In %d rows: %s", count, what)
+    told = {"noticed": dict(tally.noticed), "repeated": [asdict(shown) for shown in repeated]}
+    write_json(file, {**notes, **told, **files_noted(tally.files)})
 
 
 def _bytes(source: ProblemSource) -> int:

@@ -7,7 +7,8 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,7 @@ from data.storage import count_by, parquet_files, read_rows
 from data.text import markdown, storable
 from tasks.artifacts import publish_link, publish_markdown, publish_table
 from tasks.champion import Gate, apply_gate
+from tasks.datasets import SHOWN
 from tasks.evaluate import Evaluation, coverage, load_evaluation
 from tasks.files import file_sha256, write_json
 from tasks.logs import run_logger
@@ -204,13 +206,20 @@ def _data(problems: Result, iterations: Sequence[Iteration]) -> DataReport:
     return DataReport(
         sources={split: dict(count_by(problems.path / f"{split}.parquet", "source")) for split in _splits(problems)},
         dropped=problems.finished.manifest.dropped if problems.finished else {},
+        files=_first(notes.get("files", {}) for notes in noticed),
+        skipped=_first(notes.get("skipped_files", {}) for notes in noticed),
         noticed=Counter[str]() + sum((Counter(_counts(notes)) for notes in noticed), Counter()),
         repeated=[Repeated(**shown) for notes in noticed for shown in notes["repeated"]],
     )
 
 
+def _first(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What comes first of several tables, as much of it as the log shows."""
+    return dict(islice((item for part in parts for item in part.items()), SHOWN))
+
+
 def _counts(notes: Mapping[str, Any]) -> dict[str, int]:
-    return {name: value for name, value in notes.items() if isinstance(value, int)}
+    return {name: value for name, value in {**notes, **notes.get("noticed", {})}.items() if isinstance(value, int)}
 
 
 def _splits(problems: Result) -> list[str]:

@@ -63,6 +63,8 @@ class DataReport(_Record):
 
     sources: dict[str, dict[str, int]] = Field(description="Set name -> data set -> problems.")
     dropped: dict[str, int] = Field(description="Rows left out, by reason.")
+    files: dict[str, int] = Field(default_factory=dict, description="The first files read -> rows.")
+    skipped: dict[str, str] = Field(default_factory=dict, description="The first files not read -> why.")
     noticed: dict[str, int] = Field(description="Rows that something was noticed of, by what.")
     repeated: list[Repeated] = Field(description="The first prompts that repeat another one.")
 

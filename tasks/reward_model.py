@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data.calibration import RewardMetrics, reward_metrics
-from data.render import naming, prompt_token_ids, require_end
+from data.chat_template import naming
+from data.render import judged_token_ids, require_end
 from data.rows import PairReward
 from data.storage import count_rows, read_rows
 from models.config import PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
@@ -21,8 +22,8 @@ from tasks.model_folder import code_identity, folder_digest, resolve_model
 from tasks.process import run_child
 from tasks.run import Result, Run
 
-VERSION = 1
-GRADER = "reward-model@1"
+VERSION = 2  # answers are framed as the template frames them
+GRADER = "reward-model@2"
 METRICS, REWARDS = "metrics.json", "rewards.parquet"
 
 
@@ -47,8 +48,8 @@ def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
     """The same with its tokenizer.
 
     Raises:
-        ModelError: no path, no model there, no classifier of one label, or a tokenizer without chat template or EOS.
-        TemplateError: the chat template does not work.
+        ModelError: no path, no model there, no classifier of one label, or a tokenizer without chat template.
+        TemplateError: the chat template does not work, or nothing tells the end of an answer.
     """
     if config.path is None:
         raise ModelError(
@@ -84,7 +85,7 @@ def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
         )
     require_end(tokenizer, f"the reward model {config.path}")
     with naming(f"The reward model {config.path}"):
-        prompt_token_ids(tokenizer, [{"role": "user", "content": "Which answer is better?"}])
+        judged_token_ids(tokenizer, [{"role": "user", "content": "Which answer is better?"}], "This one.")
     return folder, tokenizer
 
 

@@ -21,7 +21,7 @@ from tasks.pairs import all_held_out, write_pairs
 from tasks.run import Result, Run
 from tasks.score import SELECTION
 
-VERSION = 1
+VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
 HELD_OUT_FILE = f"{HELD_OUT}.parquet"
 
 
@@ -47,7 +47,7 @@ class HoldingOut:
 
     def held_out(self) -> Iterator[Pair]:
         if self.validation is not None:
-            yield from read_pairs(self.validation, Tally())
+            yield from read_pairs(self.validation, Tally(), "validation")
         else:
             yield from (pair for pair in read_pairs(self.training, Tally()) if not self.wanted(pair))
 
@@ -79,8 +79,9 @@ def prepare_reward_pairs(run: Run, name: str, parts: HoldingOut, policy: Artifac
     """
     inputs = {"file": dataset_artifact(parts.training.source), "policy": policy}
     settings = {"drop": parts.training.drop, "overlap": asdict(parts.rules)}
-    told = {"format": parts.training.format, "columns": parts.training.columns}
-    settings |= {key: value for key, value in (told | {"placeholders": parts.training.placeholders}).items() if value}
+    told: dict[str, object] = {"format": parts.training.format, "columns": parts.training.columns}
+    told |= {"placeholders": parts.training.placeholders, "reasoning": parts.training.reasoning}
+    settings |= {key: value for key, value in told.items() if value}
     if parts.validation is None:
         settings["held_out"] = parts.share
     else:

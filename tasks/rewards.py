@@ -202,19 +202,23 @@ def check_reward(config: RewardConfig) -> None:
 
 
 def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | None], bool]]:
-    """What data sets have to be read as, and whether a problem with a reference can be judged. A model judges any.
+    """What data sets have to be read as, and whether a problem with a reference can be judged.
+
+    A model judges any answer, so it needs prompts alone; so does a function that says so. Others need what they read.
 
     Raises:
         RewardError: two rewards need problems of different kinds.
     """
     functions = {name: reward for config in configs for name, reward in config.functions.items()}
-    needs = [judged_by(reward) for reward in functions.values()] or [("problems", lambda _: True)]
-    if len({use for use, _ in needs}) > 1:
+    needs = {name: judged_by(reward) for name, reward in functions.items()}
+    needs = {name: (use, can_grade) for name, (use, can_grade) in needs.items() if use != "prompts"}
+    uses = {use for use, _ in needs.values()}
+    if len(uses) > 1:
         raise RewardError(
-            f"The rewards {' and '.join(functions)} need problems of different kinds.",
+            f"The rewards {' and '.join(needs)} need problems of different kinds.",
             what_next="Leave one out.",
         )
-    return needs[0][0], lambda reference: all(can_grade(reference) for _, can_grade in needs)
+    return uses.pop() if uses else "prompts", lambda reference: all(grade(reference) for _, grade in needs.values())
 
 
 def score_jobs(

@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from data.chat_template import Options, choose_template, naming, require_template
 from data.fitting import cut_from_left
 from data.formats import Message
 from data.reading import Tally
@@ -15,11 +16,9 @@ from data.render import (
     check_room,
     completion_token_ids,
     context_length,
-    naming,
     prompt_token_ids,
     require_end,
-    require_template,
-    template_text,
+    stop_token_ids,
 )
 from data.rows import Problem, problem_id
 from models import tiny
@@ -125,8 +124,7 @@ class PromptRoom:
         if config.model is not None:
             return model_tokenizer(config)
         tokenizer = copy(_embedded_tokenizer(config.seed))
-        if config.template:
-            tokenizer.chat_template = template_text(config.template)
+        choose_template(tokenizer, config.template, config.template_options)
         return ModelTokenizer(tokenizer, tiny.CONTEXT, tiny.VOCABULARY)
 
     @property
@@ -159,7 +157,7 @@ class ModelTokenizer(NamedTuple):
 
 
 class ReadModel(ModelChoice, Protocol):
-    """Settings that say what reads prompts: a model by path or hub id, and a template in place of its own."""
+    """Settings that say what reads prompts: a model by path or hub id; its template, or another, with options."""
 
     @property
     def model(self) -> str | None: ...
@@ -167,15 +165,18 @@ class ReadModel(ModelChoice, Protocol):
     @property
     def template(self) -> Path | None: ...
 
+    @property
+    def template_options(self) -> Options: ...
+
 
 def model_tokenizer(choice: ReadModel) -> ModelTokenizer:
     """The tokenizer of a model, and what the model can take.
 
     Raises:
         ModelError: the model cannot be read, or needs code of its own that is refused.
-        TemplateError: there is no chat template or no EOS token.
+        TemplateError: there is no chat template, it has no such option, or nothing tells the end of an answer.
     """
-    model, code, template = str(choice.model), choice.model_code, choice.template
+    model, code = str(choice.model), choice.model_code
     folder = resolve_model(model, choice)
     assert folder is not None
     check_code(folder, code, "AutoModelForCausalLM")
@@ -188,13 +189,12 @@ def model_tokenizer(choice: ReadModel) -> ModelTokenizer:
             f"{model} cannot be read as a model: {error}.",
             what_next="Give a folder as save_pretrained writes it, with the tokenizer.",
         ) from error
-    if template:
-        tokenizer.chat_template = template_text(template)
+    choose_template(tokenizer, choice.template, choice.template_options)
     require_template(tokenizer, model)
     require_end(tokenizer, model)
     embeddings = min(embedding_rows(folder) or NO_LIMIT, config.get_text_config().vocab_size or NO_LIMIT)
-    if tokenizer.eos_token_id >= embeddings:
-        raise beyond_embeddings(f"{model} has the EOS", tokenizer.eos_token, tokenizer.eos_token_id, embeddings)
+    if (end := stop_token_ids(tokenizer)[-1]) >= embeddings:
+        raise beyond_embeddings(f"{model} ends an answer with the", tokenizer.decode([end]), end, embeddings)
     return ModelTokenizer(tokenizer, context_length(config), embeddings)
 
 

@@ -15,7 +15,7 @@ from tasks.process import run_child
 from tasks.rewards import RewardConfig, scoring_ahead
 from tasks.run import Result, Run
 
-VERSION = 1
+VERSION = 2  # answers end where the template ends a turn
 SAMPLES = "samples"
 BYTES_PER_TOKEN = 4  # in Parquet, token ids and text together, before compression
 

@@ -28,7 +28,7 @@ from tasks.logs import run_logger
 from tasks.process import run_child
 from tasks.run import Result, Run
 
-TRAIN_VERSION, LIKELIHOOD_VERSION = 2, 1
+TRAIN_VERSION, LIKELIHOOD_VERSION = 3, 2  # gold answers are framed as the template frames them
 LIKELIHOOD_FILE = "likelihood.json"
 
 

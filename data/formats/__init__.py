@@ -4,11 +4,24 @@ To add a format, write its reader and its line in the file of its kind; nothing 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.errors import AutodidactError
-from data.formats import instructions, own, preferences, verifiable
-from data.formats.record import ContentError, Format, LeftOutError, Message, Record, Row, RowError, Use
+from data.formats import choices, instructions, own, preferences, verifiable
+from data.formats.chat import unread_keys, with_reasoning
+from data.formats.record import (
+    ContentError,
+    Format,
+    LeftOutError,
+    Message,
+    Record,
+    Row,
+    RowError,
+    Use,
+    any_values,
+    short,
+)
+from data.formats.values import answer, bare_column
 
 __all__ = [
     "FORMATS",
@@ -28,6 +41,7 @@ __all__ = [
 
 FORMATS: tuple[Format, ...] = (
     *verifiable.FORMATS,
+    *choices.FORMATS,
     *preferences.FORMATS,
     *instructions.FORMATS,
     *own.FORMATS,
@@ -62,32 +76,48 @@ def named(name: str) -> Format:
 
 
 def detect(row: Row) -> Detected:
-    """The format whose columns a row has; of several, the one that needs most of them.
+    """The format whose columns a row has; of several, the one that needs most of them, then the one that reads most.
 
     Raises:
         FormatError: none; with the one that comes nearest, and what it lacks.
     """
     fitting = [known for known in FORMATS if not missing(known, row) and known.fits(row)]
     if fitting:
-        best = max(fitting, key=lambda known: len(known.needs))
-        read = [name for name in (*needed(best, row), *best.optional.split()) if name in row]
-        unread = [name for name in row if name not in read]
-        reason = f"it has {', '.join(read)}" + (f"; not read: {', '.join(unread)}" if unread else "")
-        return Detected(best, reason)
+        best = max(fitting, key=lambda known: (len(known.needs), len(columns_read(known, row))))
+        return Detected(best, f"it has {', '.join(columns_read(best, row))}{unread_columns(best, row)}")
     near = nearest(row, FORMATS)
-    raise FormatError(
-        f"No format has the columns {', '.join(map(repr, row)) or 'none'}.",
-        f"The nearest is {near.name} ({near.about}), which also needs {', '.join(map(repr, missing(near, row)))}.",
-        f"Name the format, or map its columns to yours, as in columns: {{{missing(near, row)[0].split('|')[0]}: <your "
-        "column>}.",
+    raise FormatError(f"No format has the columns {', '.join(map(repr, row)) or 'none'}.", *help_towards(near, row))
+
+
+def help_towards(near: Format, row: Row) -> tuple[str, str]:
+    """What a row lacks of a format, and how it comes to have it without a loss, in two sentences."""
+    lacks = missing(near, row)
+    return (
+        f"The nearest is {near.name} ({near.about}), which also needs {', '.join(map(repr, lacks))}.",
+        f"Name the format, or map its columns to yours, as in columns: {{{lacks[0]}: <your column>}}. A column that is "
+        "neither the format's nor mapped is not read: if a text is spread over several, join them first.",
     )
 
 
+def columns_read(known: Format, row: Row) -> list[str]:
+    """The row's columns that a format reads."""
+    return list(dict.fromkeys((*needed(known, row), *(name for name in known.optional.split() if name in row))))
+
+
+def unread_columns(known: Format, row: Row) -> str:
+    """The row's columns that a format does not read, in words."""
+    unread = [name for name in row if name not in columns_read(known, row)]
+    return f"; not read: {', '.join(unread)}" if unread else ""
+
+
 def nearest(row: Row, formats: Sequence[Format]) -> Format:
-    """The format of whose columns a row has the largest share, but not all; of equals, the first."""
+    """The format of whose columns a row has the largest share, but not all; of equals, the first.
+
+    One that its values tell comes last: more columns do not make a row one of these.
+    """
     return max(
         (known for known in formats if missing(known, row)),
-        key=lambda known: 1 - len(missing(known, row)) / len(known.needs),
+        key=lambda known: (known.fits is any_values, 1 - len(missing(known, row)) / len(known.needs)),
     )
 
 
@@ -97,8 +127,8 @@ def missing(known: Format, row: Row) -> list[str]:
 
 
 def needed(known: Format, row: Row) -> list[str]:
-    """The row's own names of the columns that a format needs."""
-    return [next(choice for choice in name.split("|") if choice in row) for name in known.needs]
+    """The row's own names of the columns that a format needs, as far as it has them."""
+    return [choice for name in known.needs if (choice := next((c for c in name.split("|") if c in row), None))]
 
 
 def records(known: Format, row: Row, use: Use) -> Iterator[Record]:
@@ -109,5 +139,31 @@ def records(known: Format, row: Row, use: Use) -> Iterator[Record]:
     """
     if lacks := missing(known, row):
         raise RowError("no " + lacks[0], f"no {lacks[0]!r} (fields {', '.join(map(repr, row)) or 'none'})")
-    read = known.demonstrate if use == "demonstrations" and known.demonstrate else known.read
-    yield from read(row)
+    if use != "prompts":
+        _refuse_disliked(known, row)
+    others = {"demonstrations": known.demonstrate, "prompts": known.ask}
+    for record in (others.get(use) or known.read)(row):
+        yield _judged_by_answer(known, row, record) if use == "problems" else record
+
+
+def _judged_by_answer(known: Format, row: Row, record: Record) -> Record:
+    """The record with the row's bare answer as its reference, where a gold answer alone would be it."""
+    name = bare_column(row) if record.reference is None else None
+    return replace(record, reference=answer(row, name)) if name in columns_read(known, row) and name else record
+
+
+def _refuse_disliked(known: Format, row: Row) -> None:
+    """KTO (arXiv 2402.01306) marks each answer as liked or not; one that is not is no gold answer."""
+    for name in ("label", "kto_tag"):
+        if name in known.optional.split() and str(row.get(name)).strip().lower() in ("false", "0"):
+            raise LeftOutError("disliked answer", f"{name!r} is {short(row[name])}: the answer is not liked")
+
+
+def unread_of_messages(known: Format, row: Row, use: Use) -> set[str]:
+    """The keys of a row's messages that hold something and that its format does not read."""
+    return unread_keys(row, columns_read(known, row), weighed=use != "pairs")
+
+
+def reasoned(known: Format, row: Row) -> Row:
+    """The row with its assistants' reasoning put in front of what they say."""
+    return with_reasoning(row, columns_read(known, row))

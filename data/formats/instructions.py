@@ -3,42 +3,52 @@
 import re
 from collections.abc import Iterator
 
+from data.formats.chat import answered, asked, demonstrated, prompted, reply, with_system
 from data.formats.record import (
-    SHAREGPT,
     Format,
     Message,
     Record,
     Row,
     RowError,
     Use,
-    answered,
     assistant,
     items,
     optional_text,
     short,
     text,
-    turns,
     user,
-    with_system,
 )
+from data.formats.values import BARE
 
 _BAIZE_TURN = re.compile(r"\[\|(Human|AI)\|\]")
 
 
-def _alpaca(row: Row, answer: str = "output", context: str = "input") -> Iterator[Record]:
-    """Instruction and context in one turn, on two lines, as LLaMA-Factory joins them; earlier rounds before it."""
+def instructed(row: Row, context: str = "input") -> list[Message]:
+    """Instruction and context in one turn, on two lines, as LLaMA-Factory joins them; earlier rounds before it.
+
+    Raises:
+        RowError: there is no instruction, or a round is no question with an answer.
+    """
     rounds: list[Message] = []
     history = row.get("history") or []
     if not isinstance(history, list):
         raise RowError("bad history", f"'history' is {short(history)}. It must be a list of rounds.")
     for number, said in enumerate(history, start=1):
-        if not isinstance(said, list) or len(said) != 2 or not all(isinstance(s, str) and s.strip() for s in said):
+        if (
+            not isinstance(said, list)
+            or len(said) != 2
+            or not all(isinstance(part, str) and part.strip() for part in said)
+        ):
             raise RowError(
                 "bad history", f"round {number} of 'history' is {short(said)}. It must be a question and an answer."
             )
         rounds += [user(said[0]), assistant(said[1])]
     asked = "\n".join(filter(None, (text(row, "instruction"), optional_text(row, context))))
-    yield Record(with_system(row, [*rounds, user(asked)]), text(row, answer))
+    return with_system(row, [*rounds, user(asked)])
+
+
+def _alpaca(row: Row, answer: str = "output", context: str = "input") -> Iterator[Record]:
+    yield Record(instructed(row, context), text(row, answer))
 
 
 def _dolly(row: Row) -> Iterator[Record]:
@@ -54,15 +64,23 @@ def _self_instruct(row: Row) -> Iterator[Record]:
 
 def _prompt_response(row: Row) -> Iterator[Record]:
     answer = next((name for name in ("response", "completion") if name in row), "response")
-    yield Record(with_system(row, [user(text(row, "prompt"))]), text(row, answer))
+    yield Record(asked(row, "prompt"), reply(row, answer))
 
 
 def _sharegpt(row: Row) -> Iterator[Record]:
-    yield answered(with_system(row, turns(items(row, "conversations"), "conversations", SHAREGPT)), "conversations")
+    return demonstrated(row, "conversations")
+
+
+def _sharegpt_prompt(row: Row) -> Iterator[Record]:
+    return prompted(row, "conversations")
 
 
 def _messages(row: Row) -> Iterator[Record]:
-    yield answered(with_system(row, turns(items(row, "messages"), "messages")), "messages")
+    return demonstrated(row, "messages")
+
+
+def _messages_prompt(row: Row) -> Iterator[Record]:
+    return prompted(row, "messages")
 
 
 def _ultrachat(row: Row) -> Iterator[Record]:
@@ -93,15 +111,45 @@ def _mt_bench(row: Row) -> Iterator[Record]:
     yield Record([user(first)], reference=gold)
 
 
-GOLD: tuple[Use, ...] = ("demonstrations", "problems")
+def _prompt_alone(row: Row) -> Iterator[Record]:
+    name = next(name for name in PROMPT_COLUMNS if name in row)
+    yield Record(instructed(row) if name == "instruction" else asked(row, name))
+
+
+def _has_no_answer(row: Row) -> bool:
+    return not ANSWER_COLUMNS & row.keys()
+
+
+PROMPT_COLUMNS = ("prompt", "question", "problem", "instruction", "query")
+ANSWER_COLUMNS = {*BARE, "answers", "solution", "generated_solution", "response", "completion", "output"}
+ANSWER_COLUMNS |= {"chosen", "rejected"}
+GOLD: tuple[Use, ...] = ("demonstrations", "problems", "prompts")
+# Whether a person liked the answer, and what a verifier takes for right instead of it.
+BESIDE = " ".join(("system", "label", "kto_tag", *BARE))
 FORMATS = (
-    Format("prompt-response", "prompt and answer", _prompt_response, GOLD, "prompt response|completion", "system"),
-    Format("alpaca", "Alpaca, BELLE, COIG", _alpaca, GOLD, "instruction output", "input history system"),
-    Format("dolly", "Dolly", _dolly, GOLD, "instruction response", "context history system"),
+    Format(
+        "prompt-response",
+        "prompt and answer, KTO",
+        _prompt_response,
+        GOLD,
+        "prompt response|completion",
+        BESIDE,
+    ),
+    Format("alpaca", "Alpaca, BELLE, COIG", _alpaca, GOLD, "instruction output", f"input history {BESIDE}"),
+    Format("dolly", "Dolly", _dolly, GOLD, "instruction response", f"context history {BESIDE}"),
     Format("self-instruct", "Self-Instruct's seed tasks", _self_instruct, GOLD, "instruction instances"),
-    Format("sharegpt", "ShareGPT", _sharegpt, GOLD, "conversations", "system"),
-    Format("messages", "OpenAI, UltraChat 200k", _messages, GOLD, "messages", "system"),
+    Format("sharegpt", "ShareGPT", _sharegpt, GOLD, "conversations", BESIDE, ask=_sharegpt_prompt),
+    Format("messages", "OpenAI, UltraChat 200k", _messages, GOLD, "messages", BESIDE, ask=_messages_prompt),
     Format("ultrachat", "UltraChat", _ultrachat, GOLD, "data", fits=lambda row: isinstance(row["data"], list)),
     Format("baize", "Baize", _baize, GOLD, "input", fits=lambda row: "[|Human|]" in str(row["input"])),
     Format("mt-bench", "MT-Bench", _mt_bench, ("prompts",), "turns", "reference"),
+    Format(
+        "prompts",
+        "prompts alone",
+        _prompt_alone,
+        ("prompts",),
+        "|".join(PROMPT_COLUMNS),
+        "input system history",
+        _has_no_answer,
+    ),
 )

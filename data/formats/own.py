@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from data.formats.record import Format, Record, Row, RowError, Use, items, optional_text, text, turns
+from data.formats.chat import turns
+from data.formats.record import Format, Record, Row, RowError, Use, items, optional_text, text
 from data.rows import SPLITS
 
 
@@ -25,7 +26,7 @@ def _pair(row: Row) -> Iterator[Record]:
 
 
 ALL: tuple[Use, ...] = ("problems", "demonstrations", "programs", "prompts")
-PAIRS: tuple[Use, ...] = ("pairs", "demonstrations")
+PAIRS: tuple[Use, ...] = ("pairs", "demonstrations", "prompts")
 FORMATS = (
     Format(
         "problem-rows",

@@ -1,14 +1,13 @@
 """Formats of preference data: a prompt with a better and a worse answer."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations, takewhile
 from typing import Any
 
+from data.formats.chat import answered, conversation, ending_in_the_user, messages_in, said, turns, with_system
+from data.formats.instructions import instructed
 from data.formats.record import (
-    OPENAI,
-    SHAREGPT,
-    Dialect,
     Format,
     LeftOutError,
     Message,
@@ -16,49 +15,59 @@ from data.formats.record import (
     Row,
     RowError,
     Use,
-    answered,
     assistant,
     found,
     short,
     text,
-    turns,
     user,
-    with_system,
 )
 
+SIDES = ("chosen", "rejected")
 SHP_RATIO = 2.0  # Ethayarajh et al. (2022) advise to train on pairs whose scores differ by this factor or more
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
 
 def _prompted(row: Row) -> Iterator[Record]:
-    yield _pair(row, "prompt", OPENAI)
+    yield _pair(row, "prompt", said(row, "prompt", "user"))
 
 
 def _sharegpt(row: Row) -> Iterator[Record]:
-    yield _pair(row, "conversations", SHAREGPT)
+    yield _pair(row, "conversations", said(row, "conversations", "user"))
 
 
-def _pair(row: Row, prompt: str, dialect: Dialect) -> Record:
-    """Each field is a text, a message or a list of them. Both sides may begin with the prompt's turns, or more."""
-    asked = _said(row, prompt, "user", dialect)
-    chosen, rejected = (_said(row, name, "assistant", dialect) for name in ("chosen", "rejected"))
+def _alpaca(row: Row) -> Iterator[Record]:
+    yield _pair({**row, "system": None}, "instruction", instructed(row))
+
+
+def _openai(row: Row) -> Iterator[Record]:
+    """OpenAI's preference fine-tuning: the prompt is nested in `input`."""
+    given = row["input"]
+    if not isinstance(given, Mapping):
+        raise RowError("no messages", f"'input' must hold 'messages' ({found(row, 'input')})")
+    prompt = turns(messages_in(given, "messages"), "input.messages")
+    sides = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+    yield _pair({**sides, "system": given.get("system")}, "input.messages", prompt)
+
+
+def _implicit(row: Row) -> Iterator[Record]:
+    """TRL's implicit prompt: both sides are whole conversations, and the prompt is what they begin with alike."""
+    sides = [turns(messages_in(row, name), name) for name in ("chosen", "rejected")]
+    if sides[0][:-1] != sides[1][:-1]:
+        raise LeftOutError("different prompts", "'chosen' and 'rejected' differ before the last answer")
+    if len(sides[0]) < 2:
+        raise RowError("no prompt", "'chosen' and 'rejected' hold an answer and no prompt before it.")
+    messages = ending_in_the_user(with_system(row, sides[0][:-1]), "chosen")
+    chosen, rejected = (_answer(side[-1:], "prompt", name) for side, name in zip(sides, SIDES, strict=True))
+    yield Record(messages, chosen, rejected)
+
+
+def _pair(row: Row, name: str, asked: list[Message]) -> Record:
+    """Each side is a text, a message or a list of them. Both may begin with the turns of the prompt, or more."""
+    chosen, rejected = (said(row, side, "assistant") for side in SIDES)
     shared = _shared(asked, chosen, rejected)
-    messages = with_system(row, shared or asked)
-    if messages[-1]["role"] != "user":
-        raise RowError(
-            "prompt ends in an answer",
-            f"the prompt in {prompt!r} ends in a turn of the {messages[-1]['role']}. It must end in one of the user, "
-            f"which both sides answer; correct or remove the row.",
-        )
+    messages = ending_in_the_user(with_system(row, shared or asked), name)
     start = len(shared)
-    return Record(messages, _answer(chosen[start:], prompt, "chosen"), _answer(rejected[start:], prompt, "rejected"))
-
-
-def _said(row: Row, name: str, role: str, dialect: Dialect) -> list[Message]:
-    value = row.get(name)
-    if value and isinstance(value, list | dict):
-        return turns([value] if isinstance(value, dict) else value, name, dialect)
-    return [{"role": role, "content": text(row, name)}]
+    return Record(messages, _answer(chosen[start:], name, "chosen"), _answer(rejected[start:], name, "rejected"))
 
 
 def _shared(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> list[Message]:
@@ -82,7 +91,7 @@ def _answer(messages: list[Message], prompt: str, name: str) -> str:
 
 def _hh(row: Row) -> Iterator[Record]:
     """Two whole transcripts, equal up to the last answer (Bai et al. 2022, arXiv 2204.05862)."""
-    chosen, rejected = (_transcript(row, name) for name in ("chosen", "rejected"))
+    chosen, rejected = (_transcript(row, name) for name in SIDES)
     if chosen[:-1] != rejected[:-1]:
         raise LeftOutError("different prompts", "'chosen' and 'rejected' differ before the last answer")
     if chosen[-2]["role"] != "user":
@@ -176,13 +185,35 @@ def _is_tree(row: Row) -> bool:
 
 
 def _are_transcripts(row: Row) -> bool:
-    return all("Human:" in str(row[name]) for name in ("chosen", "rejected"))
+    return all("Human:" in str(row[name]) for name in SIDES)
 
 
-PAIRS: tuple[Use, ...] = ("pairs", "demonstrations")
+def _are_conversations(row: Row) -> bool:
+    return all(isinstance(conversation(row[name]), list) and len(conversation(row[name])) > 1 for name in SIDES)
+
+
+PAIRS: tuple[Use, ...] = ("pairs", "demonstrations", "prompts")
 FORMATS = (
     Format("preference", "prompt and two answers", _prompted, PAIRS, "prompt chosen rejected", "system"),
     Format("sharegpt-preference", "ShareGPT", _sharegpt, PAIRS, "conversations chosen rejected", "system"),
+    Format("alpaca-preference", "Alpaca", _alpaca, PAIRS, "instruction chosen rejected", "input history system"),
+    Format(
+        "openai-preference",
+        "OpenAI",
+        _openai,
+        PAIRS,
+        "input preferred_output non_preferred_output",
+        fits=lambda row: isinstance(row["input"], Mapping),
+    ),
+    Format(
+        "implicit-preference",
+        "TRL's implicit prompt",
+        _implicit,
+        PAIRS,
+        "chosen rejected",
+        "system",
+        _are_conversations,
+    ),
     Format("hh-rlhf", "Anthropic's transcripts", _hh, PAIRS, "chosen rejected", fits=_are_transcripts),
     Format("shp", "Stanford's", _shp, PAIRS, "history human_ref_A human_ref_B labels", "score_ratio"),
     Format("stack-exchange", "stack-exchange-paired", _stack_exchange, PAIRS, "question response_j response_k"),

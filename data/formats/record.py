@@ -1,6 +1,6 @@
-"""What a row of any format says, and the reading of its fields."""
+"""What a row of any format says, and the reading of its plain fields. Messages are read in `chat`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +39,8 @@ class Record:
         reference: what a verifier needs: a text that ends in the final answer, or tests as JSON.
         source: the data set that the row itself says it is from.
         split: the set that the row itself says it belongs to.
+        file_split: the set that the name of its file says.
+        unweighted: the row says of an earlier answer among `messages` that it is not to be learned.
     """
 
     messages: list[Message]
@@ -47,6 +49,13 @@ class Record:
     reference: str | None = None
     source: str | None = None
     split: str | None = None
+    file_split: str | None = None
+    unweighted: bool = False
+
+
+def any_values(row: Row) -> bool:
+    """Nothing but its columns tells a format."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Format:
         optional: columns that are read where they are there.
         fits: whether a row with these columns has values of this format.
         demonstrate: the records of a row as demonstrations, where these are others.
+        ask: the records of a row as prompts alone, where its answers are not needed to read it.
     """
 
     name: str
@@ -68,30 +78,13 @@ class Format:
     uses: tuple[Use, ...]
     required: str
     optional: str = ""
-    fits: Callable[[Row], bool] = lambda row: True
+    fits: Callable[[Row], bool] = any_values
     demonstrate: Callable[[Row], Iterable[Record]] | None = None
+    ask: Callable[[Row], Iterable[Record]] | None = None
 
     @property
     def needs(self) -> list[str]:
         return self.required.split()
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How a chat format writes one message: its two keys, and its names of the roles."""
-
-    role: str
-    content: str
-    roles: Mapping[str, str]
-
-
-ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
-OPENAI = Dialect("role", "content", ROLES)
-SHAREGPT = Dialect(
-    "from",
-    "value",
-    ROLES | {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"},
-)
 
 
 def user(text: str) -> Message:
@@ -100,15 +93,6 @@ def user(text: str) -> Message:
 
 def assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
-
-
-def with_system(row: Row, messages: list[Message]) -> list[Message]:
-    """The messages behind the row's `system`, if it has one."""
-    if row.get("system") in (None, ""):
-        return messages
-    if messages[0]["role"] == "system":
-        raise RowError("two system turns", "'system' and the first turn are both system messages. Keep one.")
-    return [{"role": "system", "content": text(row, "system")}, *messages]
 
 
 def text(row: Row, name: str) -> str:
@@ -139,52 +123,6 @@ def items(row: Row, name: str) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise RowError(f"no {name}", f"{name!r} is {short(value)}. It must be a list with something in it.")
     return value
-
-
-def turns(values: Sequence[Any], name: str, dialect: Dialect = OPENAI) -> list[Message]:
-    """The messages of a list, as `{"role": …, "content": …}`; whatever else they carry is left out.
-
-    Raises:
-        RowError: an item that is no message, has no text or another role; a system message that is not first.
-    """
-    messages: list[Message] = []
-    for number, turn in enumerate(values, start=1):
-        at = f"turn {number} of {name!r}"
-        if not isinstance(turn, Mapping):
-            raise RowError(
-                "not a message",
-                f"{at} is {short(turn)}. Each must be an object with {dialect.role!r} and {dialect.content!r}.",
-            )
-        role = turn.get(dialect.role)
-        if not isinstance(role, str) or role not in dialect.roles:
-            known = ", ".join(map(repr, dialect.roles))
-            raise RowError(
-                "unknown role",
-                f"{at} has an unknown {dialect.role!r} ({found(turn, dialect.role)}). Known are {known}.",
-            )
-        if role == "system" and messages:
-            raise RowError("late system turn", f"{at} is a system message. Only the first turn may be one.")
-        content = turn.get(dialect.content)
-        if not isinstance(content, str) or not content.strip():
-            raise RowError("empty turn", f"{at}: no {dialect.content!r} ({found(turn, dialect.content)})")
-        messages.append({"role": dialect.roles[role], "content": content})
-    return messages
-
-
-def answered(messages: list[Message], name: str) -> Record:
-    """A conversation as its prompt and its last answer.
-
-    Raises:
-        RowError: it does not end in a turn of the user and the assistant's answer to it.
-    """
-    roles = [message["role"] for message in messages[-2:]]
-    if roles != ["user", "assistant"]:
-        raise RowError(
-            "no answer at the end",
-            f"{name!r} ends in {' → '.join(roles)}. It must end in a turn of the user and the assistant's response to "
-            f"it; cut off what follows, or remove the row.",
-        )
-    return Record(messages[:-1], response=messages[-1]["content"])
 
 
 def found(row: Row, name: str) -> str:

@@ -1,28 +1,83 @@
 """Formats of problems that a verifier can judge: final answers and programs."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from data.formats.chat import asked, reply
 from data.formats.record import Format, Record, Row, RowError, Use, found, items, optional_text, short, text, user
+from data.formats.values import BARE, answer, bare_column, is_blank
+
+SOLUTIONS = ("solution", "generated_solution")
+RESPONSES = (*SOLUTIONS, "response", "completion")
+EITHER = "|".join(("answer", *SOLUTIONS, *BARE[1:]))
+BESIDE = " ".join((*BARE, *SOLUTIONS, "system"))
 
 
 def _question_answer(row: Row) -> Iterator[Record]:
     """GSM8K: a worked answer that ends in `#### n` (Cobbe et al. 2021, arXiv 2110.14168), or the bare answer."""
-    yield _worked(row, "question", "answer")
+    yield _worked(row, "question")
 
 
 def _math(row: Row) -> Iterator[Record]:
-    r"""MATH: a worked solution that holds `\boxed{…}` (Hendrycks et al. 2021, arXiv 2103.03874)."""
-    yield _worked(row, "problem", "solution")
+    r"""MATH: a worked solution that holds `\boxed{…}` (Hendrycks et al. 2021, arXiv 2103.03874).
+
+    OpenR1, NuminaMath and DeepScaleR have the bare answer beside it.
+    """
+    yield _worked(row, "problem")
 
 
-def _worked(row: Row, question: str, answer: str) -> Record:
-    given = row.get(answer)
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        row = {**row, answer: str(given)}
-    asked, worked = text(row, question), text(row, answer)
-    return Record([user(asked)], worked, reference=worked)
+def _prompt_answer(row: Row) -> Iterator[Record]:
+    yield _worked(row, "prompt", RESPONSES)
+
+
+def _worked(row: Row, question: str, columns: Sequence[str] = SOLUTIONS) -> Record:
+    """The reference is the bare answer, the gold answer the worked solution; where one is missing, the other serves."""
+    final, worked = bare_column(row), next((name for name in columns if not is_blank(row, name)), None)
+    if worked is None:
+        given = answer(row, final or next((name for name in (*BARE, *columns) if name in row), BARE[0]))
+        # Where other rows have a solution, the bare answer is none to learn from.
+        return Record(asked(row, question), None if row.keys() & columns else given, reference=given)
+    solution = answer(row, worked) if worked in SOLUTIONS else reply(row, worked)
+    return Record(asked(row, question), solution, reference=answer(row, final) if final else solution)
+
+
+def _demonstrated(read: Callable[[Row], Iterator[Record]]) -> Callable[[Row], Iterator[Record]]:
+    """The same rows as demonstrations, which need a gold answer."""
+
+    def demonstrate(row: Row) -> Iterator[Record]:
+        for record in read(row):
+            if record.response is None:
+                name = next(name for name in RESPONSES if name in row)
+                raise RowError(f"empty {name}", f"no {name!r} to learn from ({found(row, name)})")
+            yield record
+
+    return demonstrate
+
+
+def _verl(row: Row) -> Iterator[Record]:
+    """verl: the reference is nested in `reward_model`, and what its rewards look at besides in `extra_info`."""
+    truth = row.get("reward_model")
+    if not isinstance(truth, Mapping) or is_blank(truth, "ground_truth"):
+        raise RowError("no ground truth", f"'reward_model' must hold a 'ground_truth' ({found(row, 'reward_model')})")
+    (record,) = _verl_prompt(row)
+    extra = row.get("extra_info")
+    gold = answer(extra, "answer") if isinstance(extra, Mapping) and not is_blank(extra, "answer") else None
+    yield replace(record, response=gold, reference=answer(truth, "ground_truth"))
+
+
+def _verl_demonstrations(row: Row) -> Iterator[Record]:
+    for record in _verl(row):
+        if record.response is None:
+            raise RowError(
+                "no gold answer", f"'extra_info' holds no 'answer' to learn from ({found(row, 'extra_info')})"
+            )
+        yield record
+
+
+def _verl_prompt(row: Row) -> Iterator[Record]:
+    yield Record(asked(row, "prompt"), source=optional_text(row, "data_source") or None)
 
 
 def _apps(row: Row) -> Iterator[Record]:
@@ -71,10 +126,6 @@ def _prompt_tests(row: Row) -> Iterator[Record]:
     yield Record([user(text(row, "prompt"))], gold, reference=_tests("mbpp", {"setup": "", "asserts": tests}))
 
 
-def _prompt_answer(row: Row) -> Iterator[Record]:
-    yield _worked(row, "prompt", "answer")
-
-
 def _texts(row: Row, name: str) -> list[str]:
     found_items = items(row, name)
     if not all(isinstance(item, str) for item in found_items):
@@ -96,12 +147,47 @@ def _tests(kind: str, tests: Mapping[str, Any]) -> str:
     return json.dumps({"kind": kind, **tests}, ensure_ascii=False, sort_keys=True)
 
 
-ANSWERS: tuple[Use, ...] = ("problems", "demonstrations")
-PROGRAMS: tuple[Use, ...] = ("programs", "demonstrations")
+ANSWERS: tuple[Use, ...] = ("problems", "demonstrations", "prompts")
+PROGRAMS: tuple[Use, ...] = ("programs", "demonstrations", "prompts")
 FORMATS = (
-    Format("question-answer", "GSM8K", _question_answer, ANSWERS, "question answer"),
-    Format("math", "MATH", _math, ANSWERS, "problem solution"),
-    Format("prompt-answer", "prompt and final answer", _prompt_answer, ANSWERS, "prompt answer"),
+    Format(
+        "question-answer",
+        "GSM8K",
+        _question_answer,
+        ANSWERS,
+        f"question {EITHER}",
+        BESIDE,
+        demonstrate=_demonstrated(_question_answer),
+    ),
+    Format(
+        "math",
+        "MATH, NuminaMath, OpenR1, DeepScaleR",
+        _math,
+        ANSWERS,
+        f"problem {EITHER}",
+        BESIDE,
+        demonstrate=_demonstrated(_math),
+    ),
+    Format(
+        "prompt-answer",
+        "prompt and final answer, TRL",
+        _prompt_answer,
+        ANSWERS,
+        f"prompt {EITHER}",
+        f"{BESIDE} response completion",
+        demonstrate=_demonstrated(_prompt_answer),
+    ),
+    Format(
+        "verl",
+        "verl",
+        _verl,
+        ANSWERS,
+        "prompt reward_model",
+        "data_source extra_info",
+        lambda row: isinstance(row["reward_model"], Mapping),
+        demonstrate=_verl_demonstrations,
+        ask=_verl_prompt,
+    ),
     Format("apps", "APPS", _apps, PROGRAMS, "question input_output", "solutions starter_code"),
     Format("humaneval", "HumanEval", _human_eval, PROGRAMS, "prompt test entry_point", "canonical_solution"),
     Format("mbpp", "MBPP", _mbpp, PROGRAMS, "text|prompt test_list", "code test_setup_code test_imports"),

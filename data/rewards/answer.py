@@ -21,6 +21,7 @@ from itertools import islice
 from data.rewards.boxes import Box, boxes
 from data.rewards.markup import strip_markup
 from data.rewards.numeric import parse_number
+from data.rewards.prose import is_sentence
 from data.rewards.remarks import values_within
 
 MAX_ANSWER_LENGTH = 1000
@@ -116,7 +117,9 @@ def reference_answer(reference: str | None) -> str | None:
 def has_answer(reference: str | None) -> bool:
     """Whether a problem with this reference can be graded; one that cannot is refused when problems are loaded."""
     answer = reference_answer(reference)
-    return answer is not None and len(answer) <= MAX_ANSWER_LENGTH
+    if answer is None or len(answer) > MAX_ANSWER_LENGTH:
+        return False
+    return not is_sentence(reference or "") or extract_answer(reference or "") is not None
 
 
 def outside_thoughts(text: str) -> str:

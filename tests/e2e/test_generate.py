@@ -1,12 +1,16 @@
 """Real generation: reproducible, resumable at shards, and from exactly the prompt ids that training uses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+from data.render import completion_token_ids, prompt_token_ids, stop_token_ids
 from data.rows import Problem, Sample
 from data.storage import read_rows, write_rows
+from models import tiny
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
 from tests.e2e.conftest import generate
 
@@ -48,13 +52,36 @@ def test_samples_are_complete_and_say_how_they_came_about(sampled, problems):
 
 
 def test_the_token_ids_are_the_text_and_end_in_eos_only_if_generation_did(sampled, policy):
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(policy)
     for row in read_rows(Sample, sampled / "samples"):
         assert tokenizer.decode(row.token_ids, skip_special_tokens=True) == row.text
         assert (row.token_ids[-1] == tokenizer.eos_token_id) == (row.finish_reason == "stop")
         assert tokenizer.eos_token_id not in row.token_ids[:-1]
+
+
+def test_an_answer_ends_where_the_template_ends_a_turn_though_eos_is_another_token(sampled, policy, tmp_path):
+    """The very answers of before: only what the tokenizer and the model call EOS is another token."""
+    other = Path(shutil.copytree(policy, tmp_path / "policy"))
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    ends = tokenizer.eos_token_id
+    tokenizer.eos_token = tiny.USER
+    tokenizer.save_pretrained(other)
+    for file in (other / "config.json", other / "generation_config.json"):
+        settings = json.loads(file.read_text())
+        file.write_text(json.dumps(settings | {"eos_token_id": tokenizer.eos_token_id}))
+    program = GenerateProgram.model_validate_json((sampled / "generate.json").read_text())
+    job = program.jobs[0].model_copy(update={"output": tmp_path / "samples"})
+    (tmp_path / "generate.json").write_text(
+        program.model_copy(update={"policy": other, "jobs": [job]}).model_dump_json()
+    )
+    generate(tmp_path / "generate.json")
+    rows, before = (list(read_rows(Sample, folder / "samples")) for folder in (tmp_path, sampled))
+    assert [(r.text, r.token_ids, r.finish_reason) for r in rows] == [
+        (r.text, r.token_ids, r.finish_reason) for r in before
+    ]
+    assert stop_token_ids(tokenizer) == sorted((ends, tokenizer.eos_token_id))
+    finished = [row for row in rows if not row.truncated]
+    assert {row.token_ids[-1] for row in finished} == {ends} == {completion_token_ids(tokenizer, "4")[-1]}
 
 
 def test_missing_shards_are_made_again_to_the_same_bytes_and_the_others_are_left_alone(sampled):
@@ -71,9 +98,7 @@ def test_missing_shards_are_made_again_to_the_same_bytes_and_the_others_are_left
 def test_greedy_answers_are_those_of_hugging_face_generate(policy, problems, tmp_path):
     """Also the proof that vLLM was fed the renderer's prompt ids and nothing else."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from data.render import prompt_token_ids
+    from transformers import AutoModelForCausalLM
 
     chosen = [p for p in problems if p.split == "validation"][:24]
     generate(write_program(tmp_path, policy, chosen, 1, 0.0))

@@ -25,6 +25,15 @@ def talkative(problem: Problem, completion: str) -> Score:
     return Score(score.value, score.verdict, completion + "\ud800" * 20_000, score.answer)
 
 
+def brief(problem: Problem, completion: str) -> Score:
+    """Right if it is short, whatever was asked."""
+    right = len(completion) < 14
+    return Score(float(right), "correct" if right else "wrong")
+
+
+brief.reads = "prompts"  # type: ignore[attr-defined]
+
+
 def needs_a_server(problem: Problem, completion: str) -> Score:
     """Fails as long as the file that FLAKY_SERVER names is not there."""
     if not Path(os.environ["FLAKY_SERVER"]).exists():

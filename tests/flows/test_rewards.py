@@ -106,9 +106,21 @@ def test_a_reward_model_judges_what_is_learned(tmp_path: Path) -> None:
     config = small(tmp_path, "modelled", reward={"name": "reward-model", "model": model}, select=select)
     run(config)
     rows = scores(config)
-    assert {row.grader for row in rows} == {"reward-model@1"}
+    assert {row.grader for row in rows} == {"reward-model@2"}
     assert rows == list(read_rows(Score, config.directory / "iter-1" / "score" / "scores-reward-model"))
     assert {row.value for row in rows} == {3.0}
+
+
+def test_prompts_alone_are_enough_for_a_reward_that_looks_at_no_reference(tmp_path: Path) -> None:
+    rows = [{"question_id": n, "turns": [f"Write story {n}."]} for n in range(90)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reward = {"name": "tests.flows.rewards:brief"}
+    config = small(tmp_path, "prompts", problems=tmp_path / "prompts.jsonl", reward=reward)
+    summary = run(config)
+    assert {score.verdict for score in scores(config)} == {"correct", "wrong"}
+    examples = list(read_rows(Example, config.directory / "iter-1" / "select" / "examples.parquet"))
+    assert examples and {example.source for example in examples} == {"prompts.jsonl"}
+    assert [number for number, row in enumerate(summary["iterations"]) if row] == [0, 1]
 
 
 def test_several_rewards_make_one_and_each_is_kept(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ READ: list[tuple[str, Use, Row, list[Expected]]] = [
         {"topic": "x", "input": "A conversation.\n[|Human|] Hi?\n[|AI|] Hello.\n[|Human|] "},
         [([ASKED], "Hello.", None)],
     ),
+    ("prompts", "prompts", {"prompt": [ASKED]}, [([ASKED], None, None)]),
     ("mt-bench", "prompts", {"question_id": 1, "turns": ["Hi?", "And?"]}, [([ASKED], None, None)]),
     ("preference", "pairs", {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}, [([ASKED], "Hello.", "No.")]),
     (
@@ -115,6 +116,28 @@ READ: list[tuple[str, Use, Row, list[Expected]]] = [
             "rejected": "\n\nHuman: Hi?\n\nAssistant: Hello.\n\nHuman: And?\n\nAssistant: No.",
         },
         [([ASKED, SAID, AGAIN], "Yes.", "No.")],
+    ),
+    (
+        "alpaca-preference",
+        "pairs",
+        {"instruction": "Hi?", "input": "You!", "chosen": "Hello.", "rejected": "No."},
+        [([user("Hi?\nYou!")], "Hello.", "No.")],
+    ),
+    (
+        "openai-preference",
+        "pairs",
+        {
+            "input": {"messages": [ASKED]},
+            "preferred_output": [SAID],
+            "non_preferred_output": [{"role": "assistant", "content": "No."}],
+        },
+        [([ASKED], "Hello.", "No.")],
+    ),
+    (
+        "implicit-preference",
+        "pairs",
+        {"chosen": [ASKED, SAID], "rejected": [ASKED, {"role": "assistant", "content": "No."}]},
+        [([ASKED], "Hello.", "No.")],
     ),
     ("shp", "pairs", SHP, [([ASKED], "a", "b")]),
     ("shp", "pairs", SHP | {"labels": 0}, [([ASKED], "b", "a")]),
@@ -139,6 +162,24 @@ READ: list[tuple[str, Use, Row, list[Expected]]] = [
         [([user("1 + 1?")], "\\boxed{2}", None)],
     ),
     ("prompt-answer", "problems", {"prompt": "1 + 1?", "answer": "2"}, [([user("1 + 1?")], "2", None)]),
+    (
+        "verl",
+        "problems",
+        {"prompt": [ASKED], "reward_model": {"ground_truth": "2"}, "extra_info": {"answer": "Hello."}},
+        [([ASKED], "Hello.", None)],
+    ),
+    (
+        "multiple-choice",
+        "problems",
+        {"question": "Which?", "choices": ["a", "b"], "answer": 1},
+        [([user("Which?\n\nA. a\nB. b")], "B", None)],
+    ),
+    (
+        "choices-in-columns",
+        "problems",
+        {"question": "Which?", "A": "a", "B": "b", "answer": "B"},
+        [([user("Which?\n\nA. a\nB. b")], "B", None)],
+    ),
     ("apps", "programs", APPS, [([user("Add.")], "print(3)", None)]),
     (
         "apps",
@@ -179,6 +220,13 @@ def test_a_format_is_told_by_its_columns_and_read(name: str, use: Use, row: Row,
     assert [(record.messages, record.response, record.rejected) for record in read] == expected
 
 
+@pytest.mark.parametrize("row", [row for _, _, row, _ in READ])
+def test_every_format_serves_as_prompts(row: Row) -> None:
+    known = detect(row).format
+    assert "prompts" in known.uses
+    assert {record.messages[-1]["role"] for record in records(known, row, "prompts")} == {"user"}
+
+
 def test_every_format_is_in_the_table() -> None:
     assert {name for name, *_ in READ} == {known.name for known in FORMATS}
 
@@ -207,7 +255,7 @@ def test_the_reference_holds_what_a_verifier_needs(row: Row, reference: Any) -> 
         ({"instruction": "Greet.", "output": "Hello.", "history": [["Hi?"]]}, "bad history"),
         ({"instruction": "Add.", "instances": []}, "no instances"),
         ({"instruction": "Add.", "instances": ["2"]}, "not an instance"),
-        ({"conversations": [FROM[0] | {"from": "tool"}, FROM[1]]}, "unknown role"),
+        ({"conversations": [FROM[0] | {"from": "king"}, FROM[1]]}, "unknown role"),
         ({"conversations": [*FROM]}, "no answer at the end"),
         ({"messages": [ASKED, SYSTEM, SAID]}, "late system turn"),
         ({"messages": [SYSTEM, ASKED, SAID], "system": "Be kind."}, "two system turns"),

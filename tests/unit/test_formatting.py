@@ -49,8 +49,12 @@ def test_problems_are_split_and_read_back_alike(tmp_path: Path, capsys: pytest.C
         "dropped": {"duplicate": 3},
         "hidden_characters": 0,
         "text_references": 0,
+        "noticed": {},
         "contaminated": 0,
         "repeated": [],
+        "files": {path: 203},
+        "file_splits": {},
+        "skipped_files": {},
     }
     printed = capsys.readouterr().out
     for words in ("203 rows were read as problems", "train.parquet", "duplicate", "sums.jsonl: "):
@@ -108,7 +112,7 @@ def test_pairs_that_repeat_what_is_held_out_are_left_out_and_the_rest_is_read_ba
         (["sums.jsonl", "--output", "sums.jsonl"], "sums.jsonl is there already"),
         (["sums.jsonl", "--few_shot", "sums.jsonl"], "few_shot: this depends on the policy"),
         (["sums.jsonl", "--long_prompts", "cut"], "long_prompts: this depends on the policy"),
-        (["sums.jsonl", "--use", "pairs"], "It can serve as problems or demonstrations, not as pairs"),
+        (["sums.jsonl", "--use", "pairs"], "It can serve as problems or demonstrations or prompts, not as pairs"),
         (["sums.jsonl", "--outptu", "x"], "unknown setting --outptu (did you mean --output?)"),
         (["sums.jsonl", "--overlap.contamination", "2"], "overlap.contamination"),
         (["pairs.jsonl", "--mixture", "sums.jsonl=1"], "mixture: pairs are neither drawn nor limited"),

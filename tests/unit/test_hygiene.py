@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.formats import ContentError, Record
-from data.hygiene import cleaned, has_hidden
+from data.hygiene import cleaned, has_hidden, has_placeholder
 from data.reading import Reading, Tally, read_records
 from data.sources import DataFileError
 from tasks.problems import ProblemSource
@@ -91,12 +91,11 @@ def test_placeholders_are_filled_in_and_the_braces_of_latex_are_none(text: str, 
     assert found == said(filled, response=filled, rejected=filled, reference=filled)
 
 
-def test_a_placeholder_for_which_nothing_is_given_makes_a_row_unusable() -> None:
-    with pytest.raises(
-        ContentError, match=r"placeholder \{\{author\}\}.*placeholders: \{author: …\}.*for itself"
-    ) as refused:
-        cleaned(said("Who made you?", response="I am {{name}} by {{author}}."), {"name": "Ada"})
-    assert refused.value.reason == "placeholder"
+def test_a_placeholder_for_which_nothing_is_given_stays() -> None:
+    found = cleaned(said("Who made you?", response="I am {{name}} by {{author}}."), {"name": "Ada"})
+    assert found.response == "I am Ada by {{author}}."
+    assert has_placeholder(found)
+    assert not has_placeholder(said(r"\frac{{name}}{{author}} {{x}}"))
 
 
 def test_programs_keep_their_braces() -> None:
@@ -117,9 +116,9 @@ def test_such_rows_are_refused_with_their_line_or_dropped_and_counted(tmp_path: 
     tally = Tally()
     reading = Reading(path, drop=True, placeholders={"name": "Ada"})
     found = [record.response for _, record in read_records(reading, "demonstrations", tally)]
-    assert found == ["I am Ada", "a\u200bb"]
+    assert found == ["I am Ada", "a\u200bb", "I am {{other}}"]
     assert (tally.rows, tally.hidden) == (4, 1)
-    assert dict(tally.dropped) == {"control character": 1, "placeholder": 1}
+    assert dict(tally.dropped) == {"control character": 1}
 
 
 ODD: list[Any] = [
@@ -143,7 +142,7 @@ def test_odd_rows_end_in_a_message_with_file_and_line(tmp_path: Path, line: str)
 
 def test_the_advice_is_about_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataFileError) as refused:
-        list(read_records(Reading(rows(tmp_path, "I am {{name}}")), "demonstrations", Tally()))
+        list(read_records(Reading(rows(tmp_path, "I am \x00")), "demonstrations", Tally()))
     assert "Every row needs" not in str(refused.value)
     assert str(refused.value).endswith("or have such rows left out: unusable: drop.")
 

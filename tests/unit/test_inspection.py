@@ -89,7 +89,7 @@ def test_the_command_says_format_reason_drops_and_rows(tmp_path: Path, capsys: p
     ("arguments", "says"),
     [
         (["absent.json"], "There is no file absent.json"),
-        (["rows.json", "--use", "pairs"], "It can serve as demonstrations or problems, not as pairs"),
+        (["rows.json", "--use", "pairs"], "It can serve as demonstrations or problems or prompts, not as pairs"),
         (["rows.json", "--format", "alpacca"], "There is no format 'alpacca'"),
         (["rows.json", "--model", "absent"], "absent"),
     ],

@@ -154,6 +154,7 @@ ABSENT = [
             ],
         ),
         ({"chosen": GPT_HELLO, "rejected": GPT_NO}, ["no 'prompt'"]),
+        ({"chosen": [HELLO, NO], "rejected": [HELLO, HELLO]}, ["'chosen' ends in a turn of the assistant"]),
         ({"prompt": [SYSTEM], **SIDES}, ["the prompt in 'prompt' ends in a turn of the system", "one of the user"]),
         ({"prompt": [USER, HELLO], **SIDES}, ["the prompt in 'prompt' ends in a turn of the assistant"]),
         (SHAREGPT | {"conversations": [HUMAN, GPT_NO]}, ["'conversations' ends in a turn of the assistant"]),
@@ -165,9 +166,9 @@ ABSENT = [
         ),
         ({"prompt": "Hi!", "chosen": [HELLO], "rejected": [NO | {"content": None}]}, ["turn 1 of 'rejected': no"]),
         ({"prompt": "Hi!", "chosen": ["Hello."], "rejected": [NO]}, ["turn 1 of 'chosen' is 'Hello.'"]),
-        ({"prompt": [HUMAN], **SIDES}, ["turn 1 of 'prompt' has an unknown 'role' (fields 'from', 'value')"]),
+        ({"prompt": [HUMAN | {"from": 3}], **SIDES}, ["turn 1 of 'prompt' has an unknown 'from' (from is 3)"]),
         (
-            SHAREGPT | {"conversations": [USER]},
+            SHAREGPT | {"conversations": [HUMAN | {"from": "king"}]},
             [
                 "turn 1 of 'conversations' has an unknown 'from'",
                 "Known are 'system', 'user', 'assistant', 'human', 'gpt'",
@@ -217,7 +218,7 @@ def test_a_row_that_is_no_pair_is_refused_naming_line_and_field(
         ("pairs.jsonl", "\n\n", ["is empty"]),
         ("pairs.json", "[]", ["is empty"]),
         ("pairs.jsonl", '{"prompt": "Hi!"', ["line 1: malformed JSON"]),
-        ("pairs.jsonl", "[]", ["line 1: list is not a JSON object"]),
+        ("pairs.jsonl", "[]", ["is empty"]),
         ("pairs.json", '[{"prompt": "Hi!", "chosen": "a", "rejected": "b"}, 3]', ["row 2: int is not a JSON object"]),
         (
             "pairs.json",

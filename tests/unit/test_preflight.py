@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from data.render import PromptTooLongError, TemplateError
+from data.chat_template import TemplateError
+from data.render import PromptTooLongError
 from data.rewards import RewardError
 from data.sources import DataFileError
 from flows import dpo, reward_model
@@ -188,9 +189,14 @@ def test_a_template_that_takes_no_system_message_is_fine_without_one(configure: 
     assert check(loop, configure(template=tmp_path / "template.jinja"), OnDrift.REFUSE).plan
 
 
-def test_a_tokenizer_without_eos_is_refused(configure: Configure, model: Path) -> None:
+def test_a_tokenizer_without_eos_is_refused_unless_the_template_ends_answers_itself(
+    configure: Configure, model: Path
+) -> None:
     change(model / "tokenizer_config.json", eos_token=None)
-    refused(TemplateError, configure(model=str(model)), f"{model} has no EOS token", "Set eos_token in its tokenizer_c")
+    assert check(loop, configure(model=str(model)), OnDrift.REFUSE).plan
+    (model / "chat_template.jinja").write_text(NO_SYSTEM)
+    config = configure(model=str(model), limit=4)
+    refused(TemplateError, config, f"{model} has no EOS token", "Set eos_token in its tokenizer_c")
 
 
 def test_tokens_that_the_model_has_no_embeddings_for_are_refused(configure: Configure, model: Path) -> None:
@@ -203,7 +209,10 @@ def test_tokens_that_the_model_has_no_embeddings_for_are_refused(configure: Conf
     tokenizer.add_special_tokens({"eos_token": "<|added|>"})
     tokenizer.save_pretrained(model)
     refused(
-        ModelError, configure(model=str(model)), f"{model} has the EOS token '<|added|>' with the id ", "260 tokens"
+        ModelError,
+        configure(model=str(model)),
+        f"{model} ends an answer with the token '<|added|>' with the id ",
+        "260 tokens",
     )
 
 
@@ -293,7 +302,7 @@ def test_a_reward_that_cannot_be_imported_is_refused(configure: Configure, rewar
 def test_a_problem_file_that_cannot_be_used_is_refused(configure: Configure, tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text('{"question": "1 + 1?"}\n')
-    refused(DataFileError, configure(problems=path), f"{path}, line 1: No format has the columns 'question'")
+    refused(DataFileError, configure(problems=path), f"{path}, line 1: this is prompts", "also needs 'answer'")
     refused(DataFileError, configure(problems="absent.jsonl"), "There is no file absent.jsonl")
 
 

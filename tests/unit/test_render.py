@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from data.chat_template import TemplateError, naming, require_template
 from data.render import (
     PromptTooLongError,
-    TemplateError,
     check_room,
     completion_token_ids,
     judged_token_ids,
-    naming,
     prompt_token_ids,
-    require_template,
 )
 from data.rows import Example
 from models import tiny

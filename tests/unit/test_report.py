@@ -121,6 +121,8 @@ def test_model_text_is_escaped(tmp_path: Path) -> None:
             data=DataReport(
                 sources={HOSTILE: {HOSTILE: 2}},
                 dropped={HOSTILE: 1},
+                files={HOSTILE: 3},
+                skipped={HOSTILE: HOSTILE},
                 noticed={HOSTILE: 1},
                 repeated=[Repeated(HOSTILE, 0.5, HOSTILE, HOSTILE, HOSTILE)],
             ),

@@ -13,18 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import sources
 from data.reading import Reading, Tally, read_records
-from data.sources import DataFileError, hub_name, located_rows
+from data.sources import DataFileError, hub_name, json_values, located_rows
+from data.sources.json_values import Values
 from tests.unit.reading import read_pairs
 
 ROWS = [{"question": f"{n} + 1?", "answer": f"é 你 {n + 1}"} for n in range(5)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+ENDINGS = [".json", ".jsonl", ".csv", ".tsv", ".jsonl.gz", ".json.zst", ".zip", ".parquet", ".arrow"]
 TABLE = "question,answer\n" + "".join(f'"{row["question"]}","{row["answer"]}"\n' for row in ROWS)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [row for _, row in located_rows(path)]
+    return [row for _, row, _ in located_rows(path)]
 
 
 @pytest.mark.parametrize(
@@ -71,11 +72,14 @@ def test_parquet_arrow_a_saved_data_set_and_a_folder(tmp_path: Path) -> None:
 def test_an_array_is_read_block_by_block_as_if_whole(items: list[Any], block: int, indent: int | None) -> None:
     text = json.dumps(items, indent=indent, ensure_ascii=block % 2 == 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK", block)
-        assert list(sources._Array(io.StringIO(text))) == items
+        patch.setattr(json_values, "BLOCK", block)
+        values = Values(io.StringIO(text))
+        values.enter()
+        assert [values.value() for _ in iter(lambda: values.another("]"), False)] == items
+        values.require_end()
 
 
-@given(st.binary(max_size=200), st.sampled_from([".json", ".jsonl", ".csv", ".tsv", ".jsonl.gz", ".parquet"]))
+@given(st.binary(max_size=200), st.sampled_from(ENDINGS))
 def test_no_bytes_end_in_anything_but_rows_or_a_message(tmp_path_factory: Any, content: bytes, suffix: str) -> None:
     path = tmp_path_factory.mktemp("fuzz") / f"a{suffix}"
     path.write_bytes(content)
@@ -95,7 +99,7 @@ def test_no_bytes_end_in_anything_but_rows_or_a_message(tmp_path_factory: Any, c
         ("a.csv", b"a,b\n1,2,3\n", "line 2: not as many fields"),
         ("a.csv", b'a,b\n"1,2\n', "malformed CSV"),
         ("a.csv", b"a,b\n\xff,2\n", "not UTF-8"),
-        ("a.jsonl.gz", b"{}", "broken gzip"),
+        ("a.jsonl.gz", b"\x1f\x8b{}", "broken gzip"),
         ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "broken gzip"),
         ("a.parquet", b"PAR1", "not a parquet file that can be read"),
     ],
@@ -111,7 +115,7 @@ def test_a_broken_file_is_refused_naming_the_place(tmp_path: Path, name: str, co
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no data")
-    with pytest.raises(DataFileError, match=r"holds no data file\. Known are \.json"):
+    with pytest.raises(DataFileError, match=r"holds no data file\. notes\.txt: .* Known are \.json"):
         rows(tmp_path)
 
 

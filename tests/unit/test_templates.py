@@ -8,15 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
+from data.chat_template import TEMPLATES, TemplateError, template_file
 from data.formats.record import assistant, user
-from data.render import (
-    TEMPLATES,
-    TemplateError,
-    completion_token_ids,
-    prompt_and_answers,
-    prompt_token_ids,
-    template_file,
-)
+from data.render import completion_token_ids, prompt_and_answers, prompt_token_ids
 from models import tiny
 
 NAMES = [path.stem for path in TEMPLATES]

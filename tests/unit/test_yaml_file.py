@@ -19,8 +19,8 @@ def nested(first: str, row: str) -> str:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a: 1\nb: 2\na: 3", "the key 'a' appears twice"),
-        ("a: {x: 1, x: 2}", "the key 'x' appears twice"),
+        ("a: 1\nb: 2\na: 3", "the key 'a' appears twice, in lines 1 and 3"),
+        ("a: {x: 1, x: 2}", "the key 'x' appears twice, in lines 1 and 1"),
         (nested("[1]", f"[{', '.join(['*'] * 9)}]"), "more than 10,000 values"),
         (nested("{k: 1}", f"{{<<: [{', '.join(['*'] * 9)}]}}"), "more than 10,000 values"),
         ("a: &a [*a]", "more than 10,000 values"),

@@ -1,0 +1,195 @@
+"""Lists of messages as prompts, answers and conversations, and what of their messages is not read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from data.formats.message import (
+    REASONING,
+    ROLE_KEYS,
+    TEXT_KEYS,
+    THOUGHT_PARTS,
+    WEIGHTS,
+    Turn,
+    content,
+    is_learned,
+    kind,
+    parts,
+    plain,
+    thought,
+)
+from data.formats.record import LeftOutError, Message, Record, Row, RowError, short, text
+
+
+def conversation(value: Any) -> Any:
+    """The messages in a value: one is a list of one; a table of columns, as `datasets` once wrote it, is rows."""
+    if not isinstance(value, Mapping) or not value:
+        return value
+    columns = list(value.values())
+    if all(isinstance(column, list) for column in columns) and len({*map(len, columns)}) == 1:
+        return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
+    return [value]
+
+
+def messages_in(row: Row, name: str) -> list[Any]:
+    """The messages in a field, as they stand there.
+
+    Raises:
+        RowError: the field is absent, no list, or empty.
+    """
+    values = conversation(row.get(name))
+    if not isinstance(values, list) or not values:
+        raise RowError(f"no {name}", f"{name!r} is {short(values)}. It must be a list with something in it.")
+    return values
+
+
+def turns(values: Sequence[Any], name: str) -> list[Message]:
+    """The messages of a list, as `{"role": …, "content": …}`; see `unread_keys` for whatever else they carry.
+
+    Raises:
+        RowError: a message that cannot be read, see `data.formats.message.plain`; a system message that is not first.
+    """
+    messages: list[Message] = []
+    for number, turn in enumerate(values, start=1):
+        message = plain(turn, at := f"turn {number} of {name!r}")
+        if message["role"] == "system" and messages:
+            raise RowError("late system turn", f"{at} is a system message. Only the first turn may be one.")
+        messages.append(message)
+    return messages
+
+
+def said(row: Row, name: str, role: str) -> list[Message]:
+    """The messages in a field, of which a bare text is one of that role."""
+    value = conversation(row.get(name))
+    return turns(value, name) if value and isinstance(value, list) else [{"role": role, "content": text(row, name)}]
+
+
+def asked(row: Row, name: str) -> list[Message]:
+    """The prompt in a field, which is a text, a message or a list of them, behind the row's `system`.
+
+    Raises:
+        RowError: there is none, or it does not end in a turn of the user.
+    """
+    return ending_in_the_user(with_system(row, said(row, name, "user")), name)
+
+
+def ending_in_the_user(messages: list[Message], name: str) -> list[Message]:
+    """The messages of a prompt.
+
+    Raises:
+        RowError: the last is not the user's.
+    """
+    if messages[-1]["role"] != "user":
+        raise RowError(
+            "prompt ends in an answer",
+            f"the prompt in {name!r} ends in a turn of the {messages[-1]['role']}. It must end in one of the user, "
+            f"which the answer follows; correct or remove the row.",
+        )
+    return messages
+
+
+def reply(row: Row, name: str) -> str:
+    """The answer in a field, which is a text or one message of the assistant.
+
+    Raises:
+        RowError: there is none, or another number of messages.
+    """
+    messages = said(row, name, "assistant")
+    if [turn["role"] for turn in messages] != ["assistant"]:
+        roles = " → ".join(turn["role"] for turn in messages)
+        raise RowError("not one answer", f"{name!r} holds {roles}. It must hold exactly one message of the assistant.")
+    return messages[0]["content"]
+
+
+def with_system(row: Row, messages: list[Message]) -> list[Message]:
+    """The messages behind the row's `system`, if it has one."""
+    if row.get("system") in (None, ""):
+        return messages
+    if messages[0]["role"] == "system":
+        raise RowError("two system turns", "'system' and the first turn are both system messages. Keep one.")
+    return [{"role": "system", "content": text(row, "system")}, *messages]
+
+
+def demonstrated(row: Row, name: str) -> Iterator[Record]:
+    """A conversation as its prompt and the last answer that is to be learned; what follows that is cut off.
+
+    Raises:
+        RowError: it does not end in a turn of the user and the assistant's answer to it.
+        LeftOutError: none of its answers is to be learned.
+    """
+    values = messages_in(row, name)
+    messages = turns(values, name)
+    learned = [is_learned(turn, f"turn {number} of {name!r}") for number, turn in enumerate(values, start=1)]
+    while messages[-1]["role"] == "assistant" and not learned[len(messages) - 1]:
+        del messages[max(len(messages) - 2, 0) :]  # with the question
+        if not any(turn["role"] == "assistant" for turn in messages):
+            raise LeftOutError("weight 0", f"no answer in {name!r} is to be learned: its weight is 0")
+    unweighted = not all(learned[: len(messages)])
+    yield answered(with_system(row, messages), name, unweighted)
+
+
+def answered(messages: list[Message], name: str, unweighted: bool = False) -> Record:
+    """A conversation as its prompt and its last answer.
+
+    Raises:
+        RowError: it does not end in a turn of the user and the assistant's answer to it.
+    """
+    roles = [message["role"] for message in messages[-2:]]
+    if roles != ["user", "assistant"]:
+        raise RowError(
+            "no answer at the end",
+            f"{name!r} ends in {' → '.join(roles)}. It must end in a turn of the user and the assistant's response to "
+            f"it; cut off what follows, or remove the row.",
+        )
+    return Record(messages[:-1], response=messages[-1]["content"], unweighted=unweighted)
+
+
+def prompted(row: Row, name: str) -> Iterator[Record]:
+    """A conversation up to the last turn of the user."""
+    messages = with_system(row, turns(messages_in(row, name), name))
+    while messages and messages[-1]["role"] != "user":
+        messages.pop()
+    if not messages:
+        raise RowError("no prompt", f"{name!r} has no turn of the user.")
+    yield Record(messages)
+
+
+def unread_keys(row: Row, names: Sequence[str], weighed: bool) -> set[str]:
+    """The keys of the messages in these fields that hold something and are not read.
+
+    Args:
+        weighed: whether weights are read.
+    """
+    read = {*ROLE_KEYS, *TEXT_KEYS, *(WEIGHTS if weighed else ())}
+    messages = [turn for name in names for turn in _messages(row.get(name))]
+    unread = {key for turn in messages for key, value in turn.items() if key not in read and _says(key, value)}
+    kinds = {kind(part) for turn in messages for part in parts(turn)}
+    return unread | {said for said in THOUGHT_PARTS if said in kinds}
+
+
+def with_reasoning(row: Row, names: Sequence[str]) -> Row:
+    """The row with what assistants thought put before what they say in these fields, as `<think>` … `</think>`."""
+    changed = {
+        name: [_thinking(turn) if isinstance(turn, Mapping) else turn for turn in conversation(row[name])]
+        for name in names
+        if any(map(thought, _messages(row.get(name))))
+    }
+    return {**row, **changed}
+
+
+def _thinking(turn: Turn) -> Turn:
+    key = next((key for key in TEXT_KEYS if turn.get(key)), None)
+    if key is None or not thought(turn):
+        return turn
+    rest = {name: value for name, value in turn.items() if name not in REASONING}
+    return rest | {key: f"<think>\n{thought(turn).strip()}\n</think>\n\n{content(turn, 'a turn').lstrip()}"}
+
+
+def _messages(value: Any) -> Iterator[Turn]:
+    values = conversation(value)
+    for turn in values if isinstance(values, list) else ():
+        if isinstance(turn, Mapping) and any(key in turn for key in ROLE_KEYS):
+            yield turn
+
+
+def _says(key: str, value: Any) -> bool:
+    return value not in (None, "", [], {}) and not (key in WEIGHTS and value == 1)

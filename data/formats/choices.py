@@ -1,0 +1,94 @@
+"""Formats of multiple-choice questions: the options are lettered, and the reference is the letter."""
+
+from collections.abc import Iterator, Mapping
+from string import ascii_uppercase
+from typing import Any
+
+from data.formats.record import (
+    ContentError,
+    Format,
+    Record,
+    Row,
+    RowError,
+    Use,
+    found,
+    optional_text,
+    short,
+    text,
+    user,
+)
+from data.formats.values import answer, is_blank
+
+COLUMNS = tuple("ABCDEFGHIJ")
+KEYS = ("answer", "answerKey", "answer_index", "label")
+
+
+def _listed(row: Row) -> Iterator[Record]:
+    """MMLU (arXiv 2009.03300), MMLU-Pro and ARC, whose options are texts with labels."""
+    given: Any = row["choices" if "choices" in row else "options"]
+    labels: Any = []
+    if isinstance(given, Mapping):
+        labels, given = given.get("label"), given.get("text")
+    if not isinstance(given, list) or not 2 <= len(given) <= len(ascii_uppercase):
+        raise RowError("no choices", f"the options are {short(given)}. There must be 2 to 26 in a list")
+    yield _choice(
+        row, [answer({"option": option}, "option") for option in given], labels if isinstance(labels, list) else []
+    )
+
+
+def _in_columns(row: Row) -> Iterator[Record]:
+    """MMLU's own files, C-Eval and CMMLU: an option in each column."""
+    options = [answer(row, name) for name in COLUMNS if name in row and not is_blank(row, name)]
+    yield _choice(row, options, [])
+
+
+def _choice(row: Row, options: list[str], labels: Any) -> Record:
+    shown = "\n".join(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
+    asked = "\n".join(filter(None, (text(row, "question"), optional_text(row, "input"))))
+    key = next((name for name in KEYS if name in row and not is_blank(row, name)), KEYS[0])
+    letter = ascii_uppercase[_index(row, key, options, labels)]
+    return Record([user(f"{asked}\n\n{shown}")], letter, reference=letter)
+
+
+def _index(row: Row, key: str, options: list[str], labels: Any) -> int:
+    """Which option is right: by its label, its letter, its text, or its number counted from 0.
+
+    Raises:
+        RowError: none is named.
+    """
+    given = answer(row, key).strip()
+    letters = [*ascii_uppercase[: len(options)]]
+    names = [
+        [str(label) for label in labels] if isinstance(labels, list) else [],
+        letters,
+        [option.strip() for option in options],
+    ]
+    names += [[letter.lower() for letter in letters], [f"({letter})" for letter in letters]]
+    if isinstance(row[key], int | float):  # a number counts, whatever the options say
+        names = names[:1]
+    names.append([str(number) for number in range(len(options))])
+    for known in names:
+        if given in known:
+            return known.index(given)
+    raise ContentError("no such choice", f"{key!r} names none of the {len(options)} options ({found(row, key)})")
+
+
+CHOICES: tuple[Use, ...] = ("problems", "demonstrations", "prompts")
+FORMATS = (
+    Format(
+        "multiple-choice",
+        "MMLU, ARC",
+        _listed,
+        CHOICES,
+        f"question choices|options {'|'.join(KEYS)}",
+        fits=lambda row: isinstance(row["choices" if "choices" in row else "options"], list | Mapping),
+    ),
+    Format(
+        "choices-in-columns",
+        "MMLU's own files, C-Eval",
+        _in_columns,
+        CHOICES,
+        "question A B answer",
+        " ".join(COLUMNS[2:]),
+    ),
+)

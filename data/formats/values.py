@@ -1,0 +1,74 @@
+"""How the value in an answer's field is written: as people write it, or refused by its name."""
+
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+from data.formats.record import ContentError, Row, short, text
+
+BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers, in this order
+SEVERAL = "several answers"
+
+
+def is_blank(row: Row, name: str) -> bool:
+    """Whether a field is absent, null, a blank text, an empty list, or the NaN that stands for a missing number."""
+    value = row.get(name)
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value == [] or (isinstance(value, float | Decimal) and math.isnan(value))
+
+
+def bare_column(row: Row) -> str | None:
+    """The first column of a bare answer that holds something."""
+    return next((name for name in BARE if not is_blank(row, name)), None)
+
+
+def answer(row: Row, name: str) -> str:
+    """The answer in a field, as text.
+
+    A text stays as it is. Whole numbers lose their point (2.0 is 2), others are written without an exponent and without
+    zeros at the end; truth values are True and False; a list of one, also one written as JSON (`["2"]`), is its item.
+
+    Raises:
+        RowError: there is none; NaN or infinity; several answers; a value of another type.
+    """
+    value = row.get(name)
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list) and value:
+        raise ContentError(SEVERAL, f"{name!r} holds {len(value)} answers ({short(value)}). Keep one of them")
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float | Decimal):
+        return _number(value, name)
+    return _unlisted(text({**row, name: value}, name), name)
+
+
+def _number(value: int | float | Decimal, name: str) -> str:
+    if isinstance(value, int):
+        return _digits(value, name)
+    if not math.isfinite(value):
+        raise ContentError(f"{value!s} in {name}".lower(), f"{name!r} is {value}, which is no answer")
+    exact = Decimal(repr(value)) if isinstance(value, float) else value
+    written = format(exact, "f")
+    written = written.rstrip("0").rstrip(".") if "." in written else written
+    return "0" if written == "-0" else written
+
+
+def _digits(value: int, name: str) -> str:
+    try:
+        return str(value)
+    except ValueError:
+        raise ContentError(f"too long {name}", f"{name!r} is a number of too many digits") from None
+
+
+def _unlisted(said: str, name: str) -> str:
+    """The text itself, or the only text of the list that it writes down."""
+    if not (said.lstrip().startswith('["') and said.rstrip().endswith('"]')):
+        return said
+    try:
+        listed: Any = json.loads(said)
+    except (ValueError, RecursionError):
+        return said
+    return answer({name: listed}, name) if isinstance(listed, list) else said
