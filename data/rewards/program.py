@@ -31,15 +31,17 @@ _CALLS = (
     f"TOLERANCE = {TOLERANCE}"
     + """
 import json, math
+from remote import plain
 
 def _same(found, wanted):
+    found = plain(found)
     return _equal(found, wanted) or _equal([found], wanted)
 
 def _equal(found, wanted):
     if isinstance(wanted, list):
-        alike = isinstance(found, (list, tuple)) and len(found) == len(wanted)
+        alike = type(found) in (list, tuple) and len(found) == len(wanted)
         return alike and all(map(_equal, found, wanted))
-    if isinstance(wanted, dict) and isinstance(found, dict):
+    if isinstance(wanted, dict) and type(found) is dict:
         found = {key if isinstance(key, str) else json.dumps(key): value for key, value in found.items()}
         return found.keys() == wanted.keys() and all(_equal(found[key], wanted[key]) for key in wanted)
     if isinstance(found, float) and isinstance(wanted, (int, float)):

@@ -7,7 +7,7 @@ import io
 import sys
 
 from peer import ALWAYS, COMPARED, OPERATIONS, OPERATORS, QUERIES, Channel, Peer, has
-from values import Packer, Unpacker, said
+from values import BUILTIN, Packer, Unpacker, said
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def _forwarded(name: str) -> Any:
 
 class Answering(Peer):
     """A candidate, answering until the tests are over."""
+
+    takes = frozenset(name for name, _ in BUILTIN.values())
 
     def __init__(self, questions: int, answers: int) -> None:
         super().__init__(Channel(questions, answers))
@@ -106,7 +108,7 @@ class Answering(Peer):
         told = self._describe_instances(kind)
         if isinstance(value, type):
             told.update(self._describe_class(value))
-        elif told.get("base") in FIXED:
+        elif told.get("base") in FIXED or told["equal"] == "fields":
             told["contents"] = Packer(self.keep).pack(_contents(value))
         return told
 
@@ -118,7 +120,7 @@ class Answering(Peer):
         told["ordered"] = _is_generated(getattr(kind, "__lt__", None))
         if (base := _base(kind)) is not None:
             told["base"] = base.__name__
-            told["own"] = [name for name in (*OPERATIONS, *COMPARED) if not _is_of_base(kind, base, name)]
+            told["own"] = [name for name in {*dir(base), *OPERATIONS, *COMPARED} if not _is_of_base(kind, base, name)]
         return told
 
     def _describe_class(self, value: type) -> dict[str, Any]:
@@ -126,7 +128,10 @@ class Answering(Peer):
         if issubclass(value, BaseException):
             own = [kind for kind in value.__mro__ if kind.__module__ != "builtins"]
             known = next(kind for kind in value.__mro__ if kind.__module__ == "builtins")
-            told["error"] = [known.__name__, *([kind.__name__, self.kept(kind)] for kind in reversed(own))]
+            told["error"] = [
+                known.__name__,
+                *([kind.__name__, self.kept(kind), kind.__module__] for kind in reversed(own)),
+            ]
         elif (fields := _plain_fields(value)) is not None:
             told["fields"] = [[name, *map(Packer(self.keep).pack, default)] for name, default in fields]
             told["instances"] = self._describe_instances(value)
@@ -170,7 +175,7 @@ def _base(kind: type) -> Any:
 
 
 def _is_of_base(kind: type, base: type, name: str) -> bool:
-    return getattr(kind, name, None) is getattr(base, name, None) or getattr(kind, name, 0) == getattr(base, name, 1)
+    return getattr(kind, name, None) == getattr(base, name, None)
 
 
 def _contents(value: Any) -> Any:

@@ -7,7 +7,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 
 from peer import COMPARED, OPERATIONS, QUERIES, CannotError, Channel, GoneError, Peer, has
 from remote import CandidateError, Inner, inner_of, stand_in
-from values import LONGEST_WORDS, NotDataError, Packer, Unpacker, exception_type
+from values import BUILTIN, LONGEST_WORDS, NotDataError, Packer, Unpacker, exception_type
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type)
 STREAMS = {("_io", "StringIO"), ("_io", "BytesIO")}
 VALUES: tuple[Any, ...] = (int, float, complex, str, bytes, tuple)
 DATA = (*VALUES, list, dict, set, frozenset, bytearray)
+OWN_MODULES = {"__main__", "asking", "answering", "collecting", "peer", "pytest", "pytest_stand_in", "remote", "values"}
 SAID_OF_FUNCTIONS = {"__name__", "__qualname__", "__doc__"}
 
 
@@ -28,6 +29,8 @@ class Asking(Peer):
         asked: how often it was asked for anything but its names.
         trouble: the first thing that could not be carried, or why the candidate is gone, whatever tests make of it.
     """
+
+    gives = frozenset(name for name, _ in BUILTIN.values())
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel)
@@ -47,7 +50,7 @@ class Asking(Peer):
         return {name: given[name] for name in names if name in given}
 
     def ask(self, asked: dict[str, Any], values: Sequence[Any] = ()) -> Any:
-        self.asked += 1
+        self.asked += asked["do"] != "contents"
         for value in values if asked["do"] != "contents" else ():
             if (inner := inner_of(value)) is not None:
                 inner.handed = True
@@ -67,6 +70,15 @@ class Asking(Peer):
         self.trouble = self.trouble or error
         raise error
 
+    def gone(self, why: str) -> NoReturn:
+        """Say that the candidate talks nonsense.
+
+        Raises:
+            GoneError: always.
+        """
+        self.trouble = self.trouble or GoneError(why)
+        raise GoneError(why)
+
     def printed(self, text: str) -> None:
         if text:
             sys.stdout.write(text)
@@ -74,7 +86,7 @@ class Asking(Peer):
     def unpacked(self, packed: Any) -> Any:
         """What the candidate said of a thing, as values."""
         try:
-            return Unpacker(self.held).unpack(packed)
+            return Unpacker(self.held, (), self.takes).unpack(packed)
         except NotDataError as error:
             raise GoneError(str(error)) from None
 
@@ -107,8 +119,9 @@ class Asking(Peer):
         arguments, state = unpacker.unpack(packed["arguments"]), unpacker.unpack(packed["state"])
         try:
             error = kind(*arguments)
-        except TypeError:
-            return CandidateError(words)
+        except TypeError:  # some take more than they keep
+            error = kind.__new__(kind, *arguments)
+            error.args = arguments
         vars(error).update(state)
         if not packed["plain"]:
             vars(error)["_words"] = words.partition(": ")[2]
@@ -116,9 +129,10 @@ class Asking(Peer):
 
     def _error_class(self, chain: list[Any]) -> type[BaseException]:
         kind = exception_type(chain[0])
-        for name, number in chain[1:]:
+        for name, number, module in chain[1:]:
             if number not in self.errors:
-                self.errors[number] = type(str(name), (kind,), {"__str__": _words})
+                own = type(str(name), (kind,), {"__str__": _words})
+                self.errors[number] = _library_error(module, name) or own
             kind = self.errors[number]
         return kind
 
@@ -129,7 +143,7 @@ class Asking(Peer):
         kind = type(value)
         if inner_of(value) is None and isinstance(value, VALUES):
             base = next(base for base in VALUES if isinstance(value, base))
-            packed = Packer(super().keep).pack(base.__add__(value, base()))
+            packed = Packer(super().keep, (), self.gives).pack(base.__add__(value, base()))
             return {"named": [kind.__name__, list(kind._fields), packed]} if hasattr(kind, "_fields") else packed
         return super().keep(value)
 
@@ -144,6 +158,13 @@ class Asking(Peer):
         if kind is not TracebackType:
             self.cannot(f"the tests hand over a {kind.__name__}")
         return {"able": []}
+
+    def admit(self, asked: dict[str, Any]) -> None:
+        """The candidate may only ask for what it was handed, by its number."""
+        first = asked["values"][0]
+        handed = isinstance(first, dict) and first.keys() == {"yours"} and type(first["yours"]) is int
+        if asked["do"] != "input" and not (handed and 0 <= first["yours"] < len(self.things)):
+            raise TypeError("the tests handed over no such thing")
 
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
         """What the candidate may do with what it was handed: call it, go through it, use what the tests define."""
@@ -165,6 +186,14 @@ class Asking(Peer):
         if type(error).__module__ == "builtins":
             told.update(type=type(error).__name__, arguments=packer.pack(tuple(error.args)))
         return told
+
+
+def _library_error(module: str, name: str) -> type[Exception] | None:
+    """The standard library's exception, if the tests have loaded it; none by which a runner of tests is told."""
+    if module.partition(".")[0] in ("unittest", "asyncio", "concurrent") or module in OWN_MODULES:
+        return None
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
 def _words(error: BaseException) -> str:

@@ -60,7 +60,7 @@ def judge_by_tests(
     Raises:
         IsolationError: the tests could not be run sandboxed.
     """
-    asked = naming(prelude, tests, [*required])
+    asked = naming(prelude, tests, [*required], code)
     told = {
         "prelude": prelude,
         "tests": tests,
@@ -157,7 +157,7 @@ def _same_words(printed: list[str], expected: list[str]) -> bool:
 
 
 def _same_word(printed: str, expected: str) -> bool:
-    if printed == expected or "." not in expected:
+    if printed == expected or "." not in expected or "_" in printed:  # which Python takes for a part of a number
         return printed == expected
     try:
         ours, theirs = float(printed), float(expected)

@@ -46,11 +46,17 @@ class Naming:
     library: dict[str, str] = field(default_factory=dict)
 
 
-def naming(prelude: str, tests: str, required: list[str]) -> Naming:
+# Of these, what is asked about data and what it should be: a program's own could always say yes.
+JUDGES = {"isclose", "isnan", "isinf", "isfinite", "fabs", "dist", "hypot", "sqrt", "reduce", "pytest"}
+
+
+def naming(prelude: str, tests: str, required: list[str], code: str = "") -> Naming:
     """Who supplies what tests use and nothing there defines.
 
     Args:
         required: what the tests call by these names, also where the prelude or Python has them too.
+        code: the program. What it defines beside what the tests ask for, it supplies even if the library has it, unless
+            the tests use it on what others of these return, or it is one of the judges.
     """
     try:
         tree, before = ast.parse(tests), ast.parse(prelude)
@@ -62,19 +68,23 @@ def naming(prelude: str, tests: str, required: list[str]) -> Naming:
     unknown = [name for name in free if not hasattr(builtins, name)]
     modules = {name for name in unknown if name in sys.stdlib_module_names and _is_used_as_module(tree, name)}
     asked = [name for name in unknown if name not in modules]
-    library = _of_library(tree, asked, known=bool(required))
+    found = defined(code)
+    library = _of_library(tree, asked, required, found.names if found else frozenset())
     own = [*required, *(name for name in asked if name not in library)]
     if not own:
         own = _innermost(tree, [name for name in free if hasattr(builtins, name)])
     return Naming(own, {**dict.fromkeys(modules, ""), **library})
 
 
-def _of_library(tree: ast.AST, asked: list[str], known: bool) -> dict[str, str]:
+def _of_library(tree: ast.AST, asked: list[str], required: list[str], own: frozenset[str]) -> dict[str, str]:
     """Of these names those that the standard library supplies. A task may ask for a function that it has too."""
     there = [name for name in asked if name in LIBRARY]
-    if not known and len(there) == len(asked):
-        own = _innermost(tree, there)
-        there = [name for name in there if name not in own]
+    if not required and len(there) == len(asked):
+        inner = _innermost(tree, there)
+        there = [name for name in there if name not in inner]
+    else:
+        around = _around(tree, {*required, *asked})
+        there = [name for name in there if name not in own or name in around | JUDGES]
     return {name: LIBRARY[name] for name in there}
 
 
@@ -85,14 +95,18 @@ def _innermost(tree: ast.AST, names: list[str]) -> list[str]:
         inside = {inner.func.id for part in (*call.args, *call.keywords) for inner in _calls(part)}  # type: ignore[attr-defined]
         if call.func.id in names and not inside & {*names}:  # type: ignore[attr-defined]
             called.add(call.func.id)  # type: ignore[attr-defined]
-    around = {
+    return [name for name in names if name in called - _around(tree, called)]
+
+
+def _around(tree: ast.AST, names: set[str]) -> set[str]:
+    """What is called on what others of these names return."""
+    return {
         call.func.id  # type: ignore[attr-defined]
         for call in _calls(tree)
         for part in (*call.args, *call.keywords)
         for inner in _calls(part)
-        if inner.func.id in called  # type: ignore[attr-defined]
+        if inner.func.id in names  # type: ignore[attr-defined]
     }
-    return [name for name in names if name in called - around]
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:

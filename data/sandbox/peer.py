@@ -11,7 +11,7 @@ import json
 import operator
 from _thread import RLock
 
-from values import LONGEST_WORDS, NotDataError, Packer, Unpacker, changed, contents, said
+from values import LONGEST_WORDS, PURE, NotDataError, Packer, Unpacker, changed, contents, said
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
@@ -90,7 +90,14 @@ class Channel:
 
 
 class Peer:
-    """One side. What it keeps for the other, and how it stands for what the other keeps, its subclasses say."""
+    """One side. What it keeps for the other, and how it stands for what the other keeps, its subclasses say.
+
+    Attributes:
+        gives, takes: names of what Python has built in that this side passes on, and takes, by name.
+    """
+
+    gives: frozenset[str] = PURE
+    takes: frozenset[str] = PURE
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -111,6 +118,9 @@ class Peer:
     def number_of(self, value: Any) -> int | None:
         """The number by which the other side keeps this value, if it stands for one."""
         raise NotImplementedError
+
+    def admit(self, asked: dict[str, Any]) -> None:
+        """Refuse what the other side may not ask for, before anything is made of it."""
 
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
         """Do what the other side asks for."""
@@ -134,7 +144,7 @@ class Peer:
             Exception: what was raised there.
         """
         with self._turn:
-            packer = Packer(self.keep)
+            packer = Packer(self.keep, (), self.gives)
             packed = [packer.pack(value) for value in values]
             try:
                 self.channel.send({**asked, "values": packed})
@@ -148,8 +158,8 @@ class Peer:
                 message = self.channel.receive()
             except (EOFError, OSError, UnicodeDecodeError):
                 raise GoneError("the candidate ended") from None
-            except NotDataError as error:
-                raise GoneError(str(error)) from None
+            except (NotDataError, MemoryError) as error:
+                raise GoneError(said(error)) from None
             if not isinstance(message, dict):
                 raise GoneError("malformed message")
             if "do" not in message:
@@ -157,7 +167,7 @@ class Peer:
             self.answer(message)
 
     def _result(self, reply: dict[str, Any], shared: list[Any]) -> Any:
-        unpacker = Unpacker(self.held, shared)
+        unpacker = Unpacker(self.held, shared, self.takes)
         try:
             if "cannot" in reply:
                 raise CannotError(str(reply["cannot"])[:LONGEST_WORDS])
@@ -178,9 +188,10 @@ class Peer:
 
     def answer(self, asked: dict[str, Any]) -> None:
         """Do what was asked for, and reply."""
-        unpacker = Unpacker(self.held)
+        unpacker = Unpacker(self.held, (), self.takes)
         before: list[list[Any]] = []
         try:
+            self.admit(asked)
             values = [unpacker.unpack(value) for value in asked["values"]]
             before = [contents(value) for value in unpacker.shared]
             name, said_of = "value", self.do(asked, values)
@@ -202,7 +213,7 @@ class Peer:
         self.channel.send(reply)
 
     def _packed(self, name: str, result: Any, shared: list[Any], before: list[list[Any]]) -> dict[str, Any]:
-        packer = Packer(self.keep, shared)
+        packer = Packer(self.keep, shared, self.gives)
         reply = {name: self.describe_error(result, packer) if name == "raised" else packer.pack(result)}
         after = [n for n, held in enumerate(before) if changed(shared[n], held)]
         if after:

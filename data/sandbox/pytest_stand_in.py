@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from collecting import UnknownError, later
+from remote import plain
 
 
 def module() -> ModuleType:
@@ -47,17 +48,15 @@ class Approx:
         self.rel = (0.0 if abs is not None else 1e-6) if rel is None else rel
 
     def __eq__(self, found: Any) -> bool:
-        return self._same(found, self.expected)
+        return self._same(plain(found), self.expected)
 
     def _same(self, found: Any, expected: Any) -> bool:
         if isinstance(expected, list | tuple):
             return (
-                isinstance(found, list | tuple)
-                and len(found) == len(expected)
-                and all(map(self._same, found, expected))
+                type(found) in (list, tuple) and len(found) == len(expected) and all(map(self._same, found, expected))
             )
         if isinstance(expected, dict):
-            return isinstance(found, dict) and found.keys() == expected.keys() and all(
+            return type(found) is dict and found.keys() == expected.keys() and all(
                 self._same(found[key], value) for key, value in expected.items()
             )  # fmt: skip
         if type(found) in (int, float) and type(expected) in (int, float):

@@ -32,6 +32,14 @@ PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", 
 }
 
 
+FIXED = (int, float, complex, str, bytes, tuple, frozenset)
+TEXTS = {"__str__", "__repr__", "__format__"}
+CHANGING = {  # methods of built-in types that change the object, or belong to every object
+    *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "update", "setdefault", "popitem"),
+    *("add", "discard", "difference_update", "intersection_update", "symmetric_difference_update"),
+    *("__setitem__", "__delitem__", "__call__", "__next__", "__enter__", "__exit__", "__hash__"),
+    *(name for name in dir(object) if name not in ORDERS),
+}
 BASES = ("int", "float", "complex", "str", "bytes", "tuple", "list", "dict", "set", "frozenset", "bytearray")
 
 
@@ -104,6 +112,7 @@ class Inner:
     def __init__(self, peer: Asking, number: int | None, told: dict[str, Any]) -> None:
         self.peer, self.number, self.told = peer, number, told
         self.handed = self.made = False
+        self.born, self._read_at, self._found = peer.asked, -1, None
         self.remote: Any = None
         self.base: Any = getattr(builtins, told["base"]) if told.get("base") in BASES else None
         self.own = {*told.get("own", [])}
@@ -112,14 +121,29 @@ class Inner:
         return self.peer.ask({"do": do, **asked}, [self.remote, *values])
 
     def does(self, name: str, *arguments: Any, **named: Any) -> Any:
+        if self._says_by_value(name):
+            return getattr(self.base, name)(self.contents(), *arguments, **named)
         return self.query(name, list(arguments), named)
 
     def attribute(self, name: str) -> Any:
+        if self._says_by_value(name):
+            return getattr(self.contents(), name)
         if name in PREDICATES:
-            if self.base and hasattr(self.base, name) and name not in self.own:
-                return getattr(self.contents(), name)
             self.cannot(f"what {name!r} says")
         return self.query("get", name=name)
+
+    def _says_by_value(self, name: str) -> bool:
+        """Whether a method is one of the built-in type that this is of, and only reads: what it says is known here.
+
+        A class that reads data by a rule of its own could be anything that the tests ask for.
+        """
+        if not (self.base and hasattr(self.base, name)) or name in CHANGING or name in TEXTS:
+            return False
+        if name == "__getitem__" and "__missing__" in self.told["able"]:
+            return False
+        if name in self.own:
+            self.cannot(f"what {name!r} says")
+        return True
 
     def call(self, *arguments: Any, **named: Any) -> Any:
         if "fields" in self.told:
@@ -135,9 +159,17 @@ class Inner:
 
     def contents(self) -> Any:
         """What it is compared by, as it is now: a value of a built-in type, or the values of its fields."""
-        if "contents" in self.told:
-            return self.peer.unpacked(self.told["contents"])
-        return self.query("contents")
+        kind = self.base or tuple
+        if self.base in FIXED:
+            found = self.peer.unpacked(self.told.get("contents"))
+        elif self._read_at == self.peer.asked:  # nothing was asked since that could change it
+            found = self._found
+        else:
+            found, self._read_at = self.query("contents"), self.peer.asked
+            self._found = found
+        if type(found) is not kind:
+            self.peer.gone("malformed message")
+        return found
 
     def equals(self, other: Any) -> Any:
         theirs, rule = inner_of(other), self.told.get("equal")
@@ -157,7 +189,19 @@ class Inner:
             return True
         if rule == "fields" and self.told.get("kind") != theirs.told.get("kind"):
             return False
+        if self.number is not None and theirs.number is not None:
+            for one in (self, theirs):
+                one.see_unchanged_since(max(self.born, theirs.born))
         return self.contents() == theirs.contents()
+
+    def see_unchanged_since(self, moment: int) -> None:
+        """See that what this holds is not from another thing, which the candidate made of what the tests expect."""
+        if (
+            "contents" in self.told
+            and self.born < moment
+            and self.contents() != self.peer.unpacked(self.told["contents"])
+        ):
+            self.peer.cannot("the tests compare a changed object with another one of the candidate's")
 
     def orders(self, name: str, other: Any) -> Any:
         theirs = inner_of(other)
@@ -231,6 +275,9 @@ class Fields(Inner):
     def contents(self) -> Any:
         return self.values if self.number is None else super().contents()
 
+    def see_unchanged_since(self, moment: int) -> None:
+        """What the candidate was never sent, it has put nowhere else."""
+
     def address(self) -> int | None:
         if self.number is None:
             made = inner_of(self.maker.query("call", list(self.arguments), self.named))
@@ -244,6 +291,16 @@ class Fields(Inner):
 def stand_in(inner: Inner) -> Remote:
     """An object that has the methods that the thing has."""
     return _class_of(frozenset(inner.told.get("able", [])))(inner)
+
+
+def plain(value: Any) -> Any:
+    """A value with what in it is of a built-in type as that type."""
+    inner = inner_of(value)
+    if inner is not None:
+        return plain(inner.contents()) if inner.base else value
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return {plain(key): plain(item) for key, item in value.items()} if type(value) is dict else value
 
 
 def inner_of(thing: Any) -> Any:
