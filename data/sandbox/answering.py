@@ -54,7 +54,7 @@ class Answering(Peer):
     def run(self, candidate: Callable[[], dict[str, Any]]) -> None:
         try:
             self.namespace = candidate()
-            self.channel.send({"value": True, **self._printed()})
+            self.channel.send({"value": True, **self.aside()})
         except BaseException as error:
             self.channel.send({"raised": {"words": said(error)}})
             return
@@ -68,7 +68,7 @@ class Answering(Peer):
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
         name = asked["do"]
         if name == "names":
-            return _Named({name: self.namespace[name] for name in asked["names"] if name in self.namespace})
+            return {name: self.namespace[name] for name in asked["names"] if name in self.namespace}
         thing, *others = values
         if name == "get":
             return getattr(thing, asked["name"])
@@ -88,13 +88,7 @@ class Answering(Peer):
             return OPERATORS[name](thing, others[0])
         return _DOES[name](thing, *others)
 
-    def _packed(self, name: str, result: Any, shared: list[Any], before: list[list[Any]]) -> dict[str, Any]:
-        if isinstance(result, _Named):
-            packer = Packer(self.keep)
-            return {"value": {"list": [part for key, value in result.items() for part in (key, packer.pack(value))]}}
-        return {**super()._packed(name, result, shared, before), **self._printed()}
-
-    def _printed(self) -> dict[str, str]:
+    def aside(self) -> dict[str, str]:
         printed = self.screen.getvalue()
         if printed:
             self.screen.seek(0)
@@ -159,10 +153,6 @@ class Answering(Peer):
     def raised(self, packed: dict[str, Any], unpacker: Unpacker) -> BaseException:
         kind = getattr(builtins, packed.get("type", ""), RuntimeError)
         return kind(*unpacker.unpack(packed["arguments"])) if "arguments" in packed else RuntimeError(packed["words"])
-
-
-class _Named(dict):  # type: ignore[type-arg]
-    """Things by the names that the candidate gave them."""
 
 
 async def _awaited(thing: Any) -> Any:

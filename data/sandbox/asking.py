@@ -38,16 +38,15 @@ class Asking(Peer):
         self.trouble: BaseException | None = None
         self.stand_ins: dict[int, Any] = {}
         self.errors: dict[int, type[BaseException]] = {}
-        self._result(self._reply(), [])
+        self._result(self._reply())
 
     def named(self, names: Sequence[str]) -> dict[str, Any]:
         """What the candidate defines of these names."""
         found = super().ask({"do": "names", "names": list(names)})
-        if not isinstance(found, list) or len(found) % 2:
+        if type(found) is not dict:
             raise GoneError("malformed message")
-        given = dict(zip(found[::2], found[1::2], strict=True))
-        self.asked += any(inner_of(value) is None for value in given.values())
-        return {name: given[name] for name in names if name in given}
+        self.asked += any(inner_of(value) is None for value in found.values())
+        return {name: found[name] for name in names if name in found}
 
     def ask(self, asked: dict[str, Any], values: Sequence[Any] = ()) -> Any:
         self.asked += asked["do"] != "contents"
@@ -86,7 +85,7 @@ class Asking(Peer):
     def unpacked(self, packed: Any) -> Any:
         """What the candidate said of a thing, as values."""
         try:
-            return Unpacker(self.held, (), self.takes).unpack(packed)
+            return Unpacker(self.held, named=self.takes).unpack(packed)
         except NotDataError as error:
             raise GoneError(str(error)) from None
 
@@ -143,7 +142,7 @@ class Asking(Peer):
         kind = type(value)
         if inner_of(value) is None and isinstance(value, VALUES):
             base = next(base for base in VALUES if isinstance(value, base))
-            packed = Packer(super().keep, (), self.gives).pack(base.__add__(value, base()))
+            packed = Packer(super().keep, named=self.gives).pack(base.__add__(value, base()))
             return {"named": [kind.__name__, list(kind._fields), packed]} if hasattr(kind, "_fields") else packed
         return super().keep(value)
 

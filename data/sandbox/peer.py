@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+LASTING, LARGE = 64, 1024  # containers that stay alike on both sides, and items of those that soon are not
 LONGEST = 64 * 2**20  # characters of one message
 # Methods by which Python's syntax and built-in functions use an object. The other side may ask for no others by `do`.
 QUERIES = {
@@ -104,6 +105,9 @@ class Peer:
         self.things: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._turn = RLock()
+        self._shared: dict[int, Any] = {}
+        self._before: dict[int, list[Any]] = {}
+        self._count = self._last = 0
 
     # What the subclasses say.
 
@@ -137,20 +141,18 @@ class Peer:
     # Asking.
 
     def ask(self, asked: dict[str, Any], values: Sequence[Any] = ()) -> Any:
-        """What the other side says. Containers among the values are afterwards as the other side left them.
+        """What the other side says.
 
         Raises:
             GoneError: it is gone, or its reply is none.
             Exception: what was raised there.
         """
         with self._turn:
-            packer = Packer(self.keep, (), self.gives)
-            packed = [packer.pack(value) for value in values]
             try:
-                self.channel.send({**asked, "values": packed})
+                self._tell(asked, "values", lambda packer: [packer.pack(value) for value in values])
             except (OSError, ValueError):
                 raise GoneError("the candidate ended") from None
-            return self._result(self._reply(), packer.shared)
+            return self._result(self._reply())
 
     def _reply(self) -> dict[str, Any]:
         while True:
@@ -166,14 +168,14 @@ class Peer:
                 return message
             self.answer(message)
 
-    def _result(self, reply: dict[str, Any], shared: list[Any]) -> Any:
-        unpacker = Unpacker(self.held, shared, self.takes)
+    def _result(self, reply: dict[str, Any]) -> Any:
         try:
             if "cannot" in reply:
                 raise CannotError(str(reply["cannot"])[:LONGEST_WORDS])
-            result = self.raised(reply["raised"], unpacker) if "raised" in reply else unpacker.unpack(reply["value"])
-            for number, held in reply.get("after", []):
-                unpacker.refill(number, held)
+            if "raised" in reply:
+                result = self._hear(reply, lambda unpacker: self.raised(reply["raised"], unpacker))
+            else:
+                result = self._hear(reply, lambda unpacker: unpacker.unpack(reply["value"]))
             self.printed(reply.get("printed", ""))
         except (NotDataError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError) as error:
             raise GoneError(f"malformed message ({error})") from None
@@ -188,37 +190,64 @@ class Peer:
 
     def answer(self, asked: dict[str, Any]) -> None:
         """Do what was asked for, and reply."""
-        unpacker = Unpacker(self.held, (), self.takes)
-        before: list[list[Any]] = []
         try:
             self.admit(asked)
-            values = [unpacker.unpack(value) for value in asked["values"]]
-            before = [contents(value) for value in unpacker.shared]
-            name, said_of = "value", self.do(asked, values)
+            values = self._hear(asked, lambda unpacker: [unpacker.unpack(value) for value in asked["values"]])
+            result = self.do(asked, values)
         except GoneError:
             raise
         except CannotError as error:
             self.channel.send({"cannot": str(error)})
-            return
         except BaseException as error:
-            name, said_of = "raised", error
+            raised = error
+            self._tell_or_say_why("raised", lambda packer: self.describe_error(raised, packer))
+        else:
+            self._tell_or_say_why("value", lambda packer: packer.pack(result))
+
+    def _tell_or_say_why(self, name: str, pack: Callable[[Packer], Any]) -> None:
         try:
-            reply = self._packed(name, said_of, unpacker.shared, before)
+            self._tell(self.aside(), name, pack)
         except (CannotError, RecursionError, MemoryError) as error:
-            reply = {"cannot": said(error)}
+            self.channel.send({"cannot": said(error)})
         except GoneError:
             raise
         except BaseException as error:
-            reply = {"raised": {"words": said(error)}}
-        self.channel.send(reply)
+            self.channel.send({"raised": {"words": said(error)}})
 
-    def _packed(self, name: str, result: Any, shared: list[Any], before: list[list[Any]]) -> dict[str, Any]:
-        packer = Packer(self.keep, shared, self.gives)
-        reply = {name: self.describe_error(result, packer) if name == "raised" else packer.pack(result)}
-        after = [n for n, held in enumerate(before) if changed(shared[n], held)]
-        if after:
-            reply["after"] = [[n, packer.contents(shared[n])] for n in after]
-        return reply
+    def aside(self) -> dict[str, Any]:
+        """What goes along with a reply."""
+        return {}
+
+    # Containers that both sides have, and that stay alike as one side changes them.
+
+    def _tell(self, message: dict[str, Any], name: str, pack: Callable[[Packer], Any]) -> None:
+        packer = Packer(self.keep, self._shared, self._count, self.gives)
+        packed = pack(packer)
+        changes = [number for number, value in self._shared.items() if changed(value, self._before[number])]
+        after = [[number, packer.contents(self._shared[number])] for number in changes]
+        self.channel.send({**message, name: packed, **({"after": after} if after else {})})
+        self._share(packer.new, changes)
+
+    def _hear(self, message: dict[str, Any], unpack: Callable[[Unpacker], Any]) -> Any:
+        unpacker = Unpacker(self.held, self._shared, self._count, self.takes)
+        heard = unpack(unpacker)
+        after = message.get("after", [])
+        for number, held in after:
+            unpacker.refill(number, held)
+        self._share(unpacker.new, [number for number, _ in after])
+        return heard
+
+    def _share(self, new: list[Any], changes: list[int]) -> None:
+        """Remember what is new. Forget what is old, or large and not of the last message: each message looks at all."""
+        last = self._count
+        self._shared.update(enumerate(new, start=self._count))
+        self._count += len(new)
+        for number in (*changes, *range(last, self._count)):
+            self._before[number] = contents(self._shared[number])
+        for number, value in [*self._shared.items()]:
+            if number < self._count - LASTING or (number < self._last and len(value) > LARGE):
+                del self._shared[number], self._before[number]
+        self._last = last
 
     # What is kept.
 

@@ -13,7 +13,7 @@ import sys
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
 LONGEST_WORDS = 300  # characters of an exception's text that are passed on
@@ -74,14 +74,17 @@ class Packer:
 
     Args:
         keep: says, as JSON, of a value that is no data, by what it can be spoken of.
-        shared: containers that both sides have, in the same order. Those that are packed are added.
+        shared: by number, containers that both sides have. `new` has those that are packed for the first time, which
+            go by the numbers from `start` on.
         named: names of what Python has built in that may be passed on by name.
     """
 
-    def __init__(self, keep: Callable[[Any], Any], shared: Sequence[Any] = (), named: Any = PURE) -> None:
-        self.keep, self.named = keep, named
-        self.shared = list(shared)
-        self._numbers = {id(value): number for number, value in enumerate(shared)}
+    def __init__(
+        self, keep: Callable[[Any], Any], shared: dict[int, Any] | None = None, start: int = 0, named: Any = PURE
+    ) -> None:
+        self.keep, self.start, self.named = keep, start, named
+        self.new: list[Any] = []
+        self._numbers = {id(value): number for number, value in (shared or {}).items()}
 
     def pack(self, value: Any) -> Any:
         kind = type(value)
@@ -107,8 +110,8 @@ class Packer:
         return self.items(contents(value))
 
     def _mutable(self, value: Any, key: tuple[str, str]) -> Any:
-        self._numbers[id(value)] = len(self.shared)
-        self.shared.append(value)
+        self._numbers[id(value)] = self.start + len(self.new)
+        self.new.append(value)
         start = [self.pack(part) for part in MUTABLE[key](value)]
         return {"new": [*key, start, self.contents(value)]}
 
@@ -138,9 +141,16 @@ class Unpacker:
         shared: as for the packer.
     """
 
-    def __init__(self, held: Callable[[dict[str, Any]], Any], shared: Sequence[Any] = (), named: Any = PURE) -> None:
-        self.held, self.named = held, named
-        self.shared = list(shared)
+    def __init__(
+        self,
+        held: Callable[[dict[str, Any]], Any],
+        shared: dict[int, Any] | None = None,
+        start: int = 0,
+        named: Any = PURE,
+    ) -> None:
+        self.held, self.start, self.named = held, start, named
+        self.shared = shared or {}
+        self.new: list[Any] = []
 
     def unpack(self, packed: Any) -> Any:
         """The value.
@@ -162,10 +172,13 @@ class Unpacker:
 
     def refill(self, number: int, packed: Any) -> None:
         """Give a shared container the contents that it has on the other side."""
-        value = self.shared[number]
+        value = self._at(number)
         held = self.items(packed)
         _clear(value)
         _fill(value, held)
+
+    def _at(self, number: int) -> Any:
+        return self.shared[number] if number < self.start else self.new[number - self.start]
 
     def _unpacked(self, packed: Any) -> Any:
         if "mine" in packed or "yours" in packed:
@@ -174,7 +187,7 @@ class Unpacker:
         if name == "new":
             return self._mutable(*held)
         if name == "shared":
-            return self.shared[held]
+            return self._at(held)
         if name == "made":
             module, kind, parts = held
             LIBRARY[module, kind]
@@ -185,9 +198,9 @@ class Unpacker:
 
     def _mutable(self, module: str, kind: str, start: list[Any], held: list[Any]) -> Any:
         MUTABLE[module, kind]
-        number = len(self.shared)
-        self.shared.append(None)
-        value = self.shared[number] = _find(module, kind)(*self.items(start))
+        place = len(self.new)
+        self.new.append(None)
+        value = self.new[place] = _find(module, kind)(*self.items(start))
         _fill(value, self.items(held))
         return value
 
