@@ -1,13 +1,15 @@
 r"""The program in a completion. The rule, in words:
 
 A block is what stands between two fences of three or more back-ticks or tildes, indented, quoted by '>' or not. A fence
-labelled as Python opens one after any text on its line; one without a label after a tag. What closes it:
+labelled as Python opens one after any text on its line; one without a label after a tag or colon. One may be open when
+the text begins. What closes it:
 
-    ```                        alone, or before '<', '[' or a blank and words, but not before a label of its own
-    return 2```                behind code, alone or before '<', if the block is Python so
+    ```                        alone, or before a sign or a blank and words, but not before a label of its own
+    return 2```                the same behind code, if the block is Python so
 
 A fence inside a text of the program does not end it, where the program would be none otherwise. A block of Markdown is
-looked into. What is thought in <think>…</think> does not count if a block stands outside.
+looked into. What is thought in <think>…</think> does not count if a block stands outside. A text that is Python as it
+stands is the program.
 
 Of the blocks that are Python, by their label or, without one, by what is in them, the last counts that defines what the
 tests call and is no sketch (`...`, `pass`, `raise`), or, for a script, the last that runs, if possible reads input, and
@@ -28,7 +30,7 @@ from data.sandbox.naming import Defined, defined
 
 _FENCE = re.compile(r"^[ \t]*(?:(?:[-*+]|[0-9]{1,3}[.)])[ \t]+)?(?P<fence>`{3,}|~{3,})(?P<label>[^`\n]*)$")
 _LATE_FENCE = re.compile(
-    r"(?P<tag>>?)(?P<fence>(?<!`)`{3,}|(?<!~)~{3,})[ \t]*(?P<label>(?:python|py)[23]?|)$", re.IGNORECASE
+    r"(?P<tag>(?:[>:\]][ \t]*)?)(?P<fence>(?<!`)`{3,}|(?<!~)~{3,})[ \t]*(?P<label>(?:python|py)[23]?|)$", re.IGNORECASE
 )
 _QUOTED_FENCE = re.compile(r"^ {0,3}> ?[ \t]*(?:`{3}|~{3})", re.MULTILINE)
 _QUOTE = re.compile(r"^ {0,3}>(?: |$|(?=`{3}|~{3}))", re.MULTILINE)
@@ -36,6 +38,7 @@ _OPENING_TAG = re.compile(r"<answer>|\[BEGIN\]|\[PYTHON\]", re.IGNORECASE)
 _CLOSING_TAG = re.compile(r"</answer>|\[DONE\]|\[/PYTHON\]|<\|(?:im_end|endoftext|eot_id)\|>|</s>", re.IGNORECASE)
 _READS = re.compile(r"\binput\s*\(|\bstdin\b(?!\s*=[^=])|\bopen\(\s*0|/dev/stdin|\bfileinput\b|\bos\.read\(\s*0")
 _PYTHON = {"python", "py", "python3", "py3", "python2", "ipython", "sage"}
+_MARKS = {*_PYTHON, "BEGIN", "DONE", "PYTHON"}  # '~~~python' and '[DONE]' could be Python
 _MARKDOWN = {"markdown", "md"}
 _OTHER_LABELS = {*_MARKDOWN, *"pycon bash sh shell console text txt plaintext output input json c cpp java js".split()}
 LONGEST_TEXT = 100_000  # characters of an answer in which programs are looked for
@@ -57,6 +60,9 @@ def extract_program(completion: str, names: Sequence[str] = ()) -> str:
         names: what the tests call; none for a script.
     """
     whole = completion.lstrip("\ufeff")
+    found = defined(whole[:LONGEST_TEXT])
+    if found and not found.lacks & _MARKS:
+        return whole
     said = outside_thoughts(whole)
     blocks = _python_blocks(said)
     if said != whole and not any(block.code.strip() and _is_python(block.code) for block in blocks):
@@ -65,9 +71,8 @@ def extract_program(completion: str, names: Sequence[str] = ()) -> str:
 
 
 def _without_blocks(whole: str, said: str, names: Sequence[str]) -> str:
-    """What is between tags, if the text is no program as it stands."""
-    found = defined(whole[:LONGEST_TEXT])
-    if len(whole) > LONGEST_TEXT or (found and not found.lacks & {"BEGIN", "DONE", "PYTHON"}):  # '[DONE]' is Python
+    """What is between tags, else the whole text."""
+    if len(whole) > LONGEST_TEXT:
         return whole
     pieces = [_CLOSING_TAG.split(piece, maxsplit=1)[0].strip("\r\n") for piece in _OPENING_TAG.split(said)]
     blocks = [_block(piece) for piece in pieces[-MOST_BLOCKS:] if _does_something(piece)]
@@ -141,7 +146,7 @@ def _python_blocks(text: str) -> list[Block]:
         text = _QUOTE.sub("", text)
     found = [(label, code) for label, code in _blocks(text) if label in ("", "pycon", *_PYTHON)][-MOST_BLOCKS:]
     sure = [_block(code, label in _PYTHON) for label, code in found if label in _PYTHON or _does_something(code)]
-    return sure or [_block(code, False) for label, code in found]
+    return sure or [_block(code, False) for label, code in found if code.strip() and _is_python(code)]
 
 
 def _does_something(code: str) -> bool:
@@ -157,7 +162,8 @@ def _is_python(code: str) -> bool:
 
 def _blocks(text: str) -> list[tuple[str, str]]:
     """The label and what is in each block. The last need not be closed."""
-    lines, blocks, number = text.split("\n"), [], 0
+    lines = text.split("\n")
+    blocks, number = _begun(lines)
     while number < len(lines):
         opening = _opening(lines[number].rstrip())
         number += 1
@@ -165,6 +171,16 @@ def _blocks(text: str) -> list[tuple[str, str]]:
             code, number = _inside(lines, number, opening, label)
             blocks.append((label, code))
     return blocks
+
+
+def _begun(lines: list[str]) -> tuple[list[tuple[str, str]], int]:
+    """The block that was opened before the text begins, as a prompt may, and the line behind it."""
+    first = next((number for number, line in enumerate(lines) if line.startswith(("```", "~~~"))), 0)
+    code = "\n".join(lines[:first])
+    is_body = code.lstrip("\n")[:1].isspace() and _is_python(code)
+    if "~~~" not in code and (is_body or _does_something(code)):
+        return [("", code)], first + (_label(lines[first]) == "")
+    return [], 0
 
 
 def _opening(line: str) -> re.Match[str] | None:
@@ -209,13 +225,13 @@ def _before_closing(line: str, fence: str) -> str | None:
     if line.lstrip().startswith(fence):
         return "" if _ends_fence(line.lstrip().lstrip(fence[0])) else None
     head, found, tail = line.rpartition(fence)
-    return head.rstrip(fence[0]) if found and "#" not in head and tail[:1] in ("", "<") else None
+    return head.rstrip(fence[0]) if found and "#" not in head and _ends_fence(tail) else None
 
 
 def _ends_fence(rest: str) -> bool:
     """Whether what follows a fence leaves it a closing one: no label."""
     if not rest[:1].isspace():
-        return rest[:1] in ("", "<", "[")
+        return not rest or not (rest[0].isalnum() or rest[0] in "_{`")
     label = _label(rest)
     return label not in _PYTHON and not (label in _OTHER_LABELS and len(rest.split()) == 1)
 
