@@ -1,29 +1,55 @@
-"""The program in a completion. The rule, in words:
+r"""The program in a completion. The rule, in words:
 
-A block is what stands between two fences of three or more back-ticks or tildes, indented or not. A fence inside a text
-of the program does not end it, where the program would be none otherwise. Of the blocks that are Python, by their label
-or, without one, by what is in them, the last counts that defines what the tests call, or, for a script, that runs on
-its own; before it go those that define what it lacks. Examples of use, outputs and shell commands are so passed over.
-Without a block the whole text counts.
+A block is what stands between two fences of three or more back-ticks or tildes, indented, quoted by '>' or not. A fence
+labelled as Python opens one after any text on its line; one without a label after a tag or colon. One may be open when
+the text begins. What closes it:
+
+    ```                        alone, or before a sign or a blank and words, but not before a label of its own
+    return 2```                the same behind code, if the block is Python so
+
+A fence inside a text of the program does not end it, where the program would be none otherwise. A block of Markdown is
+looked into. What is thought in <think>…</think> does not count if a block stands outside. A text that is Python as it
+stands is the program.
+
+Of the blocks that are Python, by their label or, without one, by what is in them, the last counts that defines what the
+tests call and is no sketch (`...`, `pass`, `raise`), or, for a script, the last that runs, if possible reads input, and
+runs on its own. Those that define what it lacks are added: earlier ones before later ones. Examples of use, unit tests,
+outputs and shell commands are so passed over.
+
+Without a block what is in <answer>…</answer>, [BEGIN]…[DONE] or [PYTHON]…[/PYTHON] counts, else the whole text.
 """
 
+import ast
 import re
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from data.rewards.answer import outside_thoughts
 from data.sandbox.naming import Defined, defined
 
-_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?:(?:[-*+]|[0-9]{1,3}[.)])[ \t]+)?(?P<fence>`{3,}|~{3,})(?P<label>[^`\n]*)$")
-_PYTHON = {"python", "py", "python3", "py3", "python2", "ipython", "pycon", "sage"}
-LONGEST_TEXT = 100_000  # characters of an answer in which blocks are looked for
-MOST_BLOCKS, MOST_ENDS = 32, 4  # the last blocks of an answer, and the fences that may end one: both are read at a cost
+_FENCE = re.compile(r"^[ \t]*(?:(?:[-*+]|[0-9]{1,3}[.)])[ \t]+)?(?P<fence>`{3,}|~{3,})(?P<label>[^`\n]*)$")
+_LATE_FENCE = re.compile(
+    r"(?P<tag>(?:[>:\]][ \t]*)?)(?P<fence>(?<!`)`{3,}|(?<!~)~{3,})[ \t]*(?P<label>(?:python|py)[23]?|)$", re.IGNORECASE
+)
+_QUOTED_FENCE = re.compile(r"^ {0,3}> ?[ \t]*(?:`{3}|~{3})", re.MULTILINE)
+_QUOTE = re.compile(r"^ {0,3}>(?: |$|(?=`{3}|~{3}))", re.MULTILINE)
+_OPENING_TAG = re.compile(r"<answer>|\[BEGIN\]|\[PYTHON\]", re.IGNORECASE)
+_CLOSING_TAG = re.compile(r"</answer>|\[DONE\]|\[/PYTHON\]|<\|(?:im_end|endoftext|eot_id)\|>|</s>", re.IGNORECASE)
+_READS = re.compile(r"\binput\s*\(|\bstdin\b(?!\s*=[^=])|\bopen\(\s*0|/dev/stdin|\bfileinput\b|\bos\.read\(\s*0")
+_PYTHON = {"python", "py", "python3", "py3", "python2", "ipython", "sage"}
+_MARKS = {*_PYTHON, "BEGIN", "DONE", "PYTHON"}  # '~~~python' and '[DONE]' could be Python
+_MARKDOWN = {"markdown", "md"}
+_OTHER_LABELS = {*_MARKDOWN, *"pycon bash sh shell console text txt plaintext output input json c cpp java js".split()}
+LONGEST_TEXT = 100_000  # characters of an answer in which programs are looked for
+MOST_BLOCKS, MOST_ENDS = 32, 5  # the last blocks of an answer, and the fences that may end one: both are read at a cost
 
 
 class Block(NamedTuple):
-    """A block of Python, with what it defines and lacks if it is any."""
+    """A block that may be Python, with what it defines and lacks if it is any."""
 
     code: str
+    labelled: bool
     defined: Defined | None
 
 
@@ -33,43 +59,94 @@ def extract_program(completion: str, names: Sequence[str] = ()) -> str:
     Args:
         names: what the tests call; none for a script.
     """
-    blocks = [Block(code, defined(code)) for code in _python_blocks(completion[:LONGEST_TEXT])[-MOST_BLOCKS:]]
-    if not blocks:
-        return completion
-    chosen = _chosen(blocks, names)
-    return "\n\n".join([*_needed(blocks, chosen), blocks[chosen].code])
+    whole = completion.lstrip("\ufeff")
+    found = defined(whole[:LONGEST_TEXT])
+    if found and not found.lacks & _MARKS:
+        return whole
+    said = outside_thoughts(whole)
+    blocks = _python_blocks(said)
+    if said != whole and not any(block.code.strip() and _is_python(block.code) for block in blocks):
+        blocks = _python_blocks(whole)
+    return _chosen(blocks, names) if blocks else _without_blocks(whole, said, names)
 
 
-def _chosen(blocks: list[Block], names: Sequence[str]) -> int:
-    """The number of the block that counts."""
-    fitting: list[int] = []
-    valid: list[int] = []
-    before: set[str] = set()
-    for number, (_, found) in enumerate(blocks):
-        if found is not None:
-            valid.append(number)
-            if found.names & {*names} if names else found.acts and not found.lacks & before:
-                fitting.append(number)
-            before |= found.names
-    return (fitting or valid or [len(blocks) - 1])[-1]
+def _without_blocks(whole: str, said: str, names: Sequence[str]) -> str:
+    """What is between tags, else the whole text."""
+    if len(whole) > LONGEST_TEXT:
+        return whole
+    pieces = [_CLOSING_TAG.split(piece, maxsplit=1)[0].strip("\r\n") for piece in _OPENING_TAG.split(said)]
+    blocks = [_block(piece) for piece in pieces[-MOST_BLOCKS:] if _does_something(piece)]
+    return _chosen(blocks, names) if blocks else pieces[-1] or whole
 
 
-def _needed(blocks: list[Block], chosen: int) -> list[str]:
-    """The blocks before it that define what it lacks."""
-    known = blocks[chosen].defined
-    lacks, needed = {*known.lacks} if known else set(), list[str]()
-    for code, found in reversed(blocks[:chosen]):
+def _block(code: str, labelled: bool = True) -> Block:
+    return Block(code, labelled, defined(code))
+
+
+def _chosen(blocks: list[Block], names: Sequence[str]) -> str:
+    """The block that counts, and those that define what it lacks."""
+    known = set[str]()
+    ranks = list[tuple[bool | int, ...]]()
+    for number, block in enumerate(blocks):
+        rank = _rank_by_names(block, {*names}) if names else _rank_of_script(blocks, number, known)
+        ranks.append((*rank, number))
+        known |= block.defined.names if block.defined else set()
+    return _completed(blocks, ranks.index(max(ranks)))
+
+
+def _rank_by_names(block: Block, names: set[str]) -> tuple[bool, ...]:
+    """Whether it defines what tests call, in full; whether it is labelled, and Python."""
+    makes = block.defined is not None and bool(block.defined.makes & names)
+    return makes and not _is_sketch(block.code, names), makes, block.labelled, block.defined is not None
+
+
+def _rank_of_script(blocks: list[Block], number: int, known: set[str]) -> tuple[bool, ...]:
+    """Whether it runs and reads input; whether it runs, is labelled, is Python, and lacks nothing defined before."""
+    code, labelled, found = blocks[number]
+    if found is None:
+        return False, False, labelled, False, False
+    reads = found.acts and "subprocess" not in code and _READS.search(_completed(blocks, number)) is not None
+    return reads, found.acts, labelled, True, not found.lacks & known
+
+
+def _is_sketch(code: str, names: set[str]) -> bool:
+    """Whether nothing is in the functions of these names or, if there is none, in any function or class."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    parts = [node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]
+    asked = [node for node in parts if node.name in names and not isinstance(node, ast.ClassDef)]
+    return bool(parts) and all(_is_hollow(inner) for part in asked or parts for inner in part.body)
+
+
+def _is_hollow(node: ast.stmt) -> bool:
+    """Whether a statement within a function or class does nothing. What it defines is looked at by itself."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.Pass | ast.Raise | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+def _completed(blocks: list[Block], chosen: int) -> str:
+    """A block with those that define what it lacks, earlier ones first. A later one that acts goes behind."""
+    code, _, known = blocks[chosen]
+    lacks, before, between, behind = {*known.lacks} if known else set(), list[str](), list[str](), list[str]()
+    for other, _, found in reversed(blocks[:chosen]):
         if found and lacks & found.names:
-            needed.insert(0, code)
+            before.insert(0, other)
             lacks = (lacks - found.names) | found.lacks
-    return needed
+    for other, _, found in blocks[chosen + 1 :]:
+        if found and lacks & found.makes:
+            (behind if found.acts else between).append(other)
+            lacks -= found.makes
+    return "\n\n".join([*before, *between, code, *behind])
 
 
-def _python_blocks(text: str) -> list[str]:
-    """What is in the blocks that are labelled as Python; if none is, in those without a label that are Python."""
-    blocks = _blocks(text)
-    plain = [code for label, code in blocks if not label]
-    return [code for label, code in blocks if label in _PYTHON] or [*filter(_does_something, plain)] or plain
+def _python_blocks(text: str) -> list[Block]:
+    """The blocks that are labelled as Python, and those without a label that are Python, or all of these if none is."""
+    text = text[:LONGEST_TEXT]
+    if _QUOTED_FENCE.search(text):
+        text = _QUOTE.sub("", text)
+    found = [(label, code) for label, code in _blocks(text) if label in ("", "pycon", *_PYTHON)][-MOST_BLOCKS:]
+    sure = [_block(code, label in _PYTHON) for label, code in found if label in _PYTHON or _does_something(code)]
+    return sure or [_block(code, False) for label, code in found if code.strip() and _is_python(code)]
 
 
 def _does_something(code: str) -> bool:
@@ -77,40 +154,88 @@ def _does_something(code: str) -> bool:
     return re.search(r"[=(:]|\b(?:import|pass)\b", code) is not None and defined(code) is not None
 
 
+def _is_python(code: str) -> bool:
+    """Whether this is a program or the body of a function."""
+    body = code.lstrip("\n")[:1].isspace()
+    return (defined(f"def _():\n{code}") if body else defined(code)) is not None
+
+
 def _blocks(text: str) -> list[tuple[str, str]]:
     """The label and what is in each block. The last need not be closed."""
-    lines, blocks, number = text.split("\n"), [], 0
+    lines = text.split("\n")
+    blocks, number = _begun(lines)
     while number < len(lines):
-        opening = _FENCE.match(lines[number].rstrip())
+        opening = _opening(lines[number].rstrip())
         number += 1
-        if opening is None:
-            continue
-        label = (opening["label"].strip().lower().lstrip("{.").split() or [""])[0].rstrip("}")
-        end = _end(lines, number, opening, label)
-        blocks.append((label, _unindented(lines[number:end], opening)))
-        number = end + 1
+        if opening and (label := _label(opening["label"])) not in _MARKDOWN:
+            code, number = _inside(lines, number, opening, label)
+            blocks.append((label, code))
     return blocks
 
 
-def _end(lines: list[str], start: int, opening: re.Match[str], label: str) -> int:
-    """The line that closes a block: the first after which it is Python, else the first there is, else none."""
-    closing: list[int] = []
+def _begun(lines: list[str]) -> tuple[list[tuple[str, str]], int]:
+    """The block that was opened before the text begins, as a prompt may, and the line behind it."""
+    first = next((number for number, line in enumerate(lines) if line.startswith(("```", "~~~"))), 0)
+    code = "\n".join(lines[:first])
+    is_body = code.lstrip("\n")[:1].isspace() and _is_python(code)
+    if "~~~" not in code and (is_body or _does_something(code)):
+        return [("", code)], first + (_label(lines[first]) == "")
+    return [], 0
+
+
+def _opening(line: str) -> re.Match[str] | None:
+    late = None if (own := _FENCE.match(line)) else _LATE_FENCE.search(line)
+    return late if late and (late["tag"] or late["label"]) else own
+
+
+def _label(words: str) -> str:
+    found = re.search(r"[\w+#-]+", words.lower())
+    return found[0] if found else ""
+
+
+def _inside(lines: list[str], start: int, opening: re.Match[str], label: str) -> tuple[str, int]:
+    """What is in a block, and the line behind it.
+
+    It ends at the first fence after which it is Python, else at the first there is, else with the text.
+    """
+    python, ends, otherwise = label in ("", "pycon", *_PYTHON), 0, None
     for number in range(start, len(lines)):
-        if _closes(lines[number].strip(), opening["fence"]):
-            closing.append(number)
-            if label not in ("", *_PYTHON) or len(closing) == MOST_ENDS:
-                break
-            if defined(_unindented(lines[start:number], opening)) is not None:
-                return number
-        elif closing and _FENCE.match(lines[number]):
-            break  # another block begins
-    return closing[0] if closing else len(lines)
+        if otherwise and ends == MOST_ENDS:
+            break
+        before = _before_closing(lines[number].rstrip(), opening["fence"])
+        if before is None:
+            if (inner := _FENCE.match(lines[number].rstrip())) and (otherwise or _label(inner["label"]) in _PYTHON):
+                if otherwise:
+                    break  # another block begins
+                otherwise = number, number  # this one was not closed
+        elif ends < MOST_ENDS or not (otherwise or before):
+            code = _unindented([*lines[start:number], *filter(None, [before])], opening)
+            if not python or _is_python(code):
+                return code, number + 1
+            ends += 1
+            otherwise = otherwise or (None if before else (number, number + 1))
+    if otherwise:
+        return _unindented(lines[start : otherwise[0]], opening), otherwise[1]
+    code = _unindented(lines[start:], opening)
+    return code if _is_python(code) else _CLOSING_TAG.split(code, maxsplit=1)[0], len(lines)
 
 
-def _closes(line: str, fence: str) -> bool:
-    return len(line) >= len(fence) and not line.strip(fence[0])
+def _before_closing(line: str, fence: str) -> str | None:
+    """What stands before the fence on a line that closes a block; None if the line does not."""
+    if line.lstrip().startswith(fence):
+        return "" if _ends_fence(line.lstrip().lstrip(fence[0])) else None
+    head, found, tail = line.rpartition(fence)
+    return head.rstrip(fence[0]) if found and "#" not in head and _ends_fence(tail) else None
+
+
+def _ends_fence(rest: str) -> bool:
+    """Whether what follows a fence leaves it a closing one: no label."""
+    if not rest[:1].isspace():
+        return not rest or not (rest[0].isalnum() or rest[0] in "_{`")
+    label = _label(rest)
+    return label not in _PYTHON and not (label in _OTHER_LABELS and len(rest.split()) == 1)
 
 
 def _unindented(lines: list[str], opening: re.Match[str]) -> str:
     code = "\n".join(lines)
-    return textwrap.dedent(code) if opening.start("fence") else code
+    return textwrap.dedent(code) if opening.re is _FENCE and opening.start("fence") else code

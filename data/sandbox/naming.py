@@ -142,11 +142,13 @@ class Defined:
 
     Attributes:
         names: what it defines at its top level.
+        makes: those of them that it does not import or count through, but defines or assigns.
         lacks: what it uses and defines nowhere.
         acts: whether it does more than to define, import and assign.
     """
 
     names: frozenset[str]
+    makes: frozenset[str]
     lacks: frozenset[str]
     acts: bool
 
@@ -160,7 +162,7 @@ def defined(code: str) -> Defined | None:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     known = {*_bound(tree), *dir(builtins), "__file__", "exit", "quit"}
     names = frozenset(name for node in tree.body for name in _bound_by(node))
-    return Defined(names, frozenset(used - known), any(map(_acts, tree.body)))
+    return Defined(names, frozenset(_made_by(tree.body)), frozenset(used - known), any(map(_acts, tree.body)))
 
 
 def _acts(node: ast.stmt) -> bool:
@@ -176,3 +178,17 @@ def _bound_by(node: ast.stmt) -> Iterator[str]:
         yield node.name
     else:
         yield from _bound(node)
+
+
+def _made_by(body: list[ast.stmt]) -> Iterator[str]:
+    """The names that statements, or those within them, define or assign around themselves."""
+    waiting: list[ast.AST] = [*body]
+    while waiting:  # a chain of `elif` is deeper than Python's stack
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target] if node.value else []
+            yield from (name for target in targets for name in _bound(target))
+        elif isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
+            waiting += ast.iter_child_nodes(node)
