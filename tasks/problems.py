@@ -212,7 +212,8 @@ def split_problems(
         PromptTooLongError: a prompt leaves no room for an answer, and `long_prompts` says to refuse it.
     """
     tally = Tally()
-    turns = read_few_shot(Reading(source.few_shot, placeholders=source.placeholders)) if source.few_shot else []
+    told: dict[str, Any] = {"placeholders": source.placeholders, "reasoning": source.reasoning == "keep"}
+    turns = read_few_shot(Reading(source.few_shot, **told)) if source.few_shot else []
 
     def prompted(problem: Problem) -> Problem:
         prefixed = with_prefix(problem, turns)

@@ -12,13 +12,16 @@ import pytest
 
 from data.formats import Use
 from data.formats.record import assistant, user
+from data.overlap import Rules
 from data.problems import read_problems
 from data.reading import Reading, Tally, read_records
 from data.rewards.answer import has_answer
+from data.rows import Problem
 from data.sources import DataFileError
+from data.storage import read_rows
 from flows.cli import main
 from flows.sft import SFT, SFTTrainConfig
-from tasks.problems import ProblemSource
+from tasks.problems import ProblemSource, split_problems
 
 Row = dict[str, Any]
 Said = tuple[list[dict[str, str]], str | None, str | None, str | None]
@@ -238,6 +241,15 @@ def test_reasoning_is_left_out_with_a_count_or_kept(tmp_path: Path, extra: Row, 
     assert not tally.noticed
     sides = {"prompt": "Sky?", "chosen": [SAID | extra], "rejected": [NO]}
     assert read(tmp_path, "pairs", sides, reasoning=True)[0][0][1] == "<think>\nHm.\n</think>\n\nBlue."
+
+
+def test_worked_examples_show_reasoning_where_it_is_kept(tmp_path: Path) -> None:
+    few_shot = write(tmp_path, {"messages": [ASKED, SAID | {"thinking": "Hm."}]})
+    (tmp_path / "p.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "2"}) + "\n")
+    source = ProblemSource(problems=tmp_path / "p.jsonl", few_shot=few_shot, reasoning="keep")
+    split_problems(source, 0, tmp_path, Rules())
+    (problem,) = (row for path in tmp_path.glob("*.parquet") for row in read_rows(Problem, path))
+    assert [turn["content"] for turn in problem.messages] == ["Sky?", "<think>\nHm.\n</think>\n\nBlue.", "1+1?"]
 
 
 def test_other_keys_of_messages_that_hold_something_are_noticed(tmp_path: Path) -> None:
