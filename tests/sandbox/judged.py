@@ -1,4 +1,4 @@
-"""The programs of `judged.txt`, `scripts.txt` and `honest.jsonl`, with what they come to."""
+"""The programs of `judged.txt`, `attacks.txt`, `scripts.txt` and `honest.jsonl`, with what they come to."""
 
 import json
 import re
@@ -15,4 +15,8 @@ JUDGED: list[tuple[str, str, str]] = [
 ]
 # A script, what it reads and what it prints.
 SCRIPTS: list[tuple[str, str, str]] = _SCRIPT.findall((_HERE / "scripts.txt").read_text())
+# A program, and the tests that it attacks.
+ATTACKS: list[tuple[str, str]] = re.findall(
+    r"^===\n(.*?)^---\n(.*?)(?=^===\n|\Z)", (_HERE / "attacks.txt").read_text(), re.MULTILINE | re.DOTALL
+)
 HONEST: list[dict[str, Any]] = [json.loads(line) for line in (_HERE / "honest.jsonl").read_text().splitlines()]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data.sandbox.isolation import Limits
 from data.sandbox.judging import Judged, judge_by_output, judge_by_tests
 from data.sandbox.values import BROKEN, CANNOT, FAILED, PASSED
-from tests.sandbox.judged import HONEST, JUDGED, SCRIPTS
+from tests.sandbox.judged import ATTACKS, HONEST, JUDGED, SCRIPTS
 
 LIMITS = Limits(memory=512 * 2**20)
 
@@ -48,6 +48,15 @@ def _plainly(code: str, tests: str) -> bool:
     except BaseException:
         return False
     return True
+
+
+def test_programs_that_attack_tests_do_not_pass() -> None:
+    judged = _judge_all(ATTACKS, lambda case: judge_by_tests(case[0], "", case[1], [], LIMITS))
+    assert [(case, found) for case, found in zip(ATTACKS, judged, strict=True) if found.outcome not in NO_PASS] == []
+    assert len(ATTACKS) > 12
+
+
+NO_PASS = (FAILED, CANNOT)
 
 
 def test_right_scripts_are_right() -> None:

@@ -17,7 +17,7 @@ ROOMS = ("data", "models", "tasks", "flows", "deployments")
 FILES = [file for room in ROOMS for file in (ROOT / room).rglob("*.py")]
 TREES = {file.relative_to(ROOT): ast.parse(file.read_text()) for file in FILES}
 # Programs in the sandbox import nothing of this project. The last stands for malformed JSON, which is a ValueError.
-APART = {"CandidateError", "TestsError", "NotDataError", "RepeatedKeyError"}
+APART = {"CandidateError", "CannotError", "GoneError", "UnknownError", "NotDataError", "RepeatedKeyError"}
 # One that makes its own sentences, and what is wrong with one row, reply or comparison: who counts those says more.
 PARTS = {
     "CorruptStageError",
