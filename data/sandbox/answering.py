@@ -82,6 +82,10 @@ class Answering(Peer):
             import asyncio  # takes longer than all else that is imported here
 
             return asyncio.run(_awaited(thing))
+        if name in ("copy", "deepcopy"):
+            import copy
+
+            return getattr(copy, name)(thing)
         if name == "contents":
             return _contents(thing)
         if name in OPERATORS:
@@ -109,7 +113,7 @@ class Answering(Peer):
     def _describe_instances(self, kind: type) -> dict[str, Any]:
         """What the objects of a class can do, and by what they are compared."""
         able = [name for name in (*QUERIES, *OPERATIONS, *COMPARED) if has(kind, name)]
-        told: dict[str, Any] = {"able": able, "equal": _equality(kind), "kind": self.kept(kind)}
+        told: dict[str, Any] = {"able": able, "name": kind.__name__, "equal": _equality(kind), "kind": self.kept(kind)}
         told["hashable"] = kind.__hash__ is not None
         told["ordered"] = _is_generated(getattr(kind, "__lt__", None))
         if (base := _base(kind)) is not None:

@@ -221,8 +221,12 @@ class Peer:
     # Containers that both sides have, and that stay alike as one side changes them.
 
     def _tell(self, message: dict[str, Any], name: str, pack: Callable[[Packer], Any]) -> None:
-        packer = Packer(self.keep, self._shared, self._count, self.gives)
-        packed = pack(packer)
+        while True:
+            start = self._count
+            packer = Packer(self.keep, self._shared, start, self.gives)
+            packed = pack(packer)
+            if self._count == start:  # else a thing had to be made by another message first, and the numbers are taken
+                break
         changes = [number for number, value in self._shared.items() if changed(value, self._before[number])]
         after = [[number, packer.contents(self._shared[number])] for number in changes]
         self.channel.send({**message, name: packed, **({"after": after} if after else {})})

@@ -43,7 +43,7 @@ CHANGING = {  # methods of built-in types that change the object, or belong to e
 BASES = ("int", "float", "complex", "str", "bytes", "tuple", "list", "dict", "set", "frozenset", "bytearray")
 
 
-_CLASSES: dict[frozenset[str], type[Remote]] = {}
+_CLASSES: dict[tuple[frozenset[str], str], type[Remote]] = {}
 
 
 class CandidateError(Exception):
@@ -53,7 +53,7 @@ class CandidateError(Exception):
 class Remote:
     """A thing in the candidate's process."""
 
-    _inner: Inner
+    __slots__ = ("_inner",)
 
     def __init__(self, inner: Inner) -> None:
         object.__setattr__(self, "_inner", inner)
@@ -68,7 +68,14 @@ class Remote:
     def __delattr__(self, name: str) -> None:
         self._inner.query("delete", name=name)
 
-    __class__: Any = property(lambda self: self._inner.base or type(self))
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self._inner.query("deepcopy")
+
+    def __copy__(self) -> Any:
+        return self._inner.query("copy")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._inner.peer.cannot("the tests pickle an object of the candidate's")
 
     def __str__(self) -> str:
         return str(self._inner.does("__str__"))
@@ -289,8 +296,8 @@ class Fields(Inner):
 
 
 def stand_in(inner: Inner) -> Remote:
-    """An object that has the methods that the thing has."""
-    return _class_of(frozenset(inner.told.get("able", [])))(inner)
+    """An object that has the methods that the thing has, and a class of that name."""
+    return _class_of(frozenset(inner.told.get("able", [])), str(inner.told.get("name", "Remote")))(inner)
 
 
 def plain(value: Any) -> Any:
@@ -308,10 +315,21 @@ def inner_of(thing: Any) -> Any:
     return object.__getattribute__(thing, "_inner") if issubclass(type(thing), Remote) else None
 
 
-def _class_of(able: frozenset[str]) -> type[Remote]:
-    if able not in _CLASSES:
-        _CLASSES[able] = type("Remote", (Remote,), _methods(able))
-    return _CLASSES[able]
+def _class_of(able: frozenset[str], name: str) -> type[Remote]:
+    if (able, name) not in _CLASSES:
+        _CLASSES[able, name] = type(name, (Remote,), {**_OF_THE_THING, **_methods(able), "__slots__": ()})
+    return _CLASSES[able, name]
+
+
+def _asked_for(name: str) -> property:
+    """What every object has, and is asked of the thing itself."""
+    return property(lambda self: inner_of(self).query("get", name=name))
+
+
+_OF_THE_THING: dict[str, Any] = {
+    **{name: _asked_for(name) for name in ("__doc__", "__dict__", "__module__", "__annotations__")},
+    "__class__": property(lambda self: inner_of(self).base or type(self)),
+}
 
 
 def _methods(able: frozenset[str]) -> dict[str, Any]:
