@@ -278,6 +278,8 @@ def test_the_reference_holds_what_a_verifier_needs(row: Row, reference: Any) -> 
         ({"message_tree_id": "a", "prompt": {"role": "king", "text": "Hi?"}}, "unknown role"),
         (APPS | {"input_output": "{"}, "malformed input_output"),
         (APPS | {"input_output": "{}"}, "no tests"),
+        (APPS | {"input_output": '{"inputs": ["1", "2"], "outputs": ["3"]}'}, "unequal tests"),
+        (APPS | {"input_output": '{"inputs": "1", "outputs": "3"}'}, "no tests"),
         (MBPP | {"test_list": [1]}, "not texts in test_list"),
     ],
 )
