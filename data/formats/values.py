@@ -7,7 +7,7 @@ from typing import Any
 
 from data.formats.record import ContentError, Row, short, text
 
-BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers, in this order
+BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers
 SEVERAL = "several answers"
 
 
@@ -20,8 +20,8 @@ def is_blank(row: Row, name: str) -> bool:
 
 
 def bare_column(row: Row) -> str | None:
-    """The first column of a bare answer that holds something."""
-    return next((name for name in BARE if not is_blank(row, name)), None)
+    """The column of a bare answer that holds something: of several, one that is called so rather than `answer`."""
+    return next((name for name in (*BARE[1:], BARE[0]) if not is_blank(row, name)), None)
 
 
 def answer(row: Row, name: str) -> str:
