@@ -21,7 +21,7 @@ from data.formats.record import (
     any_values,
     short,
 )
-from data.formats.values import answer, bare_column
+from data.formats.values import LABELS, answer, bare_column, is_dislike
 
 __all__ = [
     "FORMATS",
@@ -154,8 +154,8 @@ def _judged_by_answer(known: Format, row: Row, record: Record) -> Record:
 
 def _refuse_disliked(known: Format, row: Row) -> None:
     """KTO (arXiv 2402.01306) marks each answer as liked or not; one that is not is no gold answer."""
-    for name in ("label", "kto_tag"):
-        if name in known.optional.split() and str(row.get(name)).strip().lower() in ("false", "0"):
+    for name in LABELS:
+        if name in columns_read(known, row) and is_dislike(row[name]):
             raise LeftOutError("disliked answer", f"{name!r} is {short(row[name])}: the answer is not liked")
 
 

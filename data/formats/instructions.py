@@ -18,7 +18,7 @@ from data.formats.record import (
     text,
     user,
 )
-from data.formats.values import BARE
+from data.formats.values import BARE, LABELS
 
 _BAIZE_TURN = re.compile(r"\[\|(Human|AI)\|\]")
 
@@ -125,7 +125,7 @@ ANSWER_COLUMNS = {*BARE, "answers", "solution", "generated_solution", "response"
 ANSWER_COLUMNS |= {"chosen", "rejected"}
 GOLD: tuple[Use, ...] = ("demonstrations", "problems", "prompts")
 # Whether a person liked the answer, and what a verifier takes for right instead of it.
-BESIDE = " ".join(("system", "label", "kto_tag", *BARE))
+BESIDE = " ".join(("system", *LABELS, *BARE))
 FORMATS = (
     Format(
         "prompt-response",

@@ -8,6 +8,7 @@ from typing import Any
 from data.formats.record import ContentError, Row, short, text
 
 BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers
+LABELS = ("label", "kto_tag", "desirable")  # columns that say whether an answer is liked
 SEVERAL = "several answers"
 
 
@@ -22,6 +23,13 @@ def is_blank(row: Row, name: str) -> bool:
 def bare_column(row: Row) -> str | None:
     """The column of a bare answer that holds something: of several, one that is called so rather than `answer`."""
     return next((name for name in (*BARE[1:], BARE[0]) if not is_blank(row, name)), None)
+
+
+def is_dislike(value: Any) -> bool:
+    """Whether a label says that an answer is not liked: a false one, also as a number or as a text of CSV."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("false", "0", "0.0", "no")
+    return isinstance(value, bool | int | float | Decimal) and value == 0
 
 
 def answer(row: Row, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.formats.chat import asked, reply
 from data.formats.record import Format, Record, Row, RowError, Use, found, items, optional_text, short, text, user
-from data.formats.values import BARE, answer, bare_column, is_blank
+from data.formats.values import BARE, LABELS, answer, bare_column, is_blank
 
 SOLUTIONS = ("solution", "generated_solution")
 RESPONSES = (*SOLUTIONS, "response", "completion")
@@ -175,7 +175,7 @@ FORMATS = (
         _prompt_answer,
         ANSWERS,
         f"prompt {EITHER}",
-        f"{BESIDE} response completion",
+        f"{BESIDE} response completion {' '.join(LABELS)}",
         demonstrate=_demonstrated(_prompt_answer),
     ),
     Format(

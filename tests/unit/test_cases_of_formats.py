@@ -294,6 +294,9 @@ def test_only_what_is_trained_on_with_every_answer_is_held_to_weights(tmp_path: 
         ({"prompt": "Sky?", "completion": "Blue.", "label": False}, False),
         ({"prompt": "Sky?", "completion": "Blue.", "label": "False"}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": 0}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": 0.0}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": "0.0"}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "desirable": False}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": "colour"}, True),
         ({"prompt": "Sky?", "response": "Blue.", "label": None}, True),
         ({"prompt": [ASKED], "completion": [SAID], "label": False}, False),
@@ -307,6 +310,12 @@ def test_an_answer_that_is_not_liked_is_no_gold_answer(tmp_path: Path, row: Row,
     assert found == ([([ASKED], "Blue.", None, None)] if liked else [])
     assert dict(tally.dropped) == ({} if liked else {"disliked answer": 1})
     assert len(read(tmp_path, "prompts", row)[0]) == 1
+
+
+def test_an_answer_to_be_judged_that_is_not_liked_is_none_either(tmp_path: Path) -> None:
+    rows = [{"prompt": "Sky?", "answer": "Blue.", "label": label} for label in (False, True)]
+    found, tally = read(tmp_path, "problems", *rows)
+    assert (len(found), dict(tally.dropped)) == (1, {"disliked answer": 1})
 
 
 OPTIONS = "Which?\n\nA. 1\nB. b"
