@@ -334,6 +334,8 @@ OPTIONS = "Which?\n\nA. 1\nB. b"
         ({"choices": {"text": ["1", "b"], "label": ["1", "2"]}, "answerKey": "2"}, "B"),
         ({"choices": {"text": ["1", "b"], "label": ["A", "B"]}, "answerKey": "A"}, "A"),
         ({"A": "1", "B": "b", "C": "", "answer": "B"}, "B"),
+        ({"options": {"A": "1", "B": "b"}, "answer": "b"}, "B"),
+        ({"options": {"A": "1", "B": "b", "C": None}, "answer": "A"}, "A"),
     ],
 )
 def test_of_several_choices_the_letter_is_the_reference(tmp_path: Path, row: Row, letter: str) -> None:
@@ -347,7 +349,9 @@ def test_of_several_choices_the_letter_is_the_reference(tmp_path: Path, row: Row
         ({"choices": ["1", "b"], "answer": 2}, "'answer' names none of the 2 options (answer is 2)"),
         ({"choices": ["1", "b"], "answer": "C"}, "names none"),
         ({"choices": ["1", "b"], "answer": None}, "no 'answer'"),
+        ({"choices": ["1", "b"], "answerKey": ""}, "no 'answerKey' (answerKey is '')"),
         ({"choices": ["1"], "answer": 0}, "There must be 2 to 26"),
+        ({"choices": {"A": "1"}, "answer": "A"}, "the options are {'A': '1'}. There must be 2 to 26"),
         ({"choices": {"text": None, "label": ["A"]}, "answer": "A"}, "There must be 2 to 26"),
     ],
 )
