@@ -68,11 +68,15 @@ def _prompt_response(row: Row) -> Iterator[Record]:
 
 
 def _sharegpt(row: Row) -> Iterator[Record]:
-    return demonstrated(row, "conversations")
+    return demonstrated(row, _conversation(row))
 
 
 def _sharegpt_prompt(row: Row) -> Iterator[Record]:
-    return prompted(row, "conversations")
+    return prompted(row, _conversation(row))
+
+
+def _conversation(row: Row) -> str:
+    return "conversations" if "conversations" in row else "conversation"
 
 
 def _messages(row: Row) -> Iterator[Record]:
@@ -138,7 +142,15 @@ FORMATS = (
     Format("alpaca", "Alpaca, BELLE, COIG", _alpaca, GOLD, "instruction output", f"input history {BESIDE}"),
     Format("dolly", "Dolly", _dolly, GOLD, "instruction response", f"context history {BESIDE}"),
     Format("self-instruct", "Self-Instruct's seed tasks", _self_instruct, GOLD, "instruction instances"),
-    Format("sharegpt", "ShareGPT", _sharegpt, GOLD, "conversations", BESIDE, ask=_sharegpt_prompt),
+    Format(
+        "sharegpt",
+        "ShareGPT, LMSYS, WildChat",
+        _sharegpt,
+        GOLD,
+        "conversations|conversation",
+        BESIDE,
+        ask=_sharegpt_prompt,
+    ),
     Format("messages", "OpenAI, UltraChat 200k", _messages, GOLD, "messages", BESIDE, ask=_messages_prompt),
     Format("ultrachat", "UltraChat", _ultrachat, GOLD, "data", fits=lambda row: isinstance(row["data"], list)),
     Format("baize", "Baize", _baize, GOLD, "input", fits=lambda row: "[|Human|]" in str(row["input"])),

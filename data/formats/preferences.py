@@ -7,6 +7,7 @@ from typing import Any
 
 from data.formats.chat import answered, conversation, ending_in_the_user, messages_in, said, turns, with_system
 from data.formats.instructions import instructed
+from data.formats.message import is_assistant
 from data.formats.record import (
     Format,
     LeftOutError,
@@ -22,6 +23,7 @@ from data.formats.record import (
     user,
 )
 
+TURNS = ("conversations", "messages")
 SIDES = ("chosen", "rejected")
 SHP_RATIO = 2.0  # Ethayarajh et al. (2022) advise to train on pairs whose scores differ by this factor or more
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
@@ -32,7 +34,9 @@ def _prompted(row: Row) -> Iterator[Record]:
 
 
 def _sharegpt(row: Row) -> Iterator[Record]:
-    yield _pair(row, "conversations", said(row, "conversations", "user"))
+    """ShareGPT's of LLaMA-Factory, and Axolotl's, which calls the prompt `messages`."""
+    name = next(name for name in TURNS if name in row)
+    yield _pair(row, name, said(row, name, "user"))
 
 
 def _alpaca(row: Row) -> Iterator[Record]:
@@ -192,10 +196,25 @@ def _are_conversations(row: Row) -> bool:
     return all(isinstance(conversation(row[name]), list) and len(conversation(row[name])) > 1 for name in SIDES)
 
 
+def _has_prompt(row: Row) -> bool:
+    """Whether the turns are a prompt, and not the whole of one side, as `messages` beside both may be."""
+    held = conversation(row.get("messages"))
+    last = held[-1] if isinstance(held, list) and held else None
+    return "conversations" in row or not (isinstance(last, Mapping) and is_assistant(last))
+
+
 PAIRS: tuple[Use, ...] = ("pairs", "demonstrations", "prompts")
 FORMATS = (
     Format("preference", "prompt and two answers", _prompted, PAIRS, "prompt chosen rejected", "system"),
-    Format("sharegpt-preference", "ShareGPT", _sharegpt, PAIRS, "conversations chosen rejected", "system"),
+    Format(
+        "sharegpt-preference",
+        "ShareGPT, Axolotl",
+        _sharegpt,
+        PAIRS,
+        f"{'|'.join(TURNS)} chosen rejected",
+        "system",
+        _has_prompt,
+    ),
     Format("alpaca-preference", "Alpaca", _alpaca, PAIRS, "instruction chosen rejected", "input history system"),
     Format(
         "openai-preference",

@@ -139,6 +139,9 @@ PAIRS: list[tuple[Row, list[dict[str, str]]]] = [
         [ASKED, SAID, user("And?")],
     ),
     ({"prompt": [{"from": "human", "value": "Sky?"}], "chosen": "Blue.", "rejected": "Green."}, [ASKED]),
+    ({"messages": [SYSTEM, ASKED], "chosen": SAID, "rejected": NO}, [SYSTEM, ASKED]),
+    ({"messages": [ASKED, SAID], "prompt": "Sky?", "chosen": [ASKED, SAID], "rejected": [ASKED, NO]}, [ASKED]),
+    ({"messages": [ASKED, SAID], "chosen": [ASKED, SAID], "rejected": [ASKED, NO]}, [ASKED]),
 ]
 
 
@@ -176,7 +179,7 @@ TURNS: list[tuple[list[Any], list[dict[str, str]], str]] = [
 ]
 
 
-@pytest.mark.parametrize("column", ["messages", "conversations"])
+@pytest.mark.parametrize("column", ["messages", "conversations", "conversation"])
 @pytest.mark.parametrize(("turns", "messages", "response"), TURNS)
 def test_turns_in_every_dialect(
     tmp_path: Path, column: str, turns: list[Any], messages: list[dict[str, str]], response: str
