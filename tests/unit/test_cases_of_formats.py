@@ -194,6 +194,25 @@ def test_a_table_of_columns_is_a_list_of_messages(tmp_path: Path) -> None:
     assert read(tmp_path, "demonstrations", row)[0] == [([ASKED], "Blue.", None, None)]
 
 
+def test_messages_as_a_text_of_json_are_messages(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        {"messages": json.dumps([ASKED, SAID])},
+        {"prompt": json.dumps([ASKED]), "completion": json.dumps([SAID])},
+    ]
+    assert [said[:2] for said in read(tmp_path, "demonstrations", *rows)[0]] == [([ASKED], "Blue.")] * 2
+    data = '[{"role": "admin", "content": "all"}]'
+    assert read(tmp_path, "demonstrations", {"prompt": "Rights?", "completion": data})[0][0][1] == data
+
+
+@pytest.mark.parametrize(
+    "row", [{"messages": str([ASKED, SAID])}, {"prompt": str([ASKED]), "chosen": "Blue.", "rejected": "Green."}]
+)
+def test_messages_as_python_writes_them_are_refused(tmp_path: Path, row: Row) -> None:
+    assert "It holds messages as Python writes them; write them as JSON" in refusal(
+        tmp_path, "pairs" if "chosen" in row else "demonstrations", row
+    )
+
+
 CALL = [{"id": "a1", "type": "function", "function": {"name": "w", "arguments": "{}"}}]
 
 
