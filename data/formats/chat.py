@@ -20,7 +20,6 @@ from data.formats.message import (
 from data.formats.record import LeftOutError, Message, Record, Row, RowError, short, text
 from data.formats.written import AS_JSON, is_python, written_down
 
-
 A_LIST = "It must be a list with something in it."
 
 

@@ -121,7 +121,7 @@ def _prompt_alone(row: Row) -> Iterator[Record]:
 
 
 def _has_no_answer(row: Row) -> bool:
-    return not ANSWER_COLUMNS & row.keys()
+    return not ANSWER_COLUMNS & {name.lower() for name in row}
 
 
 PROMPT_COLUMNS = ("prompt", "question", "problem", "instruction", "query")

@@ -23,7 +23,6 @@ from data.formats.record import (
     user,
 )
 
-TURNS = ("conversations", "messages")
 SIDES = ("chosen", "rejected")
 SHP_RATIO = 2.0  # Ethayarajh et al. (2022) advise to train on pairs whose scores differ by this factor or more
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
@@ -34,9 +33,11 @@ def _prompted(row: Row) -> Iterator[Record]:
 
 
 def _sharegpt(row: Row) -> Iterator[Record]:
-    """ShareGPT's of LLaMA-Factory, and Axolotl's, which calls the prompt `messages`."""
-    name = next(name for name in TURNS if name in row)
-    yield _pair(row, name, said(row, name, "user"))
+    yield _pair(row, "conversations", said(row, "conversations", "user"))
+
+
+def _axolotl(row: Row) -> Iterator[Record]:
+    yield _pair(row, "messages", said(row, "messages", "user"))
 
 
 def _alpaca(row: Row) -> Iterator[Record]:
@@ -197,24 +198,17 @@ def _are_conversations(row: Row) -> bool:
 
 
 def _has_prompt(row: Row) -> bool:
-    """Whether the turns are a prompt, and not the whole of one side, as `messages` beside both may be."""
-    held = conversation(row.get("messages"))
+    """Whether the messages are a prompt, and not the whole of one side, as they may be beside both."""
+    held = conversation(row["messages"])
     last = held[-1] if isinstance(held, list) and held else None
-    return "conversations" in row or not (isinstance(last, Mapping) and is_assistant(last))
+    return not (isinstance(last, Mapping) and is_assistant(last))
 
 
 PAIRS: tuple[Use, ...] = ("pairs", "demonstrations", "prompts")
 FORMATS = (
     Format("preference", "prompt and two answers", _prompted, PAIRS, "prompt chosen rejected", "system"),
-    Format(
-        "sharegpt-preference",
-        "ShareGPT, Axolotl",
-        _sharegpt,
-        PAIRS,
-        f"{'|'.join(TURNS)} chosen rejected",
-        "system",
-        _has_prompt,
-    ),
+    Format("sharegpt-preference", "ShareGPT", _sharegpt, PAIRS, "conversations chosen rejected", "system"),
+    Format("axolotl-preference", "Axolotl", _axolotl, PAIRS, "messages chosen rejected", "system", _has_prompt),
     Format("alpaca-preference", "Alpaca", _alpaca, PAIRS, "instruction chosen rejected", "input history system"),
     Format(
         "openai-preference",

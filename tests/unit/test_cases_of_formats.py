@@ -162,6 +162,25 @@ def test_an_instruction_keeps_its_input_also_when_it_is_mapped(
     assert messages == [user("Translate to English.\nHaus")]
 
 
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"input": "Sky?", "output": "Blue."}, {"instruction": "input"}),
+        ({"system": "Sky?", "output": "Blue."}, {"instruction": "system"}),
+        ({"instruction": "Sky?", "output": "Blue."}, {"prompt": "instruction"}),
+    ],
+)
+def test_a_column_that_is_mapped_is_read_once(tmp_path: Path, row: Row, columns: dict[str, str]) -> None:
+    assert read(tmp_path, "demonstrations", row, columns=columns)[0] == [([ASKED], "Blue.", None, None)]
+
+
+def test_columns_of_later_rows_that_hold_something_are_noticed(tmp_path: Path) -> None:
+    row: Row = {"prompt": "Sky?", "response": "Blue.", "id": 1}
+    rows = [row, row | {"context": "At night."}, row | {"context": ""}, row | {"label": True, "tools": []}]
+    _, tally = read(tmp_path, "demonstrations", *rows)
+    assert dict(tally.noticed) == {"not read, and not a column of the first row: 'context'": 1}
+
+
 TEXT = {"type": "text", "text": "Blue."}
 TURNS: list[tuple[list[Any], list[dict[str, str]], str]] = [
     ([ASKED, {"role": "assistant", "content": [TEXT]}], [ASKED], "Blue."),
@@ -407,7 +426,7 @@ def test_prompts_alone_are_refused_as_anything_else_with_what_they_lack(tmp_path
     assert "not read: better, worse" in message
     assert "The nearest is alpaca-preference (Alpaca), which also needs 'chosen', 'rejected'" in message
     assert "It can serve as prompts, not as pairs" in message
-    assert "columns: {chosen: <your column>}" in message
+    assert "columns: {chosen: <your column>, rejected: <your column>}" in message
 
 
 @pytest.mark.parametrize(
@@ -500,3 +519,19 @@ def test_the_commands_say_what_is_not_read(tmp_path: Path, capsys: pytest.Captur
 def test_the_nearest_format_is_one_that_further_columns_can_make(tmp_path: Path) -> None:
     message = refusal(tmp_path, "pairs", {"prompt": "Sky?", "better": "Blue.", "worse": "Green."})
     assert "The nearest is preference (prompt and two answers), which also needs 'chosen', 'rejected'" in message
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"Question": "1+1?", "Answer": "2"}, "columns: {question: Question, answer: Answer}"),
+        ({"question": "1+1?", "Answer": "2"}, "columns: {answer: Answer}"),
+        (
+            {"query": "And?", "response": "Blue.", "history": [["Sky?", "Blue."]]},
+            "columns: {instruction: <your column>}",
+        ),
+        ({"query": "Sky?", "chosen": "Blue.", "rejected": "Green."}, "columns: {prompt: <your column>}"),
+    ],
+)
+def test_help_with_columns_loses_none_of_them(tmp_path: Path, row: Row, says: str) -> None:
+    assert says in refusal(tmp_path, "demonstrations", row)
