@@ -9,6 +9,7 @@ from data.formats.record import ContentError, Row, short, text
 
 BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers
 LABELS = ("label", "kto_tag", "desirable")  # columns that say whether an answer is liked
+DISLIKES = {"false", "0", "0.0", "no", "undesirable", "disliked", "rejected"}
 SEVERAL = "several answers"
 
 
@@ -26,9 +27,9 @@ def bare_column(row: Row) -> str | None:
 
 
 def is_dislike(value: Any) -> bool:
-    """Whether a label says that an answer is not liked: a false one, also as a number or as a text of CSV."""
+    """Whether a label says that an answer is not liked: a false one, also as a number, a text of CSV or a name."""
     if isinstance(value, str):
-        return value.strip().lower() in ("false", "0", "0.0", "no")
+        return value.strip().lower() in DISLIKES
     return isinstance(value, bool | int | float | Decimal) and value == 0
 
 

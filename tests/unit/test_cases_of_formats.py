@@ -337,6 +337,7 @@ def test_only_what_is_trained_on_with_every_answer_is_held_to_weights(tmp_path: 
         ({"prompt": "Sky?", "response": "Blue.", "label": 0}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": 0.0}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": "0.0"}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": "undesirable"}, False),
         ({"prompt": "Sky?", "response": "Blue.", "desirable": False}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": "colour"}, True),
         ({"prompt": "Sky?", "response": "Blue.", "label": None}, True),
