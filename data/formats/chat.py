@@ -197,7 +197,7 @@ def _thinking(turn: Turn) -> Turn:
 def _messages(value: Any) -> Iterator[Turn]:
     values = conversation(value)
     for turn in values if isinstance(values, list) else ():
-        if isinstance(turn, Mapping) and any(key in turn for key in ROLE_KEYS):
+        if isinstance(turn, Mapping) and all(any(key in turn for key in keys) for keys in (ROLE_KEYS, TEXT_KEYS)):
             yield turn
 
 

@@ -140,7 +140,10 @@ def _stack_exchange(row: Row) -> Iterator[Record]:
 
 def _oasst(row: Row) -> Iterator[Record]:
     """A tree of messages: of every two ranked answers to one message the better is preferred (arXiv 2304.07327)."""
-    yield from _branches(row["prompt"], [])
+    pairs = list(_branches(row["prompt"], []))
+    if not pairs:
+        raise LeftOutError("no ranked answers", "the tree holds no two answers to one message with a 'rank' each")
+    yield from pairs
 
 
 def _branches(node: Any, before: list[Message]) -> Iterator[Record]:

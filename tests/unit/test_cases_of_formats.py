@@ -536,3 +536,9 @@ def test_the_nearest_format_is_one_that_further_columns_can_make(tmp_path: Path)
 )
 def test_help_with_columns_loses_none_of_them(tmp_path: Path, row: Row, says: str) -> None:
     assert says in refusal(tmp_path, "demonstrations", row)
+
+
+def test_a_tree_without_ranked_answers_is_left_out_with_a_count(tmp_path: Path) -> None:
+    tree = {"role": "prompter", "text": "Sky?", "replies": [{"role": "assistant", "text": "Blue.", "replies": []}]}
+    found, tally = read(tmp_path, "pairs", {"message_tree_id": "a", "prompt": tree})
+    assert (found, dict(tally.dropped), dict(tally.noticed)) == ([], {"no ranked answers": 1}, {})
