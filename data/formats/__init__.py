@@ -175,7 +175,7 @@ def _judged_by_answer(known: Format, row: Row, record: Record) -> Record:
 def _refuse_disliked(known: Format, row: Row) -> None:
     """KTO (arXiv 2402.01306) marks each answer as liked or not; one that is not is no gold answer."""
     for name in LABELS:
-        if name in columns_read(known, row) and is_dislike(row[name]):
+        if name in row and is_dislike(row[name]) and name in columns_read(known, row):
             raise LeftOutError("disliked answer", f"{name!r} is {short(row[name])}: the answer is not liked")
 
 
