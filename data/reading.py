@@ -18,6 +18,7 @@ from data.formats import (
     Use,
     detect,
     help_towards,
+    holding_unread,
     missing,
     named,
     nearest,
@@ -25,6 +26,7 @@ from data.formats import (
     records,
     unread_columns,
     unread_of_messages,
+    without_twice,
 )
 from data.formats.message import REASONING
 from data.hygiene import cleaned, has_hidden, has_placeholder
@@ -33,6 +35,7 @@ from data.sources import DataFileError, FilesRead, located_rows
 
 # What is noticed of a row, in words that follow "In 3 rows: ".
 UNREAD = "not read of a message:"
+LATER = "not read, and not a column of the first row:"
 KEPT = ", which reasoning: keep puts in front of its text"
 UNWEIGHTED = "an answer before the last has weight 0, which only train.loss_on: last leaves unlearned"
 UNFILLED = "names in double braces stay as they stand; placeholders: {name: …} fills one in"
@@ -110,6 +113,7 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
         DataFileError: a file that cannot be read, or that cannot serve as that; a row that cannot be used.
     """
     last: Detected | None = None  # the format of the rows before
+    told: set[str] = set()  # columns of the rows that told a format, of which its reason names those not read
 
     def unreadable(reason: str, where: str) -> None:
         tally.rows += 1
@@ -126,9 +130,13 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             if known is not last and not missing(known.format, renamed):
                 last = known
                 tally.formats.setdefault(known.format.name, known.reason)
-            said = reasoned(known.format, renamed) if reading.reasoning else renamed
+                told |= renamed.keys()
+            once = without_twice(known.format, renamed, reading.columns)
+            said = reasoned(known.format, once) if reading.reasoning else once
             found = list(records(known.format, said, use))
             tally.noticed.update(map(_unread, unread_of_messages(known.format, said, use)))
+            if not renamed.keys() <= told:
+                tally.noticed.update(f"{LATER} {name!r}" for name in holding_unread(known.format, said, told))
             for record in found:
                 record = cleaned(record, None if use == "programs" else reading.placeholders)
                 _notice(record, reading, use, tally)

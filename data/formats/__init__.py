@@ -3,7 +3,7 @@
 To add a format, write its reader and its line in the file of its kind; nothing else has to know of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from data.errors import AutodidactError
@@ -21,7 +21,7 @@ from data.formats.record import (
     any_values,
     short,
 )
-from data.formats.values import answer, bare_column
+from data.formats.values import LABELS, answer, bare_column, is_dislike
 
 __all__ = [
     "FORMATS",
@@ -92,9 +92,11 @@ def detect(row: Row) -> Detected:
 def help_towards(near: Format, row: Row) -> tuple[str, str]:
     """What a row lacks of a format, and how it comes to have it without a loss, in two sentences."""
     lacks = missing(near, row)
+    alike = {name.lower(): name for name in row}
+    mapped = ", ".join(f"{name}: {alike.get(name, '<your column>')}" for name in lacks)
     return (
         f"The nearest is {near.name} ({near.about}), which also needs {', '.join(map(repr, lacks))}.",
-        f"Name the format, or map its columns to yours, as in columns: {{{lacks[0]}: <your column>}}. A column that is "
+        f"Name the format, or map its columns to yours, as in columns: {{{mapped}}}. A column that is "
         "neither the format's nor mapped is not read: if a text is spread over several, join them first.",
     )
 
@@ -107,17 +109,35 @@ def columns_read(known: Format, row: Row) -> list[str]:
 def unread_columns(known: Format, row: Row) -> str:
     """The row's columns that a format does not read, in words."""
     unread = [name for name in row if name not in columns_read(known, row)]
-    return f"; not read: {', '.join(unread)}" if unread else ""
+    return f"; not read: {', '.join(name or repr(name) for name in unread)}" if unread else ""
+
+
+def holding_unread(known: Format, row: Row, told: Collection[str]) -> list[str]:
+    """The row's columns that hold something and that a format does not read, besides those that were told."""
+    read = columns_read(known, row)
+    return [name for name in row if name not in told and name not in read and row[name] not in (None, "", [], {})]
+
+
+def without_twice(known: Format, row: Row, columns: Mapping[str, str]) -> Row:
+    """The row without a column that a format reads under its own name as well as under the one it is mapped to."""
+    read = columns_read(known, row) if columns else []
+    twice = {theirs for ours, theirs in columns.items() if ours in read and theirs in read and theirs not in columns}
+    return {name: value for name, value in row.items() if name not in twice} if twice else row
 
 
 def nearest(row: Row, formats: Sequence[Format]) -> Format:
-    """The format of whose columns a row has the largest share, but not all; of equals, the first.
+    """The format of whose columns a row has the largest share, but not all; of equals, the one that reads most of the
+    row, then the first.
 
     One that its values tell comes last: more columns do not make a row one of these.
     """
     return max(
         (known for known in formats if missing(known, row)),
-        key=lambda known: (known.fits is any_values, 1 - len(missing(known, row)) / len(known.needs)),
+        key=lambda known: (
+            known.fits is any_values,
+            1 - len(missing(known, row)) / len(known.needs),
+            len(columns_read(known, row)),
+        ),
     )
 
 
@@ -154,8 +174,8 @@ def _judged_by_answer(known: Format, row: Row, record: Record) -> Record:
 
 def _refuse_disliked(known: Format, row: Row) -> None:
     """KTO (arXiv 2402.01306) marks each answer as liked or not; one that is not is no gold answer."""
-    for name in ("label", "kto_tag"):
-        if name in known.optional.split() and str(row.get(name)).strip().lower() in ("false", "0"):
+    for name in LABELS:
+        if name in row and is_dislike(row[name]) and name in columns_read(known, row):
             raise LeftOutError("disliked answer", f"{name!r} is {short(row[name])}: the answer is not liked")
 
 

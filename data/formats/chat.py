@@ -18,10 +18,17 @@ from data.formats.message import (
     thought,
 )
 from data.formats.record import LeftOutError, Message, Record, Row, RowError, short, text
+from data.formats.written import AS_JSON, is_python, written_down
+
+A_LIST = "It must be a list with something in it."
 
 
 def conversation(value: Any) -> Any:
-    """The messages in a value: one is a list of one; a table of columns, as `datasets` once wrote it, is rows."""
+    """The messages in a value: one is a list of one; a table of columns, as `datasets` once wrote it, is rows; a text
+    that is a list of messages as JSON, as in a field of CSV, is that list.
+    """
+    if isinstance(value, str):
+        return written_down(value)
     if not isinstance(value, Mapping) or not value:
         return value
     columns = list(value.values())
@@ -38,7 +45,8 @@ def messages_in(row: Row, name: str) -> list[Any]:
     """
     values = conversation(row.get(name))
     if not isinstance(values, list) or not values:
-        raise RowError(f"no {name}", f"{name!r} is {short(values)}. It must be a list with something in it.")
+        wanted = AS_JSON if isinstance(values, str) and is_python(values) else A_LIST
+        raise RowError(f"no {name}", f"{name!r} is {short(values)}. {wanted}")
     return values
 
 
@@ -60,6 +68,8 @@ def turns(values: Sequence[Any], name: str) -> list[Message]:
 def said(row: Row, name: str, role: str) -> list[Message]:
     """The messages in a field, of which a bare text is one of that role."""
     value = conversation(row.get(name))
+    if isinstance(value, str) and is_python(value):
+        raise RowError(f"messages in Python's notation in {name}", f"{name!r} is {short(value)}. {AS_JSON}")
     return turns(value, name) if value and isinstance(value, list) else [{"role": role, "content": text(row, name)}]
 
 
@@ -187,7 +197,7 @@ def _thinking(turn: Turn) -> Turn:
 def _messages(value: Any) -> Iterator[Turn]:
     values = conversation(value)
     for turn in values if isinstance(values, list) else ():
-        if isinstance(turn, Mapping) and any(key in turn for key in ROLE_KEYS):
+        if isinstance(turn, Mapping) and all(any(key in turn for key in keys) for keys in (ROLE_KEYS, TEXT_KEYS)):
             yield turn
 
 

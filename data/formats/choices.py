@@ -24,16 +24,25 @@ KEYS = ("answer", "answerKey", "answer_index", "label")
 
 
 def _listed(row: Row) -> Iterator[Record]:
-    """MMLU (arXiv 2009.03300), MMLU-Pro and ARC, whose options are texts with labels."""
+    """MMLU (arXiv 2009.03300), MMLU-Pro, ARC, whose options are texts with labels, and MedQA, with one under each."""
     given: Any = row["choices" if "choices" in row else "options"]
     labels: Any = []
     if isinstance(given, Mapping):
-        labels, given = given.get("label"), given.get("text")
+        labels, given = _labeled(given)
     if not isinstance(given, list) or not 2 <= len(given) <= len(ascii_uppercase):
-        raise RowError("no choices", f"the options are {short(given)}. There must be 2 to 26 in a list")
+        said = row["choices" if "choices" in row else "options"]
+        raise RowError("no choices", f"the options are {short(said)}. There must be 2 to 26 in a list")
     yield _choice(
         row, [answer({"option": option}, "option") for option in given], labels if isinstance(labels, list) else []
     )
+
+
+def _labeled(given: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The labels of options and the options, which stand in two lists, or each under its label."""
+    if "text" in given:
+        return given.get("label"), given["text"]
+    there = {label: option for label, option in given.items() if option is not None}
+    return [*there], [*there.values()]
 
 
 def _in_columns(row: Row) -> Iterator[Record]:
@@ -45,7 +54,8 @@ def _in_columns(row: Row) -> Iterator[Record]:
 def _choice(row: Row, options: list[str], labels: Any) -> Record:
     shown = "\n".join(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
     asked = "\n".join(filter(None, (text(row, "question"), optional_text(row, "input"))))
-    key = next((name for name in KEYS if name in row and not is_blank(row, name)), KEYS[0])
+    known = [name for name in KEYS if name in row] or [KEYS[0]]
+    key = next((name for name in known if not is_blank(row, name)), known[0])
     letter = ascii_uppercase[_index(row, key, options, labels)]
     return Record([user(f"{asked}\n\n{shown}")], letter, reference=letter)
 
@@ -77,7 +87,7 @@ CHOICES: tuple[Use, ...] = ("problems", "demonstrations", "prompts")
 FORMATS = (
     Format(
         "multiple-choice",
-        "MMLU, ARC",
+        "MMLU, ARC, MedQA",
         _listed,
         CHOICES,
         f"question choices|options {'|'.join(KEYS)}",

@@ -18,7 +18,7 @@ from data.formats.record import (
     text,
     user,
 )
-from data.formats.values import BARE
+from data.formats.values import BARE, LABELS
 
 _BAIZE_TURN = re.compile(r"\[\|(Human|AI)\|\]")
 
@@ -68,11 +68,15 @@ def _prompt_response(row: Row) -> Iterator[Record]:
 
 
 def _sharegpt(row: Row) -> Iterator[Record]:
-    return demonstrated(row, "conversations")
+    return demonstrated(row, _conversation(row))
 
 
 def _sharegpt_prompt(row: Row) -> Iterator[Record]:
-    return prompted(row, "conversations")
+    return prompted(row, _conversation(row))
+
+
+def _conversation(row: Row) -> str:
+    return "conversations" if "conversations" in row else "conversation"
 
 
 def _messages(row: Row) -> Iterator[Record]:
@@ -117,7 +121,7 @@ def _prompt_alone(row: Row) -> Iterator[Record]:
 
 
 def _has_no_answer(row: Row) -> bool:
-    return not ANSWER_COLUMNS & row.keys()
+    return not ANSWER_COLUMNS & {name.lower() for name in row}
 
 
 PROMPT_COLUMNS = ("prompt", "question", "problem", "instruction", "query")
@@ -125,7 +129,7 @@ ANSWER_COLUMNS = {*BARE, "answers", "solution", "generated_solution", "response"
 ANSWER_COLUMNS |= {"chosen", "rejected"}
 GOLD: tuple[Use, ...] = ("demonstrations", "problems", "prompts")
 # Whether a person liked the answer, and what a verifier takes for right instead of it.
-BESIDE = " ".join(("system", "label", "kto_tag", *BARE))
+BESIDE = " ".join(("system", *LABELS, *BARE))
 FORMATS = (
     Format(
         "prompt-response",
@@ -138,7 +142,15 @@ FORMATS = (
     Format("alpaca", "Alpaca, BELLE, COIG", _alpaca, GOLD, "instruction output", f"input history {BESIDE}"),
     Format("dolly", "Dolly", _dolly, GOLD, "instruction response", f"context history {BESIDE}"),
     Format("self-instruct", "Self-Instruct's seed tasks", _self_instruct, GOLD, "instruction instances"),
-    Format("sharegpt", "ShareGPT", _sharegpt, GOLD, "conversations", BESIDE, ask=_sharegpt_prompt),
+    Format(
+        "sharegpt",
+        "ShareGPT, LMSYS, WildChat",
+        _sharegpt,
+        GOLD,
+        "conversations|conversation",
+        BESIDE,
+        ask=_sharegpt_prompt,
+    ),
     Format("messages", "OpenAI, UltraChat 200k", _messages, GOLD, "messages", BESIDE, ask=_messages_prompt),
     Format("ultrachat", "UltraChat", _ultrachat, GOLD, "data", fits=lambda row: isinstance(row["data"], list)),
     Format("baize", "Baize", _baize, GOLD, "input", fits=lambda row: "[|Human|]" in str(row["input"])),

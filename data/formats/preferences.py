@@ -7,6 +7,7 @@ from typing import Any
 
 from data.formats.chat import answered, conversation, ending_in_the_user, messages_in, said, turns, with_system
 from data.formats.instructions import instructed
+from data.formats.message import is_assistant
 from data.formats.record import (
     Format,
     LeftOutError,
@@ -33,6 +34,10 @@ def _prompted(row: Row) -> Iterator[Record]:
 
 def _sharegpt(row: Row) -> Iterator[Record]:
     yield _pair(row, "conversations", said(row, "conversations", "user"))
+
+
+def _axolotl(row: Row) -> Iterator[Record]:
+    yield _pair(row, "messages", said(row, "messages", "user"))
 
 
 def _alpaca(row: Row) -> Iterator[Record]:
@@ -135,7 +140,10 @@ def _stack_exchange(row: Row) -> Iterator[Record]:
 
 def _oasst(row: Row) -> Iterator[Record]:
     """A tree of messages: of every two ranked answers to one message the better is preferred (arXiv 2304.07327)."""
-    yield from _branches(row["prompt"], [])
+    pairs = list(_branches(row["prompt"], []))
+    if not pairs:
+        raise LeftOutError("no ranked answers", "the tree holds no two answers to one message with a 'rank' each")
+    yield from pairs
 
 
 def _branches(node: Any, before: list[Message]) -> Iterator[Record]:
@@ -192,10 +200,18 @@ def _are_conversations(row: Row) -> bool:
     return all(isinstance(conversation(row[name]), list) and len(conversation(row[name])) > 1 for name in SIDES)
 
 
+def _has_prompt(row: Row) -> bool:
+    """Whether the messages are a prompt, and not the whole of one side, as they may be beside both."""
+    held = conversation(row["messages"])
+    last = held[-1] if isinstance(held, list) and held else None
+    return not (isinstance(last, Mapping) and is_assistant(last))
+
+
 PAIRS: tuple[Use, ...] = ("pairs", "demonstrations", "prompts")
 FORMATS = (
     Format("preference", "prompt and two answers", _prompted, PAIRS, "prompt chosen rejected", "system"),
     Format("sharegpt-preference", "ShareGPT", _sharegpt, PAIRS, "conversations chosen rejected", "system"),
+    Format("axolotl-preference", "Axolotl", _axolotl, PAIRS, "messages chosen rejected", "system", _has_prompt),
     Format("alpaca-preference", "Alpaca", _alpaca, PAIRS, "instruction chosen rejected", "input history system"),
     Format(
         "openai-preference",

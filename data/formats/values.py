@@ -7,7 +7,9 @@ from typing import Any
 
 from data.formats.record import ContentError, Row, short, text
 
-BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers, in this order
+BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers
+LABELS = ("label", "kto_tag", "desirable")  # columns that say whether an answer is liked
+DISLIKES = {"false", "0", "0.0", "no", "undesirable", "disliked", "rejected"}
 SEVERAL = "several answers"
 
 
@@ -20,8 +22,15 @@ def is_blank(row: Row, name: str) -> bool:
 
 
 def bare_column(row: Row) -> str | None:
-    """The first column of a bare answer that holds something."""
-    return next((name for name in BARE if not is_blank(row, name)), None)
+    """The column of a bare answer that holds something: of several, one that is called so rather than `answer`."""
+    return next((name for name in (*BARE[1:], BARE[0]) if not is_blank(row, name)), None)
+
+
+def is_dislike(value: Any) -> bool:
+    """Whether a label says that an answer is not liked: a false one, also as a number, a text of CSV or a name."""
+    if isinstance(value, str):
+        return value.strip().lower() in DISLIKES
+    return isinstance(value, bool | int | float | Decimal) and value == 0
 
 
 def answer(row: Row, name: str) -> str:

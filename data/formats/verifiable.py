@@ -7,7 +7,7 @@ from typing import Any
 
 from data.formats.chat import asked, reply
 from data.formats.record import Format, Record, Row, RowError, Use, found, items, optional_text, short, text, user
-from data.formats.values import BARE, answer, bare_column, is_blank
+from data.formats.values import BARE, LABELS, answer, bare_column, is_blank
 
 SOLUTIONS = ("solution", "generated_solution")
 RESPONSES = (*SOLUTIONS, "response", "completion")
@@ -34,12 +34,13 @@ def _prompt_answer(row: Row) -> Iterator[Record]:
 
 def _worked(row: Row, question: str, columns: Sequence[str] = SOLUTIONS) -> Record:
     """The reference is the bare answer, the gold answer the worked solution; where one is missing, the other serves."""
-    final, worked = bare_column(row), next((name for name in columns if not is_blank(row, name)), None)
+    final = bare_column(row)
+    worked = next((name for name in (*columns, BARE[0]) if name != final and not is_blank(row, name)), None)
     if worked is None:
         given = answer(row, final or next((name for name in (*BARE, *columns) if name in row), BARE[0]))
         # Where other rows have a solution, the bare answer is none to learn from.
         return Record(asked(row, question), None if row.keys() & columns else given, reference=given)
-    solution = answer(row, worked) if worked in SOLUTIONS else reply(row, worked)
+    solution = answer(row, worked) if worked in (*SOLUTIONS, BARE[0]) else reply(row, worked)
     return Record(asked(row, question), solution, reference=answer(row, final) if final else solution)
 
 
@@ -174,7 +175,7 @@ FORMATS = (
         _prompt_answer,
         ANSWERS,
         f"prompt {EITHER}",
-        f"{BESIDE} response completion",
+        f"{BESIDE} response completion {' '.join(LABELS)}",
         demonstrate=_demonstrated(_prompt_answer),
     ),
     Format(

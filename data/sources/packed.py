@@ -124,7 +124,7 @@ def _only_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__")) for part in Path(name).parts)
+    return any(part.startswith((".", "__")) and part != ".." for part in Path(name).parts)
 
 
 def _broken(path: Path, packed: str, problem: Exception) -> DataFileError:

@@ -62,6 +62,9 @@ WORKED: list[tuple[Row, str | None, str]] = [
     ({"question": "1+1?", "answer": "2", "response": "Two, says a model."}, "2", "2"),
     ({"prompt": "1+1?", "answer": "2", "response": "Two."}, "Two.", "2"),
     ({"question": "1+1?", "answer": "Two.\n#### 2"}, "Two.\n#### 2", "Two.\n#### 2"),
+    ({"question": "1+1?", "answer": "We get two.", "final_answer": "2"}, "We get two.", "2"),
+    ({"prompt": "1+1?", "answer": "We get two.", "ground_truth": 2}, "We get two.", "2"),
+    ({"question": "1+1?", "answer": "2", "final_answer": ""}, "2", "2"),
     ({"prompt": [user("1+1?")], "solution": "$2$"}, "$2$", "$2$"),
     ({"prompt": [user("1+1?")], "answer": "2"}, "2", "2"),
     ({"prompt": "1+1?", "completion": [assistant("Two.")], "answer": "2"}, "Two.", "2"),
@@ -136,6 +139,9 @@ PAIRS: list[tuple[Row, list[dict[str, str]]]] = [
         [ASKED, SAID, user("And?")],
     ),
     ({"prompt": [{"from": "human", "value": "Sky?"}], "chosen": "Blue.", "rejected": "Green."}, [ASKED]),
+    ({"messages": [SYSTEM, ASKED], "chosen": SAID, "rejected": NO}, [SYSTEM, ASKED]),
+    ({"messages": [ASKED, SAID], "prompt": "Sky?", "chosen": [ASKED, SAID], "rejected": [ASKED, NO]}, [ASKED]),
+    ({"messages": [ASKED, SAID], "chosen": [ASKED, SAID], "rejected": [ASKED, NO]}, [ASKED]),
 ]
 
 
@@ -156,6 +162,25 @@ def test_an_instruction_keeps_its_input_also_when_it_is_mapped(
     assert messages == [user("Translate to English.\nHaus")]
 
 
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"input": "Sky?", "output": "Blue."}, {"instruction": "input"}),
+        ({"system": "Sky?", "output": "Blue."}, {"instruction": "system"}),
+        ({"instruction": "Sky?", "output": "Blue."}, {"prompt": "instruction"}),
+    ],
+)
+def test_a_column_that_is_mapped_is_read_once(tmp_path: Path, row: Row, columns: dict[str, str]) -> None:
+    assert read(tmp_path, "demonstrations", row, columns=columns)[0] == [([ASKED], "Blue.", None, None)]
+
+
+def test_columns_of_later_rows_that_hold_something_are_noticed(tmp_path: Path) -> None:
+    row: Row = {"prompt": "Sky?", "response": "Blue.", "id": 1}
+    rows = [row, row | {"context": "At night."}, row | {"context": ""}, row | {"label": True, "tools": []}]
+    _, tally = read(tmp_path, "demonstrations", *rows)
+    assert dict(tally.noticed) == {"not read, and not a column of the first row: 'context'": 1}
+
+
 TEXT = {"type": "text", "text": "Blue."}
 TURNS: list[tuple[list[Any], list[dict[str, str]], str]] = [
     ([ASKED, {"role": "assistant", "content": [TEXT]}], [ASKED], "Blue."),
@@ -173,7 +198,7 @@ TURNS: list[tuple[list[Any], list[dict[str, str]], str]] = [
 ]
 
 
-@pytest.mark.parametrize("column", ["messages", "conversations"])
+@pytest.mark.parametrize("column", ["messages", "conversations", "conversation"])
 @pytest.mark.parametrize(("turns", "messages", "response"), TURNS)
 def test_turns_in_every_dialect(
     tmp_path: Path, column: str, turns: list[Any], messages: list[dict[str, str]], response: str
@@ -186,6 +211,25 @@ def test_turns_in_every_dialect(
 def test_a_table_of_columns_is_a_list_of_messages(tmp_path: Path) -> None:
     row = {"messages": {"role": ["user", "assistant"], "content": ["Sky?", "Blue."]}}
     assert read(tmp_path, "demonstrations", row)[0] == [([ASKED], "Blue.", None, None)]
+
+
+def test_messages_as_a_text_of_json_are_messages(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        {"messages": json.dumps([ASKED, SAID])},
+        {"prompt": json.dumps([ASKED]), "completion": json.dumps([SAID])},
+    ]
+    assert [said[:2] for said in read(tmp_path, "demonstrations", *rows)[0]] == [([ASKED], "Blue.")] * 2
+    data = '[{"role": "admin", "content": "all"}]'
+    assert read(tmp_path, "demonstrations", {"prompt": "Rights?", "completion": data})[0][0][1] == data
+
+
+@pytest.mark.parametrize(
+    "row", [{"messages": str([ASKED, SAID])}, {"prompt": str([ASKED]), "chosen": "Blue.", "rejected": "Green."}]
+)
+def test_messages_as_python_writes_them_are_refused(tmp_path: Path, row: Row) -> None:
+    assert "It holds messages as Python writes them; write them as JSON" in refusal(
+        tmp_path, "pairs" if "chosen" in row else "demonstrations", row
+    )
 
 
 CALL = [{"id": "a1", "type": "function", "function": {"name": "w", "arguments": "{}"}}]
@@ -291,6 +335,10 @@ def test_only_what_is_trained_on_with_every_answer_is_held_to_weights(tmp_path: 
         ({"prompt": "Sky?", "completion": "Blue.", "label": False}, False),
         ({"prompt": "Sky?", "completion": "Blue.", "label": "False"}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": 0}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": 0.0}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": "0.0"}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": "undesirable"}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "desirable": False}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": "colour"}, True),
         ({"prompt": "Sky?", "response": "Blue.", "label": None}, True),
         ({"prompt": [ASKED], "completion": [SAID], "label": False}, False),
@@ -304,6 +352,12 @@ def test_an_answer_that_is_not_liked_is_no_gold_answer(tmp_path: Path, row: Row,
     assert found == ([([ASKED], "Blue.", None, None)] if liked else [])
     assert dict(tally.dropped) == ({} if liked else {"disliked answer": 1})
     assert len(read(tmp_path, "prompts", row)[0]) == 1
+
+
+def test_an_answer_to_be_judged_that_is_not_liked_is_none_either(tmp_path: Path) -> None:
+    rows = [{"prompt": "Sky?", "answer": "Blue.", "label": label} for label in (False, True)]
+    found, tally = read(tmp_path, "problems", *rows)
+    assert (len(found), dict(tally.dropped)) == (1, {"disliked answer": 1})
 
 
 OPTIONS = "Which?\n\nA. 1\nB. b"
@@ -322,6 +376,8 @@ OPTIONS = "Which?\n\nA. 1\nB. b"
         ({"choices": {"text": ["1", "b"], "label": ["1", "2"]}, "answerKey": "2"}, "B"),
         ({"choices": {"text": ["1", "b"], "label": ["A", "B"]}, "answerKey": "A"}, "A"),
         ({"A": "1", "B": "b", "C": "", "answer": "B"}, "B"),
+        ({"options": {"A": "1", "B": "b"}, "answer": "b"}, "B"),
+        ({"options": {"A": "1", "B": "b", "C": None}, "answer": "A"}, "A"),
     ],
 )
 def test_of_several_choices_the_letter_is_the_reference(tmp_path: Path, row: Row, letter: str) -> None:
@@ -335,7 +391,9 @@ def test_of_several_choices_the_letter_is_the_reference(tmp_path: Path, row: Row
         ({"choices": ["1", "b"], "answer": 2}, "'answer' names none of the 2 options (answer is 2)"),
         ({"choices": ["1", "b"], "answer": "C"}, "names none"),
         ({"choices": ["1", "b"], "answer": None}, "no 'answer'"),
+        ({"choices": ["1", "b"], "answerKey": ""}, "no 'answerKey' (answerKey is '')"),
         ({"choices": ["1"], "answer": 0}, "There must be 2 to 26"),
+        ({"choices": {"A": "1"}, "answer": "A"}, "the options are {'A': '1'}. There must be 2 to 26"),
         ({"choices": {"text": None, "label": ["A"]}, "answer": "A"}, "There must be 2 to 26"),
     ],
 )
@@ -369,7 +427,7 @@ def test_prompts_alone_are_refused_as_anything_else_with_what_they_lack(tmp_path
     assert "not read: better, worse" in message
     assert "The nearest is alpaca-preference (Alpaca), which also needs 'chosen', 'rejected'" in message
     assert "It can serve as prompts, not as pairs" in message
-    assert "columns: {chosen: <your column>}" in message
+    assert "columns: {chosen: <your column>, rejected: <your column>}" in message
 
 
 @pytest.mark.parametrize(
@@ -462,3 +520,25 @@ def test_the_commands_say_what_is_not_read(tmp_path: Path, capsys: pytest.Captur
 def test_the_nearest_format_is_one_that_further_columns_can_make(tmp_path: Path) -> None:
     message = refusal(tmp_path, "pairs", {"prompt": "Sky?", "better": "Blue.", "worse": "Green."})
     assert "The nearest is preference (prompt and two answers), which also needs 'chosen', 'rejected'" in message
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"Question": "1+1?", "Answer": "2"}, "columns: {question: Question, answer: Answer}"),
+        ({"question": "1+1?", "Answer": "2"}, "columns: {answer: Answer}"),
+        (
+            {"query": "And?", "response": "Blue.", "history": [["Sky?", "Blue."]]},
+            "columns: {instruction: <your column>}",
+        ),
+        ({"query": "Sky?", "chosen": "Blue.", "rejected": "Green."}, "columns: {prompt: <your column>}"),
+    ],
+)
+def test_help_with_columns_loses_none_of_them(tmp_path: Path, row: Row, says: str) -> None:
+    assert says in refusal(tmp_path, "demonstrations", row)
+
+
+def test_a_tree_without_ranked_answers_is_left_out_with_a_count(tmp_path: Path) -> None:
+    tree = {"role": "prompter", "text": "Sky?", "replies": [{"role": "assistant", "text": "Blue.", "replies": []}]}
+    found, tally = read(tmp_path, "pairs", {"message_tree_id": "a", "prompt": tree})
+    assert (found, dict(tally.dropped), dict(tally.noticed)) == ([], {"no ranked answers": 1}, {})

@@ -199,6 +199,12 @@ READ: list[tuple[str, Use, Row, list[Expected]]] = [
         MBPP,
         [([user("Add.\nYour code should pass these tests:\n\nassert add() == 1")], "def add(): ...", None)],
     ),
+    (
+        "axolotl-preference",
+        "pairs",
+        {"messages": [ASKED], "chosen": assistant("Hello."), "rejected": assistant("No.")},
+        [([ASKED], "Hello.", "No.")],
+    ),
     ("prompt-tests", "programs", {"prompt": "Add.", "tests": ["assert 1"]}, [([user("Add.")], None, None)]),
     ("problem-rows", "problems", OWN, [([SYSTEM, ASKED], None, None)]),
     ("problem-rows", "demonstrations", OWN | {"response": "Hello."}, [([SYSTEM, ASKED], "Hello.", None)]),

@@ -75,6 +75,8 @@ def test_a_zip_of_one_data_file_is_read(tmp_path: Path, name: str) -> None:
         zipped({"data/rows.jsonl": LINES, "README.md": b"#", "__MACOSX/data/._rows.jsonl": b"?"})
     )
     assert read(tmp_path / name).rows == READ
+    (tmp_path / name).write_bytes(zipped({"../rows.jsonl": LINES}))
+    assert read(tmp_path / name).rows == READ
     (tmp_path / name).write_bytes(zipped({"rows.CSV": TABLE}))
     assert read(tmp_path / name).rows == READ
 

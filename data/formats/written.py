@@ -1,0 +1,34 @@
+"""Messages that stand as a text in a field, as a table of texts holds them."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from data.formats.message import ROLE_KEYS, ROLES, TEXT_KEYS, TOOL_ROLES, role_name
+
+AS_JSON = "It holds messages as Python writes them; write them as JSON, or as a list in JSON Lines or Parquet."
+_BEGINS = re.compile(r"\s*\[\s*\{")
+_PYTHON = re.compile(rf"\s*\[\s*\{{'(?:{'|'.join((*ROLE_KEYS, *TEXT_KEYS))})':")
+
+
+def written_down(text: str) -> Any:
+    """The list of messages that a text is as JSON; the text itself if it is none, or one of other objects."""
+    if not _BEGINS.match(text):
+        return text
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if all(map(_is_message, found)) else text
+
+
+def is_python(text: str) -> bool:
+    """Whether a text is messages as Python's `str` writes them, which pandas does where it writes CSV."""
+    return bool(_PYTHON.match(text))
+
+
+def _is_message(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not any(key in value for key in TEXT_KEYS):
+        return False
+    return role_name(value) in (*ROLES, *TOOL_ROLES)
