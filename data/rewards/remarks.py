@@ -39,6 +39,10 @@ _REMARK = re.compile(r"[\s.,;:!?)|#/'\"*`\-–—\\$]*(?:[A-Za-z][A-Za-z'’ \s,
 _BREAK = re.compile(
     r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)"
 )
+# Why a value is right may hold other numbers: 'because 9*2 = 18'.
+_REASON = re.compile(r",?\s+(?:as|since|because)\s")
+_REASONING = re.compile(r"(?:[A-Za-z0-9\s.,+*/=$()'-]|\\(?:times|cdot|div)\b)*")
+_YES_NO = re.compile("yes|no|true|false", re.IGNORECASE)
 _MATH_THEN_WORDS = re.compile(r"(?P<value>\$[^$]+\$|\\\(.+?\\\))\s*(?P<rest>[^$\\]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:n't)?")
 _SINGLE = re.compile(r"\b[b-hj-zB-HJ-Z]\b")
@@ -68,7 +72,7 @@ def without_gloss(text: str) -> str:
     if not _DIGITS.search(value):
         return _without_digits(value, said, text)
     words = number_in_words(said)
-    agree = _says_nothing(said) if words is None else words == number_of(value.strip())
+    agree = (len(said) > 1 and _says_nothing(said)) if words is None else words == number_of(value.strip())
     return value if agree else text
 
 
@@ -105,6 +109,9 @@ def _before_remark(text: str) -> str:
     if at is None:
         return ""
     head, remark = text[: at.start()].strip(), text[at.end() :].strip()
+    if number_of(head) is not None or (head and _YES_NO.fullmatch(head)):
+        if _REASON.match(text, at.start()) and _REASONING.fullmatch(remark) and not _doubts(remark, _DOUBT):
+            return head
     if not any(sign.isdigit() or sign in "\\$" for sign in head) and not _is_sentence(remark):
         return ""
     return head if _says_nothing(remark) else ""

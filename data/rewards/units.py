@@ -81,6 +81,12 @@ _ATTACHED = frozenset(
     """.split()
 )
 _LETTERS = frozenset("m g L l s h F C W V A J N K B".split())
+_GREEK = frozenset("alpha beta gamma delta epsilon lambda sigma omega theta kappa iota zeta".split())
+# Plurals that name numbers: 'nineteenths', 'fives', 'septillions'.
+_NUMERAL = re.compile(
+    r".*(?:teen|tie|illion|nd|nd?re|sand|th)ths|.*(?:illions?|teens)|(?:two|three|four|five|nine|zero|zeroe|googol|grosse|double|inverse)s"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ties|reciprocals"
+)
 _WORD = re.compile(r"[A-Za-z]+")
 # A counter and whatever it counts, but no half, no fraction, no second number.
 _HAN = re.compile(
@@ -158,6 +164,8 @@ def _is_listed(word: str) -> bool:
 
 
 def _looks_plural(word: str) -> bool:
+    if _NUMERAL.fullmatch(word) or word.removesuffix("s") in _GREEK:
+        return False
     return len(word) >= 4 and word.endswith("s") and not word.endswith("ss") and any(v in word[:-1] for v in "aeiouy")
 
 
