@@ -55,6 +55,8 @@ _TAG_END = re.compile(r"</answer>|\[/answer\]|<\|(?:im_end|endoftext|eot_id)\|>"
 _BLANKS = re.compile(r"\s{3,}")
 _LEAD = re.compile(r"(?:[\s*:：_]|(?:\\\[|\$\$|\\\()[ \t]*\n)+")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bSt)(?<!\bMr)(?<!\bDr)(?<!\bsq)(?<!\bft)(?<!\b[ap]\.m)[.?](?=\s|$)|。")
+_OR = ("or ", "or\n")
+_RETRACTED = re.compile(r"[\s$)*.\\]{0,6}(?:is|was|seems|looks)\s+(?:wrong|incorrect|not\s+(?:right|correct|the))\b")
 _OFFERS = re.compile(r"\bor,?\s+(?:maybe\s+|perhaps\s+|possibly\s+)?(?:the\s|my\s|final\s|[#*$\s])*\Z", re.IGNORECASE)
 _TAKES_BACK = re.compile(r"\s*(?:or|no|maybe|perhaps|alternatively|not)\b", re.IGNORECASE)
 _COPULA = re.compile("(?<=[0-9])(?:です|だ|입니다|이다|이에요)$")
@@ -94,7 +96,7 @@ def extract_answer(completion: str) -> str | None:
     The answer may be longer than `MAX_ANSWER_LENGTH`; it is then returned as it stands.
     """
     text = outside_thoughts(completion) if "think" in completion else completion
-    if (end := text.rfind("####")) >= 0 and _NUMBER.fullmatch(text, end + 4):
+    if (end := text.rfind("####")) >= 0 and _NUMBER.fullmatch(text, end + 4) and not text.endswith(_OR, 0, end):
         return text[end + 4 :].strip()  # what most answers look like; the rest of this file costs more
     fallback = None
     for value, certain in _statements(text):
@@ -152,6 +154,7 @@ def _statements(text: str) -> Iterator[tuple[str, bool]]:
     """What the text states, last first, and whether that is certain to be meant as an answer."""
     found = [(at, "hashes", "") for at in _hashes(text)]
     found_boxes = boxes(text)
+    found_boxes = [box for box in found_boxes if not _RETRACTED.match(text, box.end)]
     if found_boxes:
         # A box that is cut off takes back what was said before, but is no answer of its own.
         found += [(box.start, "box", box.content) for box in found_boxes if box.closed or len(found_boxes) > 1]
