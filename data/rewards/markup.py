@@ -40,7 +40,7 @@ def normalized(text: str) -> str:
     if text.isascii() and text.isalnum():
         return text
     text = strip_markup(plain_characters(text))
-    if "**" in text:
+    if text.count("**") == 1:
         text = _POWER.sub("^", text)
     if " x " in text:
         text = _TIMES.sub(r" \\times ", text)

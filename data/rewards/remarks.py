@@ -73,7 +73,7 @@ def without_gloss(text: str) -> str:
     if behind:
         # '5 (five) dollars', 'five (5) dollars'
         same = number_of(value), number_of(said)
-        return f"{value} {behind}" if None not in same and same[0] == same[1] and not said == value else text
+        return f"{value} {behind}" if None not in same and same[0] == same[1] and said != value else text
     if not _DIGITS.search(value):
         return _without_digits(value, said, text)
     words = number_in_words(said)
