@@ -5,6 +5,7 @@ readers would silently take the last.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from data.errors import AutodidactError
 from data.rewards.answer import outside_thoughts
 
 MAX_STARTS = 50  # places at which an object may begin
+_BACKSLASH = re.compile(r'\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})|\\')
+_LAST_COMMA = re.compile(r",(?=\s*\})")
 _TWICE = "\0twice"  # stands beside the keys of an object that gives one twice
 
 
@@ -26,7 +29,8 @@ def read_json(text: str, key: str) -> dict[str, Any]:
         ReplyError: there is none, there are several that differ, or one gives a key twice.
     """
     bare = text.lstrip("\ufeff \t\r\n")
-    found = list(_objects(bare if bare.startswith("{") else outside_thoughts(bare)))
+    said = bare if bare.startswith("{") else outside_thoughts(bare)
+    found = list(_objects(said)) or list(_objects(_mended(said)))
     if twice := next((reply[_TWICE] for reply in found if _TWICE in reply), None):
         raise ReplyError(f"the reply gives {twice} twice: {text[:80]!r}")
     if not found:
@@ -37,6 +41,11 @@ def read_json(text: str, key: str) -> dict[str, Any]:
     if any(reply[key] != having[0][key] for reply in having):
         raise ReplyError(f"the reply gives {key} twice: {text[:80]!r}")
     return having[0]
+
+
+def _mended(text: str) -> str:
+    """The text with the backslashes of LaTeX doubled, and without commas before a closing brace."""
+    return _LAST_COMMA.sub("", _BACKSLASH.sub(lambda found: found[0] if len(found[0]) > 1 else "\\\\", text))
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

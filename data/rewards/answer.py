@@ -21,6 +21,7 @@ from itertools import islice
 from data.rewards.boxes import Box, boxes
 from data.rewards.markup import strip_markup
 from data.rewards.numeric import parse_number
+from data.rewards.plain_statement import NUMBER, OFFERS, RETRACTED, TRIGGER, plain_statement
 from data.rewards.prose import is_sentence
 from data.rewards.remarks import values_within
 
@@ -28,16 +29,16 @@ MAX_ANSWER_LENGTH = 1000
 MAX_STATEMENTS = 200
 
 _THOUGHT = re.compile(r"(</?think(?:ing)?>)", re.IGNORECASE)
-_NUMBER = re.compile(r"\s{0,9}-?[0-9][0-9,]{0,30}\s{0,9}")
-_TRIGGER = re.compile(r"[Aa][Nn][Ss]")
 _FOREIGN_TRIGGER = re.compile("[Aa][Nn][Ss]|答|정답|답")
 _PHRASE = re.compile(
     r"""
     (?<![A-Za-z])(?:answers?|ans)(?![A-Za-z])
-    (?:[ ](?:to|of|for)[ ][^.\n:=?]{1,80}?)? (?:[ ]?\([^()\n]{1,40}\))?
-    (?: [ ]?[*_]{0,3}[ ]?(?P<label>[:：=])(?![:=])
-      | [ ]?[*_]{0,3}\s{1,3}(?:is|are|would[ ]be|should[ ]be|must[ ]be|will[ ]be|equals|was|comes[ ]to
-        |turns[ ]out[ ]to[ ]be)\b
+    (?:[ ](?:to|of|for)[ ](?:[^.\n:=?"]{1,80}?|[^.\n:=?"]{0,40}"[^"\n]{1,200}"))?
+    (?:[ ]?\([^()\n]{1,40}\))?
+    (?:[ ](?:we|I|you)[ ](?:get|got|obtain|want|need|found|find)|,[ ](?:then|therefore|thus),)?
+    (?: [ ]?["*_]{0,3}[ ]?(?P<label>[:：=→⇒])(?![:=])
+      | [ ]?[*_]{0,3}\s{1,3}(?:is|are|would[ ]be|should[ ]be|must[ ]be|will[ ]be|equals|was
+        |comes[ ](?:out[ ])?to(?:[ ]be)?|turns[ ]out[ ]to[ ]be)\b
         (?!:?\*{0,2}[ ]?not\b) \s{0,3}[:：]?
     )
     | (?:答案|答え|정답|답)\s{0,3}(?:应该是|应为|就是|等于|是|为|為|は|은|는)\s{0,3}[:：]?
@@ -47,13 +48,16 @@ _PHRASE = re.compile(
 )
 _ANSWER_HEADING = re.compile(
     r"[ \t]*(?:\#{1,6}[ \t]*[*_]{0,3}(?:the[ ]|my[ ]|our[ ])?(?:final[ ]|correct[ ])?answer"
-    r"|[*_]{0,3}(?:the[ ])?final[ ]answer|[*_]{2,3}(?:the[ ])?answer)[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t\r]*",
+    r"|[*_]{0,3}(?:the[ ])?final[ ]answer|[*_]{2,3}(?:the[ ])?answer"
+    r"|(?:\#{1,6}[ \t]*|\*\*)(?:最终|正确)?答案)[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t\r]*",
     re.IGNORECASE,
 )
-_TAG_END = re.compile(r"</answer>|<\|(?:im_end|endoftext|eot_id)\|>", re.IGNORECASE)
+_TAG_END = re.compile(r"</answer>|\[/answer\]|<\|(?:im_end|endoftext|eot_id)\|>", re.IGNORECASE)
 _BLANKS = re.compile(r"\s{3,}")
 _LEAD = re.compile(r"(?:[\s*:：_]|(?:\\\[|\$\$|\\\()[ \t]*\n)+")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bSt)(?<!\bMr)(?<!\bDr)(?<!\bsq)(?<!\bft)(?<!\b[ap]\.m)[.?](?=\s|$)|。")
+_TAKES_BACK = re.compile(r"\s*(?:or|no|maybe|perhaps|alternatively|not)\b", re.IGNORECASE)
+_COPULA = re.compile("(?<=[0-9])(?:です|だ|입니다|이다|이에요)$")
 _EXCLAMATION = re.compile(r"(?:(?<=[A-Za-z][A-Za-z])|(?<=[*$`”]))[! ]+$")  # not the factorial of '18!' and 'n!'
 _NUMBERED_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})*[.)]\s+[*_(\"']*[A-Za-z][^.!?\n]*")
 _SECTION_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})+\s+[A-Z][a-z][^.!?\n]*")
@@ -90,8 +94,8 @@ def extract_answer(completion: str) -> str | None:
     The answer may be longer than `MAX_ANSWER_LENGTH`; it is then returned as it stands.
     """
     text = outside_thoughts(completion) if "think" in completion else completion
-    if (end := text.rfind("####")) >= 0 and _NUMBER.fullmatch(text, end + 4):
-        return text[end + 4 :].strip()  # what most answers look like; the rest of this file costs more
+    if number := plain_statement(text):
+        return number
     fallback = None
     for value, certain in _statements(text):
         if certain:
@@ -106,7 +110,7 @@ def reference_answer(reference: str | None) -> str | None:
     A reference with a marker is read like a completion. One without is itself the answer if it is a single line;
     several lines without a marker are a worked solution whose answer cannot be told.
     """
-    if reference and _NUMBER.fullmatch(reference):
+    if reference and NUMBER.fullmatch(reference):
         return reference.strip()
     if not reference or (extracted := extract_answer(reference)):
         return extracted if reference else None
@@ -148,23 +152,30 @@ def _statements(text: str) -> Iterator[tuple[str, bool]]:
     """What the text states, last first, and whether that is certain to be meant as an answer."""
     found = [(at, "hashes", "") for at in _hashes(text)]
     found_boxes = boxes(text)
+    found_boxes = [box for box in found_boxes if not RETRACTED.match(text, box.end)]
     if found_boxes:
         # A box that is cut off takes back what was said before, but is no answer of its own.
         found += [(box.start, "box", box.content) for box in found_boxes if box.closed or len(found_boxes) > 1]
     found += _worded(text, found_boxes)
     if len(found) > 1:
         found.sort(reverse=True)
+    offered: list[str] = []  # what is offered beside the statement before it: 'the answer is 3 or the answer is 5'
     for at, kind, content in islice(found, MAX_STATEMENTS):
         value, certain = _READERS[kind](text, at, content)
         value = _tidy(value) if value else None
-        if value:
-            yield value, certain
+        if value and OFFERS.search(text, max(0, at - 40), at) and len(found) > 1:
+            offered.append(value)
+        elif value:
+            yield " or ".join(dict.fromkeys((value, *offered))), certain
+            offered.clear()
+    if offered:
+        yield " or ".join(dict.fromkeys(offered)), True
 
 
 def _worded(text: str, found_boxes: list[Box]) -> Iterator[tuple[int, str, str]]:
     """Statements in words. 'The answer is' within a box announces nothing but what the box holds."""
     starts = [box.start for box in found_boxes]
-    for trigger in (_TRIGGER if text.isascii() else _FOREIGN_TRIGGER).finditer(text):
+    for trigger in (TRIGGER if text.isascii() else _FOREIGN_TRIGGER).finditer(text):
         at = trigger.start()
         before = bisect(starts, at) - 1
         if before >= 0 and at < found_boxes[before].end:
@@ -176,7 +187,7 @@ def _worded(text: str, found_boxes: list[Box]) -> Iterator[tuple[int, str, str]]
 
 def _announced(text: str, at: int) -> tuple[str, int] | None:
     """The kind of a statement that has the word 'answer' at a place, and where its value begins; None if it is none."""
-    if text[at - 1 : at + 7].lower() == "<answer>":
+    if text[at - 1 : at + 7].lower() in ("<answer>", "[answer]"):
         return "tag", at + 7
     if match := _PHRASE.match(text, at):
         return ("label" if match["label"] or match["foreign"] else "phrase"), match.end()
@@ -228,6 +239,8 @@ def _is_heading(words: str) -> bool:
         return True
     if _SECTION_HEADING.fullmatch(words):
         return parse_number(words) is None
+    if words in ("答案", "解答", "最终答案"):
+        return True
     first = re.split(r"[\s:,.]", words, maxsplit=1)[0].lower()
     return first in _HEADING_WORDS and not _holds_number(words)
 
@@ -244,12 +257,15 @@ def _read_heading(text: str, at: int, content: str) -> tuple[str | None, bool]:
 
 def _read_label(text: str, at: int, content: str) -> tuple[str | None, bool]:
     line = _line(content)
+    if line.count("}") > line.count("{"):  # of JSON: {"answer": 42}
+        line = line.rstrip("}` ")
     return _shortened(line), _is_certain(line)
 
 
 def _read_phrase(text: str, at: int, content: str) -> tuple[str | None, bool]:
-    line = _SENTENCE_END.split(_line(content), maxsplit=1)[0]
+    line = _first_sentence(_line(content))
     words = line.split(maxsplit=1)
+    line = line if line.isascii() else _COPULA.sub("", line)
     if words and words[0].lower().strip(",.*") in _SAYS_NOTHING and not any(c.isdigit() or c in "\\$" for c in line):
         return None, False
     return line, _is_certain(line)
@@ -274,9 +290,15 @@ def _is_certain(line: str) -> bool:
     return 0 < len(words) <= 4 and words[0].lower() not in _VAGUE
 
 
+def _first_sentence(line: str) -> str:
+    """A line up to the end of its first sentence, or all of it if the second takes that back: '5. Or maybe 6.'"""
+    end = _SENTENCE_END.search(line)
+    return line if end is None or _TAKES_BACK.match(line, end.end()) else line[: end.start()]
+
+
 def _shortened(line: str) -> str:
     """The number that a line begins with, if sentences follow: '42. I hope it is correct.'"""
-    head = _SENTENCE_END.split(line, maxsplit=1)[0]
+    head = _first_sentence(line)
     return head if head != line and parse_number(head) is not None else line
 
 

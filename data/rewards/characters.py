@@ -9,7 +9,7 @@ import re
 import unicodedata
 
 _TOKENS = re.compile(
-    r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:s|eos|bos|pad|unk|end_of_turn|start_of_turn|answer)>|\[/?(?:INST|EOS)\]",
+    r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:s|eos|bos|pad|unk|end_of_turn|start_of_turn|answer)>|\[/?(?:INST|EOS|PAD|SEP|END)\]",
     re.IGNORECASE,
 )
 _SUPERSCRIPT_TAG = re.compile(r"<sup>([^<>]{1,20})</sup>", re.IGNORECASE)
@@ -20,6 +20,7 @@ _TAGS = re.compile(
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n")
+_STRUCK = re.compile(r"~~[^~\n]{1,100}~~")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙ]+")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|([0-9]+|[A-Za-z]))")
@@ -62,7 +63,7 @@ _PLAIN = {
     "【": "", "】": "", "《": "", "》": "", "℃": "°C", "℉": "°F", "‘": "'", "’": "'", "…": r"\ldots ", "‰": "‰",
     "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5",
     "⅘": " 4/5", "⅙": " 1/6", "⅚": " 5/6", "⅛": " 1/8", "⅜": " 3/8", "⅝": " 5/8", "⅞": " 7/8", "°": "°", "√": "√",
-    "∎": "", "�": "",
+    "º": "°", "˚": "°",    "❌": "❌", "✗": "✗", "✘": "✘", "∎": "", "�": "",
 }  # fmt: skip
 # Blanks that cannot break a line stand between groups of three digits; '~' is LaTeX's sign for one.
 _BLANKS = dict.fromkeys("\u00a0\u2009\u202f\u2007\u2008", "~")
@@ -98,8 +99,10 @@ _TABLE = _Table({code: chr(code) for code in range(128)})
 
 def plain_characters(text: str) -> str:
     """`text` in the one spelling of characters that the readers of numbers and mathematics know."""
-    if "<" in text or "[/" in text or "&" in text:
+    if "<" in text or "&" in text or "[/" in text or "[E" in text or "[PAD" in text:
         text = _without_tags(text)
+    if "~~" in text:
+        text = _STRUCK.sub(" ", text)
     if text.isascii():
         return text
     text = _RAISED.sub(lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)

@@ -22,7 +22,7 @@ from data.rewards.latex import balanced, depth
 from data.rewards.markup import canonical_text
 from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeoutError
 from data.rewards.names import names
-from data.rewards.numeric import parse_number
+from data.rewards.numeric import canonical_number, parse_number
 from data.rewards.reading import Answer, best_reading, choice, read, readings
 from data.rewards.relations import Sides, as_interval, assignments, is_numeric, plain_intervals, sides
 from data.rewards.units import worth
@@ -162,9 +162,12 @@ def _outcome(gold: Answer, answer: Answer) -> str:
     if ours and theirs:
         if [name for name, _ in ours] != [name for name, _ in theirs]:
             return "different"
-        if len({name for name, _ in ours}) == len(ours):
+        if _all_apart(ours):
             return _all_equal([(mine[1], yours[1]) for mine, yours in zip(ours, theirs, strict=True)])
         reference = ", ".join(value for _, value in ours)
+    elif ours and _all_apart(ours):  # 'x=1, y=2' is the point (1,2), not (2,1)
+        reference = f"({', '.join(value for _, value in ours)})"
+        given = given if given.startswith("(") else f"({given})"
     if theirs and "=" not in reference:
         given = ", ".join(value for _, value in theirs)
     if "\\cup" in reference and (interval := as_interval(given)):
@@ -177,13 +180,19 @@ def _outcome(gold: Answer, answer: Answer) -> str:
     return _outcome_of_equation(reference, equation)
 
 
+def _all_apart(named: list[tuple[str, str]]) -> bool:
+    return len({name for name, _ in named}) == len(named)
+
+
 def _outcome_of_equation(reference: str, equation: Sides) -> str:
     """An equation answers with its value if what it says is true as far as can be told."""
     if equation.approximate:
         if not _nearly(equation.value, equation.others[0]):
             return "different"
         return _any_equal([(reference, side) for side in (equation.value, *equation.others)])
-    told = [(equation.value, side) for side in equation.others if is_numeric(side)]
+    number = parse_number(equation.value)
+    value = equation.value if number is None else canonical_number(number)  # '12 apples' as 12
+    told = [(value, side) for side in equation.others if is_numeric(side)]
     return _all_equal([(reference, equation.value), *told])
 
 

@@ -12,10 +12,10 @@ _REPLACED = (
     (re.compile(r"\\(?:underline|boldsymbol|bm|mathsf|mathbf|mathit|mathtt|mathnormal|ensuremath|mathop|uline|pmb)"
                 r"(?=\s*\{)"), r"\\unwrap"),
     (re.compile(r"\\(?:textnormal|textbf|textit|textrm|textsf|textsc|texttt|textup|emph|mbox|hbox|mathrm|"
-                r"operatorname\*?|rm(?=\{))(?=\s*\{)"), r"\\text"),
+                r"si|unit|operatorname\*?|rm(?=\{))(?=\s*\{)"), r"\\text"),
     (re.compile(r"\{\\(?:bf|rm|it|sf|tt|sc|cal|bfseries|itshape)(?![A-Za-z])\s*([^{}]*)\}"), r"\\unwrap{\1}"),
     (re.compile(r"\\(?:bf|rm|it|sf|tt|bfseries|itshape|displaystyle|textstyle|scriptstyle|large|Large|LARGE|huge|Huge|"
-                r"small|normalsize|limits|nolimits|centering|noindent)(?![A-Za-z])"), " "),
+                r"small|normalsize|limits|nolimits|centering|noindent|notag|nonumber|hfill)(?![A-Za-z])"), " "),
     (re.compile(r"\\(?:left|right)\s?\."), ""),
     (re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
@@ -26,7 +26,7 @@ _REPLACED = (
     (re.compile(r"\^?\s*\\(?:text)?degree(?![A-Za-z])|\^\s*\\circ(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}"), "°"),
     (re.compile(r"\\(?:pounds|textsterling)(?![A-Za-z])"), "£"), (re.compile(r"\\(?:text)?euro(?![A-Za-z])"), "€"),
     (re.compile(r"\\(?:text)?yen(?![A-Za-z])"), "¥"), (re.compile(r"\\textdollar(?![A-Za-z])|\\\$"), "$"),
-    (re.compile(r"\\(?:imath)(?![A-Za-z])"), "i"),
+    (re.compile(r"\\(?:imath)(?![A-Za-z])"), "i"), (re.compile(r"\\mathbb\s+([A-Z])"), r"\\mathbb{\1}"),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\(?:blacksquare|square|Box|qed|qedsymbol|checkmark|therefore|because)(?![A-Za-z])"), " "),
     (re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|(?<!\\)\\,|,\\[,;: ])\s*(?=[0-9]{3}(?![0-9]))"), ","),
@@ -46,6 +46,7 @@ _PLAIN_COMMANDS = frozenset(
 _EDGES = re.compile(r"^(?:\s|\\q?quad(?![A-Za-z])|\\\\)+|(?:\s|\\q?quad|\\\\|\\newline)+$")
 _QUAD_BEFORE_TEXT = re.compile(r"\\q?quad\s*(?=\\text)")
 _ONE_LETTER = re.compile(r"\\text\s*\{\s*([ie])\s*\}")
+_SHOWN_BRACKETS = re.compile(r"[()\[\]]|\\[{}]")
 _BRACKETS = re.compile(r"\\.|[(){}\[\]]", re.DOTALL)
 _CLOSES = {")": "(", "}": "{", "]": "["}
 
@@ -87,10 +88,10 @@ def balanced(text: str) -> bool:
 
 
 def depth(text: str) -> int:
-    """How deep round and square brackets are nested."""
+    """How deep brackets are nested, but for the braces of commands."""
     deepest = level = 0
-    for token in _BRACKETS.findall(text):
-        level += (token in ("(", "[")) - (token in (")", "]"))
+    for token in _SHOWN_BRACKETS.findall(text):
+        level += 1 if token in ("(", "[", r"\{") else -1
         deepest = max(deepest, level)
     return deepest
 

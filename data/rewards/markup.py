@@ -8,6 +8,10 @@ from data.rewards.latex import plain_latex
 
 _EDGES = ' \t\r\n*`"“”'
 _BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*]+)(?<=\S)\*\*(?![\w(])")  # not the powers in '2**3**4'
+_SPACE_SIGNS = ("\\", ",", ";", ":", "!", ">", " ")
+_SPACE_BEHIND = re.compile(r"(?:(?<!\\)\\(?:[,;:!>\s]\s*|$))+$")
+_POWER = re.compile(r"(?<=[0-9A-Za-z)])\*\*(?=[0-9A-Za-z({])")
+_TIMES = re.compile(r"(?<=[0-9])\s+[xX]\s+(?=[0-9])")
 _DELIMITERS = (("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ("(", ")"))
 
 
@@ -17,7 +21,9 @@ def strip_markup(text: str) -> str:
         text = _BOLD.sub(r"\1", text)
     while True:
         before = text
-        text = text.strip(_EDGES).rstrip(".,:" if text.endswith("\\;") else ".,;:")
+        if text.endswith(_SPACE_SIGNS) and "\\" in text:
+            text = _SPACE_BEHIND.sub("", text)
+        text = text.strip(_EDGES).rstrip(".,;:")
         for opening, closing in _DELIMITERS:
             if len(text) > len(opening) and text.startswith(opening) and text.endswith(closing):
                 inner = text[len(opening) : -len(closing)]
@@ -34,6 +40,10 @@ def normalized(text: str) -> str:
     if text.isascii() and text.isalnum():
         return text
     text = strip_markup(plain_characters(text))
+    if text.count("**") == 1:
+        text = _POWER.sub("^", text)
+    if " x " in text:
+        text = _TIMES.sub(r" \\times ", text)
     return (
         strip_markup(plain_latex(text)) if "\\" in text or any(mark in text for mark in ("((", "{{", "{,}")) else text
     )

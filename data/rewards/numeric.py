@@ -27,6 +27,7 @@ from data.rewards.units import worth
 MAX_LENGTH = 200
 
 _SIMPLE = re.compile(r"-?[0-9]{1,18}")
+_COUNT = re.compile(r"(-?[0-9]{1,18}) ([A-Za-z]{2,})")
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?[0-9]{1,18})\}\{([0-9]{1,18})\}")
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 _CODES = "USD|EUR|GBP|INR|JPY|CNY|RMB|KRW|CHF|CAD|AUD|NZD|SGD|HKD|Rs"
@@ -69,6 +70,9 @@ def parse_number(text: str) -> Fraction | None:
         return Fraction(int(text))
     if match := _FRACTION.fullmatch(text):
         return Fraction(int(match[1]), int(match[2])) if int(match[2]) else None
+    if match := _COUNT.fullmatch(text):
+        scale = worth(match[2])
+        return None if scale is None else Fraction(int(match[1])) * scale if scale != 1 else Fraction(int(match[1]))
     return number_of(normalized(text))
 
 

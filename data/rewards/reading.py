@@ -13,7 +13,7 @@ from data.rewards.numeric import canonical_number, number_of, parse_number
 from data.rewards.remarks import values_within, without_gloss
 
 _TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
-_WORDS = re.compile(r"[^\W\d_]+(?:[ '’,&/-]+[^\W\d_]+)*[.!?]?")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ '’,&/-]+[^\W\d_]+)*(?:[.?]|(?<=\w\w)!)?")
 _REMAINDER = re.compile(r"(?P<whole>-?[0-9]+)\s*(?:remainder|rem\.?|R|r)\s*(?:of\s)?(?P<rest>[0-9]+)")
 _INEQUALITY = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt|in|neq?|infty|mathbb|emptyset)(?![A-Za-z])")
 _ENUMERATED = re.compile(r",\s*(?:and\s+)?|\s+and\s+")

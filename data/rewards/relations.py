@@ -11,12 +11,19 @@ _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
 _APPROXIMATELY = re.compile(
     r"\\(?:approx|simeq|thickapprox|doteq)(?![A-Za-z])|~=|\\sim(?![A-Za-z])|(?<=[0-9])\s*~\s*(?=[0-9])"
 )
+# '17 because 9*2 = 18' says 17.
+_REASON = re.compile(
+    r"(?<![A-Za-z\\])(?:because|since|as|so|if|when|where|but|not|for|while)(?![A-Za-z])", re.IGNORECASE
+)
 _OUTWARD = re.compile(r"(?P<left>[\[\](])(?P<inner>[^\[\]()]*,[^\[\]()]*)(?P<right>[\[\])])")
 _ORDER = re.compile(r"(<=|>=|<|>|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])|\\lt(?![A-Za-z])|\\gt(?![A-Za-z]))")
 _OR = re.compile(
     r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])|\\cup(?![A-Za-z])"
 )
 _MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in(?![A-Za-z])\s*(?=[\[({\\])")
+_BUILDER = re.compile(
+    r"\s*\\\{\s*(?P<name>[a-zA-Z])\s*(?:\\mid(?![A-Za-z])|\||:)(?P<condition>[^{}|]*[<>\\][^{}|]*)\\\}\s*"
+)
 _ASSIGNED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?)\s*=\s*(?P<value>[^=]+)")
 _SPLIT = re.compile(
     r"\s*(?:[,;]|\\text\s*\{\s*,?\s*and\s*\}|(?<![A-Za-z])and(?![A-Za-z])|\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z]))\s*"
@@ -33,7 +40,7 @@ class Sides(NamedTuple):
 
 def sides(text: str) -> Sides | None:
     """What `text` sets equal, None if it is no single equation."""
-    if "," in text or ";" in text or r"\begin" in text:
+    if "," in text or ";" in text or r"\begin" in text or _REASON.search(text):
         return None
     if "approx" in text or "sim" in text or "~" in text:
         parts = [part.strip() for part in _APPROXIMATELY.split(text)]
@@ -42,6 +49,8 @@ def sides(text: str) -> Sides | None:
     if "=" not in text:
         return None
     parts = [part.strip() for part in _EQUALS.split(text)]
+    if len(parts) == 2 and re.fullmatch("[a-zA-Z]", parts[1]) and is_numeric(parts[0]):
+        parts.reverse()  # '12 = x'
     return Sides(parts[-1], tuple(parts[:-1]), False) if len(parts) > 1 and all(parts) else None
 
 
@@ -92,7 +101,9 @@ def _is_less(sign: str) -> bool:
 
 
 def plain_intervals(text: str) -> str:
-    r"""'[0,1[' as '[0,1)', and 'x \in [0,1]' as '[0,1]'."""
+    r"""'[0,1[' as '[0,1)'; 'x \in [0,1]' as '[0,1]'; '\{x : x<1\}' as 'x<1'."""
+    if r"\{" in text and (builder := _BUILDER.fullmatch(text)):
+        text = builder["condition"]
     if "[" not in text and "]" not in text and r"\in" not in text:
         return text
     text = _MEMBER.sub("", text)

@@ -31,7 +31,7 @@ _SENTENCE = re.compile(
 )
 _LABEL = re.compile(r"(?:\\text\s*\{\s*)?(?P<said>[A-Za-z][A-Za-z '-]{0,60}?)\s*(?::|=)\s*\}?\s*(?P<rest>[^:=][^=]*)")
 _TEXT_BEFORE = re.compile(r"\\text\s*\{(?P<said>[A-Za-z ,']{1,80})\}\s*(?P<rest>[-+]?[\\0-9$].*)", re.DOTALL)
-_OPTION = re.compile(r"\((?P<said>[A-J])\)\s*(?P<rest>[^(].*)", re.DOTALL)
+_OPTION = re.compile(r"(?:\\text\s*\{\s*\([A-J]\)\s*\}|\([A-J]\)|[A-J]\))(?P<said>)\s*(?P<rest>[^(].*)", re.DOTALL)
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _GLOSS = re.compile(r"(?P<value>[^()]*[^()\s])\s*(?:\\text\s*\{\s*)?\((?P<said>[^()]*)\)\s*\}?(?P<behind>[^()]*)")
 _DIGITS = re.compile("[0-9]")
@@ -39,6 +39,11 @@ _REMARK = re.compile(r"[\s.,;:!?)|#/'\"*`\-–—\\$]*(?:[A-Za-z][A-Za-z'’ \s,
 _BREAK = re.compile(
     r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)"
 )
+# Why a value is right may hold other numbers: 'because 9*2 = 18'.
+_REASON = re.compile(r",?\s+(?:as|since|because)\s")
+_REASONING = re.compile(r"(?:[A-Za-z0-9\s.,+*/=$()'-]|\\(?:times|cdot|div)\b)*")
+_COMMAND = re.compile(r"\\[a-z]+")
+_YES_NO = re.compile("yes|no|true|false", re.IGNORECASE)
 _MATH_THEN_WORDS = re.compile(r"(?P<value>\$[^$]+\$|\\\(.+?\\\))\s*(?P<rest>[^$\\]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:n't)?")
 _SINGLE = re.compile(r"\b[b-hj-zB-HJ-Z]\b")
@@ -59,16 +64,20 @@ _STARTERS = frozenset(
 
 def without_gloss(text: str) -> str:
     """'9' for '9 (apples)' and '42 (forty-two)'. A gloss in brackets says in words what stands before it."""
-    if not text.endswith((")", "}")) or "(" not in text:
+    if "(" not in text or ")" not in text:
         return text
     match = _GLOSS.fullmatch(_TEXT.sub(r"\1", text) if "\\text" in text else text)
-    if match is None or match["behind"].strip(" .}"):
+    if match is None:
         return text
-    value, said = match["value"], match["said"].strip()
+    value, said, behind = match["value"].strip(), match["said"].strip(), match["behind"].strip(" .}")
+    if behind:
+        # '5 (five) dollars', 'five (5) dollars'
+        same = number_of(value), number_of(said)
+        return f"{value} {behind}" if None not in same and same[0] == same[1] and said != value else text
     if not _DIGITS.search(value):
         return _without_digits(value, said, text)
     words = number_in_words(said)
-    agree = _says_nothing(said) if words is None else words == number_of(value.strip())
+    agree = (len(said) > 1 and _says_nothing(said)) if words is None else words == number_of(value.strip())
     return value if agree else text
 
 
@@ -105,9 +114,16 @@ def _before_remark(text: str) -> str:
     if at is None:
         return ""
     head, remark = text[: at.start()].strip(), text[at.end() :].strip()
+    told = number_of(head) is not None or _YES_NO.fullmatch(head) is not None
+    if told and _REASON.match(text, at.start()) and _gives_reason(remark):
+        return head
     if not any(sign.isdigit() or sign in "\\$" for sign in head) and not _is_sentence(remark):
         return ""
     return head if _says_nothing(remark) else ""
+
+
+def _gives_reason(remark: str) -> bool:
+    return _REASONING.fullmatch(remark) is not None and not _doubts(_COMMAND.sub(" ", remark), _DOUBT)
 
 
 def _is_sentence(remark: str) -> bool:

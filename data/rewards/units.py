@@ -9,6 +9,7 @@ the last an s, one a vowel ('18 blue marbles'). 'left', 'in total', 'each' may s
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 SCALES = {
     "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15,
@@ -81,6 +82,13 @@ _ATTACHED = frozenset(
     """.split()
 )
 _LETTERS = frozenset("m g L l s h F C W V A J N K B".split())
+_GREEK = frozenset("alpha beta gamma delta epsilon lambda sigma omega theta kappa iota zeta".split())
+# Plurals that name numbers: 'nineteenths', 'fives', 'septillions'.
+_NUMERAL = re.compile(
+    r".*(?:teen|tie|illion|dred|dre|sand)ths|.*[bmrtd]illions?|(?:thir|four|fif|six|seven|eigh|nine)teens"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ties|(?:one|two|three|four|five|nine|zero|zeroe|eleven|googol)s"
+    r"|(?:grosse|double|inverse|reciprocal)s"
+)
 _WORD = re.compile(r"[A-Za-z]+")
 # A counter and whatever it counts, but no half, no fraction, no second number.
 _HAN = re.compile(
@@ -103,6 +111,7 @@ _HAN_SCALES = {
 _HAN_CHANGING = re.compile("半|分之|又|或|和|与|到|至|负|零下|不|多|减|加|乘|除|[一二三四五六七八九十百千万亿]")
 
 
+@lru_cache(maxsize=2**12)
 def worth(phrase: str, attached: bool = False) -> Fraction | None:
     """What the words behind a number multiply it by: 1 for a unit, 12 for 'dozen', -1 for 'degrees below zero'.
 
@@ -158,6 +167,8 @@ def _is_listed(word: str) -> bool:
 
 
 def _looks_plural(word: str) -> bool:
+    if _NUMERAL.fullmatch(word) or word.removesuffix("s") in _GREEK:
+        return False
     return len(word) >= 4 and word.endswith("s") and not word.endswith("ss") and any(v in word[:-1] for v in "aeiouy")
 
 

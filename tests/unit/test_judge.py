@@ -97,12 +97,18 @@ def longer(one: str, other: str, _: int) -> str:
         ("pointwise", '{"Reasoning":"fine","Score":4}', "4"),
         ("pointwise", '{"reasoning":"fine","score":4}{"reasoning":"fine","score":4}', "4"),
         ("pairwise", '{"reasoning":"fine","better":"Tie"}', "tie"),
+        ("pointwise", '{"reasoning":"fine","score":4,}', "4"),
         ("pairwise", '{"reasoning":"fine","better":"TIE"}', "tie"),
         ("pairwise", '{"reasoning":"fine","better":"b"}', "B"),
     ],
 )
 def test_a_reply_is_read(kind: Any, text: str, value: str) -> None:
     assert read_reply(kind, text) == (value, "fine")
+
+
+def test_a_reply_may_hold_latex() -> None:
+    reply = r'{"reasoning":"\sqrt{2} is \dots","score":4}'
+    assert read_reply("pointwise", reply) == ("4", r"\sqrt{2} is \dots")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('5', '#### Final Answer\nShe has 5 apples left.', RIGHT),
         ('5', '**Final Answer**\n\nShe has 5 apples left.', RIGHT),
         ('5', '#### Total cost\n$2+3=5$\n\n#### Answer\n\\boxed{5}', RIGHT),
+        ('12', '#### 解答\n3×4=12\n\n#### 答案\n12', RIGHT), ('12', '### 答案\n\n12', RIGHT), ('13', '**答案**\n12', WRONG), ('12', '**答案**\n12', RIGHT),
     ],
     "words around a value": [
         ('42', 'The answer is 42 (forty-two).', RIGHT), ('18', 'the answer is simply 18', RIGHT),
@@ -62,6 +63,12 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('Paris', 'The answer is not Paris, London', UNREAD), ('Paris', 'The answer is Paris or London', WRONG),
         ('no solution', 'The answer is no solution.', RIGHT), ('yes', 'Answer: Yes, it is.', RIGHT),
         ('yes', 'Answer: No', WRONG),
+        ('18', 'The answer is 18, since 9*2=18.', RIGHT), ('18', 'The answer is 18 because 9 × 2 = 18.', RIGHT),
+        ('18', 'The answer is 17 because 9 × 2 = 18.', WRONG), ('18', 'The answer is 17, since 9*2=18.', WRONG), ('18', 'The answer is 18, since 9*2=18, or 19', WRONG),
+        ('Yes', 'Answer: Yes, because 7 is prime.', RIGHT), ('Yes', 'Answer: No, because 7 is prime.', WRONG),
+        ('5', 'The answer is 5. Or maybe 6.', WRONG), ('5', r"\boxed{5} is incorrect", UNREAD), ('5', r"\boxed{5} is correct", RIGHT),
+        ('5', 'The answer is 3 or the answer is 5', WRONG), ('5', '#### 3 or #### 5', WRONG),
+        ('5', 'The answer is 3 or \\boxed{5}', WRONG), ('5', 'The answer is 3 or 4, no: the answer is 5', RIGHT),
     ],
     "choice letters": [
         ('C', 'The answer is C) 42', RIGHT), ('C', 'The answer is option C.', RIGHT), ('C', r"\boxed{C: 42}", RIGHT),
@@ -73,6 +80,7 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('C', 'The correct answer is C because of it', RIGHT), ('B', 'The answer is choice B', RIGHT),
         ('A', '#### A: 18', RIGHT), ('C', '#### Option C: 42 apples', RIGHT), ('C', '#### Both A and C', WRONG),
         ('42', '#### (C) 42', RIGHT),
+        ('12', r"\boxed{\text{(B) } 12}", RIGHT), ('12', 'Answer: B) 12', RIGHT), ('12', 'Answer: B) 13', WRONG), ('12', r"\boxed{\text{(B) } 13}", WRONG),
     ],
     "markers": [
         ('18', 'Final Answer is 18', RIGHT), ('18', '## Answer\n18', RIGHT), ('18', 'Our answer is 18', RIGHT),
@@ -92,6 +100,10 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('42', 'The answer is:\n$$42$$', RIGHT), ('42', '__Answer__: 42', RIGHT), ('C', '<answer>C</answer>', RIGHT),
         ('42', '<Answer>42</Answer>', RIGHT), ('42', '<answer>42', RIGHT),
         ('42', r"Therefore, the final answer is $\boxed{42}$.", RIGHT),
+        ('18', 'The answer to the question "How much does she make?" is 18.', RIGHT), ('18', 'the answer we get is 18', RIGHT),
+        ('18', 'The answer comes out to be 18.', RIGHT), ('18', 'The answer, then, is 18.', RIGHT), ('18', 'The answer, then, is 19.', WRONG),
+        ('42', 'Final Answer → 42', RIGHT), ('42', '[ANSWER]42[/ANSWER]', RIGHT), ('42', '{"answer": 42}', RIGHT), ('42', '"answer": "42"', RIGHT),
+        ('42', '{"answer": 41}', WRONG), ('42', '答えは42です。', RIGHT), ('42', '정답은 42입니다.', RIGHT), ('42', '정답은 41입니다.', WRONG),
     ],
     "the last statement counts": [
         ('42', r"<think>so \boxed{41}?</think>The answer is 42.", RIGHT),
@@ -119,6 +131,7 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('30000', '#### 3万', RIGHT), ('90', '#### 90°', RIGHT), ('90', r"\boxed{90\degree}", RIGHT),
         ('90', r"\boxed{90^{\circ}}", RIGHT), (r"\emptyset", r"\boxed{\varnothing}", RIGHT),
         (r"\emptyset", r"\boxed{∅}", RIGHT), (r"\alpha", '#### α', RIGHT), ('(1,2)', '#### （1，2）', RIGHT),
+        ('90', '#### 90º', RIGHT), ('2', '#### ❌ 2', UNREAD), ('2', '#### ~~2~~ 3', WRONG), ('3', '#### ~~2~~ 3', RIGHT),
     ],
     "separators": [
         ('1234567', '#### 1\u202f234\u202f567', RIGHT), ('1234567', '#### 1 234 567', RIGHT),
@@ -160,6 +173,8 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('2', r"\boxed{2\phantom{0}}", RIGHT), ('18', r"\[\boxed{18}\]", RIGHT), ('18', r"\boxed{18.}", RIGHT),
         ('18', r"\boxed{\left(18\right)}", RIGHT), ('18', r"\boxed{18\%}", RIGHT),
         (r"\{1,2\}", r"\boxed{\left\{1,2\right\}}", RIGHT),
+        ('10', r"\boxed{\ 10\ }", RIGHT), ('10', r"\boxed{\,10\,}", RIGHT), ('10', r"\boxed{10\notag}", RIGHT), ('10', r"\boxed{10\,\si{cm}}", RIGHT),
+        ('10', r"\boxed{10\hfill}", RIGHT), (r"x\in\mathbb{R}", r"\boxed{x \in \mathbb R}", RIGHT), (r"x\in\mathbb{R}", r"\boxed{x \in \mathbb Q}", WRONG),
     ],
     "units and words behind a number": [
         ('10', '#### 10 sq. ft.', RIGHT), ('10', '#### ₩10', RIGHT), ('10', '#### Rs. 10', RIGHT),
@@ -178,6 +193,9 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('-5', '#### 5 degrees below zero', RIGHT), ('1/2', '#### 1 half', RIGHT),
         ('20000000', '#### 2 crore', RIGHT), ('3', '#### 3 squared', WRONG), ('9', '#### 3 squared', WRONG),
         ('3/4', '#### 3 quarters', RIGHT),
+        ('5', '#### 5 grosses', WRONG), ('5', '#### 5 sigmas', WRONG), ('5', '#### 5 nineteenths', WRONG), ('5', '#### 5 ninetieths', WRONG),
+        ('5', '#### 5 billionths', WRONG), ('5', '#### 5 septillions', WRONG), ('5', '#### 5 fives', WRONG), ('5', '#### 5 twenties', WRONG),
+        ('5', '#### 5 inverses', WRONG), ('5', '#### 5 months', RIGHT), ('5', '#### 5 canteens', RIGHT), ('5', '#### 5 parties', RIGHT), ('5', '#### 5 medallions', RIGHT),
     ],
     "numbers in words": [
         ('7 R 2', '#### 7 remainder 2', RIGHT), ('5', '#### five', RIGHT), ('15', '#### fifteen (15)', RIGHT),
@@ -196,6 +214,7 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('0.003', '#### 3 x 10^-3', RIGHT), ('i', '#### i', RIGHT), ('i', r"\boxed{-\sqrt{-1}}", WRONG),
         ('2i', r"\boxed{\sqrt{-4}}", RIGHT), ('pi', r"#### \pi", RIGHT), (r"\pi", '#### pi', RIGHT),
         (r"\infty", '#### infinity', RIGHT), ('e', '#### e', RIGHT),
+        ('1024', '#### 2**10', RIGHT), ('512', '#### 2**10', WRONG),
     ],
     "tiny numbers": [
         (r"\frac{1}{2004!}", r"\boxed{\frac{1}{2006!}}", WRONG),
@@ -242,6 +261,7 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         (r"(-\infty,-1)\cup(1,\infty)", r"\boxed{x<-1 \text{ or } x>1}", RIGHT),
         (r"-2\le x\le 7", r"\boxed{x \in [-2,7]}", RIGHT), ('[-2,7]', r"\boxed{x \in [-2,7]}", RIGHT),
         (r"-2\le x\le 7", r"\boxed{[-2,8]}", WRONG),
+        ('(1,3)', r"\boxed{\{x \mid 1<x<3\}}", RIGHT), ('(1,3)', r"\boxed{\{x : 1<x<3\}}", RIGHT), ('(1,3)', r"\boxed{\{x : 1\le x<3\}}", WRONG), ('1,3', r"\boxed{\{1,3\}}", RIGHT),
     ],
     "boxes joined": [
         ('2', r"\boxed{1} or maybe \boxed{2}", WRONG),
@@ -253,6 +273,9 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('1,2', r"$x=\boxed{1}$ or $x=\boxed{2}$", RIGHT), ('2', r"$x=\boxed{1}$ or $x=\boxed{2}$", WRONG),
         ('2', r"\boxed{1}; \boxed{2}", WRONG), ('2', r"\boxed{1}\quad\text{or}\quad\boxed{2}", WRONG),
         ('2', r"\boxed{1} / \boxed{2}", WRONG),
+        ('5', r"\boxed{3} (or \boxed{5})", WRONG), ('5', r"(a) \boxed{3} (b) \boxed{5}", WRONG), ('5', '1. \\boxed{3}\n2. \\boxed{5}', WRONG),
+        ('5', '- \\boxed{3}\n- \\boxed{5}', WRONG), ('5', r"\boxed{3} 或 \boxed{5}", WRONG), ('5', r"\boxed{3}，\boxed{5}", WRONG), ('3,5', r"\boxed{3} 和 \boxed{5}", RIGHT),
+        ('5', r"\boxed{3} | \boxed{5}", WRONG), ('5', r"Step 1: \boxed{3}. Step 2: \boxed{5}", RIGHT),
     ],
     "sign before the value": [
         ('2', '#### = 2', RIGHT), ('2', '#### : 2', RIGHT), ('2', r"#### \(= 2\)", RIGHT), ('2', '#### -> 2', RIGHT),
@@ -267,12 +290,15 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('2', '#### 1+1 = 2', RIGHT), ('2', '#### 2 = 5', WRONG), (r"\frac{1}{2}", r"\boxed{\frac{1}{2}=0.5}", RIGHT),
         ('2', r"\boxed{\sqrt{4}=2}", RIGHT), ('2', r"\boxed{\sqrt{5}=2}", WRONG),
         ('0.333', r"\boxed{\frac13 = 0.333}", WRONG),
+        ('12', r"\boxed{12=x}", RIGHT), ('12', r"\boxed{13=x}", WRONG), ('12', 'The answer is 20 − 8 = 12 apples.', RIGHT), ('12', 'The answer is 20 − 9 = 12 apples.', WRONG),
+        ('12', 'The answer is 5 x 3 = 12.', WRONG), ('12', 'The answer is 4 x 3 = 12.', RIGHT),
     ],
     "assignments": [
         ('(1,2)', r"\boxed{y=1, x=2}", WRONG), ('(1,2)', r"\boxed{x=1, y=2}", RIGHT),
         ('(2,1)', r"\boxed{y=1, x=2}", RIGHT), ('x=1, y=2', r"\boxed{y=2, x=1}", RIGHT),
         ('x=1, y=2', r"\boxed{x=2, y=1}", WRONG), ('x=1, y=2', r"\boxed{a=1, b=2}", WRONG),
         ('1,2', r"\boxed{x=1 \text{ or } x=2}", RIGHT), ('x=1', r"\boxed{y=1}", WRONG),
+        ('x=1, y=2', r"\boxed{(1,2)}", RIGHT), ('x=1, y=2', r"\boxed{(2,1)}", WRONG), ('x=1, y=2', r"\boxed{2,1}", WRONG), ('x=1, y=2', r"\boxed{1,2}", RIGHT), ('x=2, x=3', r"\boxed{3,2}", RIGHT),
     ],
     "letters are not multiplied": [
         ('ABC-1', r"\boxed{CBA-1}", WRONG), ('Bob: 5', r"\boxed{Bbo: 5}", WRONG), ('CO_2', r"\boxed{O_2C}", WRONG),
@@ -291,12 +317,14 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('18', 'The answer is 18<|im_end|>', RIGHT), ('18', '#### 18&nbsp;', RIGHT), ('19', '#### 18<eos>', WRONG),
         ('18', '#### 18<pad><pad>', RIGHT), ('18', '<p>The answer is 18</p>', RIGHT), ('x<y', '#### x<y', RIGHT),
         ('18', '#### 18 [/INST]', RIGHT),
+        ('18', '#### 18[EOS]', RIGHT), ('19', '#### 18[EOS]', WRONG),
     ],
     "a gloss in brackets": [
         ('9 (apples)', '#### 9', RIGHT), ('9 (apples)', '#### 9 apples', RIGHT), ('9 (apples)', '#### 8', WRONG),
         ('9 apples', '#### 9', RIGHT), ('9', '#### 9 (nine)', RIGHT), ('9', '#### 9 (ten)', WRONG),
         ('9', '#### 9 (or 10)', WRONG), ('9', '#### 9 (mod 5)', WRONG), ('9', r"\boxed{9 \text{ (apples)}}", RIGHT),
         ('9', r"\boxed{9\ (\text{apples})}", RIGHT),
+        ('12', '#### 12(a)', WRONG), ('12', '#### 12 (i)', WRONG), ('5', '#### 5 (five) dollars', RIGHT), ('5', '#### five (5) dollars', RIGHT), ('5', '#### 5 (six) dollars', WRONG), ('5', '#### 5 (five) dozen', WRONG),
     ],
     "nested brackets": [
         ('2', '\\boxed{' + "(" * 60 + '2' + ")" * 60 + '}', RIGHT),
@@ -305,10 +333,12 @@ KINDS: dict[str, list[tuple[str, str, str]]] = {
         ('2', '\\boxed' + "{" * 60 + '{2' + "}" * 60 + '}', RIGHT),
         ('2', '\\boxed{' + "[" * 60 + '2' + "]" * 60 + '}', UNREAD),
         ('2', '\\boxed{' + "([" * 30 + '2' + "])" * 30 + '}', UNREAD),
+        ('5', '\\boxed{' + "\\{" * 40 + '5' + "\\}" * 40 + '}', UNREAD),
     ],
     "factorials": [
         ('5', '#### 5!', WRONG), ('120', '#### 5!', RIGHT), ('5', r"\boxed{5!}", WRONG),
         ('5', 'The answer is 5!', WRONG),
+        ('n', '#### n!', WRONG), ('n!', '#### n', WRONG), ('n!', '#### n!', RIGHT), ('(n+1)!', r"\boxed{n+1}", WRONG),
     ],
     "hedges and other values": [
         ('yes', '#### yes, no', WRONG), ('red', '#### red, blue', WRONG), ('red', '#### red; blue', WRONG),

@@ -1,0 +1,44 @@
+r"""Reads what most answers look like, a number behind the last '####', 'the answer is' or \boxed, without more ado.
+
+It answers only where `answer` would say the same, in a fraction of the time. What offers one answer beside another, or
+takes one back, stands here as well.
+"""
+
+import re
+
+NUMBER = re.compile(r"\s{0,9}-?[0-9][0-9,]{0,30}\s{0,9}")
+_BOXED_NUMBER = re.compile(r"\\boxed\{\s{0,9}(-?[0-9][0-9,]{0,30})\s{0,9}\}")
+_LAST_SENTENCE = re.compile(r" answer is (-?[0-9][0-9,]{0,30}(?: [a-z]{2,20})?)\.?\s{0,9}")
+TRIGGER = re.compile(r"[Aa][Nn][Ss]")
+_OR = ("or ", "or\n")
+RETRACTED = re.compile(r"[\s$)*.\\]{0,6}(?:is|was|seems|looks)\s+(?:wrong|incorrect|not\s+(?:right|correct|the))\b")
+OFFERS = re.compile(r"\bor,?\s+(?:maybe\s+|perhaps\s+|possibly\s+)?(?:the\s|my\s|final\s|[#*$\s])*\Z", re.IGNORECASE)
+MAX_BEHIND = 1000  # characters behind a box
+
+
+def plain_statement(text: str) -> str | None:
+    """The number that a text gives as its answer in one of the plain ways; None says nothing."""
+    if (end := text.rfind("####")) >= 0 and NUMBER.fullmatch(text, end + 4) and not text.endswith(_OR, 0, end):
+        return text[end + 4 :].strip()
+    return _number_in_a_box(text) or _number_in_the_last_sentence(text)
+
+
+def _number_in_a_box(text: str) -> str | None:
+    """What the only box of a text holds, if that is a number and nothing behind it can state another answer."""
+    at = text.find(r"\boxed{")
+    if at < 0 or (match := _BOXED_NUMBER.match(text, at)) is None:
+        return None
+    tail = text[match.end() :]
+    if len(tail) > MAX_BEHIND or not tail.isascii() or "box" in tail or "##" in tail or "fbox" in text:
+        return None
+    if TRIGGER.search(tail) or RETRACTED.match(tail) or OFFERS.search(text, max(0, at - 40), at):
+        return None
+    return match[1]
+
+
+def _number_in_the_last_sentence(text: str) -> str | None:
+    """The number, perhaps with a word, that 'the answer is' announces at the end of a text without boxes."""
+    at = text.rfind(" answer is ")
+    if at < 0 or "box" in text or (match := _LAST_SENTENCE.fullmatch(text, at)) is None:
+        return None
+    return None if OFFERS.search(text, max(0, at - 40), at + 1) else match[1]
