@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from data.rows import Score
+from data.rows import BY_THE_ANSWER, Score
 
 TRUNCATED = "truncated at the token limit"
 
@@ -49,6 +49,9 @@ def combine(scores: Mapping[str, Score], tokens: int, combination: Combination) 
     kept = [{"name": name, "value": score.value, "verdict": score.verdict} for name, score in scores.items()]
     answer = next((score.answer for score in scores.values() if score.answer is not None), None)
     explanation = "; ".join(f"{name}: {score.explanation}" for name, score in scores.items())
+    failed = [score for score in scores.values() if score.verdict == "error"]
+    if failed and all(score.explanation.startswith(BY_THE_ANSWER) for score in failed):
+        explanation = BY_THE_ANSWER + explanation
     whole = Score(None, "error", explanation, answer, parts=kept)
     for verdict in ("error", "timeout"):
         if any(score.verdict == verdict for score in scores.values()):

@@ -80,6 +80,9 @@ class Sample:
         return self.finish_reason != "stop"
 
 
+BY_THE_ANSWER = "The answer keeps it from being told: "
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of one completion.
@@ -87,7 +90,9 @@ class Score:
     A reward returns `value`, `verdict`, `explanation` and `answer` (the final answer as the grader read it, in a
     canonical form that equal answers share; majority votes count it). The score stage fills in the other fields;
     `parts` holds name, value and verdict of each reward where several make one.
-    `value` is None exactly when nothing could be graded (`timeout`, `error`): that is not a wrong answer.
+    `value` is None exactly when nothing could be graded (`timeout`, `error`): that is not a wrong answer. An `error`
+    whose explanation begins with `BY_THE_ANSWER` is no failure of the reward: the answer is written so that nobody can
+    tell, and a policy that writes many of these must not stop the run.
     """
 
     value: float | None

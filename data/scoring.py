@@ -9,7 +9,7 @@ from typing import get_args
 
 from data.combining import TRUNCATED, Combination, combine
 from data.errors import RunFailedError
-from data.rows import UNGRADED, Problem, Sample, Score, Verdict
+from data.rows import BY_THE_ANSWER, UNGRADED, Problem, Sample, Score, Verdict
 from data.text import storable
 
 LONGEST_TEXT = 10_000  # characters of what a reward says of one sample
@@ -39,7 +39,7 @@ class Tally:
         self.verdicts[score.verdict] += 1
         self.truncated += sample.truncated
         self.tokens += len(sample.token_ids)
-        if score.verdict == "error":
+        if score.verdict == "error" and not score.explanation.startswith(BY_THE_ANSWER):
             self.errors += 1
             self.first_traceback = self.first_traceback or score.explanation
 

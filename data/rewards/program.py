@@ -12,7 +12,7 @@ from typing import Any
 
 from data.rewards.extraction import extract_program
 from data.rewards.loading import RewardError
-from data.rows import Problem, Score
+from data.rows import BY_THE_ANSWER, Problem, Score
 from data.sandbox.isolation import IsolationError, Level, Limits, require
 from data.sandbox.judging import TIMEOUT, TOLERANCE, Judged, judge_by_output, judge_by_tests
 from data.sandbox.naming import LIBRARY, defined, naming
@@ -20,7 +20,6 @@ from data.sandbox.probes import contained
 from data.sandbox.values import BROKEN, CANNOT, PASSED
 
 LIMITS = Limits()
-WHY_NOT = {BROKEN: "its tests are broken", CANNOT: "its tests ask what only the program could tell"}
 # Modules that the harnesses of APPS and LeetCode import for every program: their starter code relies on it.
 SUPPLIED = {
     *("bisect", "collections", "copy", "datetime", "fractions", "functools", "heapq", "itertools", "json", "math"),
@@ -73,8 +72,10 @@ def program(problem: Problem, completion: str) -> Score:
     explanation = f"{judged.why or 'it passes all tests'} ({level})"
     if judged.outcome == TIMEOUT:
         return Score(None, "timeout", explanation)
-    if judged.outcome in WHY_NOT:
-        return Score(None, "error", f"problem {problem.id}: {WHY_NOT[judged.outcome]}: {explanation}")
+    if judged.outcome == CANNOT:
+        return Score(None, "error", f"{BY_THE_ANSWER}{explanation}")
+    if judged.outcome == BROKEN:
+        return Score(None, "error", f"problem {problem.id}: its tests are broken: {explanation}")
     correct = judged.outcome == PASSED
     return Score(float(correct), "correct" if correct else "wrong", explanation)
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from data.rows import Problem, Sample, Score
+from data.combining import Combination, Part, combine
+from data.rows import BY_THE_ANSWER, Problem, Sample, Score
 from data.scoring import LONGEST_TEXT, Tally, TooManyErrorsError, check_errors, pair_up, score_samples
 
 
@@ -87,6 +88,15 @@ def test_a_sample_gets_its_verdict(
     assert tally.verdicts == {verdict: 1}
     assert tally.truncated == (finish_reason != "stop")
     assert tally.errors == (verdict == "error")
+
+
+def test_what_an_answer_keeps_from_being_told_is_no_failure_of_the_reward() -> None:
+    untold, failed = Score(None, "error", BY_THE_ANSWER + "it says"), Score(None, "error", "no connection")
+    (score,), tally = run([sample("a", 0)], lambda problem, completion: untold)
+    assert (score.value, score.verdict, tally.errors, tally.verdicts) == (None, "error", 0, {"error": 1})
+    both = Combination({"one": Part(), "two": Part()})
+    assert combine({"one": untold, "two": Score(1.0, "correct")}, 3, both).explanation.startswith(BY_THE_ANSWER)
+    assert not combine({"one": untold, "two": failed}, 3, both).explanation.startswith(BY_THE_ANSWER)
 
 
 def test_a_tally_counts_every_sample_once() -> None:
