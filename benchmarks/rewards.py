@@ -104,7 +104,7 @@ def _show_overhead() -> None:
         subprocess.run([sys.executable, "-I", "-S", "-c", script], input=b"2", capture_output=True, check=True)
     bare = (time.perf_counter() - start) / repeats
     row = [isolation().level, f"{shut_in * 1000:.0f} ms", f"{bare * 1000:.0f} ms", f"{shut_in / bare:.1f}"]
-    show("A program that prints one line", ["level", "shut in", "bare", "ratio"], [row])
+    show("A program that prints one line", ["level", "sandboxed", "bare", "ratio"], [row])
 
 
 def _show_hidden() -> None:

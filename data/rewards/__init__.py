@@ -3,7 +3,7 @@
 To add a built-in reward, write it in a file here and add its line to `BUILT_IN` in `loading.py`. A reward may have
 attributes: `reads`, the use that data sets are read for ("problems"; "prompts" for a reward that looks at no
 reference); `can_grade(reference)`, whether a problem can be judged; `prepare()`, which raises RewardError if it cannot
-work on this machine; `isolate(level)`, which does so if it runs programs that cannot be shut in at that level.
+work on this machine; `isolate(level)`, which raises it if programs cannot be sandboxed at that level.
 Running a reward over many samples, in parallel or not, is the score stage's business and not done here.
 """
 

@@ -57,7 +57,7 @@ def judged_by(reward: Reward) -> tuple[Use, Callable[[str | None], bool]]:
 
 
 def prepare_reward(reward: Reward, isolation: Level) -> None:
-    """See that a reward can work in this process, and set what programs that it runs have to be shut in by.
+    """See that a reward can work in this process, and set the lowest level at which it may sandbox programs.
 
     Raises:
         RewardError: it cannot.

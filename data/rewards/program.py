@@ -1,4 +1,4 @@
-"""The reward `program`: 1 if a completion's program passes the problem's tests, else 0. It is run shut in.
+"""The reward `program`: 1 if a completion's program passes the problem's tests, else 0. It runs in a sandbox.
 
 The problem's reference names its kind, as the formats of data sets write it: `apps` (APPS, Hendrycks et al. 2021,
 arXiv 2105.09938: standard input and output, or calls of a function), `humaneval` (Chen et al. 2021, arXiv 2107.03374),
@@ -86,7 +86,7 @@ def can_run(reference: str | None) -> bool:
 
 
 def require_isolation(level: Level) -> None:
-    """See that programs are shut in here, at the least at this level.
+    """See that programs can be sandboxed here, at this level or a higher one.
 
     Raises:
         RewardError: they cannot be; with what to do.

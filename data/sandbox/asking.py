@@ -7,7 +7,18 @@ from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 
 from peer import COMPARED, OPERATIONS, QUERIES, CannotError, Channel, GoneError, Peer, has
 from remote import CandidateError, Inner, inner_of, stand_in
-from values import BUILTIN, LONGEST_WORDS, NotDataError, Packer, Unpacker, exception_type
+from values import (
+    BUILTIN,
+    DATA,
+    FIXED,
+    LONGEST_WORDS,
+    NotDataError,
+    Packer,
+    Unpacker,
+    as_base,
+    base_of,
+    exception_type,
+)
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
@@ -16,8 +27,6 @@ if TYPE_CHECKING:
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type)
 STREAMS = {("_io", "StringIO"), ("_io", "BytesIO")}
-VALUES: tuple[Any, ...] = (int, float, complex, str, bytes, tuple)
-DATA = (*VALUES, list, dict, set, frozenset, bytearray)
 OWN_MODULES = {"__main__", "asking", "answering", "collecting", "peer", "pytest", "pytest_stand_in", "remote", "values"}
 SAID_OF_FUNCTIONS = {"__name__", "__qualname__", "__doc__"}
 
@@ -35,6 +44,7 @@ class Asking(Peer):
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel)
         self.asked = 0
+        self._reads = False
         self.trouble: BaseException | None = None
         self.stand_ins: dict[int, Any] = {}
         self.errors: dict[int, type[BaseException]] = {}
@@ -49,10 +59,8 @@ class Asking(Peer):
         return {name: found[name] for name in names if name in found}
 
     def ask(self, asked: dict[str, Any], values: Sequence[Any] = ()) -> Any:
-        self.asked += asked["do"] != "contents"
-        for value in values if asked["do"] != "contents" else ():
-            if (inner := inner_of(value)) is not None:
-                inner.handed = True
+        self._reads = asked["do"] == "contents"
+        self.asked += not self._reads
         try:
             return super().ask(asked, values)
         except (CannotError, GoneError) as error:
@@ -106,7 +114,7 @@ class Asking(Peer):
 
     def number_of(self, value: Any) -> int | None:
         if (inner := inner_of(value)) is not None:
-            inner.handed = True
+            inner.handed = inner.handed or not self._reads  # what is read to be compared is not handed over by that
             return inner.address()
         return next((number for number, kind in self.errors.items() if kind is value), None)
 
@@ -140,9 +148,8 @@ class Asking(Peer):
     def keep(self, value: Any) -> Any:
         """As a value where it is one: an `IntEnum` is handed over as its number, a named tuple as one of its kind."""
         kind = type(value)
-        if inner_of(value) is None and isinstance(value, VALUES):
-            base = next(base for base in VALUES if isinstance(value, base))
-            packed = Packer(super().keep, named=self.gives).pack(base.__add__(value, base()))
+        if inner_of(value) is None and (base := base_of(kind)) in FIXED:
+            packed = Packer(super().keep, named=self.gives).pack(as_base(value, base))
             return {"named": [kind.__name__, list(kind._fields), packed]} if hasattr(kind, "_fields") else packed
         return super().keep(value)
 

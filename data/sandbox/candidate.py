@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 HERE = __file__.rpartition("/")[0]
 FILE = "solution.py"
-LONGEST_PRINTED = 2**20
 
 
 def main() -> None:
@@ -59,7 +58,7 @@ def _saved(code: str) -> str:
         with open(FILE, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(code)
     except OSError:
-        pass  # another one works here at the same time, shut in less well
+        pass  # without bubblewrap, a folder may be read-only: then it has a name and no file
     return os.path.abspath(FILE)
 
 

@@ -69,7 +69,7 @@ class Isolation:
     """What holds here. `level` is recorded with every verdict.
 
     Attributes:
-        bubblewrap: its path; None: programs are not shut in, only limited.
+        bubblewrap: its path; None: programs are not sandboxed, only limited.
         seccomp: whether a filter leaves them the system calls that Python needs, and no others.
         users: whether each program that runs at a time has a user of its own. That takes root.
         pids: whether a cgroup limits a program's processes.
@@ -174,7 +174,7 @@ def _try(here: Isolation) -> None:
 def started(
     program: str, limits: Limits, channels: Sequence[int], stdin: bytes = b"", stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of this folder, running shut in; it and all that it started are gone when the block ends.
+    """A program of this folder, running in the sandbox; it and all that it started are gone when the block ends.
 
     Args:
         channels: open descriptors that it gets; it is told their numbers.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import operator
 from _thread import RLock
+from abc import ABC, abstractmethod
 
 from values import LONGEST_WORDS, PURE, NotDataError, Packer, Unpacker, changed, contents, said
 
@@ -90,7 +91,7 @@ class Channel:
             raise NotDataError("malformed message") from None
 
 
-class Peer:
+class Peer(ABC):
     """One side. What it keeps for the other, and how it stands for what the other keeps, its subclasses say.
 
     Attributes:
@@ -111,28 +112,29 @@ class Peer:
 
     # What the subclasses say.
 
+    @abstractmethod
     def describe(self, value: Any) -> dict[str, Any]:
         """What the other side has to know of a value that is no data, as JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stand_in(self, number: int, described: dict[str, Any]) -> Any:
         """What stands here for a thing of the other side."""
-        raise NotImplementedError
 
+    @abstractmethod
     def number_of(self, value: Any) -> int | None:
         """The number by which the other side keeps this value, if it stands for one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def admit(self, asked: dict[str, Any]) -> None:
         """Refuse what the other side may not ask for, before anything is made of it."""
 
+    @abstractmethod
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
         """Do what the other side asks for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def raised(self, packed: dict[str, Any], unpacker: Unpacker) -> BaseException:
         """An exception that was raised on the other side."""
-        raise NotImplementedError
 
     def describe_error(self, error: BaseException, packer: Packer) -> dict[str, Any]:
         """An exception as JSON, for `raised`."""
@@ -183,6 +185,7 @@ class Peer:
             raise result
         return result
 
+    @abstractmethod
     def printed(self, text: str) -> None:
         """Take what the other side printed."""
 

@@ -121,7 +121,7 @@ def contained() -> Isolation:
     """What holds here, after a hostile program found that it does.
 
     Raises:
-        IsolationError: programs cannot be shut in as they have to be, or this one got out; with how.
+        IsolationError: programs cannot be sandboxed as required, or this one got out; with how.
     """
     here = isolation()
     key = f"autodidact-{uuid.uuid4().hex}"

@@ -8,9 +8,8 @@ the candidate's does with these by rules of its own cannot be told without it, a
 
 from __future__ import annotations
 
-import builtins
-
 from peer import OPERATORS, QUERIES
+from values import DATA, FIXED
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", 
     *ORDERS
 }
 
-
-FIXED = (int, float, complex, str, bytes, tuple, frozenset)
 TEXTS = {"__str__", "__repr__", "__format__"}
 CHANGING = {  # methods of built-in types that change the object, or belong to every object
     *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "update", "setdefault", "popitem"),
@@ -40,9 +37,6 @@ CHANGING = {  # methods of built-in types that change the object, or belong to e
     *("__setitem__", "__delitem__", "__call__", "__next__", "__enter__", "__exit__", "__hash__"),
     *(name for name in dir(object) if name not in ORDERS),
 }
-BASES = ("int", "float", "complex", "str", "bytes", "tuple", "list", "dict", "set", "frozenset", "bytearray")
-
-
 _CLASSES: dict[tuple[frozenset[str], str], type[Remote]] = {}
 
 
@@ -121,7 +115,7 @@ class Inner:
         self.handed = self.made = False
         self.born, self._read_at, self._found = peer.asked, -1, None
         self.remote: Any = None
-        self.base: Any = getattr(builtins, told["base"]) if told.get("base") in BASES else None
+        self.base: Any = next((base for base in DATA if base.__name__ == told.get("base")), None)
         self.own = {*told.get("own", [])}
 
     def query(self, do: str, *values: Any, **asked: Any) -> Any:

@@ -20,7 +20,10 @@ LONGEST_WORDS = 300  # characters of an exception's text that are passed on
 PASSED, FAILED, BROKEN, CANNOT = "passed", "failed", "broken", "cannot"  # what the tests may come to
 
 FLAT = {type(None), bool, int, float, str}  # what JSON has as it is
-GROUPS: dict[type, str] = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
+GROUPS: dict[type, str] = {tuple: "tuple", frozenset: "frozenset"}
+# Built-in types of data that classes derive from: those whose objects never change, and all.
+FIXED: tuple[Any, ...] = (int, float, complex, str, bytes, tuple, frozenset)
+DATA: tuple[Any, ...] = (*FIXED, list, dict, set, bytearray)
 SINGLE: dict[str, Any] = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 BUILTIN: dict[int, tuple[str, Any]] = {
     id(value): (name, value) for name, value in vars(builtins).items() if not name.startswith("_")
@@ -138,7 +141,7 @@ class Unpacker:
 
     Args:
         held: gives what stands for a value that is no data.
-        shared: as for the packer.
+        shared, start, named: as for the packer.
     """
 
     def __init__(
@@ -190,17 +193,15 @@ class Unpacker:
             return self._at(held)
         if name == "made":
             module, kind, parts = held
-            LIBRARY[module, kind]
-            return _find(module, kind)(*self.items(parts))
-        if name in ("tuple", "set", "frozenset", "list"):
-            return {"tuple": tuple, "set": set, "frozenset": frozenset, "list": list}[name](self.items(held))
+            return _find(LIBRARY, module, kind)(*self.items(parts))
+        if name in ("tuple", "frozenset"):
+            return {"tuple": tuple, "frozenset": frozenset}[name](self.items(held))
         return self._other(name, held)
 
     def _mutable(self, module: str, kind: str, start: list[Any], held: list[Any]) -> Any:
-        MUTABLE[module, kind]
         place = len(self.new)
         self.new.append(None)
-        value = self.new[place] = _find(module, kind)(*self.items(start))
+        value = self.new[place] = _find(MUTABLE, module, kind)(*self.items(start))
         _fill(value, self.items(held))
         return value
 
@@ -258,6 +259,20 @@ def _named_tuple(*name_and_fields: str) -> Any:
     return _NAMED[name_and_fields]
 
 
+def base_of(kind: type) -> Any:
+    """The built-in type of data that a class derives from, or None."""
+    return next((base for base in DATA if issubclass(kind, base)), None)
+
+
+def as_base(value: Any, base: Any) -> Any:
+    """A value as the built-in type of data that it is of, by that type's own methods."""
+    if base is str:
+        return str.__str__(value)
+    if base in (int, float, complex):
+        return base.__add__(value, base())
+    return base(base.items(value) if base is dict else base.__iter__(value))
+
+
 def exception_type(name: str) -> type[BaseException]:
     """The built-in exception of that name.
 
@@ -282,7 +297,10 @@ def _read(word: Callable[[], str]) -> str:
         return "(cannot be read)"
 
 
-def _find(module: str, kind: str) -> Any:
+def _find(known: dict[tuple[str, str], Any], module: str, kind: str) -> Any:
+    """A type, if it is one of those known."""
+    if (module, kind) not in known:
+        raise NotDataError("malformed message")
     return getattr(__import__(module), kind)
 
 

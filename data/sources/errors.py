@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from data.errors import AutodidactError
 
-Drop = Callable[[str, str], None]  # is told the reason, as rows are counted by, and the place in words
+Drop = Callable[[str, str], None]  # takes the reason under which the row is counted, and a description of the row
 DROPPABLE = "Correct or remove the row, or have such rows left out: unusable: drop."
 
 

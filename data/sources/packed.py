@@ -1,4 +1,4 @@
-"""Files as their bytes, unpacked on the way. What packs a file is told by its first bytes, not by its name.
+"""Files as bytes, decompressed while they are read. The first bytes tell the kind of compression, not the name.
 
 A file that was unpacked while it was fetched often keeps its `.gz`.
 """

@@ -56,7 +56,7 @@ TESTS = "assert double(2) == 4\nassert double(5) == 10\n"
 @pytest.fixture(autouse=True)
 def _bubblewrap() -> None:
     if shutil.which("bwrap") is None:
-        pytest.skip("there is no bubblewrap: programs were not run shut in")
+        pytest.skip("there is no bubblewrap: no program was sandboxed")
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def no_filter() -> bytes:
 
 
 def level(monkeypatch: pytest.MonkeyPatch, name: str) -> str:
-    """Have the programs that follow shut in less well than this machine can; return the level reached."""
+    """Sandbox the programs that follow at a lower level than this machine offers; return the level reached."""
     if "users" in name:  # the system's Python, which every user can read
         monkeypatch.setattr(isolation, "PREFIX", Path("/usr"))
         monkeypatch.setattr(isolation, "PYTHON", "bin/python3")
