@@ -1,4 +1,4 @@
-"""ReST-EM on programs: candidates from a fixed file, each judged in the sandbox, and the real trainer on those that pass."""
+"""ReST-EM on programs: fixed candidates, each judged in the sandbox, and the real trainer on those that pass."""
 
 import json
 import shutil
