@@ -13,7 +13,7 @@ from data.sources.names import HELD_OUT, serving
 
 VALIDATION_SHARE, TEST_SHARE = 10, 10
 NO_FINAL_ANSWER = "no final answer"
-AS_TEXT = "reference compared as text"
+AS_TEXT = "a reference answer that cannot be read as mathematics, and is compared as text"
 
 
 def read_problems(
@@ -54,8 +54,7 @@ def read_problems(
             tally.drop(NO_FINAL_ANSWER, problem)
         else:
             if has_answer is not None and use == "problems" and compared_as_text(reference):
-                tally.as_text += 1
-                tally.first.setdefault(AS_TEXT, f"{at}: {short(reference)}")
+                tally.notice(AS_TEXT, f"{at}: {short(reference)}")
             identity = problem_id(record.messages)
             where = split or record.split or _split_of(identity, record.file_split, named)
             yield Problem(identity, record.messages, reference, record.response, record.source or name, where)

@@ -53,11 +53,10 @@ class Tally:
     Attributes:
         rows: rows read.
         dropped: those that could not be used, by reason.
-        first: the first of each reason, in words.
+        first: the first of each reason, and of what is noticed at one place, in words.
         hidden: records with characters that nobody sees, such as zero-width spaces. They are used as they are.
         noticed: rows of which something is left out or left as it stands, by what that is.
         cut: prompts of which the beginning was cut off, to leave room for an answer.
-        as_text: references that cannot be read as mathematics, and are compared as text.
         formats: names of the formats met, and why each was taken.
         files: the files read, and those passed over.
     """
@@ -68,13 +67,23 @@ class Tally:
     hidden: int = 0
     noticed: Counter[str] = field(default_factory=Counter)
     cut: int = 0
-    as_text: int = 0
     formats: dict[str, str] = field(default_factory=dict)
     files: FilesRead = field(default_factory=FilesRead)
 
     def drop(self, reason: str, where: str) -> None:
         self.dropped[reason] += 1
         self.first.setdefault(reason, where)
+
+    def notice(self, what: str, where: str) -> None:
+        self.noticed[what] += 1
+        self.first.setdefault(what, where)
+
+    def said(self) -> list[str]:
+        """What was noticed of rows, a sentence for each."""
+        return [
+            f"In {count:,} rows: {what}." + (f" The first: {self.first[what]}." if what in self.first else "")
+            for what, count in sorted(self.noticed.items())
+        ]
 
 
 @dataclass(frozen=True)

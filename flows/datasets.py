@@ -8,7 +8,6 @@ from typing import Any
 from rich.table import Table
 
 from data.formats import Record, named
-from data.problems import AS_TEXT
 from data.reading import NO_ANSWERS, Reading, Tally, first_use
 from data.render import prompt_token_ids
 from data.sources import FilesRead
@@ -137,11 +136,8 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
     console = make_console()
     if tally.hidden:
         console.print(f"Characters that nobody sees, such as zero-width spaces, are in {tally.hidden:,} of them.")
-    if tally.as_text:
-        what = "reference answers cannot be read as mathematics and are compared as text"
-        console.print(f"{tally.as_text:,} {what}. The first: {tally.first[AS_TEXT]}.")
-    for said, count in sorted(tally.noticed.items()):
-        console.print(f"In {count:,} rows: {said}.")
+    for said in tally.said():
+        console.print(said)
     if not dropped:
         return
     table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")

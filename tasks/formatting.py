@@ -135,7 +135,6 @@ def _summary(found: Formatted) -> dict[str, object]:
         "kept": {name: dict(counts) for name, counts in found.kept.items()},
         "dropped": dict(found.dropped),
         "hidden_characters": found.tally.hidden,
-        "text_references": found.tally.as_text,
         "noticed": dict(found.tally.noticed),
         "contaminated": found.contaminated,
         "repeated": [asdict(shown) for shown in found.repeated],

@@ -129,8 +129,7 @@ def inspect(
             elif context is not None and prompt + answer > context:
                 reason = TOO_LONG
             elif use == "problems" and compared_as_text(record.reference or record.response):
-                found.tally.as_text += 1
-                found.tally.first.setdefault(AS_TEXT, at)
+                found.tally.notice(AS_TEXT, at)
             if reason:
                 found.left_out[reason] += 1
                 found.tally.first.setdefault(reason, at)

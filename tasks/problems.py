@@ -14,7 +14,7 @@ from data import arithmetic
 from data.formats import Use
 from data.hygiene import NAME
 from data.overlap import Repeated, Rules
-from data.problems import AS_TEXT, read_few_shot, read_problems, with_prefix, with_system
+from data.problems import read_few_shot, read_problems, with_prefix, with_system
 from data.reading import Reading, Tally, first_use
 from data.rewards.answer import has_answer
 from data.rewards.final_answer import close as close_math_worker
@@ -37,7 +37,6 @@ DATA = "data.json"
 LOGGED = 300  # characters of a prompt
 NOTICED = {
     "hidden_characters": "%d rows have characters that nobody sees, such as zero-width spaces",
-    "text_references": "%d reference answers cannot be read as mathematics, and are compared as text",
     "cut_prompts": "The beginning of %d prompts was cut off, so that an answer fits behind them",
     "contaminated": "%d training prompts repeat held-out ones",
 }
@@ -387,7 +386,6 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
     """Log what was noticed in data sets, and write it down as JSON."""
     notes = {
         "hidden_characters": tally.hidden,
-        "text_references": tally.as_text,
         "cut_prompts": tally.cut,
         "contaminated": contaminated,
     }
@@ -396,14 +394,12 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
     for name, count in notes.items():
         if count:
             log.warning(NOTICED[name], count)
-    if tally.as_text:
-        log.warning("The first of these reference answers is that of %s", tally.first[AS_TEXT])
     for shown in repeated:
-        said, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
+        reason, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
         prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))
-        log.warning("%s (%s): %r repeats %r of %s", said, share, prompt, other, shown.source)
-    for what, count in sorted(tally.noticed.items()):
-        log.warning("In %d rows: %s", count, what)
+        log.warning("%s (%s): %r repeats %r of %s", reason, share, prompt, other, shown.source)
+    for said in tally.said():
+        log.warning("%s", said)
     told = {"noticed": dict(tally.noticed), "repeated": [asdict(shown) for shown in repeated]}
     write_json(file, {**notes, **told, **files_noted(tally.files)})
 

@@ -48,7 +48,6 @@ def test_problems_are_split_and_read_back_alike(tmp_path: Path, capsys: pytest.C
         "kept": kept,
         "dropped": {"duplicate": 3},
         "hidden_characters": 0,
-        "text_references": 0,
         "noticed": {},
         "contaminated": 0,
         "repeated": [],

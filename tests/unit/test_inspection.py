@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from data.problems import AS_TEXT
 from data.reading import Reading
 from flows.cli import main
 from models import tiny
@@ -68,8 +69,8 @@ def test_references_that_cannot_be_read_as_mathematics_are_counted(tmp_path: Pat
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps({"question": f"{n}?", "answer": a}) + "\n" for n, a in enumerate(answers)))
     found = inspect(Reading(path), "problems")
-    assert (found.usable, found.tally.as_text) == (7, 2)
-    assert found.tally.first == {"reference compared as text": f"{path}, line 1"}
+    assert (found.usable, found.tally.noticed[AS_TEXT]) == (7, 2)
+    assert found.tally.first == {AS_TEXT: f"{path}, line 1"}
 
 
 def test_the_command_says_format_reason_drops_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

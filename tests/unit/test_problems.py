@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data import problems
-from data.problems import split_of, with_prefix
+from data.problems import AS_TEXT, split_of, with_prefix
 from data.reading import Reading, Tally
 from data.rewards.answer import has_answer
 from data.rows import Problem
@@ -117,8 +117,8 @@ def test_references_that_are_compared_as_text_are_counted_and_the_first_is_named
     tally = Tally()
     path = write([("1?", "2"), ("2?", "C++"), ("3?", "x+1"), ("4?", r"1, 2, \ldots, n")])
     assert len(list(problems.read_problems(Reading(path), None, has_answer, tally))) == 4
-    assert tally.as_text == 2
-    assert tally.first == {"reference compared as text": f"{path}, line 2: 'C++'"}
+    assert tally.noticed[AS_TEXT] == 2
+    assert tally.first == {AS_TEXT: f"{path}, line 2: 'C++'"}
 
 
 def test_duplicates_by_normalised_prompt_are_counted_and_the_first_is_kept(write: Write) -> None:

@@ -193,7 +193,7 @@ def test_the_stage_leaves_out_what_repeats_held_out_prompts_and_shows_it(tmp_pat
         ("t.jsonl", 3),
     ]
     assert (noticed.pop("file_splits"), noticed.pop("skipped_files")) == ({}, {})
-    assert noticed == {"hidden_characters": 0, "text_references": 0, "cut_prompts": 0, "contaminated": 2, "noticed": {}}
+    assert noticed == {"hidden_characters": 0, "cut_prompts": 0, "contaminated": 2, "noticed": {}}
     assert result.finished.manifest.rows_in == 88
     assert {(s["reason"], s["repeats"], s["source"]) for s in shown} == {("contaminated", held, "bench.jsonl")}
     lenient = ProblemSource(**files, overlap=OverlapConfig(held_out=(held_out,), contaminated="keep"))
