@@ -77,10 +77,10 @@ def test_what_honest_programs_do_is_judged_as_right() -> None:
 
 
 def test_cases_that_are_slow_together_are_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.sandbox.judging.START_SECONDS", 0.0)
+    monkeypatch.setattr("data.sandbox.judging.START_SECONDS", -7.0)  # so all four have 2 s, and each alone 15
     code = "import time\ntime.sleep(0.8)\nprint(1)"
-    judged = judge_by_output(code, [("", "1")] * 4, Limits(seconds=1.0))
-    assert judged.outcome == "timeout" and "with all before it took longer than 1 s" in judged.why
+    judged = judge_by_output(code, [("", "1")] * 4, Limits(seconds=15.0))
+    assert judged.outcome == "timeout" and "with all before it took longer than 15 s" in judged.why
 
 
 BODIES = """
