@@ -221,6 +221,20 @@ class PairReward:
     SCHEMA: ClassVar[pa.Schema] = PairLikelihood.SCHEMA
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredRow:
+    """What one policy came to on one held-out row, by one measure; see `data.measures`."""
+
+    problem_id: str
+    index: int
+    value: float
+    weight: float = 1.0
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [("problem_id", pa.string()), ("index", pa.int32()), ("value", pa.float64()), ("weight", pa.float64())]
+    )
+
+
 def normalise_prompt(text: str) -> str:
     """The form in which two prompts count as the same: NFKC, case folded, white space collapsed, hidden signs gone."""
     return " ".join(HIDDEN.sub("", unicodedata.normalize("NFKC", text)).casefold().split())

@@ -1,0 +1,132 @@
+"""By what policies are measured on held-out rows: each measure, which way is better, and what it may decide.
+
+A measure gives every row a value and a weight, and a set the ratio of their sums: for a share all weights are 1, for a
+loss per token the value is the loss of an answer and the weight its number of tokens. Policies are compared row by row.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.metrics import CONFIDENCE, RESAMPLES, Interval, bootstrap_interval
+from data.rows import MeasuredRow
+
+MeasureName = Literal["accuracy", "sampled_accuracy", "loss", "pair_accuracy", "win_rate"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured.
+
+    Attributes:
+        label: what people call it.
+        rows: what it is measured on, in the plural.
+        higher_is_better: the direction.
+        unit: how values are shown: as a percentage, or in nats.
+        even: the value that says that nothing is different; None where only two policies can be compared.
+        decides: whether a loop may choose its best iteration by it.
+        across_runs: whether values of two runs on the same rows can be compared.
+    """
+
+    name: str
+    label: str
+    rows: str
+    higher_is_better: bool = True
+    unit: Literal["percent", "nats"] = "percent"
+    even: float | None = None
+    decides: bool = True
+    across_runs: bool = True
+
+    def improves(self, difference: float) -> bool:
+        """Whether a difference, later minus earlier, is one for the better."""
+        return difference > 0 if self.higher_is_better else difference < 0
+
+    def clearly_better(self, difference: Interval) -> bool:
+        """Whether the whole interval of a difference is one for the better."""
+        return difference.low > 0 if self.higher_is_better else difference.high < 0
+
+    def shown(self, value: float) -> str:
+        return f"{value:.1%}" if self.unit == "percent" else f"{value:.3f}"
+
+    def shown_interval(self, interval: Interval) -> str:
+        return f"{self.shown(interval.value)} [{self.shown(interval.low)}, {self.shown(interval.high)}]"
+
+
+ACCURACY = Measure("accuracy", "greedy pass@1", "problems")
+SAMPLED_ACCURACY = Measure("sampled_accuracy", "sampled pass@1", "problems")
+LOSS = Measure("loss", "loss per token", "gold answers", higher_is_better=False, unit="nats")
+PAIR_ACCURACY = Measure("pair_accuracy", "pair accuracy", "pairs", even=0.5, across_runs=False)
+WIN_RATE = Measure("win_rate", "win rate", "prompts", even=0.5)
+# How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds.
+DISCRIMINATOR = Measure(
+    "discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, decides=False, across_runs=False
+)
+MEASURES = {m.name: m for m in (ACCURACY, SAMPLED_ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, DISCRIMINATOR)}
+
+
+class Estimated(BaseModel):
+    """A measure of one policy on one set of rows."""
+
+    model_config = ConfigDict(frozen=True)
+    value: Interval
+    rows: int
+    against: dict[str, Interval] = Field(
+        default_factory=dict, description="This policy minus another, row by row, by the other's name."
+    )
+    details: dict[str, float] = Field(default_factory=dict, description="Further figures of the same rows.")
+
+
+def estimate(rows: Sequence[MeasuredRow], seed: int) -> Interval:
+    """The ratio of summed values and summed weights, with a 95 % percentile bootstrap interval over rows.
+
+    Raises:
+        ValueError: no rows.
+    """
+    return ratio_interval([row.value for row in rows], [row.weight for row in rows], seed)
+
+
+def difference(ours: Iterable[MeasuredRow], theirs: Iterable[MeasuredRow], seed: int) -> Interval:
+    """One policy's measure minus another's on the same rows, with a paired bootstrap interval.
+
+    Raises:
+        ValueError: the two were not measured on the same rows, or the rows weigh differently.
+    """
+    ours, others = list(ours), {(row.problem_id, row.index): row for row in theirs}
+    pairs = [(row, others.get((row.problem_id, row.index))) for row in ours]
+    if len(pairs) != len(others) or not all(other is not None and row.weight == other.weight for row, other in pairs):
+        raise ValueError("A paired comparison needs both policies' values of the same rows.")
+    values = [row.value - other.value for row, other in pairs if other is not None]
+    return ratio_interval(values, [row.weight for row in ours], seed)
+
+
+def ratio_interval(values: Sequence[float], weights: Sequence[float], seed: int) -> Interval:
+    """Σ values / Σ weights, with a 95 % percentile bootstrap interval over rows (10,000 resamples).
+
+    Raises:
+        ValueError: no rows, or weights that sum to nothing.
+    """
+    from scipy.stats import bootstrap
+
+    top, bottom = np.asarray(values, dtype=float), np.asarray(weights, dtype=float)
+    if np.all(bottom == 1):
+        return bootstrap_interval(values, seed)
+    if not bottom.sum() > 0:
+        raise ValueError("A bootstrap interval needs at least one row with a weight.")
+    ratio = float(top.sum() / bottom.sum())
+    if len(top) == 1 or np.all(top == ratio * bottom):
+        return Interval(value=ratio, low=ratio, high=ratio)
+    found = bootstrap(
+        (top, bottom),
+        lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
+        paired=True,
+        n_resamples=RESAMPLES,
+        batch=500,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = found.confidence_interval
+    return Interval(value=ratio, low=float(low), high=float(high))
