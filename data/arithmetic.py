@@ -26,10 +26,16 @@ _QUESTION = "How many {things} are there now?"
 
 @lru_cache(maxsize=1)
 def embedded_problems(seed: int) -> tuple[Problem, ...]:
-    """All splits, in order, with distinct prompts throughout. The same seed gives the same problems.
+    """All splits, in order, with distinct prompts throughout. Only demonstrations have an answer.
 
     They are made once per process: a run needs them for its plan, its vocabulary and its splits.
     """
+    return tuple(p if p.split == "demonstration" else replace(p, response=None) for p in worked_problems(seed))
+
+
+@lru_cache(maxsize=1)
+def worked_problems(seed: int) -> tuple[Problem, ...]:
+    """The same, all with worked answers. The same seed gives the same problems."""
     rng = random.Random(f"arithmetic-{VERSION}-{seed}")
     problems: list[Problem] = []
     seen: set[str] = set()
@@ -43,7 +49,7 @@ def embedded_problems(seed: int) -> tuple[Problem, ...]:
                 continue
             seen.add(identity)
             made += 1
-            response = f"{worked} #### {result}" if split == "demonstration" else None
+            response = f"{worked} #### {result}"
             problems.append(Problem(identity, messages, str(result), response, "arithmetic", split))
     return tuple(problems)
 

@@ -1,32 +1,51 @@
-"""When a loop ends, from the validation accuracies of its iterations alone."""
+"""When a loop ends, and which iteration was the best, from what its iterations came to on validation alone."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-StopRule = Literal["paper", "patience", "none"]
+from data.measures import ACCURACY, DISCRIMINATOR, Measure
+from data.metrics import Interval
+
+StopRule = Literal["paper", "patience", "discriminator", "none"]
 
 
-def best_iteration(accuracies: Sequence[float]) -> int:
-    """The iteration of the highest accuracy, counting the base as 0; the earliest where several are equal."""
-    return max(range(len(accuracies)), key=lambda i: (accuracies[i], -i))
+def best_iteration(values: Sequence[float], measure: Measure = ACCURACY) -> int:
+    """The best iteration by a measure, counting the base as 0; the earliest where several are equal."""
+    sign = 1 if measure.higher_is_better else -1
+    return max(range(len(values)), key=lambda i: (sign * values[i], -i))
 
 
-def stop_reason(rule: StopRule, patience: int, accuracies: Sequence[float]) -> str | None:
+def stop_reason(rule: StopRule, patience: int, values: Sequence[float], measure: Measure = ACCURACY) -> str | None:
     """Why the loop ends after the latest iteration, or None to go on.
 
     `paper` (arXiv 2312.06585, algorithm 1) ends once validation no longer improves on the iteration before;
-    `patience` ends after that many iterations without a new best; `none` never ends early.
+    `patience` ends after that many iterations without a new best; the other rules do not look at a measure.
 
     Args:
-        accuracies: validation accuracy of the base and of each iteration so far.
+        values: what the base and each iteration so far came to on validation.
+        measure: what that is.
     """
-    latest = len(accuracies) - 1
-    if rule == "none" or latest < 1:
+    latest = len(values) - 1
+    if rule not in ("paper", "patience") or latest < 1:
         return None
     if rule == "paper":
-        if accuracies[-1] > accuracies[-2]:
+        if measure.improves(values[-1] - values[-2]):
             return None
-        return f"validation did not improve in iteration {latest} ({accuracies[-2]:.1%} → {accuracies[-1]:.1%})"
-    since = latest - best_iteration(accuracies)
+        change = f"{measure.shown(values[-2])} → {measure.shown(values[-1])}"
+        return f"validation did not improve in iteration {latest} ({change})"
+    since = latest - best_iteration(values, measure)
     iterations = f"{since} iteration{'s' * (since > 1)}"
     return f"no new best on validation for {iterations}" if since >= patience else None
+
+
+def game_is_over(iteration: int, discriminated: Interval) -> str | None:
+    """Why SPIN ends after an iteration whose policy cannot tell gold answers from its opponent's; None to go on.
+
+    Args:
+        discriminated: share of held-out pairs whose gold answer it ranks above the opponent's (arXiv 2401.01335,
+            section 4.1: the game has ended when the two cannot be told apart).
+    """
+    if discriminated.low <= 0.5 <= discriminated.high:
+        shown = DISCRIMINATOR.shown_interval(discriminated)
+        return f"gold answers cannot be told from the opponent's any more in iteration {iteration} ({shown})"
+    return None

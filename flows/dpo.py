@@ -9,18 +9,18 @@ from typing import Annotated, Any, ClassVar
 from prefect import flow
 from pydantic import Field
 
-from data.preferences import read_pairs
-from data.reading import Reading, Tally
-from data.splits import HELD_OUT
+from data.measures import MeasureName
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
+from tasks.likelihood import PairsMeasured, measure_reference
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
-from tasks.pairs import PairSource, prepare_pairs
+from tasks.pair_sets import PairSets, answered_length, check_pair_sets, prepare_pair_sets, validated_and_tested
+from tasks.pairs import PairSource
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
-from tasks.train import measure_reference, train_on_pairs
+from tasks.train import train_on_pairs
 
 
 class DPOTrainConfig(PreferenceConfig):
@@ -38,21 +38,36 @@ class DPOTrainConfig(PreferenceConfig):
 class DPO(PairSource, LoopConfig):
     """Every setting of DPO. Defaults are TRL's recipe for Llama 2."""
 
+    trains_on_problems: ClassVar[bool] = False
     answers_training_prompts: ClassVar[bool] = False
+    has_pairs: ClassVar[bool] = True
+    measures: ClassVar[tuple[MeasureName, ...]] = ("pair_accuracy",)
 
+    validation_pairs: Annotated[
+        Path | None,
+        Field(description="Data set of pairs to validate on; none: a tenth of the pairs, by hash of the prompt."),
+    ] = None
+    test_pairs: Annotated[
+        Path | None, Field(description="Data set of pairs for the final test; none: another tenth, by hash.")
+    ] = None
     train: Annotated[DPOTrainConfig, Field(description="How the policy is trained.")] = DPOTrainConfig()
 
     def input_files(self) -> dict[str, Path]:
-        return super().input_files() | {"pairs": self.pairs}
+        named = {"pairs": self.pairs, "validation_pairs": self.validation_pairs, "test_pairs": self.test_pairs}
+        return super().input_files() | {name: path for name, path in named.items() if path is not None}
 
     @property
-    def pairs_reading(self) -> Reading:
-        drop, keep = self.unusable == "drop", self.reasoning == "keep"
-        return Reading(self.pairs, self.pairs_format, self.pairs_columns, drop, self.placeholders, keep)
+    def sets(self) -> PairSets:
+        """Which pairs are trained on, and which are held out."""
+        training, *held_out = (
+            None if path is None else self.pair_reading(path)
+            for path in (self.pairs, self.validation_pairs, self.test_pairs)
+        )
+        assert training is not None
+        return validated_and_tested(training, held_out[0], held_out[1], self.overlap.rules)
 
     def check_inputs(self) -> None:
-        for _ in read_pairs(self.pairs_reading, Tally()):
-            pass
+        check_pair_sets(self.sets)
 
 
 @flow(name="dpo", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
@@ -63,19 +78,22 @@ def dpo(config: DPO, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 
 def loop(run: Run, config: DPO) -> dict[str, Any]:
     """The algorithm. Walked without effect when `run` is only planning."""
-    problems = prepare_problems(run, config, config.seed)
+    problems = prepare_problems(run, config, config.seed) if config.has_problems else None
     base = base_policy(run, config, config.bootstrap, config.seed)
-    iterations, start = begin(run, config, problems, base), base.artifact("policy")
-    measured_on = config.held_out(problems, "validation", "test", "transfer")
-    held_out = {name: measured.problems for name, measured in measured_on.items()}
-    if config.overlap.held_out:
-        held_out[HELD_OUT] = problems.artifact(f"{HELD_OUT}.parquet")
-    made = prepare_pairs(run, "iter-1/pairs", config.pairs_reading, start, held_out, config.overlap.rules)
+    measuring, iterations = begin(run, config, problems, base)
+    start, sets = base.artifact("policy"), config.sets
+    made = prepare_pair_sets(run, "iter-1/pairs", sets, start, answered_length, measuring.held_out_prompts)
     pairs, expected = {"current": made.artifact("pairs.parquet")}, expected_rows(config.pairs, "train")
-    reference = measure_reference(run, "iter-1/reference", start, pairs, config.train, config.launch, expected)
+    unseen = {name: made.artifact(f"{name}.parquet") for name in sets.names}
+    settings = config.train, config.launch
+    reference = measure_reference(run, "iter-1/reference", start, pairs | unseen, *settings, expected)
     policy = train_on_pairs(
-        run, "iter-1/train", start, pairs, reference, config.train, config.launch, config.seed, expected
+        run, "iter-1/train", start, pairs, reference, *settings, config.seed, expected, held_out=unseen["validation"]
     )
+    measured = {
+        name: PairsMeasured(unseen[name], reference.artifact(f"{name}.parquet"), config.train, sets.expected(name))
+        for name in sets.names
+    }
     stages = {"pairs": made, "reference": reference, "train": policy}
-    add_iteration(run, config, problems, iterations, policy, stages)
-    return conclude(run, config, problems, iterations, "it has one iteration", best=1)
+    add_iteration(measuring, iterations, policy, stages, {"validation": measured["validation"]})
+    return conclude(measuring, iterations, "it has one iteration", best=1, pairs={"test": measured["test"]})

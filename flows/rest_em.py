@@ -46,7 +46,8 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
     problems = prepare_problems(run, config, config.seed)
     train_set, expected = problems.artifact("train.parquet"), config.expected_problems["train"]
     base = base_policy(run, config, config.bootstrap, config.seed)
-    policy, iterations, reason = base, begin(run, config, problems, base), None
+    measuring, iterations = begin(run, config, problems, base)
+    policy, reason = base, None
     for number in range(1, config.iterations + 1):
         name, seed = f"iter-{number}", config.seed + number
         current = policy.artifact("policy")
@@ -61,6 +62,6 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
         examples = chosen.artifact("examples.parquet")
         policy = train(run, f"{name}/train", start, examples, config.train, config.launch, seed, most)
         stages = {"generate": samples, "score": scores, "select": chosen, "train": policy}
-        if reason := add_iteration(run, config, problems, iterations, policy, stages):
+        if reason := add_iteration(measuring, iterations, policy, stages):
             break
-    return conclude(run, config, problems, iterations, reason)
+    return conclude(measuring, iterations, reason)

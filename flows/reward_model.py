@@ -11,16 +11,16 @@ from prefect import flow
 from pydantic import Field
 
 from data.hygiene import NAME
-from data.reading import Reading
+from data.splits import HELD_OUT
 from models.config import ReasoningSetting, RewardTrainConfig, ScoringConfig
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
 from tasks.loop import RunConfig, flow_run_name, run_loop
+from tasks.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
 from tasks.pairs import PAIRS_FILE, PairSource
 from tasks.policy import base_policy, publish_best
 from tasks.problems import OverlapRules
 from tasks.reward_model import measure_reward_model
-from tasks.reward_pairs import HELD_OUT_FILE, HoldingOut, check_pairs, prepare_reward_pairs
 from tasks.reward_report import conclude_reward_model
 from tasks.room import model_tokenizer
 from tasks.run import Run
@@ -55,19 +55,15 @@ class RewardModel(PairSource, RunConfig):
         return super().input_files() | {name: path for name, path in named.items() if path is not None}
 
     @property
-    def parts(self) -> HoldingOut:
+    def sets(self) -> PairSets:
         """Which pairs are trained on, and which are held out."""
-        validation = self._reading(self.validation_pairs) if self.validation_pairs else None
-        return HoldingOut(self._reading(self.pairs), validation, self.held_out, self.overlap.rules)
+        validation = self.pair_reading(self.validation_pairs) if self.validation_pairs else None
+        return measured_once(self.pair_reading(self.pairs), validation, self.held_out, self.overlap.rules)
 
     def check_inputs(self) -> None:
-        check_pairs(self.parts)
+        check_pair_sets(self.sets)
         if self.model:
             model_tokenizer(self)
-
-    def _reading(self, source: Path) -> Reading:
-        drop, keep = self.unusable == "drop", self.reasoning == "keep"
-        return Reading(source, self.pairs_format, self.pairs_columns, drop, self.placeholders, keep)
 
 
 @flow(
@@ -85,12 +81,12 @@ def reward_model(config: RewardModel, on_drift: OnDrift = OnDrift.REFUSE) -> dic
 def loop(run: Run, config: RewardModel) -> dict[str, Any]:
     """All there is to it: one round. Walked without effect when `run` is only planning."""
     start = base_policy(run, config, config.bootstrap, config.seed).artifact("policy")
-    pairs = prepare_reward_pairs(run, "iter-1/pairs", config.parts, start)
-    expected = expected_rows(config.pairs, "train")
-    held_out = expected_rows(config.validation_pairs, "validation") or int(config.held_out * expected)
+    sets, expected = config.sets, expected_rows(config.pairs, "train")
+    pairs = prepare_pair_sets(run, "iter-1/pairs", sets, start, judged_length, {})
+    unseen = pairs.artifact(f"{HELD_OUT}.parquet")
     settings = config.train, config.launch, config.seed, expected
-    model = train_reward_model(run, "iter-1/train", start, pairs.artifact(PAIRS_FILE), *settings)
-    policy, unseen = model.artifact("policy"), pairs.artifact(HELD_OUT_FILE)
-    measured = measure_reward_model(run, "iter-1/measure", policy, unseen, config.score, config.seed, held_out)
+    model = train_reward_model(run, "iter-1/train", start, pairs.artifact(PAIRS_FILE), *settings, held_out=unseen)
+    policy, score, count = model.artifact("policy"), config.score, sets.expected(HELD_OUT)
+    measured = measure_reward_model(run, "iter-1/measure", policy, unseen, score, config.seed, count)
     publish_best(run, policy, 1)
     return conclude_reward_model(run, config, pairs, model, measured)

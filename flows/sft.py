@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from prefect import flow
 from pydantic import Field
 
+from data.measures import MeasureName
 from models.config import QLoRAConfig, Schedule, SupervisedConfig
 from tasks.contract import OnDrift
 from tasks.examples import gold_examples
@@ -36,6 +37,7 @@ class SFT(GoldLoopConfig):
     """Every setting of supervised fine-tuning. Defaults are TRL's recipe for Llama 2."""
 
     answers_training_prompts: ClassVar[bool] = False
+    measures: ClassVar[tuple[MeasureName, ...]] = ("loss", "accuracy")
 
     train: Annotated[SFTTrainConfig, Field(description="How the policy is trained.")] = SFTTrainConfig()
 
@@ -50,9 +52,12 @@ def loop(run: Run, config: SFT) -> dict[str, Any]:
     """The algorithm. Walked without effect when `run` is only planning."""
     problems = prepare_problems(run, config, config.seed)
     base = base_policy(run, config, config.bootstrap, config.seed)
-    iterations, start = begin(run, config, problems, base), base.artifact("policy")
+    measuring, iterations = begin(run, config, problems, base)
+    start, held_out = base.artifact("policy"), measuring.gold.get("validation")
     gold = gold_examples(run, "iter-1/examples", problems.artifact("train.parquet"), start, config.train.pack_to)
     examples, expected = gold.artifact("examples.parquet"), config.expected_problems["train"]
-    policy = train(run, "iter-1/train", start, examples, config.train, config.launch, config.seed, expected)
-    add_iteration(run, config, problems, iterations, policy, {"examples": gold, "train": policy})
-    return conclude(run, config, problems, iterations, "it has one iteration", best=1)
+    settings = config.train, config.launch, config.seed, expected
+    unseen = held_out.problems if held_out else None
+    policy = train(run, "iter-1/train", start, examples, *settings, held_out=unseen)
+    add_iteration(measuring, iterations, policy, {"examples": gold, "train": policy})
+    return conclude(measuring, iterations, "it has one iteration", best=1)

@@ -4,21 +4,24 @@ The opponent, which is the last policy, answers the prompts of the SFT data. Tra
 own, starts from the opponent and has it as reference. Repeat.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Gt, MinLen
 from prefect import flow
 from pydantic import Field, model_validator
 
+from data.measures import MeasureName
 from models.config import PreferenceConfig, SamplingConfig
 from tasks.contract import Artifact, OnDrift
+from tasks.likelihood import measure_reference
 from tasks.loop import GoldLoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.opponent import against_opponent, held_out_pairs
 from tasks.pairs import pair
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
 from tasks.sample import generate
-from tasks.train import measure_reference, train_on_pairs
+from tasks.train import train_on_pairs
 
 Positive = Annotated[float, Gt(0)]
 PerIteration = Positive | Annotated[tuple[Positive, ...], MinLen(1)]
@@ -52,6 +55,9 @@ class SpinSamplingConfig(SamplingConfig):
 class Spin(GoldLoopConfig):
     """Every setting of a SPIN run. Defaults are the paper's."""
 
+    has_opponent: ClassVar[bool] = True
+    measures: ClassVar[tuple[MeasureName, ...]] = ("win_rate", "accuracy")
+
     iterations: Annotated[int, Field(ge=1, description="Most iterations.")] = 4
     mix_previous: Annotated[
         bool, Field(description="Train on the pairs of the iteration before as well, where there is one.")
@@ -82,21 +88,29 @@ def loop(run: Run, config: Spin) -> dict[str, Any]:
     problems = prepare_problems(run, config, config.seed)
     prompts, expected = problems.artifact("train.parquet"), config.expected_problems["train"]
     base = base_policy(run, config, config.bootstrap, config.seed)
-    policy, iterations, reason = base, begin(run, config, problems, base), None
+    measuring, iterations = begin(run, config, problems, base)
+    unseen = measuring.gold.get("validation")
+    also = {"validation": unseen.problems} if unseen else {}
+    policy, reason = base, None
     pairs: dict[str, Artifact] = {}
     for number in range(1, config.iterations + 1):
         name, seed, settings = f"iter-{number}", config.seed + number, config.train.at(number)
-        opponent = policy.artifact("policy")
-        samples = generate(run, f"{name}/generate", opponent, prompts, config.generate, config.engine, seed, expected)
+        opponent, sampling = policy.artifact("policy"), (config.generate, config.engine)
+        samples = generate(run, f"{name}/generate", opponent, prompts, *sampling, seed, expected, also=also)
         answers, tokenizer, most = samples.artifact("samples"), base.artifact("policy"), config.generate.max_tokens
         count = expected * config.generate.samples
         made = pair(run, f"{name}/pair", prompts, answers, tokenizer, most, count)
         before = {"previous": pairs["current"]} if pairs and config.mix_previous else {}
         pairs = {"current": made.artifact("pairs.parquet"), **before}
         count *= len(pairs)
-        reference = measure_reference(run, f"{name}/reference", opponent, pairs, settings, config.launch, count)
-        policy = train_on_pairs(run, f"{name}/train", opponent, pairs, reference, settings, config.launch, seed, count)
+        apart = held_out_pairs(run, name, samples, also, tokenizer, most)
+        training = settings, config.launch
+        reference = measure_reference(run, f"{name}/reference", opponent, pairs | apart, *training, count)
+        policy = train_on_pairs(
+            run, f"{name}/train", opponent, pairs, reference, *training, seed, count, held_out=apart.get("validation")
+        )
         stages = {"generate": samples, "pair": made, "reference": reference, "train": policy}
-        if reason := add_iteration(run, config, problems, iterations, policy, stages):
+        game = against_opponent(apart, samples, reference, settings, unseen)
+        if reason := add_iteration(measuring, iterations, policy, stages, game):
             break
-    return conclude(run, config, problems, iterations, reason)
+    return conclude(measuring, iterations, reason)

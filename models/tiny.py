@@ -23,6 +23,27 @@ CHAT_TEMPLATE = (
 )
 
 
+# What tells the embedded model, and what descends from it, from others.
+ARCHITECTURE = {
+    "model_type": "llama",  # for other architectures AutoTokenizer replaces parts of a tokenizer of one's own
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
+
+
+def is_of_the_family(model: Path) -> bool:
+    """Whether a folder holds the embedded model, or a policy that descends from it."""
+    try:
+        config = json.loads((model / "config.json").read_text())
+        return isinstance(config, dict) and ARCHITECTURE.items() <= config.items()
+    except (OSError, ValueError):
+        return False
+
+
 def tiny_tokenizer(texts: Iterable[str]) -> Any:
     """A byte-level BPE tokenizer: the texts' words and numbers are one token each, and any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -56,14 +77,8 @@ def write_untrained(path: Path, texts: Iterable[str]) -> None:
     tokenizer = tiny_tokenizer(texts)
     # As JSON and not by LlamaConfig, which would import PyTorch into the flow's own process.
     config = {
-        "model_type": "llama",  # for other architectures AutoTokenizer replaces parts of a tokenizer of one's own
+        **ARCHITECTURE,
         "architectures": ["LlamaForCausalLM"],
-        "vocab_size": VOCABULARY,
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
         "max_position_embeddings": CONTEXT,
         "tie_word_embeddings": True,
         "initializer_range": 0.08,  # ≈ 1/√hidden_size: at 0.02 so narrow a model learns several times slower

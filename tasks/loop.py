@@ -4,29 +4,35 @@ The loop itself is a `for` statement in the algorithm's own file under flows/.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from data.formats import Use
-from data.metrics import paired_difference
-from data.stopping import StopRule, best_iteration, stop_reason
+from data.measures import DISCRIMINATOR, MeasureName
+from data.stopping import StopRule, best_iteration, game_is_over, stop_reason
 from models import tiny
 from models.config import Config, EngineConfig, LaunchConfig, SamplingConfig, TrainConfig, gradient_accumulation
 from models.estimate import parameters_of
 from tasks.approval import ask, decided_best, require_deployment
-from tasks.champion import Gate, pin_champion, policy_of, run_name, settle
-from tasks.contract import Artifact, OnDrift
+from tasks.champion import Gate, pin_champion, run_name, settle
+from tasks.contract import OnDrift
 from tasks.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
-from tasks.evaluate import EvaluateConfig, HeldOut, evaluate, load_evaluation
+from tasks.evaluate import EvaluateConfig, HeldOut
+from tasks.gate import measure_gate
+from tasks.held_out import Measurable, measurable
+from tasks.likelihood import PairsMeasured
 from tasks.logs import keep_logs_plain
+from tasks.measured import load_measured
+from tasks.measuring import Measuring, measuring
 from tasks.policy import BootstrapConfig, PolicySource, publish_best
-from tasks.problems import ProblemSource, expected_counts
+from tasks.problems import Judged, ProblemSource, expected_counts
 from tasks.rewards import RewardConfig, problems_judged_by
 from tasks.run import Result, Run, open_run
 
+NO_PAIRS: Mapping[str, PairsMeasured] = {}
 LONGEST_NAME = 100  # of a run: files, MLflow's runs and Prefect's artifacts are named after it
 
 
@@ -34,7 +40,11 @@ class StopConfig(Config):
     """When the loop ends before its last iteration. Only validation counts."""
 
     rule: Annotated[
-        StopRule, Field(description="paper: once validation no longer improves; patience: after some; none: never.")
+        StopRule,
+        Field(
+            description="paper: once validation no longer improves; patience: after some; discriminator (SPIN): once "
+            "gold answers cannot be told from the opponent's; none: never."
+        ),
     ] = "paper"
     patience: Annotated[int, Field(ge=1, description="Iterations without a new best, for the rule patience.")] = 1
 
@@ -111,9 +121,38 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     ] = False
     stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
     generate: Annotated[SamplingConfig, Field(description="How answers are sampled.")] = SamplingConfig()
+    measure: Annotated[
+        MeasureName | Literal["last"] | None,
+        Field(
+            description="By what the loop stops, chooses its best iteration and moves the champion; last: by nothing, "
+            "its last iteration is the result; none: by the first that can be taken of those usual for the flow."
+        ),
+    ] = None
     reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={})
     evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
     engine: Annotated[EngineConfig, Field(description="How vLLM runs.")] = EngineConfig()
+
+    measures: ClassVar[tuple[MeasureName, ...]] = ("accuracy",)
+    """By which the flow decides, the first that can be taken."""
+    has_pairs: ClassVar[bool] = False
+    """Whether there are held-out pairs."""
+    has_opponent: ClassVar[bool] = False
+    """Whether the policy learns to tell gold answers from an opponent's."""
+
+    @property
+    def embedded(self) -> bool:
+        return self.problems is None and (self.model is None or tiny.is_of_the_family(Path(self.model)))
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether problems are read at all."""
+        given = self.problems or self.validation or self.test or self.transfer or self.overlap.held_out
+        return self.trains_on_problems or self.embedded or bool(given)
+
+    @property
+    def measurable(self) -> Measurable:
+        """What held-out problems can be measured by."""
+        return Measurable(verified=True, gold=False)
 
     @property
     def row_tokens(self) -> int:
@@ -145,6 +184,12 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
         return self.evaluate.reward or self.reward
 
     @model_validator(mode="after")
+    def _an_opponent_is_there(self) -> Self:
+        if self.stop.rule == "discriminator" and not self.has_opponent:
+            raise ValueError("stop.rule discriminator is SPIN's: here is no opponent. Choose paper, patience or none.")
+        return self
+
+    @model_validator(mode="after")
     def _one_answer_can_be_judged(self) -> Self:
         if self.measured_by.judged and self.measured_by.judge.kind == "pairwise":
             raise ValueError(
@@ -166,6 +211,36 @@ class GoldLoopConfig(LoopConfig):
             description="Data set of demonstrations, in any known format; none: the embedded ones.",
         ),
     ] = None
+    verify: Annotated[
+        bool | None,
+        Field(
+            description="Whether answers to held-out prompts are graded by the reward; none: if nearly all of their "
+            "references can be. Else only the likelihood of gold answers is measured, and what a judge prefers."
+        ),
+    ] = None
+
+    @property
+    def measurable(self) -> Measurable:
+        found = measurable(self)
+        if self.verify is None and self.measured_by.names == ("final_answer",):
+            return found
+        return replace(found, verified=self.verify is not False)
+
+    def trained_on(self) -> Judged:
+        use, can_grade = super().trained_on()
+        if self.held_out_apart or use == "prompts" or not self.measurable.verified:
+            return "demonstrations", None
+        return use, can_grade
+
+    def measured_on(self) -> Judged:
+        rows = self.measurable
+        if rows.verified:
+            return super().measured_on()
+        return ("demonstrations" if rows.gold else "prompts"), None
+
+    @property
+    def answers_held_out(self) -> bool:
+        return self.has_opponent or self.win_rate is not None or self.measurable.verified
 
 
 @dataclass(frozen=True)
@@ -193,8 +268,8 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     config = settle(config)
     if isinstance(config, LoopConfig) and config.approve:
         require_deployment()
-    check(loop, config, on_drift)
-    settings = {"algorithm": algorithm} | config.model_dump(mode="json")
+    decides = check(loop, config, on_drift).decided_by
+    settings = {"algorithm": algorithm, "decided_by": decides} | config.model_dump(mode="json")
     with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
         pin_champion(config)
         run.model_code = config.model_code
@@ -220,115 +295,99 @@ def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     return run
 
 
-def begin(run: Run, config: LoopConfig, problems: Result, base: Result) -> list[Iteration]:
-    """Iteration 0, which is the base policy, measured on validation."""
+def begin(run: Run, config: LoopConfig, problems: Result | None, base: Result) -> tuple[Measuring, list[Iteration]]:
+    """How policies are measured; and iteration 0, which is the base policy, measured on validation."""
+    held_out = measuring(run, config, problems)
+    run.decided_by = held_out.decides.name if held_out.decides else None
     iterations: list[Iteration] = []
-    add_iteration(run, config, problems, iterations, base, {})
-    return iterations
+    add_iteration(held_out, iterations, base, {})
+    return held_out, iterations
 
 
 def add_iteration(
-    run: Run,
-    config: LoopConfig,
-    problems: Result,
+    measuring: Measuring,
     iterations: list[Iteration],
     policy: Result,
     stages: Mapping[str, Result],
+    pairs: Mapping[str, PairsMeasured] = NO_PAIRS,
 ) -> str | None:
     """Measure an iteration's policy on validation, against the base and the iteration before; keep it and record it.
+
+    Args:
+        pairs: held-out pairs that it is measured on.
 
     Returns:
         Why the loop has to end here, or None.
     """
     from tasks.record import answers_shown, iteration_rows, record_iteration
 
-    number = len(iterations)
-    against = {}
-    if iterations:
-        against = {"base": iterations[0].stages["evaluate"], "previous": iterations[-1].stages["evaluate"]}
-    sets = config.held_out(problems, "validation")
-    measured = _evaluate(run, config, f"iter-{number}/evaluate", policy.artifact("policy"), sets, against)
-    iterations.append(Iteration(number, policy, {**stages, "evaluate": measured}))
-    record_iteration(run, iterations)
+    run, config, number = measuring.run, measuring.config, len(iterations)
+    against = {"base": iterations[0].stages, "previous": iterations[-1].stages} if iterations else {}
+    artifact = policy.artifact("policy")
+    measured = measuring.measure(f"iter-{number}", artifact, ("validation",), against, pairs)
+    iterations.append(Iteration(number, policy, {**stages, **measured}))
+    record_iteration(run, iterations, run.decided_by)
     if number and config.approve and not run.planning:
-        decision = ask(run.directory, number, iteration_rows(iterations), answers_shown(run, iterations[-1]))
+        shown = answers_shown(run, iterations[-1])
+        decision = ask(run.directory, number, iteration_rows(iterations, run.decided_by), shown)
         if decision.decision != "go on":
             return f"a person decided so after iteration {number}"
-    return stop_reason(config.stop.rule, config.stop.patience, _validation_accuracies(iterations))
+    return _stop_reason(measuring, iterations)
 
 
 def conclude(
-    run: Run,
-    config: LoopConfig,
-    problems: Result,
+    measuring: Measuring,
     iterations: list[Iteration],
     reason: str | None,
     best: int | None = None,
+    pairs: Mapping[str, PairsMeasured] = NO_PAIRS,
 ) -> dict[str, Any]:
     """Publish the best iteration; measure base and best on the sets that no decision has seen; write the report.
 
-    The best one is that of the highest validation accuracy, unless it is given or a person chose one.
+    The best one is that of the best validation by the measure that decides, or where none does the last, unless it is
+    given or a person chose one.
+
+    Args:
+        pairs: held-out pairs that no decision has seen.
     """
     from tasks.record import record_end
 
-    accuracies = _validation_accuracies(iterations)
+    run, config = measuring.run, measuring.config
     best = decided_best(run.directory) if best is None else best
     if best is None:
-        best = best_iteration(accuracies) if len(accuracies) == len(iterations) else len(iterations) - 1
+        values = _values(measuring, iterations)
+        known = measuring.decides is not None and len(values) == len(iterations)
+        best = best_iteration(values, measuring.decides) if known and measuring.decides else len(iterations) - 1
     policy = iterations[best].policy.artifact("policy")
     publish_best(run, policy, best)
-    sets = config.held_out(problems, "test", "transfer")
-    base = _evaluate(run, config, "final/base", iterations[0].policy.artifact("policy"), sets, {})
-    final = _evaluate(run, config, "final/best", policy, sets, {"base": base})
+    sets = ("test", "transfer")
+    base = measuring.measure("final/base", iterations[0].policy.artifact("policy"), sets, {}, {})
+    final = measuring.measure("final/best", policy, sets, {"base": base}, pairs)
     reason = reason or f"all {len(iterations) - 1} iterations were run"
 
     def gate() -> Gate | None:
-        return _measure_gate(run, config, iterations, best, sets, (base, final))
+        return measure_gate(measuring, iterations, best, (base, final))
 
-    return record_end(run, config, problems, iterations, best, (base, final), gate, reason)
+    return record_end(run, config, measuring.problems, iterations, best, (base, final), gate, reason, run.decided_by)
 
 
-def _measure_gate(
-    run: Run,
-    config: LoopConfig,
-    iterations: list[Iteration],
-    best: int,
-    sets: Mapping[str, HeldOut],
-    final: tuple[Result, Result],
-) -> Gate | None:
-    """The best iteration against the registry's champion on the test set, or where there is none, against the base."""
-    if run.recorder is None:
+def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | None:
+    rule, number = measuring.config.stop, len(iterations) - 1
+    if rule.rule == "discriminator":
+        found = load_measured(iterations[-1].stages.values()).get("validation", DISCRIMINATOR.name)
+        return game_is_over(number, found.value) if found else None
+    if measuring.decides is None:
         return None
-    with run.recorder.tracking.reaching():
-        champion = run.recorder.tracking.registry.champion(config.registry)
-    if champion is None and best == 0:
-        return None
-    rival, ours = final
-    known = {iteration.policy.artifact("policy").digest for iteration in (iterations[0], iterations[best])}
-    if champion is not None and champion.digest not in known:
-        checkpoint = policy_of(champion)
-        if checkpoint is None:
-            return Gate(champion, None, 0)
-        rival = _evaluate(run, config, f"final/champion-{champion.digest[:8]}", checkpoint, sets, {})
-    measured, others = load_evaluation(ours), load_evaluation(rival)
-    assert measured is not None and others is not None
-    outcomes = measured.outcomes["test"]
-    return Gate(champion, paired_difference(outcomes, others.outcomes["test"], config.seed), len(outcomes))
+    return stop_reason(rule.rule, rule.patience, _values(measuring, iterations), measuring.decides)
 
 
-def _evaluate(
-    run: Run,
-    config: LoopConfig,
-    name: str,
-    policy: Artifact,
-    sets: Mapping[str, HeldOut],
-    against: Mapping[str, Result],
-) -> Result:
-    settings = config.evaluate, config.generate, config.measured_by, config.engine, config.seed
-    return evaluate(run, name, policy, sets, *settings, against)
-
-
-def _validation_accuracies(iterations: list[Iteration]) -> list[float]:
-    """Greedy validation accuracy of every iteration that has been evaluated, the base first."""
-    evaluations = [load_evaluation(iteration.stages["evaluate"]) for iteration in iterations]
-    return [e.metrics["validation"].greedy.value for e in evaluations if e is not None]
+def _values(measuring: Measuring, iterations: list[Iteration]) -> list[float]:
+    """What every iteration that has been measured came to on validation, the base first."""
+    measure = measuring.decides
+    if measure is None:
+        return []
+    found = [load_measured(iteration.stages.values()).get("validation", measure.name) for iteration in iterations]
+    values = [None if one is None else one.value.value for one in found]
+    if values[0] is None and len(values) > 1 and values[1] is not None:
+        values[0] = measure.even  # the base is what the others are measured against
+    return [value for value in values if value is not None]

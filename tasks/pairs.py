@@ -1,13 +1,12 @@
-"""The stages that make pairs: gold answers over the opponent's own (SPIN), or a user's file of them (DPO)."""
+"""Pairs: the stage that puts gold answers over the opponent's own (SPIN), and a user's data sets of them."""
 
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -15,14 +14,13 @@ from data.overlap import Overlaps, Rules
 from data.pairing import pair_gold_over_own
 from data.preferences import read_pairs
 from data.reading import Reading, Tally
-from data.render import completion_token_ids, prompt_token_ids
+from data.render import completion_token_ids
 from data.rows import Pair, Problem, Sample
 from data.storage import read_rows, write_rows
 from models.config import Config
 from tasks.contract import Artifact, Estimate, Outcome, Stage
-from tasks.datasets import dataset_artifact
 from tasks.files import write_json
-from tasks.length import nothing_fits, report_too_long, tokenizer_and_limit
+from tasks.length import tokenizer_and_limit
 from tasks.problems import DATA, write_notes
 from tasks.run import Result, Run
 from tasks.score import SELECTION, NothingKeptError
@@ -44,9 +42,22 @@ class PairSource(Config):
         Field(default_factory=dict, description="Columns of the pairs: the format's name to the file's."),
     ]
 
+    def pair_reading(self, path: Path) -> Reading:
+        """How a data set of pairs is read, with the settings that every flow has for its rows."""
+        told: Any = self
+        drop, keep = told.unusable == "drop", told.reasoning == "keep"
+        return Reading(path, self.pairs_format, self.pairs_columns, drop, told.placeholders, keep)
+
 
 def pair(
-    run: Run, name: str, problems: Artifact, samples: Artifact, tokenizer: Artifact, max_tokens: int, expected: int
+    run: Run,
+    name: str,
+    problems: Artifact,
+    samples: Artifact,
+    tokenizer: Artifact,
+    max_tokens: int,
+    expected: int,
+    may_be_none: bool = False,
 ) -> Result:
     """Pair gold with own answers into `pairs.parquet`; counts by reason go to `selection.json`.
 
@@ -55,6 +66,7 @@ def pair(
     Args:
         tokenizer: a policy whose tokenizer renders the gold answers.
         max_tokens: gold answers are cut at this length, as own answers were when they were generated.
+        may_be_none: whether there need be no pair, where nothing is trained on them.
 
     Raises:
         NothingKeptError: the opponent's answers all equal the gold ones, or are empty.
@@ -72,62 +84,11 @@ def pair(
         )
         kept = write_rows(Pair, attempt / PAIRS_FILE, rows)
         dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept", *NOTES)}
-        if not kept:
+        if not kept and not may_be_none:
             raise _nothing_left(counts["samples"], dropped)
         write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
         write_json(attempt / NOTES_FILE, {note: counts[note] for note in NOTES})
         return Outcome(counts["samples"], kept, dropped)
-
-    return run.execute(stage, work)
-
-
-def prepare_pairs(
-    run: Run, name: str, reading: Reading, policy: Artifact, held_out: Mapping[str, Artifact], rules: Rules
-) -> Result:
-    """Read a user's pairs into `pairs.parquet`; counts by reason go to `selection.json`.
-
-    A pair of which one side is longer than the policy's context is dropped and counted, and so is one whose prompt
-    repeats what is held out. What was noticed on the way is in `data.json`.
-
-    Args:
-        held_out: sets of problems whose prompts no pair may repeat.
-        rules: what counts as repeating. Pairs are not compared with each other: a prompt may have several.
-
-    Raises:
-        DataFileError: see `data.preferences.read_pairs`.
-        NothingKeptError: no pair fits.
-    """
-    inputs = {"file": dataset_artifact(reading.source), "policy": policy, **held_out}
-    settings = {"drop": reading.drop, "overlap": asdict(rules)}
-    told: dict[str, object] = {
-        "format": reading.format,
-        "columns": reading.columns,
-        "placeholders": reading.placeholders,
-    }
-    told |= {"reasoning": reading.reasoning}
-    settings |= {key: value for key, value in told.items() if value}
-    stage = Stage(name, VERSION, settings, inputs, estimate=Estimate(disk_bytes=1_000_000))
-
-    def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path, run.model_code)
-        counts: Counter[str] = Counter()
-
-        def fits(pair: Pair) -> bool:
-            short = _length(tokenizer, pair) <= limit.tokens
-            counts["kept" if short else "too_long"] += 1
-            return short
-
-        tally, left_out = write_pairs(
-            reading, attempt, {known: artifact.path for known, artifact in held_out.items()}, rules, fits
-        )
-        if not counts.total():
-            raise all_held_out(left_out)
-        dropped = tally.dropped + left_out
-        dropped.update(report_too_long(counts, limit))
-        if not counts["kept"]:
-            raise nothing_fits(counts.total(), limit)
-        write_json(attempt / SELECTION, {"samples": tally.rows, "kept": counts["kept"]} | dropped)
-        return Outcome(tally.rows, counts["kept"], dict(dropped))
 
     return run.execute(stage, work)
 
@@ -169,12 +130,6 @@ def all_held_out(left_out: Counter[str]) -> NothingKeptError:
         f"All {left_out.total():,} pairs repeat prompts that are held out, so nothing is left to train on.",
         what_next="Give other pairs or other held-out files, or set --overlap.contaminated keep.",
     )
-
-
-def _length(tokenizer: object, pair: Pair) -> int:
-    """Tokens of the prompt and the longer side."""
-    sides = (len(completion_token_ids(tokenizer, side)) for side in (pair.chosen, pair.rejected))
-    return len(prompt_token_ids(tokenizer, pair.messages)) + max(sides)
 
 
 def _nothing_left(samples: int, dropped: dict[str, int]) -> NothingKeptError:

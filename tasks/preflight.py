@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from data.chat_template import naming, require_template
 from data.errors import AutodidactError
 from data.overlap import Rules
 from data.preferences import read_pairs
-from data.reading import Reading, Tally
+from data.reading import Tally
 from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Pair, Problem
 from data.storage import read_rows
@@ -23,7 +24,7 @@ from tasks.files import existing_parent
 from tasks.loop import Loop, LoopConfig, RunConfig, plan_loop
 from tasks.model_folder import resolve_model
 from tasks.pairs import PairSource
-from tasks.problems import require_every_split, split_problems
+from tasks.problems import require_every_split, require_problems, split_problems
 from tasks.reward_model import read_reward_model
 from tasks.rewards import check_reward
 from tasks.room import PromptRoom
@@ -53,7 +54,8 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
             for reward in (config.reward, config.measured_by):
                 check_reward(reward)
         config.check_inputs()
-        if isinstance(config, LoopConfig):
+        if isinstance(config, LoopConfig) and config.has_problems:
+            require_problems(config)
             check_problems(config)
         if isinstance(config, PairSource):
             check_pair_prompts(config)
@@ -108,11 +110,11 @@ def check_pair_prompts(config: Any) -> None:
         ModelError, TemplateError: naming the pair.
     """
     room = PromptRoom(config)
-    sources = (config.pairs, getattr(config, "validation_pairs", None))
+    sources = (config.pairs, config.validation_pairs, getattr(config, "test_pairs", None))
     for source in sources:
         if source is not None:
-            told = config.pairs_format, config.pairs_columns, True, config.placeholders, config.reasoning == "keep"
-            for pair in first_of_each_shape(read_pairs(Reading(source, *told), Tally())):
+            reading = replace(config.pair_reading(source), drop=True)
+            for pair in first_of_each_shape(read_pairs(reading, Tally())):
                 room.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
     if isinstance(config, LoopConfig):  # a reward model writes no answers, so none of its pairs can differ from them
         completion_token_ids(room.tokenizer, GOLD)

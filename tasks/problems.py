@@ -133,6 +133,8 @@ class ProblemSource(Config):
     ] = "refuse"
     overlap: Annotated[OverlapConfig, Field(description="Near-duplicates and contamination.")] = OverlapConfig()
 
+    trains_on_problems: ClassVar[bool] = True
+    """Whether training takes rows of these data sets at all, and not only measures policies by them."""
     trains_on_gold: ClassVar[bool] = False
     """Whether training needs gold answers, which the embedded training problems lack: it uses the demonstrations."""
     answers_training_prompts: ClassVar[bool] = True
@@ -186,6 +188,29 @@ class ProblemSource(Config):
         """
         return "problems", has_answer
 
+    def trained_on(self) -> Judged:
+        """What training rows are read as."""
+        return self.judged_by(measured=not self.held_out_apart)
+
+    def measured_on(self) -> Judged:
+        """What the rows of validation, test and transfer are read as."""
+        return self.judged_by(trained=False)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedded problems stand in for those that are not given."""
+        return self.problems is None
+
+    @property
+    def answers_held_out(self) -> bool:
+        """Whether policies are asked to answer held-out prompts."""
+        return True
+
+    @property
+    def held_out_apart(self) -> bool:
+        """Whether validation and test are data sets of their own."""
+        return self.validation is not None and self.test is not None
+
     def limits(self) -> dict[str, int | None]:
         limits = {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
         # Runs from before this setting was there have not drifted from it.
@@ -234,13 +259,36 @@ def split_problems(
     return tally, found
 
 
+def require_problems(source: ProblemSource) -> None:
+    """Refuse to train a model on nothing, and the embedded problems for what they are not.
+
+    Raises:
+        DataFileError: there are no problems, or the reward judges others than the embedded ones.
+    """
+    if source.problems is not None:
+        return
+    if not source.embedded and source.trains_on_problems:
+        raise DataFileError(
+            "No data set is given to train on. The embedded arithmetic is for the embedded model only.",
+            what_next="Give one with --demonstrations." if source.trains_on_gold else "Give one with --problems.",
+        )
+    read_as = {source.trained_on()[0], source.measured_on()[0]} - {"problems", "prompts", "demonstrations"}
+    if source.embedded and read_as:
+        raise DataFileError(
+            f"The embedded problems are arithmetic, and the reward judges {' and '.join(sorted(read_as))}.",
+            what_next="Give --problems with such.",
+        )
+
+
 def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -> None:
     """Refuse problems of which none are left to train, to validate or to test on.
 
     Raises:
         DataFileError: naming the set, and what was left out.
     """
-    for split in ("train", "validation", "test"):
+    everything = source.trains_on_problems or source.problems is not None or source.embedded
+    required = ("train", *HELD_OUT) if everything else tuple(split for split in HELD_OUT if split in source.files())
+    for split in required:
         if found.sources[split]:
             continue
         dropped = (tally.dropped + found.dropped).most_common()
@@ -285,18 +333,10 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
         "test": source.test,
         "transfer": source.transfer,
     }
-    held_out_apart = source.validation is not None and source.test is not None
-    trained_on: Judged = source.judged_by(measured=not held_out_apart)
-    measured_on: Judged = source.judged_by(trained=False)
-    if use is not None:
+    if use is None:
+        trained_on, measured_on = source.trained_on(), source.measured_on()
+    else:
         trained_on = measured_on = use, has_answer if use == "problems" else None
-    if source.problems is None and (others := {trained_on[0], measured_on[0]} - {"problems", "prompts"}):
-        raise DataFileError(
-            f"The embedded problems are arithmetic, and the reward judges {' and '.join(sorted(others))}.",
-            what_next="Give --problems with such.",
-        )
-    if source.trains_on_gold and use is None and (held_out_apart or trained_on[0] == "prompts"):
-        trained_on = "demonstrations", None
     apart: list[Split] = [split for split in SPLITS if given.get(split) is not None]
     for path in (source.problems, *map(Path, source.mixture)):
         if path is not None:
@@ -311,9 +351,10 @@ def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -
         if (path := given.get(split)) is not None:
             name = source.source_name(path)
             yield from read_problems(source.reading(path), split, measured_on[1], tally, measured_on[0], name)
-    if source.problems is None:
+    if source.embedded:
         wanted = {str(embedded_split(source, split)): split for split in SPLITS if given.get(split) is None}
-        for problem in arithmetic.embedded_problems(seed):
+        generated = arithmetic.worked_problems if source.trains_on_gold else arithmetic.embedded_problems
+        for problem in generated(seed):
             if problem.split in wanted:
                 tally.rows += 1
                 yield replace(problem, split=wanted[problem.split])
@@ -333,8 +374,10 @@ def expected_counts(source: ProblemSource) -> dict[str, int]:
         split: expected_rows(path, split) or (0 if source.problems is None else limits.get(split) or 1)
         for split, path in given.items()
     }
-    if source.problems is None:
+    if source.embedded:
         counts = {split: arithmetic.SIZES[embedded_split(source, split)] for split in SPLITS} | counts
+    elif source.problems is None:
+        counts = dict.fromkeys(SPLITS, 0) | counts
     else:
         held_out = [split for split in HELD_OUT if split not in given]
         rows = {path: expected_splits(Path(path), None, given) for path in [str(source.problems), *source.mixture]}
@@ -354,16 +397,21 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     """The stage: one Parquet file per split, `held_out.parquet` if training must not repeat further data sets.
 
     What was noticed on the way is in `data.json`. A split without problems has no file.
+
+    Raises:
+        DataFileError: there is nothing to train on.
     """
+    require_problems(source)
     room = PromptRoom(source) if isinstance(source, PolicySource) else None
     config: dict[str, Any] = {"limits": source.limits(), **(room.settings() if room else {})}
     told: dict[str, Any] = {"format": source.format, "columns": source.columns, "system": source.system}
     told |= {"unusable": source.unusable if source.unusable == "drop" else None, "placeholders": source.placeholders}
     told |= {"reasoning": source.reasoning if source.reasoning == "keep" else None}
     told |= {"every_answer": source.learns_every_answer, "weights": list(source.mixture.values())}
+    told |= {"held_out_as": None if source.measured_on()[1] or not source.trains_on_gold else source.measured_on()[0]}
     config |= {name: value for name, value in told.items() if value}
     rules = Rules()
-    if source.problems is None:
+    if source.embedded:
         config |= {"embedded": "arithmetic", "generator": arithmetic.VERSION}
         config |= {"train": "demonstration"} if source.trains_on_gold else {}
     else:

@@ -20,7 +20,6 @@ from tasks.files import file_sha256, write_json
 from tasks.pairs import PAIRS_FILE
 from tasks.record import REPORT
 from tasks.reward_model import METRICS, load_reward_metrics
-from tasks.reward_pairs import HELD_OUT_FILE
 from tasks.run import SUMMARY, Result, Run
 from tasks.score import SELECTION
 
@@ -72,7 +71,7 @@ def conclude_reward_model(run: Run, config: Any, pairs: Result, model: Result, m
     tracking, html = run.recorder.tracking, run.directory / REPORT
     _write_report(html, metrics)
     with tracking.reaching():
-        for name, file in (("train", pairs.path / PAIRS_FILE), (HELD_OUT, pairs.path / HELD_OUT_FILE)):
+        for name, file in (("train", pairs.path / PAIRS_FILE), (HELD_OUT, pairs.path / f"{HELD_OUT}.parquet")):
             tracking.log_dataset(name, file_sha256(file), str(file), count_by(file, "chosen_source"))
         tracking.log_training(1, model.path / "metrics.jsonl", model.ended_ms)
         version = tracking.register(config.registry, 1, model.artifact("policy"), {"run": run.directory.name})

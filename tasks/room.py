@@ -75,7 +75,7 @@ class PromptRoom:
             TemplateError: naming the problem.
         """
         length = self._length(problem)
-        if problem.split != "train" or self.config.answers_training_prompts:
+        if self._is_answered(problem):
             check_room(length, self.config.generate.max_tokens, self.context, problem.id)
 
     def token_ids(self, messages: Sequence[Message], place: str) -> list[int]:
@@ -134,9 +134,13 @@ class PromptRoom:
         return min(self._read.context, packed or 1 << 30)
 
     def _room(self, problem: Problem) -> int:
-        if problem.split == "train" and not self.config.answers_training_prompts:
+        if not self._is_answered(problem):
             return self._longest_row - len(completion_token_ids(self.tokenizer, problem.response or ""))
         return self.context - int(self.config.generate.max_tokens)
+
+    def _is_answered(self, problem: Problem) -> bool:
+        training = problem.split == "train"
+        return bool(self.config.answers_training_prompts if training else self.config.answers_held_out)
 
     def _length(self, problem: Problem) -> int:
         return len(self.token_ids(problem.messages, f"Problem {problem.id} of {problem.source}"))

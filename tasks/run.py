@@ -89,6 +89,7 @@ class Run:
     parameters: int | None = None
     row_tokens: int = 0
     model_code: ModelCode = "refuse"  # of the policy and all that descend from it
+    decided_by: str | None = None  # the measure by which the loop decides, see data.measures
     recorder: Any = None  # a tasks.record.Recorder while the run is tracked
     plan: list[Planned] = field(default_factory=list)
     _made_here: set[Path] = field(default_factory=set)

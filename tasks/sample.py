@@ -1,7 +1,7 @@
 """The stage `generate`: a policy answers problems, in a vLLM program of its own."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.storage import count_rows
@@ -17,6 +17,7 @@ from tasks.run import Result, Run
 
 VERSION = 2  # answers end where the template ends a turn
 SAMPLES = "samples"
+NOTHING: Mapping[str, Artifact] = {}
 BYTES_PER_TOKEN = 4  # in Parquet, token ids and text together, before compression
 
 
@@ -30,17 +31,19 @@ def generate(
     seed: int,
     expected_problems: int,
     reward: RewardConfig | None = None,
+    also: Mapping[str, Artifact] = NOTHING,
 ) -> Result:
     """Draw `sampling.samples` answers to every problem. The samples are in `samples/`, one file per shard.
 
     Args:
         reward: what will judge them, so that this may begin while others are still being generated.
+        also: further problems by the folder that the samples of theirs are in, for which no second engine starts.
     """
     stage = Stage(
         name,
         VERSION,
         sampling.model_dump(mode="json"),
-        {"policy": policy, "problems": problems},
+        {"policy": policy, "problems": problems, **{f"problems_{key}": artifact for key, artifact in also.items()}},
         seed,
         resumable=True,
         command=" ".join(generate_command(Path("generate.json"))),
@@ -48,17 +51,23 @@ def generate(
     )
 
     def work(attempt: Path) -> Outcome:
-        job = GenerateJob(
-            problems=problems.path,
-            output=attempt / SAMPLES,
-            sampling=sampling,
-            seed=seed,
-            shard_size=engine.shard_size,
-        )
+        asked = {SAMPLES: problems, **also}
+        jobs = [
+            GenerateJob(
+                problems=artifact.path,
+                output=attempt / folder,
+                sampling=sampling,
+                seed=seed,
+                shard_size=engine.shard_size,
+            )
+            for folder, artifact in asked.items()
+        ]
+        job = jobs[0]
         scored = ScoreJob(problems=problems.path, samples=job.output, output=job.output)
         with scoring_ahead(run, name, scored, reward):
-            command = run_generation(run, attempt, policy, [job], engine)
-        return Outcome(count_rows(problems.path), count_rows(job.output), command=tuple(command))
+            command = run_generation(run, attempt, policy, jobs, engine)
+        rows_in = sum(count_rows(artifact.path) for artifact in asked.values())
+        return Outcome(rows_in, sum(count_rows(job.output) for job in jobs), command=tuple(command))
 
     return run.execute(stage, work)
 

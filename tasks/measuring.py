@@ -1,0 +1,149 @@
+"""How the policies of a loop are measured on held-out rows, and by which measure the loop decides."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.errors import AutodidactError
+from data.measures import DISCRIMINATOR, MEASURES, PAIR_ACCURACY, Measure
+from data.splits import HELD_OUT
+from tasks.contract import Artifact
+from tasks.evaluate import HeldOut, evaluate
+from tasks.likelihood import PairsMeasured, measure_likelihood
+from tasks.run import Result, Run
+
+LAST = "last"  # as a measure: nothing is measured to decide by
+
+
+class MeasureError(AutodidactError):
+    """The loop is to decide by what cannot be measured in it."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What of a loop's policies is measured.
+
+    Attributes:
+        verified: the held-out sets of problems answers to which can be graded.
+        gold: the held-out sets of gold answers.
+        decides: the measure by which the loop stops, chooses its best iteration and moves the champion, if any.
+    """
+
+    run: Run
+    config: Any
+    problems: Result | None
+    verified: dict[str, HeldOut]
+    gold: dict[str, HeldOut]
+    decides: Measure | None
+
+    @property
+    def held_out_prompts(self) -> dict[str, Artifact]:
+        """Every set of problems that training must not repeat."""
+        found = {name: held_out.problems for name, held_out in (self.verified | self.gold).items()}
+        if self.problems is not None and self.config.overlap.held_out:
+            found[HELD_OUT] = self.problems.artifact(f"{HELD_OUT}.parquet")
+        return found
+
+    def measure(
+        self,
+        place: str,
+        policy: Artifact,
+        sets: Sequence[str],
+        against: Mapping[str, Mapping[str, Result]],
+        pairs: Mapping[str, PairsMeasured],
+    ) -> dict[str, Result]:
+        """The stages that measure a policy, by their kind. Those of a kind that the loop has no rows for are left out.
+
+        Args:
+            place: of the iteration, such as `iter-1`, or `final/base`.
+            sets: names of the held-out sets.
+            against: earlier measurements of other policies, which it is compared with, by their names.
+            pairs: held-out pairs, by set.
+        """
+        config, found = self.config, dict[str, Result]()
+        if verified := _of(self.verified, sets):
+            settings = config.evaluate, config.generate, config.measured_by, config.engine, config.seed
+            found["evaluate"] = evaluate(
+                self.run, _name(place, "evaluate"), policy, verified, *settings, _kind("evaluate", against)
+            )
+        if pairs or _of(self.gold, sets):
+            gold = _of(self.gold, sets)
+            expected = sum(held_out.expected for held_out in gold.values())
+            found["likelihood"] = measure_likelihood(
+                self.run,
+                _name(place, "likelihood"),
+                policy,
+                {name: held_out.problems for name, held_out in gold.items()},
+                pairs,
+                DISCRIMINATOR if config.has_opponent else PAIR_ACCURACY,
+                config.train,
+                config.launch,
+                config.seed,
+                expected + sum(measured.expected for measured in pairs.values()),
+                _kind("likelihood", against),
+            )
+        return found
+
+
+def measuring(run: Run, config: Any, problems: Result | None) -> Measuring:
+    """What can be measured in a loop, and by what of it the loop decides.
+
+    Raises:
+        MeasureError: the settings name a measure that cannot be taken here.
+    """
+    rows = config.measurable
+    sets = {} if problems is None else config.held_out(problems, "validation", "test", "transfer")
+    verified = sets if rows.verified else {}
+    gold = sets if rows.gold else {}
+    return Measuring(run, config, problems, verified, gold, deciding(config, verified, gold))
+
+
+def deciding(config: Any, verified: Mapping[str, Any], gold: Mapping[str, Any]) -> Measure | None:
+    """The measure that the settings name, or else the first of the flow's that can be taken.
+
+    Raises:
+        MeasureError: the one that they name cannot be taken.
+    """
+    there = {
+        "accuracy": "validation" in verified,
+        "sampled_accuracy": "validation" in verified and 1 in config.evaluate.pass_at,
+        "loss": "validation" in gold,
+        "pair_accuracy": config.has_pairs,
+        "win_rate": config.win_rate is not None,
+    }
+    if config.measure is None:
+        return next((MEASURES[name] for name in config.measures if there[name]), None)
+    if config.measure == LAST:
+        return None
+    if there[config.measure]:
+        return MEASURES[config.measure]
+    known = [name for name, possible in there.items() if possible]
+    raise MeasureError(
+        f"measure: {config.measure} cannot be taken in this run, which {_lacking(config.measure)}.",
+        what_next=f"Choose {', '.join([*known, LAST])}, or leave it out.",
+    )
+
+
+def _lacking(measure: str) -> str:
+    return {
+        "accuracy": "has no held-out problems whose answers can be graded",
+        "sampled_accuracy": "has no held-out problems whose answers can be graded, or no 1 in evaluate.pass_at",
+        "loss": "has no gold answers to held-out prompts",
+        "pair_accuracy": "has no held-out pairs",
+        "win_rate": "has no judge for them: set win_rate.judge",
+    }[measure]
+
+
+def _of(held_out: Mapping[str, HeldOut], sets: Sequence[str]) -> dict[str, HeldOut]:
+    return {name: held_out[name] for name in sets if name in held_out}
+
+
+def _kind(kind: str, against: Mapping[str, Mapping[str, Result]]) -> dict[str, Result]:
+    return {name: stages[kind] for name, stages in against.items() if kind in stages}
+
+
+def _name(place: str, kind: str) -> str:
+    """`iter-1/likelihood`, but `final/base-likelihood`, where `final/base` is the evaluation."""
+    if place.startswith("iter-"):
+        return f"{place}/{kind}"
+    return place if kind == "evaluate" else f"{place}-{kind}"
