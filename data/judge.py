@@ -92,19 +92,21 @@ class Opinion:
     )
 
 
-def questions(kind: Kind, samples: Sequence[Sample], opinions: int, opponents: int) -> Iterator[Question]:
-    """Everything to be asked about the samples of one problem. Truncated ones are left out.
+def questions(
+    kind: Kind, samples: Sequence[Sample], opinions: int, opponents: int, truncated: bool = False
+) -> Iterator[Question]:
+    """Everything to be asked about the samples of one problem. Truncated ones are left out unless `truncated`.
 
     Pairwise, the samples stand in a ring, and each is compared with `opponents` / 2 on either side; every pair once.
     """
-    finished = [sample for sample in samples if not sample.truncated]
+    judged = [sample for sample in samples if truncated or not sample.truncated]
     if kind == "pointwise":
-        yield from (Question(sample, None, opinion) for sample in finished for opinion in range(opinions))
+        yield from (Question(sample, None, opinion) for sample in judged for opinion in range(opinions))
         return
-    for one, other in ring(len(finished), opponents):
+    for one, other in ring(len(judged), opponents):
         for opinion in range(opinions):
-            yield Question(finished[one], finished[other], opinion)
-            yield Question(finished[other], finished[one], opinion, swapped=True)
+            yield Question(judged[one], judged[other], opinion)
+            yield Question(judged[other], judged[one], opinion, swapped=True)
 
 
 def ring(count: int, opponents: int) -> list[tuple[int, int]]:

@@ -17,19 +17,25 @@ SHOWN_CHARACTERS = 300  # of a reply's reasoning, in a score's explanation
 
 
 def score_problem(
-    kind: Kind, samples: Sequence[Sample], opinions: Sequence[Opinion], passes_at: float, grader: str
+    kind: Kind,
+    samples: Sequence[Sample],
+    opinions: Sequence[Opinion],
+    passes_at: float,
+    grader: str,
+    truncated: bool = False,
 ) -> Iterator[Score]:
     """Scores of one problem's samples, in order, from all opinions about them.
 
     Pointwise, the value is the mean of the scores that could be read, 0 to 5. Pairwise, it is the mean over a
     sample's comparisons, 0 to 1: 1 for a win in both orders, 0 for a loss, 0.5 for a tie and where the orders disagree.
-    `correct` from `passes_at`. A truncated sample is `wrong`. Where no reply could be read, or there was nothing to
+    `correct` from `passes_at`. A truncated sample is `wrong`, unless `truncated` ones are
+    judged as well. Where no reply could be read, or there was nothing to
     compare with, the verdict is `error`, without a value: a judge that failed says nothing of an answer.
     """
     values, explanations = _pointwise(opinions) if kind == "pointwise" else _pairwise(opinions)
     failures = {i: o.failure for o in reversed(opinions) if o.failure for i in (o.index, o.other)}
     for sample in samples:
-        if sample.truncated:
+        if sample.truncated and not truncated:
             score = Score(0.0, "wrong", "truncated at the token limit")
         elif sample.index in values:
             value = values[sample.index]

@@ -340,7 +340,10 @@ class GenerateProgram(Config):
 
 
 class JudgeProgram(Config):
-    """Everything `models.judge` is told. `policy` is the folder of the judge, None where it is at an endpoint."""
+    """Everything `models.judge` is told. `policy` is the folder of the judge, None where it is at an endpoint.
+
+    `truncated`: samples that were cut off are judged as they are; else they are wrong, and nobody looks at them.
+    """
 
     judge: JudgeConfig
     policy: Path | None
@@ -348,6 +351,7 @@ class JudgeProgram(Config):
     engine: EngineConfig
     seed: int
     grader: str
+    truncated: bool = False
 
 
 class TrainProgram(Config):

@@ -49,24 +49,25 @@ class Shard:
     groups: list[tuple[Problem, list[Sample]]]
     scores: Path
     opinions: Path
+    truncated: bool  # whether such samples are judged
 
     def asked(self, judge: JudgeConfig) -> list[Asked]:
         return [
             (problem, question)
             for problem, samples in self.groups
-            for question in questions(judge.kind, samples, judge.opinions, judge.opponents)
+            for question in questions(judge.kind, samples, judge.opinions, judge.opponents, self.truncated)
         ]
 
 
-def missing_shards(job: ScoreJob, judge: JudgeConfig) -> Iterator[Shard]:
+def missing_shards(job: ScoreJob, program: JudgeProgram) -> Iterator[Shard]:
     """The shards that are still to be judged, one in memory at a time."""
     problems = iter(read_rows(Problem, job.problems))
     for file in parquet_files(job.samples):
         pairs = pair_up(problems, read_rows(Sample, file))
         by_problem = (list(group) for _, group in groupby(pairs, key=lambda pair: pair[0].id))
         groups = [(group[0][0], [sample for _, sample in group]) for group in by_problem]
-        shard = Shard(groups, job.output / file.name, job.output / OPINIONS / file.name)
-        if not _is_done(shard, judge):
+        shard = Shard(groups, job.output / file.name, job.output / OPINIONS / file.name, program.truncated)
+        if not _is_done(shard, program.judge):
             yield shard
 
 
@@ -88,10 +89,10 @@ def judge_samples(program: JudgeProgram) -> None:
     for job in program.jobs:
         (job.output / OPINIONS).mkdir(parents=True, exist_ok=True)
         _remove_others(job)
-    if any(True for job in program.jobs for _ in missing_shards(job, program.judge)):
+    if any(True for job in program.jobs for _ in missing_shards(job, program)):
         ask = at_endpoint(program) if program.judge.endpoint else with_vllm(program)
         for job in program.jobs:
-            for shard in missing_shards(job, program.judge):
+            for shard in missing_shards(job, program):
                 judge_shard(shard, program, ask)
     for job in program.jobs:
         _write_rates(job)
@@ -103,10 +104,11 @@ def judge_shard(shard: Shard, program: JudgeProgram, ask: Ask) -> None:
     opinions = ask(shard.asked(judge))
     write_rows(Opinion, shard.opinions, opinions)
     of = {key: list(found) for key, found in groupby(opinions, key=lambda opinion: opinion.problem_id)}
+    told = judge.threshold, program.grader, program.truncated
     rows = (
         score
         for problem, samples in shard.groups
-        for score in score_problem(judge.kind, samples, of.get(problem.id, []), judge.threshold, program.grader)
+        for score in score_problem(judge.kind, samples, of.get(problem.id, []), *told)
     )
     write_rows(Score, shard.scores, rows)
 
@@ -238,7 +240,7 @@ def at_endpoint(program: JudgeProgram) -> Ask:
 
 def _all_asked(program: JudgeProgram) -> Iterator[Asked]:
     for job in program.jobs:
-        for shard in missing_shards(job, program.judge):
+        for shard in missing_shards(job, program):
             yield from shard.asked(program.judge)
 
 

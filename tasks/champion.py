@@ -8,15 +8,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from data.measures import ACCURACY, LOSS, Measure
 from data.metrics import Interval
 from models.loading import ModelError
 from tasks.contract import Artifact
 from tasks.files import write_json
+from tasks.policy import TEMPLATE
 from tasks.registry import Registry, Version
 from tasks.run import CONFIG, SUMMARY
 from tasks.tracking import open_registry, reaching, tracking_uri
 
 PIN = "champion.json"
+GATE_SET = "gate_set_digest"  # on a version: the test set that decided about it
+OLDER_VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 # A champion is whole, and a folder here.
 ALONE: dict[str, Any] = {"adapter": None, "template": None, "template_options": {}, "model_revision": None}
 
@@ -67,19 +71,76 @@ def pin_champion(config: Any) -> None:
 
 @dataclass(frozen=True)
 class Gate:
-    """How much better the result is than what holds its place, on the test set; None: that could not be measured."""
+    """How much better the result is than what holds its place, on the test set.
 
-    rival: Version | None  # None: there is no champion yet, and the base stands in
+    Attributes:
+        rival: None if there is no champion yet, and the base stands in.
+        difference: of the measure, the result's minus the rival's; of a win rate against the rival, minus a half. None
+            if the rival's checkpoint is gone, or the two cannot be compared.
+        problems: rows of the test set.
+        refused: why the two cannot be compared.
+    """
+
+    rival: Version | None
     difference: Interval | None
     problems: int
+    measure: Measure = ACCURACY
+    refused: str | None = None
 
     @property
     def passed(self) -> bool:
-        return self.difference is not None and self.difference.low > 0
+        return self.difference is not None and self.measure.clearly_better(self.difference)
+
+    @property
+    def figures(self) -> str:
+        """What was found, in words."""
+        if self.difference is None:
+            return self.refused or "its checkpoint is gone"
+        found = f"{self.measure.shown_interval(self.difference)} on {self.problems} {self.measure.rows}"
+        if self.measure == ACCURACY:
+            return found
+        than = "" if self.measure.even is None else f" minus {self.measure.shown(self.measure.even)}"
+        return f"{self.measure.label}{than}: {found}"
 
 
-def apply_gate(registry: Registry, version: Version, gate: Gate | None) -> str:
+def refusal(measure: Measure, ours: Path, champion: Version, base: str | None = None) -> str | None:
+    """Why the gate cannot take a measure against a champion of another run; None if it can.
+
+    Args:
+        ours: folder of the policy that is to become champion.
+        base: digest of this run's base. If that is the champion, the two are of one run.
+    """
+    if champion.digest == base:
+        return None
+    if not measure.across_runs:
+        return (
+            f"{measure.label} is measured against the base of its own run, so two runs cannot be compared by it. "
+            f"Choose accuracy, a win rate, or the loss as the run's measure"
+        )
+    if measure == LOSS and not same_tokenizer(ours, champion.path):
+        return (
+            "a loss per token says nothing about a policy with another tokenizer or chat template. Choose accuracy or "
+            "a win rate as the run's measure"
+        )
+    return None
+
+
+def same_tokenizer(policy: Path, other: Path) -> bool:
+    """Whether two policies read and write the same tokens: they have the same vocabulary and chat template."""
+    ours, theirs = _vocabulary_of(policy), _vocabulary_of(other)
+    return bool(ours) and ours == theirs and _template_of(policy) == _template_of(other)
+
+
+def gates_decided(registry: Registry, model: str, set_digest: str) -> int:
+    """How many versions of a registered model a test set has already decided about."""
+    return sum(version.tags.get(GATE_SET) == set_digest for version in registry.versions(model))
+
+
+def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_digest: str | None = None) -> str:
     """Let the alias `champion` move to a version if it is clearly better; else it becomes `challenger`.
+
+    Args:
+        set_digest: of the test set that decides, which is kept with the version for `gates_decided`.
 
     Returns:
         A sentence that says what happened.
@@ -90,19 +151,39 @@ def apply_gate(registry: Registry, version: Version, gate: Gate | None) -> str:
     if gate is None:
         return f"{version.model} has no champion: no iteration was better than the base."
     rival = f"version {gate.rival.number}" if gate.rival else "base"
-    figures = "its checkpoint is gone" if gate.difference is None else f"{gate.difference} on {gate.problems} problems"
-    registry.tag(version, {"gate_against": rival, "gate_difference": figures, "gate_set": "test"})
-    registry.tag(version, {"gate_passed": "yes" if gate.passed else "no"})
+    tags = {"gate_against": rival, "gate_measure": gate.measure.name, "gate_set": "test"}
+    tags |= {"gate_refused": gate.refused} if gate.refused else {"gate_difference": gate.figures}
+    tags |= {GATE_SET: set_digest} if set_digest and gate.difference is not None else {}
+    registry.tag(version, tags | {"gate_passed": "yes" if gate.passed else "no"})
     if gate.passed:
         registry.crown(version, "gate")
-        return f"{version} is the new champion: against {rival}, {figures}."
+        return f"{version} is the new champion: against {rival}, {gate.figures}."
     registry.challenge(version)
-    return f"{version} is a challenger, not clearly better: against {rival}, {figures}."
+    if gate.refused:
+        return f"{version} is a challenger, not compared with {rival}: {gate.refused}."
+    return f"{version} is a challenger, not clearly better: against {rival}, {gate.figures}."
 
 
 def policy_of(version: Version) -> Artifact | None:
     """A version's checkpoint, if it is still there."""
     return Artifact(version.path, version.digest) if (version.path / "config.json").exists() else None
+
+
+def _vocabulary_of(policy: Path) -> dict[str, Any]:
+    """The tokenizer.json, which says all, or what an older tokenizer has in its place; none of how batches are made."""
+    whole = policy / "tokenizer.json"
+    if whole.exists():
+        return {
+            key: value for key, value in json.loads(whole.read_text()).items() if key not in ("padding", "truncation")
+        }
+    return {name: (policy / name).read_bytes() for name in OLDER_VOCABULARIES if (policy / name).exists()}
+
+
+def _template_of(policy: Path) -> Any:
+    if (template := policy / TEMPLATE).exists():
+        return template.read_text()
+    config = policy / "tokenizer_config.json"
+    return json.loads(config.read_text()).get("chat_template") if config.exists() else None
 
 
 def _scheduled() -> datetime | None:

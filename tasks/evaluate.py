@@ -22,7 +22,7 @@ from tasks.contract import Artifact, Estimate, Stage
 from tasks.files import write_json
 from tasks.rewards import RewardConfig, judging_estimate, reward_identity, reward_inputs, score_jobs
 from tasks.run import Result, Run
-from tasks.sample import generate_command, generation_estimate, run_generation
+from tasks.sample import generate_command, generation_estimate, greedy_sampling, run_generation
 
 VERSION = 3  # answers end where the template ends a turn
 METRICS = "metrics.json"
@@ -163,9 +163,8 @@ def coverage(ours: list[Outcome], base: list[Outcome]) -> tuple[int, int]:
 
 
 def _draws(config: EvaluateConfig, sampling: SamplingConfig) -> tuple[SamplingConfig, SamplingConfig]:
-    shared = {"max_tokens": sampling.max_tokens, "dtype": sampling.dtype, "top_k": 0}
-    greedy = SamplingConfig(samples=1, temperature=0.0, top_p=1.0, **shared)
-    return greedy, SamplingConfig(samples=config.samples, temperature=config.temperature, top_p=config.top_p, **shared)
+    drawn = {"samples": config.samples, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+    return greedy_sampling(sampling), SamplingConfig(max_tokens=sampling.max_tokens, dtype=sampling.dtype, **drawn)
 
 
 def _measure(

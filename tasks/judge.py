@@ -12,10 +12,11 @@ from data.errors import AutodidactError
 from data.judge import GRADER
 from data.render import prompt_token_ids
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
+from models.estimate import generation_bytes_per_device, parameters_of
 from models.judge import RATES
 from models.loading import ModelError, check_code, load_config, load_tokenizer
 from tasks.artifacts import progress_logger
-from tasks.contract import JUDGE, Artifact
+from tasks.contract import JUDGE, Artifact, Estimate
 from tasks.devices import gpus_held
 from tasks.environment import SHARED_CPU
 from tasks.logs import run_logger
@@ -63,6 +64,14 @@ def judge_artifact(config: JudgeConfig, offline: bool = False) -> Artifact | Non
         )
     folder = resolve_model(config.model, config, offline)
     return Artifact(folder or Path(config.model), folder_digest(folder) if folder else None)
+
+
+def judge_estimate(config: JudgeConfig, artifact: Artifact | None, engine: EngineConfig) -> Estimate:
+    """Memory and devices that a judge takes: none if it is at an endpoint, where `artifact` is None."""
+    if artifact is None:
+        return Estimate()
+    weights = generation_bytes_per_device(parameters_of(artifact.path), config.dtype, engine)
+    return Estimate(gpu_bytes=weights, devices=engine.tensor_parallel_size)
 
 
 def check_judge(config: JudgeConfig) -> None:
@@ -134,15 +143,20 @@ def run_judge(
     engine: EngineConfig,
     seed: int,
     grader: str = GRADER,
+    truncated: bool = False,
 ) -> Sequence[str]:
     """Run the judging program on `jobs` and log its rates; shards that an earlier attempt judged are kept.
+
+    Args:
+        truncated: samples that were cut off are judged as well.
 
     Raises:
         ChildError: the program failed.
     """
     artifact = judge_artifact(config)
     folder = artifact.path if artifact else None
-    program = JudgeProgram(judge=config, policy=folder, jobs=jobs, engine=engine, seed=seed, grader=grader)
+    told: dict[str, Any] = {"engine": engine, "seed": seed, "grader": grader, "truncated": truncated}
+    program = JudgeProgram(judge=config, policy=folder, jobs=jobs, **told)
     file = attempt / JUDGE
     file.write_text(program.model_dump_json(indent=2))
     command = judge_command(file)

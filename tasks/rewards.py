@@ -29,7 +29,7 @@ from tasks import scorer
 from tasks.contract import SCORER, Artifact, Estimate
 from tasks.devices import visible_gpus
 from tasks.files import file_sha256
-from tasks.judge import check_judge, judge_artifact, judge_identity, run_judge
+from tasks.judge import check_judge, judge_artifact, judge_estimate, judge_identity, run_judge
 from tasks.logs import run_logger
 from tasks.process import ChildError, run_child
 from tasks.reward_model import GRADER as MODEL_VERSION
@@ -179,8 +179,7 @@ def judging_estimate(config: RewardConfig, inputs: Mapping[str, Artifact], engin
     """
     parts = []
     if JUDGED in inputs:
-        weights = generation_bytes_per_device(parameters_of(inputs[JUDGED].path), config.judge.dtype, engine)
-        parts.append(Estimate(gpu_bytes=weights, devices=engine.tensor_parallel_size))
+        parts.append(judge_estimate(config.judge, inputs[JUDGED], engine))
     if MODELLED in inputs:
         weights = generation_bytes_per_device(parameters_of(inputs[MODELLED].path), config.model.dtype, EngineConfig())
         parts.append(Estimate(gpu_bytes=weights, devices=1))

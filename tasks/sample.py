@@ -72,6 +72,12 @@ def generate(
     return run.execute(stage, work)
 
 
+def greedy_sampling(sampling: SamplingConfig) -> SamplingConfig:
+    """One greedy answer to every problem, of the same token limit and number format."""
+    shared = {"max_tokens": sampling.max_tokens, "dtype": sampling.dtype}
+    return SamplingConfig(samples=1, temperature=0.0, top_p=1.0, top_k=0, **shared)
+
+
 def generation_estimate(run: Run, sampling: SamplingConfig, engine: EngineConfig, problems: int) -> Estimate:
     samples = problems * sampling.samples
     tokens = samples * sampling.max_tokens

@@ -1,5 +1,6 @@
 """Names that hold the date, the gate to the champion's place, and moves that can be taken back."""
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -8,10 +9,20 @@ import pytest
 from mlflow import MlflowClient
 from pydantic import ValidationError
 
+from data.measures import ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, Measure
 from data.metrics import Interval
 from flows.rest_em import RestEM
 from models.loading import ModelError
-from tasks.champion import Gate, apply_gate, pin_champion, run_name, settle
+from tasks.champion import (
+    Gate,
+    apply_gate,
+    gates_decided,
+    pin_champion,
+    refusal,
+    run_name,
+    same_tokenizer,
+    settle,
+)
 from tasks.registry import Registry, RegistryError, Version
 
 NIGHT = datetime(2026, 3, 2, 2, 0)
@@ -170,6 +181,83 @@ def test_the_first_champion_has_to_beat_the_base(registry: Registry, tmp_path: P
     assert registry.champion(MODEL) is None
     assert "is the new champion: against base" in apply_gate(registry, first, Gate(None, BETTER, 500))
     assert registry.client.get_registered_model(MODEL).aliases == {"champion": 1}
+
+
+@pytest.mark.parametrize(
+    ("measure", "difference", "passed", "words"),
+    [
+        (LOSS, WORSE, True, "against version 1, loss per token: -0.050 [-0.080, -0.020] on 9 gold answers"),
+        (LOSS, BETTER, False, "not clearly better: against version 1, loss per token: 0.050"),
+        (LOSS, UNSURE, False, "not clearly better"),
+        (WIN_RATE, BETTER, True, "win rate minus 50.0%: 5.0% [2.0%, 8.0%] on 9 prompts"),
+        (WIN_RATE, WORSE, False, "not clearly better"),
+    ],
+)
+def test_each_measure_has_a_direction(
+    registry: Registry, tmp_path: Path, measure: Measure, difference: Interval, passed: bool, words: str
+):
+    old, new = (add_version(registry, tmp_path / name, name) for name in ("old", "new"))
+    registry.crown(old, "gate")
+    assert words in apply_gate(registry, new, Gate(old, difference, 9, measure))
+    now = registry.champion(MODEL)
+    assert now is not None
+    assert (now.number == "2") == passed
+    assert registry.version(MODEL, "2").tags["gate_measure"] == measure.name
+
+
+def test_what_cannot_be_compared_is_refused_with_a_sentence(registry: Registry, tmp_path: Path):
+    old, new = (add_version(registry, tmp_path / name, name) for name in ("old", "new"))
+    registry.crown(old, "gate")
+    why = refusal(PAIR_ACCURACY, new.path, old)
+    said = apply_gate(registry, new, Gate(old, None, 0, PAIR_ACCURACY, why), "set")
+    assert "is a challenger, not compared with version 1: pair accuracy is measured against the base of its own" in said
+    tags = registry.version(MODEL, "2").tags
+    assert (tags["gate_refused"], tags["gate_passed"]) == (why, "no")
+    assert gates_decided(registry, MODEL, "set") == 0
+
+
+def test_within_a_run_nothing_is_refused(registry: Registry, tmp_path: Path):
+    base = add_version(registry, tmp_path / "base", "aaa")
+    assert refusal(PAIR_ACCURACY, tmp_path / "new", base, base="aaa") is None
+    assert refusal(ACCURACY, tmp_path / "new", base, base="bbb") is None
+    assert refusal(WIN_RATE, tmp_path / "new", base) is None
+
+
+def write_tokenizer(folder: Path, vocabulary: list[str], template: str, **more: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, **more}))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def test_losses_are_compared_only_with_the_same_tokenizer(registry: Registry, tmp_path: Path):
+    old = add_version(registry, tmp_path / "old", "aaa")
+    ours = write_tokenizer(tmp_path / "ours", ["a", "b"], "{{ x }}")
+    assert "with another tokenizer or chat template. Choose accuracy" in str(refusal(LOSS, ours, old))
+    write_tokenizer(old.path, ["a", "b"], "{{ x }}", padding={"length": 8})
+    assert refusal(LOSS, ours, old) is None
+    for vocabulary, template in ((["a"], "{{ x }}"), (["a", "b"], "{{ y }}")):
+        assert not same_tokenizer(ours, write_tokenizer(tmp_path / "other", vocabulary, template))
+    (ours / "chat_template.jinja").unlink()
+    (ours / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ x }}"}))
+    assert same_tokenizer(ours, old.path)
+    assert not same_tokenizer(tmp_path / "nothing", tmp_path / "nothing")
+
+
+def test_it_is_counted_how_often_a_test_set_has_decided(registry: Registry, tmp_path: Path):
+    versions = [add_version(registry, tmp_path / name, name) for name in ("one", "two", "three", "four")]
+    decided = [
+        (versions[0], Gate(None, UNSURE, 9), "set"),
+        (versions[1], Gate(None, BETTER, 9), "set"),
+        (versions[1], Gate(None, BETTER, 9), "set"),  # a run that was ended a second time
+        (versions[2], Gate(versions[1], UNSURE, 9), "another set"),
+        (versions[3], Gate(versions[1], None, 0), "set"),
+    ]
+    counts = []
+    for version, gate, digest in decided:
+        apply_gate(registry, version, gate, digest)
+        counts.append(gates_decided(registry, MODEL, "set"))
+    assert counts == [1, 2, 2, 2, 2]
 
 
 def test_a_move_is_recorded_and_can_be_taken_back(registry: Registry, tmp_path: Path):

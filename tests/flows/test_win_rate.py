@@ -1,0 +1,183 @@
+"""A win rate on stub programs: who is asked what, in both orders, and what the two stages leave behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.judge import Opinion
+from data.measures import Estimated
+from data.rows import Problem, Sample
+from data.storage import read_rows, write_rows
+from models.config import EngineConfig, SamplingConfig
+from tasks.contract import Artifact, OnDrift, Outcome, Stage
+from tasks.evaluate import HeldOut
+from tasks.measured import load_measured
+from tasks.run import Result, Run, open_run
+from tasks.win_rate import ANSWERS, WinRateError, answer_prompts, measure_win_rate
+from tasks.win_rate_settings import WinRateConfig
+from tests.flows.stubs.common import write_weights
+
+pytestmark = pytest.mark.usefixtures("stubs")
+
+SET = "validation"
+CONFIG = WinRateConfig.model_validate({"judge": {"endpoint": "http://localhost:9/v1", "model": "a judge"}})
+SAMPLING = SamplingConfig(max_tokens=48)
+SMALL = EngineConfig(shard_size=4)  # so that there are several shards
+RIGHT, LONGER, WRONG = "#### 5", "that makes #### 5", "#### 6"
+LENGTHS = {"length_ours", "length_theirs"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    with open_run(tmp_path / "run", {}, OnDrift.REFUSE) as opened:
+        yield opened
+
+
+def prompts(run: Run, count: int, gold: Callable[[int], str | None] = lambda n: None) -> dict[str, HeldOut]:
+    def work(attempt: Path) -> Outcome:
+        problems = [
+            Problem(f"p{n}", [{"role": "user", "content": f"{n}?"}], "5", gold(n), "", SET) for n in range(count)
+        ]
+        write_rows(Problem, attempt / f"{SET}.parquet", problems)
+        return Outcome()
+
+    made = run.execute(Stage("problems", 1, {"count": count}, {}), work)
+    return {SET: HeldOut(made.artifact(f"{SET}.parquet"), count)}
+
+
+def answers(run: Run, name: str, texts: list[str], cut: tuple[int, ...] = ()) -> Result:
+    """A stage that holds these answers to p0, p1, …; some were cut off at the token limit."""
+
+    def work(attempt: Path) -> Outcome:
+        (attempt / SET / ANSWERS).mkdir(parents=True)
+        rows = [
+            Sample(f"p{n}", 0, text, [1], "length" if n in cut else "stop", name, 0, "") for n, text in enumerate(texts)
+        ]
+        write_rows(Sample, attempt / SET / ANSWERS / "000000.parquet", rows)
+        return Outcome()
+
+    return run.execute(Stage(name, 1, {"texts": texts}, {}), work)
+
+
+def measured(
+    run: Run, name: str, ours: Result, sets: dict[str, HeldOut], opponents: dict[str, Result | None], **changes: Any
+) -> tuple[Result, Estimated]:
+    config = WinRateConfig.model_validate(CONFIG.model_dump() | changes)
+    result = measure_win_rate(run, name, ours, sets, opponents, config, SMALL, seed=0)
+    found = load_measured([result]).get(SET, "win_rate")
+    assert found is not None
+    return result, found
+
+
+def policy(run: Run, name: str, skill: float) -> Artifact:
+    folder = run.directory / name
+    folder.mkdir()
+    write_weights(folder)
+    (folder / "skill.json").write_text(f'{{"skill": {skill}}}')
+    return Artifact(folder, name)
+
+
+def test_a_better_policy_wins_and_both_sides_answer_once(run: Run) -> None:
+    sets = prompts(run, 40)
+    base, better = (
+        answer_prompts(run, f"iter-{n}/answers", policy(run, f"policy-{n}", skill), sets, CONFIG, SAMPLING, SMALL, 0)
+        for n, skill in enumerate((0.3, 0.9))
+    )
+    rows = list(read_rows(Sample, base.path / SET / ANSWERS))
+    assert [(s.problem_id, s.index) for s in rows] == [(f"p{n}", 0) for n in range(40)]
+    assert base.finished is not None
+    assert not any(name.startswith(".") for name in base.finished.manifest.outputs)
+    _, ours = measured(run, "iter-1/win_rate", better, sets, {"base": base})
+    _, theirs = measured(run, "back/win_rate", base, sets, {"better": better})
+    assert ours.value.low > 0.5
+    assert ours.rows == 40
+    assert theirs.value.value == pytest.approx(1 - ours.value.value)
+    assert (theirs.value.low, theirs.value.high) == pytest.approx((1 - ours.value.high, 1 - ours.value.low))
+    controlled = "length_controlled"
+    assert theirs.details[controlled] == pytest.approx(1 - ours.details[controlled])
+    assert theirs.details[f"{controlled}_low"] == pytest.approx(1 - ours.details[f"{controlled}_high"])
+    assert (ours.details["parse_rate"], ours.details["flip_rate"]) == (1.0, 0.0)
+
+
+def test_who_answers_the_same_is_even_without_a_judge(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.win_rate.run_judge", None)
+    base = answers(run, "base-answers", [RIGHT, WRONG])
+    _, found = measured(run, "iter-0/win_rate", base, prompts(run, 2), {"base": base})
+    assert (found.value.value, found.rows, found.details["same"]) == (0.5, 2, 2)
+    assert "parse_rate" not in found.details
+
+
+def test_answers_that_were_cut_off_are_compared_and_counted(run: Run) -> None:
+    ours = answers(run, "ours", [RIGHT, WRONG, RIGHT], cut=(0, 1))
+    theirs = answers(run, "theirs", [WRONG, RIGHT, LONGER])
+    result, found = measured(run, "win_rate", ours, prompts(run, 3), {"base": theirs})
+    rows = load_measured([result]).rows(SET, "win_rate")
+    assert [(row.problem_id, row.value) for row in rows] == [("p0", 1.0), ("p1", 0.0), ("p2", 0.5)]
+    assert (found.details["truncated_ours"], found.details["truncated_theirs"]) == (2, 0)
+    assert (found.details["length_ours"], found.details["length_theirs"]) == (6, (6 + 6 + 17) / 3)
+    opinions = list(read_rows(Opinion, result.path / SET / "base" / "judged" / "opinions"))
+    assert [(o.problem_id, o.swapped) for o in opinions] == [(f"p{n}", swapped) for n in range(3) for swapped in (0, 1)]
+
+
+def test_the_first_opponent_decides_and_others_are_told(run: Run) -> None:
+    ours = answers(run, "ours", [RIGHT, RIGHT])
+    opponents: dict[str, Result | None] = {
+        "base": answers(run, "base-answers", [WRONG, WRONG]),
+        "previous": answers(run, "previous-answers", [WRONG, RIGHT]),
+    }
+    result, found = measured(run, "win_rate", ours, prompts(run, 2), opponents)
+    assert (found.value.value, found.details["previous_win_rate"]) == (1.0, 0.75)
+    assert found.details["previous_same"] == 1
+    assert result.finished is not None
+    assert (result.finished.manifest.rows_in, result.finished.manifest.rows_out) == (4, 4)
+
+
+def test_against_gold_prompts_without_an_answer_are_left_out(run: Run) -> None:
+    sets = prompts(run, 4, gold=lambda n: LONGER if n else None)
+    result, found = measured(run, "win_rate", answers(run, "ours", [RIGHT, RIGHT, WRONG, LONGER]), sets, {"gold": None})
+    assert [row.value for row in load_measured([result]).rows(SET, "win_rate")] == [0.5, 0.0, 0.5]
+    assert found.details["same"] == 1
+    assert result.finished is not None
+    assert result.finished.manifest.dropped == {"no gold answer": 1}
+
+
+def test_without_any_gold_answer_there_is_nothing_to_compare_with(run: Run) -> None:
+    ours, sets = answers(run, "ours", [RIGHT]), prompts(run, 1)
+    with pytest.raises(WinRateError, match=r"No prompt of validation has a gold answer.*begin with base"):
+        measured(run, "win_rate", ours, sets, {"gold": None})
+
+
+def test_replies_that_cannot_be_read_count_for_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets, ours, theirs = prompts(run, 3), answers(run, "ours", [RIGHT] * 3), answers(run, "theirs", [WRONG] * 3)
+    monkeypatch.setenv("STUB_SILENT", "p1")
+    result, found = measured(run, "win_rate", ours, sets, {"base": theirs})
+    assert (found.value.value, found.rows, found.details["unread"]) == (1.0, 2, 1)
+    assert result.finished is not None
+    assert result.finished.manifest.dropped == {"no reply of the judge that can be read": 1}
+    monkeypatch.setenv("STUB_SILENT", "p1 p2")
+    with pytest.raises(WinRateError, match=r"to 2 of 3 comparisons with base.*The first: .*Use another judge"):
+        measured(run, "again", ours, sets, {"base": theirs})
+
+
+def test_only_the_first_prompts_are_compared(run: Run) -> None:
+    sets = prompts(run, 5)
+    few = WinRateConfig.model_validate(CONFIG.model_dump() | {"prompts": 2})
+    made = answer_prompts(run, "answers", policy(run, "policy", 1.0), sets, few, SAMPLING, SMALL, 0)
+    assert [s.problem_id for s in read_rows(Sample, made.path / SET / ANSWERS)] == ["p0", "p1"]
+    others = answers(run, "others", [WRONG] * 5)
+    assert measured(run, "win_rate", made, sets, {"base": others}, prompts=2)[1].rows == 2
+
+
+def test_a_finished_measurement_is_reused_and_another_judge_is_drift(run: Run) -> None:
+    sets, ours, theirs = prompts(run, 2), answers(run, "ours", [RIGHT] * 2), answers(run, "theirs", [WRONG] * 2)
+    first, _ = measured(run, "win_rate", ours, sets, {"base": theirs})
+    again, _ = measured(run, "win_rate", ours, sets, {"base": theirs})
+    assert first.finished and again.finished
+    assert (first.finished.reused, again.finished.reused) == (False, True)
+    planning = Run(run.directory, planning=True)
+    told = CONFIG.judge.model_dump() | {"model": "another judge"}
+    other = WinRateConfig.model_validate({"judge": told})
+    measure_win_rate(planning, "win_rate", ours, sets, {"base": theirs}, other, SMALL, 0)
+    assert [planned.status.value for planned in planning.plan] == ["drift"]
