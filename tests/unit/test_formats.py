@@ -99,6 +99,7 @@ READ: list[tuple[str, Use, Row, list[Expected]]] = [
         {"topic": "x", "input": "A conversation.\n[|Human|] Hi?\n[|AI|] Hello.\n[|Human|] "},
         [([ASKED], "Hello.", None)],
     ),
+    ("passages", "passages", {"id": 1, "title": "Sky", "text": "It is blue."}, [([], "It is blue.", None)]),
     ("prompts", "prompts", {"prompt": [ASKED]}, [([ASKED], None, None)]),
     ("mt-bench", "prompts", {"question_id": 1, "turns": ["Hi?", "And?"]}, [([ASKED], None, None)]),
     ("preference", "pairs", {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}, [([ASKED], "Hello.", "No.")]),
