@@ -97,7 +97,7 @@ def prepare_pairs(
         DataFileError: see `data.preferences.read_pairs`.
         NothingKeptError: no pair fits.
     """
-    inputs = {"file": dataset_artifact(reading.source), "policy": policy, **held_out}
+    inputs = {"file": dataset_artifact(reading.source, run.planning), "policy": policy, **held_out}
     settings = {"drop": reading.drop, "overlap": asdict(rules)}
     told: dict[str, object] = {
         "format": reading.format,

@@ -77,7 +77,7 @@ def prepare_reward_pairs(run: Run, name: str, parts: HoldingOut, policy: Artifac
     Raises:
         NothingKeptError: no pair is left of one of them.
     """
-    inputs = {"file": dataset_artifact(parts.training.source), "policy": policy}
+    inputs = {"file": dataset_artifact(parts.training.source, run.planning), "policy": policy}
     settings = {"drop": parts.training.drop, "overlap": asdict(parts.rules)}
     told: dict[str, object] = {"format": parts.training.format, "columns": parts.training.columns}
     told |= {"placeholders": parts.training.placeholders, "reasoning": parts.training.reasoning}
@@ -85,7 +85,7 @@ def prepare_reward_pairs(run: Run, name: str, parts: HoldingOut, policy: Artifac
     if parts.validation is None:
         settings["held_out"] = parts.share
     else:
-        inputs["validation"] = dataset_artifact(parts.validation.source)
+        inputs["validation"] = dataset_artifact(parts.validation.source, run.planning)
     estimate = Estimate(disk_bytes=3 * dataset_bytes(parts.training.source) + 1_000_000)
     stage = Stage(name, VERSION, settings, inputs, estimate=estimate)
 
