@@ -22,7 +22,9 @@ from data.similar import prompt_of, share_repeated
 
 VERSION = 1  # of what stands around passage and instruction
 KEY = "instruction"
-REPEATED = 0.5  # share of a prompt's words from which on it repeats the passage
+# Shares of words, in runs that both have. People's answers restate as much as nine tenths of what they were asked.
+COPIED = 0.95  # of a prompt, from which on it is copied from the passage
+GIVEN_AWAY = 0.5  # of the passage, from which on the prompt tells it
 INSTRUCTION = (
     "Write the instruction or question to which this text, as it stands, is a good and complete answer: one that "
     "somebody could have asked who has never seen the text. Ask for one thing, in the language of the text. Do not "
@@ -112,7 +114,8 @@ def _unusable(prompt: str, passage: Passage) -> str:
     bare = _QUOTED.sub("", prompt)
     if len(_QUESTIONS.findall(bare)) > 1 or len(_NUMBERED.findall(bare)) > 1:
         return "several questions"
-    if share_repeated(prompt_of([user(prompt)]), prompt_of([user(passage.text)])) >= REPEATED:
+    asked, answer = prompt_of([user(prompt)]), prompt_of([user(passage.text)])
+    if share_repeated(asked, answer) >= COPIED or share_repeated(answer, asked) >= GIVEN_AWAY:
         return "repeats the passage"
     return ""
 

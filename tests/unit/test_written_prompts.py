@@ -101,6 +101,13 @@ def test_a_reply_that_can_be_used(prompt: str) -> None:
     assert read_prompt(PromptReply("p", f"```json\n{replied(prompt)}\n```", ""), PASSAGE) == prompt
 
 
+def test_an_answer_may_restate_its_question() -> None:
+    asked = "Give an example of a job that a computer can do better than a human being."
+    restated = f"An {asked.removeprefix('Give an ').removesuffix('.')} is adding up numbers."
+    passage = Passage("p", f"{restated} It makes no slips and is not tired by the last of a million.", "", "", None)
+    assert read_prompt(PromptReply("p", replied(asked), ""), passage) == asked
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
