@@ -21,7 +21,7 @@ def why_unreachable() -> str | None:
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    if constants.HF_HUB_OFFLINE:
+    if hub_is_off():
         return None
     address = constants.ENDPOINT
     when, why = _failed.get(address, (float("-inf"), ""))
@@ -34,6 +34,13 @@ def why_unreachable() -> str | None:
         _failed[address] = time.monotonic(), why
         return why
     return None
+
+
+def hub_is_off() -> bool:
+    """Whether HF_HUB_OFFLINE says that nothing is to be fetched."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def meant_as_path(name: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from data.formats import Message, Use
 from data.formats.record import assistant, short
-from data.reading import Reading, Tally, read_records
+from data.reading import HAVE_PROMPTS_WRITTEN, Reading, Tally, read_records
 from data.rewards.final_answer import compared_as_text
 from data.rows import Problem, Split, problem_id
 from data.sources import DataFileError, named_splits
@@ -43,6 +43,8 @@ def read_problems(
     """
     name, rows = source or reading.source.name, tally.rows
     use = use or ("demonstrations" if has_answer is None else "problems")
+    if use == "passages":
+        raise DataFileError(f"{reading.source} holds texts without prompts.", what_next=HAVE_PROMPTS_WRITTEN)
     named = named_splits(reading.source)
     for at, record in read_records(replace(reading, only=serving(split, named, given)), use, tally):
         reference = record.response if record.reference is None else record.reference
@@ -56,7 +58,7 @@ def read_problems(
             if has_answer is not None and use == "problems" and compared_as_text(reference):
                 tally.notice(AS_TEXT, f"{at}: {short(reference)}")
             identity = problem_id(record.messages)
-            where = split or record.split or _split_of(identity, record.file_split, named)
+            where = split or record.split or split_from(identity, record.file_split, named)
             yield Problem(identity, record.messages, reference, record.response, record.source or name, where)
     if tally.rows == rows:
         raise DataFileError(
@@ -73,7 +75,7 @@ def split_of(identity: str) -> Split:
     return "test" if bucket < VALIDATION_SHARE + TEST_SHARE else "train"
 
 
-def _split_of(identity: str, file_split: str | None, named: Collection[Split]) -> str:
+def split_from(identity: str, file_split: str | None, named: Collection[Split]) -> str:
     """A problem's split by its file's; of training files, a tenth for each held-out split without a file, by hash."""
     if file_split in HELD_OUT:
         return file_split

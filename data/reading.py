@@ -45,6 +45,11 @@ NO_ANSWERS = (
     "that looks at no reference, such as judge or reward-model."
 )
 
+HAVE_PROMPTS_WRITTEN = (
+    "Have a model write the prompts: autodidact data format DATA --write_prompts.model MODEL. What that writes are "
+    "demonstrations."
+)
+
 
 @dataclass
 class Tally:
@@ -241,6 +246,8 @@ def _other_use(known: Detected, row: Row, use: Use) -> FormatError:
     if known.format.uses == ("prompts",):
         lacks, mend = help_towards(nearest(row, [other for other in FORMATS if use in other.uses]), row)
         lacks = f"{NO_ANSWERS} {lacks}"
+    if known.format.uses == ("passages",):
+        mend = HAVE_PROMPTS_WRITTEN
     return FormatError(
         f"this is {known.format.name} ({known.format.about}): {known.reason}.",
         lacks,

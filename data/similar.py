@@ -178,8 +178,7 @@ class HeldOutRuns:
         self.database.close()
 
     def _add(self, name: str, words: list[str]) -> None:
-        characters = sum(1 for word in words if ALONE.match(word))
-        n = CHARACTERS if 2 * characters > len(words) else GRAM
+        n = _gram_size(words)
         self.sizes.add(n)
         keys = _grams(words, n)
         number = self.database.execute("INSERT INTO held (name, words) VALUES (?, 0)", (name,)).lastrowid
@@ -210,6 +209,14 @@ class HeldOutRuns:
         self.database.executemany("UPDATE held SET words = ? WHERE number = ?", lengths)
 
 
+def share_repeated(prompt: Prompt, other: Prompt) -> float:
+    """Share of a prompt's words that stand in n-grams which another one has as well; 0 if it is shorter than one."""
+    n = _gram_size(prompt.words)
+    known = set(_runs(other.words, n))
+    covered = {word for at, run in enumerate(_runs(prompt.words, n)) if run in known for word in range(at, at + n)}
+    return len(covered) / len(prompt.words) if prompt.words else 0.0
+
+
 def scratch_database(file: Path) -> sqlite3.Connection:
     """A database that is made anew by whoever is stopped, and so need not survive anything."""
     database = sqlite3.connect(file, isolation_level=None)
@@ -227,6 +234,11 @@ def _covered(grams: Iterator[tuple[int, int, int]]) -> set[int]:
 def _grams(words: list[str], n: int) -> list[int]:
     """Hashes of the n-grams, as SQLite's integers, which have a sign."""
     return [_signed(xxhash.xxh3_64_intdigest(gram.encode(), seed=n)) for gram in _runs(words, n)]
+
+
+def _gram_size(words: list[str]) -> int:
+    characters = sum(1 for word in words if ALONE.match(word))
+    return CHARACTERS if 2 * characters > len(words) else GRAM
 
 
 def _runs(words: list[str], n: int) -> list[str]:

@@ -17,6 +17,7 @@ from tasks.champion import settle
 from tasks.contract import OnDrift, Status
 from tasks.files import explain_disk_errors
 from tasks.loop import RunConfig
+from tasks.model_folder import is_path
 from tasks.preflight import check
 from tasks.record import REPORT
 from tasks.reward_report import reward_tables
@@ -156,7 +157,8 @@ def show_plan(module: ModuleType, config: RunConfig, on_drift: OnDrift) -> None:
             console.print(f"missing: {name} {path}; it has to be there before the run starts")
     base = next(planned.stage for planned in plan.plan if planned.stage.name == "base")
     if config.model and base.inputs["model"].digest is None:
-        console.print(f"missing: model {config.model} is not in the cache; it will be fetched")
+        way_on = "it has to be there before the run starts" if is_path(config.model) else "it will be fetched"
+        console.print(f"missing: model {config.model} is not here; {way_on}")
 
 
 def _plan_row(planned: Planned) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The command `autodidact data`: what a data set is, before a loop takes it."""
 
 from collections import Counter
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,17 @@ from typing import Any
 from rich.table import Table
 
 from data.formats import Record, named
-from data.reading import NO_ANSWERS, Reading, Tally, first_use
+from data.reading import HAVE_PROMPTS_WRITTEN, NO_ANSWERS, Reading, Tally, first_use
 from data.render import prompt_token_ids
 from data.sources import FilesRead
 from flows.console import make_console
 from flows.settings import Parser, read_settings
 from models.config import Config
+from tasks.environment import prepare
 from tasks.files import explain_disk_errors
-from tasks.formatting import FormatConfig, format_data
+from tasks.formatting import REPLIES_FILE, FormatConfig, format_data
 from tasks.inspection import InspectConfig, Inspection, inspect, quantiles
+from tasks.logs import progress_shown
 from tasks.problems import OverlapConfig
 from tasks.room import model_tokenizer
 
@@ -50,11 +53,17 @@ def _settings(config_class: type[Config], command: str, first: str, arguments: l
 
 def _format(arguments: list[str]) -> int:
     config = _settings(FormatConfig, "format", "problems", arguments)
-    with explain_disk_errors(str(config.output), config.output):
+    with ExitStack() as stack:
+        stack.enter_context(explain_disk_errors(str(config.output), config.output))
+        if config.write_prompts:
+            prepare(Path("runs"), dry_run=True)  # where libraries may write, and which services have the GPUs
+            stack.enter_context(progress_shown())
         found = format_data(config)
     console = make_console()
     _show_formats(config.problems, found.tally)
     console.print(f"{found.tally.rows:,} rows were read as {found.use}; their rows are in {config.output}.")
+    if found.prompts:
+        console.print(f"{found.prompts['model']} wrote the prompts; its replies are in {REPLIES_FILE}.")
     table = Table("file", "rows", "by source")
     for name, counts in found.kept.items():
         by_source = ", ".join(f"{source}: {count:,}" for source, count in counts.most_common())
@@ -90,6 +99,8 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
         console.print(f"Rows of {name} can serve as {' or '.join(uses)}; they are read as {found.use}.")
         if uses == ("prompts",):
             console.print(NO_ANSWERS)
+        if uses == ("passages",):
+            console.print(HAVE_PROMPTS_WRITTEN)
     console.print(
         f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,
@@ -147,7 +158,7 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
 
 
 def _preview(record: Record, tokenizer: Any | None) -> str:
-    if tokenizer is None:
+    if tokenizer is None or not record.messages:
         prompt = "\n".join(f"{turn['role']}: {turn['content']}" for turn in record.messages)
     else:
         prompt = tokenizer.decode(prompt_token_ids(tokenizer, record.messages))

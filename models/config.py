@@ -99,15 +99,11 @@ class SamplingConfig(Config):
     ] = "bfloat16"
 
 
-class JudgeConfig(Config):
-    """A model that judges answers. Three opinions and the rubric are those of Self-Rewarding (arXiv 2401.10020)."""
+class AskedModelConfig(Config):
+    """A model that is asked something, here or at an endpoint."""
 
-    kind: Annotated[
-        Kind,
-        Field(description="pointwise: each answer by itself, 0 to 5 points; pairwise: against others, 0 to 1."),
-    ] = "pointwise"
     model: Annotated[
-        ModelName | None, Field(description="The judge: path or hub id, or with an endpoint the model's name there.")
+        ModelName | None, Field(description="The model: path or hub id, or with an endpoint its name there.")
     ] = None
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
@@ -118,13 +114,23 @@ class JudgeConfig(Config):
             "runs here. The key is read from the environment variable OPENAI_API_KEY."
         ),
     ] = None
+    temperature: Annotated[float, Field(ge=0, description="Of the model's replies; 0 is greedy.")] = 0.7
+    dtype: Annotated[Dtype, Field(description="Number format of the model's weights, where it runs here.")] = "bfloat16"
+
+
+class JudgeConfig(AskedModelConfig):
+    """A model that judges answers. Three opinions and the rubric are those of Self-Rewarding (arXiv 2401.10020)."""
+
+    kind: Annotated[
+        Kind,
+        Field(description="pointwise: each answer by itself, 0 to 5 points; pairwise: against others, 0 to 1."),
+    ] = "pointwise"
     opinions: Annotated[
         int, Field(ge=1, description="Replies that are averaged: per answer, or per comparison and order.")
     ] = 3
     opponents: Annotated[
         int, Field(ge=2, multiple_of=2, description="Pairwise: other answers that each is compared with.")
     ] = 2
-    temperature: Annotated[float, Field(ge=0, description="Of the judge's replies; 0 is greedy.")] = 0.7
     max_reasoning: Annotated[int, Field(ge=1, description="Longest reasoning before the verdict, in characters.")] = 600
     max_tokens: Annotated[
         int | None,
@@ -137,7 +143,6 @@ class JudgeConfig(Config):
         float | None,
         Field(description="Answers of at least this value are correct; none: 4 points, or 0.75 of the comparisons."),
     ] = None
-    dtype: Annotated[Dtype, Field(description="Number format of the judge's weights, where it runs here.")] = "bfloat16"
 
     @property
     def threshold(self) -> float:
@@ -162,6 +167,31 @@ class JudgeConfig(Config):
         top = {"pointwise": 5, "pairwise": 1}[self.kind]
         if not 0 <= self.threshold <= top:
             raise ValueError(f"passes_at {self.passes_at} is out of reach: {self.kind} values go from 0 to {top}.")
+        return self
+
+
+class WritePromptsConfig(AskedModelConfig):
+    """A model that writes the prompt to which a passage is the answer: instruction backtranslation (arXiv 2308.06259,
+    section 2.2, whose temperature this is). There a model is fine-tuned for it; here any that follows instructions is
+    asked.
+    """
+
+    instruction: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="What the model is told behind the passage; none: INSTRUCTION of "
+            "data/written_prompts.py. Replies are held to JSON with the one key `instruction`.",
+        ),
+    ] = None
+    max_tokens: Annotated[int, Field(ge=16, description="Longest reply in tokens; a longer one is left out.")] = 256
+    shortest: Annotated[int, Field(ge=1, description="Passages of fewer characters are left out.")] = 200
+    longest: Annotated[int, Field(ge=1, description="Passages of more characters are left out.")] = 8000
+
+    @model_validator(mode="after")
+    def _some_passage_fits(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"No passage has at least {self.shortest} and at most {self.longest} characters.")
         return self
 
 
@@ -352,6 +382,17 @@ class JudgeProgram(Config):
     seed: int
     grader: str
     truncated: bool = False
+
+
+class WritePromptsProgram(Config):
+    """Everything `models.write_prompts` is told. `policy` is the model's folder, None where it is at an endpoint."""
+
+    writer: WritePromptsConfig
+    policy: Path | None
+    passages: Path
+    output: Path
+    engine: EngineConfig
+    seed: int
 
 
 class TrainProgram(Config):

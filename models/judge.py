@@ -10,36 +10,25 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from data.errors import RunFailedError
 from data.judge import Opinion, Question, as_opinion, messages, questions, reply_schema
 from data.opinions import Rates, score_problem
-from data.render import context_length, prompt_token_ids
 from data.rows import Problem, Sample, Score
 from data.scoring import pair_up
 from data.storage import holds, parquet_files, read_rows, write_rows
+from models.asking import asker
 from models.config import JudgeConfig, JudgeProgram, ScoreJob
-from models.generate import Meter, leave, request_seed, run_requests, start_engine
-from models.loading import load_config, load_tokenizer
+from models.generate import leave, request_seed
 from models.process import fail_plainly
-from models.progress import Progress
+from models.request import Form, Request
 
 OPINIONS, RATES = "opinions", "judge.json"
-IN_FLIGHT = 16  # requests to an endpoint at a time
-RETRIES = 4  # of a request that an endpoint fails; the client waits longer each time
-TIMEOUT_SECONDS = 300.0
 
 Asked = tuple[Problem, Question]
 Ask = Callable[[list[Asked]], list[Opinion]]
-
-
-class EndpointError(RunFailedError):
-    """The endpoint cannot be used at all; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +79,7 @@ def judge_samples(program: JudgeProgram) -> None:
         (job.output / OPINIONS).mkdir(parents=True, exist_ok=True)
         _remove_others(job)
     if any(True for job in program.jobs for _ in missing_shards(job, program)):
-        ask = at_endpoint(program) if program.judge.endpoint else with_vllm(program)
+        ask = _asker(program)
         for job in program.jobs:
             for shard in missing_shards(job, program):
                 judge_shard(shard, program, ask)
@@ -113,127 +102,24 @@ def judge_shard(shard: Shard, program: JudgeProgram, ask: Ask) -> None:
     write_rows(Score, shard.scores, rows)
 
 
-def with_vllm(program: JudgeProgram) -> Ask:
-    """Start the judge here. Replies are held to the schema while they are decoded, so every one can be read."""
-    judge, folder = program.judge, program.policy
-    assert folder is not None
-    tokenizer = load_tokenizer(folder, judge.model_code)
-    context = program.engine.max_model_len or context_length(load_config(folder, judge.model_code))
-
-    def prompt(asked: Asked) -> list[int]:
-        return prompt_token_ids(tokenizer, messages(judge.kind, *asked, judge.show_reference))
-
-    lengths = [len(prompt(asked)) for asked in _all_asked(program)]
-    longest = min(context, max(lengths, default=0) + judge.reply_tokens)
-    fitting = sum(length + judge.reply_tokens <= context for length in lengths)
-    meter = Meter(Progress("judge", fitting, "reply"))
-    engine = None
-    if fitting:
-        # Of vLLM's backends, this one holds to the pattern of the reasoning and to JSON without blanks.
-        constrained = {"backend": "guidance", "disable_any_whitespace": True}
-        engine = start_engine(
-            folder,
-            program.engine,
-            judge.dtype,
-            longest,
-            program.seed,
-            judge.model_code,
-            structured_outputs_config=constrained,
-        )
-
-    def ask(asked: list[Asked]) -> list[Opinion]:
-        prompts = [prompt(one) for one in asked]
-        fits = [len(ids) + judge.reply_tokens <= context for ids in prompts]
-        requests = [(ids, one[1]) for ids, one, fit in zip(prompts, asked, fits, strict=True) if fit]
-        parameters = [request_parameters(judge, program.seed, question) for _, question in requests]
-        outputs = iter(run_requests(engine, [ids for ids, _ in requests], parameters, meter) if requests else [])
-        return [
-            as_opinion(judge.kind, question, next(outputs).outputs[0].text)
-            if fit
-            else as_opinion(
-                judge.kind,
-                question,
-                "",
-                f"the judge's prompt of {len(ids)} tokens, with {judge.reply_tokens} for the reply, does not fit into "
-                f"its context of {context}",
-            )
-            for (_, question), ids, fit in zip(asked, prompts, fits, strict=True)
-        ]
-
-    return ask
-
-
-def request_parameters(judge: JudgeConfig, seed: int, question: Question) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-
-    return SamplingParams(
-        temperature=judge.temperature,
-        max_tokens=judge.reply_tokens,
-        seed=request_seed(seed, question.seed_key()) if judge.temperature > 0 else None,
-        structured_outputs=StructuredOutputsParams(json=reply_schema(judge.kind, judge.max_reasoning)),
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def at_endpoint(program: JudgeProgram) -> Ask:
-    """Ask an OpenAI-compatible server, a bounded number of requests at a time."""
-    import openai
-
+def _asker(program: JudgeProgram) -> Ask:
+    """Start the judge here, or turn to its endpoint."""
     judge = program.judge
-    client = openai.OpenAI(
-        base_url=judge.endpoint,
-        api_key=os.environ.get("OPENAI_API_KEY") or "none",  # a server of one's own wants none
-        max_retries=RETRIES,
-        timeout=TIMEOUT_SECONDS,
-    )
-    schema = {"name": "judgement", "strict": True, "schema": reply_schema(judge.kind, judge.max_reasoning)}
-    settings: dict[str, Any] = {
-        "model": judge.model,
-        "temperature": judge.temperature,
-        "max_tokens": judge.reply_tokens,
-        "response_format": {"type": "json_schema", "json_schema": schema},
-    }
-    meter = Meter(Progress("judge", sum(1 for _ in _all_asked(program)), "reply"))
+    form = Form("judge", "judgement", reply_schema(judge.kind, judge.max_reasoning), judge.reply_tokens)
 
-    def reply(asked: Asked) -> tuple[Opinion, int]:
-        question = asked[1]
-        try:
-            completion: Any = client.chat.completions.create(
-                **settings
-                | {
-                    "messages": messages(judge.kind, *asked, judge.show_reference),
-                    "seed": request_seed(program.seed, question.seed_key()),
-                }
-            )
-            choice = completion.choices[0]
-            text, tokens = choice.message.content or "", completion.usage.completion_tokens if completion.usage else 0
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise EndpointError(
-                f"{judge.endpoint} refuses the judge {judge.model}: {error}.",
-                what_next="Check its model and endpoint and the key in the environment variable OPENAI_API_KEY, and "
-                "run the same command again.",
-            ) from error
-        except openai.APITimeoutError as error:
-            return as_opinion(judge.kind, question, "", f"the endpoint gave no reply in time: {error}"), 0
-        except openai.APIConnectionError as error:
-            raise EndpointError(
-                f"{judge.endpoint} cannot be reached: {error.__cause__ or error}.",
-                what_next="Start the server, or correct the judge's endpoint, and run the same command again: shards "
-                "that are judged are kept.",
-            ) from error
-        except (openai.APIError, AttributeError, IndexError, TypeError, ValueError) as error:
-            return as_opinion(judge.kind, question, "", f"the request failed ({type(error).__name__}): {error}"), 0
-        failure = "" if text else f"the reply is empty (finish reason {choice.finish_reason})"
-        return as_opinion(judge.kind, question, text, failure), tokens
+    def request(asked: Asked) -> Request:
+        said = messages(judge.kind, *asked, judge.show_reference)
+        return Request(said, request_seed(program.seed, asked[1].seed_key()))
+
+    expected = map(request, _all_asked(program))
+    send = asker(judge, form, program.policy, program.engine, program.seed, expected)
 
     def ask(asked: list[Asked]) -> list[Opinion]:
-        opinions = []
-        with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            for opinion, tokens in pool.map(reply, asked):
-                opinions.append(opinion)
-                meter.add(1, tokens)
-        return opinions
+        replies = send([request(one) for one in asked])
+        return [
+            as_opinion(judge.kind, question, reply.text, reply.failure)
+            for (_, question), reply in zip(asked, replies, strict=True)
+        ]
 
     return ask
 

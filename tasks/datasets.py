@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data.hub import hub_is_off, why_unreachable
 from data.rows import Split
 from data.sources import (
     DataFileError,
@@ -28,16 +29,17 @@ from tasks.logs import run_logger
 SHOWN = 20  # files
 
 
-def dataset_artifact(source: Path) -> Artifact:
+def dataset_artifact(source: Path, planning: bool = False) -> Artifact:
     """A data set with its digest: of a file its content, of a folder names and contents, on the hub its revision.
 
-    What is not there has no digest.
+    What is not there has no digest, and while `planning` neither has what is on a hub that does not answer.
 
     Raises:
         DataFileError: the hub does not answer, or has no such data set.
     """
     if found := hub_name(source):
-        return Artifact(source, _hub_revision(found[0], str(source)))
+        unknown = planning and (hub_is_off() or why_unreachable() is not None)
+        return Artifact(source, None if unknown else _hub_revision(found[0], str(source)))
     if source.is_file():
         return Artifact(source, file_sha256(source))
     if not is_here(source):

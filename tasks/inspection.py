@@ -15,6 +15,7 @@ from pydantic import Field
 
 from data.chat_template import naming
 from data.formats import Record, Use
+from data.formats.record import user
 from data.overlap import NEAR_DUPLICATE
 from data.problems import AS_TEXT, NO_FINAL_ANSWER
 from data.reading import Reading, Tally, read_records
@@ -116,7 +117,7 @@ def inspect(
                 )
             found.prompts.append(prompt)
             found.answers.append(answer)
-            key = problem_id(record.messages)
+            key = problem_id(record.messages or [user(record.response or "")])  # of a passage, its text
             if use == "pairs":
                 key += hashlib.sha256(f"{record.response}\x1e{record.rejected}".encode()).hexdigest()
             reason = None
@@ -147,5 +148,5 @@ def _lengths(record: Record, tokenizer: Any | None, render: Callable[[Any, str],
     answers = [answer for answer in (record.response, record.rejected) if answer is not None]
     if tokenizer is None:
         return sum(len(turn["content"]) for turn in record.messages), max(map(len, answers), default=0)
-    prompt = len(prompt_token_ids(tokenizer, record.messages))
+    prompt = len(prompt_token_ids(tokenizer, record.messages)) if record.messages else 0
     return prompt, max((len(render(tokenizer, answer)) for answer in answers), default=0)

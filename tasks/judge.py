@@ -5,65 +5,33 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from data.chat_template import naming
-from data.errors import AutodidactError
 from data.judge import GRADER
-from data.render import prompt_token_ids
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.estimate import generation_bytes_per_device, parameters_of
 from models.judge import RATES
-from models.loading import ModelError, check_code, load_config, load_tokenizer
 from tasks.artifacts import progress_logger
+from tasks.asking import asked_artifact, asked_identity, check_asked, engine_room
 from tasks.contract import JUDGE, Artifact, Estimate
-from tasks.devices import gpus_held
-from tasks.environment import SHARED_CPU
 from tasks.logs import run_logger
-from tasks.model_folder import code_identity, folder_digest, resolve_model
 from tasks.process import run_child
 from tasks.run import Run
 
+ROLE = "judge"
 LOW_ENTROPY = 0.1  # bits: 99 of 100 replies say the same
 HIGH_FLIP_RATE = 0.4  # a judge that names a place at random reaches 0.5
 ENOUGH = 10  # replies from which on such shares mean something
 
 
-class JudgeError(AutodidactError):
-    """The judge cannot be used; the message says why and what to do."""
-
-
 def judge_identity(config: JudgeConfig) -> dict[str, Any]:
     """What of a judge's settings changes the result. The weights of one that runs here are in `judge_artifact`."""
-    elsewhere = {"model": config.model} if config.endpoint else {}
-    told_apart = {"model", "model_code", "model_revision", "endpoint", "max_tokens", "passes_at"}
-    own = config.model_dump(mode="json", exclude=told_apart) | _code(config)
-    return {"grader": GRADER, "passes_at": config.threshold, "max_tokens": config.reply_tokens, **own, **elsewhere}
-
-
-def _code(config: JudgeConfig) -> dict[str, Any]:
-    if config.endpoint or not config.model or config.model_code == "refuse":
-        return {}
-    return code_identity(resolve_model(config.model, config, offline=True), config.model_code)
+    own = asked_identity(config, told_apart=("max_tokens", "passes_at"))
+    return {"grader": GRADER, "passes_at": config.threshold, "max_tokens": config.reply_tokens, **own}
 
 
 def judge_artifact(config: JudgeConfig, offline: bool = False) -> Artifact | None:
-    """The judge's folder and its digest; None for one at an endpoint, of which nothing more than its name is known.
-
-    The digest is None if `offline` and the model is not in the cache.
-
-    Raises:
-        JudgeError, ModelError: there is no judge, or it is no model.
-    """
-    if config.endpoint:
-        return None
-    if not config.model:
-        raise JudgeError(
-            "The judge has no model.",
-            what_next="Give its `model`: a folder or a hub id, or a name and an `endpoint`.",
-        )
-    folder = resolve_model(config.model, config, offline)
-    return Artifact(folder or Path(config.model), folder_digest(folder) if folder else None)
+    """The judge's folder and its digest, see `tasks.asking.asked_artifact`."""
+    return asked_artifact(config, ROLE, offline)
 
 
 def judge_estimate(config: JudgeConfig, artifact: Artifact | None, engine: EngineConfig) -> Estimate:
@@ -75,64 +43,8 @@ def judge_estimate(config: JudgeConfig, artifact: Artifact | None, engine: Engin
 
 
 def check_judge(config: JudgeConfig) -> None:
-    """Refuse a judge that cannot work, before anything heavy starts. No endpoint is called.
-
-    Raises:
-        JudgeError, ModelError, TemplateError: no model or name, no URL of an endpoint, a folder that is no model, or a
-            tokenizer that has no chat template that works, or is none that replies can be held to a form with.
-    """
-    if config.endpoint:
-        _check_endpoint(config)
-        return
-    artifact = judge_artifact(config)
-    assert artifact is not None
-    check_code(artifact.path, config.model_code, "AutoModelForCausalLM")
-    try:
-        tokenizer = load_tokenizer(artifact.path, config.model_code)
-        load_config(artifact.path, config.model_code)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"The judge {config.model} cannot be read as a model: {error}.",
-            what_next="Give a folder as save_pretrained writes it, with the tokenizer.",
-        ) from error
-    if not tokenizer.chat_template:
-        raise JudgeError(
-            f"The tokenizer of the judge {config.model} has no chat template, so it cannot be asked anything.",
-            what_next="Choose a model that was trained to answer, or put a chat_template.jinja into its folder.",
-        )
-    if not tokenizer.is_fast:
-        raise JudgeError(
-            f"The judge {config.model} has a slow tokenizer, with which replies cannot be held to a form.",
-            what_next="Choose a model with a tokenizer.json, or serve it and give its `endpoint`.",
-        )
-    with naming(f"The judge {config.model}"):
-        prompt_token_ids(tokenizer, [{"role": "user", "content": "Which answer is better?"}])
-
-
-def _check_endpoint(config: JudgeConfig) -> None:
-    shown = str(config.endpoint)
-    try:
-        url = urlsplit(shown)
-        usable = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
-    except ValueError:
-        usable = False
-    if usable and "@" in url.netloc:
-        raise JudgeError(
-            "The judge's endpoint holds a user or a password, which would be written to files.",
-            what_next="Give the key in the environment variable OPENAI_API_KEY.",
-        )
-    if not usable:
-        raise JudgeError(
-            f"The judge's endpoint {shown!r} is no URL.",
-            what_next="Give one such as http://localhost:8000/v1.",
-        )
-    if not config.model:
-        raise JudgeError(
-            f"The judge at {shown} has no model.",
-            what_next="Give its `model`: the name that the server knows it by.",
-        )
+    """Refuse a judge that cannot work, see `tasks.asking.check_asked`."""
+    check_asked(config, ROLE)
 
 
 def run_judge(
@@ -161,11 +73,8 @@ def run_judge(
     file.write_text(program.model_dump_json(indent=2))
     command = judge_command(file)
     logger = progress_logger(run.directory, attempt, "judge")
-    if config.endpoint:
-        run_child(command, attempt / "log.txt", run.child_lock, logger)
-    else:
-        with gpus_held():
-            run_child(command, attempt / "log.txt", run.child_lock, logger, SHARED_CPU)
+    with engine_room(config) as environment:
+        run_child(command, attempt / "log.txt", run.child_lock, logger, environment)
     for job in jobs:
         log_rates(json.loads((job.output / RATES).read_text()))
     return command

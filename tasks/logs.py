@@ -1,6 +1,8 @@
 """The logger of the run under way, Prefect's where a flow runs, and what keeps its lines plain."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from data.errors import AutodidactError
 from data.text import visible
@@ -17,6 +19,22 @@ def run_logger() -> logging.Logger:
         return get_run_logger()  # type: ignore[return-value]
     except MissingContextError:
         return logging.getLogger(OWN)
+
+
+@contextmanager
+def progress_shown() -> Iterator[None]:
+    """Have all that is logged outside of a flow run stand on stderr, as plain lines."""
+    logger, handler = logging.getLogger(OWN), logging.StreamHandler()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def keep_logs_plain() -> None:

@@ -33,15 +33,23 @@ class ModelChoice(Protocol):
 def resolve_model(model: str, choice: ModelChoice, offline: bool = False) -> Path | None:
     """The folder of a local model, or of a hub model in the cache folder; fetched if need be and not `offline`.
 
-    Python code is not fetched unless it is allowed.
+    Python code is not fetched unless it is allowed. Where `offline`, a run may be planned on a model that another run
+    is still to make: then there is none.
 
     Raises:
         ModelError: the path holds no model, or the hub does not give it.
     """
     path = Path(model)
+    if offline and is_path(model) and not path.expanduser().exists():
+        return None
     if path.exists() or model.startswith((".", "/", "~")):
         return _local_model(model, path.expanduser(), choice.model_revision)
     return _hub_model(model, choice, offline)
+
+
+def is_path(model: str) -> bool:
+    """Whether a name of several folders is given, which no model on the hub has."""
+    return model.count("/") > 1
 
 
 def _local_model(model: str, path: Path, revision: str | None) -> Path:

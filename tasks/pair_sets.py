@@ -138,8 +138,9 @@ def prepare_pair_sets(
         DataFileError: see `data.preferences.read_pairs`.
         NothingKeptError: no pair is left of one of them.
     """
-    inputs = {"file": dataset_artifact(sets.training.source), "policy": policy, **problems}
-    inputs |= {f"pairs_{known}": dataset_artifact(reading.source) for known, (reading, _) in sets.given.items()}
+    inputs = {"file": dataset_artifact(sets.training.source, run.planning), "policy": policy, **problems}
+    for known, (reading, _) in sets.given.items():
+        inputs[f"pairs_{known}"] = dataset_artifact(reading.source, run.planning)
     settings = {"drop": sets.training.drop, "overlap": asdict(sets.rules)}
     told: dict[str, object] = {"format": sets.training.format, "columns": sets.training.columns}
     told |= {"placeholders": sets.training.placeholders, "reasoning": sets.training.reasoning}

@@ -417,7 +417,7 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
     else:
         rules = source.overlap.rules
         config |= {"overlap": asdict(rules)}
-    inputs = {name: dataset_artifact(path) for name, path in source.files().items()}
+    inputs = {name: dataset_artifact(path, run.planning) for name, path in source.files().items()}
     stage = Stage("problems", VERSION, config, inputs, seed, estimate=Estimate(disk_bytes=_bytes(source)))
 
     def work(attempt: Path) -> Outcome:

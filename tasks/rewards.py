@@ -190,7 +190,7 @@ def check_reward(config: RewardConfig) -> None:
     """See that every reward can work here.
 
     Raises:
-        RewardError, JudgeError, ModelError: one cannot be loaded, or cannot work on this machine.
+        RewardError, AskedModelError, ModelError: one cannot be loaded, or cannot work on this machine.
     """
     for reward in config.functions.values():
         prepare_reward(reward, config.isolation)

@@ -5,9 +5,9 @@ from importlib import import_module
 
 from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED
 from models.process import keep_imports
-from tests.forks import GENERATE, JUDGE, REWARD_SCORE
+from tests.forks import GENERATE, JUDGE, REWARD_SCORE, WRITE_PROMPTS
 
-PROGRAMS = [SUPERVISED, PREFERENCE, LIKELIHOOD, REWARD, REWARD_SCORE, GENERATE, JUDGE, "models.merge"]
+PROGRAMS = [SUPERVISED, PREFERENCE, LIKELIHOOD, REWARD, REWARD_SCORE, GENERATE, JUDGE, WRITE_PROMPTS, "models.merge"]
 ENGINE = ["vllm.engine.arg_utils", "vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker"]
 FLOWS = ["flows.rest_em", "flows.spin", "tasks.report", "mlflow"]
 

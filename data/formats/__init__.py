@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from data.errors import AutodidactError
-from data.formats import choices, instructions, own, preferences, verifiable
+from data.formats import choices, instructions, own, passages, preferences, verifiable
 from data.formats.chat import unread_keys, with_reasoning
 from data.formats.record import (
     ContentError,
@@ -45,6 +45,7 @@ FORMATS: tuple[Format, ...] = (
     *preferences.FORMATS,
     *instructions.FORMATS,
     *own.FORMATS,
+    *passages.FORMATS,
 )
 
 

@@ -8,7 +8,7 @@ from data.errors import AutodidactError
 
 Message = dict[str, str]
 Row = Mapping[str, Any]
-Use = Literal["problems", "programs", "demonstrations", "pairs", "prompts"]
+Use = Literal["problems", "programs", "demonstrations", "pairs", "prompts", "passages"]
 
 
 class RowError(AutodidactError):
@@ -33,8 +33,8 @@ class Record:
     """A prompt and what a row has for it.
 
     Attributes:
-        messages: the turns up to the answer; the last is the user's.
-        response: the gold answer; of a pair, the preferred one.
+        messages: the turns up to the answer; the last is the user's. Of a passage there are none.
+        response: the gold answer; of a pair, the preferred one; the text of a passage.
         rejected: the dispreferred answer of a pair.
         reference: what a verifier needs: a text that ends in the final answer, or tests as JSON.
         source: the data set that the row itself says it is from.

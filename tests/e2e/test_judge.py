@@ -8,14 +8,23 @@ from typing import Any
 import pytest
 
 from data.judge import Opinion
+from data.passages import Passage
 from data.rows import Problem, Sample, Score
 from data.storage import read_rows, write_rows
+from data.written_prompts import PromptReply
 from models import tiny
-from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
+from models.config import (
+    EngineConfig,
+    JudgeConfig,
+    JudgeProgram,
+    ScoreJob,
+    WritePromptsConfig,
+    WritePromptsProgram,
+)
 from tasks.environment import SHARED_CPU, child_environment
 from tasks.judge import judge_command
 from tests.e2e.programs import run_program
-from tests.forks import JUDGE
+from tests.forks import JUDGE, WRITE_PROMPTS
 from tests.waiting import PATIENCE
 
 TEXTS = ["4+17=21 #### 21", "I do not know. é €", "21"]
@@ -112,6 +121,25 @@ def test_pointwise_every_reply_is_read_and_nothing_is_judged_twice(judge, proble
     assert "reply" not in run(config)
     assert files(tmp_path) == before
     assert json.loads((job.output / "judge.json").read_text()) == rates
+
+
+def test_prompts_are_written_for_passages_in_a_form_that_can_be_read(judge, problems, tmp_path):
+    texts = [p.messages[0]["content"] for p in problems[:6]] + ["why? " * 2000]
+    passages = [Passage(f"{i}", text, "", "", None) for i, text in enumerate(texts)]
+    write_rows(Passage, tmp_path / "passages.parquet", passages)
+    writer = WritePromptsConfig(temperature=1.0, dtype="float32", max_tokens=200, instruction="Ask.")
+    folders = {"passages": tmp_path / "passages.parquet", "output": tmp_path / "replies"}
+    told = WritePromptsProgram(writer=writer, policy=judge, engine=EngineConfig(shard_size=3), seed=5, **folders)
+    (tmp_path / "program.json").write_text(told.model_dump_json())
+    assert "6/6" in run_program(WRITE_PROMPTS, tmp_path / "program.json")
+    *replies, last = read_rows(PromptReply, tmp_path / "replies")
+    assert (last.text, "does not fit into its context of 2048" in last.failure) == ("", True)
+    finished = [reply.text for reply in replies if reply.text.endswith("}")]
+    assert finished and all(list(json.loads(text)) == ["instruction"] for text in finished)
+    assert all(reply.text.startswith('{"instruction":"') for reply in replies)
+    before = files(tmp_path)
+    assert "reply" not in run_program(WRITE_PROMPTS, tmp_path / "program.json")
+    assert files(tmp_path) == before
 
 
 def test_pairwise_every_reply_is_read_and_swapped_answers_swap_their_values(judge, problems, tmp_path):

@@ -10,8 +10,10 @@ from transformers import AutoConfig
 
 from data.errors import UsageError
 from flows.cli import FLOWS, main
+from flows.dpo import DPO
 from flows.rest_em import RestEM
 from flows.settings import read_settings
+from flows.sft import SFT
 from flows.spin import Spin
 from flows.yaml_file import read_yaml
 
@@ -176,9 +178,11 @@ def test_help_of_a_flow_lists_every_setting_with_its_description(capsys: pytest.
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_loads_and_dry_runs(path: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(path.parents[1])
-    config_class, flow = (Spin, "spin") if path.name.startswith("spin") else (RestEM, "rest-em")
+    flow = next((name for name in ("spin", "sft", "dpo") if path.name.startswith(name)), "rest-em")
+    module, name, _, _ = FLOWS[flow]
+    config_class = getattr(importlib.import_module(module), name)
     config, _ = read_settings(config_class, ["--config", str(path)], f"autodidact {flow}")
-    assert config == config_class.model_validate(read_yaml(path)) != config_class()
+    assert config == config_class.model_validate(read_yaml(path)) and config.model_fields_set
     assert main([flow, "--config", str(path), "--run", "only-planned", "--dry-run"]) == 0
     output = capsys.readouterr().out
     assert "iter-1/train" in output and "final/best" in output
@@ -188,6 +192,7 @@ def test_every_shipped_configuration_loads_and_dry_runs(path: Path, capsys, monk
 def test_there_are_shipped_configurations() -> None:
     names = {path.name for path in CONFIGS}
     assert names >= {"demo.yaml", "rest-em-math.yaml", "spin-demo.yaml", "spin-zephyr-7b.yaml"}
+    assert names >= {"sft-llama-2.yaml", "dpo-llama-2.yaml"}
 
 
 def test_the_recipe_of_spin_is_the_papers_table() -> None:
@@ -199,6 +204,19 @@ def test_the_recipe_of_spin_is_the_papers_table() -> None:
         assert (settings.learning_rate, settings.beta, settings.epochs) == (rate, beta, 2)
         assert (settings.optimizer, settings.schedule, settings.warmup) == ("rmsprop", "linear", 0.1)
     assert config.train == Spin().train
+
+
+def test_the_recipe_for_llama_2_is_that_of_trl() -> None:
+    sft, dpo = (read_yaml(path.parent / f"{name}-llama-2.yaml") for path in CONFIGS[:1] for name in ("sft", "dpo"))
+    first, second = SFT.model_validate(sft), DPO.model_validate(dpo)
+    assert (first.train.learning_rate, first.train.batch_size, first.train.pack_to) == (1e-4, 8, 1024)
+    assert (second.train.learning_rate, second.train.batch_size, second.train.beta) == (5e-4, 16, 0.1)
+    for config in (first, second):
+        adapter = config.train.adapter
+        assert adapter is not None and adapter.quantize
+        assert (adapter.rank, adapter.alpha, adapter.dropout) == (8, 16, 0.05)
+        assert (config.train.schedule, config.train.weight_decay) == ("cosine", 0.05)
+    assert second.model == f"runs/{first.run}/best/policy"
 
 
 def test_importing_a_flow_loads_no_heavy_library() -> None:

@@ -25,6 +25,7 @@ PARTS = {
     "ContentError",
     "LeftOutError",
     "ReplyError",
+    "UnusableReplyError",
     "MathCheckError",
     "MathCheckTimeoutError",
 }

@@ -13,6 +13,7 @@ from data.hub import meant_as_path, why_unreachable
 from data.sources import DataFileError, located_rows
 from models.config import JudgeConfig
 from models.loading import ModelError
+from tasks.contract import Artifact
 from tasks.datasets import dataset_artifact
 from tasks.model_folder import resolve_model
 from tests.unit.own_code import write
@@ -80,6 +81,17 @@ def test_a_model_and_a_data_set_that_are_nowhere_are_refused_at_once(
             DataFileError, match=r"There is no file data/rows, .*There is a folder data here, and no data/"
         ):
             use()
+
+
+def test_a_run_is_planned_on_what_is_not_here_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dataset_artifact(Path("somebody/rows:train"), planning=True) == Artifact(Path("somebody/rows:train"), None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert dataset_artifact(Path("somebody/rows"), planning=True).digest is None
+    assert resolve_model("runs/sft/best/policy", JudgeConfig(), offline=True) is None
+    with pytest.raises(ModelError, match="runs/sft/best/policy is neither a folder nor a model"):
+        resolve_model("runs/sft/best/policy", JudgeConfig())
+    with pytest.raises(ModelError, match="there is no such folder"):
+        resolve_model("./policy", JudgeConfig(), offline=True)
 
 
 def test_a_model_in_the_cache_is_used_without_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

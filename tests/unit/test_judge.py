@@ -3,9 +3,7 @@
 import json
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,13 +28,15 @@ from data.opinions import ALONE, Rates, score_problem
 from data.rows import Problem, Sample, Score
 from data.scoring import Tally, score_samples
 from data.storage import read_rows, write_rows
+from models import endpoint, tiny
 from models import judge as program
-from models import tiny
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.loading import ModelError
+from tasks.asking import AskedModelError
 from tasks.contract import LOGS, Artifact
-from tasks.judge import JudgeError, check_judge, judge_artifact, judge_identity, run_judge, warnings
+from tasks.judge import check_judge, judge_artifact, judge_identity, run_judge, warnings
 from tasks.model_folder import folder_digest
+from tests.endpoint import Server, serving
 
 PROBLEM = Problem("p", [{"role": "user", "content": "What is 2+3?"}], "5", None, "", "train")
 
@@ -357,47 +357,12 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
         JudgeConfig(**settings)
 
 
-class Server(ThreadingHTTPServer):
-    """Speaks as much of OpenAI's chat completions as is needed; `answer` makes status and text of a request."""
-
-    daemon_threads = True
-    answer: Callable[[dict[str, Any]], tuple[int, Any]]
-    requests: list[dict[str, Any]]
-    keys: set[str]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append(body)
-        self.server.keys.add(self.headers["Authorization"])
-        status, text = self.server.answer(body) if self.path == "/v1/chat/completions" else (404, "no such path")
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        good = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
-        content = json.dumps(good if status == 200 else {"error": {"message": text}}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *_: Any) -> None:
-        """Nothing on the terminal."""
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(program, "RETRIES", 1)
+    monkeypatch.setattr(endpoint, "RETRIES", 1)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    with Server(("127.0.0.1", 0), Handler) as found:
-        found.requests, found.keys = [], set()
-        thread = threading.Thread(target=found.serve_forever)
-        thread.start()
+    with serving() as found:
         yield found
-        found.shutdown()
-        thread.join()
 
 
 def job_of(folder: Path, samples: list[Sample]) -> ScoreJob:
@@ -490,16 +455,16 @@ def test_a_request_that_failed_is_made_again_by_the_next_run(server: Server, tmp
 def test_an_endpoint_that_refuses_key_or_model_stops_the_program(server: Server, tmp_path: Path, status: int) -> None:
     server.answer = lambda body: (status, "not you")
     job = job_of(tmp_path, SAMPLES)
-    with pytest.raises(program.EndpointError, match=r"refuses the judge judge: .*not you.*OPENAI_API_KEY"):
+    with pytest.raises(endpoint.EndpointError, match=r"refuses the judge judge: .*not you.*OPENAI_API_KEY"):
         ask_endpoint(job, port_of(server))
     assert not list(job.output.glob("*.parquet"))
 
 
 def test_an_endpoint_that_is_not_there_stops_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "RETRIES", 0)
+    monkeypatch.setattr(endpoint, "RETRIES", 0)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
-        with pytest.raises(program.EndpointError, match=r"cannot be reached: .*refused.*Start the server"):
+        with pytest.raises(endpoint.EndpointError, match=r"cannot be reached: .*refused.*Start the server"):
             ask_endpoint(job_of(tmp_path, SAMPLES), taken.getsockname()[1])
 
 
@@ -561,7 +526,7 @@ def test_a_usable_judge_passes_and_is_known_by_its_files(
     ],
 )
 def test_a_judge_that_cannot_work_is_refused(settings: dict[str, str], message: str) -> None:
-    with pytest.raises((JudgeError, ModelError), match=message.replace("[", r"\[")) as error:
+    with pytest.raises((AskedModelError, ModelError), match=message.replace("[", r"\[")) as error:
         check_judge(JudgeConfig(**settings))
     assert "word" not in str(error.value) or "password" in str(error.value)
 
@@ -575,7 +540,7 @@ def test_a_judge_without_a_chat_template_is_refused(
     for file in model.iterdir():
         if file.name != "chat_template.jinja":
             (bare / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(JudgeError, match="has no chat template"):
+    with pytest.raises(AskedModelError, match="has no chat template"):
         check_judge(JudgeConfig(model=str(bare)))
 
 
