@@ -15,12 +15,13 @@ from data.splits import HELD_OUT
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
+from tasks.likelihood import measure_reference
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.pairs import PairSource, prepare_pairs
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
-from tasks.train import measure_reference, train_on_pairs
+from tasks.train import train_on_pairs
 
 
 class DPOTrainConfig(PreferenceConfig):

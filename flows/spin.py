@@ -12,13 +12,14 @@ from pydantic import Field, model_validator
 
 from models.config import PreferenceConfig, SamplingConfig
 from tasks.contract import Artifact, OnDrift
+from tasks.likelihood import measure_reference
 from tasks.loop import GoldLoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.pairs import pair
 from tasks.policy import base_policy
 from tasks.problems import prepare_problems
 from tasks.run import Run
 from tasks.sample import generate
-from tasks.train import measure_reference, train_on_pairs
+from tasks.train import train_on_pairs
 
 Positive = Annotated[float, Gt(0)]
 PerIteration = Positive | Annotated[tuple[Positive, ...], MinLen(1)]
