@@ -1,10 +1,16 @@
-"""What a policy's likelihoods of pairs come to in figures."""
+"""What a policy's likelihoods of gold answers and of pairs come to in figures, alone and beside a reference's."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.rows import PairLikelihood
+from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood
+
+PreferenceLoss = Literal["logistic", "hinge"]
+LogRatios = tuple[float, float]  # log p(y) − log p_ref(y) of the chosen and of the rejected answer, in nats
 
 
 class LikelihoodMetrics(BaseModel):
@@ -43,3 +49,66 @@ def likelihood_metrics(rows: Iterable[PairLikelihood]) -> LikelihoodMetrics:
         chosen_tokens=chosen_tokens / count,
         rejected_tokens=rejected_tokens / count,
     )
+
+
+def loss_rows(rows: Iterable[GoldLikelihood]) -> list[MeasuredRow]:
+    """The negative log-likelihood of each gold answer, weighted by its tokens: summed up, the loss per token."""
+    return [MeasuredRow(row.problem_id, row.index, -row.log_prob, float(row.tokens)) for row in rows]
+
+
+def loss_details(rows: Sequence[MeasuredRow]) -> dict[str, float]:
+    """Perplexity, exp(loss per token), and how many tokens that is over. Nothing of no rows."""
+    tokens = sum(row.weight for row in rows)
+    return {"perplexity": math.exp(sum(row.value for row in rows) / tokens), "tokens": tokens} if tokens else {}
+
+
+def log_ratios(policy: Iterable[PairLikelihood], reference: Iterable[PairLikelihood]) -> list[LogRatios]:
+    """How much likelier a policy finds both answers of each pair than its reference does.
+
+    Raises:
+        ValueError: the two were not measured on the same pairs.
+    """
+    ours, theirs = list(policy), {(row.problem_id, row.index): row for row in reference}
+    if len(ours) != len(theirs) or not all((row.problem_id, row.index) in theirs for row in ours):
+        raise ValueError("Log-ratios need the likelihoods of the same pairs by policy and reference.")
+    both = [(row, theirs[row.problem_id, row.index]) for row in ours]
+    return [(row.chosen - other.chosen, row.rejected - other.rejected) for row, other in both]
+
+
+def accuracy_rows(policy: Sequence[PairLikelihood], reference: Iterable[PairLikelihood]) -> list[MeasuredRow]:
+    """Whether each pair's chosen answer has the higher log-ratio: 1, or 0; a tie is a half.
+
+    So a policy that is its own reference is right half of the time, as one that guesses. Of pairs that people made it
+    is the accuracy of DPO's rewards, of gold over own answers that of SPIN's discriminator.
+
+    Raises:
+        ValueError: the two were not measured on the same pairs.
+    """
+    found = zip(policy, log_ratios(policy, reference), strict=True)
+    return [
+        MeasuredRow(row.problem_id, row.index, float(np.sign(chosen - rejected) + 1) / 2)
+        for row, (chosen, rejected) in found
+    ]
+
+
+def preference_metrics(ratios: Sequence[LogRatios], beta: float, loss: PreferenceLoss) -> dict[str, float]:
+    """Means over pairs of the loss and of DPO's rewards β · log-ratio (arXiv 2305.18290), by the names TRL gives them.
+
+    `rewards/accuracies` is the share whose chosen answer has strictly the higher reward, as TRL counts: a tie is none.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    if not ratios:
+        raise ValueError("There are no pairs to measure.")
+    chosen, rejected = beta * np.asarray(ratios, dtype=float).T
+    margins = chosen - rejected
+    losses = np.logaddexp(0, -margins) if loss == "logistic" else np.maximum(0, 1 - margins)
+    found = {
+        "loss": losses,
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/accuracies": chosen > rejected,
+        "rewards/margins": margins,
+    }
+    return {name: float(values.mean()) for name, values in found.items()}

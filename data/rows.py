@@ -208,6 +208,23 @@ class PairLikelihood:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldLikelihood:
+    """What one policy says of one gold answer: its log-probability, summed over answer tokens, and how many those are.
+
+    `index` tells apart the answers to one prompt.
+    """
+
+    problem_id: str
+    index: int
+    log_prob: float
+    tokens: int
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [("problem_id", pa.string()), ("index", pa.int32()), ("log_prob", pa.float64()), ("tokens", pa.int32())]
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PairReward:
     """What a reward model says of one pair: the rewards of both answers, and how many tokens those have."""
 

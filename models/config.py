@@ -332,6 +332,9 @@ class LaunchConfig(Config):
     gradient_checkpointing: Annotated[bool, Field(description="Recompute activations: less memory, slower.")] = False
     checkpoint_steps: Annotated[int, Field(ge=1, description="Steps between checkpoints to resume from.")] = 200
     log_steps: Annotated[int, Field(ge=1, description="Steps between lines of metrics.jsonl.")] = 10
+    evaluations: Annotated[
+        int, Field(ge=0, description="How often held-out rows are measured while training, last at its end; 0: never.")
+    ] = 4
 
 
 class GenerateJob(Config):
@@ -396,11 +399,12 @@ class WritePromptsProgram(Config):
 
 
 class TrainProgram(Config):
-    """Everything `models.train` is told."""
+    """Everything `models.train` is told. `held_out` has Problem rows, whose gold answers are measured meanwhile."""
 
     policy: Path
     model_code: ModelCode = "refuse"
     examples: list[Path]
+    held_out: Path | None = None
     output: Path
     seed: int
     train: SupervisedConfig
@@ -423,24 +427,34 @@ class MergeProgram(Config):
 
 
 class LikelihoodProgram(Config):
-    """Everything `models.likelihood` is told. `outputs` has one file for each of `pairs`."""
+    """Everything `models.likelihood` is told.
+
+    `outputs` has one file for each of `pairs`, and `gold_outputs` one for each of `gold`, which has Problem rows.
+    """
 
     policy: Path
     model_code: ModelCode = "refuse"
-    pairs: list[Path]
-    outputs: list[Path]
+    pairs: list[Path] = []
+    outputs: list[Path] = []
+    gold: list[Path] = []
+    gold_outputs: list[Path] = []
     dtype: Dtype
     quantize: bool
     launch: LaunchConfig
 
 
 class PreferenceProgram(Config):
-    """Everything `models.preference` is told. `reference` has the likelihoods of `pairs`, file by file."""
+    """Everything `models.preference` is told. `reference` has the likelihoods of `pairs`, file by file.
+
+    `held_out` has pairs that are measured meanwhile, and `held_out_reference` their likelihoods.
+    """
 
     policy: Path
     model_code: ModelCode = "refuse"
     pairs: list[Path]
     reference: list[Path]
+    held_out: Path | None = None
+    held_out_reference: Path | None = None
     output: Path
     seed: int
     train: PreferenceConfig
@@ -448,11 +462,12 @@ class PreferenceProgram(Config):
 
 
 class RewardTrainProgram(Config):
-    """Everything `models.reward_model` is told."""
+    """Everything `models.reward_model` is told. `held_out` has pairs that are measured meanwhile."""
 
     policy: Path
     model_code: ModelCode = "refuse"
     pairs: list[Path]
+    held_out: Path | None = None
     output: Path
     seed: int
     train: RewardTrainConfig

@@ -21,9 +21,10 @@ from accelerate.utils import gather_object
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import add_fused_lm_head, pad
 
-from data.render import answer_token_ids, prompt_token_ids
-from data.rows import Pair, PairLikelihood
-from data.storage import read_rows, write_rows
+from data.render import context_length
+from data.rows import GoldLikelihood, PairLikelihood
+from data.storage import write_rows
+from models.answers import Answers, gold_answers, pair_answers
 from models.config import LikelihoodProgram
 from models.loading import load_tokenizer
 from models.progress import Progress
@@ -65,69 +66,68 @@ def log_probs_of(model: Any, sequences: Sequence[Rendered], padding: int, device
         pad(answers, padding_value=0).to(device),
     )
     with torch.no_grad():
-        return [float(value) for value in sequence_log_probs(model, *batch)]
+        return list(sequence_log_probs(model, *batch).tolist())
 
 
 def measure(program: LikelihoodProgram) -> None:
-    """Write the likelihood of every pair's two answers, pair file by pair file, in their order."""
+    """Write the likelihood of every gold answer and of every pair's two answers, file by file, in their order.
+
+    What is longer than the policy's context is left out.
+    """
     launch = program.launch
     plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed(program))
     PartialState(cpu=not torch.cuda.is_available())  # Accelerator(cpu=True) would leave DeepSpeed out
     accelerator = Accelerator(deepspeed_plugin=plugin)
-    tokenizer = load_tokenizer(program.policy, program.model_code)
+    tokenizer = load_tokenizer(program.policy, program.model_code, model_max_length=sys.maxsize)
     model = load_policy(program.policy, program.dtype, program.quantize, program.model_code)
+    context = context_length(model.config)
     add_fused_lm_head(model)
     model = prepare_deepspeed(model, accelerator)
-    sequences = list(_sequences(program, tokenizer))
+    gold = [list(gold_answers(tokenizer, path, context)) for path in program.gold]
+    pairs = [list(pair_answers(tokenizer, path, context)) for path in program.pairs]
+    sequences = [(row.prompt, answer) for rows in gold + pairs for row in rows for answer in row.answers]
+    log_probs = _over_processes(accelerator, model, sequences, launch.micro_batch_size, pad_token_id(tokenizer))
+    if accelerator.is_main_process:
+        _write(program, gold, pairs, iter(log_probs))
+
+
+def _over_processes(
+    accelerator: Accelerator, model: Any, sequences: Sequence[Rendered], micro_batch_size: int, padding: int
+) -> list[float]:
+    """`log_probs_of` all sequences in their order, dealt out to all processes in batches."""
     # Longest first: what does not fit into memory fails at once, and little is padded.
     order = sorted(range(len(sequences)), key=lambda number: -sum(map(len, sequences[number])))
-    size = 2 * launch.micro_batch_size  # as many rows as training puts through at a time
+    size = 2 * micro_batch_size  # as many rows as training on pairs puts through at a time
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     ranks = accelerator.num_processes
     dealt = [batch for rank in range(ranks) for batch in batches[rank::ranks]]  # each process gets long and short ones
     progress = Progress("likelihood", len(batches), "batch") if accelerator.is_main_process else None
     found: list[tuple[int, float]] = []
+    if not dealt:
+        return []
     # ZeRO 3 gathers weights in step: every process makes the same number of passes, if need be one twice.
     with accelerator.split_between_processes(dealt, apply_padding=True) as mine:
         for done, batch in enumerate(mine, start=1):
-            values = log_probs_of(
-                model, [sequences[number] for number in batch], pad_token_id(tokenizer), accelerator.device
-            )
+            values = log_probs_of(model, [sequences[number] for number in batch], padding, accelerator.device)
             found += zip(batch, values, strict=True)
             if progress:
                 progress.update(min(done * ranks, len(batches)))
-    found = gather_object(found)
-    if accelerator.is_main_process:
-        _write(program, sequences, dict(found))
+    by_number = dict(gather_object(found))
+    return [by_number[number] for number in range(len(sequences))]
 
 
-def _sequences(program: LikelihoodProgram, tokenizer: Any) -> Iterator[Rendered]:
-    """Chosen and rejected in turn, over all files."""
-    for path in program.pairs:
-        for pair in read_rows(Pair, path):
-            prompt = prompt_token_ids(tokenizer, pair.messages)
-            yield prompt, answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids)
-            yield prompt, answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids)
+def _write(
+    program: LikelihoodProgram, gold: list[list[Answers]], pairs: list[list[Answers]], log_probs: Iterator[float]
+) -> None:
+    for output, rows in zip(program.gold_outputs, gold, strict=True):
+        told = [GoldLikelihood(row.problem_id, row.index, next(log_probs), len(row.answers[0])) for row in rows]
+        write_rows(GoldLikelihood, output, told)
+    for output, rows in zip(program.outputs, pairs, strict=True):
+        write_rows(PairLikelihood, output, [_of_pair(row, next(log_probs), next(log_probs)) for row in rows])
 
 
-def _write(program: LikelihoodProgram, sequences: list[Rendered], log_probs: dict[int, float]) -> None:
-    number = 0
-    for pairs, output in zip(program.pairs, program.outputs, strict=True):
-        rows = []
-        for pair in read_rows(Pair, pairs):
-            chosen, rejected = number, number + 1
-            rows.append(
-                PairLikelihood(
-                    pair.problem_id,
-                    pair.index,
-                    log_probs[chosen],
-                    log_probs[rejected],
-                    len(sequences[chosen][1]),
-                    len(sequences[rejected][1]),
-                )
-            )
-            number += 2
-        write_rows(PairLikelihood, output, rows)
+def _of_pair(row: Answers, chosen: float, rejected: float) -> PairLikelihood:
+    return PairLikelihood(row.problem_id, row.index, chosen, rejected, *map(len, row.answers))
 
 
 def _deepspeed(program: LikelihoodProgram) -> dict[str, Any]:

@@ -13,21 +13,27 @@ max(0, 1 − m) (hinge). log p_ref was computed once, by models.likelihood: no s
 
 import gc
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
+import torch
 from datasets import Dataset
 from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from data.render import answer_token_ids, prompt_token_ids
+from data.likelihood import PreferenceLoss, preference_metrics
+from data.render import answer_token_ids, context_length, prompt_token_ids
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
+from models.answers import pair_answers
 from models.config import PreferenceProgram
+from models.held_out import MeasuresHeldOut, held_out_set
+from models.likelihood import sequence_log_probs
 from models.training import (
     enter,
     leave,
@@ -39,10 +45,10 @@ from models.training import (
     training_arguments,
 )
 
-LOSSES = {"logistic": "sigmoid", "hinge": "hinge"}
+LOSSES: dict[PreferenceLoss, str] = {"logistic": "sigmoid", "hinge": "hinge"}
 
 
-class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+class PreferenceTrainer(MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
     """DPOTrainer on rows that are token ids already and carry the reference's log-probabilities."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
@@ -61,6 +67,19 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             metrics[f"logps_per_token/{side}"].append(metrics[f"logps/{side}"][-1] / mean_length)
         return loss
 
+    def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        found = sequence_log_probs(model, inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
+        chosen, rejected = found.chunk(2)
+        return {
+            "chosen": chosen - inputs["ref_chosen_logps"],
+            "rejected": rejected - inputs["ref_rejected_logps"],
+        }
+
+    def figures(self, values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        ratios = list(zip(values["chosen"], values["rejected"], strict=True))
+        (loss,) = (name for name, known in LOSSES.items() if known in self.args.loss_type)
+        return preference_metrics(ratios, self.args.beta, loss)
+
 
 def encode(tokenizer: Any, pair: Pair, reference: PairLikelihood) -> dict[str, Any]:
     """One pair as token ids, with what the reference says of it.
@@ -72,10 +91,16 @@ def encode(tokenizer: Any, pair: Pair, reference: PairLikelihood) -> dict[str, A
         raise ValueError(
             f"Pair {pair.problem_id}/{pair.index} met the likelihood of {reference.problem_id}/{reference.index}."
         )
+    chosen = answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids)
+    rejected = answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids)
+    return _row(prompt_token_ids(tokenizer, pair.messages), chosen, rejected, reference)
+
+
+def _row(prompt: list[int], chosen: list[int], rejected: list[int], reference: PairLikelihood) -> dict[str, Any]:
     return {
-        "prompt_ids": prompt_token_ids(tokenizer, pair.messages),
-        "chosen_ids": answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids),
-        "rejected_ids": answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids),
+        "prompt_ids": prompt,
+        "chosen_ids": chosen,
+        "rejected_ids": rejected,
         "ref_chosen_logps": reference.chosen,
         "ref_rejected_logps": reference.rejected,
     }
@@ -98,15 +123,29 @@ def train(program: PreferenceProgram) -> None:
         for pairs, likelihoods in zip(program.pairs, program.reference, strict=True)
         for pair, reference in zip(read_rows(Pair, pairs), read_rows(PairLikelihood, likelihoods), strict=True)
     ]
+    held_out = _held_out(program, tokenizer, context_length(model.config))
     trainer = PreferenceTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
+        eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
         processing_class=tokenizer,
         data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),
         peft_config=lora_config(config.adapter),
     )
-    run_training(trainer, tokenizer, output, config)
+    run_training(trainer, tokenizer, output, config, program.launch.evaluations)
+
+
+def _held_out(program: PreferenceProgram, tokenizer: Any, context: int) -> list[dict[str, Any]]:
+    """Held-out pairs that fit into the context and that the reference has measured."""
+    if program.held_out is None or program.held_out_reference is None:
+        return []
+    reference = {(row.problem_id, row.index): row for row in read_rows(PairLikelihood, program.held_out_reference)}
+    return [
+        _row(row.prompt, row.answers[0], row.answers[1], reference[row.problem_id, row.index])
+        for row in pair_answers(tokenizer, program.held_out, context)
+        if (row.problem_id, row.index) in reference
+    ]
 
 
 if __name__ == "__main__":

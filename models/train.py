@@ -12,6 +12,7 @@ over the whole optimiser step, all devices and accumulation steps together. With
 
 import gc
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from trl.trainer.utils import pad
 from data.render import answer_token_ids, context_length, prompt_and_answers
 from data.rows import Example
 from data.storage import read_rows
+from models.answers import gold_answers
 from models.config import TrainProgram
+from models.held_out import MeasuresHeldOut, held_out_set
 from models.training import (
     IGNORED,
     enter,
@@ -41,8 +44,8 @@ from models.training import (
 )
 
 
-class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with the loss above."""
+class WeightedSFTTrainer(MeasuresHeldOut, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with the loss above. That of held-out rows is per answer token of all of them together."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -55,6 +58,15 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             # The answer tokens of all devices were counted, and DeepSpeed averages gradients over devices.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        weights = inputs.pop("weights")
+        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+        losses = -(weights[:, 1:] * outputs.log_probs.float()).sum(dim=1)
+        return {"loss": losses, "tokens": inputs["labels"].ne(IGNORED).sum(dim=1)}
+
+    def figures(self, values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        return {"loss": sum(values["loss"]) / sum(values["tokens"])}
 
 
 def reward_weighted_nll(
@@ -109,11 +121,14 @@ def encode(tokenizer: Any, example: Example, context: int, every_answer: bool = 
             f"The example of problem {example.problem_id} has {len(prompt)} + {len(completion)} tokens, more than the "
             f"context of {context}. Remove it or train a model with a longer context."
         )
-    return {
-        "input_ids": prompt + completion,
-        "labels": [i if every_answer and a else IGNORED for i, a in zip(prompt, answers, strict=True)] + completion,
-        "weights": [example.weight] * (len(prompt) + len(completion)),
-    }
+    labels = [i if every_answer and a else IGNORED for i, a in zip(prompt, answers, strict=True)]
+    return labelled(prompt, labels, completion, example.weight)
+
+
+def labelled(prompt: list[int], labels: list[int], answer: list[int], weight: float) -> dict[str, Any]:
+    """A row of a prompt with its labels, and an answer all of which is a label."""
+    row = {"input_ids": prompt + answer, "labels": labels + answer}
+    return row | {"weights": [weight] * len(row["input_ids"])}
 
 
 def train(program: TrainProgram) -> None:
@@ -132,15 +147,23 @@ def train(program: TrainProgram) -> None:
     longest = min(context_length(model.config), config.pack_to or sys.maxsize)
     rows = [encode(tokenizer, example, longest, config.loss_on == "all") for example in examples]
     dataset = Dataset.from_list(rows)
+    held_out = _held_out(program, tokenizer, context_length(model.config))
     trainer = WeightedSFTTrainer(
         model=model,
         args=arguments,
         train_dataset=pack_dataset(dataset, config.pack_to, "bfd") if config.pack_to else dataset,
+        eval_dataset=held_out_set(program.held_out, held_out, "input_ids"),
         processing_class=tokenizer,
         data_collator=Collator(pad_token_id(tokenizer)),
         peft_config=lora_config(config.adapter),
     )
-    run_training(trainer, tokenizer, output, config)
+    run_training(trainer, tokenizer, output, config, program.launch.evaluations)
+
+
+def _held_out(program: TrainProgram, tokenizer: Any, context: int) -> list[dict[str, Any]]:
+    """Held-out gold answers that fit into the context, as rows that are not packed."""
+    found = gold_answers(tokenizer, program.held_out, context) if program.held_out else ()
+    return [labelled(row.prompt, [IGNORED] * len(row.prompt), row.answers[0], 1.0) for row in found]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
 from data.render import stop_token_ids
 from models.config import AdapterConfig, Dtype, LaunchConfig, ModelCode, Optimizer, TrainConfig, gradient_accumulation
+from models.held_out import Evaluations, held_out_figures
 from models.loading import Kind, load_config, load_tokenizer, load_weights, random_weights
 from models.process import end, fail_plainly, keep_imports
 from models.progress import Progress
@@ -44,6 +45,8 @@ class FreshOptimizer(TrainerCallback):  # type: ignore[misc]
 class Journal(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl, prints progress, and marks a checkpoint complete once it is wholly on disk.
 
+    A line is of the training, or (with names such as `held_out/loss`) of held-out rows after the same step.
+
     Transformers saves after the last step whatever `save_steps` says. Without `save_last` that is left out.
     """
 
@@ -59,13 +62,16 @@ class Journal(TrainerCallback):  # type: ignore[misc]
         self.progress = Progress("train", state.max_steps, "step", done=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
+        if not state.is_world_process_zero or not logs:
             return
-        numbers = {name: float(value) for name, value in logs.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
-        if self.progress:
-            self.progress.update(state.global_step, f"loss {numbers['loss']:.4f}")
+        numbers = held_out_figures(logs)
+        if "loss" in logs:
+            numbers = {name: float(value) for name, value in logs.items()}
+            if self.progress:
+                self.progress.update(state.global_step, f"loss {numbers['loss']:.4f}")
+        if numbers:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps and not self.save_last:
@@ -123,6 +129,7 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "per_device_train_batch_size": launch.micro_batch_size,
+        "per_device_eval_batch_size": launch.micro_batch_size,
         "gradient_accumulation_steps": gradient_accumulation(train, launch),
         "gradient_checkpointing": launch.gradient_checkpointing,
         "bf16": train.dtype == "bfloat16",
@@ -202,10 +209,11 @@ def lora_config(adapter: AdapterConfig | None, reward: bool = False) -> LoraConf
     )
 
 
-def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig) -> None:
+def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig, evaluations: int = 0) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the new policy to `output`.
 
-    An adapter is written beside it instead, to `adapter/`: models.merge makes a policy of it.
+    An adapter is written beside it instead, to `adapter/`: models.merge makes a policy of it. Held-out rows, if the
+    trainer has any, are measured so many times meanwhile.
     """
     resume = last_checkpoint(output.parent / CHECKPOINTS)
     step = int(resume.name.split("-")[1]) if resume else 0
@@ -216,6 +224,9 @@ def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig)
         trainer.add_callback(FreshOptimizer())
     trainer.pop_callback(PrinterCallback)
     rows = f"Training on {len(trainer.train_dataset):,} examples"
+    if evaluations and trainer.eval_dataset is not None:
+        trainer.add_callback(Evaluations(evaluations))
+        rows += f", measured on {len(trainer.eval_dataset):,} held-out ones"
     print(rows + (f", resumed from {resume.name}" if resume else ""), flush=True)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     folder = output.with_name(ADAPTER) if train.adapter else output

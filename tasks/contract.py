@@ -173,6 +173,9 @@ class Stage:
 
     `config` and `inputs` (with `version` and `seed`) make the fingerprint. What does not change the result — device
     counts, paths, shard sizes, ports — belongs in neither.
+
+    `observed` is read as inputs are, and has to exist and to be whole when the stage begins, but decides nothing of the
+    result: a stage that is finished is reused whatever it observed.
     """
 
     name: str
@@ -183,6 +186,7 @@ class Stage:
     resumable: bool = False
     command: str = ""
     estimate: Estimate = field(default_factory=Estimate)
+    observed: Mapping[str, Artifact] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:

@@ -32,10 +32,11 @@ from tasks.adapter import merge
 from tasks.contract import Artifact, Estimate, Outcome, Stage, run_stage
 from tasks.environment import cache_folder
 from tasks.files import file_sha256, write_json
+from tasks.launch import launch_program
 from tasks.model_folder import code_identity, folder_digest, hub_commit, model_files, resolve_model
 from tasks.process import await_children
 from tasks.run import Result, Run
-from tasks.train import TRAIN_VERSION, launch_program
+from tasks.train import TRAIN_VERSION
 
 VERSION = 1
 TEMPLATE = "chat_template.jinja"
@@ -152,7 +153,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
             cached = run_stage(
                 cache,
                 Stage(name, VERSION, semantic, {}, seed, resumable=True),
-                lambda folder: _bootstrap(run, folder, lock, source, bootstrap, seed),
+                lambda folder: _bootstrap(folder, lock, source, bootstrap, seed),
                 run.on_drift,
             )
         cached.verify()
@@ -167,9 +168,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
     return run.execute(stage, work)
 
 
-def _bootstrap(
-    run: Run, folder: Path, lock: Path, source: PolicySource, bootstrap: BootstrapConfig, seed: int
-) -> Outcome:
+def _bootstrap(folder: Path, lock: Path, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Outcome:
     untrained, examples = write_bootstrap_inputs(folder, source, bootstrap, seed)
     program = TrainProgram(
         policy=untrained,
@@ -179,7 +178,7 @@ def _bootstrap(
         train=bootstrap.train,
         launch=LaunchConfig(micro_batch_size=bootstrap.train.batch_size),
     )
-    command = launch_program(run, SUPERVISED, program, folder, lock)
+    command = launch_program(SUPERVISED, program, folder, lock)
     return Outcome(rows_in=bootstrap.demonstrations, command=tuple(command))
 
 

@@ -25,6 +25,7 @@ from tasks.champion import Gate, apply_gate
 from tasks.datasets import SHOWN
 from tasks.evaluate import Evaluation, coverage, load_evaluation
 from tasks.files import file_sha256, write_json
+from tasks.likelihood import load_likelihood
 from tasks.logs import run_logger
 from tasks.loop import Iteration
 from tasks.pairs import NOTES_FILE
@@ -34,7 +35,6 @@ from tasks.report import Answer, DataReport, IterationReport, Report, SideBySide
 from tasks.run import SUMMARY, Result, Run
 from tasks.score import SELECTION, TALLY
 from tasks.tracking import HistoryError, RunStatus, Tracking, nameable
-from tasks.train import load_likelihood
 
 REPORT, CURVE = "report.html", "curve.png"
 SIDE_BY_SIDE = 20
@@ -309,8 +309,10 @@ def _preference_curves(iterations: Sequence[Iteration]) -> dict[str, list[Interv
 def _last_margin(iteration: Iteration) -> float | None:
     if "train" not in iteration.stages:
         return None
-    lines = (iteration.stages["train"].path / "metrics.jsonl").read_text().splitlines()
-    return float(json.loads(lines[-1])["rewards/margins"]) if lines else None
+    lines = map(json.loads, (iteration.stages["train"].path / "metrics.jsonl").read_text().splitlines())
+    # Other lines are of held-out rows.
+    margins = [float(line["rewards/margins"]) for line in lines if "rewards/margins" in line]
+    return margins[-1] if margins else None
 
 
 def _row(report: IterationReport) -> dict[str, Any]:

@@ -127,7 +127,8 @@ class Run:
 
     def _begin(self, stage: Stage, attempt: Path) -> Path:
         """Before a stage reads what earlier processes left, see that it still is what they wrote."""
-        for artifact in stage.inputs.values():
+        for artifact in (*stage.inputs.values(), *stage.observed.values()):
+            artifact.require()
             made_by = _stage_directory(artifact.path, self.directory)
             if made_by is None or made_by in self._made_here | self._verified:
                 continue

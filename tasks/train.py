@@ -1,15 +1,12 @@
 """The stages that train: they launch a training program and hand its progress to the run."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from data.likelihood import LikelihoodMetrics, likelihood_metrics
-from data.rows import PairLikelihood
-from data.storage import count_rows, read_rows
+from data.storage import count_rows
 from models.config import (
     LaunchConfig,
-    LikelihoodProgram,
     PreferenceConfig,
     PreferenceProgram,
     RewardTrainConfig,
@@ -18,18 +15,15 @@ from models.config import (
     TrainConfig,
     TrainProgram,
 )
-from models.estimate import activation_bytes, training_bytes_per_device, training_disk_bytes, weights_bytes_per_device
-from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED, launch_command
+from models.estimate import activation_bytes, training_bytes_per_device, training_disk_bytes
+from models.launch import PREFERENCE, REWARD, SUPERVISED, launch_command
 from tasks.adapter import merge, record_base
-from tasks.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
-from tasks.devices import gpus_held
-from tasks.files import write_json
-from tasks.logs import run_logger
-from tasks.process import run_child
+from tasks.contract import Artifact, Estimate, Outcome, Stage
+from tasks.launch import launch_program
+from tasks.likelihood import PairsMeasured
 from tasks.run import Result, Run
 
-TRAIN_VERSION, LIKELIHOOD_VERSION = 3, 2  # gold answers are framed as the template frames them
-LIKELIHOOD_FILE = "likelihood.json"
+TRAIN_VERSION = 3  # gold answers are framed as the template frames them
 
 
 def train(
@@ -41,71 +35,30 @@ def train(
     launch: LaunchConfig,
     seed: int,
     expected_examples: int,
+    held_out: Artifact | None = None,
 ) -> Result:
-    """Fine-tune the policy `start` on `examples`. The new policy is in `policy/`, the curve in `metrics.jsonl`."""
-    inputs = {"start": start, "examples": examples}
-    stage = _training_stage(run, name, SUPERVISED, inputs, config, launch, seed, expected_examples)
+    """Fine-tune the policy `start` on `examples`. The new policy is in `policy/`, the curve in `metrics.jsonl`.
+
+    Args:
+        held_out: problems whose gold answers are measured meanwhile, `launch.evaluations` times. Changes no weight.
+    """
+    inputs, observed = {"start": start, "examples": examples}, _given(launch, held_out=held_out)
+    stage = _training_stage(run, name, SUPERVISED, inputs, observed, config, launch, seed, expected_examples)
 
     def work(attempt: Path) -> Outcome:
         program = TrainProgram(
             policy=start.path,
             model_code=run.model_code,
             examples=[examples.path],
+            **_paths(observed),
             output=attempt / "policy",
             seed=seed,
             train=config,
             launch=launch,
         )
-        command = launch_program(run, SUPERVISED, program, attempt, run.child_lock)
+        command = launch_program(SUPERVISED, program, attempt, run.child_lock)
         _finish_adapter(run, config, start, attempt)
         rows = count_rows(examples.path)
-        return Outcome(rows, rows, command=tuple(command))
-
-    return run.execute(stage, work)
-
-
-def measure_reference(
-    run: Run,
-    name: str,
-    policy: Artifact,
-    pairs: Mapping[str, Artifact],
-    config: PreferenceConfig,
-    launch: LaunchConfig,
-    expected_pairs: int,
-) -> Result:
-    """How likely `policy` finds both answers of every pair: one file of likelihoods for each set of pairs.
-
-    The weights are held as training will hold them, so that training starts from log-ratios of zero but for rounding.
-    """
-    stage = Stage(
-        name,
-        LIKELIHOOD_VERSION,
-        {"dtype": config.dtype, "quantize": config.quantize},
-        {"policy": policy, **{f"pairs_{key}": artifact for key, artifact in pairs.items()}},
-        command=" ".join(launch_command(LIKELIHOOD, launch, Path("likelihood.json"))),
-        estimate=Estimate(
-            samples=2 * expected_pairs,
-            disk_bytes=60 * expected_pairs,
-            gpu_bytes=weights_bytes_per_device(run.parameters, config, launch),
-            devices=launch.processes,
-        ),
-    )
-
-    def work(attempt: Path) -> Outcome:
-        outputs = {key: attempt / f"{key}.parquet" for key in pairs}
-        program = LikelihoodProgram(
-            policy=policy.path,
-            model_code=run.model_code,
-            pairs=[artifact.path for artifact in pairs.values()],
-            outputs=list(outputs.values()),
-            dtype=config.dtype,
-            quantize=config.quantize,
-            launch=launch,
-        )
-        command = launch_program(run, LIKELIHOOD, program, attempt, run.child_lock)
-        metrics = {key: likelihood_metrics(read_rows(PairLikelihood, file)) for key, file in outputs.items()}
-        write_json(attempt / LIKELIHOOD_FILE, {key: found.model_dump() for key, found in metrics.items()})
-        rows = sum(count_rows(file) for file in outputs.values())
         return Outcome(rows, rows, command=tuple(command))
 
     return run.execute(stage, work)
@@ -121,16 +74,23 @@ def train_on_pairs(
     launch: LaunchConfig,
     seed: int,
     expected_pairs: int,
+    held_out: PairsMeasured | None = None,
 ) -> Result:
     """Train the policy `start` to prefer the chosen answers, with `measure_reference` of the same pairs as reference.
 
     The new policy is in `policy/`, the curve in `metrics.jsonl`.
+
+    Args:
+        held_out: pairs that are measured meanwhile, `launch.evaluations` times, with the loss that is trained with.
+            Changes no weight.
     """
     likelihoods = {key: reference.artifact(f"{key}.parquet") for key in pairs}
     inputs = {"start": start}
     inputs |= {f"pairs_{key}": artifact for key, artifact in pairs.items()}
     inputs |= {f"reference_{key}": artifact for key, artifact in likelihoods.items()}
-    stage = _training_stage(run, name, PREFERENCE, inputs, config, launch, seed, expected_pairs)
+    pairs_observed, reference_observed = (held_out.pairs, held_out.reference) if held_out else (None, None)
+    observed = _given(launch, held_out=pairs_observed, held_out_reference=reference_observed)
+    stage = _training_stage(run, name, PREFERENCE, inputs, observed, config, launch, seed, expected_pairs)
 
     def work(attempt: Path) -> Outcome:
         program = PreferenceProgram(
@@ -138,12 +98,13 @@ def train_on_pairs(
             model_code=run.model_code,
             pairs=[artifact.path for artifact in pairs.values()],
             reference=[artifact.path for artifact in likelihoods.values()],
+            **_paths(observed),
             output=attempt / "policy",
             seed=seed,
             train=config,
             launch=launch,
         )
-        command = launch_program(run, PREFERENCE, program, attempt, run.child_lock)
+        command = launch_program(PREFERENCE, program, attempt, run.child_lock)
         _finish_adapter(run, config, start, attempt)
         rows = sum(count_rows(artifact.path) for artifact in pairs.values())
         return Outcome(rows, rows, command=tuple(command))
@@ -160,34 +121,33 @@ def train_reward_model(
     launch: LaunchConfig,
     seed: int,
     expected_pairs: int,
+    held_out: Artifact | None = None,
 ) -> Result:
-    """Train a reward model that starts from the policy `start`. It is in `policy/`, the curve in `metrics.jsonl`."""
-    stage = _training_stage(run, name, REWARD, {"start": start, "pairs": pairs}, config, launch, seed, expected_pairs)
+    """Train a reward model that starts from the policy `start`. It is in `policy/`, the curve in `metrics.jsonl`.
+
+    Args:
+        held_out: pairs that are measured meanwhile, `launch.evaluations` times. Changes no weight.
+    """
+    inputs, observed = {"start": start, "pairs": pairs}, _given(launch, held_out=held_out)
+    stage = _training_stage(run, name, REWARD, inputs, observed, config, launch, seed, expected_pairs)
 
     def work(attempt: Path) -> Outcome:
         program = RewardTrainProgram(
             policy=start.path,
             model_code=run.model_code,
             pairs=[pairs.path],
+            **_paths(observed),
             output=attempt / "policy",
             seed=seed,
             train=config,
             launch=launch,
         )
-        command = launch_program(run, REWARD, program, attempt, run.child_lock)
+        command = launch_program(REWARD, program, attempt, run.child_lock)
         _finish_adapter(run, config, start, attempt, reward=True)
         rows = count_rows(pairs.path)
         return Outcome(rows, rows, command=tuple(command))
 
     return run.execute(stage, work)
-
-
-def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
-    """What `measure_reference` found, by set of pairs; nothing while it is only planned."""
-    if result.finished is None:
-        return {}
-    found = json.loads((result.path / LIKELIHOOD_FILE).read_text())
-    return {key: LikelihoodMetrics.model_validate(values) for key, values in found.items()}
 
 
 def _finish_adapter(run: Run, config: TrainConfig, start: Artifact, attempt: Path, reward: bool = False) -> None:
@@ -199,11 +159,21 @@ def _finish_adapter(run: Run, config: TrainConfig, start: Artifact, attempt: Pat
     merge(start.path, adapter, attempt / "policy", run.child_lock, reward, run.model_code)
 
 
+def _given(launch: LaunchConfig, **held_out: Artifact | None) -> dict[str, Artifact]:
+    """What is measured while training, by its name in the program's configuration."""
+    return {name: artifact for name, artifact in held_out.items() if artifact is not None and launch.evaluations}
+
+
+def _paths(observed: Mapping[str, Artifact]) -> dict[str, Any]:
+    return {name: artifact.path for name, artifact in observed.items()}
+
+
 def _training_stage(
     run: Run,
     name: str,
     module: str,
     inputs: Mapping[str, Artifact],
+    observed: Mapping[str, Artifact],
     config: TrainConfig,
     launch: LaunchConfig,
     seed: int,
@@ -223,6 +193,7 @@ def _training_stage(
             gpu_bytes=_gpu_bytes(run, config, launch, rows_at_once=1 if module == SUPERVISED else 2),
             devices=launch.processes,
         ),
+        observed=observed,
     )
 
 
@@ -231,23 +202,3 @@ def _gpu_bytes(run: Run, config: TrainConfig, launch: LaunchConfig, rows_at_once
     tokens = rows_at_once * launch.micro_batch_size * run.row_tokens
     activations = activation_bytes(run.parameters, tokens, config.dtype, launch)
     return None if held is None or activations is None else held + activations
-
-
-def launch_program(
-    run: Run,
-    module: str,
-    program: TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram,
-    directory: Path,
-    lock: Path,
-) -> Sequence[str]:
-    """Write the program's configuration, run it in `directory`, return the command.
-
-    Raises:
-        ChildError: the program failed.
-    """
-    config = directory / PROGRAM
-    config.write_text(program.model_dump_json(indent=2))
-    command = launch_command(module, program.launch, config)
-    with gpus_held():
-        run_child(command, directory / "log.txt", lock, run_logger())
-    return command

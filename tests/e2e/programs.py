@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import tasks.adapter
+import tasks.launch
 import tasks.sample
-import tasks.train
 from tasks.environment import SHARED_CPU, child_environment
 from tasks.process import ChildError, run_child
 from tests.forks import Fork, kill_group
@@ -53,7 +53,7 @@ def _log(config: Path) -> Path:
 
 def use_forks(replace: Callable[[Any, str, Any], None]) -> None:
     """Have flows run their programs so."""
-    for module in (tasks.adapter, tasks.sample, tasks.train):
+    for module in (tasks.adapter, tasks.sample, tasks.launch):
         replace(module, "run_child", _run_child)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tasks.judge
+import tasks.launch
 import tasks.report
 import tasks.reward_model
 import tasks.sample
@@ -41,11 +42,11 @@ def use_stub_programs(replace: Callable[[Any, str, Any], None], inside: bool = F
     replace(tasks.sample, "generate_command", lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)])
     replace(tasks.judge, "judge_command", lambda config: [sys.executable, str(STUBS / "judge.py"), str(config)])
     replace(tasks.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)])
-    replace(tasks.train, "launch_command", launch_stub)
+    replace(tasks.launch, "launch_command", launch_stub)
     replace(tasks.train, "merge", merge_stub)
     replace(tasks.report.figures, "as_svg", texts_of)
     if inside:
-        for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.train):
+        for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.launch):
             replace(module, "run_child", run_inside)
 
 
@@ -86,7 +87,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def processes(stubs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stub programs as processes of their own after all."""
-    for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.train):
+    for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.launch):
         monkeypatch.setattr(module, "run_child", run_child)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+import tasks.launch
 import tasks.sample
-import tasks.train
 from data.rows import Example, Score
 from data.sources import DataFileError
 from data.storage import read_rows
@@ -94,7 +94,7 @@ def test_test_and_transfer_are_measured_only_at_the_end(finished):
 
 def test_a_finished_run_is_reused_without_starting_a_program(finished, monkeypatch):
     before = times(finished)
-    for module in (tasks.train, tasks.sample):
+    for module in (tasks.launch, tasks.sample):
         monkeypatch.setattr(module, "run_child", lambda *_: pytest.fail("a program was started"))
     run(finished)
     assert times(finished) == before

@@ -31,7 +31,8 @@ from models.config import (
 )
 from models.loading import ModelError, check_code, load_config, load_tokenizer, load_weights, own_code
 from models.training import load_policy
-from tasks import adapter, model_folder, preflight, sample, train
+from tasks import adapter, likelihood, model_folder, preflight, sample, train
+from tasks import launch as launch_tasks
 from tasks import reward_model as reward_model_tasks
 from tasks.contract import Artifact, OnDrift
 from tasks.inspection import InspectConfig
@@ -227,7 +228,7 @@ def programs(run: Run, given: Artifact) -> dict[str, Callable[[], object]]:
     return {
         "generate": lambda: sample.generate(run, "stage", given, given, SamplingConfig(), engine, 0, 1),
         "train": lambda: train.train(run, "stage", given, given, supervised, launch, 0, 1),
-        "reference": lambda: train.measure_reference(run, "stage", given, pairs, preference, launch, 1),
+        "reference": lambda: likelihood.measure_reference(run, "stage", given, pairs, preference, launch, 1),
         "pairs": lambda: train.train_on_pairs(run, "stage", given, pairs, reference, preference, launch, 0, 1),
         "reward": lambda: train.train_reward_model(run, "stage", given, given, reward, launch, 0, 1),
         "measure": lambda: measure_reward_model(run, "stage", given, given, ScoringConfig(), 0, 1),
@@ -248,7 +249,7 @@ def test_every_program_of_a_run_is_told_what_the_run_allows(
         told.update(json.loads(Path(command[-1]).read_text()))
         raise Started
 
-    for module in (adapter, sample, train, reward_model_tasks):
+    for module in (adapter, sample, launch_tasks, reward_model_tasks):
         monkeypatch.setattr(module, "run_child", start)
     run = Run(tmp_path / "runs", model_code="allow")
     run.directory.mkdir()

@@ -1,0 +1,53 @@
+"""How a policy's own answers go wrong in form: too long or too short, going round in circles, without an end."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.rows import Sample
+
+N = 4
+
+
+class Degeneration(BaseModel):
+    """Own answers beside the gold ones to the same prompts. Shares are fractions of 1, lengths are in tokens."""
+
+    model_config = ConfigDict(frozen=True)
+    samples: int
+    mean_tokens: float
+    gold_tokens: float = Field(description="Mean length of the gold answers, each counted once for each sample.")
+    repeated: float = Field(description="Mean share of an answer's 4-grams of tokens that repeat an earlier one.")
+    ended: float = Field(description="Share that ended by itself rather than at the token limit.")
+
+    @property
+    def length_ratio(self) -> float:
+        """Mean length against gold."""
+        return self.mean_tokens / self.gold_tokens
+
+
+def degeneration(samples: Iterable[Sample], gold_tokens: Mapping[str, int]) -> Degeneration:
+    """Measure own answers.
+
+    Args:
+        gold_tokens: length of the gold answer by problem id. Samples of other problems are left out.
+
+    Raises:
+        ValueError: there is no sample of a problem that has a gold answer.
+    """
+    found = [sample for sample in samples if sample.problem_id in gold_tokens]
+    if not found:
+        raise ValueError("There are no own answers to measure.")
+    repeated = [share for sample in found if (share := repeated_share(sample.token_ids)) is not None]
+    return Degeneration(
+        samples=len(found),
+        mean_tokens=sum(len(sample.token_ids) for sample in found) / len(found),
+        gold_tokens=sum(gold_tokens[sample.problem_id] for sample in found) / len(found),
+        repeated=sum(repeated) / len(repeated) if repeated else 0.0,
+        ended=sum(not sample.truncated for sample in found) / len(found),
+    )
+
+
+def repeated_share(token_ids: Sequence[int], n: int = N) -> float | None:
+    """1 − distinct n-grams / n-grams of one answer, seq-rep-n of arXiv 1908.04319; None where it has no n-gram."""
+    grams = [tuple(token_ids[start : start + n]) for start in range(len(token_ids) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else None
