@@ -13,7 +13,7 @@ from data.measures import MeasureName
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
-from tasks.likelihood import PairsMeasured, measure_reference
+from tasks.likelihood import measure_reference, measured_by
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.pair_sets import PairSets, answered_length, check_pair_sets, prepare_pair_sets, validated_and_tested
 from tasks.pairs import PairSource
@@ -87,13 +87,13 @@ def loop(run: Run, config: DPO) -> dict[str, Any]:
     unseen = {name: made.artifact(f"{name}.parquet") for name in sets.names}
     settings = config.train, config.launch
     reference = measure_reference(run, "iter-1/reference", start, pairs | unseen, *settings, expected)
-    policy = train_on_pairs(
-        run, "iter-1/train", start, pairs, reference, *settings, config.seed, expected, held_out=unseen["validation"]
-    )
     measured = {
-        name: PairsMeasured(unseen[name], reference.artifact(f"{name}.parquet"), config.train, sets.expected(name))
-        for name in sets.names
+        name: measured_by(reference, name, artifact, config.train, sets.expected(name))
+        for name, artifact in unseen.items()
     }
+    validation = measured["validation"]
+    settings_and_size = *settings, config.seed, expected
+    policy = train_on_pairs(run, "iter-1/train", start, pairs, reference, *settings_and_size, held_out=validation)
     stages = {"pairs": made, "reference": reference, "train": policy}
-    add_iteration(measuring, iterations, policy, stages, {"validation": measured["validation"]})
+    add_iteration(measuring, iterations, policy, stages, {"validation": validation})
     return conclude(measuring, iterations, "it has one iteration", best=1, pairs={"test": measured["test"]})

@@ -106,11 +106,11 @@ def loop(run: Run, config: Spin) -> dict[str, Any]:
         apart = held_out_pairs(run, name, samples, also, tokenizer, most)
         training = settings, config.launch
         reference = measure_reference(run, f"{name}/reference", opponent, pairs | apart, *training, count)
+        game = against_opponent(apart, samples, reference, settings, unseen)
         policy = train_on_pairs(
-            run, f"{name}/train", opponent, pairs, reference, *training, seed, count, held_out=apart.get("validation")
+            run, f"{name}/train", opponent, pairs, reference, *training, seed, count, held_out=game.get("validation")
         )
         stages = {"generate": samples, "pair": made, "reference": reference, "train": policy}
-        game = against_opponent(apart, samples, reference, settings, unseen)
         if reason := add_iteration(measuring, iterations, policy, stages, game):
             break
     return conclude(measuring, iterations, reason)

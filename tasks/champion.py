@@ -151,8 +151,11 @@ def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_dige
     if gate is None:
         return f"{version.model} has no champion: no iteration was better than the base."
     rival = f"version {gate.rival.number}" if gate.rival else "base"
-    tags = {"gate_against": rival, "gate_measure": gate.measure.name, "gate_set": "test"}
-    tags |= {"gate_refused": gate.refused} if gate.refused else {"gate_difference": gate.figures}
+    tags = {"gate_against": rival, "gate_set": "test"}
+    if gate.refused:
+        tags["gate_refused"] = gate.refused
+    else:
+        tags |= {"gate_measure": gate.measure.name, "gate_difference": gate.figures}
     tags |= {GATE_SET: set_digest} if set_digest and gate.difference is not None else {}
     registry.tag(version, tags | {"gate_passed": "yes" if gate.passed else "no"})
     if gate.passed:

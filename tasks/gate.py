@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.measures import LOSS, WIN_RATE, Measure, difference
+from data.measures import WIN_RATE, Measure, difference
 from data.metrics import Interval
-from tasks.champion import Gate, policy_of, same_tokenizer
+from tasks.champion import Gate, policy_of, refusal
 from tasks.measured import Measured, load_measured
-from tasks.measuring import Measuring
+from tasks.measuring import ANSWERS, TEST, Measuring
 from tasks.registry import Version
 from tasks.run import Result
-
-SET = "test"
 
 
 def measure_gate(
@@ -44,26 +42,25 @@ def _against_champion(
     measuring: Measuring, measure: Measure, champion: Version, best: Any, ours: Mapping[str, Result]
 ) -> Gate:
     """Measure the champion of an earlier run, and set the two side by side."""
-    checkpoint, policy = policy_of(champion), best.policy.artifact("policy")
-    if not measure.across_runs:
-        why = f"{measure.label} is measured against the base of its own run, and says nothing of another's policy"
-        return Gate(champion, None, 0, measure, refused=why)
+    policy = best.policy.artifact("policy")
+    if why := refusal(measure, policy.path, champion):
+        return Gate(champion, None, 0, measure, why)
+    checkpoint, place = policy_of(champion), f"final/champion-{champion.digest[:8]}"
     if checkpoint is None:
         return Gate(champion, None, 0, measure)
-    if measure is LOSS and not same_tokenizer(policy.path, checkpoint.path):
-        return Gate(champion, None, 0, measure, refused="losses per token of two tokenizers cannot be compared")
-    place = f"final/champion-{champion.digest[:8]}"
     if measure is WIN_RATE:
-        return _gate(champion, measure, ({}, measuring.win_rate_over(place, policy, checkpoint)), measuring.config.seed)
-    theirs = measuring.measure(place, checkpoint, (SET, "transfer"), {}, {})
-    return _gate(champion, measure, (theirs, ours), measuring.config.seed)
+        answers = ours.get(ANSWERS) or ours["evaluate"]
+        found: tuple[Mapping[str, Result], Mapping[str, Result]] = {}, measuring.over(place, answers, checkpoint)
+    else:
+        found = measuring.measure(place, checkpoint, (TEST, "transfer"), {}, {}), ours
+    return _gate(champion, measure, found, measuring.config.seed)
 
 
 def _gate(
     champion: Version | None, measure: Measure, final: tuple[Mapping[str, Result], Mapping[str, Result]], seed: int
 ) -> Gate:
     theirs, ours = (load_measured(stages.values()) for stages in final)
-    found = ours.get(SET, measure.name)
+    found = ours.get(TEST, measure.name)
     if found is None:
         why = f"{measure.label} was not measured on a set for the final test"
         return Gate(champion, None, 0, measure, refused=why)
@@ -71,9 +68,9 @@ def _gate(
 
 
 def _difference(measure: Measure, ours: Measured, theirs: Measured, seed: int) -> Interval:
-    if theirs.get(SET, measure.name) is not None:
-        return difference(ours.rows(SET, measure.name), theirs.rows(SET, measure.name), seed)
-    found, even = ours.get(SET, measure.name), measure.even
+    if theirs.get(TEST, measure.name) is not None:
+        return difference(ours.rows(TEST, measure.name), theirs.rows(TEST, measure.name), seed)
+    found, even = ours.get(TEST, measure.name), measure.even
     assert found is not None and even is not None  # it is measured against the other policy itself
     value = found.value
     return Interval(value=value.value - even, low=value.low - even, high=value.high - even)

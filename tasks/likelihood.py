@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.degeneration import degeneration
 from data.likelihood import (
     LikelihoodMetrics,
     PreferenceLoss,
@@ -19,7 +20,7 @@ from data.likelihood import (
 )
 from data.measures import DISCRIMINATOR, LOSS, Measure
 from data.render import context_length
-from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood, Problem
+from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood, Problem, Sample
 from data.storage import count_rows, read_rows
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, TrainConfig
 from models.estimate import weights_bytes_per_device
@@ -45,12 +46,16 @@ class PairsMeasured:
     Attributes:
         pairs: Parquet file of Pair rows.
         reference: Parquet file of PairLikelihood rows, made by `measure_reference` of these pairs.
+        expected: how many pairs there are expected to be, for the dry run.
+        answers: folder of the opponent's answers, among them the rejected sides, which are described beside; SPIN's.
     """
 
     pairs: Artifact
     reference: Artifact
     beta: float
     loss: PreferenceLoss
+    expected: int = 0
+    answers: Artifact | None = None
 
 
 def measure_reference(
@@ -93,6 +98,18 @@ def measure_reference(
         return Outcome(rows, rows, command=tuple(command))
 
     return run.execute(stage, work)
+
+
+def measured_by(
+    reference: Result,
+    name: str,
+    pairs: Artifact,
+    config: PreferenceConfig,
+    expected: int,
+    answers: Artifact | None = None,
+) -> PairsMeasured:
+    """One of the sets of pairs that `measure_reference` measured, with the loss that is trained with."""
+    return PairsMeasured(pairs, reference.artifact(f"{name}.parquet"), config.beta, config.loss, expected, answers)
 
 
 def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
@@ -141,6 +158,7 @@ def measure_likelihood(
     inputs = {"policy": policy, **{f"gold_{key}": artifact for key, artifact in gold.items()}}
     inputs |= {f"pairs_{key}": one.pairs for key, one in pairs.items()}
     inputs |= {f"reference_{key}": one.reference for key, one in pairs.items()}
+    inputs |= {f"answers_{key}": one.answers for key, one in pairs.items() if one.answers}
     inputs |= {f"against_{key}": result.artifact() for key, result in against.items()}
     estimate = _estimate(run, config, launch, expected, 120 * expected)
     stage = Stage(name, VERSION, semantic, inputs, seed, command=_command(launch), estimate=estimate)
@@ -171,6 +189,7 @@ def measure_likelihood(
                 details[LOSS.name] = loss_details(found[LOSS.name])
             if key in pairs:
                 rows, figures = _of_pairs(pair_files[key], pairs[key])
+                figures |= _of_answers(pairs[key], gold_files.get(key))
                 found[pair_measure.name], details[pair_measure.name] = rows, figures
             write_measured(attempt / key, found, seed, earlier, details)
         given, counts = _count(
@@ -189,6 +208,19 @@ def _of_pairs(file: Path, pairs: PairsMeasured) -> tuple[list[MeasuredRow], dict
     reference = list(read_rows(PairLikelihood, pairs.reference.path))
     ratios = log_ratios(ours, reference)
     return accuracy_rows(ours, reference), preference_metrics(ratios, pairs.beta, pairs.loss) if ratios else {}
+
+
+def _of_answers(pairs: PairsMeasured, gold: Path | None) -> dict[str, float]:
+    """How the opponent's answers are in form, beside gold answers to the same prompts."""
+    if pairs.answers is None or gold is None:
+        return {}
+    lengths = {row.problem_id: row.tokens for row in read_rows(GoldLikelihood, gold)}
+    answers = [sample for sample in read_rows(Sample, pairs.answers.path) if sample.problem_id in lengths]
+    if not answers:
+        return {}
+    found = degeneration(answers, lengths)
+    own = {"own_tokens": found.mean_tokens, "gold_tokens": found.gold_tokens}
+    return own | {"repeated_4_grams": found.repeated, "ended": found.ended}
 
 
 def _comparable(measured: Measured) -> Measured:

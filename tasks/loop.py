@@ -31,6 +31,7 @@ from tasks.policy import BootstrapConfig, PolicySource, publish_best
 from tasks.problems import Judged, ProblemSource, expected_counts
 from tasks.rewards import RewardConfig, problems_judged_by
 from tasks.run import Result, Run, open_run
+from tasks.win_rate_settings import WinRateConfig
 
 NO_PAIRS: Mapping[str, PairsMeasured] = {}
 LONGEST_NAME = 100  # of a run: files, MLflow's runs and Prefect's artifacts are named after it
@@ -130,6 +131,10 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     ] = None
     reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={})
     evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
+    win_rate: Annotated[
+        WinRateConfig | None,
+        Field(description="A fixed judge that compares answers to held-out prompts; none: nobody is asked."),
+    ] = None
     engine: Annotated[EngineConfig, Field(description="How vLLM runs.")] = EngineConfig()
 
     measures: ClassVar[tuple[MeasureName, ...]] = ("accuracy",)

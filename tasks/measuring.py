@@ -11,7 +11,9 @@ from tasks.contract import Artifact
 from tasks.evaluate import HeldOut, evaluate
 from tasks.likelihood import PairsMeasured, measure_likelihood
 from tasks.run import Result, Run
+from tasks.win_rate import answer_prompts, measure_win_rate
 
+VALIDATION, TEST, ANSWERS = "validation", "test", "answers"
 LAST = "last"  # as a measure: nothing is measured to decide by
 
 
@@ -26,6 +28,7 @@ class Measuring:
     Attributes:
         verified: the held-out sets of problems answers to which can be graded.
         gold: the held-out sets of gold answers.
+        prompts: the held-out sets of prompts, which the win rate is measured on.
         decides: the measure by which the loop stops, chooses its best iteration and moves the champion, if any.
     """
 
@@ -34,6 +37,7 @@ class Measuring:
     problems: Result | None
     verified: dict[str, HeldOut]
     gold: dict[str, HeldOut]
+    prompts: dict[str, HeldOut]
     decides: Measure | None
 
     @property
@@ -82,7 +86,48 @@ class Measuring:
                 expected + sum(measured.expected for measured in pairs.values()),
                 _kind("likelihood", against),
             )
+        if config.win_rate and (prompts := _of(self.prompts, sets)):
+            found |= self._judged(place, policy, prompts, against, found.get("evaluate"))
         return found
+
+    def over(self, place: str, policy: Result, rival: Artifact) -> dict[str, Result]:
+        """The win rate of a policy over another one, on the prompts of the final test.
+
+        Args:
+            policy: a stage that has its answers.
+        """
+        prompts = _of(self.prompts, (TEST,))
+        theirs = self._answers(place, rival, prompts)
+        settings = self.config.win_rate, self.config.engine, self.config.seed
+        name = _name(place, "win_rate")
+        return {"win_rate": measure_win_rate(self.run, name, policy, prompts, {"champion": theirs}, *settings)}
+
+    def _judged(
+        self,
+        place: str,
+        policy: Artifact,
+        prompts: dict[str, HeldOut],
+        against: Mapping[str, Mapping[str, Result]],
+        evaluated: Result | None,
+    ) -> dict[str, Result]:
+        """A policy's answers, and what the judge prefers of them and those of its opponents."""
+        ours = evaluated or self._answers(place, policy, prompts)
+        found = {} if evaluated else {ANSWERS: ours}
+        opponents: dict[str, Result | None] = {
+            name: None if name == "gold" else against[name].get(ANSWERS) or against[name]["evaluate"]
+            for name in self.config.win_rate.against
+            if name == "gold" or name in against
+        }
+        if opponents and next(iter(opponents)) == self.config.win_rate.against[0]:
+            settings = self.config.win_rate, self.config.engine, self.config.seed
+            name = _name(place, "win_rate")
+            found["win_rate"] = measure_win_rate(self.run, name, ours, prompts, opponents, *settings)
+        return found
+
+    def _answers(self, place: str, policy: Artifact, prompts: dict[str, HeldOut]) -> Result:
+        config = self.config
+        settings = config.win_rate, config.generate, config.engine, config.seed
+        return answer_prompts(self.run, _name(place, ANSWERS), policy, prompts, *settings)
 
 
 def measuring(run: Run, config: Any, problems: Result | None) -> Measuring:
@@ -95,21 +140,23 @@ def measuring(run: Run, config: Any, problems: Result | None) -> Measuring:
     sets = {} if problems is None else config.held_out(problems, "validation", "test", "transfer")
     verified = sets if rows.verified else {}
     gold = sets if rows.gold else {}
-    return Measuring(run, config, problems, verified, gold, deciding(config, verified, gold))
+    return Measuring(run, config, problems, verified, gold, sets, deciding(config, verified, gold, sets))
 
 
-def deciding(config: Any, verified: Mapping[str, Any], gold: Mapping[str, Any]) -> Measure | None:
+def deciding(
+    config: Any, verified: Mapping[str, Any], gold: Mapping[str, Any], prompts: Mapping[str, Any]
+) -> Measure | None:
     """The measure that the settings name, or else the first of the flow's that can be taken.
 
     Raises:
         MeasureError: the one that they name cannot be taken.
     """
     there = {
-        "accuracy": "validation" in verified,
-        "sampled_accuracy": "validation" in verified and 1 in config.evaluate.pass_at,
-        "loss": "validation" in gold,
+        "accuracy": VALIDATION in verified,
+        "sampled_accuracy": VALIDATION in verified and 1 in config.evaluate.pass_at,
+        "loss": VALIDATION in gold,
         "pair_accuracy": config.has_pairs,
-        "win_rate": config.win_rate is not None,
+        "win_rate": config.win_rate is not None and VALIDATION in prompts,
     }
     if config.measure is None:
         return next((MEASURES[name] for name in config.measures if there[name]), None)
@@ -130,7 +177,7 @@ def _lacking(measure: str) -> str:
         "sampled_accuracy": "has no held-out problems whose answers can be graded, or no 1 in evaluate.pass_at",
         "loss": "has no gold answers to held-out prompts",
         "pair_accuracy": "has no held-out pairs",
-        "win_rate": "has no judge for them: set win_rate.judge",
+        "win_rate": "has no judge, or no prompts for it: set win_rate.judge",
     }[measure]
 
 

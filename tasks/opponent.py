@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from models.config import PreferenceConfig
 from tasks.contract import Artifact
 from tasks.evaluate import HeldOut
-from tasks.likelihood import PairsMeasured
+from tasks.likelihood import PairsMeasured, measured_by
 from tasks.pairs import PAIRS_FILE, pair
 from tasks.run import Result, Run
 
@@ -51,8 +51,6 @@ def against_opponent(
     """
     expected = unseen.expected if unseen else 0
     return {
-        name: PairsMeasured(
-            artifact, reference.artifact(f"{name}.parquet"), settings, expected, samples.artifact(name)
-        )
+        name: measured_by(reference, name, artifact, settings, expected, samples.artifact(name))
         for name, artifact in pairs.items()
     }

@@ -77,9 +77,7 @@ def measured_once(training: Reading, validation: Reading | None, share: float, r
     )
 
 
-def validated_and_tested(
-    training: Reading, validation: Reading | None, test: Reading | None, rules: Rules
-) -> PairSets:
+def validated_and_tested(training: Reading, validation: Reading | None, test: Reading | None, rules: Rules) -> PairSets:
     """Validation and test: data sets of their own, files of that name, or a tenth of the prompts each, by their hash.
 
     It is the same tenth that the loops on gold answers hold out: what follows SFT does not train on what SFT tested on.
@@ -87,7 +85,9 @@ def validated_and_tested(
     named = named_splits(training.source)
     own = {"validation": validation or training, "test": test or training}
     apart = {"validation": validation is not None, "test": test is not None}
-    given = {name: (own[name], name) for name in VALIDATED_AND_TESTED if apart[name] or name in named}
+    given: dict[str, tuple[Reading, Split]] = {
+        name: (own[name], name) for name in VALIDATED_AND_TESTED if apart[name] or name in named
+    }
 
     def set_of(identity: str) -> str | None:
         split = split_of(identity)

@@ -29,6 +29,7 @@ from tasks.reward_model import read_reward_model
 from tasks.rewards import check_reward
 from tasks.room import PromptRoom
 from tasks.run import Run, check_writable
+from tasks.win_rate_settings import check_win_rate
 
 Row = TypeVar("Row", Pair, Problem)
 GOLD = "The answer is 42."  # stands for any
@@ -53,6 +54,8 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
         if isinstance(config, LoopConfig):
             for reward in (config.reward, config.measured_by):
                 check_reward(reward)
+            if config.win_rate:
+                check_win_rate(config.win_rate, config)
         config.check_inputs()
         if isinstance(config, LoopConfig) and config.has_problems:
             require_problems(config)

@@ -19,6 +19,7 @@ CHAT = [{"instruction": f"Say {n} in words.", "output": f"It is called n{n} ther
 WORKED = [{"question": f"{n} + 1?", "answer": f"{n}+1={n + 1} #### {n + 1}"} for n in range(60)]
 BARE = [{"question": f"{n} + 2?", "solution": "", "answer": str(n + 2)} for n in range(20)]
 ASKED = [{"question_id": n, "category": "writing", "turns": [f"Write about {n}.", "Shorter."]} for n in range(20)]
+SPLIT = {"problems": CHAT, "validation": ASKED[:5], "test": ASKED[5:]}
 PROGRAMS = [{"text": f"Write f{n}.", "code": "def f(): pass", "test_list": ["assert f() is None"]} for n in range(20)]
 
 
@@ -51,7 +52,7 @@ def test_what_the_first_rows_say(tmp_path, demonstrations, held_out, settings, e
 
 
 def read(config: Any, folder: Path) -> dict[str, int]:
-    tally, found = split_problems(config, 0, folder, config.overlap.rules)
+    _, found = split_problems(config, 0, folder, config.overlap.rules)
     return {split: counts.total() for split, counts in found.sources.items() if counts}
 
 
@@ -69,12 +70,16 @@ def test_a_mistake_among_verifiable_rows_is_reported_and_no_reason_to_verify_non
 
 def test_prompts_alone_can_be_held_out(tmp_path):
     rows = write(tmp_path / "bench.jsonl", ASKED)
-    config = Spin(problems=write(tmp_path / "gold.jsonl", CHAT), validation=rows, test=rows.rename(tmp_path / "b.jsonl"))
+    config = Spin(
+        problems=write(tmp_path / "gold.jsonl", CHAT), validation=rows, test=rows.rename(tmp_path / "b.jsonl")
+    )
     config = config.model_copy(update={"validation": write(tmp_path / "c.jsonl", ASKED[:5])})
     assert read(config, tmp_path / "rows")["test"] == 20
 
 
-@pytest.mark.parametrize(("flow", "says"), [(SFT, "--demonstrations"), (Spin, "--demonstrations"), (RestEM, "--problems")])
+@pytest.mark.parametrize(
+    ("flow", "says"), [(SFT, "--demonstrations"), (Spin, "--demonstrations"), (RestEM, "--problems")]
+)
 def test_the_embedded_problems_are_for_the_embedded_model(tmp_path, flow, says):
     require_problems(flow())
     tiny.write_untrained(tmp_path / "policy", ["Ada has 4 books."])
