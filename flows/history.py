@@ -26,7 +26,7 @@ from tasks.comparison import (
 from tasks.contract import Manifest
 from tasks.lineage import Policy, Trace, training_files
 from tasks.lineage import trace as follow
-from tasks.report import LEVEL
+from tasks.wording import LEVEL
 
 LABEL = 12
 SERVICES = {"mlflow": "MLflow", "prefect": "Prefect"}

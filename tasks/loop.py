@@ -21,11 +21,12 @@ from tasks.champion import Gate, pin_champion, policy_of, run_name, settle
 from tasks.contract import Artifact, OnDrift
 from tasks.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
 from tasks.evaluate import EvaluateConfig, HeldOut, evaluate, load_evaluation
+from tasks.files import write_json
 from tasks.logs import keep_logs_plain
 from tasks.policy import BootstrapConfig, PolicySource, publish_best
 from tasks.problems import ProblemSource, expected_counts
 from tasks.rewards import RewardConfig, problems_judged_by
-from tasks.run import Result, Run, open_run
+from tasks.run import PLAN, Result, Run, open_run
 
 LONGEST_NAME = 100  # of a run: files, MLflow's runs and Prefect's artifacts are named after it
 
@@ -193,10 +194,11 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     config = settle(config)
     if isinstance(config, LoopConfig) and config.approve:
         require_deployment()
-    check(loop, config, on_drift)
+    plan = check(loop, config, on_drift).plan
     settings = {"algorithm": algorithm} | config.model_dump(mode="json")
     with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
         pin_champion(config)
+        write_json(config.directory / PLAN, [planned.stage.name for planned in plan])
         run.model_code = config.model_code
         return loop(run, config)
 
@@ -249,9 +251,10 @@ def add_iteration(
     sets = config.held_out(problems, "validation")
     measured = _evaluate(run, config, f"iter-{number}/evaluate", policy.artifact("policy"), sets, against)
     iterations.append(Iteration(number, policy, {**stages, "evaluate": measured}))
-    record_iteration(run, iterations)
+    record_iteration(run, iterations, "accuracy")
     if number and config.approve and not run.planning:
-        decision = ask(run.directory, number, iteration_rows(iterations), answers_shown(run, iterations[-1]))
+        rows = iteration_rows(iterations, "accuracy")
+        decision = ask(run.directory, number, rows, answers_shown(run, iterations[-1]))
         if decision.decision != "go on":
             return f"a person decided so after iteration {number}"
     return stop_reason(config.stop.rule, config.stop.patience, _validation_accuracies(iterations))
@@ -285,7 +288,8 @@ def conclude(
     def gate() -> Gate | None:
         return _measure_gate(run, config, iterations, best, sets, (base, final))
 
-    return record_end(run, config, problems, iterations, best, (base, final), gate, reason)
+    measured = {"evaluate": base}, {"evaluate": final}
+    return record_end(run, config, problems, iterations, best, measured, gate, reason, "accuracy")
 
 
 def _measure_gate(
