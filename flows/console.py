@@ -19,7 +19,7 @@ from tasks.files import explain_disk_errors
 from tasks.loop import RunConfig
 from tasks.preflight import check
 from tasks.record import REPORT
-from tasks.reward_report import reward_tables
+from tasks.reward_report import headline, reward_tables
 from tasks.run import SUMMARY, Planned, Run, RunDirectoryError
 from tasks.servers import reach_servers
 from tasks.verify import verify_run
@@ -101,6 +101,7 @@ def show_summary(directory: Path) -> None:
     summary = _summary(directory)
     console = make_console()
     if "held_out" in summary:
+        console.print(headline(RewardMetrics.model_validate(summary["held_out"])), soft_wrap=True)
         for table in reward_tables(RewardMetrics.model_validate(summary["held_out"])):
             console.print(table)
         for label, key in (("reward model", "best"), ("report", "report"), ("MLflow", "mlflow")):
