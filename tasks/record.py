@@ -103,7 +103,7 @@ def record_iteration(run: Run, iterations: Sequence[Iteration], measure: str | N
 
 def iteration_rows(iterations: Sequence[Iteration], measure: str | None = None) -> list[dict[str, Any]]:
     """The table of iterations, for people, with the measure that decides first."""
-    return iteration_table([iteration_report(iteration, iterations[0]) for iteration in iterations], measure)
+    return iteration_table([iteration_report(i, iterations[0], measure) for i in iterations], measure)
 
 
 def answers_shown(run: Run, iteration: Iteration) -> list[list[Any]]:
@@ -181,7 +181,7 @@ def record_end(
         measure=measure,
         best_iteration=best,
         stop_reason=reason,
-        iterations=[iteration_report(iteration, iterations[0]) for iteration in iterations],
+        iterations=[iteration_report(i, iterations[0], measure) for i in iterations],
         final={name: (base.metrics[name], ours.metrics[name]) for name in sets if base and ours},
         held_out=held_out(final, config.seed),
         rival=rival(stages["win_rate"] for stages in final if "win_rate" in stages),

@@ -29,8 +29,12 @@ SIDE_BY_SIDE = 20
 Finals = tuple[Mapping[str, Result], Mapping[str, Result]]
 
 
-def iteration_report(iteration: Iteration, base: Iteration) -> IterationReport:
-    """An iteration as its stages tell it; those that measure may be any, or none."""
+def iteration_report(iteration: Iteration, base: Iteration, measure: str | None = None) -> IterationReport:
+    """An iteration as its stages tell it; those that measure may be any, or none.
+
+    Args:
+        measure: the one that decides, which is compared with the base's also where the stage has not done so.
+    """
     evaluation, first = (evaluation_of(measured.stages) for measured in (iteration, base))
     gained = lost = None
     if iteration.number and evaluation is not None and first is not None:
@@ -41,7 +45,7 @@ def iteration_report(iteration: Iteration, base: Iteration) -> IterationReport:
     return IterationReport(
         iteration=iteration.number,
         validation=evaluation.metrics["validation"] if evaluation else None,
-        measures=dict(load_measured(iteration.stages.values()).estimates.get("validation", {})),
+        measures=_measures(iteration, base, measure),
         selection=json_of(iteration, SELECTION),
         verdicts=(json_of(iteration, TALLY) or {}).get("verdicts"),
         coverage_gained=gained,
@@ -151,6 +155,16 @@ def pairs_file(iterations: Sequence[Iteration]) -> Path | None:
 def evaluation_of(stages: Mapping[str, Result]) -> Evaluation | None:
     """What was found of verified answers, where there are any."""
     return load_evaluation(stages["evaluate"]) if "evaluate" in stages else None
+
+
+def _measures(iteration: Iteration, base: Iteration, decides: str | None) -> dict[str, Estimated]:
+    ours = load_measured(iteration.stages.values())
+    found = dict(ours.estimates.get("validation", {}))
+    if iteration.number and decides in found and "base" not in found[decides].against:
+        seeds = (stage.finished.manifest.seed for stage in iteration.stages.values() if stage.finished)
+        theirs = load_measured(base.stages.values())
+        found[decides] = _pair(theirs, ours, "validation", decides, next(iter(seeds)))[1]
+    return found
 
 
 def _pair(base: Measured, best: Measured, set_name: str, measure: str, seed: int) -> tuple[Estimated | None, Estimated]:

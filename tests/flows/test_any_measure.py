@@ -15,14 +15,14 @@ from data.storage import write_rows
 from flows.cli import main
 from flows.console import show_summary
 from flows.dpo import DPO
-from tasks.contract import OnDrift, Outcome, Stage
+from tasks.contract import OnDrift, Outcome, Stage, load_finished, run_stage
 from tasks.loop import Iteration, run_loop
 from tasks.measured import load_measured, write_measured
 from tasks.policy import base_policy, publish_best
-from tasks.record import answers_shown, record_end, record_iteration
+from tasks.record import answers_shown, iteration_rows, record_end, record_iteration
 from tasks.run import Result, Run
 from tests.flows.conftest import make_history, prepared, small
-from tests.flows.test_history import listed, rows
+from tests.flows.test_history import compared, evaluation, listed, made_run, publish, refused, rows
 
 Text = pytest.CaptureFixture[str]
 Found = Mapping[str, Sequence[float]]
@@ -161,3 +161,70 @@ def test_what_may_be_compared_across_runs_is_and_the_rest_is_refused(home, capsy
     assert table["loss per token"] == loss == table["iteration 1: loss per token"]
     assert "Pair accuracy is not compared: each run holds it against its own base" in out
     assert not any("pair accuracy" in name for name in table)
+
+
+def made(folder: Path, name: str, found: dict[str, list[MeasuredRow]], tokenizer: str = "t") -> None:
+    """A run that measured these rows of one iteration's policy."""
+    run = made_run(folder, name)
+    publish(run, "base", {"policy/tokenizer.json": tokenizer})
+
+    def work(attempt: Path) -> Outcome:
+        write_measured(attempt / "validation", found, 0)
+        return Outcome()
+
+    run_stage(run, Stage("iter-1/likelihood", 1, {}, {}), work)
+
+
+def losses(*values: float, start: int = 0, weight: float = 2.0) -> list[MeasuredRow]:
+    return [MeasuredRow(f"p{start + n}", 0, value, weight) for n, value in enumerate(values)]
+
+
+def test_losses_are_compared_row_by_row_per_token(tmp_path, capsys):
+    made(tmp_path, "a", {"loss": losses(4.0, 6.0)})
+    made(tmp_path, "b", {"loss": losses(2.0, 4.0)})
+    (row,) = (row for row in rows(compared(tmp_path, capsys, "a", "b")) if row[0] == "iteration 1: loss per token")
+    # Both rows have two tokens and lose two nats, so each resample differs by one nat per token.
+    assert row[1][:5] == "2.500" and row[2][:5] == "1.500" and row[3:] == ["-1.000 [-1.000, -1.000]", "yes", "2"]
+
+
+def test_other_rows_are_refused_and_common_ones_compared_if_asked(tmp_path, capsys):
+    made(tmp_path, "a", {"loss": losses(4.0, 6.0)})
+    made(tmp_path, "b", {"loss": losses(4.0, 8.0, start=1)})
+    error = refused(tmp_path, capsys, "a", "b")
+    assert "of the 2 and 2 gold answers of validation they share 1" in error and "--common" in error
+    out = compared(tmp_path, capsys, "a", "b", "--common")
+    assert "-1.000 [-1.000, -1.000]" in out and "2 rows of one only left out" in out
+
+
+@pytest.mark.parametrize(
+    ("second", "tokenizer", "says"),
+    [
+        ({"loss": losses(1.0)}, "another", "the tokenizers of the two runs' policies are not the same"),
+        ({"loss": losses(1.0, weight=3.0)}, "t", "frame or cut the same gold answers differently"),
+        ({"loss": losses(1.0, start=7)}, "t", "Loss per token is not compared: of the 1 and 1 gold answers of"),
+        ({"discriminator_accuracy": losses(1.0)}, "t", "each run's opponent is its own policy of the iteration before"),
+        ({"pair_accuracy": losses(1.0)}, "t", "each run holds it against its own base"),
+        ({"win_rate": losses(1.0)}, "t", "no finished evaluation in common"),
+    ],
+)
+def test_what_says_nothing_across_runs_is_refused_with_why(tmp_path, capsys, second, tokenizer, says):
+    every = ("loss", "discriminator_accuracy", "pair_accuracy")
+    made(tmp_path, "a", {name: losses(2.0) for name in every})
+    made(tmp_path, "b", second, tokenizer)
+    assert says in refused(tmp_path, capsys, "a", "b")
+
+
+def test_sampled_accuracy_that_decides_is_compared_with_the_base(tmp_path):
+    run = made_run(tmp_path, "a")
+    evaluation(run, "iter-0/evaluate", "validation", [False] * 4, correct=[0, 0, 0, 0])
+    evaluation(run, "iter-1/evaluate", "validation", [False] * 4, correct=[1, 1, 1, 1])
+    found = [load_finished(run / f"iter-{number}" / "evaluate") for number in (0, 1)]
+    assert all(found)
+    for stage in found:  # as one that drew a single answer per problem tells it
+        file = stage.path / "validation" / "metrics.json"
+        told = json.loads(file.read_text())
+        file.write_text(json.dumps(told | {"pass@k": {"1": told["pass@k"]["2"]}}))
+    stages = [Result(stage.path, stage) for stage in found]
+    iterations = [Iteration(number, stage, {"evaluate": stage}) for number, stage in enumerate(stages)]
+    assert iteration_rows(iterations, "sampled_accuracy")[1]["against base"] == "50.0% [50.0%, 50.0%]"
+    assert iteration_rows(iterations, "accuracy")[1]["against base"] == "0.0% [0.0%, 0.0%]"
