@@ -184,7 +184,7 @@ def record_end(
         iterations=[iteration_report(i, iterations[0], measure) for i in iterations],
         final={name: (base.metrics[name], ours.metrics[name]) for name in sets if base and ours},
         held_out=held_out(final, config.seed),
-        rival=rival(stages["win_rate"] for stages in final if "win_rate" in stages),
+        rival=rival(s["win_rate"] for s in (*final, *(i.stages for i in iterations)) if "win_rate" in s),
         gates=gates,
         examples=side_by_side(problems, final),
         data=data_report(problems, iterations),

@@ -106,8 +106,9 @@ def side_by_side(problems: Result | None, final: Finals) -> list[SideBySide]:
 def rival(stages: Iterable[Result]) -> str | None:
     """Against whose answers a judge held those of the policy."""
     for stage in stages:
-        if stage.finished is not None and isinstance(against := stage.finished.manifest.config.get("against"), str):
-            return against
+        told = stage.finished.manifest.config.get("against") if stage.finished is not None else None
+        if told:  # one, or several of which the first gives the win rate
+            return str(told if isinstance(told, str) else told[0])
     return None
 
 

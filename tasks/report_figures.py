@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 VERDICTS = ["correct", "wrong", "unparsable", "timeout", "error"]
 UNACCOUNTED = "unaccounted for"
 VERIFIED = (ACCURACY.name, SAMPLED_ACCURACY.name)  # which the tables of verified answers show
+# Further figures of measures that have a small chart; the others are in the table alone.
+PLOTTED = {
+    "loss": "loss",
+    "rewards/chosen": "rewards/chosen",
+    "rewards/rejected": "rewards/rejected",
+    "rewards/margins": "rewards/margins",
+    "mean_tokens": "own answer length, tokens",
+    "gold_tokens": "gold answer length, tokens",
+    "length_ratio": "own length over gold length",
+    "repeated": "share of repeated 4-grams",
+    "ended": "share that ends by itself",
+}
 EVEN_LENGTH = "win rate at equal length, %"
 Curves = dict[str, list[Interval | float | None]]
 
@@ -95,7 +107,8 @@ def panel_curves(report: Report) -> Curves:
     if any(level):
         curves[EVEN_LENGTH] = list(level)
     for (measure_name, detail), values in details(report).items():
-        curves[f"{detail.replace('_', ' ')}, of {MEASURES[measure_name].rows}"] = list(values)
+        if detail in PLOTTED:
+            curves[f"{PLOTTED[detail]}, of {MEASURES[measure_name].rows}"] = list(values)
     return curves | report.extra_curves
 
 

@@ -195,6 +195,8 @@ def _best(history: History, state: State) -> int | None:
 def _in_order(history: History) -> list[float]:
     """Values from the base up to the first iteration that has none, turned so that more is better."""
     values: list[float] = []
+    if 0 not in history.values and 1 in history.values and history.measure and history.measure.even is not None:
+        values.append(history.measure.even)  # the base, against which the others are measured
     sign = 1 if history.measure is None or history.measure.higher_is_better else -1
     while len(values) in history.values:
         values.append(sign * history.values[len(values)].value)
