@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import show
+from data.measures import ACCURACY
 
 CONFIG = "configs/spin-demo.yaml"
 LEARNING_RATES = (1e-5, 1e-4, 1e-3)
@@ -24,7 +25,7 @@ def main() -> None:
             sft = _run(runs, "sft", _sft_settings(runs, steps, rate), f"sft-{rate:g}")
             taken = _steps(runs / f"sft-{rate:g}" / "iter-1" / "train")
             rows.append(_row(f"SFT continued, {taken} steps at {rate:g}", sft))
-        rows.insert(0, ["base", spin["iterations"][0]["pass@1 greedy"], ""])
+        rows.insert(0, ["base", spin["iterations"][0][ACCURACY.label], ""])
     show("SPIN and continued SFT: greedy accuracy on validation", ["policy", "pass@1", "gain over the base"], rows)
 
 
@@ -60,7 +61,7 @@ def _steps(stage: Path) -> int:
 def _row(name: str, summary: dict[str, Any]) -> list[str]:
     """The last policy, good or bad: on the test set only the best one by validation is measured."""
     last = summary["iterations"][-1]
-    return [name, last["pass@1 greedy"], last["against base"]]
+    return [name, last[ACCURACY.label], last["against base"]]
 
 
 if __name__ == "__main__":

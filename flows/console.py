@@ -20,7 +20,7 @@ from tasks.loop import RunConfig
 from tasks.model_folder import is_path
 from tasks.preflight import check
 from tasks.record import REPORT
-from tasks.reward_report import reward_tables
+from tasks.reward_report import headline, reward_tables
 from tasks.run import SUMMARY, Planned, Run, RunDirectoryError
 from tasks.servers import reach_servers
 from tasks.verify import verify_run
@@ -102,28 +102,45 @@ def show_summary(directory: Path) -> None:
     summary = _summary(directory)
     console = make_console()
     if "held_out" in summary:
+        console.print(headline(RewardMetrics.model_validate(summary["held_out"])), soft_wrap=True)
         for table in reward_tables(RewardMetrics.model_validate(summary["held_out"])):
             console.print(table)
         for label, key in (("reward model", "best"), ("report", "report"), ("MLflow", "mlflow")):
             console.print(f"{label}: {summary[key]}", soft_wrap=True)
         return
-    rows = summary["iterations"]
-    table = Table(title="Validation, by iteration", title_justify="left")
-    for name in rows[0]:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table)
-    final = Table(title="Held out to the end: greedy pass@1, 95 % intervals", title_justify="left")
-    for name in ("set", "n", "base", f"best (iteration {summary['best_iteration']})", "gain", "excludes zero"):
-        final.add_column(name, justify="right")
-    for name, row in summary["final"].items():
-        final.add_row(name, row["n"], row["base"], row["best"], row["gain"], row["clear"])
-    console.print(final)
+    for sentence in summary.get("findings", ()):
+        console.print(sentence, soft_wrap=True)
+    console.print(_iteration_table(summary["iterations"]))
+    best = f"{'best' if summary.get('measure', 'accuracy') else 'result'} (iteration {summary['best_iteration']})"
+    if summary["final"]:
+        final = Table(title="Held out to the end: greedy pass@1, 95 % intervals", title_justify="left")
+        for name in ("set", "n", "base", best, "gain", "excludes zero"):
+            final.add_column(name, justify="right")
+        for name, row in summary["final"].items():
+            final.add_row(name, row["n"], row["base"], row["best"], row["gain"], row["clear"])
+        console.print(final)
+    if measures := summary.get("measures"):
+        title = f"Held out to the end{': further measures' * bool(summary['final'])}, 95 % intervals"
+        further = Table(title=title, title_justify="left")
+        for name in ("set", "measure", "n", "base", best, "gain", "excludes zero, or 50 %"):
+            further.add_column(name, justify="right")
+        for row in measures:
+            further.add_row(*(row[name] for name in ("set", "measure", "n", "base", "best", "gain", "clear")))
+        console.print(further)
     for label, key in (("stopped because", "stop_reason"), ("best policy", "best"), ("report", "report")):
         console.print(f"{label}: {summary[key]}", soft_wrap=True)
     console.print(f"champion: {summary['champion']}", soft_wrap=True)
     console.print(f"MLflow: {summary['mlflow']}", soft_wrap=True)
+
+
+def _iteration_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Validation, by iteration", title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*("" if row.get(name) is None else str(row[name]) for name in names))
+    return table
 
 
 def show_plan(module: ModuleType, config: RunConfig, on_drift: OnDrift) -> None:

@@ -3,30 +3,21 @@
 What they find is worked out in `tasks/catalogue.py`, `lineage.py` and `comparison.py`; here it is put into words.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.table import Table
 
-from data.metrics import Interval
 from data.rows import Example, Pair
 from flows.commands import CommandParser
+from flows.comparison_tables import show_comparison
 from flows.console import format_bytes, make_console, say
-from tasks.catalogue import History, QueryError, RunState, State, open_history, run_directories, run_state
-from tasks.comparison import (
-    GREEDY,
-    SETS,
-    Comparison,
-    Measure,
-    compare_runs,
-    evaluation_differences,
-    setting_differences,
-)
+from tasks.catalogue import History, QueryError, open_history, run_directories
+from tasks.comparison import SETS, compare_runs
 from tasks.contract import Manifest
 from tasks.lineage import Policy, Trace, training_files
 from tasks.lineage import trace as follow
-from tasks.report import LEVEL
+from tasks.state import RunState, State, run_state
 
 LABEL = 12
 SERVICES = {"mlflow": "MLflow", "prefect": "Prefect"}
@@ -65,7 +56,7 @@ def compare(arguments: list[str]) -> int:
     first, second = (open_history(told.runs_dir, name) for name in (told.first, told.second))
     if first.directory == second.directory:
         raise QueryError(f"{first.name} is given twice.", what_next="Name two runs; `autodidact runs` lists them.")
-    _show_comparison(first, second, compare_runs(first, second, told.set, told.common), told.set)
+    show_comparison(first, second, compare_runs(first, second, told.set, told.common), told.set)
     return 0
 
 
@@ -77,7 +68,7 @@ def _show_runs(folder: Path) -> int:
     table = Table(title=f"Runs in {folder}, the latest first", title_justify="left")
     for name in ("run", "algorithm", "state"):
         table.add_column(name)
-    for name in ("iterations", "best: validation pass@1", "size", "last change"):
+    for name in ("iterations", "best, on validation", "size", "last change"):
         table.add_column(name, justify="right")
     for state in states:
         table.add_row(*_run_row(state))
@@ -95,10 +86,19 @@ def _run_row(state: RunState) -> tuple[str, ...]:
         state.algorithm or "unknown",
         f"{state.state}: {state.detail}" if state.detail else str(state.state),
         str(state.iterations) if state.planned is None else f"{state.iterations} of {state.planned}",
-        "" if state.accuracy is None else f"{state.best}: {state.accuracy}",
+        _best(state),
         format_bytes(state.size),
         f"{state.changed:%Y-%m-%d %H:%M}",
     )
+
+
+def _best(state: RunState) -> str:
+    """The best iteration with its value by the measure that chose it; where none does, the last, once it is known."""
+    if state.measure is None:
+        return "" if state.best is None else f"{state.best}: the last"
+    if state.value is None:
+        return ""
+    return f"{state.best}: {state.measure.label} {state.measure.shown_interval(state.value)}"
 
 
 def _show_keys(history: History, folder: Path) -> int:
@@ -223,75 +223,3 @@ def _source(history: History, source: str, latest: int) -> str:
 
 def _quoted(text: str) -> list[str]:
     return [f"| {line}" for line in text.removesuffix("\n").split("\n")]
-
-
-def _show_comparison(first: History, second: History, found: Sequence[Comparison], wanted: str | None) -> None:
-    console = make_console()
-    names = first.name, second.name
-    settings = setting_differences(first.config, second.config)
-    table = Table(title="Settings that differ" if settings else "No setting differs", title_justify="left")
-    for name in ("setting", *names):
-        table.add_column(name, overflow="fold")
-    for row in settings:
-        table.add_row(*row)
-    console.print(table if settings else "The settings of the two runs are the same.")
-    for set_name, group in groupby(found, key=lambda c: c.set_name):
-        comparisons = list(group)
-        console.print(_comparison_table(comparisons, names))
-        console.print(_about(set_name, comparisons), soft_wrap=True)
-    missing = [name for name in ((wanted,) if wanted else SETS) if name not in {c.set_name for c in found}]
-    for name in missing:
-        console.print(f"Not compared on {name}: not both runs have a finished evaluation on it.")
-    for note in evaluation_differences(found):
-        console.print(f"Note: {note}.", soft_wrap=True)
-
-
-def _comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) -> Table:
-    first, second = names
-    by_iteration = comparisons[0].set_name == "validation"
-    title = comparisons[0].set_name.capitalize()
-    table = Table(title=title if by_iteration else f"{title}, {comparisons[0].label}", title_justify="left")
-    table.add_column("measure")
-    for name in (first, second, f"{second} − {first}"):
-        table.add_column(name, justify="right")
-    table.add_column("excludes\nzero", justify="right")
-    table.add_column("gained,\nlost", justify="right")
-    for comparison in comparisons:
-        if by_iteration:
-            table.add_row(comparison.label)
-        for measure in comparison.measures:
-            table.add_row(*_measure_row(comparison, measure))
-        table.add_section()
-    return table
-
-
-def _measure_row(comparison: Comparison, measure: Measure) -> tuple[str, ...]:
-    difference = measure.difference
-    return (
-        measure.name,
-        *(_interval(interval) for interval in (measure.first, measure.second, difference)),
-        "" if difference is None else "yes" if difference.excludes_zero else "no",
-        f"{comparison.gained}, {comparison.lost}" if measure.name == GREEDY else "",
-    )
-
-
-def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else str(interval)
-
-
-def _about(set_name: str, comparisons: Sequence[Comparison]) -> str:
-    """What the figures of a set rest on."""
-    one, two = comparisons[0].first.metrics, comparisons[0].second.metrics
-
-    def both(name: str) -> str:
-        values = dict.fromkeys(f"{getattr(metrics, name):g}" for metrics in (one, two))
-        return " | ".join(values)
-
-    left_out = comparisons[0].left_out
-    return (
-        f"{set_name}: n = {comparisons[0].problems:,} problems"
-        f"{f' that both have ({left_out:,} of one only left out)' * bool(left_out)}; greedy answers at temperature 0; "
-        f"pass@k and maj@k from {both('samples_per_problem')} samples at temperature {both('temperature')}, top-p "
-        f"{both('top_p')}; {LEVEL} bootstrap intervals over problems, paired in the difference. Gained: problems that "
-        f"only the second solves greedily; lost: only the first.\n"
-    )

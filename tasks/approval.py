@@ -49,7 +49,8 @@ def ask(directory: Path, iteration: int, rows: Sequence[dict[str, Any]], answers
     """Suspend the flow until a person has decided; at once what was decided before.
 
     Args:
-        rows: the table of iterations. answers: prompt, reference, answer, verdict of some validation problems.
+        rows: the table of iterations.
+        answers: prompt, reference, answer, verdict of some validation problems, where they are verified.
 
     Raises:
         ApprovalError: the form names an iteration that there is not.
@@ -92,13 +93,17 @@ def _page(run: str, iteration: int, rows: Sequence[dict[str, Any]], answers: Seq
     """Markdown for the form: the iterations so far, and some answers of the latest."""
     names = list(rows[-1])
     table = _markdown_table(names, ([row.get(name, "") for name in names] for row in rows))
+    page = f"## {markdown(run)}: iteration {iteration} is done\n\n{table}"
+    if not answers:
+        return page
     shown = _markdown_table(("prompt", "reference", "answer", "verdict"), answers[:ANSWERS_SHOWN])
-    return (
-        f"## {markdown(run)}: iteration {iteration} is done\n\n{table}\n\n"
-        f"### Some of its answers to validation problems\n\n{shown}"
-    )
+    return f"{page}\n\n### Some of its answers to validation problems\n\n{shown}"
 
 
 def _markdown_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [["---"] * len(names), *([markdown(storable(str(cell), LONGEST_CELL)) for cell in row] for row in rows)]
+    lines = [["---"] * len(names), *([_cell(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [[markdown(name) for name in names], *lines])
+
+
+def _cell(content: Any) -> str:
+    return "" if content is None else markdown(storable(str(content), LONGEST_CELL))

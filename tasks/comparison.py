@@ -1,11 +1,16 @@
-"""Two runs side by side: the settings in which they differ, and what their policies solve of the same problems."""
+"""Two runs side by side: the settings in which they differ, and what their policies came to on the same rows.
+
+Here that is what they solve of the same problems; measures that need no verified answers are in
+`tasks/comparison_measures.py`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data.metrics import Interval, Outcome, SetMetrics, bootstrap_interval, paired_difference, pass_at_k
-from tasks.catalogue import History, QueryError
+from tasks.catalogue import History, QueryError, iteration_of
+from tasks.comparison_measures import RowsCompared, best_of_each, candidates, compare_rows, refusal
 from tasks.contract import Manifest, flatten
 from tasks.evaluate import coverage, load_evaluation
 from tasks.run import Result
@@ -16,7 +21,7 @@ WHERE = ("run", "runs_dir", "registry")  # settings of where a run is kept, not 
 
 
 @dataclass(frozen=True)
-class Measured:
+class Verified:
     """One policy on one set: the outcomes, and the metrics and manifest of the evaluation."""
 
     outcomes: list[Outcome]
@@ -25,7 +30,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Figure:
     """One measure of two policies, second minus first. None where a run does not have it."""
 
     name: str
@@ -42,44 +47,67 @@ class Comparison:
     label: str
     problems: int
     left_out: int
-    first: Measured
-    second: Measured
-    measures: list[Measure]
+    first: Verified
+    second: Verified
+    figures: list[Figure]
     gained: int
     lost: int
 
 
-def compare_runs(first: History, second: History, wanted: str | None, common: bool) -> list[Comparison]:
+@dataclass(frozen=True)
+class Compared:
+    """All that two runs have in common: verified answers, further measures, and what is not compared, with why."""
+
+    verified: list[Comparison]
+    measures: list[RowsCompared]
+    refused: list[str]
+
+    @property
+    def sets(self) -> list[str]:
+        found = {c.set_name for c in self.verified} | {c.set_name for c in self.measures}
+        return [name for name in SETS if name in found]
+
+
+def compare_runs(first: History, second: History, wanted: str | None, common: bool) -> Compared:
     """Compare two runs by iteration on validation, and the best of each on the sets kept to the end.
 
     Args:
         wanted: the one set to compare on; None for all that both have.
-        common: compare on the problems that both have where the sets differ.
+        common: compare on the rows that both have where the sets differ.
 
     Raises:
-        QueryError: nothing can be compared, or the sets of problems differ and `common` is not given.
+        QueryError: nothing can be compared, or the held-out rows differ and `common` is not given.
     """
+    sets = [wanted] if wanted else SETS
     found = [
         (name, label, *both)
-        for name in ([wanted] if wanted else SETS)
+        for name in sets
         for label, stage in _stages_of(name, first, second)
         if (both := _both(first, second, stage, name)) is not None
     ]
-    if not found:
+    known = [(c, refusal(c, first, second)) for c in candidates(first, second, sets)]
+    measured, refused = [c for c, why in known if why is None], list(dict.fromkeys(why for _, why in known if why))
+    if not found and not measured:
         raise QueryError(
             f"{first.name} and {second.name} have no finished evaluation in common{f' on {wanted}' * bool(wanted)}.",
-            "Validation is measured after every iteration, test and transfer at the end of a run.",
+            " ".join(refused) or "Validation is measured after every iteration, test and transfer at the end of a run.",
             "`autodidact runs` shows how far each is.",
         )
     apart = {name: message for name, _, one, two in found if (message := _differing(name, one, two))}
+    apart |= {f"{c.set_name} {c.measure.rows}": message for c in measured if (message := c.differing())}
     if apart and not common:
         raise QueryError(
-            f"{first.name} and {second.name} were not measured on the same problems: {'; '.join(apart.values())}.",
+            f"{first.name} and {second.name} were not measured on the same rows: {'; '.join(apart.values())}.",
             "A paired comparison needs the same ones.",
             "Add --common to compare on those that they share, choose a --set that is the same in both, or run one "
-            "of them with the problems of the other.",
+            "of them with the held-out rows of the other.",
         )
-    return [_comparison(name, label, one, two) for name, label, one, two in found]
+    seed = int(second.config.get("seed", 0))
+    return Compared(
+        [_comparison(name, label, one, two) for name, label, one, two in found],
+        [compare_rows(candidate, seed) for candidate in measured],
+        refused,
+    )
 
 
 def setting_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -109,27 +137,30 @@ def evaluation_differences(comparisons: Sequence[Comparison]) -> list[str]:
 def _stages_of(set_name: str, first: History, second: History) -> list[tuple[str, str]]:
     """What is compared on a set, and the stage that measured it. Validation is measured after every iteration."""
     if set_name == "validation":
-        both = sorted(first.accuracies.keys() & second.accuracies.keys())
+        both = sorted(iteration_of(name) for name in first.stages.keys() & second.stages.keys() if _evaluates(name))
         return [(f"iteration {number}", f"iter-{number}/evaluate") for number in both]
-    bests = [history.stages["best"].manifest for history in (first, second) if "best" in history.stages]
-    return [("best iteration of each: " + " | ".join(str(best.config["iteration"]) for best in bests), "final/best")]
+    return [(best_of_each(first, second), "final/best")]
 
 
-def _both(first: History, second: History, stage: str, set_name: str) -> tuple[Measured, Measured] | None:
+def _evaluates(stage: str) -> bool:
+    return stage.startswith("iter-") and stage.endswith("/evaluate")
+
+
+def _both(first: History, second: History, stage: str, set_name: str) -> tuple[Verified, Verified] | None:
     one, two = _measured(first, stage, set_name), _measured(second, stage, set_name)
     return (one, two) if one and two else None
 
 
-def _measured(history: History, stage: str, set_name: str) -> Measured | None:
+def _measured(history: History, stage: str, set_name: str) -> Verified | None:
     """What an evaluation found on a set; None if it is not finished or has no such set."""
     finished = history.stages.get(stage)
     evaluation = load_evaluation(Result(finished.path, finished)) if finished else None
     if finished is None or evaluation is None or set_name not in evaluation.metrics:
         return None
-    return Measured(list(evaluation.outcomes[set_name]), evaluation.metrics[set_name], finished.manifest)
+    return Verified(list(evaluation.outcomes[set_name]), evaluation.metrics[set_name], finished.manifest)
 
 
-def _differing(set_name: str, first: Measured, second: Measured) -> str | None:
+def _differing(set_name: str, first: Verified, second: Verified) -> str | None:
     one, two = ({o.problem_id for o in m.outcomes} for m in (first, second))
     if one == two:
         return None
@@ -142,7 +173,7 @@ def _differing(set_name: str, first: Measured, second: Measured) -> str | None:
     return f"of the {len(one):,} and {len(two):,} problems of {set_name} they share {len(one & two):,}"
 
 
-def _comparison(set_name: str, label: str, first: Measured, second: Measured) -> Comparison:
+def _comparison(set_name: str, label: str, first: Verified, second: Verified) -> Comparison:
     there = {o.problem_id for o in second.outcomes}
     before = [o for o in first.outcomes if o.problem_id in there]
     by_id = {o.problem_id: o for o in second.outcomes}
@@ -155,16 +186,16 @@ def _comparison(set_name: str, label: str, first: Measured, second: Measured) ->
         left_out=len(first.outcomes) + len(second.outcomes) - 2 * len(before),
         first=first,
         second=second,
-        measures=_measures(first, second, before, after),
+        figures=_figures(first, second, before, after),
         gained=gained,
         lost=lost,
     )
 
 
-def _measures(first: Measured, second: Measured, before: list[Outcome], after: list[Outcome]) -> list[Measure]:
+def _figures(first: Verified, second: Verified, before: list[Outcome], after: list[Outcome]) -> list[Figure]:
     seeds = first.manifest.seed, second.manifest.seed
     ours, theirs = _values(after, second.metrics), _values(before, first.metrics)
-    measures = []
+    figures = []
     for name in {**theirs, **ours}:
         one = bootstrap_interval(theirs[name], seeds[0]) if name in theirs else None
         two = bootstrap_interval(ours[name], seeds[1]) if name in ours else None
@@ -174,8 +205,8 @@ def _measures(first: Measured, second: Measured, before: list[Outcome], after: l
         elif one and two:
             pairs = zip(ours[name], theirs[name], strict=True)
             difference = bootstrap_interval([a - b for a, b in pairs], seeds[1])
-        measures.append(Measure(name, one, two, difference))
-    return measures
+        figures.append(Figure(name, one, two, difference))
+    return figures
 
 
 def _values(outcomes: list[Outcome], metrics: SetMetrics) -> dict[str, list[float]]:

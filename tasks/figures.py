@@ -1,11 +1,11 @@
-"""The figures of a report, drawn with matplotlib from plain numbers. What they mean is said in `tasks/report.py`.
+"""The figures of a report, drawn with matplotlib from plain numbers. `tasks/report_figures.py` says what they mean.
 
 Each function builds a free-standing `Figure`; pyplot and its registry of open figures are never touched.
 Colours never stand alone: lines differ in marker and dash, bars carry numbers and a legend.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from html import escape
 from math import ceil
@@ -34,6 +34,7 @@ PART_COLOURS = {
     "error": "#3c4454",
 }
 OTHER_COLOURS = ["#1d5fb4", "#e0b04a", "#0f7a5a", "#d1683f", "#8a5a9e", "#6f9fd8", "#98a2b3", "#3c4454"]
+NO_LINES: Mapping[str, float] = {}
 STYLE = {
     "font.size": 10.5,
     "axes.edgecolor": MUTED,
@@ -56,9 +57,22 @@ STYLE = {
 
 
 def learning_curve(
-    labels: Sequence[str], series: Mapping[str, Sequence[Interval | None]], best: int | None
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[Interval | None]],
+    best: int | None,
+    scale: str = "problems solved",
+    share: bool = True,
+    even: float | None = None,
+    mark: str = "best",
 ) -> "Figure":
-    """Shares across iterations with their intervals as bands; `best` is the position of the best iteration."""
+    """Values across iterations with their intervals as bands; `best` is the position of the best iteration.
+
+    Args:
+        scale: what is measured.
+        share: of one, to be shown in percent.
+        even: where nothing is different; a line is drawn there.
+        mark: what the best iteration is called.
+    """
     with _style():
         figure, axes = _new(WIDTH, 3.9)
         for (name, values), (colour, marker, dash) in zip(series.items(), LINES, strict=False):
@@ -73,7 +87,7 @@ def learning_curve(
         if best is not None:
             axes.axvline(best, color=MUTED, linewidth=1.2, linestyle=(0, (3, 3)), zorder=1)
             axes.annotate(
-                f"best: {labels[best]}",
+                f"{mark}: {labels[best]}",
                 (best, 1),
                 xytext=(0, 3),
                 xycoords=axes.get_xaxis_transform(),
@@ -82,15 +96,28 @@ def learning_curve(
             )
         _iteration_axis(axes, labels)
         axes.grid(visible=False, axis="x")
-        _percent_axis(axes)
-        axes.set_ylabel("problems solved")
+        if share:
+            _percent_axis(axes)
+        if even is not None:
+            _even_line(axes, even)
+        axes.set_ylabel(scale)
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def panels(labels: Sequence[str], curves: Mapping[str, Sequence[Interval | float | None]]) -> "Figure":
-    """One small line chart per curve, each with a scale of its own."""
+def panels(
+    labels: Sequence[str],
+    curves: Mapping[str, Sequence[Interval | float | None]],
+    even: Mapping[str, float] = NO_LINES,
+    fitted: Collection[str] = (),
+) -> "Figure":
+    """One small line chart per curve, each with a scale of its own.
+
+    Args:
+        even: curves with the value at which nothing is different, where a line is drawn.
+        fitted: curves whose scale need not begin at zero.
+    """
     with _style():
         rows = ceil(len(curves) / 2)
         figure = _figure(WIDTH, 2.3 * rows)
@@ -103,11 +130,36 @@ def panels(labels: Sequence[str], curves: Mapping[str, Sequence[Interval | float
             ranges = [(at, value) for at, value in points if isinstance(value, Interval)]
             axes.vlines([at for at, _ in ranges], [v.low for _, v in ranges], [v.high for _, v in ranges], color=colour)
             axes.set_title(fill(name, 28), loc="left", fontsize=10.5)
-            low = min([0.0, *middles, *(value.low for _, value in ranges)])
-            high = max([0.0, *middles, *(value.high for _, value in ranges)])
+            if name in even:
+                _even_line(axes, even[name])
+            zero = [] if name in fitted and points else [0.0]
+            low = min([*zero, *middles, *(value.low for _, value in ranges)])
+            high = max([*zero, *middles, *(value.high for _, value in ranges)])
             room = 0.08 * (high - low) or 1
-            axes.set_ylim(low - room if low < 0 else 0, high + room)
+            axes.set_ylim(low - room if low < 0 or not zero else 0, high + room)
             _iteration_axis(axes, labels)
+    return figure
+
+
+def training_panels(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> "Figure":
+    """One small chart per metric over optimiser steps, with a line per iteration."""
+    with _style():
+        rows = ceil(len(curves) / 2)
+        figure = _figure(WIDTH, 2.3 * rows + 0.4)
+        names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
+        looks = {name: LINES[at % len(LINES)] for at, name in enumerate(names)}
+        for place, (metric, lines) in enumerate(curves.items(), start=1):
+            axes = figure.add_subplot(rows, 2, place)
+            for name, points in lines.items():
+                colour, marker, dash = looks[name]
+                steps, values = zip(*points, strict=True)
+                label = f"iteration {name}" if place == 1 else None
+                axes.plot(steps, values, color=colour, marker=marker, markersize=4, linestyle=dash, label=label)
+            axes.set_title(fill(metric, 28), loc="left", fontsize=10.5)
+            axes.set_xlabel("optimiser step")
+            axes.locator_params(axis="x", integer=True, nbins=5)
+        if len(names) > 1:
+            figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -167,19 +219,19 @@ def gained_and_lost(labels: Sequence[str], gained: Sequence[int], lost: Sequence
     return figure
 
 
-def differences(rows: Mapping[str, Interval]) -> "Figure":
-    """Differences of shares in percentage points with their intervals, beside a line at zero."""
+def differences(rows: Mapping[str, Interval], scale: float = 100, unit: str = "percentage points") -> "Figure":
+    """Differences with their intervals in a unit, beside a line at zero."""
     with _style():
         figure, axes = _new(WIDTH, 1.0 + 0.5 * len(rows))
         for at, value in enumerate(rows.values()):
-            axes.hlines(at, 100 * value.low, 100 * value.high, color=LINES[0][0], linewidth=2)
-            axes.plot(100 * value.value, at, color=LINES[0][0], marker="o", markersize=8)
+            axes.hlines(at, scale * value.low, scale * value.high, color=LINES[0][0], linewidth=2)
+            axes.plot(scale * value.value, at, color=LINES[0][0], marker="o", markersize=8)
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(range(len(rows)), [_brief(name) for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.margins(x=0.1)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("difference to the base, percentage points")
+        axes.set_xlabel(f"difference to the base, {unit}")
     return figure
 
 
@@ -229,6 +281,10 @@ def _iteration_axis(axes: "Axes", labels: Sequence[str]) -> None:
     room = 0.4 if len(labels) > 1 else 1
     axes.set_xlim(-room, len(labels) - 1 + room)
     axes.set_xlabel("iteration")
+
+
+def _even_line(axes: "Axes", value: float) -> None:
+    axes.axhline(value, color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
 
 
 def _percent_axis(axes: "Axes") -> None:

@@ -21,6 +21,7 @@ from tasks.champion import Gate, pin_champion, run_name, settle
 from tasks.contract import OnDrift
 from tasks.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
 from tasks.evaluate import EvaluateConfig, HeldOut
+from tasks.files import write_json
 from tasks.gate import measure_gate
 from tasks.held_out import Measurable, measurable
 from tasks.likelihood import PairsMeasured
@@ -30,7 +31,7 @@ from tasks.measuring import Measuring, measuring
 from tasks.policy import BootstrapConfig, PolicySource, publish_best
 from tasks.problems import Judged, ProblemSource, expected_counts
 from tasks.rewards import RewardConfig, problems_judged_by
-from tasks.run import Result, Run, open_run
+from tasks.run import PLAN, Result, Run, open_run
 from tasks.win_rate_settings import WinRateConfig
 
 NO_PAIRS: Mapping[str, PairsMeasured] = {}
@@ -273,10 +274,11 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     config = settle(config)
     if isinstance(config, LoopConfig) and config.approve:
         require_deployment()
-    decides = check(loop, config, on_drift).decided_by
-    settings = {"algorithm": algorithm, "decided_by": decides} | config.model_dump(mode="json")
+    planned = check(loop, config, on_drift)
+    settings = {"algorithm": algorithm, "decided_by": planned.decided_by} | config.model_dump(mode="json")
     with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
         pin_champion(config)
+        write_json(config.directory / PLAN, [stage.stage.name for stage in planned.plan])
         run.model_code = config.model_code
         return loop(run, config)
 
@@ -373,7 +375,8 @@ def conclude(
     def gate() -> Gate | None:
         return measure_gate(measuring, iterations, best, (base, final))
 
-    return record_end(run, config, measuring.problems, iterations, best, (base, final), gate, reason, run.decided_by)
+    measured = (base, final), gate, reason, run.decided_by, measuring.test_set(pairs)
+    return record_end(run, config, measuring.problems, iterations, best, *measured)
 
 
 def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | None:

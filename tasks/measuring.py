@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import AutodidactError
-from data.measures import DISCRIMINATOR, MEASURES, PAIR_ACCURACY, Measure
+from data.measures import DISCRIMINATOR, LOSS, MEASURES, PAIR_ACCURACY, Measure
 from data.splits import HELD_OUT
 from tasks.contract import Artifact
 from tasks.evaluate import HeldOut, evaluate
@@ -47,6 +47,13 @@ class Measuring:
         if self.problems is not None and self.config.overlap.held_out:
             found[HELD_OUT] = self.problems.artifact(f"{HELD_OUT}.parquet")
         return found
+
+    def test_set(self, pairs: Mapping[str, PairsMeasured]) -> str | None:
+        """Digest of the rows of the final test by the measure that decides, where there are any."""
+        if self.decides is PAIR_ACCURACY:
+            return pairs[TEST].pairs.digest if TEST in pairs else None
+        rows = self.gold if self.decides is LOSS else self.prompts
+        return rows[TEST].problems.digest if self.decides and TEST in rows else None
 
     def measure(
         self,

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks.catalogue import holder, run_directories
+from tasks.catalogue import run_directories
 from tasks.run import SUMMARY
 from tasks.servers import reach_prefect, reaching_prefect
+from tasks.state import holder
 from tasks.tracking import IDS, close_stale, reaching, tracking_uri
 
 # A flow run takes its run's lock some seconds after it is Running, and sets its last state some after letting go.

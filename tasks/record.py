@@ -1,43 +1,49 @@
 """What a run leaves for people: MLflow history, Prefect artifacts, the report and `summary.json`.
 
-Everything is read from the stages' files; nothing is measured here.
+Everything is read from the stages' files (`tasks/record_content.py`); nothing is measured here but differences.
 """
 
 import json
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
 
-from data.metrics import Interval, SetMetrics
-from data.overlap import Repeated
-from data.rows import SPLITS, Problem
+from data.measures import MEASURES
+from data.rows import Problem
 from data.storage import count_by, parquet_files, read_rows
 from data.text import markdown, storable
 from tasks.artifacts import publish_link, publish_markdown, publish_table
-from tasks.champion import Gate, apply_gate
-from tasks.datasets import SHOWN
-from tasks.evaluate import Evaluation, coverage, load_evaluation
+from tasks.champion import Gate, apply_gate, gates_decided
 from tasks.files import file_sha256, write_json
-from tasks.likelihood import load_likelihood
 from tasks.logs import run_logger
 from tasks.loop import Iteration
-from tasks.pairs import NOTES_FILE
-from tasks.problems import DATA
 from tasks.provenance import package_versions
-from tasks.report import Answer, DataReport, IterationReport, Report, SideBySide, write_report
+from tasks.record_content import (
+    JOURNAL,
+    Finals,
+    data_report,
+    evaluation_of,
+    held_out,
+    iteration_report,
+    pairs_file,
+    preference_curves,
+    rival,
+    side_by_side,
+    training_curves,
+)
+from tasks.record_numbers import final_numbers, final_table, iteration_numbers, iteration_table, measure_table
+from tasks.report import write_report
+from tasks.report_content import Report
+from tasks.report_findings import findings
 from tasks.run import SUMMARY, Result, Run
-from tasks.score import SELECTION, TALLY
-from tasks.tracking import HistoryError, RunStatus, Tracking, nameable
+from tasks.tracking import HistoryError, RunStatus, Tracking
 
 REPORT, CURVE = "report.html", "curve.png"
-SIDE_BY_SIDE = 20
 TABLE_ROWS, LONGEST_CELL = 200, 10_000  # of the answers that MLflow shows
 
 
@@ -72,296 +78,172 @@ class Recorder:
             run_logger().warning("%s", unreachable)
 
 
-def record_iteration(run: Run, iterations: Sequence[Iteration]) -> None:
+def record_iteration(run: Run, iterations: Sequence[Iteration], measure: str | None = None) -> None:
     """Log the latest iteration to MLflow, and the table of all to Prefect. Does nothing while planning.
 
     Where MLflow does not answer the loop goes on, and the history is completed with the next iteration, or at the end.
+
+    Args:
+        measure: the one that decides; None: nothing does.
     """
-    recorder, latest = run.recorder, iterations[-1]
+    recorder = run.recorder
     if recorder is None:
         return
     try:
         _complete_history(run, iterations)
     except HistoryError as error:
         run_logger().warning("%s The loop goes on.", error)
-    publish_table(f"{run.directory.name}-iterations", iteration_rows(iterations), "Iterations")
-    accuracy = _iteration_report(latest, iterations[0]).validation
-    run_logger().info(
-        "Iteration %d: validation pass@1 %s%s",
-        latest.number,
-        accuracy.greedy,
-        f", against the base {accuracy.against['base']}" if "base" in accuracy.against else "",
-    )
+    rows = iteration_rows(iterations, measure)
+    publish_table(f"{run.directory.name}-iterations", rows, "Iterations")
+    labels = [m.label for m in MEASURES.values() if rows[-1].get(m.label)]
+    figures = ", ".join(f"{label} {rows[-1][label]}" for label in labels) or "nothing measured"
+    against = f"; against the base {rows[-1]['against base']}" if rows[-1]["against base"] else ""
+    run_logger().info("Iteration %d: validation %s%s", iterations[-1].number, figures, against)
 
 
-def iteration_rows(iterations: Sequence[Iteration]) -> list[dict[str, Any]]:
-    """The table of iterations, for people."""
-    return [_row(_iteration_report(iteration, iterations[0])) for iteration in iterations]
+def iteration_rows(iterations: Sequence[Iteration], measure: str | None = None) -> list[dict[str, Any]]:
+    """The table of iterations, for people, with the measure that decides first."""
+    return iteration_table([iteration_report(i, iterations[0], measure) for i in iterations], measure)
 
 
 def answers_shown(run: Run, iteration: Iteration) -> list[list[Any]]:
-    """Prompt, reference, greedy answer and verdict of the first validation problems."""
-    return list(json.loads(_sample_table(run, iteration).read_text())["data"])
+    """Prompt, reference, greedy answer and verdict of the first validation problems; none where none are verified."""
+    table = _sample_table(run, iteration)
+    return list(json.loads(table.read_text())["data"]) if table else []
 
 
 def _complete_history(run: Run, iterations: Sequence[Iteration]) -> None:
     """Log every iteration that is not wholly in MLflow yet."""
     tracking: Tracking = run.recorder.tracking
     with tracking.reaching():
-        for file in parquet_files(run.directory / "problems"):
-            tracking.log_dataset(file.stem, file_sha256(file), str(file), count_by(file, "source"))
+        for name, (file, column) in _datasets(run, iterations).items():
+            tracking.log_dataset(name, file_sha256(file), str(file), count_by(file, column))
         for iteration in iterations:
             if not tracking.logged(iteration.number):
                 _log_iteration(run, tracking, iteration, iterations[0])
 
 
+def _datasets(run: Run, iterations: Sequence[Iteration]) -> dict[str, tuple[Path, str]]:
+    """The files of problems, or else of a user's pairs, each with the column that names where a row is from."""
+    problems = run.directory / "problems"
+    if problems.is_dir():
+        return {file.stem: (file, "source") for file in parquet_files(problems)}
+    pairs = pairs_file(iterations)
+    return {"pairs": (pairs, "chosen_source")} if pairs else {}
+
+
 def _log_iteration(run: Run, tracking: Tracking, iteration: Iteration, base: Iteration) -> None:
     number = iteration.number
     if (train := iteration.stages.get("train")) is not None:
-        tracking.log_training(number, train.path / "metrics.jsonl", train.ended_ms)
+        tracking.log_training(number, train.path / JOURNAL, train.ended_ms)
     policy = iteration.policy.artifact("policy")
     tracking.register(run.recorder.config.registry, number, policy, {"run": run.directory.name})
-    numbers = _numbers(_iteration_report(iteration, base)) | _likelihood_numbers(iteration)
-    judge = (_json(iteration, TALLY) or {}).get("judge", {})
-    rates = ("parse_rate", "flip_rate", "entropy_bits")
-    numbers |= {f"judge/{name}": float(judge[name]) for name in rates if judge.get(name) is not None}
-    numbers |= {f"pairs/{note}": float(count) for note, count in (_json(iteration, NOTES_FILE) or {}).items()}
-    numbers |= _source_numbers(iteration)
-    tables = {"samples": _sample_table(run, iteration)}
-    tracking.log_iteration(number, numbers, tables, iteration.stages["evaluate"].ended_ms)
+    numbers = iteration_numbers(iteration_report(iteration, base), iteration)
+    answers = _sample_table(run, iteration)
+    last = iteration.stages.get("evaluate") or [iteration.policy, *iteration.stages.values()][-1]
+    tracking.log_iteration(number, numbers, {"samples": answers} if answers else {}, last.ended_ms)
 
 
 def record_end(
     run: Run,
     config: Any,
-    problems: Result,
+    problems: Result | None,
     iterations: Sequence[Iteration],
     best: int,
-    final: tuple[Result, Result],
+    final: Finals,
     measure_gate: Callable[[], Gate | None],
     reason: str,
+    measure: str | None = "accuracy",
+    test_set: str | None = None,
 ) -> dict[str, Any]:
     """Write the report, complete the history, let the registry's champion follow the gate, and write the summary.
+
+    Args:
+        problems: None: the run has none.
+        final: what measured the base and the best policy at the end, by kind: evaluate, likelihood, win_rate.
+        measure: by which the best iteration was chosen; None: nothing decided, and it is the last one.
+        test_set: digest of the rows that the gate is measured on.
 
     Raises:
         HistoryError: MLflow does not answer. The report is written; the summary, which says that the run is finished,
             is not.
     """
     recorder = run.recorder
-    base, ours = (load_evaluation(result) for result in final)
-    if recorder is None or base is None or ours is None:
+    if recorder is None:
         return {}
     tracking: Tracking = recorder.tracking
-    reports = [_iteration_report(iteration, iterations[0]) for iteration in iterations]
+    base, ours = (evaluation_of(stages) for stages in final)
+    sets = sorted(ours.metrics, key=lambda name: name != "test") if base and ours else []
     report = Report(
         algorithm=recorder.algorithm,
         run=run.directory.name,
         status="finished",
+        measure=measure,
         best_iteration=best,
         stop_reason=reason,
-        iterations=reports,
-        final={name: (base.metrics[name], ours.metrics[name]) for name in _ordered(ours)},
-        examples=_side_by_side(problems, base, ours),
-        data=_data(problems, iterations),
+        iterations=[iteration_report(i, iterations[0], measure) for i in iterations],
+        final={name: (base.metrics[name], ours.metrics[name]) for name in sets if base and ours},
+        held_out=held_out(final, config.seed),
+        rival=rival(s["win_rate"] for s in (*final, *(i.stages for i in iterations)) if "win_rate" in s),
+        gates=_gates_decided(tracking, config.registry, test_set),
+        examples=side_by_side(problems, final),
+        data=data_report(problems, iterations),
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         command=_command(),
         versions=package_versions(),
         mlflow=tracking.where(),
-        extra_curves=_preference_curves(iterations),
+        extra_curves=preference_curves(iterations),
+        while_training=training_curves(iterations),
     )
     html, png = run.directory / REPORT, run.directory / CURVE
     write_report(report, html, png)
     _complete_history(run, iterations)
     gate = measure_gate()
+    ended = max((stage.ended_ms for stage in final[1].values()), default=iterations[best].policy.ended_ms)
     with tracking.reaching():
         tracking.log_files(html, png)
-        for name, metrics in ours.metrics.items():
-            numbers = {f"{name}/{key}": value for key, value in _metrics(metrics).items()}
-            tracking.log_final(numbers, name, final[1].ended_ms)
+        for name, numbers in final_numbers(report).items():
+            tracking.log_final(numbers, name, ended)
         policy = iterations[best].policy.artifact("policy")
         version = tracking.register(config.registry, best, policy, {"run": run.directory.name})
-        champion = apply_gate(tracking.registry, version, gate)
+        champion = apply_gate(tracking.registry, version, gate, test_set)
         tracking.finish("FINISHED")  # before the summary: a run that has one is not opened again
     run_logger().info("%s", champion)
     publish_markdown(f"{run.directory.name}-report", _markdown(report, html), "Result")
     summary = {
         "best_iteration": best,
+        "measure": measure,
         "stop_reason": reason,
+        "findings": [finding.sentence for finding in findings(report)],
         "report": str(html),
         "curve": str(png),
         "best": str(run.directory / "best" / "policy"),
         "mlflow": tracking.where(),
         "champion": champion,
-        "iterations": [_row(r) for r in reports],
-        "final": {name: _final_row(*pair) for name, pair in report.final.items()},
+        "iterations": iteration_table(report.iterations, measure),
+        "final": final_table(report),
+        "measures": measure_table(report),
     }
     write_json(run.directory / SUMMARY, summary)
     return summary
 
 
-def _data(problems: Result, iterations: Sequence[Iteration]) -> DataReport:
-    """The problems, and what training prompts repeat: those of the problems, or a user's pairs."""
-    stages = [problems, *(stage for iteration in iterations for stage in iteration.stages.values())]
-    noticed = [json.loads((stage.path / DATA).read_text()) for stage in stages if (stage.path / DATA).exists()]
-    return DataReport(
-        sources={split: dict(count_by(problems.path / f"{split}.parquet", "source")) for split in _splits(problems)},
-        dropped=problems.finished.manifest.dropped if problems.finished else {},
-        files=_first(notes.get("files", {}) for notes in noticed),
-        skipped=_first(notes.get("skipped_files", {}) for notes in noticed),
-        noticed=Counter[str]() + sum((Counter(_counts(notes)) for notes in noticed), Counter()),
-        repeated=[Repeated(**shown) for notes in noticed for shown in notes["repeated"]],
-    )
-
-
-def _first(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What comes first of several tables, as much of it as the log shows."""
-    return dict(islice((item for part in parts for item in part.items()), SHOWN))
-
-
-def _counts(notes: Mapping[str, Any]) -> dict[str, int]:
-    return {name: value for name, value in {**notes, **notes.get("noticed", {})}.items() if isinstance(value, int)}
-
-
-def _splits(problems: Result) -> list[str]:
-    return [split for split in SPLITS if f"{split}.parquet" in problems.finished_files()]
-
-
-def _iteration_report(iteration: Iteration, base: Iteration) -> IterationReport:
-    evaluation, first = load_evaluation(iteration.stages["evaluate"]), load_evaluation(base.stages["evaluate"])
-    assert evaluation is not None and first is not None
-    gained, lost = coverage(evaluation.outcomes["validation"], first.outcomes["validation"])
-    seconds = {name: s.finished.manifest.seconds for name, s in iteration.stages.items() if s.finished is not None}
-    if iteration.number == 0 and iteration.policy.finished is not None:
-        seconds = {"base": iteration.policy.finished.manifest.seconds} | seconds
-    return IterationReport(
-        iteration=iteration.number,
-        validation=evaluation.metrics["validation"],
-        selection=_json(iteration, SELECTION),
-        verdicts=(_json(iteration, TALLY) or {}).get("verdicts"),
-        coverage_gained=gained if iteration.number else None,
-        coverage_lost=lost if iteration.number else None,
-        seconds=seconds,
-    )
-
-
-def _json(iteration: Iteration, name: str) -> dict[str, Any] | None:
-    """The file of that name, from whichever stage of the iteration wrote one."""
-    files = (stage.path / name for stage in iteration.stages.values())
-    return next((dict(json.loads(file.read_text())) for file in files if file.exists()), None)
-
-
-def _metrics(metrics: SetMetrics) -> dict[str, float]:
-    numbers = {
-        "pass_at_1_greedy": metrics.greedy.value,
-        "truncated": metrics.truncated,
-        "mean_tokens": metrics.mean_tokens,
-    }
-    numbers |= {f"pass_at_{k}": interval.value for k, interval in metrics.pass_at.items()}
-    numbers |= {f"maj_at_{k}": interval.value for k, interval in metrics.majority_at.items()}
-    for other, difference in metrics.against.items():
-        numbers |= {f"gain_over_{other}": difference.value, f"gain_over_{other}_low": difference.low}
-    return numbers
-
-
-def _numbers(report: IterationReport) -> dict[str, float]:
-    numbers = {f"validation/{name}": value for name, value in _metrics(report.validation).items()}
-    numbers |= {f"seconds/{name}": value for name, value in report.seconds.items()}
-    numbers |= {f"selection/{name}": float(value) for name, value in (report.selection or {}).items()}
-    return numbers | {f"verdicts/{name}": float(value) for name, value in (report.verdicts or {}).items()}
-
-
-def _source_numbers(iteration: Iteration) -> dict[str, float]:
-    """How many rows the iteration made to train on, by the data set that their prompts are from."""
-    counts: Counter[str] = Counter()
-    for stage in iteration.stages.values():
-        for name, column in (("examples.parquet", "source"), ("pairs.parquet", "chosen_source")):
-            if (stage.path / name).exists():
-                counts += count_by(stage.path / name, column)
-    named: Counter[str] = Counter()
-    for source, count in counts.items():
-        named[f"source/{nameable(source)}"] += count
-    return {name: float(count) for name, count in named.items()}
-
-
-def _likelihood_numbers(iteration: Iteration) -> dict[str, float]:
-    """What the policy that the iteration began with thought of its pairs."""
-    if "reference" not in iteration.stages:
-        return {}
-    found = load_likelihood(iteration.stages["reference"])
-    return {
-        f"likelihood/{sides}/{name}": float(value)
-        for sides, metrics in found.items()
-        for name, value in metrics.model_dump().items()
-    }
-
-
-def _preference_curves(iterations: Sequence[Iteration]) -> dict[str, list[Interval | float | None]]:
-    """Of loops that train on pairs: how far apart gold and own answers are, and the margin that training reached."""
-    if not any("reference" in iteration.stages for iteration in iterations):
-        return {}
-    # An iteration's pairs are the answers of the policy before, and measured by it.
-    measured = [load_likelihood(iteration.stages["reference"]) for iteration in iterations[1:]]
-    gaps: list[Interval | float | None] = [*(found["current"].gap for found in measured), None]
-    margins: list[Interval | float | None] = [_last_margin(iteration) for iteration in iterations]
-    return {"log p(chosen) − log p(rejected), nats per pair": gaps, "reward margin at the end of training": margins}
-
-
-def _last_margin(iteration: Iteration) -> float | None:
-    if "train" not in iteration.stages:
+def _gates_decided(tracking: Tracking, model: str, test_set: str | None) -> int | None:
+    """How often a test set has decided on the champion before; None where the registry does not answer."""
+    if test_set is None:
         return None
-    lines = map(json.loads, (iteration.stages["train"].path / "metrics.jsonl").read_text().splitlines())
-    # Other lines are of held-out rows.
-    margins = [float(line["rewards/margins"]) for line in lines if "rewards/margins" in line]
-    return margins[-1] if margins else None
+    try:
+        with tracking.reaching():
+            return gates_decided(tracking.registry, model, test_set)
+    except HistoryError:  # which ends the run once the report is written
+        return None
 
 
-def _row(report: IterationReport) -> dict[str, Any]:
-    metrics = report.validation
-    row: dict[str, Any] = {"iteration": report.iteration, "kept": (report.selection or {}).get("kept")}
-    row["pass@1 greedy"] = str(metrics.greedy)
-    row |= {f"pass@{k}": f"{v.value:.1%}" for k, v in metrics.pass_at.items()}
-    row |= {f"maj@{k}": f"{v.value:.1%}" for k, v in metrics.majority_at.items()}
-    row["against base"] = str(metrics.against.get("base", ""))
-    row["seconds"] = round(sum(report.seconds.values()))
-    return row
-
-
-def _final_row(base: SetMetrics, ours: SetMetrics) -> dict[str, str]:
-    difference = ours.against["base"]
-    return {
-        "n": str(ours.problems),
-        "base": str(base.greedy),
-        "best": str(ours.greedy),
-        "gain": str(difference),
-        "clear": "yes" if difference.excludes_zero else "no",
-    }
-
-
-def _ordered(evaluation: Evaluation) -> list[str]:
-    return sorted(evaluation.metrics, key=lambda name: name != "test")
-
-
-def _side_by_side(problems: Result, base: Evaluation, ours: Evaluation) -> list[SideBySide]:
-    before = {o.problem_id: o for o in base.outcomes["test"]}
-    after = {o.problem_id: o for o in ours.outcomes["test"]}
-    chosen = []
-    for _, problem in zip(range(SIDE_BY_SIDE), read_rows(Problem, problems.path / "test.parquet"), strict=False):
-        first, last = before[problem.id], after[problem.id]
-        chosen.append(
-            SideBySide(
-                prompt=problem.messages[-1]["content"],
-                reference=problem.reference or "",
-                base=Answer(text=first.greedy_text, verdict=first.greedy_verdict),
-                final=Answer(text=last.greedy_text, verdict=last.greedy_verdict),
-            )
-        )
-    return chosen
-
-
-def _sample_table(run: Run, iteration: Iteration) -> Path:
+def _sample_table(run: Run, iteration: Iteration) -> Path | None:
     """A file of greedy validation answers with their verdicts, for a person to read in MLflow."""
-    evaluation = load_evaluation(iteration.stages["evaluate"])
-    assert evaluation is not None
+    evaluation = evaluation_of(iteration.stages)
+    if evaluation is None:
+        return None
     prompts = {p.id: p for p in read_rows(Problem, run.directory / "problems" / "validation.parquet")}
     rows = [
         [
@@ -378,8 +260,6 @@ def _sample_table(run: Run, iteration: Iteration) -> Path:
 
 
 def _markdown(report: Report, html: Path) -> str:
-    from tasks.report import findings
-
     lines = [finding.sentence for finding in findings(report)]
     return "\n\n".join(
         [*lines, f"The loop ended because {report.stop_reason}.", f"Report: {markdown(str(html.absolute()))}"]

@@ -5,6 +5,7 @@ Everything is read from the stages' files; nothing is measured here.
 
 import io
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.calibration import RewardMetrics
+from data.measures import Measure
 from data.splits import HELD_OUT
 from data.storage import count_by
 from data.text import markdown
@@ -22,6 +24,45 @@ from tasks.record import REPORT
 from tasks.reward_model import METRICS, load_reward_metrics
 from tasks.run import SUMMARY, Result, Run
 from tasks.score import SELECTION
+from tasks.wording import LEVEL, above, percent, too_small, unbroken, value_range
+
+REWARD_ACCURACY = Measure("accuracy", "accuracy", "held-out pairs", even=0.5)
+# What rich fills in: a page that loads nothing, with the tables as they are printed.
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>SENTENCE</title>
+<style>
+{stylesheet}
+body {{ color: {foreground}; background: {background}; margin: 2.5rem auto; max-width: 60rem; padding: 0 1.25rem; \
+font-family: system-ui, sans-serif; }}
+h1 {{ font-size: 1.4rem; line-height: 1.3; max-width: 48rem; }}
+pre {{ font-family: ui-monospace, Menlo, "DejaVu Sans Mono", Consolas, monospace; overflow-x: auto; }}
+</style>
+</head>
+<body>
+<h1>SENTENCE</h1>
+<pre><code style="font-family:inherit">{code}</code></pre>
+</body>
+</html>
+"""
+
+
+def headline(metrics: RewardMetrics) -> str:
+    """What the reward model came to on held-out pairs, in a sentence or two."""
+    value, n = metrics.accuracy, f"n = {metrics.pairs:,}"
+    sentence = (
+        f"The reward model prefers the chosen answer in {percent(value.value)} of {n} held-out pairs, "
+        f"{LEVEL} interval {value_range(value)}; 50 % is chance."
+    )
+    sentence += {
+        "lower": " It is worse than chance.",
+        "no clear difference": " The interval includes 50 %: not distinguishable from chance.",
+    }.get(above(REWARD_ACCURACY, value), "")
+    return " ".join(part for part in (sentence, too_small(REWARD_ACCURACY, metrics.pairs, value)) if part)
 
 
 def figures(metrics: RewardMetrics) -> dict[str, str]:
@@ -83,12 +124,13 @@ def conclude_reward_model(run: Run, config: Any, pairs: Result, model: Result, m
     publish_table(
         f"{run.directory.name}-reliability", [b.model_dump() for b in metrics.reliability], "Confidence and accuracy"
     )
-    sentence = f"The reward model is right on {metrics.accuracy} of {metrics.pairs:,} held-out pairs."
+    sentence = headline(metrics)
     publish_markdown(
         f"{run.directory.name}-report", f"{sentence}\n\nReport: {markdown(str(html.absolute()))}", "Result"
     )
     summary = {
         "iterations": [],  # it is no loop
+        "findings": [sentence],
         "held_out": metrics.model_dump(),
         "best": str(run.directory / "best" / "policy"),
         "version": str(version),
@@ -115,4 +157,4 @@ def _write_report(file: Path, metrics: RewardMetrics) -> None:
     console = Console(record=True, file=io.StringIO(), width=100)
     for table in reward_tables(metrics):
         console.print(table)
-    console.save_html(str(file))
+    console.save_html(str(file), code_format=PAGE.replace("SENTENCE", escape(unbroken(headline(metrics)))))

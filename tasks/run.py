@@ -36,6 +36,7 @@ from tasks.process import await_children
 
 LOCK, LOCK_HOLDER = ".lock", "lock.json"
 CONFIG, SUMMARY = "config.json", "summary.json"  # the resolved settings, and the result once there is one
+PLAN = "plan.json"  # the names of all stages in order, as they were planned when the run was started last
 
 
 class RunInUseError(AutodidactError):

@@ -152,7 +152,10 @@ class Tracking:
         self._remember(f"logged-{iteration}", "yes")
 
     def log_training(self, iteration: int, journal: Path, time_ms: int) -> None:
-        """Forward a trainer's metrics.jsonl to the iteration's run."""
+        """Forward a trainer's metrics.jsonl to the iteration's run, whatever numbers its lines have.
+
+        Those of held-out rows are called held_out/…, as the trainer names them, and all others train/….
+        """
         run = self._iteration(iteration)
         if f"trained-{iteration}" in self._ids or not journal.exists():
             return
@@ -161,7 +164,8 @@ class Tracking:
             row = json.loads(line)
             for name, value in row.items():
                 if name != "step":
-                    curves.setdefault(f"train/{name}", []).append((row["step"], value))
+                    known = name if name.startswith("held_out/") else f"train/{name}"
+                    curves.setdefault(known, []).append((row["step"], value))
         self._log_metrics(run, curves, time_ms)
         self._remember(f"trained-{iteration}", "yes")
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import tasks.figures
 import tasks.judge
 import tasks.launch
-import tasks.report
 import tasks.reward_model
 import tasks.sample
 import tasks.train
@@ -44,7 +44,7 @@ def use_stub_programs(replace: Callable[[Any, str, Any], None], inside: bool = F
     replace(tasks.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)])
     replace(tasks.launch, "launch_command", launch_stub)
     replace(tasks.train, "merge", merge_stub)
-    replace(tasks.report.figures, "as_svg", texts_of)
+    replace(tasks.figures, "as_svg", texts_of)
     if inside:
         for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.launch):
             replace(module, "run_child", run_inside)

@@ -15,14 +15,16 @@ import pytest
 from data.metrics import Interval, Outcome, SetMetrics
 from data.rows import Example, Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
-from flows import dpo, rest_em, reward_model, sft, spin
+from flows import rest_em, spin
 from flows.cli import main
+from flows.console import show_summary
 from tasks import contract
-from tasks.catalogue import expected_stages, run_state
+from tasks.catalogue import load_history
 from tasks.contract import Artifact, Finished, OnDrift, Stage, load_finished, run_stage
-from tasks.loop import plan_loop, run_loop
+from tasks.loop import run_loop
 from tasks.run import RunInUseError, open_run
-from tests.flows.conftest import make_config, make_spin, prepared, small
+from tasks.state import expected_stages, run_state
+from tests.flows.conftest import make_config, make_spin, prepared
 from tests.unit.test_run import another_process_holds
 
 Text = pytest.CaptureFixture[str]
@@ -77,8 +79,8 @@ def test_every_run_is_listed_with_what_its_files_say_and_other_folders_are_left_
     assert found.keys() == {"em", "spin"}
     for name, algorithm in (("em", "ReST-EM"), ("spin", "SPIN")):
         best = json.loads((home / name / "summary.json").read_text())["best_iteration"]
-        interval = json.loads((home / name / "summary.json").read_text())["iterations"][best]["pass@1 greedy"]
-        assert found[name][:4] == [algorithm, "finished", "2 of 2", f"{best}: {interval}"]
+        interval = json.loads((home / name / "summary.json").read_text())["iterations"][best]["greedy pass@1"]
+        assert found[name][:4] == [algorithm, "finished", "2 of 2", f"{best}: greedy pass@1 {interval}"]
 
 
 def test_the_size_counts_hard_links_once(home):
@@ -178,23 +180,28 @@ def test_the_stop_rule_decides_what_is_next(tmp_path, capsys, rule, accuracies, 
     assert listed(tmp_path, capsys)["made"][1] == f"unfinished: {following} is next"
 
 
-def configurations(tmp_path: Path) -> dict[str, tuple[Any, Any]]:
-    pairs = tmp_path / "pairs.jsonl"
-    pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
-    return {
-        "ReST-EM": (rest_em, make_config(tmp_path)),
-        "SPIN": (spin, make_spin(tmp_path)),
-        "SFT": (sft, sft.SFT.model_validate(small(tmp_path))),
-        "DPO": (dpo, dpo.DPO.model_validate(small(tmp_path) | {"pairs": pairs})),
-        "Reward model": (reward_model, reward_model.RewardModel(pairs=pairs, runs_dir=tmp_path / "runs")),
-    }
+def test_a_run_writes_down_which_stages_it_plans_in_order(home):
+    for name in ("em", "spin"):
+        history = load_history(home / name)
+        by_end = sorted(history.stages, key=lambda stage: history.stages[stage].manifest.ended)
+        assert history.plan == expected_stages(history) == by_end
 
 
-@pytest.mark.parametrize("name", ["ReST-EM", "SPIN", "SFT", "DPO", "Reward model"])
-def test_the_stages_are_those_of_the_loop(tmp_path, name):
-    module, config = configurations(tmp_path)[name]
-    planned = [p.stage.name for p in plan_loop(module.loop, config, OnDrift.REFUSE).plan]
-    assert expected_stages(name, getattr(config, "iterations", 1)) == planned
+def test_an_older_run_which_wrote_down_neither_plan_nor_measure_is_read(copy, capsys):
+    (copy / "plan.json").unlink()
+    summary = json.loads((copy / "summary.json").read_text())
+    for row in summary["iterations"]:
+        row["pass@1 greedy"] = row.pop("greedy pass@1")
+    kept = {key: value for key, value in summary.items() if key not in ("measure", "measures", "findings")}
+    (copy / "summary.json").write_text(json.dumps(kept))
+    os.utime(copy / "summary.json")
+    assert listed(copy.parent, capsys)["em"][1:3] == ["finished", "2 of 2"]
+    show_summary(copy)
+    printed = capsys.readouterr().out
+    assert "pass@1 greedy" in printed and "Held out to the end: greedy pass@1" in printed
+    shutil.rmtree(copy / "final" / "best")
+    (copy / "summary.json").unlink()
+    assert listed(copy.parent, capsys)["em"][1] == "unfinished: final/best is next"
 
 
 # --- trace

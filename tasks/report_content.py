@@ -1,0 +1,99 @@
+"""What the report of one run holds, as typed records: the caller fills them with what the stages wrote."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data.measures import Estimated
+from data.metrics import Interval, SetMetrics
+from data.overlap import Repeated
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IterationReport(Record):
+    """One iteration. Iteration 0 is the base policy: it is measured, but nothing was sampled or trained for it."""
+
+    iteration: int
+    validation: SetMetrics | None = Field(
+        None, description='Of verified answers; `against` may hold "base" and "previous".'
+    )
+    measures: dict[str, Estimated] = Field(
+        default_factory=dict, description="Every measure of the validation rows, by name."
+    )
+    selection: dict[str, int] | None = Field(None, description='"samples", "kept", and a count per reason to drop.')
+    verdicts: dict[str, int] | None = Field(None, description="Verdicts of the training samples.")
+    coverage_gained: int | None = Field(None, description="Validation problems solved now that the base did not solve.")
+    coverage_lost: int | None = Field(None, description="Validation problems that the base solved, not solved now.")
+    seconds: dict[str, float] = Field(default_factory=dict, description="Seconds per stage.")
+
+
+class Answer(Record):
+    """What a policy answered, and what the verifier said to it."""
+
+    text: str
+    verdict: str
+
+
+class SideBySide(Record):
+    """One problem answered by the base policy and by the final one."""
+
+    prompt: str
+    reference: str
+    base: Answer
+    final: Answer
+
+
+class DataReport(Record):
+    """The problems of a run."""
+
+    sources: dict[str, dict[str, int]] = Field(description="Set name -> data set -> problems.")
+    dropped: dict[str, int] = Field(description="Rows left out, by reason.")
+    files: dict[str, int] = Field(default_factory=dict, description="The first files read -> rows.")
+    skipped: dict[str, str] = Field(default_factory=dict, description="The first files not read -> why.")
+    noticed: dict[str, int] = Field(description="Rows that something was noticed of, by what.")
+    repeated: list[Repeated] = Field(description="The first prompts that repeat another one.")
+
+
+class Report(Record):
+    """Everything that the report of one run shows."""
+
+    algorithm: str
+    run: str
+    status: str
+    measure: str | None = Field("accuracy", description="What chose the best iteration; None: the last is the result.")
+    best_iteration: int
+    stop_reason: str
+    iterations: list[IterationReport]
+    final: dict[str, tuple[SetMetrics, SetMetrics]] = Field(
+        description='Set name -> metrics of the base and of the best policy; `against["base"]` compares the latter.'
+    )
+    held_out: dict[str, dict[str, tuple[Estimated | None, Estimated]]] = Field(
+        default_factory=dict, description="Set -> measure -> of the base and of the best policy; further to `final`."
+    )
+    rival: str | None = Field(None, description='Against whose answers wins count: "base", "previous" or "gold".')
+    gates: int | None = Field(None, description="How often the test set has decided on the champion before.")
+    examples: list[SideBySide]
+    data: DataReport | None = None
+    config: str
+    command: str
+    versions: dict[str, str]
+    mlflow: str
+    extra_curves: dict[str, list[Interval | float | None]] = Field(
+        default_factory=dict, description="Further curves of an algorithm, with one value per entry of `iterations`."
+    )
+    while_training: dict[str, dict[str, list[tuple[int, float]]]] = Field(
+        default_factory=dict, description="Metric of held-out rows -> iteration -> optimiser step and value."
+    )
+
+    @model_validator(mode="after")
+    def _curves_cover_the_iterations(self) -> Self:
+        for name, values in self.extra_curves.items():
+            if len(values) != len(self.iterations):
+                raise ValueError(
+                    f"Curve {name!r} has {len(values)} values for {len(self.iterations)} iterations. "
+                    "Give one per iteration, None where there is none."
+                )
+        return self

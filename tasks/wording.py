@@ -1,0 +1,88 @@
+"""How measured numbers are worded for people: shares in percent, differences in points, losses in nats, and caution.
+
+What all pages, tables and sentences of a run share. It measures nothing.
+"""
+
+import re
+from typing import Literal
+
+from data.measures import Measure
+from data.metrics import CONFIDENCE, Interval
+
+LEVEL = f"{100 * CONFIDENCE:g} %"
+FEWEST_ROWS = 30  # below, a percentile bootstrap holds the truth clearly less often than it claims
+WIDEST = 0.5  # of the scale of a share
+Direction = Literal["higher", "lower", "no clear difference", "not compared"]
+
+
+def direction(difference: Interval) -> Direction:
+    if not difference.excludes_zero:
+        return "no clear difference"
+    return "higher" if difference.value > 0 else "lower"
+
+
+def above(measure: Measure, value: Interval) -> Direction:
+    """On which side of the value that says that nothing is different a whole interval lies."""
+    even = measure.even or 0.0
+    return direction(Interval(value=value.value - even, low=value.low - even, high=value.high - even))
+
+
+def too_small(measure: Measure, rows: int, interval: Interval) -> str:
+    """A sentence where a held-out set is so small that the interval says nothing, else nothing.
+
+    That is with fewer than 30 rows, or where the interval of a share, or of a difference of shares, is wider than 50
+    points: half of the whole scale.
+    """
+    if rows < FEWEST_ROWS:
+        return f"n = {rows:,} is too few: an interval from fewer than {FEWEST_ROWS} rows says nothing reliable."
+    if measure.unit == "percent" and interval.high - interval.low > WIDEST:
+        return f"n = {rows:,} is too few: the interval spans more than half of the scale and says next to nothing."
+    return ""
+
+
+def shown(measure: Measure, value: float) -> str:
+    """A value, which for a loss has its unit elsewhere."""
+    return percent(value) if measure.unit == "percent" else minus(f"{value:z.3f}")
+
+
+def shown_range(measure: Measure, interval: Interval) -> str:
+    """The two ends of an interval, in percent or points, or in nats."""
+    if measure.unit == "percent":
+        return value_range(interval)
+    return minus(f"[{interval.low:z.3f}, {interval.high:z.3f}]")
+
+
+def shown_difference(measure: Measure, value: float) -> str:
+    return f"{points(value)} points" if measure.unit == "percent" else minus(f"{value:+z.3f}")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:z.1f} %"
+
+
+def points(share: float) -> str:
+    return minus(f"{100 * share:+z.1f}")
+
+
+def value_range(interval: Interval) -> str:
+    """The two ends of an interval, in percent or in percentage points."""
+    return minus(f"[{100 * interval.low:z.1f}, {100 * interval.high:z.1f}]")
+
+
+def minus(number: str) -> str:
+    return number.replace("-", "−")
+
+
+def unbroken(text: str) -> str:
+    """The text with no-break spaces where a line should not end: between number and unit, and within "n = 5"."""
+    text = text.replace("top-p", "top\u2011p")
+    return re.sub(r"(?<=\d) (?=%|points|nats)|(?<=,) (?=[−\d.]+\])|(?<=\b[nk]) (?==)|(?<==) (?=\d)", "\u00a0", text)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
