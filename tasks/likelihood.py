@@ -219,8 +219,8 @@ def _of_answers(pairs: PairsMeasured, gold: Path | None) -> dict[str, float]:
     if not answers:
         return {}
     found = degeneration(answers, lengths)
-    own = {"own_tokens": found.mean_tokens, "gold_tokens": found.gold_tokens}
-    return own | {"repeated_4_grams": found.repeated, "ended": found.ended}
+    lengths_told = {"mean_tokens": found.mean_tokens, "gold_tokens": found.gold_tokens}
+    return lengths_told | {"length_ratio": found.length_ratio, "repeated": found.repeated, "ended": found.ended}
 
 
 def _comparable(measured: Measured) -> Measured:
