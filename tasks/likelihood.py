@@ -247,9 +247,11 @@ def _report(run: Run, policy: Artifact, counts: Counter[str]) -> dict[str, int]:
         run_logger().warning("%d held-out rows have no gold answer and are left out", counts["no_answer"])
     if not counts["kept"]:
         run_logger().warning("None of the held-out rows can be measured, so there is nothing to compare")
-    without = {"no_answer": counts["no_answer"]} if counts["no_answer"] else {}
-    limit = Limit(context_length(load_config(policy.path, run.model_code)), "the model's context")
-    return without | report_too_long(Counter({name: counts[name] for name in ("kept", "too_long")}), limit)
+    dropped = {"no_answer": counts["no_answer"]} if counts["no_answer"] else {}
+    if counts["too_long"]:
+        limit = Limit(context_length(load_config(policy.path, run.model_code)), "the model's context")
+        dropped |= report_too_long(Counter({name: counts[name] for name in ("kept", "too_long")}), limit)
+    return dropped
 
 
 def _held_as(config: TrainConfig) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """SFT and DPO on stub programs: what is trained on, what is left out and counted."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data import arithmetic
-from data.rows import Example, Pair
+from data.problems import split_of
+from data.rows import Example, Pair, problem_id
 from data.storage import read_rows
 from flows import dpo, sft
 from tasks.contract import OnDrift, Status
@@ -17,6 +19,7 @@ from tests.flows.conftest import small
 
 pytestmark = pytest.mark.usefixtures("stubs")
 LONG = "word " * 2000
+SETS = {"train": "pairs.parquet", "validation": "validation.parquet", "test": "test.parquet"}
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -56,7 +59,7 @@ def test_sft_leaves_out_and_counts_what_is_longer_than_the_context(tmp_path):
 
 def test_dpo_measures_the_reference_before_it_trains_and_starts_from_the_same_policy(tmp_path):
     held_out = next(p for p in arithmetic.embedded_problems(0) if p.split == "test").messages[0]["content"]
-    rows = [{"asked": f"{{{{name}}}} {n}?", "chosen": "yes", "rejected": "no"} for n in range(8)]
+    rows = [{"asked": f"{{{{name}}}} {n}?", "chosen": "yes", "rejected": "no"} for n in range(60)]
     rows += [{"asked": "long", "chosen": "yes", "rejected": LONG}, {"asked": "same", "chosen": "a", "rejected": "a"}]
     rows += [{"asked": f"{held_out} Think.", "chosen": "yes", "rejected": "no"}]
     rows += [{"asked": "Name a color.", "chosen": "yes", "rejected": "no"}]
@@ -65,10 +68,16 @@ def test_dpo_measures_the_reference_before_it_trains_and_starts_from_the_same_po
     config = dpo.DPO.model_validate(small(tmp_path) | {"pairs": write(tmp_path / "pairs.jsonl", rows)} | told)
     run_loop("DPO", dpo.loop, config, OnDrift.REFUSE)
     folder = config.directory / "iter-1"
-    counts = {"samples": 12, "kept": 8, "equal_sides": 1, "too_long": 1, "contaminated": 2}
+    asked = [f"Ada {n}?" for n in range(60)]
+    splits = {
+        split: [a for a in asked if split_of(problem_id([{"role": "user", "content": a}])) == split] for split in SETS
+    }
+    sizes = {"kept": len(splits["train"]), "validation": len(splits["validation"]), "test": len(splits["test"])}
+    counts = {"samples": 64, **sizes, "equal_sides": 1, "too_long": 1, "contaminated": 2}
     assert selection(folder / "pairs") == counts
-    pairs = list(read_rows(Pair, folder / "pairs" / "pairs.parquet"))
-    assert [p.messages[0]["content"] for p in pairs] == [f"Ada {n}?" for n in range(8)]
+    for split, file in SETS.items():
+        pairs = list(read_rows(Pair, folder / "pairs" / file))
+        assert [p.messages[0]["content"] for p in pairs] == splits[split]
     noticed = json.loads((folder / "pairs" / "data.json").read_text())
     repeats = {shown["repeats"]: shown["source"] for shown in noticed["repeated"]}
     assert (noticed["contaminated"], repeats) == (2, {held_out: "arithmetic", "Name a color.": "bench.jsonl"})
@@ -81,4 +90,5 @@ def test_dpo_measures_the_reference_before_it_trains_and_starts_from_the_same_po
     assert inputs["reference"]["pairs_current"] == inputs["train"]["pairs_current"]
     report = (config.directory / "report.html").read_text()
     assert "reward margin" in report
+    assert re.search(rf"policy prefers the chosen answer in .* of n.=.{sizes['test']} pairs", report)
     assert "Contaminated, " in report
