@@ -1,5 +1,5 @@
-"""`python -m benchmarks [NAME…]`: run the named ones: graders, scoring, rewards, generation, preference, demo,
-formatting, spin, crashes, memory.
+"""`python -m benchmarks [NAME…]`: run the named ones: graders, scoring, rewards, generation, preference,
+likelihood, demo, formatting, spin, crashes, memory.
 
 By default all that show speed, memory and right verdicts: not spin, which shows what is learned, not the crash test,
 which takes an hour, and not memory, which needs a GPU.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.environment import prepare
 
-NAMES = ("graders", "scoring", "rewards", "generation", "preference", "demo", "formatting")
+NAMES = ("graders", "scoring", "rewards", "generation", "preference", "likelihood", "demo", "formatting")
 BY_NAME = ("spin", "crashes", "memory")
 
 if __name__ == "__main__":

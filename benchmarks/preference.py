@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.measure import run_measured, show
 from data.arithmetic import embedded_problems
-from data.rows import Pair
+from data.rows import Pair, Problem
 from data.storage import write_rows
 from models import tiny
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, PreferenceProgram
@@ -80,20 +80,9 @@ def _row(measured: dict[str, float], steps: int, before: float) -> list[str]:
 
 def _prepare(folder: Path, case: Case) -> PreferenceProgram:
     """A random model, and gold answers over answers with another last number."""
-    from transformers import set_seed
-
-    from models.loading import load_config, random_weights
-
-    problems = [p for p in embedded_problems(0) if p.split == "demonstration"]
-    tiny.write_untrained(folder / "model", (t for p in problems for t in (p.messages[0]["content"], p.response or "")))
-    set_seed(0)
-    config = load_config(folder / "model", "refuse")
-    config.update(case.shape | ({"num_key_value_heads": case.shape["num_attention_heads"]} if case.shape else {}))
-    config.head_dim = config.hidden_size // config.num_attention_heads
-    random_weights(config, "refuse").save_pretrained(folder / "model")
     rng = random.Random(0)
     rows = []
-    for problem in problems[: case.pairs]:
+    for problem in write_model(folder, case)[: case.pairs]:
         gold = problem.response or ""
         wrong = f"{gold.rsplit(' ', 1)[0]} {rng.randint(0, 60)}"
         rows.append(Pair(problem.id, 0, problem.messages, gold, wrong, None, None, "gold", "random"))
@@ -107,6 +96,22 @@ def _prepare(folder: Path, case: Case) -> PreferenceProgram:
         train=PreferenceConfig(beta=0.1, learning_rate=1e-6, epochs=EPOCHS, batch_size=case.batch, dtype="float32"),
         launch=LaunchConfig(micro_batch_size=case.batch, checkpoint_steps=10_000),
     )
+
+
+def write_model(folder: Path, case: Case) -> list[Problem]:
+    """Write a random model to `model/`, and return the worked problems that its tokenizer is made of."""
+    from transformers import set_seed
+
+    from models.loading import load_config, random_weights
+
+    problems = [p for p in embedded_problems(0) if p.split == "demonstration"]
+    tiny.write_untrained(folder / "model", (t for p in problems for t in (p.messages[0]["content"], p.response or "")))
+    set_seed(0)
+    config = load_config(folder / "model", "refuse")
+    config.update(case.shape | ({"num_key_value_heads": case.shape["num_attention_heads"]} if case.shape else {}))
+    config.head_dim = config.hidden_size // config.num_attention_heads
+    random_weights(config, "refuse").save_pretrained(folder / "model")
+    return problems
 
 
 def _likelihood(program: PreferenceProgram) -> LikelihoodProgram:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data.likelihood import log_ratios, preference_metrics
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows, write_rows
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, PreferenceProgram
@@ -50,11 +51,15 @@ def measure(policy: Path, pairs: Path, folder: Path, **launch: int) -> Path:
     return folder / "likelihood.parquet"
 
 
-def program(policy: Path, pairs: Path, reference: Path, folder: Path, **launch: int) -> PreferenceProgram:
+def program(
+    policy: Path, pairs: Path, reference: Path, folder: Path, held_out: bool = False, **launch: int
+) -> PreferenceProgram:
     return PreferenceProgram(
         policy=policy,
         pairs=[pairs],
         reference=[reference],
+        held_out=pairs if held_out else None,
+        held_out_reference=reference if held_out else None,
         output=folder / "policy",
         seed=1,
         train=HYPERPARAMETERS,
@@ -62,14 +67,15 @@ def program(policy: Path, pairs: Path, reference: Path, folder: Path, **launch: 
     )
 
 
-def metrics(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def metrics(folder: Path, name: str = "loss") -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if name in line]
 
 
 @pytest.fixture(scope="module")
 def plain(policy, pairs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("zero-0")
-    train(folder, program(policy, pairs, measure(policy, pairs, folder), folder), PREFERENCE)
+    train(folder, program(policy, pairs, measure(policy, pairs, folder), folder, held_out=True), PREFERENCE)
     return folder
 
 
@@ -82,6 +88,15 @@ def test_training_starts_at_log_ratios_of_zero_and_margins_grow(plain):
     assert lines[-1]["loss"] < lines[0]["loss"]
     names = {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps_per_token/chosen"}
     assert names | {"logps_per_token/rejected"} <= lines[0].keys()
+
+
+def test_pairs_measured_meanwhile_have_metrics_of_their_own(plain, pairs):
+    lines = metrics(plain, "held_out/loss")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8]
+    after = list(read_rows(PairLikelihood, measure(plain / "policy", pairs, plain / "after")))
+    ratios = log_ratios(after, read_rows(PairLikelihood, plain / "likelihood.parquet"))
+    expected = preference_metrics(ratios, HYPERPARAMETERS.beta, HYPERPARAMETERS.loss)
+    assert {name: lines[-1][f"held_out/{name}"] for name in expected} == pytest.approx(expected, abs=1e-3)
 
 
 def test_likelihoods_are_in_the_order_of_the_pairs_and_count_answer_tokens(plain, pairs):
@@ -100,11 +115,14 @@ def test_zero_stages_and_processes_agree_on_reference_and_losses(policy, pairs, 
     for found, wanted in zip(read_rows(PairLikelihood, reference), expected, strict=True):
         assert replace(found, chosen=0, rejected=0) == replace(wanted, chosen=0, rejected=0)
         assert [found.chosen, found.rejected] == pytest.approx([wanted.chosen, wanted.rejected], abs=1e-3)
-    train(tmp_path, program(policy, pairs, reference, tmp_path, **launch), PREFERENCE)
-    assert [m["loss"] for m in metrics(tmp_path)] == pytest.approx([m["loss"] for m in metrics(plain)], abs=5e-4)
+    train(tmp_path, program(policy, pairs, reference, tmp_path, held_out=True, **launch), PREFERENCE)
+    for name in ("loss", "held_out/loss"):
+        ours, theirs = ([m[name] for m in metrics(folder, name)] for folder in (tmp_path, plain))
+        assert ours == pytest.approx(theirs, abs=5e-4)
 
 
 def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, pairs, plain, tmp_path):
+    """And to those of a training that measures pairs meanwhile, which this one does not."""
     job = program(policy, pairs, plain / "likelihood.parquet", tmp_path)
     kill_at_checkpoint(tmp_path, job, PREFERENCE)
     assert not (tmp_path / "policy").exists()

@@ -76,6 +76,7 @@ def program(policy: Path, files: Path, folder: Path, adapter: AdapterConfig | No
     return RewardTrainProgram(
         policy=policy,
         pairs=[files / "pairs.parquet"],
+        held_out=files / "held-out.parquet",
         output=folder / "policy",
         seed=1,
         train=HYPERPARAMETERS.model_copy(update={"adapter": adapter}),
@@ -83,8 +84,9 @@ def program(policy: Path, files: Path, folder: Path, adapter: AdapterConfig | No
     )
 
 
-def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def lines(folder: Path, name: str = "loss") -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if name in line]
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,10 @@ def test_held_out_pairs_are_told_apart_and_swapped_sides_give_the_mirrored_resul
         assert (one.chosen_tokens, one.rejected_tokens) == (other.rejected_tokens, other.chosen_tokens)
         assert [one.chosen, one.rejected] == pytest.approx([other.rejected, other.chosen], abs=1e-5)
     metrics, mirrored = reward_metrics(ours, 0), reward_metrics(swapped, 0)
+    meanwhile = lines(rewards, "held_out/loss")
+    assert len(meanwhile) == 4
+    assert meanwhile[-1]["held_out/accuracy"] == pytest.approx(metrics.accuracy.value)
+    assert meanwhile[-1]["held_out/margin"] == pytest.approx(metrics.margin, abs=1e-4)
     assert metrics.accuracy.low > 0.5 and metrics.loss < math.log(2)
     assert mirrored.accuracy.value == pytest.approx(1 - metrics.accuracy.value)
     assert mirrored.margin == pytest.approx(-metrics.margin, abs=1e-5)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.rows import Example
-from data.storage import read_rows
-from models.config import LaunchConfig, SupervisedConfig, TrainProgram
-from models.launch import SUPERVISED, launch_command
+from data.rows import Example, GoldLikelihood, Problem
+from data.storage import read_rows, write_rows
+from models.config import LaunchConfig, LikelihoodProgram, SupervisedConfig, TrainProgram
+from models.launch import LIKELIHOOD, SUPERVISED, launch_command
 from models.train import encode
 from models.training import IGNORED, last_checkpoint
 from tasks.files import file_sha256
@@ -20,13 +20,15 @@ from tests.e2e.conftest import kill_at_checkpoint, train, write_config
 from tests.waiting import PATIENCE
 
 HYPERPARAMETERS = SupervisedConfig(learning_rate=1e-3, epochs=1, batch_size=32, dtype="float32")
+HELD_OUT = "held_out/loss"
 
 
-def program(policy: Path, examples: Path, folder: Path, **launch: int) -> TrainProgram:
+def program(policy: Path, examples: Path, folder: Path, held_out: Path | None = None, **launch: int) -> TrainProgram:
     settings = LaunchConfig(**{"micro_batch_size": 16, "log_steps": 1, "checkpoint_steps": 4} | launch)
     return TrainProgram(
         policy=policy,
         examples=[examples],
+        held_out=held_out,
         output=folder / "policy",
         seed=1,
         train=HYPERPARAMETERS,
@@ -34,24 +36,52 @@ def program(policy: Path, examples: Path, folder: Path, **launch: int) -> TrainP
     )
 
 
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def losses(folder: Path, name: str = "loss") -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
 
 
 @pytest.fixture(scope="module")
-def plain(policy: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def held_out(problems: list[Problem], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gold answers of which neither a batch nor two processes take an even share."""
+    file = tmp_path_factory.mktemp("held-out") / "gold.parquet"
+    write_rows(Problem, file, [p for p in problems if p.split == "demonstration"][512:549])
+    return file
+
+
+@pytest.fixture(scope="module")
+def plain(policy: Path, examples: Path, held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zero-0")
-    train(folder, program(policy, examples, folder, zero_stage=0))
+    train(folder, program(policy, examples, folder, held_out, zero_stage=0))
     return folder
 
 
 @pytest.mark.parametrize(
     "launch", [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}]
 )
-def test_zero_stages_and_processes_give_the_same_losses(policy, examples, plain, tmp_path, launch):
-    train(tmp_path, program(policy, examples, tmp_path, **launch))
+def test_zero_stages_and_processes_give_the_same_losses(policy, examples, held_out, plain, tmp_path, launch):
+    train(tmp_path, program(policy, examples, tmp_path, held_out, **launch))
     assert len(losses(plain)) == 16
     assert losses(tmp_path) == pytest.approx(losses(plain), abs=2e-4)
+    assert len(losses(plain, HELD_OUT)) == 4
+    assert losses(tmp_path, HELD_OUT) == pytest.approx(losses(plain, HELD_OUT), abs=2e-4)
+
+
+@pytest.mark.parametrize("launch", [{"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}])
+def test_the_loss_of_held_out_answers_is_that_of_the_policy_afterwards(plain, held_out, tmp_path, launch):
+    measuring = LikelihoodProgram(
+        policy=plain / "policy",
+        gold=[held_out],
+        gold_outputs=[tmp_path / "gold.parquet"],
+        dtype="float32",
+        quantize=False,
+        launch=LaunchConfig(**{"micro_batch_size": 4} | launch),
+    )
+    train(tmp_path, measuring, LIKELIHOOD)
+    rows = list(read_rows(GoldLikelihood, tmp_path / "gold.parquet"))
+    assert [row.problem_id for row in rows] == [problem.id for problem in read_rows(Problem, held_out)]
+    expected = -sum(row.log_prob for row in rows) / sum(row.tokens for row in rows)
+    assert losses(plain, HELD_OUT)[-1] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_loss_is_the_reward_weighted_one_of_plain_pytorch(policy, examples, tmp_path):
@@ -72,8 +102,8 @@ def test_the_loss_is_the_reward_weighted_one_of_plain_pytorch(policy, examples, 
     assert losses(tmp_path) == pytest.approx([total / tokens], rel=1e-4)
 
 
-def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, examples, plain, tmp_path):
-    job = program(policy, examples, tmp_path, zero_stage=0)
+def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, examples, held_out, plain, tmp_path):
+    job = program(policy, examples, tmp_path, held_out, zero_stage=0)
     kill_at_checkpoint(tmp_path, job)
     assert not (tmp_path / "policy").exists()
     assert last_checkpoint(tmp_path / ".checkpoints") is not None
@@ -81,6 +111,7 @@ def test_training_killed_by_sigkill_goes_on_to_identical_weights(policy, example
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert file_sha256(tmp_path / "policy" / name) == file_sha256(plain / "policy" / name), name
     assert losses(tmp_path) == losses(plain)
+    assert losses(tmp_path, HELD_OUT) == losses(plain, HELD_OUT)
     shutil.rmtree(tmp_path / ".checkpoints")
 
 

@@ -1,4 +1,4 @@
-"""The log-probability of an answer, against the product of the model's probabilities, token by token."""
+"""The log-probability of an answer, against the product of the model's probabilities; what likelihoods come to."""
 
 import math
 from itertools import product
@@ -8,8 +8,16 @@ import torch
 from transformers import LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from data.likelihood import likelihood_metrics
-from data.rows import PairLikelihood
+from data.likelihood import (
+    accuracy_rows,
+    likelihood_metrics,
+    log_ratios,
+    loss_details,
+    loss_rows,
+    preference_metrics,
+)
+from data.measures import estimate
+from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood
 from models.likelihood import log_probs_of
 from tests.unit.toy import toy_llama
 
@@ -60,3 +68,68 @@ def test_figures_of_a_set_of_pairs():
 def test_no_pairs_are_no_figures():
     with pytest.raises(ValueError, match="no pairs"):
         likelihood_metrics([])
+
+
+def test_the_loss_is_per_token_of_all_answers_and_perplexity_its_exponential():
+    rows = loss_rows([GoldLikelihood("a", 0, -1.0, 10), GoldLikelihood("a", 1, -8.0, 2)])
+    assert rows == [MeasuredRow("a", 0, 1.0, 10.0), MeasuredRow("a", 1, 8.0, 2.0)]
+    assert estimate(rows, 0).value == pytest.approx(9 / 12)  # and not the mean of 0.1 and 4
+    assert loss_details(rows) == pytest.approx({"perplexity": math.exp(0.75), "tokens": 12})
+    assert loss_details([]) == {}
+
+
+# Log-ratios of the chosen and the rejected answer: (2, -1), (-3, -3), (0.5, 1.5).
+POLICY = [
+    PairLikelihood("a", 0, -4.0, -9.0, 3, 3),
+    PairLikelihood("a", 1, -8.0, -6.0, 3, 3),
+    PairLikelihood("b", 0, -1.5, -2.5, 3, 3),
+]
+REFERENCE = [
+    PairLikelihood("b", 0, -2.0, -4.0, 3, 3),
+    PairLikelihood("a", 0, -6.0, -8.0, 3, 3),
+    PairLikelihood("a", 1, -5.0, -3.0, 3, 3),
+]
+SHARED = {
+    "rewards/chosen": 0.5 * (2 - 3 + 0.5) / 3,
+    "rewards/rejected": 0.5 * (-1 - 3 + 1.5) / 3,
+    "rewards/accuracies": 1 / 3,  # the tie is not accurate
+    "rewards/margins": 0.5 * (3 + 0 - 1) / 3,
+}
+# With beta 0.5 the margins are 1.5, 0 and -0.5.
+LOSSES = {
+    "logistic": (math.log1p(math.exp(-1.5)) + math.log(2) + math.log1p(math.exp(0.5))) / 3,
+    "hinge": (0 + 1 + 1.5) / 3,
+}
+
+
+@pytest.mark.parametrize("loss", ["logistic", "hinge"])
+def test_dpos_metrics_by_hand(loss):
+    ratios = log_ratios(POLICY, REFERENCE)
+    assert ratios == [(2.0, -1.0), (-3.0, -3.0), (0.5, 1.5)]
+    assert preference_metrics(ratios, 0.5, loss) == pytest.approx({"loss": LOSSES[loss], **SHARED})
+
+
+@pytest.mark.parametrize(("loss", "limit"), [("logistic", 2000.0), ("hinge", 2001.0)])
+def test_a_loss_of_a_margin_far_out_stays_finite(loss, limit):
+    assert preference_metrics([(-1000.0, 1000.0)], 1.0, loss)["loss"] == pytest.approx(limit)
+    assert preference_metrics([(1000.0, -1000.0)], 1.0, loss)["loss"] == 0.0
+
+
+def test_pair_accuracy_counts_a_tie_as_a_half_so_that_a_policy_is_even_with_itself():
+    assert accuracy_rows(POLICY, REFERENCE) == [
+        MeasuredRow("a", 0, 1.0),
+        MeasuredRow("a", 1, 0.5),
+        MeasuredRow("b", 0, 0.0),
+    ]
+    assert estimate(accuracy_rows(POLICY, POLICY), 0).value == 0.5
+
+
+@pytest.mark.parametrize("reference", [REFERENCE[:2], [*REFERENCE[:2], PairLikelihood("c", 0, -5.0, -3.0, 3, 3)]])
+def test_likelihoods_of_other_pairs_are_no_reference(reference):
+    with pytest.raises(ValueError, match="same pairs"):
+        log_ratios(POLICY, reference)
+
+
+def test_no_pairs_have_no_metrics():
+    with pytest.raises(ValueError, match="no pairs"):
+        preference_metrics([], 1.0, "logistic")

@@ -24,5 +24,9 @@ for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja")
 told = {"skill": round(skill + 0.1 * len(program.pairs), 6), "beta": program.train.beta}
 (program.output / "skill.json").write_text(json.dumps(told))
 write_weights(program.output)
-(program.output.parent / "metrics.jsonl").write_text('{"step": 10, "loss": 0.6, "rewards/margins": 0.25}\n')
+lines = ['{"step": 10, "loss": 0.6, "rewards/margins": 0.25}']
+if program.held_out:
+    assert program.held_out_reference is not None and program.held_out_reference.exists()
+    lines.append('{"step": 10, "held_out/loss": 0.65, "held_out/rewards/margins": 0.15}')
+(program.output.parent / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
 print("trained", flush=True)

@@ -23,5 +23,7 @@ config |= {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0"
 (program.output / "config.json").write_text(json.dumps(config))
 write_weights(program.output)
 journal = '{"step": 10, "loss": 0.6, "accuracy": 0.75, "margin": 0.25}\n'
+if program.held_out:
+    journal += '{"step": 10, "held_out/loss": 0.65, "held_out/accuracy": 0.7}\n'
 (program.output.parent / "metrics.jsonl").write_text(journal)
 print("trained", flush=True)

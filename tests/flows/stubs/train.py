@@ -23,5 +23,6 @@ for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja")
 gain = 0.0 if not before.exists() else min(0.6, len(examples) / 200)
 (program.output / "skill.json").write_text(json.dumps({"skill": round(skill + gain, 6)}))
 write_weights(program.output)
-(program.output.parent / "metrics.jsonl").write_text('{"step": 10, "loss": 1.0}\n')
+lines = ['{"step": 10, "loss": 1.0}', *(['{"step": 10, "held_out/loss": 1.1}'] if program.held_out else [])]
+(program.output.parent / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
 print("trained", flush=True)
