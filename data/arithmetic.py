@@ -53,6 +53,11 @@ def bare(problem: Problem) -> Problem:
     return replace(problem, response=f"#### {problem.reference}")
 
 
+def shows_no_steps(answer: str) -> bool:
+    """Whether an answer gives a result at once."""
+    return answer.lstrip().startswith("####")
+
+
 def word_problem(rng: random.Random, steps: int) -> tuple[str, str, int]:
     """One problem of `steps` operations: the question, the worked steps, the result."""
     name, things = rng.choice(_NAMES), rng.choice(_THINGS)
