@@ -62,9 +62,10 @@ class BootstrapConfig(Config):
     bare: Annotated[
         float, Field(ge=0, lt=1, description="Share of them that show the result only, without the steps to it.")
     ] = 0.0
-    also_worked: Annotated[
-        float, Field(ge=0, le=1, description="Share of those that are shown a second time, with the steps.")
-    ] = 0.0
+    bare_people: Annotated[
+        int | None,
+        Field(ge=1, description=f"How many of the {len(arithmetic.PEOPLE)} people have bare ones; none: all of them."),
+    ] = None
 
 
 class PolicySource(Config):
@@ -161,8 +162,8 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
 def bootstrap_stage(source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Stage:
     """The stage that makes a run's base of the embedded model."""
     learning = bootstrap.model_dump(mode="json")
-    if not bootstrap.also_worked:  # as before this could be set
-        del learning["also_worked"]
+    if bootstrap.bare_people is None:  # as before this could be set
+        del learning["bare_people"]
     semantic = {
         "tiny": tiny.VERSION,
         "generator": arithmetic.VERSION,
@@ -222,16 +223,12 @@ def write_bootstrap_inputs(
 
 
 def bootstrap_examples(bootstrap: BootstrapConfig, seed: int) -> Iterator[Example]:
-    """What the bootstrap learns from: the demonstrations, some of them bare, and of these some with steps as well."""
-    rng = random.Random(seed)
-    for worked in demonstrations(seed, bootstrap.demonstrations):
-        shown = [worked]
-        if rng.random() < bootstrap.bare:
-            shown = [arithmetic.bare(worked)]
-            if bootstrap.also_worked and rng.random() < bootstrap.also_worked:
-                shown.append(worked)
-        for index, problem in enumerate(shown):
-            yield Example(problem.id, index, problem.messages, problem.response or "", None, "")
+    """What the bootstrap learns from: the demonstrations, a share of those about some people bare."""
+    rng, people = random.Random(seed), arithmetic.PEOPLE[: bootstrap.bare_people]
+    for problem in demonstrations(seed, bootstrap.demonstrations):
+        bare = rng.random() < bootstrap.bare and arithmetic.person(problem) in people
+        shown = arithmetic.bare(problem) if bare else problem
+        yield Example(shown.id, 0, shown.messages, shown.response or "", None, "")
 
 
 def _template_of(source: PolicySource) -> str | None:

@@ -1,9 +1,11 @@
 """What the embedded tiny model learns from."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from data.arithmetic import PEOPLE
 from data.rows import Example
 from data.storage import read_rows
 from flows.spin import Spin
@@ -24,21 +26,19 @@ def test_a_share_of_the_demonstrations_is_bare_the_same_ones_each_time(
     assert least <= sum(text.startswith("#### ") for text in written[0]) <= most
 
 
-def test_bare_ones_can_be_shown_with_their_steps_as_well() -> None:
-    few, many, all_of_them = (
-        list(bootstrap_examples(BootstrapConfig(demonstrations=200, bare=0.5, also_worked=share), seed=0))
-        for share in (0.0, 0.5, 1.0)
-    )
-    bare = {row.problem_id for row in all_of_them if row.completion.startswith("#### ")}
-    again = {row.problem_id for row in all_of_them if row.index == 1}
-    assert len(few) == 200 and again == bare and len(all_of_them) == 200 + len(bare)
-    assert 30 <= len(many) - 200 <= 70
-    assert all("=" in row.completion and " #### " in row.completion for row in all_of_them if row.index == 1)
-    assert len({(row.problem_id, row.index) for row in all_of_them}) == len(all_of_them)
+def test_bare_ones_can_be_of_some_people_only() -> None:
+    asked = BootstrapConfig(demonstrations=400, bare=0.7, bare_people=11)
+    bare, worked = Counter[str](), Counter[str]()
+    for row in bootstrap_examples(asked, seed=0):
+        name = row.messages[0]["content"].split()[0]
+        (bare if row.completion.startswith("#### ") else worked)[name] += 1
+    assert set(bare) == set(PEOPLE[:11])
+    assert set(worked) == set(PEOPLE)
+    assert 0.6 < bare.total() / (bare.total() + sum(worked[name] for name in bare)) < 0.8
 
 
 def test_bases_of_settings_from_before_are_found_again() -> None:
     asked = BootstrapConfig(bare=0.5)
-    assert "also_worked" not in bootstrap_stage(Spin(), asked, 0).identity()["config"]["bootstrap"]
-    stage = bootstrap_stage(Spin(), asked.model_copy(update={"also_worked": 0.5}), 0)
-    assert stage.identity()["config"]["bootstrap"]["also_worked"] == 0.5
+    assert "bare_people" not in bootstrap_stage(Spin(), asked, 0).identity()["config"]["bootstrap"]
+    stage = bootstrap_stage(Spin(), asked.model_copy(update={"bare_people": 3}), 0)
+    assert stage.identity()["config"]["bootstrap"]["bare_people"] == 3
