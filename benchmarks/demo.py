@@ -26,10 +26,7 @@ def main() -> None:
         demo = run_measured(command, environment, echo=True)
         again = run_measured(command, environment)
         run = folder / "runs" / "demo"
-        # The base is a copy of the cached bootstrap, which is run instead.
-        stages = [path for path in sorted(run.rglob(PROGRAM)) if path.parent != run / "base"]
-        bootstrap = sorted((folder / "cache" / "bootstrap").glob(f"*/{PROGRAM}"))
-        bare = [_bare(path, folder / "bare" / str(i)) for i, path in enumerate([*bootstrap, *stages])]
+        bare = [_bare(path, folder / "bare" / str(i)) for i, path in enumerate(sorted(run.rglob(PROGRAM)))]
     programs = sum(m.seconds for m in bare)
     rows = [
         ["whole demo", f"{demo.seconds:,.0f} s", "≤ 480 s"],
@@ -52,25 +49,11 @@ def _bare(program: Path, folder: Path) -> Measured:
         command, environment = generate_command(config), child_environment(SHARED_CPU)
     else:
         told["output"] = str(folder / "policy")
-        if stage.parent.name == "bootstrap":
-            told = _with_bootstrap_inputs(told, folder)
         command, environment = launch_command(SUPERVISED, LaunchConfig(**told["launch"]), config), child_environment()
     config.write_text(json.dumps(told))
     measured = run_measured(command, environment)
     print(f"bare: {stage.parent.name}/{stage.name} {measured.seconds:.1f} s", flush=True)
     return measured
-
-
-def _with_bootstrap_inputs(told: dict[str, object], folder: Path) -> dict[str, object]:
-    """The bootstrap's own inputs are gone with its attempt: make them again."""
-    import yaml
-
-    from flows.rest_em import RestEM
-    from tasks.policy import write_bootstrap_inputs
-
-    config = RestEM.model_validate(yaml.safe_load(Path(CONFIG).read_text()))
-    untrained, examples = write_bootstrap_inputs(folder, config, config.bootstrap, config.seed)
-    return told | {"policy": str(untrained), "examples": [str(examples)]}
 
 
 if __name__ == "__main__":

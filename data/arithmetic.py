@@ -15,7 +15,7 @@ SIZES: dict[Split, int] = {"demonstration": 3000, "train": 3000, "validation": 5
 STEPS: dict[Split, tuple[int, int]] = dict.fromkeys(SIZES, (2, 4)) | {"transfer": (5, 6)}
 LARGEST_OPERAND, LARGEST_RESULT = 20, 60
 
-_NAMES = tuple(
+PEOPLE = tuple(
     "Ada Ben Cleo Dan Eva Finn Gia Hugo Ida Jon Kim Leo Mia Ned Ola Pia Quinn Rosa Sam Tia Uma Vic Wes".split()
 )
 _THINGS = tuple("apples books cards coins eggs flowers keys marbles nuts pens pears rings seeds shells stamps".split())
@@ -59,9 +59,19 @@ def bare(problem: Problem) -> Problem:
     return replace(problem, response=f"#### {problem.reference}")
 
 
+def person(problem: Problem) -> str:
+    """Whom the problem is about."""
+    return problem.messages[0]["content"].split(maxsplit=1)[0]
+
+
+def shows_no_steps(answer: str) -> bool:
+    """Whether an answer gives a result at once."""
+    return answer.lstrip().startswith("####")
+
+
 def word_problem(rng: random.Random, steps: int) -> tuple[str, str, int]:
     """One problem of `steps` operations: the question, the worked steps, the result."""
-    name, things = rng.choice(_NAMES), rng.choice(_THINGS)
+    name, things = rng.choice(PEOPLE), rng.choice(_THINGS)
     value = rng.randint(1, LARGEST_OPERAND)
     sentences, worked = [f"{name} has {value} {things}."], []
     for _ in range(steps):

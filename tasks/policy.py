@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,13 +30,14 @@ from models.config import (
 from models.launch import SUPERVISED
 from models.loading import load_tokenizer
 from tasks.adapter import merge
-from tasks.contract import Artifact, Estimate, Outcome, Stage, run_stage
+from tasks.contract import Artifact, Estimate, Finished, Outcome, Stage, run_stage
 from tasks.environment import cache_folder
 from tasks.files import file_sha256, write_json
 from tasks.launch import launch_program
 from tasks.model_folder import code_identity, folder_digest, hub_commit, model_files, resolve_model
 from tasks.process import await_children
 from tasks.run import Result, Run
+from tasks.shipped import find_base
 from tasks.train import TRAIN_VERSION
 
 VERSION = 1
@@ -61,6 +63,10 @@ class BootstrapConfig(Config):
     bare: Annotated[
         float, Field(ge=0, lt=1, description="Share of them that show the result only, without the steps to it.")
     ] = 0.0
+    bare_people: Annotated[
+        int | None,
+        Field(ge=1, description=f"How many of the {len(arithmetic.PEOPLE)} people have bare ones; none: all of them."),
+    ] = None
 
 
 class PolicySource(Config):
@@ -132,40 +138,60 @@ def _link_files(model: Path, policy: Path, code: bool) -> None:
 
 
 def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:
+    stage = bootstrap_stage(source, bootstrap, seed)
+    shipped = find_base(stage.fingerprint())
+    if shipped:
+        stage = replace(stage, command="", estimate=Estimate(disk_bytes=4_000_000))
+
+    def work(attempt: Path) -> Outcome:
+        if shipped:
+            shipped.copy_to(attempt / "policy")
+            return Outcome(rows_in=bootstrap.demonstrations, origin={"base": shipped.name})
+        trained = train_embedded(run, source, bootstrap, seed)
+        trained.verify()
+        for name in ("policy", *trained.manifest.logs):
+            made = trained.path / name
+            if made.is_dir():
+                shutil.copytree(made, attempt / name, dirs_exist_ok=True)
+            else:
+                shutil.copy2(made, attempt / name)
+        return Outcome(rows_in=bootstrap.demonstrations, command=tuple(trained.manifest.command))
+
+    return run.execute(stage, work)
+
+
+def bootstrap_stage(source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Stage:
+    """The stage that makes a run's base of the embedded model."""
+    learning = bootstrap.model_dump(mode="json")
+    if bootstrap.bare_people is None:  # as before this could be set
+        del learning["bare_people"]
     semantic = {
         "tiny": tiny.VERSION,
         "generator": arithmetic.VERSION,
-        "bootstrap": bootstrap.model_dump(mode="json"),
+        "bootstrap": learning,
         "template": _template_of(source),
     }
     if bootstrap.train.dtype == "bfloat16":  # in float32 its versions 2 and 3 changed nothing here
         semantic["trainer"] = TRAIN_VERSION
     estimate = Estimate(disk_bytes=60_000_000)
-    stage = Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)
+    return Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)
 
-    def work(attempt: Path) -> Outcome:
-        cache = cache_folder() / "bootstrap"
-        cache.mkdir(parents=True, exist_ok=True)
-        name = stage.fingerprint()[:16]
-        lock = cache / f".{name}.child.lock"
-        with FileLock(cache / f".{name}.lock"):
-            await_children(lock)
-            cached = run_stage(
-                cache,
-                Stage(name, VERSION, semantic, {}, seed, resumable=True),
-                lambda folder: _bootstrap(folder, lock, source, bootstrap, seed),
-                run.on_drift,
-            )
-        cached.verify()
-        for name_ in ("policy", *cached.manifest.logs):
-            made = cached.path / name_
-            if made.is_dir():
-                shutil.copytree(made, attempt / name_, dirs_exist_ok=True)
-            else:
-                shutil.copy2(made, attempt / name_)
-        return Outcome(rows_in=bootstrap.demonstrations, command=tuple(cached.manifest.command))
 
-    return run.execute(stage, work)
+def train_embedded(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Finished:
+    """The embedded model with its weights and tokenizer in `policy/`, trained once per cache folder."""
+    cache = cache_folder() / "bootstrap"
+    cache.mkdir(parents=True, exist_ok=True)
+    stage = bootstrap_stage(source, bootstrap, seed)
+    name = stage.fingerprint()[:16]
+    lock = cache / f".{name}.child.lock"
+    with FileLock(cache / f".{name}.lock"):
+        await_children(lock)
+        return run_stage(
+            cache,
+            replace(stage, name=name, resumable=True),
+            lambda folder: _bootstrap(folder, lock, source, bootstrap, seed),
+            run.on_drift,
+        )
 
 
 def _bootstrap(folder: Path, lock: Path, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Outcome:
@@ -187,14 +213,21 @@ def write_bootstrap_inputs(
 ) -> tuple[Path, Path]:
     """Write what the bootstrap trains, and on what, as hidden files of `folder`: untrained model and examples."""
     untrained, examples = folder / ".untrained", folder / ".examples.parquet"
-    worked = list(demonstrations(seed, bootstrap.demonstrations))
-    rng = random.Random(seed)
-    shown = (arithmetic.bare(p) if rng.random() < bootstrap.bare else p for p in worked)
-    write_rows(Example, examples, (Example(p.id, 0, p.messages, p.response or "", None, "") for p in shown))
+    write_rows(Example, examples, bootstrap_examples(bootstrap, seed))
+    worked = demonstrations(seed, bootstrap.demonstrations)
     tiny.write_untrained(untrained, (text for p in worked for text in (p.messages[0]["content"], p.response or "")))
     if template := _template_of(source):
         (untrained / TEMPLATE).write_text(template, encoding="utf-8")
     return untrained, examples
+
+
+def bootstrap_examples(bootstrap: BootstrapConfig, seed: int) -> Iterator[Example]:
+    """What the bootstrap learns from: the demonstrations, a share of those about some people bare."""
+    rng, people = random.Random(seed), arithmetic.PEOPLE[: bootstrap.bare_people]
+    for problem in demonstrations(seed, bootstrap.demonstrations):
+        bare = rng.random() < bootstrap.bare and arithmetic.person(problem) in people
+        shown = arithmetic.bare(problem) if bare else problem
+        yield Example(shown.id, 0, shown.messages, shown.response or "", None, "")
 
 
 def _template_of(source: PolicySource) -> str | None:

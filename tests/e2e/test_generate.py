@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from data.arithmetic import shows_no_steps
 from data.render import completion_token_ids, prompt_token_ids, stop_token_ids
+from data.rewards.final_answer import final_answer
 from data.rows import Problem, Sample
 from data.storage import read_rows, write_rows
 from models import tiny
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from tasks.shipped import BASES, POLICY, shipped_bases
 from tests.e2e.conftest import generate
 
 
@@ -112,6 +115,18 @@ def test_greedy_answers_are_those_of_hugging_face_generate(policy, problems, tmp
         same += out[0, ids.shape[1] :].tolist() == row.token_ids
     # Rounding may tip a near-tie between two tokens; a different prompt would change nearly all.
     assert same >= 22
+
+
+@pytest.mark.parametrize("base", shipped_bases(), ids=lambda base: base.name)
+def test_the_bases_that_come_with_the_package_answer_as_their_records_say(base, problems, tmp_path):
+    """Rounding differs from one processor to another: ten of 500 answers may."""
+    chosen = [p for p in problems if p.split == "validation"]
+    generate(write_program(tmp_path, BASES / base.name / POLICY, chosen, 1, 0.0))
+    answers = [row.text for row in read_rows(Sample, tmp_path / "samples")]
+    correct = sum(final_answer(p, text).verdict == "correct" for p, text in zip(chosen, answers, strict=True))
+    assert base.validation.problems == len(answers) == 500
+    assert correct / 500 == pytest.approx(base.validation.accuracy.value, abs=0.02)
+    assert sum(map(shows_no_steps, answers)) / 500 == pytest.approx(base.validation.without_steps, abs=0.02)
 
 
 def test_a_prompt_without_room_is_refused_before_the_engine_starts(policy, problems, tmp_path):

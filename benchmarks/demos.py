@@ -1,0 +1,82 @@
+"""Both demos over bases of several seeds: base, best and gain on test, and what SPIN did to the habit of its base.
+
+Seed 0 begins with the base that comes with the package, every other seed trains a base of its own. Given a folder of
+runs, it goes on where it was stopped, and shows finished runs at once.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import show
+from data.arithmetic import shows_no_steps
+from data.metrics import SetMetrics
+from tasks.evaluate import METRICS, OUTCOMES
+
+CONFIGS = {"rest-em": "configs/demo.yaml", "spin": "configs/spin-demo.yaml"}
+COLUMNS = ["flow", "seed", "base", "best", "gain", "excludes zero", "without steps"]
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory() as temporary:
+        runs = options.runs or Path(temporary)
+        rows = []
+        for flow in options.flows:
+            for seed in options.seeds:
+                run = runs / f"{flow}-{seed}"
+                if not options.show:
+                    _run(flow, seed, run)
+                rows.append([flow, str(seed), *measured(run)])
+                print(" · ".join(rows[-1]), flush=True)
+    show("Demos, test problems; greedy answers without steps on validation, base → last", COLUMNS, rows)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks demos", description=__doc__)
+    parser.add_argument("--flows", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="default: both")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="default: 0 1 2 3 4")
+    parser.add_argument("--runs", type=Path, help="folder of runs to go on with; default: a temporary one")
+    parser.add_argument("--show", action="store_true", help="run nothing: show what is there")
+    return parser.parse_args()
+
+
+def _run(flow: str, seed: int, run: Path) -> None:
+    autodidact = str(Path(sys.executable).with_name("autodidact"))
+    command = [autodidact, flow, "--config", CONFIGS[flow], "--seed", str(seed), "--run", run.name]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    subprocess.run([*command, "--runs_dir", str(run.parent)], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def measured(run: Path) -> list[str]:
+    """Base, best and gain on test, whether that excludes zero, and the habit, of a finished run."""
+    base, best = (_metrics(run / "final" / name / "test") for name in ("base", "best"))
+    gain = best.against["base"]
+    habits = [without_steps(run / f"iter-{number}" / "evaluate" / "validation") for number in (0, _last(run))]
+    return [
+        *(str(value) for value in (base.greedy, best.greedy, gain)),
+        "yes" if gain.low > 0 else "no",
+        " → ".join(f"{habit:.1%}" for habit in habits),
+    ]
+
+
+def without_steps(folder: Path) -> float:
+    """The share of a set's greedy answers that show no steps."""
+    answers = [outcome["greedy_text"] for outcome in json.loads((folder / OUTCOMES).read_text())]
+    return sum(map(shows_no_steps, answers)) / len(answers)
+
+
+def _last(run: Path) -> int:
+    return max(int(path.name.removeprefix("iter-")) for path in run.glob("iter-*"))
+
+
+def _metrics(folder: Path) -> SetMetrics:
+    return SetMetrics.model_validate_json((folder / METRICS).read_text())
+
+
+if __name__ == "__main__":
+    main()

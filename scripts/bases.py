@@ -1,0 +1,82 @@
+"""`make bases`: train the bases that come with the package, measure them, and write them to models/bases/.
+
+Each is what the bootstrap of a demo's settings makes, with the project's own trainer, which takes minutes.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from data.arithmetic import shows_no_steps
+from flows.yaml_file import read_yaml
+from tasks.contract import Artifact, OnDrift
+from tasks.environment import prepare
+from tasks.evaluate import evaluate, load_evaluation
+from tasks.files import write_json
+from tasks.loop import LoopConfig
+from tasks.model_folder import model_files
+from tasks.policy import bootstrap_examples, bootstrap_stage, train_embedded
+from tasks.problems import prepare_problems
+from tasks.run import Run, open_run
+from tasks.shipped import BASES, POLICY, RECORD, MeasuredBase, ShippedBase, digest_of_examples
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {"worked": "configs/demo.yaml", "half-bare": "configs/spin-demo.yaml"}
+
+
+def main(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["AUTODIDACT_CACHE"] = str(Path(folder) / "cache")  # or one that was trained before would be taken
+        runs = Path(folder) / "runs"
+        prepare(runs)
+        for name in names or SETTINGS:
+            make(name, runs)
+
+
+def make(name: str, runs: Path) -> None:
+    """Make one base anew, in place of the one that is there."""
+    from flows.rest_em import RestEM  # after `prepare`, since it imports Prefect
+    from flows.spin import Spin
+
+    settings = read_yaml(ROOT / SETTINGS[name]) | {"runs_dir": runs, "run": name}
+    config = (Spin if name == "half-bare" else RestEM).model_validate(settings)
+    stage = bootstrap_stage(config, config.bootstrap, config.seed)
+    with open_run(config.directory, {}, OnDrift.REFUSE) as run:
+        policy = train_embedded(run, config, config.bootstrap, config.seed).artifact("policy")
+        validation = measure(run, config, policy)
+    base = ShippedBase(
+        name=name,
+        settings=SETTINGS[name],
+        fingerprint=stage.fingerprint(),
+        config=stage.identity()["config"],
+        seed=config.seed,
+        examples=digest_of_examples(bootstrap_examples(config.bootstrap, config.seed)),
+        policy=policy.require(),
+        validation=validation,
+    )
+    shutil.rmtree(BASES / name, ignore_errors=True)
+    (BASES / name / POLICY).mkdir(parents=True)
+    for file in model_files(policy.path):
+        shutil.copyfile(file, BASES / name / POLICY / file.name)
+    write_json(BASES / name / RECORD, base.model_dump(mode="json"))
+    print(f"{BASES / name}: {validation.accuracy} on validation, {validation.without_steps:.1%} without steps")
+
+
+def measure(run: Run, config: LoopConfig, policy: Artifact) -> MeasuredBase:
+    """Its greedy answers to the embedded validation problems, as a demo measures them."""
+    sets = config.held_out(prepare_problems(run, config, config.seed), "validation")
+    how = config.evaluate, config.generate, config.reward, config.engine, config.seed
+    found = load_evaluation(evaluate(run, "evaluate", policy, sets, *how, {}))
+    assert found is not None
+    answers = [outcome.greedy_text for outcome in found.outcomes["validation"]]
+    return MeasuredBase(
+        problems=len(answers),
+        accuracy=found.metrics["validation"].greedy,
+        without_steps=sum(map(shows_no_steps, answers)) / len(answers),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,106 @@
+"""The bases that come with the package: they are what their records and the demos' settings say, and runs take them."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import tasks.policy
+from flows.rest_em import RestEM
+from flows.spin import Spin
+from flows.yaml_file import read_yaml
+from tasks import shipped
+from tasks.loop import LoopConfig
+from tasks.model_folder import folder_digest
+from tasks.policy import base_policy, bootstrap_examples, bootstrap_stage
+from tasks.run import Run
+from tasks.shipped import POLICY, ShippedBase, ShippedBaseError, digest_of_examples, find_base, shipped_bases
+
+ROOT = Path(__file__).parents[2]
+CLASSES: dict[str, type[LoopConfig]] = {"configs/demo.yaml": RestEM, "configs/spin-demo.yaml": Spin}
+LARGEST = 4 << 20  # bytes
+shipped_base = pytest.mark.parametrize("base", shipped_bases(), ids=lambda base: base.name)
+
+
+def settings_of(base: ShippedBase, **changes: object) -> LoopConfig:
+    return CLASSES[base.settings].model_validate(read_yaml(ROOT / base.settings) | changes)
+
+
+def test_each_demo_has_a_base_and_nothing_else_is_there() -> None:
+    assert {base.settings for base in shipped_bases()} == set(CLASSES)
+    assert {folder.name for folder in shipped.BASES.iterdir()} == {base.name for base in shipped_bases()}
+
+
+@shipped_base
+def test_a_base_is_what_the_settings_would_train(base: ShippedBase) -> None:
+    """If this fails, settings, data or trainer were changed: `make bases` makes them anew."""
+    config = settings_of(base)
+    stage = bootstrap_stage(config, config.bootstrap, config.seed)
+    assert (base.config, base.seed) == (stage.identity()["config"], stage.seed)
+    assert base.fingerprint == stage.fingerprint()
+    assert base.examples == digest_of_examples(bootstrap_examples(config.bootstrap, config.seed))
+
+
+@shipped_base
+def test_its_checkpoint_is_the_one_that_was_recorded_and_small(base: ShippedBase) -> None:
+    folder = shipped.BASES / base.name / POLICY
+    assert folder_digest(folder) == base.policy
+    assert sum(file.stat().st_size for file in folder.iterdir()) < LARGEST
+
+
+@shipped_base
+def test_a_run_takes_a_copy_of_it_and_trains_nothing(
+    base: ShippedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delattr(tasks.policy, "launch_program")
+    config = settings_of(base, runs_dir=tmp_path / "runs")
+    made = base_policy(Run(config.directory), config, config.bootstrap, config.seed)
+    assert made.artifact("policy").digest == base.policy
+    assert made.finished.manifest.origin == {"base": base.name}
+    for file in (made.path / "policy").iterdir():
+        assert not file.is_symlink() and file.stat().st_nlink == 1 and file.stat().st_mode & 0o200
+    planned = Run(tmp_path / "other", planning=True)
+    base_policy(planned, config, config.bootstrap, config.seed)
+    assert [stage.stage.command for stage in planned.plan] == [""]
+
+
+@shipped_base
+def test_other_seeds_settings_and_templates_are_trained(base: ShippedBase) -> None:
+    config = settings_of(base)
+    fewer = config.bootstrap.model_copy(update={"demonstrations": config.bootstrap.demonstrations - 1})
+    templated = settings_of(base, template="chatml")
+    for stage in (
+        bootstrap_stage(config, config.bootstrap, config.seed + 1),
+        bootstrap_stage(config, fewer, config.seed),
+        bootstrap_stage(templated, templated.bootstrap, config.seed),
+    ):
+        assert find_base(stage.fingerprint()) is None
+
+
+def test_the_nights_begin_with_the_base_of_the_demo() -> None:
+    nightly = RestEM.model_validate(read_yaml(ROOT / "configs" / "nightly.yaml"))
+    base = find_base(bootstrap_stage(nightly, nightly.bootstrap, nightly.seed).fingerprint())
+    assert base is not None and base.settings == "configs/demo.yaml"
+
+
+def test_a_damaged_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = shipped_bases()[0]
+    shutil.copytree(shipped.BASES, tmp_path / "bases")
+    monkeypatch.setattr(shipped, "BASES", tmp_path / "bases")
+    weights = tmp_path / "bases" / base.name / POLICY / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    config = settings_of(base)
+    with pytest.raises(ShippedBaseError, match="is not the base that"):
+        base_policy(Run(tmp_path / "run"), config, config.bootstrap, config.seed)
+    assert not (tmp_path / "run" / "base").exists()
+
+
+def test_they_are_in_a_wheel() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["models"]
+    models = shipped.BASES.parent
+    packed = {file for pattern in told for file in models.glob(pattern)}
+    assert packed == {file for file in shipped.BASES.rglob("*") if file.is_file()}
