@@ -12,7 +12,7 @@ from data.problems import split_of
 from data.reading import Reading, Tally
 from data.render import completion_token_ids, judged_token_ids, prompt_token_ids
 from data.rows import Pair, Problem, Split
-from data.sources import DataFileError, named_splits
+from data.sources import DataFileError, is_here, named_splits
 from data.splits import HELD_OUT
 from data.storage import RowWriter
 from tasks.contract import Artifact, Estimate, Outcome, Stage
@@ -82,7 +82,7 @@ def validated_and_tested(training: Reading, validation: Reading | None, test: Re
 
     It is the same tenth that the loops on gold answers hold out: what follows SFT does not train on what SFT tested on.
     """
-    named = named_splits(training.source)
+    named = named_splits(training.source) if is_here(training.source) else frozenset[Split]()
     own = {"validation": validation or training, "test": test or training}
     apart = {"validation": validation is not None, "test": test is not None}
     given: dict[str, tuple[Reading, Split]] = {

@@ -58,7 +58,6 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
                 check_win_rate(config.win_rate, config)
         config.check_inputs()
         if isinstance(config, LoopConfig) and config.has_problems:
-            require_problems(config)
             check_problems(config)
         if isinstance(config, PairSource):
             check_pair_prompts(config)
@@ -81,6 +80,7 @@ def check_problems(config: Any) -> None:
     """
     room = PromptRoom(config)
     require_template(room.tokenizer, config.model or "the embedded model")
+    require_problems(config)
     with TemporaryDirectory() as folder:
         require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), room))
         if config.trains_on_gold:

@@ -134,13 +134,35 @@ def test_training_prompts_without_gold_answers(capsys, folder, flow):
 
 
 @pytest.mark.parametrize("flow", ["spin", "sft"])
-def test_gold_answers_that_cannot_be_graded_need_held_out_problems_that_can(capsys, folder, flow):
+def test_gold_answers_that_cannot_be_graded_are_measured_by_their_likelihood(capsys, folder, flow):
     rows = [{"prompt": f"Write poem {n}.", "response": "Roses are red,\nviolets are blue."} for n in range(40)]
     file = write(folder / "poems.jsonl", rows)
-    assert "holds no final answer" in refused(capsys, flow, "--problems", file)
+    assert main([flow, "--problems", file, "--generate.max_tokens", "48", "--dry-run"]) == 0
+    planned = capsys.readouterr().out
+    assert "iter-0/likelihood" in planned and "final/best-likelihood" in planned and "evaluate" not in planned
+    assert "holds no final answer" in refused(capsys, flow, "--problems", file, "--verify", "true")
     held_out = [write(folder / f"{name}.jsonl", [{**ROW, "question": name}]) for name in ("validation", "test")]
     arguments = ["--problems", file, "--validation", held_out[0], "--test", held_out[1]]
     assert main([flow, *arguments, "--generate.max_tokens", "48", "--dry-run"]) == 0
+    assert "iter-0/evaluate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flow", "arguments", "says"),
+    [
+        (
+            "rest-em",
+            ["--measure", "loss"],
+            "no gold answers to held-out prompts. Choose accuracy, sampled_accuracy, last",
+        ),
+        ("rest-em", ["--measure", "sampled_accuracy", "--evaluate.pass_at", "[8]"], "no 1 in evaluate.pass_at"),
+        ("sft", ["--measure", "pair_accuracy"], "has no held-out pairs. Choose accuracy, sampled_accuracy, loss, last"),
+        ("spin", ["--measure", "win_rate"], "no judge, or no prompts for it: set win_rate.judge"),
+        ("sft", ["--stop.rule", "discriminator"], "stop.rule discriminator is SPIN's"),
+    ],
+)
+def test_a_measure_that_cannot_be_taken_is_refused_with_those_that_can(capsys, folder, flow, arguments, says):
+    assert says in refused(capsys, flow, "--generate.max_tokens", "48", *arguments)
 
 
 PAIR = {"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}
@@ -172,11 +194,11 @@ def test_dpo_without_pairs(capsys):
     [(spin, {}), (sft, {}), (dpo, {"pairs": "pairs.jsonl"})],
 )
 def test_default_settings_pass_every_check_once_answers_fit(folder, module, config):
-    write(folder / "pairs.jsonl", [PAIR])
+    write(folder / "pairs.jsonl", [{**PAIR, "prompt": f"What is {n} + 1?"} for n in range(60)])
     config_class: type[BaseModel] = {spin: spin.Spin, sft: sft.SFT, dpo: dpo.DPO}[module]
     made = config_class.model_validate(config | {"generate": {"max_tokens": 48}})
     plan = check(module.loop, made, OnDrift.REFUSE)
-    assert plan.plan[-1].stage.name == "final/best"
+    assert plan.plan[-1].stage.name == "final/best-likelihood"
 
 
 @pytest.mark.parametrize(

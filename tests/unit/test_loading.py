@@ -63,7 +63,9 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def rest_em(folder: Path, **changes: Any) -> RestEM:
     few = {"limit": 5, "limit_validation": 5, "limit_test": 5, "generate": {"samples": 2, "max_tokens": 32}}
-    told = {"model": str(folder), "runs_dir": folder.parent / "runs", **few}
+    problems = folder.parent / "problems.jsonl"
+    problems.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": str(n + 1)}) + "\n" for n in range(60)))
+    told = {"model": str(folder), "runs_dir": folder.parent / "runs", "problems": problems, **few}
     return RestEM.model_validate(told | changes)
 
 

@@ -201,7 +201,10 @@ def test_a_tokenizer_without_eos_is_refused_unless_the_template_ends_answers_its
 
 def test_tokens_that_the_model_has_no_embeddings_for_are_refused(configure: Configure, model: Path) -> None:
     change(model / "config.json", vocab_size=2)
-    refused(ModelError, configure(model=str(model)), "Problem ", "the prompt has token ", "for 2 tokens", "Resize")
+    problems = model.parent / "problems.jsonl"
+    problems.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": str(n + 1)}) + "\n" for n in range(60)))
+    told = {"model": str(model), "problems": problems}
+    refused(ModelError, configure(**told), "Problem ", "the prompt has token ", "for 2 tokens", "Resize")
     change(model / "config.json", vocab_size=0)
     header = json.dumps({"model.embed_tokens.weight": {"dtype": "F32", "shape": [260, 4], "data_offsets": [0, 0]}})
     (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0")
@@ -210,7 +213,7 @@ def test_tokens_that_the_model_has_no_embeddings_for_are_refused(configure: Conf
     tokenizer.save_pretrained(model)
     refused(
         ModelError,
-        configure(model=str(model)),
+        configure(**told),
         f"{model} ends an answer with the token '<|added|>' with the id ",
         "260 tokens",
     )

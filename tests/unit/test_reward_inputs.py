@@ -79,8 +79,10 @@ def test_no_path_and_no_model(folder):
     for use in (check_reward_model, reward_model_artifact):
         with pytest.raises(ModelError, match=r"none is given\. Set its path to the best/policy"):
             use(RewardModelConfig())
-        with pytest.raises(ModelError, match="is no model: there is no such folder"):
-            use(RewardModelConfig(path=str(folder / "absent")))
+    absent = RewardModelConfig(path=str(folder / "absent"))
+    with pytest.raises(ModelError, match="is no model: there is no such folder"):
+        check_reward_model(absent)
+    assert reward_model_artifact(absent).digest is None  # which may yet be trained: a dry run shows it as missing
 
 
 def test_a_reward_model_without_template_is_refused(model):

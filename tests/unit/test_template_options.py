@@ -116,7 +116,8 @@ def test_gold_answers_that_begin_otherwise_are_refused_until_an_option_makes_the
     model: Path, tmp_path: Path, module: Any
 ) -> None:
     (model / "chat_template.jinja").write_text(OPENED)
-    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."}))
+    pairs = [{"prompt": f"Is it {n}?", "chosen": "Yes.", "rejected": "No."} for n in range(60)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     flow = {sft: sft.SFT, spin: spin.Spin, dpo: dpo.DPO, rest_em: rest_em.RestEM}[module]
     told = {"model": str(model), "generate": {"max_tokens": 32}, "limit": 5, "limit_validation": 5, "limit_test": 5}
     told |= {"pairs": "pairs.jsonl"} if module is dpo else {}
