@@ -42,7 +42,7 @@ def _sft_settings(runs: Path, steps: int, rate: float) -> str:
     train = {"learning_rate": rate, "epochs": steps * batch / examples, "batch_size": batch, "dtype": "float32"}
     train |= {"adapter": None, "schedule": "linear", "pack_to": None}
     file = runs / f"sft-{rate:g}.yaml"
-    file.write_text(yaml.safe_dump(kept | {"train": train}))
+    file.write_text(yaml.safe_dump(kept | {"measure": "accuracy", "train": train}))
     return str(file)
 
 
