@@ -74,7 +74,7 @@ def loop(run: Run, config: Any) -> dict[str, Any]:
         {"likelihood": measure(run, "final/best-likelihood", "test", TRAINED)},
     )
     reason = "it has one iteration"
-    return record_end(run, config, None, iterations, 1, final, lambda: None, reason, "pair_accuracy", 2)
+    return record_end(run, config, None, iterations, 1, final, lambda: None, reason, "pair_accuracy", "test-set")
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("home")
     make_history(folder / "runs")
     pairs = folder / "pairs.jsonl"
-    pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
-    with prepared(cache):
+    pairs.write_text("".join(f'{{"prompt": "a{n}", "chosen": "b", "rejected": "c"}}\n' for n in range(60)))
+    with prepared(cache), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.record.gates_decided", lambda *_: 2)
         for name in ("one", "two"):
             config = DPO.model_validate(small(folder) | {"run": name, "pairs": pairs})
             run_loop("DPO", loop, config, OnDrift.REFUSE)

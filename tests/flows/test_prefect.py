@@ -44,7 +44,7 @@ def test_the_other_flows_are_flow_runs_too(tmp_path, flow):
     if flow == "spin":
         settings |= {"iterations": 1, "generate": {"samples": 1, "max_tokens": 48}}
     if flow == "dpo":
-        pairs = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(8)]
+        pairs = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(60)]
         settings |= {"pairs": write(tmp_path / "pairs.jsonl", pairs)}
     flows = importlib.import_module(module)
     getattr(flows, function)(getattr(flows, config_class).model_validate(settings))

@@ -52,7 +52,7 @@ def score(program: JudgeProgram) -> None:
 
 told = JudgeProgram.model_validate_json(Path(sys.argv[1]).read_text())
 if told.judge.kind == "pairwise":
-    with patch.object(models.judge, "at_endpoint", lambda program: compare):
+    with patch.object(models.judge, "_asker", lambda program: compare):
         models.judge.judge_samples(told)
 else:
     score(told)
