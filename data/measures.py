@@ -27,7 +27,6 @@ class Measure:
         higher_is_better: the direction.
         unit: how values are shown: as a percentage, or in nats.
         even: the value that says that nothing is different; None where only two policies can be compared.
-        decides: whether a loop may choose its best iteration by it.
         across_runs: whether values of two runs on the same rows can be compared.
     """
 
@@ -37,7 +36,6 @@ class Measure:
     higher_is_better: bool = True
     unit: Literal["percent", "nats"] = "percent"
     even: float | None = None
-    decides: bool = True
     across_runs: bool = True
 
     def improves(self, difference: float) -> bool:
@@ -60,10 +58,9 @@ SAMPLED_ACCURACY = Measure("sampled_accuracy", "sampled pass@1", "problems")
 LOSS = Measure("loss", "loss per token", "gold answers", higher_is_better=False, unit="nats")
 PAIR_ACCURACY = Measure("pair_accuracy", "pair accuracy", "pairs", even=0.5, across_runs=False)
 WIN_RATE = Measure("win_rate", "win rate", "prompts", even=0.5)
-# How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds.
-DISCRIMINATOR = Measure(
-    "discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, decides=False, across_runs=False
-)
+# How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds: no loop
+# chooses by it, and it is no MeasureName.
+DISCRIMINATOR = Measure("discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, across_runs=False)
 MEASURES = {m.name: m for m in (ACCURACY, SAMPLED_ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, DISCRIMINATOR)}
 
 

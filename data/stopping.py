@@ -1,6 +1,7 @@
 """When a loop ends, and which iteration was the best, from what its iterations came to on validation alone."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Literal
 
 from data.measures import ACCURACY, DISCRIMINATOR, Measure
@@ -13,6 +14,17 @@ def best_iteration(values: Sequence[float], measure: Measure = ACCURACY) -> int:
     """The best iteration by a measure, counting the base as 0; the earliest where several are equal."""
     sign = 1 if measure.higher_is_better else -1
     return max(range(len(values)), key=lambda i: (sign * values[i], -i))
+
+
+def from_the_base(values: Sequence[float | None], measure: Measure) -> list[float]:
+    """What the base and the iterations after it came to, up to the first that was not measured.
+
+    Where only two policies can be compared the base has no value: it is what the others are measured against.
+    """
+    found = list(values)
+    if len(found) > 1 and found[0] is None and found[1] is not None:
+        found[0] = measure.even
+    return [value for value in takewhile(lambda value: value is not None, found) if value is not None]
 
 
 def stop_reason(rule: StopRule, patience: int, values: Sequence[float], measure: Measure = ACCURACY) -> str | None:

@@ -1,6 +1,6 @@
 """How often a judge prefers one policy's answers to another's: raw, and as if all answers were of the same length.
 
-Judges have a taste for length. The length-controlled rate is that of length-controlled AlpacaEval (arXiv 2404.04475): a
+Judges have a length bias. The length-controlled rate is that of length-controlled AlpacaEval (arXiv 2404.04475): a
 fractional logistic regression of the preference on an intercept and tanh(Δ/σ), where Δ is how much longer our answer
 is and σ the standard deviation of the Δ, read at Δ = 0. Lengths are in characters, as there: they are the same under
 any tokenizer, and gold answers have no tokens.

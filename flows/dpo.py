@@ -92,8 +92,9 @@ def loop(run: Run, config: DPO) -> dict[str, Any]:
         for name, artifact in unseen.items()
     }
     validation = measured["validation"]
-    settings_and_size = *settings, config.seed, expected
-    policy = train_on_pairs(run, "iter-1/train", start, pairs, reference, *settings_and_size, held_out=validation)
+    policy = train_on_pairs(
+        run, "iter-1/train", start, pairs, reference, *settings, config.seed, expected, held_out=validation
+    )
     stages = {"pairs": made, "reference": reference, "train": policy}
     add_iteration(measuring, iterations, policy, stages, {"validation": validation})
     return conclude(measuring, iterations, "it has one iteration", best=1, pairs={"test": measured["test"]})

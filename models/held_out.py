@@ -1,5 +1,6 @@
 """Held-out rows in the training programs: when they are measured, and how, without a change to what is trained."""
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,20 +16,20 @@ from data.storage import count_rows
 PREFIX = "held_out"
 
 
-class MeasuresHeldOut:
+class MeasuresHeldOut(ABC):
     """A base class to stand before one of TRL's trainers: measures `eval_dataset` row by row.
 
     The Trainer's own loop averages over batches, however many answer tokens or rows each has, and TRL counts those
     rows twice with which the last batch is filled up for several processes. Here every row counts once.
     """
 
+    @abstractmethod
     def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         """What is measured of each row of a batch, each of shape (rows,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def figures(self, values: Mapping[str, Sequence[float]]) -> dict[str, float]:
         """What the values of all rows come to."""
-        raise NotImplementedError
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """The Trainer's, but that no random number is taken from those of the training: its data loader draws one."""

@@ -40,7 +40,7 @@ def _code(config: AskedModelConfig) -> dict[str, Any]:
 
 
 def asked_artifact(config: AskedModelConfig, role: str, offline: bool = False) -> Artifact | None:
-    """The model's folder and its digest; None for one at an endpoint, of which nothing more than its name is known.
+    """The model's folder and its digest; None for a model at an endpoint, which is known by its name only.
 
     The digest is None if `offline` and the model is not in the cache.
 

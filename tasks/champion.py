@@ -13,14 +13,13 @@ from data.metrics import Interval
 from models.loading import ModelError
 from tasks.contract import Artifact
 from tasks.files import write_json
-from tasks.policy import TEMPLATE
+from tasks.model_folder import same_tokenizer
 from tasks.registry import Registry, Version
 from tasks.run import CONFIG, SUMMARY
 from tasks.tracking import open_registry, reaching, tracking_uri
 
 PIN = "champion.json"
 GATE_SET = "gate_set_digest"  # on a version: the test set that decided about it
-OLDER_VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 # A champion is whole, and a folder here.
 ALONE: dict[str, Any] = {"adapter": None, "template": None, "template_options": {}, "model_revision": None}
 
@@ -125,12 +124,6 @@ def refusal(measure: Measure, ours: Path, champion: Version, base: str | None = 
     return None
 
 
-def same_tokenizer(policy: Path, other: Path) -> bool:
-    """Whether two policies read and write the same tokens: they have the same vocabulary and chat template."""
-    ours, theirs = _vocabulary_of(policy), _vocabulary_of(other)
-    return bool(ours) and ours == theirs and _template_of(policy) == _template_of(other)
-
-
 def gates_decided(registry: Registry, model: str, set_digest: str) -> int:
     """How many versions of a registered model a test set has already decided about."""
     return sum(version.tags.get(GATE_SET) == set_digest for version in registry.versions(model))
@@ -170,23 +163,6 @@ def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_dige
 def policy_of(version: Version) -> Artifact | None:
     """A version's checkpoint, if it is still there."""
     return Artifact(version.path, version.digest) if (version.path / "config.json").exists() else None
-
-
-def _vocabulary_of(policy: Path) -> dict[str, Any]:
-    """The tokenizer.json, which says all, or what an older tokenizer has in its place; none of how batches are made."""
-    whole = policy / "tokenizer.json"
-    if whole.exists():
-        return {
-            key: value for key, value in json.loads(whole.read_text()).items() if key not in ("padding", "truncation")
-        }
-    return {name: (policy / name).read_bytes() for name in OLDER_VOCABULARIES if (policy / name).exists()}
-
-
-def _template_of(policy: Path) -> Any:
-    if (template := policy / TEMPLATE).exists():
-        return template.read_text()
-    config = policy / "tokenizer_config.json"
-    return json.loads(config.read_text()).get("chat_template") if config.exists() else None
 
 
 def _scheduled() -> datetime | None:

@@ -3,19 +3,21 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from data.measures import ACCURACY, LOSS, MEASURES, SAMPLED_ACCURACY, Measure, difference, estimate
 from data.metrics import Interval
 from data.rows import MeasuredRow
 from tasks.catalogue import History, iteration_of
 from tasks.measured import Measured, load_measured
+from tasks.model_folder import same_tokenizer
 from tasks.run import Result
 
 WHY_NOT = {
     "pair_accuracy": "each run holds it against its own base, so the values of two runs say nothing of one another",
     "discriminator_accuracy": "each run's opponent is its own policy of the iteration before",
 }
-TOKENIZERS = ("policy/tokenizer.json", "policy/tokenizer.model", "policy/spiece.model", "policy/vocab.json")
+BASE = Path("base") / "policy"  # whose tokenizer all policies of a run share
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,11 @@ def refusal(candidate: Candidate, first: History, second: History) -> str | None
     measure = candidate.measure
     if not measure.across_runs:
         return f"{measure.label.capitalize()} is not compared: {WHY_NOT[measure.name]}."
-    if measure == LOSS:
-        one, two = tokenizer(first), tokenizer(second)
-        if one is None or two is None or one != two:
-            return (
-                "Loss per token is not compared: the tokenizers of the two runs' policies are not the same "
-                f"({_brief(one)} and {_brief(two)}), so a token of one is no token of the other."
-            )
+    if measure == LOSS and not same_tokenizer(*(history.directory / BASE for history in (first, second))):
+        return (
+            "Loss per token is not compared: the tokenizers of the two runs' policies are not the same, or are not "
+            "there any more, so a token of one is no token of the other."
+        )
     if not candidate.shared:
         return f"{measure.label.capitalize()} is not compared: {candidate.differing()}."
     if _weights(candidate.first, candidate.shared) != _weights(candidate.second, candidate.shared):
@@ -102,13 +102,6 @@ def compare_rows(candidate: Candidate, seed: int) -> RowsCompared:
         second=estimate(two, seed),
         difference=difference(two, one, seed),
     )
-
-
-def tokenizer(history: History) -> str | None:
-    """The digest of the tokenizer's vocabulary, which all policies of a run share; None where the base has none."""
-    base = history.stages.get("base")
-    outputs = base.manifest.outputs if base else {}
-    return next((outputs[name].sha256 for name in TOKENIZERS if name in outputs), None)
 
 
 def best_of_each(first: History, second: History) -> str:
@@ -147,7 +140,3 @@ def _keys(rows: Sequence[MeasuredRow]) -> set[tuple[str, int]]:
 
 def _weights(rows: Sequence[MeasuredRow], shared: set[tuple[str, int]]) -> dict[tuple[str, int], float]:
     return {_key(row): row.weight for row in rows if _key(row) in shared}
-
-
-def _brief(digest: str | None) -> str:
-    return "none is known" if digest is None else digest[:12]

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from data.formats import Use
 from data.measures import DISCRIMINATOR, MeasureName
-from data.stopping import StopRule, best_iteration, game_is_over, stop_reason
+from data.stopping import StopRule, best_iteration, from_the_base, game_is_over, stop_reason
 from models import tiny
 from models.config import Config, EngineConfig, LaunchConfig, SamplingConfig, TrainConfig, gradient_accumulation
 from models.estimate import parameters_of
@@ -363,8 +363,9 @@ def conclude(
     best = decided_best(run.directory) if best is None else best
     if best is None:
         values = _values(measuring, iterations)
-        known = measuring.decides is not None and len(values) == len(iterations)
-        best = best_iteration(values, measuring.decides) if known and measuring.decides else len(iterations) - 1
+        best = len(iterations) - 1
+        if measuring.decides and len(values) == len(iterations):
+            best = best_iteration(values, measuring.decides)
     policy = iterations[best].policy.artifact("policy")
     publish_best(run, policy, best)
     sets = ("test", "transfer")
@@ -390,12 +391,9 @@ def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | Non
 
 
 def _values(measuring: Measuring, iterations: list[Iteration]) -> list[float]:
-    """What every iteration that has been measured came to on validation, the base first."""
+    """What the base and every iteration came to on validation, by the measure that decides; nothing while planning."""
     measure = measuring.decides
     if measure is None:
         return []
     found = [load_measured(iteration.stages.values()).get("validation", measure.name) for iteration in iterations]
-    values = [None if one is None else one.value.value for one in found]
-    if values[0] is None and len(values) > 1 and values[1] is not None:
-        values[0] = measure.even  # the base is what the others are measured against
-    return [value for value in values if value is not None]
+    return from_the_base([estimated.value.value if estimated else None for estimated in found], measure)

@@ -87,8 +87,9 @@ def load_measured(stages: Iterable[Result]) -> Measured:
             estimates.setdefault(file.parent.name, {}).update(told)
             rows |= {(file.parent.name, name): file.with_name(f"{name}.parquet") for name in told}
         evaluation = load_evaluation(stage)
-        for name, metrics in evaluation.metrics.items() if evaluation else ():
-            outcomes = evaluation.outcomes[name] if evaluation else []
+        assert evaluation is not None
+        for name, metrics in evaluation.metrics.items():
+            outcomes = evaluation.outcomes[name]
             estimates.setdefault(name, {}).update(_accuracies(metrics))
             rows[name, "accuracy"] = [MeasuredRow(o.problem_id, 0, float(o.greedy_correct)) for o in outcomes]
             rows[name, "sampled_accuracy"] = [MeasuredRow(o.problem_id, 0, _share(o)) for o in outcomes]

@@ -19,6 +19,9 @@ from tasks.files import file_sha256, write_json
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 CODE = "*.py"
 
+TEMPLATE = "chat_template.jinja"
+OLDER_VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
+
 
 class ModelChoice(Protocol):
     """Settings that name a model."""
@@ -171,3 +174,26 @@ def _read_digests(memory: Path) -> dict[str, str]:
         return dict(json.loads(memory.read_text()))
     except (FileNotFoundError, ValueError):  # what is forgotten is computed again
         return {}
+
+
+def same_tokenizer(policy: Path, other: Path) -> bool:
+    """Whether two policies read and write the same tokens: they have the same vocabulary and chat template."""
+    ours, theirs = _vocabulary_of(policy), _vocabulary_of(other)
+    return bool(ours) and ours == theirs and _template_of(policy) == _template_of(other)
+
+
+def _vocabulary_of(policy: Path) -> dict[str, Any]:
+    """The tokenizer.json, which says all, or what an older tokenizer has in its place; none of how batches are made."""
+    whole = policy / "tokenizer.json"
+    if whole.exists():
+        return {
+            key: value for key, value in json.loads(whole.read_text()).items() if key not in ("padding", "truncation")
+        }
+    return {name: (policy / name).read_bytes() for name in OLDER_VOCABULARIES if (policy / name).exists()}
+
+
+def _template_of(policy: Path) -> Any:
+    if (template := policy / TEMPLATE).exists():
+        return template.read_text()
+    config = policy / "tokenizer_config.json"
+    return json.loads(config.read_text()).get("chat_template") if config.exists() else None

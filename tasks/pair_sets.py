@@ -51,12 +51,14 @@ class PairSets:
         """Whether a pair of `training` is one to train on."""
         return self._set_of(pair) is None
 
-    def held_out(self, name: str) -> Iterator[Pair]:
-        """The pairs of a held-out set."""
-        if name in self.given:
-            yield from read_pairs(self.given[name][0], Tally(), self.given[name][1])
-        else:
-            yield from (pair for pair in read_pairs(self.training, Tally()) if self._set_of(pair) == name)
+    def unseen(self) -> Iterator[tuple[str, Pair]]:
+        """The pairs of all held-out sets, each with the name of its set."""
+        if len(self.given) < len(self.names):
+            for pair in read_pairs(self.training, Tally()):
+                if name := self._set_of(pair):
+                    yield name, pair
+        for name, (reading, split) in self.given.items():
+            yield from ((name, pair) for pair in read_pairs(reading, Tally(), split))
 
     def expected(self, name: str) -> int:
         """How many pairs a held-out set is expected to have. For the dry run."""
@@ -102,7 +104,8 @@ def check_pair_sets(sets: PairSets) -> None:
     Raises:
         DataFileError: see `data.preferences.read_pairs`; or a set is empty.
     """
-    counts = {name: sum(1 for _ in sets.held_out(name)) for name in sets.names}
+    found = Counter(name for name, _ in sets.unseen())
+    counts = {name: found[name] for name in sets.names}
     training = sum(map(sets.wanted, read_pairs(sets.training, Tally())))
     if training and all(counts.values()):
         return
@@ -159,15 +162,14 @@ def prepare_pair_sets(
             return short
 
         prompts = {known: attempt / f".{known}-prompts.parquet" for known in sets.names}
-        for known in sets.names:
-            with ExitStack() as stack:
-                pairs = stack.enter_context(RowWriter(Pair, attempt / f"{known}.parquet"))
-                asked = stack.enter_context(RowWriter(Problem, prompts[known]))
-                for pair in sets.held_out(known):
-                    if fits(pair, known):
-                        pairs.write(pair)
-                    if pair.index == 0:  # the first of its prompt
-                        asked.write(Problem(pair.problem_id, pair.messages, None, None, pair.chosen_source, known))
+        with ExitStack() as stack:
+            pairs = {name: stack.enter_context(RowWriter(Pair, attempt / f"{name}.parquet")) for name in sets.names}
+            asked = {name: stack.enter_context(RowWriter(Problem, file)) for name, file in prompts.items()}
+            for known, pair in sets.unseen():
+                if fits(pair, known):
+                    pairs[known].write(pair)
+                if pair.index == 0:  # the first of its prompt
+                    asked[known].write(Problem(pair.problem_id, pair.messages, None, None, pair.chosen_source, known))
         apart = {known: artifact.path for known, artifact in problems.items()} | {
             f"held-out pairs ({known})" if known in problems else known: file for known, file in prompts.items()
         }

@@ -79,13 +79,14 @@ def prompts_written(
     folder = output.with_name(f".{output.name}.{STAGE}")
     try:
         with open_run(folder, config.model_dump(mode="json"), OnDrift.REBUILD) as run:
+            done = False
             try:
                 yield _write(run, reading, config, engine, seed)
-            except BaseException:
-                if not (folder / STAGE).exists() and not attempt_directory(folder, STAGE).exists():
-                    shutil.rmtree(folder, ignore_errors=True)  # nothing was asked yet
-                raise
-            shutil.rmtree(folder, ignore_errors=True)
+                done = True
+            finally:
+                asked = (folder / STAGE).exists() or attempt_directory(folder, STAGE).exists()
+                if done or not asked:
+                    shutil.rmtree(folder, ignore_errors=True)
     except RunInUseError as error:
         raise RunInUseError(error.what, what_next="Wait for it, stop it, or choose another --output.") from None
 

@@ -34,14 +34,13 @@ from tasks.contract import Artifact, Estimate, Finished, Outcome, Stage, run_sta
 from tasks.environment import cache_folder
 from tasks.files import file_sha256, write_json
 from tasks.launch import launch_program
-from tasks.model_folder import code_identity, folder_digest, hub_commit, model_files, resolve_model
+from tasks.model_folder import TEMPLATE, code_identity, folder_digest, hub_commit, model_files, resolve_model
 from tasks.process import await_children
 from tasks.run import Result, Run
 from tasks.shipped import find_base
 from tasks.train import TRAIN_VERSION
 
 VERSION = 1
-TEMPLATE = "chat_template.jinja"
 
 
 class BootstrapTrainConfig(SupervisedConfig):

@@ -139,8 +139,11 @@ class PromptRoom:
         return self.context - int(self.config.generate.max_tokens)
 
     def _is_answered(self, problem: Problem) -> bool:
-        training = problem.split == "train"
-        return bool(self.config.answers_training_prompts if training else self.config.answers_held_out)
+        return bool(self.config.answers_training_prompts) if problem.split == "train" else self._answers_held_out
+
+    @cached_property
+    def _answers_held_out(self) -> bool:  # for which data sets may be looked at
+        return bool(self.config.answers_held_out)
 
     def _length(self, problem: Problem) -> int:
         return len(self.token_ids(problem.messages, f"Problem {problem.id} of {problem.source}"))

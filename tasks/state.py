@@ -10,13 +10,14 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from data.measures import Measure
+from data.measures import ACCURACY, DISCRIMINATOR, Measure
 from data.metrics import Interval
-from data.stopping import best_iteration, stop_reason
+from data.stopping import best_iteration, from_the_base, game_is_over, stop_reason
 from tasks.catalogue import History, iteration_of, load_history
 from tasks.loop import StopConfig
+from tasks.measured import load_measured
 from tasks.record import REPORT
-from tasks.run import LOCK, SUMMARY, describe_holder
+from tasks.run import LOCK, SUMMARY, Result, describe_holder
 
 # What one iteration of a run consists of, in order, where an older version made it, which wrote no plan down.
 ITERATION = {
@@ -151,11 +152,20 @@ def _left_to_do(history: History) -> str | None:
 def _planned(history: History) -> int:
     """How many iterations the run has by its settings and the values so far, which may have ended it early."""
     stop, most = StopConfig.model_validate(history.config.get("stop", {})), _most(history)
+    if stop.rule == "discriminator":
+        ended = (number for number in range(1, most + 1) if _is_over(history, number))
+        return next(ended, most)
     values = _in_order(history)
     for number in range(1, min(most, len(values) - 1) + 1):
-        if stop_reason(stop.rule, stop.patience, values[: number + 1]):
+        if stop_reason(stop.rule, stop.patience, values[: number + 1], history.measure or ACCURACY):
             return number
     return most
+
+
+def _is_over(history: History, number: int) -> bool:
+    stage = history.stages.get(f"iter-{number}/likelihood")
+    found = load_measured([Result(stage.path, stage)]).get("validation", DISCRIMINATOR.name) if stage else None
+    return found is not None and game_is_over(number, found.value) is not None
 
 
 def _most(history: History) -> int:
@@ -189,18 +199,14 @@ def _best(history: History, state: State) -> int | None:
     if state is State.FINISHED and "best" in history.stages:
         return int(history.stages["best"].manifest.config["iteration"])
     values = _in_order(history)
-    return best_iteration(values) if values else None
+    return best_iteration(values, history.measure or ACCURACY) if values else None
 
 
 def _in_order(history: History) -> list[float]:
-    """Values from the base up to the first iteration that has none, turned so that more is better."""
-    values: list[float] = []
-    if 0 not in history.values and 1 in history.values and history.measure and history.measure.even is not None:
-        values.append(history.measure.even)  # the base, against which the others are measured
-    sign = 1 if history.measure is None or history.measure.higher_is_better else -1
-    while len(values) in history.values:
-        values.append(sign * history.values[len(values)].value)
-    return values
+    """Values from the base up to the first iteration that has none."""
+    numbers = range(max(history.values, default=-1) + 1)
+    found = [history.values[number].value if number in history.values else None for number in numbers]
+    return from_the_base(found, history.measure or ACCURACY)
 
 
 def _footprint(directory: Path) -> tuple[int, datetime]:

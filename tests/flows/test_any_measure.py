@@ -167,7 +167,7 @@ def test_what_may_be_compared_across_runs_is_and_the_rest_is_refused(home, capsy
 def made(folder: Path, name: str, found: dict[str, list[MeasuredRow]], tokenizer: str = "t") -> None:
     """A run that measured these rows of one iteration's policy."""
     run = made_run(folder, name)
-    publish(run, "base", {"policy/tokenizer.json": tokenizer})
+    publish(run, "base", {"policy/tokenizer.json": json.dumps({"model": tokenizer})})
 
     def work(attempt: Path) -> Outcome:
         write_measured(attempt / "validation", found, 0)

@@ -34,7 +34,9 @@ def selection(stage: Path) -> dict[str, int]:
 def test_sft_trains_once_on_the_gold_answers(tmp_path):
     config = sft.SFT.model_validate(small(tmp_path))
     summary = run_loop("SFT", sft.loop, config, OnDrift.REFUSE)
-    assert summary["best_iteration"] == 1
+    assert (summary["best_iteration"], summary["measure"]) == (1, "loss")
+    assert re.match("SFT lowered the test loss per token of gold answers from .*, n = 60", summary["findings"][0])
+    assert "is the new champion: against base, loss per token: -" in summary["champion"]
     examples = list(read_rows(Example, config.directory / "iter-1" / "examples" / "examples.parquet"))
     assert len(examples) == 100 and all("####" in e.completion and e.token_ids is None for e in examples)
     assert selection(config.directory / "iter-1" / "examples") == {"samples": 100, "kept": 100}

@@ -134,3 +134,25 @@ def test_demonstrations_of_three_formats_are_mixed_by_weight_and_counted_by_sour
     assert told == {source.replace("/", "_"): count for source, count in counts.items()}
     (train,) = (d.dataset for d in parent.inputs.dataset_inputs if d.dataset.name == "train")
     assert json.loads(train.profile) == {"rows": len(pairs), "sources": counts}
+
+
+@pytest.mark.parametrize("rule", ["paper", "discriminator"])
+def test_on_chat_nothing_decides_but_the_discriminator_may_end_the_game(tmp_path, rule):
+    rows = [{"instruction": f"Say {n}.", "output": f"It is {n} words long."} for n in range(100)]
+    (tmp_path / "chats.json").write_text(json.dumps(rows))
+    limits = {"limit_validation": None, "limit_test": None, "limit_transfer": None, "stop": {"rule": rule}}
+    config = make_spin(tmp_path, demonstrations=tmp_path / "chats.json", **limits)
+    summary = run(config)
+    assert not list(config.directory.glob("iter-*/evaluate")) and summary["measure"] is None
+    latest = len(summary["iterations"]) - 1
+    assert summary["best_iteration"] == latest
+    found = json.loads((config.directory / f"iter-{latest}/likelihood/validation/measures.json").read_text())
+    played = found["discriminator_accuracy"]
+    assert {"rewards/margins", "length_ratio", "repeated", "ended"} <= played["details"].keys()
+    assert set(found["loss"]["against"]) == {"base", "previous"} and "not compared" in summary["champion"]
+    if rule == "paper":
+        assert latest == 2  # which looks at a measure, and there is none
+    else:
+        over = played["value"]["low"] <= 0.5 <= played["value"]["high"]
+        assert over == ("cannot be told from the opponent's" in summary["stop_reason"])
+        assert over == (latest == 1)

@@ -20,9 +20,9 @@ from tasks.champion import (
     pin_champion,
     refusal,
     run_name,
-    same_tokenizer,
     settle,
 )
+from tasks.model_folder import same_tokenizer
 from tasks.registry import Registry, RegistryError, Version
 
 NIGHT = datetime(2026, 3, 2, 2, 0)

@@ -18,7 +18,6 @@ from data.arithmetic import embedded_problems
 from data.likelihood import log_ratios, preference_metrics
 from data.rows import Pair, PairLikelihood, Problem
 from data.storage import write_rows
-from models import tiny
 from models.answers import gold_answers, pair_answers
 from models.held_out import Evaluations, evaluation_steps, held_out_set
 from models.likelihood import log_probs_of
@@ -26,8 +25,8 @@ from models.preference import LOSSES, PreferenceTrainer
 from models.reward_model import PairRewardTrainer, encode
 from models.tiny import VOCABULARY
 from models.train import Collator, WeightedSFTTrainer, labelled
-from models.training import IGNORED, Journal, load_policy, load_reward_model
-from tests.unit.toy import toy_llama
+from models.training import IGNORED, Journal, load_reward_model
+from tests.unit.toy import toy_llama, write_tiny
 
 ROWS = [([3, 1], [1, 1, 0], [2, 0]), ([1], [3, 3, 2, 0], [2]), ([2, 2], [1, 0], [0]), ([5], [6] * 9, [7, 0])]
 PROBLEMS = [p for p in embedded_problems(0) if p.split == "demonstration"][:5]
@@ -37,9 +36,7 @@ PROBLEMS = [p for p in embedded_problems(0) if p.split == "demonstration"][:5]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy with random weights."""
     folder = tmp_path_factory.mktemp("model")
-    tiny.write_untrained(folder, [p.messages[0]["content"] for p in PROBLEMS])
-    torch.manual_seed(0)
-    load_policy(folder, "float32").save_pretrained(folder)
+    write_tiny(folder, [p.messages[0]["content"] for p in PROBLEMS])
     return folder
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import RewardConfig, RewardTrainer
@@ -16,11 +15,11 @@ from data.arithmetic import embedded_problems
 from data.render import judged_token_ids
 from data.rows import Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
-from models import tiny
 from models.config import RewardScoreProgram, ScoreJob, ScoringConfig
 from models.reward_model import encode
 from models.reward_score import Judge, batches, score_job
-from models.training import load_policy, load_reward_model
+from models.training import load_reward_model
+from tests.unit.toy import write_tiny
 
 PROBLEMS = [p for p in embedded_problems(0) if p.split == "demonstration"][:4]
 TEXTS = ["4", "4 + 17 = 21. 21 - 16 = 5. #### 5", "no idea", "no " * 40]
@@ -30,9 +29,7 @@ TEXTS = ["4", "4 + 17 = 21. 21 - 16 = 5. #### 5", "no idea", "no " * 40]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model with random weights, whose rewards are about 1 in size as those of a trained one are."""
     folder = tmp_path_factory.mktemp("model")
-    tiny.write_untrained(folder, [p.messages[0]["content"] for p in PROBLEMS])
-    torch.manual_seed(0)
-    load_policy(folder, "float32").save_pretrained(folder)
+    write_tiny(folder, [p.messages[0]["content"] for p in PROBLEMS])
     model = load_reward_model(folder, AutoTokenizer.from_pretrained(folder), "float32")
     model.score.weight.data.normal_(std=0.1)
     model.save_pretrained(folder)

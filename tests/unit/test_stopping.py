@@ -2,7 +2,9 @@
 
 import pytest
 
-from data.stopping import StopRule, best_iteration, stop_reason
+from data.measures import LOSS, MEASURES, PAIR_ACCURACY
+from data.metrics import Interval
+from data.stopping import StopRule, best_iteration, from_the_base, game_is_over, stop_reason
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,29 @@ def test_a_loop_ends_by_its_rule_and_says_why(
     rule: StopRule, patience: int, accuracies: list[float], reason: str | None
 ) -> None:
     assert stop_reason(rule, patience, accuracies) == reason
+
+
+def test_a_loss_is_better_if_it_is_lower() -> None:
+    assert best_iteration([2.0, 1.5, 1.7], LOSS) == 1
+    assert stop_reason("paper", 1, [2.0, 1.5], LOSS) is None
+    assert stop_reason("paper", 1, [1.5, 1.7], LOSS) == "validation did not improve in iteration 1 (1.500 → 1.700)"
+    assert stop_reason("patience", 1, [2.0, 1.5, 1.7], LOSS) == "no new best on validation for 1 iteration"
+
+
+@pytest.mark.parametrize("measure", [m for m in MEASURES.values() if m != LOSS], ids=lambda m: m.name)
+def test_every_other_measure_is_better_if_it_is_higher(measure) -> None:
+    assert best_iteration([0.5, 0.7, 0.6], measure) == 1 and stop_reason("paper", 1, [0.5, 0.6], measure) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([], []), ([None], []), ([None, 0.6], [0.5, 0.6]), ([0.4, None, 0.6], [0.4]), ([None, None], [])],
+)
+def test_a_base_that_the_others_are_measured_against_is_even(values, expected) -> None:
+    assert from_the_base(values, PAIR_ACCURACY) == expected
+    assert from_the_base([None, 1.5], LOSS) == []
+
+
+@pytest.mark.parametrize(("low", "high", "over"), [(0.4, 0.6, True), (0.5, 0.7, True), (0.51, 0.7, False)])
+def test_the_game_is_over_once_the_two_cannot_be_told_apart(low: float, high: float, over: bool) -> None:
+    assert (game_is_over(2, Interval(value=(low + high) / 2, low=low, high=high)) is not None) == over

@@ -1,4 +1,4 @@
-"""Win rates: mirrored by swapping the sides, freed of a taste for length, as computed by hand and by an optimizer."""
+"""Win rates: mirrored by swapping the sides, controlled for length bias, as computed by hand and by an optimizer."""
 
 from pathlib import Path
 

@@ -1,7 +1,12 @@
-"""A language model with random weights that runs in milliseconds."""
+"""Language models with random weights that run in milliseconds."""
+
+from pathlib import Path
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from models import tiny
+from models.training import load_policy
 
 
 def toy_llama(vocabulary: int, seed: int = 0) -> LlamaForCausalLM:
@@ -16,3 +21,10 @@ def toy_llama(vocabulary: int, seed: int = 0) -> LlamaForCausalLM:
         initializer_range=0.8,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def write_tiny(folder: Path, texts: list[str]) -> None:
+    """The embedded model with random weights, as a folder, with a tokenizer made of these texts."""
+    tiny.write_untrained(folder, texts)
+    torch.manual_seed(0)
+    load_policy(folder, "float32").save_pretrained(folder)
