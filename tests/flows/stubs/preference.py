@@ -1,6 +1,7 @@
-"""Stands in for models.preference: the new policy's skill grows with every set of pairs."""
+"""Stands in for models.preference: the new policy's skill grows with every set of pairs, or is what STUB_SKILLS says."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -21,7 +22,12 @@ if program.train.adapter:
     program.output.with_name("adapter").mkdir(exist_ok=True)
 for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja"), program.policy / "config.json"]:
     shutil.copy(file, program.output)
-told = {"skill": round(skill + 0.1 * len(program.pairs), 6), "beta": program.train.beta}
+if "STUB_SKILLS" in os.environ:  # of the policies of iteration 1, 2, …
+    iteration = Path(sys.argv[1]).parent.parent.name.removeprefix("iter-")
+    skill = json.loads(os.environ["STUB_SKILLS"])[int(iteration) - 1]
+else:
+    skill = round(skill + 0.1 * len(program.pairs), 6)
+told = {"skill": skill, "beta": program.train.beta}
 (program.output / "skill.json").write_text(json.dumps(told))
 write_weights(program.output)
 lines = ['{"step": 10, "loss": 0.6, "rewards/margins": 0.25}']
