@@ -27,7 +27,7 @@ $(DONE): requirements/$(PLATFORM).txt pyproject.toml scripts/setup.sh
 	    libseccomp2
 	@touch $@
 
-demo: setup  ## Three iterations of ReST-EM on a tiny model, with a report
+demo: setup  ## Two iterations of ReST-EM on a tiny model, with a report
 	.venv/bin/autodidact rest-em --config configs/demo.yaml
 
 up: setup  ## Start Prefect, MLflow and a worker on this machine

@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.measure import show
 from data.arithmetic import shows_no_steps
 from data.metrics import SetMetrics
+from tasks.environment import SHARED_CPU
 from tasks.evaluate import METRICS, OUTCOMES
 
 CONFIGS = {"rest-em": "configs/demo.yaml", "spin": "configs/spin-demo.yaml"}
@@ -25,14 +27,17 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as temporary:
         runs = options.runs or Path(temporary)
-        rows = []
-        for flow in options.flows:
-            for seed in options.seeds:
-                run = runs / f"{flow}-{seed}"
-                if not options.show:
-                    _run(flow, seed, run)
-                rows.append([flow, str(seed), *measured(run)])
-                print(" · ".join(rows[-1]), flush=True)
+        demos = [(flow, seed, runs / f"{flow}-{seed}") for flow in options.flows for seed in options.seeds]
+
+        def row(flow: str, seed: int, run: Path) -> list[str]:
+            if not options.show:
+                _run(flow, seed, run, options.jobs)
+            found = [flow, str(seed), *measured(run)]
+            print(" · ".join(found), flush=True)
+            return found
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            rows = list(pool.map(row, *zip(*demos, strict=True)))
     show("Demos, test problems; greedy answers without steps on validation, base → last", COLUMNS, rows)
 
 
@@ -41,14 +46,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--flows", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="default: both")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="default: 0 1 2 3 4")
     parser.add_argument("--runs", type=Path, help="folder of runs to go on with; default: a temporary one")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores; default: 1")
     parser.add_argument("--show", action="store_true", help="run nothing: show what is there")
     return parser.parse_args()
 
 
-def _run(flow: str, seed: int, run: Path) -> None:
+def _run(flow: str, seed: int, run: Path, jobs: int) -> None:
     autodidact = str(Path(sys.executable).with_name("autodidact"))
     command = [autodidact, flow, "--config", CONFIGS[flow], "--seed", str(seed), "--run", run.name]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    if jobs > 1:
+        environment |= SHARED_CPU | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
     subprocess.run([*command, "--runs_dir", str(run.parent)], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
