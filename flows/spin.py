@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Gt, MinLen
 from prefect import flow
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data.measures import MeasureName
 from models.config import PreferenceConfig, SamplingConfig
@@ -34,6 +34,12 @@ class SpinTrainConfig(PreferenceConfig):
     learning_rate: Annotated[PerIteration, Field(description="Peak learning rate.")] = (5e-7, 5e-7, 1e-7, 1e-7)  # type: ignore[assignment]
     beta: Annotated[PerIteration, Field(description="Scale of the log-ratios; λ in the paper.")] = (0.1, 0.1, 0.1, 5.0)  # type: ignore[assignment]
     epochs: Annotated[PerIteration, Field(description="Passes over the pairs.")] = 2.0  # type: ignore[assignment]
+
+    @field_validator(*PER_ITERATION)
+    @classmethod
+    def _one_number_is_for_all(cls, values: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        """On the command line a number comes as a list of one."""
+        return values[0] if isinstance(values, tuple) and len(values) == 1 else values
 
     def at(self, iteration: int) -> PreferenceConfig:
         """The settings of an iteration; the first is 1."""

@@ -77,6 +77,12 @@ def test_every_setting_is_a_flag_also_a_nested_one(settings, flags: list[str], p
     assert found == value
 
 
+@pytest.mark.parametrize(("given", "value"), [("1e-4", 1e-4), ("[1e-4, 1e-5]", (1e-4, 1e-5))])
+def test_spin_takes_one_number_for_all_iterations_or_one_for_each(given: str, value: object) -> None:
+    config, _ = read_settings(Spin, ["--iterations", "2", "--train.learning_rate", given], "autodidact spin")
+    assert config.train.learning_rate == value
+
+
 def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
     config, options = read_settings(RestEM, ["--dry-run", "--on-drift", "rebuild"], "autodidact rest-em")
     assert (options.dry_run, options.on_drift) == (True, "rebuild")
