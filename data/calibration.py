@@ -11,8 +11,9 @@ from itertools import pairwise
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.metrics import Interval, bootstrap_interval
-from data.rows import PairReward
+from data.measures import estimate
+from data.metrics import Interval
+from data.rows import MeasuredRow, PairReward
 
 BINS = 10
 
@@ -49,7 +50,7 @@ def reward_metrics(rows: Iterable[PairReward], seed: int) -> RewardMetrics:
     """Measure rewards of pairs.
 
     Args:
-        seed: of the bootstrap over pairs.
+        seed: of the bootstrap over prompts.
 
     Raises:
         ValueError: there is no pair.
@@ -62,9 +63,10 @@ def reward_metrics(rows: Iterable[PairReward], seed: int) -> RewardMetrics:
     margins, longer = rewards[:, 0] - rewards[:, 1], np.sign(lengths[:, 0] - lengths[:, 1])
     right = (1 + np.sign(margins)) / 2
     bins = reliability(margins)
+    measured = [MeasuredRow(row.problem_id, row.index, value) for row, value in zip(found, right.tolist(), strict=True)]
     return RewardMetrics(
         pairs=len(found),
-        accuracy=bootstrap_interval(right.tolist(), seed),
+        accuracy=estimate(measured, seed),
         margin=float(margins.mean()),
         loss=float(np.logaddexp(0, -margins).mean()),
         brier=float(((1 - _sigmoid(margins)) ** 2).mean()),

@@ -1,6 +1,7 @@
 """What a policy's likelihoods of gold answers and of pairs come to in figures, alone and beside a reference's."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -57,9 +58,16 @@ def loss_rows(rows: Iterable[GoldLikelihood]) -> list[MeasuredRow]:
 
 
 def loss_details(rows: Sequence[MeasuredRow]) -> dict[str, float]:
-    """Perplexity, exp(loss per token), and how many tokens that is over. Nothing of no rows."""
+    """Perplexity, exp(loss per token), and how many tokens that is over. Nothing of no rows.
+
+    A policy that has diverged has no perplexity that a number could hold.
+    """
     tokens = sum(row.weight for row in rows)
-    return {"perplexity": math.exp(sum(row.value for row in rows) / tokens), "tokens": tokens} if tokens else {}
+    if not tokens:
+        return {}
+    loss = sum(row.value for row in rows) / tokens
+    perplexity = {"perplexity": math.exp(loss)} if loss < math.log(sys.float_info.max) else {}
+    return {**perplexity, "tokens": tokens}
 
 
 def log_ratios(policy: Iterable[PairLikelihood], reference: Iterable[PairLikelihood]) -> list[LogRatios]:

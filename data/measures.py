@@ -1,7 +1,8 @@
 """By what policies are measured on held-out rows: each measure, which way is better, and what it may decide.
 
 A measure gives every row a value and a weight, and a set the ratio of their sums: for a share all weights are 1, for a
-loss per token the value is the loss of an answer and the weight its number of tokens. Policies are compared row by row.
+loss per token the value is the loss of an answer and the weight its number of tokens. Policies are compared row by row,
+and intervals are by prompt.
 """
 
 from collections.abc import Iterable, Sequence
@@ -77,12 +78,12 @@ class Estimated(BaseModel):
 
 
 def estimate(rows: Sequence[MeasuredRow], seed: int) -> Interval:
-    """The ratio of summed values and summed weights, with a 95 % percentile bootstrap interval over rows.
+    """The ratio of summed values and summed weights, with a 95 % percentile bootstrap interval over prompts.
 
     Raises:
         ValueError: no rows.
     """
-    return ratio_interval([row.value for row in rows], [row.weight for row in rows], seed)
+    return _by_prompt([(row.problem_id, row.value, row.weight) for row in rows], seed)
 
 
 def difference(ours: Iterable[MeasuredRow], theirs: Iterable[MeasuredRow], seed: int) -> Interval:
@@ -95,12 +96,22 @@ def difference(ours: Iterable[MeasuredRow], theirs: Iterable[MeasuredRow], seed:
     pairs = [(row, others.get((row.problem_id, row.index))) for row in ours]
     if len(pairs) != len(others) or not all(other is not None and row.weight == other.weight for row, other in pairs):
         raise ValueError("A paired comparison needs both policies' values of the same rows.")
-    values = [row.value - other.value for row, other in pairs if other is not None]
-    return ratio_interval(values, [row.weight for row in ours], seed)
+    return _by_prompt(
+        [(row.problem_id, row.value - other.value, row.weight) for row, other in pairs if other is not None], seed
+    )
+
+
+def _by_prompt(rows: Iterable[tuple[str, float, float]], seed: int) -> Interval:
+    """Rows of one prompt are alike, so they are drawn together: alone they would make the interval too narrow."""
+    values, weights = dict[str, float](), dict[str, float]()
+    for prompt, value, weight in rows:
+        values[prompt] = values.get(prompt, 0.0) + value
+        weights[prompt] = weights.get(prompt, 0.0) + weight
+    return ratio_interval(list(values.values()), list(weights.values()), seed)
 
 
 def ratio_interval(values: Sequence[float], weights: Sequence[float], seed: int) -> Interval:
-    """Σ values / Σ weights, with a 95 % percentile bootstrap interval over rows (10,000 resamples).
+    """Σ values / Σ weights, with a 95 % percentile bootstrap interval over their places (10,000 resamples).
 
     Raises:
         ValueError: no rows, or weights that sum to nothing.

@@ -50,13 +50,15 @@ def stop_reason(rule: StopRule, patience: int, values: Sequence[float], measure:
     return f"no new best on validation for {iterations}" if since >= patience else None
 
 
-def game_is_over(iteration: int, discriminated: Interval) -> str | None:
+def game_is_over(iteration: int, discriminated: Interval | None) -> str | None:
     """Why SPIN ends after an iteration whose policy cannot tell gold answers from its opponent's; None to go on.
 
     Args:
         discriminated: share of held-out pairs whose gold answer it ranks above the opponent's (arXiv 2401.01335,
-            section 4.1: the game has ended when the two cannot be told apart).
+            section 4.1: the game has ended when the two cannot be told apart). None: no pair is left.
     """
+    if discriminated is None:
+        return f"no held-out answer of the opponent is left to be told from a gold one in iteration {iteration}"
     if discriminated.low <= 0.5 <= discriminated.high:
         shown = DISCRIMINATOR.shown_interval(discriminated)
         return f"gold answers cannot be told from the opponent's any more in iteration {iteration} ({shown})"

@@ -17,6 +17,7 @@ from tasks.model_folder import same_tokenizer
 from tasks.registry import Registry, Version
 from tasks.run import CONFIG, SUMMARY
 from tasks.tracking import open_registry, reaching, tracking_uri
+from tasks.wording import too_small
 
 PIN = "champion.json"
 GATE_SET = "gate_set_digest"  # on a version: the test set that decided about it
@@ -88,7 +89,12 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        return self.difference is not None and self.measure.clearly_better(self.difference)
+        return self.difference is not None and self.measure.clearly_better(self.difference) and not self.caution
+
+    @property
+    def caution(self) -> str:
+        """A sentence where there are too few problems to tell, else nothing."""
+        return "" if self.difference is None else too_small(self.measure, self.problems, self.difference)
 
     @property
     def figures(self) -> str:
@@ -124,9 +130,13 @@ def refusal(measure: Measure, ours: Path, champion: Version, base: str | None = 
     return None
 
 
-def gates_decided(registry: Registry, model: str, set_digest: str) -> int:
-    """How many versions of a registered model a test set has already decided about."""
-    return sum(version.tags.get(GATE_SET) == set_digest for version in registry.versions(model))
+def gates_decided(registry: Registry, set_digest: str, but: str | None = None) -> int:
+    """How many versions, of any registered model, a test set has already decided about.
+
+    Args:
+        but: digest of a checkpoint that does not count: the one that is to be decided about, perhaps a second time.
+    """
+    return sum(version.digest != but for version in registry.tagged(GATE_SET, set_digest))
 
 
 def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_digest: str | None = None) -> str:
@@ -157,7 +167,8 @@ def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_dige
     registry.challenge(version)
     if gate.refused:
         return f"{version} is a challenger, not compared with {rival}: {gate.refused}."
-    return f"{version} is a challenger, not clearly better: against {rival}, {gate.figures}."
+    found = f"{version} is a challenger, not clearly better: against {rival}, {gate.figures}. {gate.caution}"
+    return found.rstrip()
 
 
 def policy_of(version: Version) -> Artifact | None:

@@ -57,7 +57,8 @@ def _look(source: ProblemSource, path: Path) -> Measurable:
     except DataFileError:  # they serve as something else, or as nothing, which is said when they are read
         return Measurable(verified=False, gold=not _are_prompts(source, path))
     share = sum(graded) / len(graded) if graded else 0.0
-    return Measurable(use == "prompts" or share >= ENOUGH, all(row.response for row in rows))
+    answered = sum(bool(row.response) for row in rows)
+    return Measurable(use == "prompts" or share >= ENOUGH, not rows or answered / len(rows) >= ENOUGH)
 
 
 def _are_prompts(source: ProblemSource, path: Path) -> bool:

@@ -34,7 +34,7 @@ from tasks.logs import run_logger
 from tasks.measured import Measured, load_measured, write_measured
 from tasks.run import Result, Run
 
-VERSION, REFERENCE_VERSION = 1, 2  # gold answers are framed as the template frames them
+VERSION, REFERENCE_VERSION = 2, 2  # intervals are by prompt; gold answers are framed as the template frames them
 LIKELIHOOD_FILE = "likelihood.json"
 GOLD_FILE, PAIRS_FILE = "gold_likelihoods.parquet", "pair_likelihoods.parquet"  # in the folder of a set
 
@@ -92,7 +92,8 @@ def measure_reference(
             launch=launch,
         )
         command = launch_program(LIKELIHOOD, program, attempt, run.child_lock)
-        metrics = {key: likelihood_metrics(read_rows(PairLikelihood, file)) for key, file in outputs.items()}
+        some = {key: file for key, file in outputs.items() if count_rows(file)}  # all held-out answers may be gold
+        metrics = {key: likelihood_metrics(read_rows(PairLikelihood, file)) for key, file in some.items()}
         write_json(attempt / LIKELIHOOD_FILE, {key: found.model_dump() for key, found in metrics.items()})
         rows = sum(count_rows(file) for file in outputs.values())
         return Outcome(rows, rows, command=tuple(command))

@@ -33,6 +33,7 @@ from tasks.problems import Judged, ProblemSource, expected_counts
 from tasks.rewards import RewardConfig, problems_judged_by
 from tasks.run import PLAN, Result, Run, open_run
 from tasks.win_rate_settings import WinRateConfig
+from tasks.wording import too_small
 
 NO_PAIRS: Mapping[str, PairsMeasured] = {}
 LONGEST_NAME = 100  # of a run: files, MLflow's runs and Prefect's artifacts are named after it
@@ -383,8 +384,13 @@ def conclude(
 def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | None:
     rule, number = measuring.config.stop, len(iterations) - 1
     if rule.rule == "discriminator":
-        found = load_measured(iterations[-1].stages.values()).get("validation", DISCRIMINATOR.name)
-        return game_is_over(number, found.value) if found else None
+        played = iterations[-1].stages["likelihood"]
+        if number == 0 or played.finished is None:
+            return None
+        found = load_measured([played]).get("validation", DISCRIMINATOR.name)
+        if found and too_small(DISCRIMINATOR, found.rows, found.value):
+            return None
+        return game_is_over(number, found.value if found else None)
     if measuring.decides is None:
         return None
     return stop_reason(rule.rule, rule.patience, _values(measuring, iterations), measuring.decides)

@@ -147,6 +147,11 @@ def measuring(run: Run, config: Any, problems: Result | None) -> Measuring:
     sets = {} if problems is None else config.held_out(problems, "validation", "test", "transfer")
     verified = sets if rows.verified else {}
     gold = sets if rows.gold else {}
+    if config.stop.rule == "discriminator" and VALIDATION not in gold:
+        raise MeasureError(
+            "stop.rule: discriminator needs gold answers to held-out prompts, and there are none.",
+            what_next="Give --validation with gold answers, or choose stop.rule paper, patience or none.",
+        )
     return Measuring(run, config, problems, verified, gold, sets, deciding(config, verified, gold, sets))
 
 

@@ -185,7 +185,7 @@ def record_end(
         final={name: (base.metrics[name], ours.metrics[name]) for name in sets if base and ours},
         held_out=held_out(final, config.seed),
         rival=rival(s["win_rate"] for s in (*final, *(i.stages for i in iterations)) if "win_rate" in s),
-        gates=_gates_decided(tracking, config.registry, test_set),
+        gates=_gates_decided(tracking, test_set, iterations[best].policy.artifact("policy").digest),
         examples=side_by_side(problems, final),
         data=data_report(problems, iterations),
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -228,13 +228,13 @@ def record_end(
     return summary
 
 
-def _gates_decided(tracking: Tracking, model: str, test_set: str | None) -> int | None:
+def _gates_decided(tracking: Tracking, test_set: str | None, policy: str | None) -> int | None:
     """How often a test set has decided on the champion before; None where the registry does not answer."""
     if test_set is None:
         return None
     try:
         with tracking.reaching():
-            return gates_decided(tracking.registry, model, test_set)
+            return gates_decided(tracking.registry, test_set, but=policy)
     except HistoryError:  # which ends the run once the report is written
         return None
 

@@ -61,14 +61,21 @@ class Registry:
 
     def versions(self, model: str) -> list[Version]:
         """All versions of a model, the oldest first."""
+        return sorted(self._search(f"name = '{model}'"), key=lambda version: int(version.number))
+
+    def tagged(self, tag: str, value: str) -> list[Version]:
+        """The versions of all models that have a tag of this value."""
+        return self._search(f"tags.{tag} = '{value}'")
+
+    def _search(self, what: str) -> list[Version]:
         rows, token = [], None
         while True:
-            page = self.client.search_model_versions(f"name = '{model}'", page_token=token)
+            page = self.client.search_model_versions(what, page_token=token)
             ours = [v for v in page if DIGEST in v.tags]
-            rows += [Version(model, str(v.version), Path(v.tags[PATH]), v.tags[DIGEST], dict(v.tags)) for v in ours]
+            rows += [Version(v.name, str(v.version), Path(v.tags[PATH]), v.tags[DIGEST], dict(v.tags)) for v in ours]
             token = page.token
             if not token:
-                return sorted(rows, key=lambda version: int(version.number))
+                return rows
 
     def crown(self, version: Version, by: str) -> None:
         """Make a version the champion, and record who was champion before. Nothing happens if it is champion already.

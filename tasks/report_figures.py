@@ -22,11 +22,11 @@ PLOTTED = {
     "rewards/chosen": "rewards/chosen",
     "rewards/rejected": "rewards/rejected",
     "rewards/margins": "rewards/margins",
-    "mean_tokens": "own answer length, tokens",
+    "mean_tokens": "opponent's answer length, tokens",
     "gold_tokens": "gold answer length, tokens",
-    "length_ratio": "own length over gold length",
-    "repeated": "share of repeated 4-grams",
-    "ended": "share that ends by itself",
+    "length_ratio": "opponent's length over gold length",
+    "repeated": "opponent's share of repeated 4-grams",
+    "ended": "share of the opponent's answers that ends by itself",
 }
 EVEN_LENGTH = "win rate at equal length, %"
 Curves = dict[str, list[Interval | float | None]]

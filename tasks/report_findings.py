@@ -162,7 +162,7 @@ def _remaining(found: _Found) -> Finding:
             f"{found.measure.label} on {found.set_name} {found.measure.rows} {percent(best.value.value)}, {found.rows}"
         )
     before = f"No iteration of {found.report.algorithm} did better than the base policy, which remains the result: "
-    return found.said("not compared", f"{before}{figure}.")
+    return found.said("not compared", f"{before}{figure}.", too_small(found.measure, best.rows, best.value))
 
 
 def _change(found: _Found) -> Finding:

@@ -22,7 +22,7 @@ from tasks.model_folder import code_identity, folder_digest, resolve_model
 from tasks.process import run_child
 from tasks.run import Result, Run
 
-VERSION = 2  # answers are framed as the template frames them
+VERSION = 3  # intervals are by prompt
 GRADER = "reward-model@2"
 METRICS, REWARDS = "metrics.json", "rewards.parquet"
 

@@ -85,7 +85,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     pairs = folder / "pairs.jsonl"
     pairs.write_text("".join(f'{{"prompt": "a{n}", "chosen": "b", "rejected": "c"}}\n' for n in range(60)))
     with prepared(cache), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.record.gates_decided", lambda *_: 2)
+        patch.setattr("tasks.record.gates_decided", lambda *_, **__: 2)
         for name in ("one", "two"):
             config = DPO.model_validate(small(folder) | {"run": name, "pairs": pairs})
             run_loop("DPO", loop, config, OnDrift.REFUSE)

@@ -11,6 +11,7 @@ from data.storage import read_rows
 from flows.spin import Spin, loop
 from tasks.contract import OnDrift, Status, load_finished
 from tasks.loop import plan_loop, run_loop
+from tasks.measuring import MeasureError
 from tasks.score import NothingKeptError
 from tests.flows.conftest import make_spin
 from tests.flows.test_rest_em import history
@@ -109,6 +110,33 @@ def test_when_all_own_answers_equal_the_gold_ones_nothing_is_trained(tmp_path, m
     assert not (config.directory / "best").exists()
 
 
+def test_when_all_held_out_own_answers_equal_the_gold_ones_the_game_has_ended(tmp_path, monkeypatch):
+    import tasks.pairs
+
+    paired = tasks.pairs.pair_gold_over_own
+
+    def equal_on_validation(problems, *rest):
+        given = list(problems)
+        return paired(given, *rest) if given[0].split == "train" else iter(())
+
+    monkeypatch.setattr(tasks.pairs, "pair_gold_over_own", equal_on_validation)
+    summary = run(make_spin(tmp_path, stop={"rule": "discriminator"}))
+    assert summary["stop_reason"].startswith("no held-out answer of the opponent is left")
+    assert summary["best_iteration"] == 1
+
+
+def test_the_discriminator_rule_needs_held_out_gold_answers(tmp_path):
+    prompts = [{"question_id": n, "category": "writing", "turns": [f"Write about {n}."]} for n in range(20)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    chats = [{"instruction": f"Say {n}.", "output": f"It is {n} words long, I think, or more."} for n in range(40)]
+    (tmp_path / "chats.json").write_text(json.dumps(chats))
+    held_out = dict.fromkeys(("validation", "test"), tmp_path / "prompts.jsonl")
+    limits = {"limit_validation": None, "limit_test": None, "limit_transfer": None}
+    told = {"demonstrations": tmp_path / "chats.json", "stop": {"rule": "discriminator"}, "verify": False}
+    with pytest.raises(MeasureError, match="discriminator needs gold answers to held-out prompts"):
+        plan_loop(loop, make_spin(tmp_path, **held_out, **limits, **told), OnDrift.REFUSE)
+
+
 def test_demonstrations_of_three_formats_are_mixed_by_weight_and_counted_by_source(tmp_path):
     files = {
         "alpaca.json": json.dumps([{"instruction": f"Say {n}.", "output": f"#### {n}"} for n in range(100)]),
@@ -138,7 +166,7 @@ def test_demonstrations_of_three_formats_are_mixed_by_weight_and_counted_by_sour
 
 @pytest.mark.parametrize("rule", ["paper", "discriminator"])
 def test_on_chat_nothing_decides_but_the_discriminator_may_end_the_game(tmp_path, rule):
-    rows = [{"instruction": f"Say {n}.", "output": f"It is {n} words long."} for n in range(100)]
+    rows = [{"instruction": f"Say {n}.", "output": f"It is {n} words long."} for n in range(400)]
     (tmp_path / "chats.json").write_text(json.dumps(rows))
     limits = {"limit_validation": None, "limit_test": None, "limit_transfer": None, "stop": {"rule": rule}}
     config = make_spin(tmp_path, demonstrations=tmp_path / "chats.json", **limits)

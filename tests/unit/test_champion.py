@@ -51,15 +51,15 @@ def registry(runs: Path) -> Registry:
     return Registry(MlflowClient(f"sqlite:///{runs / 'mlflow.db'}"))
 
 
-def add_version(registry: Registry, folder: Path, digest: str, there: bool = True) -> Version:
+def add_version(registry: Registry, folder: Path, digest: str, model: str = MODEL, there: bool = True) -> Version:
     folder.mkdir(parents=True)
     if there:
         (folder / "config.json").write_text("{}")
-    if not registry.versions(MODEL):
-        registry.client.create_registered_model(MODEL)
+    if not registry.versions(model):
+        registry.client.create_registered_model(model)
     tags = {"path": str(folder), "digest": digest}
-    made = registry.client.create_model_version(MODEL, source=folder.as_uri(), tags=tags)
-    return registry.version(MODEL, str(made.version))
+    made = registry.client.create_model_version(model, source=folder.as_uri(), tags=tags)
+    return registry.version(model, str(made.version))
 
 
 def night(runs: Path, name: str, finished: bool) -> None:
@@ -174,6 +174,14 @@ def test_the_champion_moves_only_if_the_interval_excludes_zero(
     assert apply_gate(registry, now, None) == f"{now} is the champion."
 
 
+def test_too_few_problems_move_no_champion(registry: Registry, tmp_path: Path):
+    new = add_version(registry, tmp_path / "new", "bbb")
+    told = apply_gate(registry, new, Gate(None, BETTER, 29))
+    assert "is a challenger" in told and "on 29 problems. n = 29 is too few" in told
+    assert registry.champion(MODEL) is None
+    assert "is the new champion" in apply_gate(registry, new, Gate(None, BETTER, 30))
+
+
 def test_the_first_champion_has_to_beat_the_base(registry: Registry, tmp_path: Path):
     first = add_version(registry, tmp_path / "first", "aaa")
     assert "has no champion: no iteration was better than the base" in apply_gate(registry, first, None)
@@ -186,10 +194,10 @@ def test_the_first_champion_has_to_beat_the_base(registry: Registry, tmp_path: P
 @pytest.mark.parametrize(
     ("measure", "difference", "passed", "words"),
     [
-        (LOSS, WORSE, True, "against version 1, loss per token: -0.050 [-0.080, -0.020] on 9 gold answers"),
+        (LOSS, WORSE, True, "against version 1, loss per token: -0.050 [-0.080, -0.020] on 90 gold answers"),
         (LOSS, BETTER, False, "not clearly better: against version 1, loss per token: 0.050"),
         (LOSS, UNSURE, False, "not clearly better"),
-        (WIN_RATE, BETTER, True, "win rate minus 50.0%: 5.0% [2.0%, 8.0%] on 9 prompts"),
+        (WIN_RATE, BETTER, True, "win rate minus 50.0%: 5.0% [2.0%, 8.0%] on 90 prompts"),
         (WIN_RATE, WORSE, False, "not clearly better"),
     ],
 )
@@ -198,7 +206,7 @@ def test_each_measure_has_a_direction(
 ):
     old, new = (add_version(registry, tmp_path / name, name) for name in ("old", "new"))
     registry.crown(old, "gate")
-    assert words in apply_gate(registry, new, Gate(old, difference, 9, measure))
+    assert words in apply_gate(registry, new, Gate(old, difference, 90, measure))
     now = registry.champion(MODEL)
     assert now is not None
     assert (now.number == "2") == passed
@@ -213,7 +221,7 @@ def test_what_cannot_be_compared_is_refused_with_a_sentence(registry: Registry, 
     assert "is a challenger, not compared with version 1: pair accuracy is measured against the base of its own" in said
     tags = registry.version(MODEL, "2").tags
     assert (tags["gate_refused"], tags["gate_passed"]) == (why, "no")
-    assert gates_decided(registry, MODEL, "set") == 0
+    assert gates_decided(registry, "set") == 0
 
 
 def test_within_a_run_nothing_is_refused(registry: Registry, tmp_path: Path):
@@ -256,8 +264,12 @@ def test_it_is_counted_how_often_a_test_set_has_decided(registry: Registry, tmp_
     counts = []
     for version, gate, digest in decided:
         apply_gate(registry, version, gate, digest)
-        counts.append(gates_decided(registry, MODEL, "set"))
+        counts.append(gates_decided(registry, "set"))
     assert counts == [1, 2, 2, 2, 2]
+    assert gates_decided(registry, "set", but=versions[1].digest) == 1
+    elsewhere = add_version(registry, tmp_path / "five", "five", "another-model")
+    apply_gate(registry, elsewhere, Gate(None, UNSURE, 9), "set")
+    assert gates_decided(registry, "set") == 3
 
 
 def test_a_move_is_recorded_and_can_be_taken_back(registry: Registry, tmp_path: Path):

@@ -16,7 +16,7 @@ from data.likelihood import (
     loss_rows,
     preference_metrics,
 )
-from data.measures import estimate
+from data.measures import difference, estimate
 from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood
 from models.likelihood import log_probs_of
 from tests.unit.toy import toy_llama
@@ -128,6 +128,19 @@ def test_pair_accuracy_counts_a_tie_as_a_half_so_that_a_policy_is_even_with_itse
 def test_likelihoods_of_other_pairs_are_no_reference(reference):
     with pytest.raises(ValueError, match="same pairs"):
         log_ratios(POLICY, reference)
+
+
+def test_a_policy_that_has_diverged_has_no_perplexity():
+    assert loss_details([MeasuredRow("a", 0, 800.0, 1.0)]) == {"tokens": 1.0}
+
+
+def test_rows_of_one_prompt_are_drawn_together():
+    alone = [MeasuredRow(f"p{n}", 0, float(n % 2)) for n in range(200)]
+    eight = [MeasuredRow(f"p{row.problem_id}", index, row.value) for row in alone[:25] for index in range(8)]
+    narrow, wide = estimate(alone, 0), estimate(eight, 0)
+    assert wide.value == pytest.approx(12 / 25) and wide.high - wide.low > 2 * (narrow.high - narrow.low)
+    nothing = [MeasuredRow(row.problem_id, row.index, 0.0) for row in eight]
+    assert difference(eight, nothing, 0) == wide
 
 
 def test_no_pairs_have_no_metrics():

@@ -16,6 +16,7 @@ from tasks.held_out import Measurable
 from tasks.problems import require_problems, split_problems
 
 CHAT = [{"instruction": f"Say {n} in words.", "output": f"It is called n{n} there."} for n in range(60)]
+SILENT = [{"instruction": f"Say {n} in words.", "output": ""} for n in range(60, 63)]
 WORKED = [{"question": f"{n} + 1?", "answer": f"{n}+1={n + 1} #### {n + 1}"} for n in range(60)]
 BARE = [{"question": f"{n} + 2?", "solution": "", "answer": str(n + 2)} for n in range(20)]
 ASKED = [{"question_id": n, "category": "writing", "turns": [f"Write about {n}.", "Shorter."]} for n in range(20)]
@@ -36,6 +37,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         (WORKED, None, {"verify": False}, Measurable(verified=False, gold=True)),
         (WORKED[:57] + CHAT[:3], None, {}, Measurable(verified=True, gold=True)),  # mistakes, which reading reports
         (WORKED[:40] + CHAT[:20], None, {}, Measurable(verified=False, gold=True)),
+        (CHAT[:57] + SILENT, None, {}, Measurable(verified=False, gold=True)),
         (CHAT, WORKED, {}, Measurable(verified=True, gold=True)),
         (CHAT, BARE, {}, Measurable(verified=True, gold=False)),
         (CHAT, ASKED, {}, Measurable(verified=False, gold=False)),

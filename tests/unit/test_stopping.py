@@ -63,6 +63,10 @@ def test_a_base_that_the_others_are_measured_against_is_even(values, expected) -
     assert from_the_base([None, 1.5], LOSS) == []
 
 
+def test_the_game_is_over_where_nothing_is_left_to_tell_apart() -> None:
+    assert "no held-out answer of the opponent is left" in str(game_is_over(2, None))
+
+
 @pytest.mark.parametrize(("low", "high", "over"), [(0.4, 0.6, True), (0.5, 0.7, True), (0.51, 0.7, False)])
 def test_the_game_is_over_once_the_two_cannot_be_told_apart(low: float, high: float, over: bool) -> None:
     assert (game_is_over(2, Interval(value=(low + high) / 2, low=low, high=high)) is not None) == over
