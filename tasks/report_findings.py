@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from data.measures import (
     ACCURACY,
     DISCRIMINATOR,
+    LEFT_OUT,
     LOSS,
     MEASURES,
     PAIR_ACCURACY,
@@ -190,6 +191,10 @@ def _change(found: _Found) -> Finding:
     )
     if towards == "no clear difference":
         sentence += " The interval includes zero: the difference is not distinguishable from zero."
+    if left_out := best.details.get(LEFT_OUT):
+        sentence += (
+            f" Prompts that could be judged for one of the two only are left out of the difference: {left_out:,.0f}."
+        )
     return found.said(towards, sentence, too_small(measure, best.rows, difference))
 
 

@@ -14,6 +14,7 @@ from models.config import EngineConfig, SamplingConfig
 from tasks.contract import Artifact, OnDrift, Outcome, Stage
 from tasks.evaluate import HeldOut
 from tasks.measured import load_measured
+from tasks.record_content import held_out
 from tasks.run import Result, Run, open_run
 from tasks.win_rate import ANSWERS, WinRateError, answer_prompts, measure_win_rate
 from tasks.win_rate_settings import WinRateConfig
@@ -159,6 +160,18 @@ def test_replies_that_cannot_be_read_count_for_nothing(run: Run, monkeypatch: py
     monkeypatch.setenv("STUB_SILENT", "p1 p2")
     with pytest.raises(WinRateError, match=r"to 2 of 3 comparisons with base.*The first: .*Use another judge"):
         measured(run, "again", ours, sets, {"base": theirs})
+
+
+def test_the_difference_is_of_the_prompts_that_could_be_judged_for_both(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets, found = prompts(run, 4, gold=lambda n: WRONG), []
+    for name, text, silent in (("base", RIGHT, "p1"), ("ours", LONGER, "p2")):
+        monkeypatch.setenv("STUB_SILENT", silent)
+        result, _ = measured(run, f"{name}-wins", answers(run, name, [text] * 4), sets, {"gold": None})
+        found.append({"win_rate": result})
+    _, compared = held_out((found[0], found[1]), seed=0)[SET]["win_rate"]
+    assert (compared.against["base"].value, compared.details["left_out_of_the_difference"]) == (0.0, 2)
 
 
 def test_only_the_first_prompts_are_compared(run: Run) -> None:

@@ -130,6 +130,9 @@ def test_win_rate_of_both_policies_against_the_gold_answers_is_compared() -> Non
     best = estimated(interval(0.4, 0.3, 0.5), interval(0.1, 0.05, 0.15))
     found = sentence("win_rate", best, estimated(interval(0.3, 0.2, 0.4)), rival="gold")
     assert found.startswith("DPO raised the test win rate against the gold answer from 30.0 % to 40.0 %: +10.0 points")
+    unread = best.model_copy(update={"details": {"left_out_of_the_difference": 2.0}})
+    found = sentence("win_rate", unread, estimated(interval(0.3, 0.2, 0.4)), rival="gold")
+    assert found.endswith("Prompts that could be judged for one of the two only are left out of the difference: 2.")
 
 
 @pytest.mark.parametrize(
