@@ -1,5 +1,6 @@
 """Win rates: mirrored by swapping the sides, controlled for length bias, as computed by hand and by an optimizer."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,29 @@ def test_a_judge_of_its_own_answers_is_warned_of(
     config = WinRateConfig.model_validate({"judge": {"model": str(models / judge)}})
     check_win_rate(config, source)
     assert ("is the model that is trained" in caplog.text) == same
+
+
+@pytest.mark.parametrize(
+    ("judge", "lost", "same"), [("base", None, True), ("copy", None, True), ("base", "config.json", False)]
+)
+@pytest.mark.parametrize("start", ["best/policy", "iter-1/train/policy"])
+def test_what_the_policy_was_trained_from_is_followed_back_over_runs(
+    models: Path, monkeypatch: pytest.MonkeyPatch, judge: str, lost: str | None, same: bool, start: str
+):
+    """The second run began with the result of the first, which began with the base."""
+    monkeypatch.setattr(win_rate_settings, "folder_digest", lambda folder: "trained")
+    for run, model in (("first", models / "base"), ("second", models / "runs/first/best/policy")):
+        folder = models / "runs" / run
+        (folder / "base").mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"model": str(model)}))
+        digest = "1" if run == "first" else "trained"
+        (folder / "base" / "manifest.json").write_text(json.dumps({"inputs": {"model": digest}}))
+    if lost:
+        (models / "runs" / "first" / lost).unlink()
+    policy = PolicySource.model_validate({"model": str(models / "runs" / "second" / start)})
+    assert judges_itself(WinRateJudge(model=str(models / judge)), policy) == same
+    named = WinRateJudge(model=str(models / "base"), endpoint="http://localhost:9/v1")
+    assert judges_itself(named, policy) == (lost is None)
 
 
 def test_at_an_endpoint_it_is_known_by_its_name(models: Path):
