@@ -177,8 +177,9 @@ def deciding(
     if there[config.measure]:
         return MEASURES[config.measure]
     known = [name for name, possible in there.items() if possible]
+    why = _lacking(config.measure, config.win_rate is not None)
     raise MeasureError(
-        f"measure: {config.measure} cannot be taken in this run, which {_lacking(config.measure, config.win_rate is not None)}.",
+        f"measure: {config.measure} cannot be taken in this run, which {why}.",
         what_next=f"Choose {', '.join([*known, LAST])}, or leave it out.",
     )
 
