@@ -62,6 +62,7 @@ WIN_RATE = Measure("win_rate", "win rate", "prompts", even=0.5)
 # How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds: no loop
 # chooses by it, and it is no MeasureName.
 DISCRIMINATOR = Measure("discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, across_runs=False)
+LEFT_OUT = "left_out_of_the_difference"  # a detail of a win rate: prompts that were judged for one policy only
 MEASURES = {m.name: m for m in (ACCURACY, SAMPLED_ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, DISCRIMINATOR)}
 
 
@@ -108,6 +109,13 @@ def _by_prompt(rows: Iterable[tuple[str, float, float]], seed: int) -> Interval:
         values[prompt] = values.get(prompt, 0.0) + value
         weights[prompt] = weights.get(prompt, 0.0) + weight
     return ratio_interval(list(values.values()), list(weights.values()), seed)
+
+
+def shared(ours: Sequence[MeasuredRow], theirs: Sequence[MeasuredRow]) -> tuple[list[MeasuredRow], list[MeasuredRow]]:
+    """The rows that both policies have: an unread reply of the judge leaves out a prompt for one of them."""
+    both = {(row.problem_id, row.index) for row in ours} & {(row.problem_id, row.index) for row in theirs}
+    one, two = ([row for row in rows if (row.problem_id, row.index) in both] for rows in (ours, theirs))
+    return one, two
 
 
 def ratio_interval(values: Sequence[float], weights: Sequence[float], seed: int) -> Interval:

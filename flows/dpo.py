@@ -3,6 +3,7 @@
 Defaults are TRL's recipe for Llama 2, QLoRA on q and v. Start from an SFT policy: `--model runs/<run>/best/policy`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -13,12 +14,13 @@ from data.measures import MeasureName
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.contract import OnDrift
 from tasks.datasets import expected_rows
+from tasks.held_out import Measurable, measurable
 from tasks.likelihood import measure_reference, measured_by
 from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.pair_sets import PairSets, answered_length, check_pair_sets, prepare_pair_sets, validated_and_tested
 from tasks.pairs import PairSource
 from tasks.policy import base_policy
-from tasks.problems import prepare_problems
+from tasks.problems import Judged, prepare_problems
 from tasks.run import Run
 from tasks.train import train_on_pairs
 
@@ -51,6 +53,17 @@ class DPO(PairSource, LoopConfig):
         Path | None, Field(description="Data set of pairs for the final test; none: another tenth, by hash.")
     ] = None
     train: Annotated[DPOTrainConfig, Field(description="How the policy is trained.")] = DPOTrainConfig()
+
+    @property
+    def measurable(self) -> Measurable:
+        return replace(measurable(self), gold=False)
+
+    def measured_on(self) -> Judged:
+        """Held-out problems are for the win rate alone where answers to them cannot be graded."""
+        rows = measurable(self)
+        if rows.verified:
+            return super().measured_on()
+        return ("demonstrations" if rows.gold else "prompts"), None
 
     def input_files(self) -> dict[str, Path]:
         named = {"pairs": self.pairs, "validation_pairs": self.validation_pairs, "test_pairs": self.test_pairs}

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from data.measures import ACCURACY, LOSS, MEASURES, SAMPLED_ACCURACY, Measure, difference, estimate
+from data.measures import ACCURACY, LOSS, MEASURES, SAMPLED_ACCURACY, WIN_RATE, Measure, difference, estimate
 from data.metrics import Interval
 from data.rows import MeasuredRow
 from tasks.catalogue import History, iteration_of
@@ -78,6 +79,8 @@ def refusal(candidate: Candidate, first: History, second: History) -> str | None
             "Loss per token is not compared: the tokenizers of the two runs' policies are not the same, or are not "
             "there any more, so a token of one is no token of the other."
         )
+    if measure == WIN_RATE and (apart := _judged_apart(candidate, first, second)):
+        return f"Win rate is not compared on {candidate.set_name}: the two runs have another {apart}."
     if not candidate.shared:
         return f"{measure.label.capitalize()} is not compared: {candidate.differing()}."
     if _weights(candidate.first, candidate.shared) != _weights(candidate.second, candidate.shared):
@@ -124,6 +127,25 @@ def _of(history: History, begins: str) -> Measured:
     found = [stage for name, stage in history.stages.items() if name.startswith(begins)]
     kinds = [stage for stage in found if not stage.manifest.stage.endswith(("/evaluate", "final/best"))]
     return load_measured(Result(stage.path, stage) for stage in kinds)
+
+
+def _judged_apart(candidate: Candidate, first: History, second: History) -> str | None:
+    """What makes win rates of two runs no one measure, if anything: each is by a judge, against given answers."""
+    one, two = (_how_judged(history, candidate) for history in (first, second))
+    return next((name for name in one if one[name] != two[name]), None)
+
+
+def _how_judged(history: History, candidate: Candidate) -> dict[str, Any]:
+    stage = "final/best-win_rate"
+    if candidate.set_name == "validation":
+        stage = f"iter-{candidate.label.removeprefix('iteration ')}/win_rate"
+    manifest = history.stages[stage].manifest
+    rival = manifest.config["against"][0]
+    return {
+        "judge": (manifest.config["judge"], manifest.inputs.get("judge")),
+        "opponent": rival,
+        "opponent's answers": manifest.inputs.get(f"{rival}_{candidate.set_name}"),  # gold ones are the prompts' own
+    }
 
 
 def _number(stage: str) -> int:

@@ -3,13 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.measures import WIN_RATE, Measure, difference
+from data.measures import LOSS, WIN_RATE, Measure, difference, shared
 from data.metrics import Interval
+from data.rows import MeasuredRow
 from tasks.champion import Gate, policy_of, refusal
-from tasks.measured import Measured, load_measured
+from tasks.measured import load_measured
 from tasks.measuring import ANSWERS, TEST, Measuring
 from tasks.registry import Version
 from tasks.run import Result
+
+NOT_THE_SAME = {
+    LOSS: "the two policies' contexts hold different gold answers of the test set, so their losses are of different "
+    "texts. Choose accuracy or a win rate as the run's measure",
+    WIN_RATE: "the judge gave readable replies to no prompt of the test set for both policies. Choose another judge",
+}
 
 
 def measure_gate(
@@ -42,12 +49,11 @@ def _against_champion(
     measuring: Measuring, measure: Measure, champion: Version, best: Any, ours: Mapping[str, Result]
 ) -> Gate:
     """Measure the champion of an earlier run, and set the two side by side."""
-    policy = best.policy.artifact("policy")
-    if why := refusal(measure, policy.path, champion):
-        return Gate(champion, None, 0, measure, why)
     checkpoint, place = policy_of(champion), f"final/champion-{champion.digest[:8]}"
     if checkpoint is None:
         return Gate(champion, None, 0, measure)
+    if why := refusal(measure, best.policy.artifact("policy").path, champion):
+        return Gate(champion, None, 0, measure, why)
     if measure is WIN_RATE:
         answers = ours.get(ANSWERS) or ours["evaluate"]
         found: tuple[Mapping[str, Result], Mapping[str, Result]] = {}, measuring.over(place, answers, checkpoint)
@@ -64,13 +70,19 @@ def _gate(
     if found is None:
         why = f"{measure.label} was not measured on a set for the final test"
         return Gate(champion, None, 0, measure, refused=why)
-    return Gate(champion, _difference(measure, ours, theirs, seed), found.rows, measure)
+    if measure.even is not None and theirs.get(TEST, measure.name) is None:  # it is against the other policy itself
+        value, even = found.value, measure.even
+        over = Interval(value=value.value - even, low=value.low - even, high=value.high - even)
+        return Gate(champion, over, found.rows, measure)
+    mine = ours.rows(TEST, measure.name)
+    others = theirs.rows(TEST, measure.name) if theirs.get(TEST, measure.name) is not None else []
+    if measure is WIN_RATE:
+        mine, others = shared(mine, others)
+    if not mine or _weights(mine) != _weights(others):
+        why = NOT_THE_SAME.get(measure, "the two were not measured on the same rows of the test set")
+        return Gate(champion, None, 0, measure, refused=why)
+    return Gate(champion, difference(mine, others, seed), len(mine), measure)
 
 
-def _difference(measure: Measure, ours: Measured, theirs: Measured, seed: int) -> Interval:
-    if theirs.get(TEST, measure.name) is not None:
-        return difference(ours.rows(TEST, measure.name), theirs.rows(TEST, measure.name), seed)
-    found, even = ours.get(TEST, measure.name), measure.even
-    assert found is not None and even is not None  # it is measured against the other policy itself
-    value = found.value
-    return Interval(value=value.value - even, low=value.low - even, high=value.high - even)
+def _weights(rows: Sequence[MeasuredRow]) -> dict[tuple[str, int], float]:
+    return {(row.problem_id, row.index): row.weight for row in rows}

@@ -43,7 +43,7 @@ class Measuring:
     @property
     def held_out_prompts(self) -> dict[str, Artifact]:
         """Every set of problems that training must not repeat."""
-        found = {name: held_out.problems for name, held_out in (self.verified | self.gold).items()}
+        found = {name: held_out.problems for name, held_out in self.prompts.items()}
         if self.problems is not None and self.config.overlap.held_out:
             found[HELD_OUT] = self.problems.artifact(f"{HELD_OUT}.parquet")
         return found
@@ -141,10 +141,15 @@ def measuring(run: Run, config: Any, problems: Result | None) -> Measuring:
     """What can be measured in a loop, and by what of it the loop decides.
 
     Raises:
-        MeasureError: the settings name a measure that cannot be taken here.
+        MeasureError: the settings name a measure that cannot be taken here, or a judge that has nothing to judge.
     """
     rows = config.measurable
     sets = {} if problems is None else config.held_out(problems, "validation", "test", "transfer")
+    if config.win_rate and not sets:
+        raise MeasureError(
+            "A win rate is asked for, and there are no held-out prompts for its judge: pairs give it none.",
+            what_next="Give prompts or problems with --validation (and --test), or leave out win_rate.",
+        )
     verified = sets if rows.verified else {}
     gold = sets if rows.gold else {}
     if config.stop.rule == "discriminator" and VALIDATION not in gold:
@@ -177,19 +182,20 @@ def deciding(
     if there[config.measure]:
         return MEASURES[config.measure]
     known = [name for name, possible in there.items() if possible]
+    why = _lacking(config.measure, config.win_rate is not None)
     raise MeasureError(
-        f"measure: {config.measure} cannot be taken in this run, which {_lacking(config.measure)}.",
+        f"measure: {config.measure} cannot be taken in this run, which {why}.",
         what_next=f"Choose {', '.join([*known, LAST])}, or leave it out.",
     )
 
 
-def _lacking(measure: str) -> str:
+def _lacking(measure: str, judge: bool) -> str:
     return {
         "accuracy": "has no held-out problems whose answers can be graded",
         "sampled_accuracy": "has no held-out problems whose answers can be graded, or no 1 in evaluate.pass_at",
         "loss": "has no gold answers to held-out prompts",
         "pair_accuracy": "has no held-out pairs",
-        "win_rate": "has no judge, or no prompts for it: set win_rate.judge",
+        "win_rate": "has no prompts to validate on: give --validation" if judge else "has no judge: set win_rate.judge",
     }[measure]
 
 

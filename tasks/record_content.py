@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data.measures import MEASURES, Estimated, difference
+from data.measures import LEFT_OUT, MEASURES, WIN_RATE, Estimated, difference, shared
 from data.metrics import Interval
 from data.overlap import Repeated
 from data.rows import SPLITS, Problem
@@ -172,8 +172,15 @@ def _pair(base: Measured, best: Measured, set_name: str, measure: str, seed: int
     before, after = base.get(set_name, measure), best.get(set_name, measure)
     assert after is not None
     if before is not None and "base" not in after.against:
-        compared = difference(best.rows(set_name, measure), base.rows(set_name, measure), seed)
-        after = after.model_copy(update={"against": {**after.against, "base": compared}})
+        ours, theirs = best.rows(set_name, measure), base.rows(set_name, measure)
+        if measure == WIN_RATE.name:
+            one, two = shared(ours, theirs)
+            if left_out := len(ours) + len(theirs) - 2 * len(one):
+                after = after.model_copy(update={"details": {**after.details, LEFT_OUT: left_out}})
+            ours, theirs = one, two
+        if ours:
+            compared = difference(ours, theirs, seed)
+            after = after.model_copy(update={"against": {**after.against, "base": compared}})
     return before, after
 
 

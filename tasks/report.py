@@ -73,6 +73,7 @@ def _environment() -> Environment:
         "points": wording.points,
         "unbroken": unbroken,
         "duration": wording.duration,
+        "label": wording.detail_label,
         "count": lambda value: f"{value:,}",
         "direction": wording.direction,
         "at_equal_length": at_equal_length,

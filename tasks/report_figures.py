@@ -8,7 +8,7 @@ from data.metrics import Interval
 from tasks import figures
 from tasks.report_content import IterationReport, Report
 from tasks.report_findings import CONTROLLED, at_equal_length, headline
-from tasks.wording import percent, points, shown, shown_difference, shown_range, value_range
+from tasks.wording import detail_label, percent, points, shown, shown_difference, shown_range, value_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,17 +17,17 @@ VERDICTS = ["correct", "wrong", "unparsable", "timeout", "error"]
 UNACCOUNTED = "unaccounted for"
 VERIFIED = (ACCURACY.name, SAMPLED_ACCURACY.name)  # which the tables of verified answers show
 # Further figures of measures that have a small chart; the others are in the table alone.
-PLOTTED = {
-    "loss": "loss",
-    "rewards/chosen": "rewards/chosen",
-    "rewards/rejected": "rewards/rejected",
-    "rewards/margins": "rewards/margins",
-    "mean_tokens": "opponent's answer length, tokens",
-    "gold_tokens": "gold answer length, tokens",
-    "length_ratio": "opponent's length over gold length",
-    "repeated": "opponent's share of repeated 4-grams",
-    "ended": "share of the opponent's answers that ends by itself",
-}
+PLOTTED = (
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "mean_tokens",
+    "gold_tokens",
+    "length_ratio",
+    "repeated",
+    "ended",
+)
 EVEN_LENGTH = "win rate at equal length, %"
 Curves = dict[str, list[Interval | float | None]]
 
@@ -108,7 +108,7 @@ def panel_curves(report: Report) -> Curves:
         curves[EVEN_LENGTH] = list(level)
     for (measure_name, detail), values in details(report).items():
         if detail in PLOTTED:
-            curves[f"{PLOTTED[detail]}, of {MEASURES[measure_name].rows}"] = list(values)
+            curves[f"{detail_label(detail)}, of {MEASURES[measure_name].rows}"] = list(values)
     return curves | report.extra_curves
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from data.measures import (
     ACCURACY,
     DISCRIMINATOR,
+    LEFT_OUT,
     LOSS,
     MEASURES,
     PAIR_ACCURACY,
@@ -190,6 +191,10 @@ def _change(found: _Found) -> Finding:
     )
     if towards == "no clear difference":
         sentence += " The interval includes zero: the difference is not distinguishable from zero."
+    if left_out := best.details.get(LEFT_OUT):
+        sentence += (
+            f" Prompts that could be judged for one of the two only are left out of the difference: {left_out:,.0f}."
+        )
     return found.said(towards, sentence, too_small(measure, best.rows, difference))
 
 
@@ -230,10 +235,24 @@ def _wins(found: _Found) -> Finding:
         "lower": " The judge prefers the other one.",
         "no clear difference": " The interval includes 50 %: neither is clearly preferred.",
     }.get(towards, "")
-    if level is not None:
+    if level is None:
+        sentence += _why_no_level(found.best)
+    elif (level.low, level.high) == (0, 1):
+        sentence += (
+            " What it is at equal length cannot be told: nearly all answers of one side are the longer ones, or which "
+            "is preferred follows from which is longer."
+        )
+    else:
         sentence += f" At equal length it is {percent(level.value)}, interval {value_range(level)}"
         sentence += ", which includes 50 %." if level.low <= 0.5 <= level.high else "."
     return found.said(towards, sentence, too_small(found.measure, found.best.rows, found.best.value))
+
+
+def _why_no_level(found: Estimated) -> str:
+    for side, said in (("ours", "longer"), ("theirs", "shorter")):
+        if found.rows and found.details.get(f"longer_{side}") == found.rows:
+            return f" What it is at equal length cannot be told: the policy's answer is always the {said} one."
+    return ""
 
 
 def _of_the_game(report: Report) -> Iterator[Finding]:

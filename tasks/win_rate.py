@@ -24,12 +24,14 @@ from models.judge import RATES
 from tasks.contract import JUDGE, Artifact, Estimate, Outcome, Stage
 from tasks.evaluate import HeldOut
 from tasks.judge import judge_artifact, judge_command, judge_estimate, judge_identity, run_judge
+from tasks.logs import run_logger
 from tasks.measured import write_measured
 from tasks.run import Result, Run
 from tasks.sample import generate_command, generation_estimate, greedy_sampling, run_generation
 from tasks.win_rate_settings import WinRateConfig
 
-VERSION = 1
+VERSION = 2  # a length-controlled rate only where the lengths tell it
+SET_THAT_DECIDES = "validation"
 ANSWERS = "greedy"  # the folder of a set's answers, as in `evaluate`, whose answers serve as well
 COMPARED, JUDGED = "compared", "judged"  # for each opponent: pairs of answers, and what the judge said of them
 NO_GOLD, UNREAD = "no gold answer", "no reply of the judge that can be read"
@@ -98,14 +100,15 @@ def measure_win_rate(
     """Have the judge compare a policy's answers with those of each opponent, on each set of prompts.
 
     The measure `win_rate` is against the first opponent; figures against others are among its details. Prompts of which
-    no reply can be read, and against gold those without a gold answer, are left out and counted.
+    no reply can be read, and against gold those without a gold answer, are left out and counted. A set of which the
+    first opponent has no answer at all gives no win rate; only validation has to.
 
     Args:
         ours: a stage that has answers in `<set>/greedy`: `answer_prompts` or `evaluate`.
         opponents: the same of each opponent by name; None: the problems' gold answers.
 
     Raises:
-        WinRateError: too few of the judge's replies can be read, or no prompt has a gold answer.
+        WinRateError: too few of the judge's replies can be read, or no prompt of validation has a gold answer.
         ChildError: the judging program failed.
     """
     judge = judge_artifact(config.judge, offline=run.planning)
@@ -136,9 +139,16 @@ def measure_win_rate(
             }
             for key, held_out in sets.items()
         }
+        if SET_THAT_DECIDES in sides and not _first(sides[SET_THAT_DECIDES]).lengths:
+            raise WinRateError(
+                f"No prompt of {SET_THAT_DECIDES} has a gold answer, so there is nothing to compare the policy's "
+                "answers with.",
+                what_next="Let the win rate's `against` begin with base, or give held-out demonstrations.",
+            )
         jobs = [
             ScoreJob(problems=sets[key].problems.path, samples=folder / COMPARED, output=folder / JUDGED)
             for key, found in sides.items()
+            if _first(found).lengths
             for folder in (attempt / key / other for other, laid_out in found.items() if laid_out.asked)
         ]
         command = run_judge(run, attempt, jobs, config.judge, engine, seed, truncated=True) if jobs else ()
@@ -171,10 +181,7 @@ def _lay_out(
         write_rows(Sample, folder / COMPARED / f"{number:06d}.parquet", (sample for pair in batch for sample in pair))
         number += 1
     if not sides.lengths:
-        raise WinRateError(
-            f"No prompt of {set_name} has a gold answer, so there is nothing to compare the policy's answers with.",
-            what_next="Let the win rate's `against` begin with base, or give held-out demonstrations.",
-        )
+        run_logger().warning("No prompt of %s has a gold answer, so it gives no win rate against one", set_name)
     return sides
 
 
@@ -188,8 +195,11 @@ def _measure(folder: Path, found: Mapping[str, Sides], seed: int) -> Counter[str
     rows: list[MeasuredRow] = []
     details: dict[str, float] = {}
     for other, sides in found.items():
+        counts[NO_GOLD] += sides.without_gold
+        if not sides.lengths or not _first(found).lengths:
+            continue
         compared, rates = _judged(folder / other, sides)
-        counts += Counter({UNREAD: len(sides.lengths) - len(compared), NO_GOLD: sides.without_gold})
+        counts[UNREAD] += len(sides.lengths) - len(compared)
         counts[COMPARED] += len(compared)
         told = win_rate(compared, seed)
         figures = _figures("length_controlled", told.length_controlled) | _noted(compared, sides, rates)
@@ -220,11 +230,18 @@ def _judged(folder: Path, sides: Sides) -> tuple[list[Comparison], dict[str, Any
     return sides.comparisons(preferences), rates
 
 
+def _first(found: Mapping[str, Sides]) -> Sides:
+    """Beside the opponent that gives the win rate."""
+    return next(iter(found.values()))
+
+
 def _noted(compared: Sequence[Comparison], sides: Sides, rates: Mapping[str, Any]) -> dict[str, float]:
-    """Mean lengths in characters; how many answers were cut off or read the same; how the judge did, if asked."""
+    """Mean lengths in characters, how often each is the longer, was cut off or read the same; how the judge did."""
     return {
         "length_ours": fmean(one.ours for one in compared),
         "length_theirs": fmean(one.theirs for one in compared),
+        "longer_ours": sum(one.ours > one.theirs for one in compared),
+        "longer_theirs": sum(one.ours < one.theirs for one in compared),
         "truncated_ours": sides.truncated[OURS],
         "truncated_theirs": sides.truncated[THEIRS],
         "same": len(sides.same),
@@ -232,7 +249,9 @@ def _noted(compared: Sequence[Comparison], sides: Sides, rates: Mapping[str, Any
     } | {name: rates[name] for name in ("parse_rate", "flip_rate") if rates.get(name) is not None}
 
 
-def _figures(name: str, interval: Interval) -> dict[str, float]:
+def _figures(name: str, interval: Interval | None) -> dict[str, float]:
+    if interval is None:
+        return {}
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 

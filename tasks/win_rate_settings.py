@@ -1,14 +1,19 @@
 """The settings of a win rate, and what is refused or warned of before anything heavy starts."""
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from models.config import Config, JudgeConfig
+from tasks.contract import MANIFEST
 from tasks.judge import check_judge, judge_artifact
 from tasks.logs import run_logger
 from tasks.model_folder import folder_digest, resolve_model
 from tasks.policy import PolicySource
+from tasks.run import CONFIG
 
 
 class WinRateJudge(JudgeConfig):
@@ -65,19 +70,45 @@ def check_win_rate(config: WinRateConfig, policy: PolicySource) -> None:
     check_judge(config.judge)
     if judges_itself(config.judge, policy):
         run_logger().warning(
-            "The judge of the win rate, %s, is the model that is trained. A model prefers answers like its own, so "
-            "this win rate says little. Choose another judge.",
+            "The judge of the win rate, %s, is the model that is trained, or one that it was trained from. A model "
+            "prefers answers like its own, so this win rate says little. Choose another judge.",
             config.judge.model,
         )
 
 
 def judges_itself(judge: JudgeConfig, policy: PolicySource) -> bool:
-    """Whether the judge is the model that the loop begins with: by name at an endpoint, else by folder or content."""
+    """Whether the judge is the model that the loop begins with, or one that earlier runs trained that from.
+
+    Models are known by name at an endpoint, else by folder or content.
+    """
     if policy.model is None:
         return False
-    artifact = judge_artifact(judge)
+    artifact, earlier = judge_artifact(judge), list(_trained_from(Path(policy.model)))
     if artifact is None:
-        return judge.model == policy.model
+        return judge.model in (policy.model, *(model for model, _ in earlier))
     folder = resolve_model(policy.model, policy)
     assert folder is not None
-    return folder.resolve() == artifact.path.resolve() or folder_digest(folder) == artifact.digest
+    known = [(str(folder), folder_digest(folder)), *earlier]
+    return any(digest == artifact.digest or Path(m).resolve() == artifact.path.resolve() for m, digest in known)
+
+
+def _trained_from(policy: Path) -> Iterator[tuple[str, str | None]]:
+    """The model that the run began with in whose directory a policy lies, with its digest, and so on backwards.
+
+    It ends at a model that is no run's, and where what a run left is not there any more.
+    """
+    seen: set[Path] = set()
+    while (policy := policy.resolve()) not in seen:
+        seen.add(policy)
+        run = next((folder for folder in policy.parents if (folder / "base" / MANIFEST).exists()), None)
+        if run is None:
+            return
+        try:
+            model = json.loads((run / CONFIG).read_text())["model"]
+            digest = json.loads((run / "base" / MANIFEST).read_text())["inputs"].get("model")
+        except (OSError, ValueError, KeyError):
+            return
+        if model is None:
+            return
+        yield model, digest
+        policy = Path(model)

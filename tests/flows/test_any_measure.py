@@ -15,7 +15,7 @@ from data.storage import write_rows
 from flows.cli import main
 from flows.console import show_summary
 from flows.dpo import DPO
-from tasks.contract import OnDrift, Outcome, Stage, load_finished, run_stage
+from tasks.contract import Artifact, OnDrift, Outcome, Stage, load_finished, run_stage
 from tasks.loop import Iteration, run_loop
 from tasks.measured import load_measured, write_measured
 from tasks.policy import base_policy, publish_best
@@ -229,3 +229,40 @@ def test_sampled_accuracy_that_decides_is_compared_with_the_base(tmp_path):
     iterations = [Iteration(number, stage, {"evaluate": stage}) for number, stage in enumerate(stages)]
     assert iteration_rows(iterations, "sampled_accuracy")[1]["against base"] == "50.0% [50.0%, 50.0%]"
     assert iteration_rows(iterations, "accuracy")[1]["against base"] == "0.0% [0.0%, 0.0%]"
+
+
+def won(folder: Path, name: str, judge: str, against: str, answers: str | None) -> None:
+    """A run whose policy won against some answers, in the eyes of a judge."""
+    run = made_run(folder, name)
+    config = {"judge": {"model": judge}, "against": [against]}
+    inputs = {"ours_validation": publish_file(run, "ours", name)}
+    if answers:
+        inputs[f"{against}_validation"] = publish_file(run, "theirs", answers)
+
+    def work(attempt: Path) -> Outcome:
+        write_measured(attempt / "validation", {"win_rate": losses(1.0, 0.5, weight=1.0)}, 0)
+        return Outcome()
+
+    run_stage(run, Stage("iter-1/win_rate", 1, config, inputs), work)
+
+
+def publish_file(run: Path, stage: str, text: str) -> Artifact:
+    return Artifact(publish(run, stage, {"greedy": text}).path / "greedy", text)
+
+
+@pytest.mark.parametrize(
+    ("other", "apart"),
+    [
+        (("judge", "base", "answers"), None),
+        (("another", "base", "answers"), "judge"),
+        (("judge", "gold", None), "opponent"),
+        (("judge", "base", "others"), "opponent's answers"),
+    ],
+)
+def test_win_rates_by_another_judge_or_against_others_are_refused(tmp_path, capsys, other, apart):
+    won(tmp_path, "a", "judge", "base", "answers")
+    won(tmp_path, "b", *other)
+    if apart is None:
+        assert "iteration 1: win rate" in {row[0] for row in rows(compared(tmp_path, capsys, "a", "b"))}
+    else:
+        assert f"the two runs have another {apart}." in refused(tmp_path, capsys, "a", "b")

@@ -9,6 +9,8 @@ import pytest
 from flows import dpo, spin
 from tasks.contract import OnDrift
 from tasks.loop import run_loop
+from tasks.measuring import MeasureError, measuring
+from tasks.run import Run
 from tests.flows.conftest import make_history, make_spin, small
 
 pytestmark = pytest.mark.usefixtures("stubs")
@@ -56,3 +58,26 @@ def test_pair_accuracy_moves_the_first_champion_and_is_refused_across_runs(tmp_p
     assert (first["measure"], first["best_iteration"]) == ("pair_accuracy", 1)
     assert "is the new champion: against base, pair accuracy minus 50.0%: " in first["champion"]
     assert "not compared with version 2: pair accuracy is measured against the base" in second["champion"]
+
+
+@pytest.mark.parametrize("row", [{"prompt": "Say {n}."}, {"instruction": "Say {n}.", "output": "It is {n}."}])
+def test_dpo_wins_on_held_out_prompts_and_chats(tmp_path, row):
+    make_history(tmp_path / "runs")
+    pairs, rows = tmp_path / "pairs.jsonl", {"validation": 0, "test": 100}
+    pairs.write_text("".join(f'{{"prompt": "{n}?", "chosen": "yes", "rejected": "no"}}\n' for n in range(400)))
+    for name, start in rows.items():
+        lines = (json.dumps({key: text.format(n=n) for key, text in row.items()}) for n in range(start, start + 40))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    told = small(tmp_path) | {"pairs": pairs, "measure": "win_rate", "win_rate": JUDGE}
+    told |= {name: tmp_path / f"{name}.jsonl" for name in rows}
+    summary = run_loop("DPO", dpo.loop, dpo.DPO.model_validate(told), OnDrift.REFUSE)
+    assert summary["measure"] == "win_rate"
+    assert (tmp_path / "runs" / "stub" / "final" / "best-win_rate" / "test" / "measures.json").exists()
+
+
+@pytest.mark.parametrize("measure", [None, "win_rate", "pair_accuracy"])
+def test_a_judge_without_prompts_is_refused_before_anything_starts(measure):
+    config = dpo.DPO.model_validate({"pairs": "pairs.jsonl", "model": "a/b", "win_rate": JUDGE, "measure": measure})
+    with pytest.raises(MeasureError, match="no held-out prompts for its judge") as refused:
+        measuring(Run(Path("nowhere"), planning=True), config, None)
+    assert "Give prompts or problems with --validation" in str(refused.value)

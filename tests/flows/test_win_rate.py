@@ -14,9 +14,11 @@ from models.config import EngineConfig, SamplingConfig
 from tasks.contract import Artifact, OnDrift, Outcome, Stage
 from tasks.evaluate import HeldOut
 from tasks.measured import load_measured
+from tasks.record_content import held_out
 from tasks.run import Result, Run, open_run
 from tasks.win_rate import ANSWERS, WinRateError, answer_prompts, measure_win_rate
 from tasks.win_rate_settings import WinRateConfig
+from tasks.wording import detail_label
 from tests.flows.stubs.common import write_weights
 
 pytestmark = pytest.mark.usefixtures("stubs")
@@ -47,15 +49,15 @@ def prompts(run: Run, count: int, gold: Callable[[int], str | None] = lambda n: 
     return {SET: HeldOut(made.artifact(f"{SET}.parquet"), count)}
 
 
-def answers(run: Run, name: str, texts: list[str], cut: tuple[int, ...] = ()) -> Result:
+def answers(run: Run, name: str, texts: list[str], cut: tuple[int, ...] = (), of: str = SET) -> Result:
     """A stage that holds these answers to p0, p1, …; some were cut off at the token limit."""
 
     def work(attempt: Path) -> Outcome:
-        (attempt / SET / ANSWERS).mkdir(parents=True)
+        (attempt / of / ANSWERS).mkdir(parents=True)
         rows = [
             Sample(f"p{n}", 0, text, [1], "length" if n in cut else "stop", name, 0, "") for n, text in enumerate(texts)
         ]
-        write_rows(Sample, attempt / SET / ANSWERS / "000000.parquet", rows)
+        write_rows(Sample, attempt / of / ANSWERS / "000000.parquet", rows)
         return Outcome()
 
     return run.execute(Stage(name, 1, {"texts": texts}, {}), work)
@@ -130,6 +132,7 @@ def test_the_first_opponent_decides_and_others_are_told(run: Run) -> None:
     result, found = measured(run, "win_rate", ours, prompts(run, 2), opponents)
     assert (found.value.value, found.details["previous_win_rate"]) == (1.0, 0.75)
     assert found.details["previous_same"] == 1
+    assert [name for name in found.details if detail_label(name) == name.replace("_", " ")] == []
     assert result.finished is not None
     assert (result.finished.manifest.rows_in, result.finished.manifest.rows_out) == (4, 4)
 
@@ -149,6 +152,18 @@ def test_without_any_gold_answer_there_is_nothing_to_compare_with(run: Run) -> N
         measured(run, "win_rate", ours, sets, {"gold": None})
 
 
+@pytest.mark.parametrize("against", [("gold",), ("gold", "base"), ("base", "gold")])
+def test_a_final_set_without_gold_answers_is_left_out_and_counted(run: Run, against: tuple[str, ...]) -> None:
+    ours, sets = answers(run, "ours", [RIGHT, RIGHT], of="transfer"), prompts(run, 2)
+    opponents = {"gold": None, "base": answers(run, "base-answers", [WRONG, WRONG], of="transfer")}
+    final, told = {"transfer": sets[SET]}, {name: opponents[name] for name in against}
+    result = measure_win_rate(run, "final/best-win_rate", ours, final, told, CONFIG, SMALL, seed=0)
+    assert result.finished is not None
+    assert result.finished.manifest.dropped == {"no gold answer": 2}
+    found = load_measured([result]).get("transfer", "win_rate")
+    assert (found.value.value if found else None) == (1.0 if against[0] == "base" else None)
+
+
 def test_replies_that_cannot_be_read_count_for_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     sets, ours, theirs = prompts(run, 3), answers(run, "ours", [RIGHT] * 3), answers(run, "theirs", [WRONG] * 3)
     monkeypatch.setenv("STUB_SILENT", "p1")
@@ -159,6 +174,18 @@ def test_replies_that_cannot_be_read_count_for_nothing(run: Run, monkeypatch: py
     monkeypatch.setenv("STUB_SILENT", "p1 p2")
     with pytest.raises(WinRateError, match=r"to 2 of 3 comparisons with base.*The first: .*Use another judge"):
         measured(run, "again", ours, sets, {"base": theirs})
+
+
+def test_the_difference_is_of_the_prompts_that_could_be_judged_for_both(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets, found = prompts(run, 4, gold=lambda n: WRONG), []
+    for name, text, silent in (("base", RIGHT, "p1"), ("ours", LONGER, "p2")):
+        monkeypatch.setenv("STUB_SILENT", silent)
+        result, _ = measured(run, f"{name}-wins", answers(run, name, [text] * 4), sets, {"gold": None})
+        found.append({"win_rate": result})
+    _, compared = held_out((found[0], found[1]), seed=0)[SET]["win_rate"]
+    assert (compared.against["base"].value, compared.details["left_out_of_the_difference"]) == (0.0, 2)
 
 
 def test_only_the_first_prompts_are_compared(run: Run) -> None:

@@ -157,7 +157,7 @@ def test_gold_answers_that_cannot_be_graded_are_measured_by_their_likelihood(cap
         ),
         ("rest-em", ["--measure", "sampled_accuracy", "--evaluate.pass_at", "[8]"], "no 1 in evaluate.pass_at"),
         ("sft", ["--measure", "pair_accuracy"], "has no held-out pairs. Choose accuracy, sampled_accuracy, loss, last"),
-        ("spin", ["--measure", "win_rate"], "no judge, or no prompts for it: set win_rate.judge"),
+        ("spin", ["--measure", "win_rate"], "has no judge: set win_rate.judge"),
         ("sft", ["--stop.rule", "discriminator"], "stop.rule discriminator is SPIN's"),
     ],
 )

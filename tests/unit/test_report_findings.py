@@ -6,7 +6,7 @@ from data.measures import ACCURACY, LOSS, PAIR_ACCURACY, Estimated, Measure
 from data.metrics import Interval
 from tasks.report_content import IterationReport, Report
 from tasks.report_findings import findings
-from tasks.wording import too_small
+from tasks.wording import detail_label, too_small
 from tests.unit.test_report import difference, metrics
 
 CONTROLLED = {"length_controlled": 0.55, "length_controlled_low": 0.48, "length_controlled_high": 0.62}
@@ -113,6 +113,21 @@ def test_pair_accuracy(value: Interval, ending: str) -> None:
             "50 % is a tie. The judge prefers the other one.",
         ),
         (
+            "base",
+            interval(0.9, 0.85, 0.95),
+            {"longer_ours": 99.0, "longer_theirs": 0.0},
+            "prefers the policy's answer to the base's answer in 90.0 % of n = 99 prompts, 95 % interval [85.0, 95.0]; "
+            "50 % is a tie. What it is at equal length cannot be told: the policy's answer is always the longer one.",
+        ),
+        (
+            "base",
+            interval(0.9, 0.85, 0.95),
+            {"length_controlled": 0.5, "length_controlled_low": 0.0, "length_controlled_high": 1.0},
+            "prefers the policy's answer to the base's answer in 90.0 % of n = 99 prompts, 95 % interval [85.0, 95.0]; "
+            "50 % is a tie. What it is at equal length cannot be told: nearly all answers of one side are the longer "
+            "ones, or which is preferred follows from which is longer.",
+        ),
+        (
             "previous",
             interval(0.52, 0.42, 0.62),
             CONTROLLED | {"length_controlled_low": 0.51},
@@ -130,6 +145,9 @@ def test_win_rate_of_both_policies_against_the_gold_answers_is_compared() -> Non
     best = estimated(interval(0.4, 0.3, 0.5), interval(0.1, 0.05, 0.15))
     found = sentence("win_rate", best, estimated(interval(0.3, 0.2, 0.4)), rival="gold")
     assert found.startswith("DPO raised the test win rate against the gold answer from 30.0 % to 40.0 %: +10.0 points")
+    unread = best.model_copy(update={"details": {"left_out_of_the_difference": 2.0}})
+    found = sentence("win_rate", unread, estimated(interval(0.3, 0.2, 0.4)), rival="gold")
+    assert found.endswith("Prompts that could be judged for one of the two only are left out of the difference: 2.")
 
 
 @pytest.mark.parametrize(
@@ -197,3 +215,17 @@ def test_sets_of_which_the_interval_says_nothing_are_pointed_out(
     best = estimated(interval(0.5, 0.5 - width / 2, 0.5 + width / 2), interval(0.0, -width / 2, width / 2), rows)
     if measure != ACCURACY:
         assert ("is too few" in sentence(measure.name, best, BASE)) == small
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("same", "prompts to which both answers read the same: a tie"),
+        ("previous_win_rate_low", "against previous: win rate, lower end of the interval"),
+        ("gold_length_controlled", "against gold: win rate at equal length"),
+        ("rewards/margins", "rewards/margins"),
+        ("perplexity", "perplexity"),
+    ],
+)
+def test_further_figures_are_called_what_they_are(name: str, label: str) -> None:
+    assert detail_label(name) == label

@@ -1,5 +1,6 @@
 """Win rates: mirrored by swapping the sides, controlled for length bias, as computed by hand and by an optimizer."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,12 @@ def mirrored(interval: Interval) -> list[float]:
     return [1 - interval.value, 1 - interval.high, 1 - interval.low]
 
 
+def told(preferences: list[float], longer_by: list[float], seed: int) -> Interval:
+    found = length_controlled(preferences, longer_by, seed)
+    assert found is not None
+    return found
+
+
 def drawn(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Preferences that follow quality and length both, and how much longer our answers are."""
     rng = np.random.default_rng(seed)
@@ -38,7 +45,7 @@ def drawn(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
 def test_two_lengths_as_computed_by_hand():
     """Preferred in 80 % where longer, in 50 % where shorter: logits ln 4 and 0, at equal lengths ln 2, which is ⅔."""
     preferences = [1.0] * 80 + [0.0] * 20 + [1.0] * 50 + [0.0] * 50
-    found = length_controlled(preferences, [70.0] * 100 + [-70.0] * 100, seed=0)
+    found = told(preferences, [70.0] * 100 + [-70.0] * 100, seed=0)
     assert found.value == pytest.approx(2 / 3, abs=1e-4)
     assert found.low < found.value < found.high
 
@@ -82,6 +89,7 @@ def test_swapping_the_sides_mirrors_every_rate(seed: int):
     one = win_rate([Comparison("", p, *pair) for p, pair in zip(y, lengths, strict=True)], seed=4)
     back = win_rate([Comparison("", 1 - p, *pair[::-1]) for p, pair in zip(y, lengths, strict=True)], seed=4)
     assert ends(back.raw) == pytest.approx(mirrored(one.raw), abs=1e-12)
+    assert one.length_controlled and back.length_controlled
     assert ends(back.length_controlled) == pytest.approx(mirrored(one.length_controlled), abs=1e-9)
     assert one.raw.value != one.length_controlled.value
 
@@ -91,32 +99,53 @@ def test_a_judge_that_always_prefers_the_longer_answer_says_nothing(seed: int):
     """Lengths are random, and balanced: every difference occurs on both sides."""
     one_way = np.random.default_rng(seed).lognormal(5, 1, 50)
     longer_by = np.concatenate([one_way, -one_way])
-    found = length_controlled(list((longer_by > 0).astype(float)), list(longer_by), seed)
+    found = told(list((longer_by > 0).astype(float)), list(longer_by), seed)
     assert found.low <= 0.5 <= found.high
 
 
-def test_writing_more_for_such_a_judge_wins_raw_and_not_at_equal_lengths():
-    longer_by = np.random.default_rng(7).normal(80, 100, 100)
+@pytest.mark.parametrize(("more", "seed"), [(80, 7), (150, 0), (150, 1), (200, 0)])
+@pytest.mark.parametrize("mistakes", [0, 2])
+def test_writing_more_for_such_a_judge_wins_raw_and_not_at_equal_lengths(more: int, seed: int, mistakes: int):
+    rng = np.random.default_rng(seed)
+    longer_by = rng.normal(more, 100, 100).round()
     y = (longer_by > 0).astype(float)
-    raw = win_rate([Comparison("", p, 500 + int(d), 500) for p, d in zip(y, longer_by, strict=True)], seed=0)
+    y[:mistakes] = 1 - y[:mistakes]
+    raw = win_rate([Comparison("", p, 2000 + int(d), 2000) for p, d in zip(y, longer_by, strict=True)], seed=0)
     assert raw.raw.low > 0.6
+    assert raw.length_controlled is not None
     assert raw.length_controlled.low <= 0.5 <= raw.length_controlled.high
+
+
+@pytest.mark.parametrize("preference", [1.0, 0.0, 0.5, None])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_one_side_is_always_longer_no_rate_is_told(preference: float | None, sign: int):
+    rng = np.random.default_rng(0)
+    y = rng.binomial(2, 0.6, 40) / 2 if preference is None else np.full(40, preference)
+    assert length_controlled(list(y), list(sign * rng.uniform(1, 500, 40)), seed=0) is None
+
+
+def test_one_answer_that_is_as_short_for_once_tells_next_to_nothing():
+    """More than one resample in three lacks it, so the interval is the whole scale."""
+    y = np.random.default_rng(0).binomial(1, 0.8, 60).astype(float)
+    assert ends(told(list(y), [float(n) for n in range(-1, 60) if n], seed=0))[1:] == [0, 1]
+
+
+def test_a_judge_that_prefers_ours_also_where_it_is_shorter_keeps_its_rate():
+    found = told([1.0] * 60, [50.0, -30.0] * 30, seed=0)
+    assert found.low > 0.99
 
 
 def test_a_judge_that_follows_quality_keeps_its_rate():
     rng = np.random.default_rng(0)
     longer_by, y = rng.normal(80, 100, 300), (rng.random(300) < 0.7).astype(float)
-    found = length_controlled(list(y), list(longer_by), seed=0)
+    found = told(list(y), list(longer_by), seed=0)
     assert found.value == pytest.approx(y.mean(), abs=0.05)
     assert found.low > 0.6
 
 
-@pytest.mark.parametrize(
-    ("preferences", "longer_by"),
-    [([1.0, 0.5, 0.0, 1.0], [0, 0, 0, 0]), ([1.0, 0.5, 0.0, 1.0], [9, 9, 9, 9]), ([1.0, 1.0], [5, -5]), ([0.5], [3])],
-)
-def test_where_nothing_tells_length_from_quality_it_is_the_raw_rate(preferences: list[float], longer_by: list[int]):
-    found = win_rate([Comparison("", p, 10 + d, 10) for p, d in zip(preferences, longer_by, strict=True)], seed=0)
+@pytest.mark.parametrize("preferences", [[1.0, 0.5, 0.0, 1.0], [1.0]])
+def test_where_no_length_differs_it_is_the_raw_rate(preferences: list[float]):
+    found = win_rate([Comparison("", p, 10, 10) for p in preferences], seed=0)
     assert found.length_controlled == found.raw
 
 
@@ -216,6 +245,29 @@ def test_a_judge_of_its_own_answers_is_warned_of(
     config = WinRateConfig.model_validate({"judge": {"model": str(models / judge)}})
     check_win_rate(config, source)
     assert ("is the model that is trained" in caplog.text) == same
+
+
+@pytest.mark.parametrize(
+    ("judge", "lost", "same"), [("base", None, True), ("copy", None, True), ("base", "config.json", False)]
+)
+@pytest.mark.parametrize("start", ["best/policy", "iter-1/train/policy"])
+def test_what_the_policy_was_trained_from_is_followed_back_over_runs(
+    models: Path, monkeypatch: pytest.MonkeyPatch, judge: str, lost: str | None, same: bool, start: str
+):
+    """The second run began with the result of the first, which began with the base."""
+    monkeypatch.setattr(win_rate_settings, "folder_digest", lambda folder: "trained")
+    for run, model in (("first", models / "base"), ("second", models / "runs/first/best/policy")):
+        folder = models / "runs" / run
+        (folder / "base").mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"model": str(model)}))
+        digest = "1" if run == "first" else "trained"
+        (folder / "base" / "manifest.json").write_text(json.dumps({"inputs": {"model": digest}}))
+    if lost:
+        (models / "runs" / "first" / lost).unlink()
+    policy = PolicySource.model_validate({"model": str(models / "runs" / "second" / start)})
+    assert judges_itself(WinRateJudge(model=str(models / judge)), policy) == same
+    named = WinRateJudge(model=str(models / "base"), endpoint="http://localhost:9/v1")
+    assert judges_itself(named, policy) == (lost is None)
 
 
 def test_at_an_endpoint_it_is_known_by_its_name(models: Path):
