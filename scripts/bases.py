@@ -23,7 +23,7 @@ from tasks.run import Run, open_run
 from tasks.shipped import BASES, POLICY, RECORD, MeasuredBase, ShippedBase, digest_of_examples
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = {"worked": "configs/demo.yaml", "half-bare": "configs/spin-demo.yaml"}
+SETTINGS = {"half-bare": "configs/demo.yaml"}
 
 
 def main(names: list[str]) -> None:
@@ -38,10 +38,9 @@ def main(names: list[str]) -> None:
 def make(name: str, runs: Path) -> None:
     """Make one base anew, in place of the one that is there."""
     from flows.rest_em import RestEM  # after `prepare`, since it imports Prefect
-    from flows.spin import Spin
 
     settings = read_yaml(ROOT / SETTINGS[name]) | {"runs_dir": runs, "run": name}
-    config = (Spin if name == "half-bare" else RestEM).model_validate(settings)
+    config = RestEM.model_validate(settings)
     stage = bootstrap_stage(config, config.bootstrap, config.seed)
     with open_run(config.directory, {}, OnDrift.REFUSE) as run:
         policy = train_embedded(run, config, config.bootstrap, config.seed).artifact("policy")
