@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from tasks.environment import prepare
+from tasks.stage.environment import prepare
 
 NAMES = ("graders", "scoring", "rewards", "generation", "preference", "likelihood", "demo", "formatting")
 BY_NAME = ("demos", "spin", "crashes", "memory")

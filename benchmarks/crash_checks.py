@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from tasks.contract import MANIFEST, CorruptStageError, Finished, load_finished
-from tasks.run import LOCK_HOLDER
+from tasks.stage.contract import MANIFEST, CorruptStageError, Finished, load_finished
+from tasks.stage.run import LOCK_HOLDER
 
 TEMPORARY = (".attempt", ".partial", ".replaced")
 # Metrics whose values a run that is made again has to repeat; others measure time, or count anew after a resume.

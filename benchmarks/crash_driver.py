@@ -107,7 +107,7 @@ def _find(victim: Victim, flow: psutil.Process) -> psutil.Process | None:
 
 
 def _is_supervisor(process: psutil.Process) -> bool:
-    return any(part.endswith("/tasks/supervisor.py") for part in process.cmdline()[:2])
+    return any(part.endswith("/tasks/stage/supervisor.py") for part in process.cmdline()[:2])
 
 
 class Driver:
@@ -191,9 +191,9 @@ class Driver:
 
 def run_programs_here_too() -> None:
     """Have the flow start its programs through this driver."""
-    import tasks.process
+    import tasks.stage.process
 
-    run_child = tasks.process.run_child
+    run_child = tasks.stage.process.run_child
 
     @functools.wraps(run_child)
     def driven(command: Sequence[str], *arguments: Any, **options: Any) -> None:
@@ -201,7 +201,7 @@ def run_programs_here_too() -> None:
             command = [command[0], __file__, *command[1:]]
         run_child(command, *arguments, **options)
 
-    tasks.process.run_child = driven
+    tasks.stage.process.run_child = driven
 
 
 def start_worker() -> None:

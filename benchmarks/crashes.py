@@ -41,7 +41,7 @@ from benchmarks.crash_driver import (
     strike,
 )
 from benchmarks.measure import show
-from tasks import contract
+from tasks.stage import contract
 
 DRIVER = Path(__file__).with_name("crash_driver.py")
 RUN = "crashed"

@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.measure import Measured, run_measured, show
 from models.config import LaunchConfig
 from models.launch import SUPERVISED, launch_command
-from tasks.contract import PROGRAM
-from tasks.environment import SHARED_CPU, child_environment
-from tasks.sample import generate_command
+from tasks.rollouts.generate import generate_command
+from tasks.stage.contract import PROGRAM
+from tasks.stage.environment import SHARED_CPU, child_environment
 
 CONFIG = "configs/demo.yaml"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.measure import show
 from data.arithmetic import shows_no_steps
 from data.metrics import SetMetrics
-from tasks.environment import SHARED_CPU
-from tasks.evaluate import METRICS, OUTCOMES
+from tasks.rollouts.evaluate import METRICS, OUTCOMES
+from tasks.stage.environment import SHARED_CPU
 
 CONFIGS = {"rest-em": "configs/demo.yaml", "spin": "configs/spin-demo.yaml"}
 COLUMNS = ["flow", "seed", "base", "best", "gain", "excludes zero", "without steps"]

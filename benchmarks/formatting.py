@@ -53,7 +53,7 @@ def measure(file: Path, how: str) -> None:
 
 
 def _ours(file: Path, folder: Path) -> tuple[int, int]:
-    from tasks.formatting import FormatConfig, format_data
+    from tasks.datasets.format import FormatConfig, format_data
 
     found = format_data(FormatConfig(problems=file, output=folder / "rows"))
     return found.tally.rows, found.dropped.total()

@@ -16,8 +16,8 @@ from benchmarks.measure import run_measured, show
 from data.rows import Problem
 from data.storage import read_rows, write_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
-from tasks.environment import SHARED_CPU, child_environment
-from tasks.sample import generate_command
+from tasks.rollouts.generate import generate_command
+from tasks.stage.environment import SHARED_CPU, child_environment
 
 PROBLEMS, SAMPLES, SUBSET = 1500, 8, 48
 REPEATS = 3
@@ -25,10 +25,10 @@ REPEATS = 3
 
 def main() -> None:
     from flows.rest_em import RestEM
-    from tasks.contract import OnDrift
-    from tasks.policy import base_policy
-    from tasks.problems import prepare_problems
-    from tasks.run import open_run
+    from tasks.datasets.problems import prepare_problems
+    from tasks.policies.base import base_policy
+    from tasks.stage.contract import OnDrift
+    from tasks.stage.run import open_run
 
     with tempfile.TemporaryDirectory() as name:
         sampling = SamplingConfig(samples=SAMPLES, temperature=0.7, top_k=40, max_tokens=48, dtype="float32")

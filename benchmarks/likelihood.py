@@ -16,7 +16,7 @@ from data.rows import Example, Problem
 from data.storage import write_rows
 from models.config import LaunchConfig, LikelihoodProgram, SupervisedConfig, TrainProgram
 from models.launch import launch_command
-from tasks.environment import child_environment
+from tasks.stage.environment import child_environment
 
 EVALUATIONS = 4
 

@@ -18,7 +18,7 @@ from data.storage import write_rows
 from models import tiny
 from models.config import LaunchConfig, SupervisedConfig, TrainProgram
 from models.estimate import activation_bytes, parameters_of, training_bytes_per_device
-from tasks.environment import child_environment
+from tasks.stage.environment import child_environment
 
 SHAPE = {
     "hidden_size": 2048,

@@ -20,7 +20,7 @@ from data.storage import write_rows
 from models import tiny
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, PreferenceProgram
 from models.launch import launch_command
-from tasks.environment import child_environment
+from tasks.stage.environment import child_environment
 
 EPOCHS = 2
 

@@ -1,7 +1,7 @@
 """Verdicts per second for mathematics and programs with one and two workers, and how much of scoring is hidden.
 
-The answers of each kind are graded by `tasks.scorer`, as a loop does it. A sandbox's cost is set beside the same
-program run bare. What is hidden is measured beside a stand-in for generation, which writes a shard whenever a
+The answers of each kind are graded by `tasks.rollouts.scorer`, as a loop does it. A sandbox's cost is set beside the
+same program run bare. What is hidden is measured beside a stand-in for generation, which writes a shard whenever a
 generation as fast as scoring would, and leaves the processor idle, as a GPU does.
 """
 
@@ -19,8 +19,8 @@ from data.sandbox.isolation import Limits, isolation
 from data.sandbox.judging import judge_by_output
 from data.storage import write_rows
 from models.config import ScoreJob
-from tasks.rewards import RewardConfig, scoring_ahead, scoring_program
-from tasks.run import Run
+from tasks.rollouts.rewards import RewardConfig, scoring_ahead, scoring_program
+from tasks.stage.run import Run
 
 SHARDS = 8
 

@@ -1,6 +1,6 @@
 """Text that somebody else wrote, made safe for where it goes: a file, a terminal, a Markdown or HTML page.
 
-One function per surface. A page in HTML takes `visible` text and escapes it as all templates do (tasks/report.py).
+One function per surface. A page in HTML takes `visible` text and escapes it as all templates do (tasks/report/page.py).
 """
 
 import re

@@ -8,7 +8,7 @@ import os
 
 from starlette.types import ASGIApp
 
-from tasks.guard import ORIGINS, guarded
+from tasks.tracking.guard import ORIGINS, guarded
 
 
 def create_app() -> ASGIApp:

@@ -18,8 +18,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 
-from tasks.devices import LIMIT
-from tasks.environment import HEARTBEAT_SECONDS
+from tasks.stage.devices import LIMIT
+from tasks.stage.environment import HEARTBEAT_SECONDS
 
 POOL = "autodidact"
 CRASHED = "autodidact: no heartbeat"

@@ -25,7 +25,8 @@ from data.errors import AutodidactError, UsageError
 from data.text import visible
 from deployments.supervision import Options, ServiceError, connect, is_stopping, launch, refuse_taken_ports
 from flows.settings import Parser
-from tasks.environment import (
+from tasks.history.reconcile import reconcile
+from tasks.stage.environment import (
     Services,
     bypass_proxies,
     key_file,
@@ -34,7 +35,6 @@ from tasks.environment import (
     running_services,
     services_folder,
 )
-from tasks.reconcile import reconcile
 
 START_SECONDS = 180
 STOP_SECONDS = 90
@@ -53,7 +53,7 @@ def up(arguments: Sequence[str]) -> int:
         "--gpus", type=int, help="slots of the concurrency limit `gpu`; by default all this machine has"
     )
     told = parser.parse_args(arguments)
-    from tasks.devices import count_gpus
+    from tasks.stage.devices import count_gpus
 
     gpus = count_gpus() if told.gpus is None else told.gpus
     options = Options(told.host, told.prefect_port, told.mlflow_port, gpus)

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from xmlrpc.client import ServerProxy
 
 from data.errors import RunFailedError, UsageError
-from tasks.environment import ARTIFACTS, KEY_VARIABLES, SQLITE, Services, cache_folder, key_file, read_key
-from tasks.guard import own_origins
-from tasks.prefect_server import new_key
-from tasks.tracking import make_database
+from tasks.stage.environment import ARTIFACTS, KEY_VARIABLES, SQLITE, Services, cache_folder, key_file, read_key
+from tasks.tracking.guard import own_origins
+from tasks.tracking.mlflow import make_database
+from tasks.tracking.prefect_server import new_key
 
 DATABASE = "AUTODIDACT_DATABASE"
 OUTER_ORIGINS = "AUTODIDACT_ALLOWED_ORIGINS"

@@ -51,7 +51,7 @@ def _run(arguments: list[str]) -> int:
 def _run_flow(name: str, arguments: list[str]) -> int:
     from data.errors import UsageError
     from flows.settings import nearest, read_settings, runs_folder
-    from tasks.environment import prepare
+    from tasks.stage.environment import prepare
 
     if name not in FLOWS:
         known = [*FLOWS, *COMMANDS]

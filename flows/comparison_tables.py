@@ -6,10 +6,18 @@ from rich.table import Table
 
 from data.metrics import Interval
 from flows.console import make_console
-from tasks.catalogue import History
-from tasks.comparison import GREEDY, SETS, Compared, Comparison, Figure, evaluation_differences, setting_differences
-from tasks.comparison_measures import RowsCompared
-from tasks.wording import LEVEL
+from tasks.history.compare import (
+    GREEDY,
+    SETS,
+    Compared,
+    Comparison,
+    Figure,
+    evaluation_differences,
+    setting_differences,
+)
+from tasks.history.compare_measures import RowsCompared
+from tasks.history.runs import History
+from tasks.report.wording import LEVEL
 
 
 def show_comparison(first: History, second: History, found: Compared, wanted: str | None) -> None:

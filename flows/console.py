@@ -13,17 +13,17 @@ from data.calibration import RewardMetrics
 from data.errors import STOPPED, AutodidactError
 from data.sources import hub_name, is_here
 from data.text import visible
-from tasks.champion import settle
-from tasks.contract import OnDrift, Status
-from tasks.files import explain_disk_errors
-from tasks.loop import RunConfig
-from tasks.model_folder import is_path
-from tasks.preflight import check
-from tasks.record import REPORT
-from tasks.reward_report import headline, reward_tables
-from tasks.run import SUMMARY, Planned, Run, RunDirectoryError
-from tasks.servers import reach_servers
-from tasks.verify import verify_run
+from tasks.history.verify import verify_run
+from tasks.loop.preflight import check
+from tasks.policies.model_folder import is_path
+from tasks.settings.run import RunConfig
+from tasks.stage.contract import OnDrift, Status
+from tasks.stage.files import explain_disk_errors
+from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError
+from tasks.tracking.champion import settle
+from tasks.tracking.recorder import REPORT
+from tasks.tracking.reward_report import headline, reward_tables
+from tasks.tracking.servers import reach_servers
 
 
 class StoppedError(AutodidactError):
@@ -145,7 +145,7 @@ def _iteration_table(rows: list[dict[str, Any]]) -> Table:
 
 def show_plan(module: ModuleType, config: RunConfig, on_drift: OnDrift) -> None:
     """Print what every stage would do and cost. Needs no server, no GPU and no model."""
-    from tasks.loop import plan_loop
+    from tasks.loop.preflight import plan_loop
 
     plan = plan_loop(module.loop, config, on_drift)
     table = Table(title=f"{config.directory}: {len(plan.plan)} stages (figures are upper bounds)", title_justify="left")

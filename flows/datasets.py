@@ -15,13 +15,13 @@ from data.sources import FilesRead
 from flows.console import make_console
 from flows.settings import Parser, read_settings
 from models.config import Config
-from tasks.environment import prepare
-from tasks.files import explain_disk_errors
-from tasks.formatting import REPLIES_FILE, FormatConfig, format_data
-from tasks.inspection import InspectConfig, Inspection, inspect, quantiles
-from tasks.logs import progress_shown
-from tasks.problems import OverlapConfig
-from tasks.room import model_tokenizer
+from tasks.datasets.format import REPLIES_FILE, FormatConfig, format_data
+from tasks.datasets.inspect import InspectConfig, Inspection, inspect, quantiles
+from tasks.datasets.problems import OverlapConfig
+from tasks.datasets.prompt_length import model_tokenizer
+from tasks.stage.environment import prepare
+from tasks.stage.files import explain_disk_errors
+from tasks.stage.logs import progress_shown
 
 PREVIEW = 600
 FILES = 20  # of those read, and of those passed over

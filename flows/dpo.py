@@ -12,17 +12,18 @@ from pydantic import Field
 
 from data.measures import MeasureName
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
-from tasks.contract import OnDrift
-from tasks.datasets import expected_rows
-from tasks.held_out import Measurable, measurable
-from tasks.likelihood import measure_reference, measured_by
-from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
-from tasks.pair_sets import PairSets, answered_length, check_pair_sets, prepare_pair_sets, validated_and_tested
-from tasks.pairs import PairSource
-from tasks.policy import base_policy
-from tasks.problems import Judged, prepare_problems
-from tasks.run import Run
-from tasks.train import train_on_pairs
+from tasks.datasets.held_out import Measurable, measurable
+from tasks.datasets.inputs import expected_rows
+from tasks.datasets.pair_sets import PairSets, answered_length, check_pair_sets, prepare_pair_sets, validated_and_tested
+from tasks.datasets.pairs import PairSource
+from tasks.datasets.problems import Judged, prepare_problems
+from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.policies.base import base_policy
+from tasks.policies.reference import measure_reference, measured_by
+from tasks.policies.train import train_on_pairs
+from tasks.settings.loop import LoopConfig
+from tasks.stage.contract import OnDrift
+from tasks.stage.run import Run
 
 
 class DPOTrainConfig(PreferenceConfig):

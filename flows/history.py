@@ -1,6 +1,6 @@
 """The commands that look back: `autodidact runs`, `trace` and `compare`. They read the disk and change nothing.
 
-What they find is worked out in `tasks/catalogue.py`, `lineage.py` and `comparison.py`; here it is put into words.
+What they find is worked out in `tasks/history/runs.py`, `lineage.py` and `comparison.py`; here it is put into words.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from data.rows import Example, Pair
 from flows.commands import CommandParser
 from flows.comparison_tables import show_comparison
 from flows.console import format_bytes, make_console, say
-from tasks.catalogue import History, QueryError, open_history, run_directories
-from tasks.comparison import SETS, compare_runs
-from tasks.contract import Manifest
-from tasks.lineage import Policy, Trace, training_files
-from tasks.lineage import trace as follow
-from tasks.state import RunState, State, run_state
+from tasks.history.compare import SETS, compare_runs
+from tasks.history.runs import History, QueryError, open_history, run_directories
+from tasks.history.state import RunState, State, run_state
+from tasks.history.trace import Policy, Trace, training_files
+from tasks.history.trace import trace as follow
+from tasks.stage.contract import Manifest
 
 LABEL = 12
 SERVICES = {"mlflow": "MLflow", "prefect": "Prefect"}

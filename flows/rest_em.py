@@ -10,14 +10,16 @@ from prefect import flow
 from pydantic import Field
 
 from models.config import SupervisedConfig
-from tasks.contract import OnDrift
-from tasks.loop import LoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
-from tasks.policy import base_policy
-from tasks.problems import prepare_problems
-from tasks.run import Run
-from tasks.sample import generate
-from tasks.score import SCORES, SelectConfig, score, select
-from tasks.train import train
+from tasks.datasets.problems import prepare_problems
+from tasks.datasets.select import SelectConfig, select
+from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.policies.base import base_policy
+from tasks.policies.train import train
+from tasks.rollouts.generate import generate
+from tasks.rollouts.score import SCORES, score
+from tasks.settings.loop import LoopConfig
+from tasks.stage.contract import OnDrift
+from tasks.stage.run import Run
 
 
 class RestEM(LoopConfig):

@@ -13,18 +13,20 @@ from pydantic import Field
 from data.hygiene import NAME
 from data.splits import HELD_OUT
 from models.config import ReasoningSetting, RewardTrainConfig, ScoringConfig
-from tasks.contract import OnDrift
-from tasks.datasets import expected_rows
-from tasks.loop import RunConfig, flow_run_name, run_loop
-from tasks.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
-from tasks.pairs import PAIRS_FILE, PairSource
-from tasks.policy import base_policy, publish_best
-from tasks.problems import OverlapRules
-from tasks.reward_model import measure_reward_model
-from tasks.reward_report import conclude_reward_model
-from tasks.room import model_tokenizer
-from tasks.run import Run
-from tasks.train import train_reward_model
+from tasks.datasets.inputs import expected_rows
+from tasks.datasets.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
+from tasks.datasets.pairs import PAIRS_FILE, PairSource
+from tasks.datasets.problems import OverlapRules
+from tasks.datasets.prompt_length import model_tokenizer
+from tasks.loop.loop import flow_run_name, run_loop
+from tasks.policies.base import base_policy
+from tasks.policies.best import publish_best
+from tasks.policies.train import train_reward_model
+from tasks.rollouts.reward_model import measure_reward_model
+from tasks.settings.run import RunConfig
+from tasks.stage.contract import OnDrift
+from tasks.stage.run import Run
+from tasks.tracking.reward_report import conclude_reward_model
 
 
 class RewardModel(PairSource, RunConfig):

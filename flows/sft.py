@@ -10,13 +10,14 @@ from pydantic import Field
 
 from data.measures import MeasureName
 from models.config import QLoRAConfig, Schedule, SupervisedConfig
-from tasks.contract import OnDrift
-from tasks.examples import gold_examples
-from tasks.loop import GoldLoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
-from tasks.policy import base_policy
-from tasks.problems import prepare_problems
-from tasks.run import Run
-from tasks.train import train
+from tasks.datasets.gold_examples import gold_examples
+from tasks.datasets.problems import prepare_problems
+from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.policies.base import base_policy
+from tasks.policies.train import train
+from tasks.settings.loop import GoldLoopConfig
+from tasks.stage.contract import OnDrift
+from tasks.stage.run import Run
 
 
 class SFTTrainConfig(SupervisedConfig):

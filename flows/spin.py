@@ -12,16 +12,17 @@ from pydantic import Field, field_validator, model_validator
 
 from data.measures import MeasureName
 from models.config import PreferenceConfig, SamplingConfig
-from tasks.contract import Artifact, OnDrift
-from tasks.likelihood import measure_reference
-from tasks.loop import GoldLoopConfig, add_iteration, begin, conclude, flow_run_name, run_loop
-from tasks.opponent import against_opponent, held_out_pairs
-from tasks.pairs import pair
-from tasks.policy import base_policy
-from tasks.problems import prepare_problems
-from tasks.run import Run
-from tasks.sample import generate
-from tasks.train import train_on_pairs
+from tasks.datasets.pairs import pair
+from tasks.datasets.problems import prepare_problems
+from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.policies.base import base_policy
+from tasks.policies.reference import measure_reference
+from tasks.policies.train import train_on_pairs
+from tasks.rollouts.generate import generate
+from tasks.rollouts.opponent import against_opponent, held_out_pairs
+from tasks.settings.loop import GoldLoopConfig
+from tasks.stage.contract import Artifact, OnDrift
+from tasks.stage.run import Run
 
 Positive = Annotated[float, Gt(0)]
 PerIteration = Positive | Annotated[tuple[Positive, ...], MinLen(1)]

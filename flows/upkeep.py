@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from flows.commands import CommandParser
 from flows.console import say
-from tasks.catalogue import find_run
-from tasks.environment import prepare
-from tasks.reconcile import reconcile as close_what_is_stale
-from tasks.tracking import open_registry, reaching, tracking_uri
-from tasks.verify import verify_run
+from tasks.history.reconcile import reconcile as close_what_is_stale
+from tasks.history.runs import find_run
+from tasks.history.verify import verify_run
+from tasks.stage.environment import prepare
+from tasks.tracking.mlflow import open_registry, reaching, tracking_uri
 
 
 def reconcile(arguments: Sequence[str]) -> int:

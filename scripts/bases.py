@@ -11,16 +11,16 @@ from pathlib import Path
 
 from data.arithmetic import shows_no_steps
 from flows.yaml_file import read_yaml
-from tasks.contract import Artifact, OnDrift
-from tasks.environment import prepare
-from tasks.evaluate import evaluate, load_evaluation
-from tasks.files import write_json
-from tasks.loop import LoopConfig
-from tasks.model_folder import model_files
-from tasks.policy import bootstrap_examples, bootstrap_stage, train_embedded
-from tasks.problems import prepare_problems
-from tasks.run import Run, open_run
-from tasks.shipped import BASES, POLICY, RECORD, MeasuredBase, ShippedBase, digest_of_examples
+from tasks.datasets.problems import prepare_problems
+from tasks.policies.base import bootstrap_examples, bootstrap_stage, train_embedded
+from tasks.policies.model_folder import model_files
+from tasks.policies.shipped import BASES, POLICY, RECORD, MeasuredBase, ShippedBase, digest_of_examples
+from tasks.rollouts.evaluate import evaluate, load_evaluation
+from tasks.settings.loop import LoopConfig
+from tasks.stage.contract import Artifact, OnDrift
+from tasks.stage.environment import prepare
+from tasks.stage.files import write_json
+from tasks.stage.run import Run, open_run
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"half-bare": "configs/demo.yaml"}

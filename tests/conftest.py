@@ -14,7 +14,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from models.process import keep_imports
-from tasks.environment import cache_folder
+from tasks.stage.environment import cache_folder
 
 # Until all tests are imported: see `pytest_collection_finish`.
 gc.disable()

@@ -9,7 +9,7 @@ from tests.forks import GENERATE, JUDGE, REWARD_SCORE, WRITE_PROMPTS
 
 PROGRAMS = [SUPERVISED, PREFERENCE, LIKELIHOOD, REWARD, REWARD_SCORE, GENERATE, JUDGE, WRITE_PROMPTS, "models.merge"]
 ENGINE = ["vllm.engine.arg_utils", "vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker"]
-FLOWS = ["flows.rest_em", "flows.spin", "tasks.report", "mlflow"]
+FLOWS = ["flows.rest_em", "flows.spin", "tasks.report.page", "mlflow"]
 
 gc.disable()
 for module in [*PROGRAMS, *ENGINE, *FLOWS]:

@@ -25,8 +25,8 @@ from models.config import (
 )
 from models.launch import SUPERVISED, launch_command
 from models.training import CHECKPOINTS, COMPLETE
-from tasks.environment import child_environment
-from tasks.sample import generate_command
+from tasks.rollouts.generate import generate_command
+from tasks.stage.environment import child_environment
 from tests.e2e.programs import printed, run_program, started, use_forks
 from tests.forks import GENERATE
 from tests.waiting import PATIENCE, eventually

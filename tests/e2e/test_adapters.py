@@ -15,7 +15,7 @@ from data.rows import Problem, Sample
 from data.storage import read_rows
 from models.likelihood import log_probs_of
 from models.training import load_policy
-from tasks.files import file_sha256
+from tasks.stage.files import file_sha256
 from tests.e2e.conftest import autodidact, generate
 from tests.e2e.test_generate import write_program
 

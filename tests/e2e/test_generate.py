@@ -14,7 +14,7 @@ from data.rows import Problem, Sample
 from data.storage import read_rows, write_rows
 from models import tiny
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
-from tasks.shipped import BASES, POLICY, shipped_bases
+from tasks.policies.shipped import BASES, POLICY, shipped_bases
 from tests.e2e.conftest import generate
 
 

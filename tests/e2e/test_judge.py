@@ -21,8 +21,8 @@ from models.config import (
     WritePromptsConfig,
     WritePromptsProgram,
 )
-from tasks.environment import SHARED_CPU, child_environment
-from tasks.judge import judge_command
+from tasks.rollouts.judge import judge_command
+from tasks.stage.environment import SHARED_CPU, child_environment
 from tests.e2e.programs import run_program
 from tests.forks import JUDGE, WRITE_PROMPTS
 from tests.waiting import PATIENCE

@@ -13,7 +13,7 @@ from data.rows import Pair, PairLikelihood
 from data.storage import read_rows, write_rows
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, PreferenceProgram
 from models.launch import LIKELIHOOD, PREFERENCE
-from tasks.files import file_sha256
+from tasks.stage.files import file_sha256
 from tests.e2e.conftest import kill_at_checkpoint, train
 
 HYPERPARAMETERS = PreferenceConfig(

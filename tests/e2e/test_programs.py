@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import tasks.sample
+import tasks.rollouts.generate
 from data.rows import Example, Problem, Sample, Score
 from data.storage import read_rows
 from flows.rest_em import RestEM, loop
-from tasks.contract import OnDrift, load_finished
-from tasks.loop import run_loop
+from tasks.loop.loop import run_loop
+from tasks.stage.contract import OnDrift, load_finished
 from tests.e2e.programs import use_forks
 
 # What each problem is answered: three right programs, and four that only look like one.
@@ -50,7 +50,7 @@ def test_a_loop_learns_from_the_programs_that_pass_their_tests(
     monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     program = [sys.executable, "-m", "tests.e2e.candidates"]
-    monkeypatch.setattr(tasks.sample, "generate_command", lambda config: [*program, str(config)])
+    monkeypatch.setattr(tasks.rollouts.generate, "generate_command", lambda config: [*program, str(config)])
     config = RestEM.model_validate(
         {
             "run": "programs",

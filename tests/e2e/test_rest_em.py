@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.crashes import SETTINGS
-from tasks.contract import load_finished
+from tasks.stage.contract import load_finished
 from tests.e2e.conftest import autodidact
 from tests.waiting import PATIENCE, eventually
 

@@ -27,8 +27,8 @@ from models.config import (
 )
 from models.launch import REWARD
 from models.training import load_policy, load_reward_model
-from tasks.adapter import merge, record_base
-from tasks.files import file_sha256
+from tasks.policies.adapter import merge, record_base
+from tasks.stage.files import file_sha256
 from tests.e2e.conftest import kill_at_checkpoint, train
 from tests.e2e.programs import run_program
 from tests.forks import REWARD_SCORE

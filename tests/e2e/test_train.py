@@ -15,7 +15,7 @@ from models.config import LaunchConfig, LikelihoodProgram, SupervisedConfig, Tra
 from models.launch import LIKELIHOOD, SUPERVISED, launch_command
 from models.train import encode
 from models.training import IGNORED, last_checkpoint
-from tasks.files import file_sha256
+from tasks.stage.files import file_sha256
 from tests.e2e.conftest import kill_at_checkpoint, train, write_config
 from tests.waiting import PATIENCE
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import tasks.figures
-import tasks.judge
-import tasks.launch
-import tasks.reward_model
-import tasks.sample
-import tasks.train
+import tasks.policies.train
+import tasks.report.drawing
+import tasks.rollouts.generate
+import tasks.rollouts.judge
+import tasks.rollouts.reward_model
+import tasks.stage.launch
 from flows.rest_em import RestEM
 from flows.spin import Spin
 from models.config import LaunchConfig
-from tasks.process import ChildError, run_child
-from tasks.tracking import make_database
+from tasks.stage.process import ChildError, run_child
+from tasks.tracking.mlflow import make_database
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,14 +39,22 @@ def use_stub_programs(replace: Callable[[Any, str, Any], None], inside: bool = F
         inside: run them in the flow's own process. As processes of their own they spend nearly all of their time on
             imports, which matters where nothing is killed.
     """
-    replace(tasks.sample, "generate_command", lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)])
-    replace(tasks.judge, "judge_command", lambda config: [sys.executable, str(STUBS / "judge.py"), str(config)])
-    replace(tasks.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)])
-    replace(tasks.launch, "launch_command", launch_stub)
-    replace(tasks.train, "merge", merge_stub)
-    replace(tasks.figures, "as_svg", texts_of)
+    replace(
+        tasks.rollouts.generate,
+        "generate_command",
+        lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)],
+    )
+    replace(
+        tasks.rollouts.judge, "judge_command", lambda config: [sys.executable, str(STUBS / "judge.py"), str(config)]
+    )
+    replace(
+        tasks.rollouts.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)]
+    )
+    replace(tasks.stage.launch, "launch_command", launch_stub)
+    replace(tasks.policies.train, "merge", merge_stub)
+    replace(tasks.report.drawing, "as_svg", texts_of)
     if inside:
-        for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.launch):
+        for module in (tasks.rollouts.generate, tasks.rollouts.judge, tasks.rollouts.reward_model, tasks.stage.launch):
             replace(module, "run_child", run_inside)
 
 
@@ -87,7 +95,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def processes(stubs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stub programs as processes of their own after all."""
-    for module in (tasks.sample, tasks.judge, tasks.reward_model, tasks.launch):
+    for module in (tasks.rollouts.generate, tasks.rollouts.judge, tasks.rollouts.reward_model, tasks.stage.launch):
         monkeypatch.setattr(module, "run_child", run_child)
 
 

@@ -15,12 +15,14 @@ from data.storage import write_rows
 from flows.cli import main
 from flows.console import show_summary
 from flows.dpo import DPO
-from tasks.contract import Artifact, OnDrift, Outcome, Stage, load_finished, run_stage
-from tasks.loop import Iteration, run_loop
-from tasks.measured import load_measured, write_measured
-from tasks.policy import base_policy, publish_best
-from tasks.record import answers_shown, iteration_rows, record_end, record_iteration
-from tasks.run import Result, Run
+from tasks.loop.loop import run_loop
+from tasks.policies.base import base_policy
+from tasks.policies.best import publish_best
+from tasks.rollouts.measured import load_measured, write_measured
+from tasks.stage.contract import Artifact, OnDrift, Outcome, Stage, load_finished, run_stage
+from tasks.stage.iteration import Iteration
+from tasks.stage.run import Result, Run
+from tasks.tracking.recorder import answers_shown, iteration_rows, record_end, record_iteration
 from tests.flows.conftest import make_history, prepared, small
 from tests.flows.test_history import compared, evaluation, listed, made_run, publish, refused, rows
 
@@ -85,7 +87,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     pairs = folder / "pairs.jsonl"
     pairs.write_text("".join(f'{{"prompt": "a{n}", "chosen": "b", "rejected": "c"}}\n' for n in range(60)))
     with prepared(cache), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.record.gates_decided", lambda *_, **__: 2)
+        patch.setattr("tasks.tracking.recorder.gates_decided", lambda *_, **__: 2)
         for name in ("one", "two"):
             config = DPO.model_validate(small(folder) | {"run": name, "pairs": pairs})
             run_loop("DPO", loop, config, OnDrift.REFUSE)

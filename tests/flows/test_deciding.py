@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from flows import dpo, spin
-from tasks.contract import OnDrift
-from tasks.loop import run_loop
-from tasks.measuring import MeasureError, measuring
-from tasks.run import Run
+from tasks.loop.loop import run_loop
+from tasks.loop.measuring import MeasureError, measuring
+from tasks.stage.contract import OnDrift
+from tasks.stage.run import Run
 from tests.flows.conftest import make_history, make_spin, small
 
 pytestmark = pytest.mark.usefixtures("stubs")

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-import tasks.run
+import tasks.stage.run
 from flows.console import run_flow
 from flows.exits import ended_plainly
 from flows.rest_em import RestEM, loop
-from tasks import contract
-from tasks.contract import Finished, Outcome, Stage, read_manifest
-from tasks.loop import run_loop
-from tasks.verify import verify_run
+from tasks.history.verify import verify_run
+from tasks.loop.loop import run_loop
+from tasks.stage import contract
+from tasks.stage.contract import Finished, Outcome, Stage, read_manifest
 from tests.flows.conftest import copy_runs, make_config, prepared, small
 from tests.flows.stubs.common import fill
 from tests.flows.test_rest_em import digests
@@ -129,7 +129,7 @@ def fill_disk(patch: pytest.MonkeyPatch, stage: str, when: str, ballast: Path) -
     patch.setenv("STUB_BALLAST", str(ballast))
     if when == "program":
         patch.setenv("STUB_FILL", stage)
-    original = tasks.run.run_stage
+    original = tasks.stage.run.run_stage
 
     def run_stage(directory: Path, todo: Stage, work: Any, *rest: Any) -> Finished:
         def now(moment: str) -> None:
@@ -146,14 +146,14 @@ def fill_disk(patch: pytest.MonkeyPatch, stage: str, when: str, ballast: Path) -
         now("published")
         return made
 
-    patch.setattr(tasks.run, "run_stage", run_stage)
+    patch.setattr(tasks.stage.run, "run_stage", run_stage)
 
 
 def test_a_disk_that_is_full_in_every_stage_once_is_named_and_the_run_ends_like_an_undisturbed_one(
     disk, undisturbed, monkeypatch, capsys
 ):
     config, ballast = make_config(disk, iterations=1), disk / "ballast"
-    monkeypatch.setattr("tasks.preflight.check_disk", lambda run: None)  # the disk fills up later than that looks
+    monkeypatch.setattr("tasks.loop.preflight.check_disk", lambda run: None)  # the disk fills up later than that looks
     for stage, when, stopped in FULL:
         with monkeypatch.context() as patch:
             fill_disk(patch, stage, when, ballast)
@@ -306,7 +306,7 @@ def test_a_clock_that_is_set_back_again_and_again_changes_neither_results_nor_du
 def test_files_that_seem_to_come_from_the_future_are_reused(finished, undisturbed, monkeypatch):
     for file in finished.directory.rglob("*"):
         os.utime(file, (4e9, 4e9))
-    monkeypatch.setattr(tasks.run, "run_stage", lambda *_: pytest.fail("a stage was looked at again"))
+    monkeypatch.setattr(tasks.stage.run, "run_stage", lambda *_: pytest.fail("a stage was looked at again"))
     assert start(finished) == 0
     assert verify_run(finished.directory) == []
 
@@ -338,7 +338,7 @@ def refused(config: RestEM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """The one line in which a start is refused before any file is read."""
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.preflight.split_problems", lambda *_: pytest.fail("something was done first"))
+        patch.setattr("tasks.loop.preflight.split_problems", lambda *_: pytest.fail("something was done first"))
         assert start(config) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -373,14 +373,14 @@ def test_a_disk_that_can_only_be_read_from_the_middle_of_a_run_on_is_named(
     finished, write_protect, monkeypatch, capsys
 ):
     remove(finished, "best")
-    original = tasks.run.run_stage
+    original = tasks.stage.run.run_stage
 
     def run_stage(directory: Path, todo: Stage, *rest: Any) -> Finished:
         if todo.name == "best":
             write_protect(directory)
         return original(directory, todo, *rest)
 
-    monkeypatch.setattr(tasks.run, "run_stage", run_stage)
+    monkeypatch.setattr(tasks.stage.run, "run_stage", run_stage)
     assert start(finished) == 1
     said = capsys.readouterr().err
     stopped = f"autodidact: best stopped: {finished.directory} is on a disk that can only be read"

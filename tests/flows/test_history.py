@@ -18,12 +18,12 @@ from data.storage import read_rows, write_rows
 from flows import rest_em, spin
 from flows.cli import main
 from flows.console import show_summary
-from tasks import contract
-from tasks.catalogue import load_history
-from tasks.contract import Artifact, Finished, OnDrift, Stage, load_finished, run_stage
-from tasks.loop import run_loop
-from tasks.run import RunInUseError, open_run
-from tasks.state import expected_stages, run_state
+from tasks.history.runs import load_history
+from tasks.history.state import expected_stages, run_state
+from tasks.loop.loop import run_loop
+from tasks.stage import contract
+from tasks.stage.contract import Artifact, Finished, OnDrift, Stage, load_finished, run_stage
+from tasks.stage.run import RunInUseError, open_run
 from tests.flows.conftest import make_config, make_spin, prepared
 from tests.unit.test_run import another_process_holds
 

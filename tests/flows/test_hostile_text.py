@@ -11,9 +11,9 @@ from data.rows import Score
 from data.storage import read_rows
 from flows import rest_em
 from flows.cli import main
-from tasks import approval
-from tasks.contract import OnDrift
-from tasks.loop import run_loop
+from tasks.loop import approval
+from tasks.loop.loop import run_loop
+from tasks.stage.contract import OnDrift
 from tests.flows.conftest import make_config
 
 HOSTILE = (
@@ -32,7 +32,7 @@ def finished(tmp_path: Path, stubs: None, monkeypatch: pytest.MonkeyPatch) -> Pa
     config = make_config(tmp_path, iterations=1, run="hostile", reward=reward, system="<b>\x07[/]</b>")
     pages: list[str] = []
     monkeypatch.setattr(approval, "_suspend", lambda iteration, page: pages.append(page) or approval.Decision())
-    monkeypatch.setattr("tasks.loop.require_deployment", lambda: None)
+    monkeypatch.setattr("tasks.loop.loop.require_deployment", lambda: None)
     run_loop("ReST-EM", rest_em.loop, config.model_copy(update={"approve": True}), OnDrift.REFUSE)
     (tmp_path / "page.md").write_text("\n".join(pages))
     return config.directory

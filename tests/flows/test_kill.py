@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from flows import rest_em, spin
-from tasks.contract import OnDrift
-from tasks.loop import LoopConfig, run_loop
+from tasks.loop.loop import run_loop
+from tasks.settings.loop import LoopConfig
+from tasks.stage.contract import OnDrift
 from tests.flows.conftest import STUBS, make_config, make_spin, prepared
 from tests.flows.test_rest_em import digests, history, times
 from tests.forks import Fork, kill_group

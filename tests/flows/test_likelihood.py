@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import tasks.likelihood
+import tasks.rollouts.likelihood
 from data.arithmetic import embedded_problems
 from data.likelihood import preference_metrics
 from data.measures import DISCRIMINATOR, LOSS, PAIR_ACCURACY, Estimated, Measure
@@ -14,12 +14,13 @@ from data.rows import Pair, PairLikelihood, Problem
 from data.storage import read_rows, write_rows
 from models import tiny
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, SupervisedConfig
-from tasks.contract import Artifact, DriftError
-from tasks.files import file_sha256
-from tasks.likelihood import PairsMeasured, load_likelihood, measure_likelihood, measure_reference
-from tasks.measured import load_measured
-from tasks.run import Result, Run
-from tasks.train import train, train_on_pairs
+from tasks.policies.reference import PairsMeasured, load_likelihood, measure_reference
+from tasks.policies.train import train, train_on_pairs
+from tasks.rollouts.likelihood import measure_likelihood
+from tasks.rollouts.measured import load_measured
+from tasks.stage.contract import Artifact, DriftError
+from tasks.stage.files import file_sha256
+from tasks.stage.run import Result, Run
 
 PROBLEMS = [p for p in embedded_problems(0) if p.split == "demonstration"][:30]
 CONFIG, LAUNCH = PreferenceConfig(beta=0.5, dtype="float32"), LaunchConfig()
@@ -105,7 +106,7 @@ def test_gold_answers_and_pairs_are_measured_and_compared_with_the_base(run, tmp
 
 def test_what_has_no_answer_or_does_not_fit_is_counted(run, tmp_path, gold, pairs, monkeypatch, caplog):
     """The program leaves out what is longer than the policy's context."""
-    launched = tasks.likelihood.launch_program
+    launched = tasks.rollouts.likelihood.launch_program
 
     def leaving_out(module: str, program: LikelihoodProgram, *rest: Any) -> Any:
         command = launched(module, program, *rest)
@@ -114,7 +115,7 @@ def test_what_has_no_answer_or_does_not_fit_is_counted(run, tmp_path, gold, pair
         return command
 
     base = policy(tmp_path / "base", 0.2)
-    monkeypatch.setattr(tasks.likelihood, "launch_program", leaving_out)
+    monkeypatch.setattr(tasks.rollouts.likelihood, "launch_program", leaving_out)
     result = measure(run, "base", base, gold, measured_pairs(run, base, pairs), {})
     assert result.finished is not None
     manifest = result.finished.manifest
@@ -138,8 +139,10 @@ def test_one_start_of_the_program_measures_all_sets_and_a_finished_stage_starts_
 ):
     base = policy(tmp_path / "base", 0.2)
     given = measured_pairs(run, base, pairs)
-    started, launched = [], tasks.likelihood.launch_program
-    monkeypatch.setattr(tasks.likelihood, "launch_program", lambda *told: (started.append(told[1]), launched(*told))[1])
+    started, launched = [], tasks.rollouts.likelihood.launch_program
+    monkeypatch.setattr(
+        tasks.rollouts.likelihood, "launch_program", lambda *told: (started.append(told[1]), launched(*told))[1]
+    )
     for _ in range(2):
         result = measure(run, "base", base, gold, given, {}, sets=("test", "validation"))
     assert len(started) == 1 and len(started[0].gold) == 2

@@ -9,7 +9,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.cli import FLOWS
 from flows.rest_em import rest_em
-from tasks.process import ChildError
+from tasks.stage.process import ChildError
 from tests.flows.conftest import make_config, small
 from tests.flows.test_sft_dpo import write
 from tests.waiting import PATIENCE

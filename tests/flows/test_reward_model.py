@@ -14,12 +14,18 @@ from data.storage import read_rows, write_rows
 from flows.console import show_summary
 from flows.reward_model import RewardModel, loop
 from models.config import RewardModelConfig, ScoreJob
-from tasks.contract import SCORING, OnDrift, Status
-from tasks.loop import plan_loop, run_loop
-from tasks.reward_model import check_reward_model, load_reward_metrics, reward_model_artifact, run_reward_scoring
-from tasks.run import Result, Run
-from tasks.score import NothingKeptError
-from tasks.state import State, run_state
+from tasks.datasets.select import NothingKeptError
+from tasks.history.state import State, run_state
+from tasks.loop.loop import run_loop
+from tasks.loop.preflight import plan_loop
+from tasks.rollouts.reward_model import (
+    check_reward_model,
+    load_reward_metrics,
+    reward_model_artifact,
+    run_reward_scoring,
+)
+from tasks.stage.contract import SCORING, OnDrift, Status
+from tasks.stage.run import Result, Run
 from tests.flows.test_sft_dpo import LONG, selection, write
 
 pytestmark = pytest.mark.usefixtures("stubs")

@@ -12,9 +12,10 @@ from data.problems import split_of
 from data.rows import Example, Pair, problem_id
 from data.storage import read_rows
 from flows import dpo, sft
-from tasks.contract import OnDrift, Status
-from tasks.loop import plan_loop, run_loop
-from tasks.score import NothingKeptError
+from tasks.datasets.select import NothingKeptError
+from tasks.loop.loop import run_loop
+from tasks.loop.preflight import plan_loop
+from tasks.stage.contract import OnDrift, Status
 from tests.flows.conftest import small
 
 pytestmark = pytest.mark.usefixtures("stubs")

@@ -9,10 +9,11 @@ import pytest
 from data.rows import Pair
 from data.storage import read_rows
 from flows.spin import Spin, loop
-from tasks.contract import OnDrift, Status, load_finished
-from tasks.loop import plan_loop, run_loop
-from tasks.measuring import MeasureError
-from tasks.score import NothingKeptError
+from tasks.datasets.select import NothingKeptError
+from tasks.loop.loop import run_loop
+from tasks.loop.measuring import MeasureError
+from tasks.loop.preflight import plan_loop
+from tasks.stage.contract import OnDrift, Status, load_finished
 from tests.flows.conftest import make_spin
 from tests.flows.test_rest_em import history
 
@@ -96,13 +97,13 @@ def test_the_history_has_the_gap_and_the_margin_of_a_run_of_any_name(tmp_path):
 
 
 def test_when_all_own_answers_equal_the_gold_ones_nothing_is_trained(tmp_path, monkeypatch):
-    import tasks.pairs
+    import tasks.datasets.pairs
 
     def all_equal(problems, samples, render, max_tokens, counts):
         counts["samples"], counts["equal"] = 100, 100
         return iter(())
 
-    monkeypatch.setattr(tasks.pairs, "pair_gold_over_own", all_equal)
+    monkeypatch.setattr(tasks.datasets.pairs, "pair_gold_over_own", all_equal)
     config = make_spin(tmp_path)
     with pytest.raises(NothingKeptError, match=r"100 equal.*--iterations to one less"):
         run(config)
@@ -111,15 +112,15 @@ def test_when_all_own_answers_equal_the_gold_ones_nothing_is_trained(tmp_path, m
 
 
 def test_when_all_held_out_own_answers_equal_the_gold_ones_the_game_has_ended(tmp_path, monkeypatch):
-    import tasks.pairs
+    import tasks.datasets.pairs
 
-    paired = tasks.pairs.pair_gold_over_own
+    paired = tasks.datasets.pairs.pair_gold_over_own
 
     def equal_on_validation(problems, *rest):
         given = list(problems)
         return paired(given, *rest) if given[0].split == "train" else iter(())
 
-    monkeypatch.setattr(tasks.pairs, "pair_gold_over_own", equal_on_validation)
+    monkeypatch.setattr(tasks.datasets.pairs, "pair_gold_over_own", equal_on_validation)
     summary = run(make_spin(tmp_path, stop={"rule": "discriminator"}))
     assert summary["stop_reason"].startswith("no held-out answer of the opponent is left")
     assert summary["best_iteration"] == 1

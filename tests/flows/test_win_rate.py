@@ -11,14 +11,14 @@ from data.measures import Estimated
 from data.rows import Problem, Sample
 from data.storage import read_rows, write_rows
 from models.config import EngineConfig, SamplingConfig
-from tasks.contract import Artifact, OnDrift, Outcome, Stage
-from tasks.evaluate import HeldOut
-from tasks.measured import load_measured
-from tasks.record_content import held_out
-from tasks.run import Result, Run, open_run
-from tasks.win_rate import ANSWERS, WinRateError, answer_prompts, measure_win_rate
-from tasks.win_rate_settings import WinRateConfig
-from tasks.wording import detail_label
+from tasks.report.wording import detail_label
+from tasks.rollouts.evaluate import HeldOut
+from tasks.rollouts.measured import load_measured
+from tasks.rollouts.win_rate import ANSWERS, WinRateError, answer_prompts, measure_win_rate
+from tasks.rollouts.win_rate_settings import WinRateConfig
+from tasks.stage.contract import Artifact, OnDrift, Outcome, Stage
+from tasks.stage.run import Result, Run, open_run
+from tasks.tracking.contents import held_out
 from tests.flows.stubs.common import write_weights
 
 pytestmark = pytest.mark.usefixtures("stubs")
@@ -104,7 +104,7 @@ def test_a_better_policy_wins_and_both_sides_answer_once(run: Run) -> None:
 
 
 def test_who_answers_the_same_is_even_without_a_judge(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.win_rate.run_judge", None)
+    monkeypatch.setattr("tasks.rollouts.win_rate.run_judge", None)
     base = answers(run, "base-answers", [RIGHT, WRONG])
     _, found = measured(run, "iter-0/win_rate", base, prompts(run, 2), {"base": base})
     assert (found.value.value, found.rows, found.details["same"]) == (0.5, 2, 2)

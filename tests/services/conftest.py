@@ -17,8 +17,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows import rest_em
-from tasks.contract import OnDrift
-from tasks.loop import run_loop
+from tasks.loop.loop import run_loop
+from tasks.stage.contract import OnDrift
 from tests.flows.conftest import make_config, prepared, small
 from tests.flows.test_rest_em import digests
 from tests.waiting import PATIENCE, eventually

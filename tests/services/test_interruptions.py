@@ -8,7 +8,7 @@ import psutil
 
 from deployments.register import MISSED
 from deployments.supervision import connect
-from tasks.environment import HEARTBEAT_SECONDS, services_folder
+from tasks.stage.environment import HEARTBEAT_SECONDS, services_folder
 from tests.flows.conftest import make_config
 from tests.flows.test_rest_em import digests
 from tests.services.conftest import BIN, Site, hang, listener, resumed, statuses

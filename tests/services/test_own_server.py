@@ -15,11 +15,11 @@ from tests.waiting import eventually
 PROGRAM = """
 import time
 from pathlib import Path
-from tasks.environment import prepare
+from tasks.stage.environment import prepare
 prepare(Path("runs"))
 from prefect import flow
 from prefect.client.orchestration import get_client
-from tasks.servers import reach_servers
+from tasks.tracking.servers import reach_servers
 reach_servers(Path("runs"))
 flow(lambda: None, name="seen")()
 with get_client(sync_client=True) as client:

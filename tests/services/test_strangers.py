@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from data.errors import AutodidactError
-from tasks.servers import reach_prefect
+from tasks.tracking.servers import reach_prefect
 from tests.services.conftest import BIN, Site
 
 FOREIGN = "http://stranger.example"

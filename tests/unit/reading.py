@@ -10,7 +10,7 @@ from data.overlap import Repeated, Rules
 from data.reading import Reading, Tally
 from data.rows import SPLITS, Pair, Problem, Split
 from data.storage import read_rows
-from tasks.problems import ProblemSource, require_every_split, split_problems
+from tasks.datasets.problems import ProblemSource, require_every_split, split_problems
 
 NO_RULES = Rules()
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-import tasks.artifacts
+import tasks.stage.progress
 from models.progress import Progress
-from tasks.artifacts import ProgressLogger
+from tasks.stage.progress import ProgressLogger
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         found.append(content)
         return "an-id"
 
-    monkeypatch.setattr(tasks.artifacts, "_publish", publish)
+    monkeypatch.setattr(tasks.stage.progress, "_publish", publish)
     return found
 
 

@@ -9,7 +9,7 @@ from data.arithmetic import PEOPLE
 from data.rows import Example
 from data.storage import read_rows
 from flows.spin import Spin
-from tasks.policy import BootstrapConfig, bootstrap_examples, bootstrap_stage, write_bootstrap_inputs
+from tasks.policies.base import BootstrapConfig, bootstrap_examples, bootstrap_stage, write_bootstrap_inputs
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 80, 120), (0.9, 165, 195)])

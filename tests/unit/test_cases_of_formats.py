@@ -21,7 +21,7 @@ from data.sources import DataFileError
 from data.storage import read_rows
 from flows.cli import main
 from flows.sft import SFT, SFTTrainConfig
-from tasks.problems import ProblemSource, split_problems
+from tasks.datasets.problems import ProblemSource, split_problems
 
 Row = dict[str, Any]
 Said = tuple[list[dict[str, str]], str | None, str | None, str | None]

@@ -13,7 +13,8 @@ from data.measures import ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, Measure
 from data.metrics import Interval
 from flows.rest_em import RestEM
 from models.loading import ModelError
-from tasks.champion import (
+from tasks.policies.model_folder import same_tokenizer
+from tasks.tracking.champion import (
     Gate,
     apply_gate,
     gates_decided,
@@ -22,8 +23,7 @@ from tasks.champion import (
     run_name,
     settle,
 )
-from tasks.model_folder import same_tokenizer
-from tasks.registry import Registry, RegistryError, Version
+from tasks.tracking.registry import Registry, RegistryError, Version
 
 NIGHT = datetime(2026, 3, 2, 2, 0)
 MODEL = "autodidact-nightly"

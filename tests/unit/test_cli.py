@@ -155,7 +155,7 @@ def test_a_wrong_command_ends_with_code_2_and_one_line_on_stderr(
     says: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tasks.environment.prepare", lambda runs, dry_run: None)
+    monkeypatch.setattr("tasks.stage.environment.prepare", lambda runs, dry_run: None)
     assert main(arguments) == 2
     output = capsys.readouterr()
     assert output.err.startswith("autodidact: ")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks import contract
-from tasks.contract import (
+from tasks.stage import contract
+from tasks.stage.contract import (
     Artifact,
     CorruptStageError,
     DriftError,
@@ -25,7 +25,7 @@ from tasks.contract import (
     run_stage,
     status,
 )
-from tasks.files import DiskError, write_json
+from tasks.stage.files import DiskError, write_json
 
 STAGE = Stage("iter-1/select", 1, {"limit": 10, "nested": {"rate": 0.5}}, {"rows": Artifact(Path("rows"), "a1")}, 7)
 WRITTEN = {"rows.parquet": b"0123456789", "shards/0.parquet": b"first", "shards/1.parquet": b"second"}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.devices import visible_gpus
+from tasks.stage.devices import visible_gpus
 from tests.waiting import eventually
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from tasks.devices import gpus_held
+from tasks.stage.devices import gpus_held
 with gpus_held():
     Path(sys.argv[1]).write_text("held")
     time.sleep(float(sys.argv[2]))

@@ -9,8 +9,8 @@ import pytest
 
 from data.errors import BAD_INPUT, FAILED, AutodidactError, RunFailedError
 from data.formats import RowError
-from tasks.contract import CorruptStageError
-from tasks.run import RunDirectoryError
+from tasks.stage.contract import CorruptStageError
+from tasks.stage.run import RunDirectoryError
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("data", "models", "tasks", "flows", "deployments")

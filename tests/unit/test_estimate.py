@@ -17,8 +17,8 @@ from models.estimate import (
     training_bytes_per_device,
     weights_bytes_per_device,
 )
-from tasks.contract import Artifact, Estimate
-from tasks.rewards import RewardConfig, judging_estimate
+from tasks.rollouts.rewards import RewardConfig, judging_estimate
+from tasks.stage.contract import Artifact, Estimate
 
 
 def write_header(path: Path, shapes: dict[str, list[int]]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import files
-from tasks.files import DiskError, existing_parent, explain_disk_errors, file_sha256
+from tasks.stage import files
+from tasks.stage.files import DiskError, existing_parent, explain_disk_errors, file_sha256
 
 
 def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from flows import dpo, sft, spin
 from flows.cli import FLOWS, main
 from flows.settings import read_settings
 from models import tiny
-from tasks import preflight
-from tasks.contract import OnDrift
-from tasks.preflight import check
+from tasks.loop import preflight
+from tasks.loop.preflight import check
+from tasks.stage.contract import OnDrift
 from tests.unit.reading import load_problems
 
 ROW = {"question": "What is 1 + 1?", "answer": "1+1=2 #### 2"}

@@ -9,7 +9,7 @@ import pytest
 from data.rows import Pair, Problem
 from data.storage import read_rows
 from flows.cli import main
-from tasks.problems import ProblemSource
+from tasks.datasets.problems import ProblemSource
 from tests.unit.reading import load_problems, read_pairs
 
 SHEEP = "A farmer from a village by the sea has many sheep and sells some of them at the market every week"

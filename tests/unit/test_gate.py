@@ -9,10 +9,10 @@ import pytest
 
 from data.measures import LOSS, PAIR_ACCURACY, WIN_RATE, Estimated, Measure, estimate
 from data.rows import MeasuredRow
-from tasks.contract import Artifact
-from tasks.gate import measure_gate
-from tasks.measured import Measured
-from tasks.registry import Version
+from tasks.loop.gate import measure_gate
+from tasks.rollouts.measured import Measured
+from tasks.stage.contract import Artifact
+from tasks.tracking.registry import Version
 
 Rows = dict[str, tuple[float, float]]
 
@@ -28,8 +28,8 @@ def measured(name: str, rows: Rows) -> Measured:
 @pytest.fixture
 def compare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The gate of a run that has these measures, against the champion in the folder `champion`."""
-    monkeypatch.setattr("tasks.gate.load_measured", lambda stages: next(iter(stages)))
-    monkeypatch.setattr("tasks.champion.same_tokenizer", lambda one, other: True)
+    monkeypatch.setattr("tasks.loop.gate.load_measured", lambda stages: next(iter(stages)))
+    monkeypatch.setattr("tasks.tracking.champion.same_tokenizer", lambda one, other: True)
 
     def gate(measure: Measure, theirs: Rows, ours: Rows, own_run: bool = False, gone: bool = False) -> Any:
         if not gone:

@@ -13,9 +13,9 @@ from data.hub import meant_as_path, why_unreachable
 from data.sources import DataFileError, located_rows
 from models.config import JudgeConfig
 from models.loading import ModelError
-from tasks.contract import Artifact
-from tasks.datasets import dataset_artifact
-from tasks.model_folder import resolve_model
+from tasks.datasets.inputs import dataset_artifact
+from tasks.policies.model_folder import resolve_model
+from tasks.stage.contract import Artifact
 from tests.unit.own_code import write
 
 NOBODY = "http://127.0.0.1:9"  # the port of a service that no machine has any more

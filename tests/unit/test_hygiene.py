@@ -11,7 +11,7 @@ from data.formats import ContentError, Record
 from data.hygiene import cleaned, has_hidden, has_placeholder
 from data.reading import Reading, Tally, read_records
 from data.sources import DataFileError
-from tasks.problems import ProblemSource
+from tasks.datasets.problems import ProblemSource
 
 
 def said(text: str, **fields: str) -> Record:

@@ -11,7 +11,7 @@ from data.problems import AS_TEXT
 from data.reading import Reading
 from flows.cli import main
 from models import tiny
-from tasks.inspection import inspect
+from tasks.datasets.inspect import inspect
 
 ROWS: list[dict[str, Any]] = [
     {"instruction": "Say hi.", "input": "", "output": "Hi."},

@@ -32,10 +32,10 @@ from models import endpoint, tiny
 from models import judge as program
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.loading import ModelError
-from tasks.asking import AskedModelError
-from tasks.contract import LOGS, Artifact
-from tasks.judge import check_judge, judge_artifact, judge_identity, run_judge, warnings
-from tasks.model_folder import folder_digest
+from tasks.policies.asked import AskedModelError
+from tasks.policies.model_folder import folder_digest
+from tasks.rollouts.judge import check_judge, judge_artifact, judge_identity, run_judge, warnings
+from tasks.stage.contract import LOGS, Artifact
 from tests.endpoint import Server, serving
 
 PROBLEM = Problem("p", [{"role": "user", "content": "What is 2+3?"}], "5", None, "", "train")

@@ -31,18 +31,21 @@ from models.config import (
 )
 from models.loading import ModelError, check_code, load_config, load_tokenizer, load_weights, own_code
 from models.training import load_policy
-from tasks import adapter, likelihood, model_folder, preflight, sample, train
-from tasks import launch as launch_tasks
-from tasks import reward_model as reward_model_tasks
-from tasks.contract import Artifact, OnDrift
-from tasks.inspection import InspectConfig
-from tasks.judge import check_judge, judge_identity
-from tasks.model_folder import ModelChoice, folder_digest, resolve_model
-from tasks.policy import base_policy
-from tasks.preflight import check
-from tasks.reward_model import check_reward_model, measure_reward_model, reward_model_identity
-from tasks.room import model_tokenizer
-from tasks.run import Run
+from tasks.datasets.inspect import InspectConfig
+from tasks.datasets.prompt_length import model_tokenizer
+from tasks.loop import preflight
+from tasks.loop.preflight import check
+from tasks.policies import adapter, model_folder, train
+from tasks.policies.base import base_policy
+from tasks.policies.model_folder import ModelChoice, folder_digest, resolve_model
+from tasks.rollouts import generate as sample
+from tasks.rollouts import likelihood
+from tasks.rollouts import reward_model as reward_model_tasks
+from tasks.rollouts.judge import check_judge, judge_identity
+from tasks.rollouts.reward_model import check_reward_model, measure_reward_model, reward_model_identity
+from tasks.stage import launch as launch_tasks
+from tasks.stage.contract import Artifact, OnDrift
+from tasks.stage.run import Run
 from tests.unit.own_code import CONFIG, MODEL, TOKENIZER, write
 
 CLASSIFIER = {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}}

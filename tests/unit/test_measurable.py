@@ -12,8 +12,8 @@ from flows.rest_em import RestEM
 from flows.sft import SFT
 from flows.spin import Spin
 from models import tiny
-from tasks.held_out import Measurable
-from tasks.problems import require_problems, split_problems
+from tasks.datasets.held_out import Measurable
+from tasks.datasets.problems import require_problems, split_problems
 
 CHAT = [{"instruction": f"Say {n} in words.", "output": f"It is called n{n} there."} for n in range(60)]
 SILENT = [{"instruction": f"Say {n} in words.", "output": ""} for n in range(60, 63)]

@@ -20,12 +20,12 @@ from flows.cli import main
 from flows.rest_em import RestEM, loop
 from models import tiny
 from models.loading import ModelError, load_tokenizer
-from tasks import preflight
-from tasks.contract import DriftError, OnDrift, Status
-from tasks.loop import run_loop
-from tasks.preflight import DiskSpaceError, check
-from tasks.problems import prepare_problems
-from tasks.run import Run, RunInUseError, open_run
+from tasks.datasets.problems import prepare_problems
+from tasks.loop import preflight
+from tasks.loop.loop import run_loop
+from tasks.loop.preflight import DiskSpaceError, check
+from tasks.stage.contract import DriftError, OnDrift, Status
+from tasks.stage.run import Run, RunInUseError, open_run
 
 Configure = Callable[..., RestEM]
 
@@ -363,7 +363,7 @@ def test_a_run_that_is_in_use_is_refused_before_anything_is_done(configure: Conf
 def test_the_command_says_what_is_wrong_in_one_line_and_ends_with_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tasks.environment.prepare", lambda runs, dry_run: None)
+    monkeypatch.setattr("tasks.stage.environment.prepare", lambda runs, dry_run: None)
     monkeypatch.chdir(tmp_path)
     assert main(["rest-em", "--model", "./absent"]) == 2
     assert capsys.readouterr().err.startswith("autodidact: ./absent is no model: there is no such folder.")

@@ -13,9 +13,9 @@ from data.rewards.answer import has_answer
 from data.rows import Problem
 from data.sources import DataFileError
 from data.storage import read_rows
-from tasks.contract import DriftError
-from tasks.problems import ProblemSource, expected_counts, prepare_problems
-from tasks.run import Run
+from tasks.datasets.problems import ProblemSource, expected_counts, prepare_problems
+from tasks.stage.contract import DriftError
+from tasks.stage.run import Run
 from tests.unit.reading import load_problems, read_few_shot, read_problems
 
 Write = Callable[..., Path]

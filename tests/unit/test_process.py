@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks import process
-from tasks.process import ChildError, StillRunningError, await_children, run_child
+from tasks.stage import process
+from tasks.stage.process import ChildError, StillRunningError, await_children, run_child
 from tests.waiting import eventually
 
 # Starts a process in a session of its own, as vLLM and torchrun do, and writes down its pid.
@@ -32,7 +32,7 @@ Path(sys.argv[1]).write_text(f"{left.pid} {deep.stdout.readline()}")
 DRIVER = """
 import logging, sys
 from pathlib import Path
-from tasks.process import run_child
+from tasks.stage.process import run_child
 folder = Path(sys.argv[1])
 run_child([sys.executable, "-c", sys.argv[2], str(folder / "pids")], folder / "log.txt", folder / "lock",
           logging.getLogger())
@@ -195,7 +195,7 @@ def test_an_interrupted_caller_takes_its_program_along(start, pids: Path, monkey
 @pytest.mark.parametrize("child", ["sleep 300", "trap '' TERM; while true; do sleep 1; done"])
 def test_a_library_s_child_ends_with_this_process_however_that_ends(tmp_path: Path, pids: Path, child: str) -> None:
     code = (
-        "import subprocess, sys, time; from pathlib import Path; from tasks import process\n"
+        "import subprocess, sys, time; from pathlib import Path; from tasks.stage import process\n"
         "process.GRACE_SECONDS = 0.5\n"
         "child = subprocess.Popen(['sh', '-c', sys.argv[2]])\n"
         "process.end_with_this_process(child.pid)\n"

@@ -14,11 +14,11 @@ from flows.cli import main
 from flows.rest_em import RestEM, loop
 from flows.sft import SFT
 from flows.spin import Spin
-from tasks import preflight
-from tasks.contract import OnDrift
-from tasks.preflight import check
-from tasks.problems import split_problems
-from tasks.rewards import RewardConfig, problems_judged_by
+from tasks.datasets.problems import split_problems
+from tasks.loop import preflight
+from tasks.loop.preflight import check
+from tasks.rollouts.rewards import RewardConfig, problems_judged_by
+from tasks.stage.contract import OnDrift
 
 JUDGE = {"name": "judge", "judge": {"endpoint": "http://localhost:9/v1", "model": "a judge"}}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from data.measures import Estimated
-from tasks.record_numbers import iteration_table
-from tasks.report_content import IterationReport
+from tasks.report.content import IterationReport
+from tasks.tracking.numbers import iteration_table
 from tests.unit.test_report import difference, metrics
 from tests.unit.test_report_findings import estimated, interval
 

@@ -20,7 +20,7 @@ from data.rows import Example
 from models import tiny
 from models.train import encode
 from models.training import IGNORED
-from tasks.policy import demonstrations
+from tasks.policies.base import demonstrations
 
 QUESTION = [{"role": "user", "content": "Ada has 4 books. Ada buys 17 more. How many books are there now?"}]
 FEW_SHOT = [

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from data.metrics import Interval, SetMetrics
 from data.overlap import Repeated
-from tasks.report import write_report
-from tasks.report_content import Answer, DataReport, IterationReport, Report, SideBySide
-from tasks.report_findings import findings
+from tasks.report.content import Answer, DataReport, IterationReport, Report, SideBySide
+from tasks.report.findings import findings
+from tasks.report.page import write_report
 
 HOSTILE = "</div><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>"
 LOADING = {"src", "srcset", "poster", "data", "background", "action"}

@@ -4,9 +4,9 @@ import pytest
 
 from data.measures import ACCURACY, LOSS, PAIR_ACCURACY, Estimated, Measure
 from data.metrics import Interval
-from tasks.report_content import IterationReport, Report
-from tasks.report_findings import findings
-from tasks.wording import detail_label, too_small
+from tasks.report.content import IterationReport, Report
+from tasks.report.findings import findings
+from tasks.report.wording import detail_label, too_small
 from tests.unit.test_report import difference, metrics
 
 CONTROLLED = {"length_controlled": 0.55, "length_controlled_low": 0.48, "length_controlled_high": 0.62}

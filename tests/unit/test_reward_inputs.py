@@ -14,10 +14,10 @@ from flows.settings import read_settings
 from models import tiny
 from models.config import RewardModelConfig
 from models.loading import ModelError
-from tasks import preflight
-from tasks.contract import OnDrift
-from tasks.preflight import check
-from tasks.reward_model import check_reward_model, reward_model_artifact
+from tasks.loop import preflight
+from tasks.loop.preflight import check
+from tasks.rollouts.reward_model import check_reward_model, reward_model_artifact
+from tasks.stage.contract import OnDrift
 
 PAIR = {"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}
 

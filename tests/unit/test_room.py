@@ -15,10 +15,10 @@ from data.storage import read_rows
 from flows.rest_em import RestEM
 from flows.sft import SFT
 from models import tiny
-from tasks import preflight
-from tasks.problems import prepare_problems, split_problems
-from tasks.room import PromptRoom
-from tasks.run import Run
+from tasks.datasets.problems import prepare_problems, split_problems
+from tasks.datasets.prompt_length import PromptRoom
+from tasks.loop import preflight
+from tasks.stage.run import Run
 
 LONG = "Ada has 5 apples. " * (tiny.CONTEXT // 4) + "How many apples are there now?"
 
@@ -134,6 +134,6 @@ def test_the_settings_change_with_what_the_room_depends_on(tmp_path: Path) -> No
 
 
 def test_planning_fetches_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.room.model_tokenizer", lambda *_: pytest.fail("a model was fetched"))
+    monkeypatch.setattr("tasks.datasets.prompt_length.model_tokenizer", lambda *_: pytest.fail("a model was fetched"))
     given = config(tmp_path, long_prompts="cut", model="nobody/nothing")
     assert PromptRoom(given).settings()["model"] == "nobody/nothing"

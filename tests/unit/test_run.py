@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tasks.contract import Artifact, CorruptStageError, OnDrift, Outcome, Stage, Status
-from tasks.run import Result, Run, RunDirectoryError, RunInUseError, check_writable, open_run
+from tasks.stage.contract import Artifact, CorruptStageError, OnDrift, Outcome, Stage, Status
+from tasks.stage.run import Result, Run, RunDirectoryError, RunInUseError, check_writable, open_run
 
 Work = Callable[[Path], Outcome]
 
 HOLDER = """
 import sys
 from pathlib import Path
-from tasks.contract import OnDrift
-from tasks.run import open_run
+from tasks.stage.contract import OnDrift
+from tasks.stage.run import open_run
 with open_run(Path(sys.argv[1]), {"run": "held"}, OnDrift.REFUSE):
     print("held", flush=True)
     sys.stdin.read()

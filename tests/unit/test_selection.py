@@ -9,9 +9,9 @@ import pytest
 from data.rows import Example, Problem, Sample, Score, Verdict
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
-from tasks.contract import Artifact
-from tasks.run import Run
-from tasks.score import NothingKeptError, SelectConfig, nothing_kept, select
+from tasks.datasets.select import NothingKeptError, SelectConfig, nothing_kept, select
+from tasks.stage.contract import Artifact
+from tasks.stage.run import Run
 
 Row = tuple[str, float | None, Verdict, str]  # text, value, verdict, finish reason
 

@@ -13,7 +13,7 @@ import pytest
 from data.errors import AutodidactError
 from deployments import services, supervision
 from deployments.supervision import Options, ServiceError
-from tasks.environment import Services, child_environment, key_file, prepare, read_key, running_services
+from tasks.stage.environment import Services, child_environment, key_file, prepare, read_key, running_services
 
 HERE = Services("http://127.0.0.1:4200/api", "http://127.0.0.1:5000")
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-import tasks.policy
+import tasks.policies.base
 from flows.rest_em import RestEM
 from flows.spin import Spin
 from flows.yaml_file import read_yaml
-from tasks import shipped
-from tasks.loop import LoopConfig
-from tasks.model_folder import folder_digest
-from tasks.policy import base_policy, bootstrap_examples, bootstrap_stage
-from tasks.run import Run
-from tasks.shipped import POLICY, ShippedBase, ShippedBaseError, digest_of_examples, find_base, shipped_bases
+from tasks.policies import shipped
+from tasks.policies.base import base_policy, bootstrap_examples, bootstrap_stage
+from tasks.policies.model_folder import folder_digest
+from tasks.policies.shipped import POLICY, ShippedBase, ShippedBaseError, digest_of_examples, find_base, shipped_bases
+from tasks.settings.loop import LoopConfig
+from tasks.stage.run import Run
 
 ROOT = Path(__file__).parents[2]
 DEMOS: dict[str, type[LoopConfig]] = {"demo": RestEM, "nightly": RestEM, "spin-demo": Spin}
@@ -59,7 +59,7 @@ def test_a_run_takes_a_copy_of_it_and_trains_nothing(
     base: ShippedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delattr(tasks.policy, "launch_program")
+    monkeypatch.delattr(tasks.policies.base, "launch_program")
     config = settings_of(base, runs_dir=tmp_path / "runs")
     made = base_policy(Run(config.directory), config, config.bootstrap, config.seed)
     assert made.artifact("policy").digest == base.policy

@@ -16,8 +16,8 @@ from data.problems import split_of
 from data.rows import SPLITS, Problem, problem_id
 from data.splits import MixtureError, Splitting, quotas, write_splits
 from data.storage import read_rows
-from tasks.problems import DATA, OverlapConfig, ProblemSource, prepare_problems
-from tasks.run import Run
+from tasks.datasets.problems import DATA, OverlapConfig, ProblemSource, prepare_problems
+from tasks.stage.run import Run
 from tests.unit.reading import NO_RULES, load_problems
 
 TALE = "A farmer from a village by the sea has many sheep and sells some of them at the market each week"

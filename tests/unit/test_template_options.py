@@ -15,12 +15,12 @@ from flows.rest_em import RestEM, loop
 from flows.settings import read_settings
 from models import tiny
 from models.loading import load_tokenizer
-from tasks import preflight
-from tasks.contract import OnDrift
-from tasks.policy import base_policy, write_bootstrap_inputs
-from tasks.preflight import check
-from tasks.room import PromptRoom
-from tasks.run import Run
+from tasks.datasets.prompt_length import PromptRoom
+from tasks.loop import preflight
+from tasks.loop.preflight import check
+from tasks.policies.base import base_policy, write_bootstrap_inputs
+from tasks.stage.contract import OnDrift
+from tasks.stage.run import Run
 
 ASKED = [{"role": "user", "content": "Hi?"}]
 STYLED = "{% if brief is true %}<|user|>!{% endif %}" + tiny.CHAT_TEMPLATE

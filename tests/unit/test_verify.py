@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from tasks.contract import Outcome, Stage, run_stage
-from tasks.run import RunDirectoryError
-from tasks.verify import verify_run
+from tasks.history.verify import verify_run
+from tasks.stage.contract import Outcome, Stage, run_stage
+from tasks.stage.run import RunDirectoryError
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from data.metrics import Interval
 from data.rows import Problem, Sample
 from data.sides import Sides, side_by_side
 from data.win_rate import RIDGE, Comparison, fit_logistic, length_controlled, win_rate
-from tasks import win_rate_settings
-from tasks.contract import Artifact
-from tasks.policy import PolicySource
-from tasks.win_rate_settings import WinRateConfig, WinRateJudge, check_win_rate, judges_itself
+from tasks.policies.base import PolicySource
+from tasks.rollouts import win_rate_settings
+from tasks.rollouts.win_rate_settings import WinRateConfig, WinRateJudge, check_win_rate, judges_itself
+from tasks.stage.contract import Artifact
 
 
 def ends(interval: Interval) -> list[float]:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-import tasks.pairs
-import tasks.score
-import tasks.scorer
+import tasks.datasets.pairs
+import tasks.rollouts.score
+import tasks.rollouts.scorer
 from data.storage import write_rows
 from flows import rest_em, spin
-from tasks.contract import OnDrift
-from tasks.loop import run_loop
-from tasks.score import SCORES
+from tasks.loop.loop import run_loop
+from tasks.rollouts.score import SCORES
+from tasks.stage.contract import OnDrift
 from tests.flows.conftest import use_stub_programs
 from tests.flows.stubs.common import obey
 
@@ -26,7 +26,7 @@ def write_and_obey(row_type: Any, path: Path, rows: Iterable[Any]) -> int:
 
 
 use_stub_programs(setattr)
-tasks.score.write_rows = tasks.scorer.write_rows = tasks.pairs.write_rows = write_and_obey
+tasks.rollouts.score.write_rows = tasks.rollouts.scorer.write_rows = tasks.datasets.pairs.write_rows = write_and_obey
 told = Path(sys.argv[2]).read_text()
 if sys.argv[1] == "Spin":
     run_loop("SPIN", spin.loop, spin.Spin.model_validate_json(told), OnDrift.REFUSE)

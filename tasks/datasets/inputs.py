@@ -1,0 +1,110 @@
+"""A user's data sets as inputs of stages: their digests, their sizes, and how many rows they have."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Collection
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data.hub import hub_is_off, why_unreachable
+from data.rows import Split
+from data.sources import (
+    DataFileError,
+    FilesRead,
+    data_files,
+    hub_name,
+    is_here,
+    located_rows,
+    named_splits,
+    place,
+    require_hub,
+)
+from data.sources.names import serving
+from tasks.stage.contract import Artifact
+from tasks.stage.files import file_sha256
+from tasks.stage.logs import run_logger
+
+SHOWN = 20  # files
+
+
+def dataset_artifact(source: Path, planning: bool = False) -> Artifact:
+    """A data set with its digest: of a file its content, of a folder names and contents, on the hub its revision.
+
+    What is not there has no digest, and while `planning` neither has what is on a hub that does not answer.
+
+    Raises:
+        DataFileError: the hub does not answer, or has no such data set.
+    """
+    if found := hub_name(source):
+        unknown = planning and (hub_is_off() or why_unreachable() is not None)
+        return Artifact(source, None if unknown else _hub_revision(found[0], str(source)))
+    if source.is_file():
+        return Artifact(source, file_sha256(source))
+    if not is_here(source):
+        return Artifact(source, None)
+    files = data_files(source)
+    folder = place(source)
+    choice = str(source).removeprefix(str(folder))
+    lines = (f"{os.path.relpath(path, folder)} {file_sha256(path)}\n" for path in files)
+    return Artifact(source, hashlib.sha256("".join((choice, *lines)).encode()).hexdigest())
+
+
+def dataset_bytes(source: Path) -> int:
+    """How large a data set is on this machine's disk; 0 if it is not there."""
+    if hub_name(source) or not is_here(source):
+        return 0
+    return sum(path.stat().st_size for path in data_files(source))
+
+
+def expected_rows(source: Path | None, serve: Split | None = None) -> int:
+    """How many rows a data set here has where it is to serve as a set; 0 where they cannot be counted."""
+    return expected_splits(source, serve).total() if source else 0
+
+
+def expected_splits(source: Path, serve: Split | None = None, given: Collection[Split] = ()) -> Counter[Split | None]:
+    """How many rows a data set here has by the split that names say; none where it is on the hub, not there yet, or
+    cannot be read.
+
+    Args:
+        serve, given: see `data.sources.names.serving`.
+    """
+    try:
+        only = serving(serve, named_splits(source), given) if is_here(source) else None
+        return Counter(split for _, _, split in located_rows(source, only=only)) if is_here(source) else Counter()
+    except DataFileError:
+        return Counter()
+
+
+def log_files(files: FilesRead) -> None:
+    """Log how many rows are in each file, and which files were passed over and why."""
+    log = run_logger()
+    for name, count in islice(files.rows.items(), SHOWN):
+        split = f", {files.splits[name]}" if name in files.splits else ""
+        log.info("Read %s: %d rows%s", name, count, split)
+    if len(files.rows) > SHOWN:
+        log.info("Read %d more files: %d rows in all", len(files.rows) - SHOWN, files.rows.total())
+    for name, why in islice(files.skipped.items(), SHOWN):
+        log.warning("Not read: %s: %s", name, why)
+    if len(files.skipped) > SHOWN:
+        log.warning("Not read: %d more files", len(files.skipped) - SHOWN)
+
+
+def files_noted(files: FilesRead) -> dict[str, dict[str, Any]]:
+    """The same, to be written down."""
+    return {"files": dict(files.rows), "file_splits": files.splits, "skipped_files": files.skipped}
+
+
+def _hub_revision(name: str, source: str) -> str:
+    from huggingface_hub import HfApi
+
+    require_hub(source)
+    try:
+        revision = HfApi().dataset_info(name).sha
+    except Exception as problem:
+        raise DataFileError(
+            f"There is no file {source}, and the hub does not say which revision of {name} is the newest ({problem}).",
+            what_next=f"Check the name or the path; it is relative to {Path.cwd()}.",
+        ) from problem
+    return hashlib.sha256(f"{source} {revision}".encode()).hexdigest()

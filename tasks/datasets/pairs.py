@@ -1,0 +1,143 @@
+"""Pairs: the stage that puts gold answers over the opponent's own (SPIN), and a user's data sets of them."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from data.overlap import Overlaps, Rules
+from data.pairing import pair_gold_over_own
+from data.preferences import read_pairs
+from data.reading import Reading, Tally
+from data.render import completion_token_ids
+from data.rows import Pair, Problem, Sample
+from data.storage import read_rows, write_rows
+from models.config import Config
+from tasks.datasets.problems import DATA, write_notes
+from tasks.datasets.row_length import tokenizer_and_limit
+from tasks.datasets.select import SELECTION, NothingKeptError
+from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
+from tasks.stage.files import write_json
+from tasks.stage.run import Result, Run
+
+VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
+PAIRS_FILE = "pairs.parquet"
+NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
+
+
+class PairSource(Config):
+    """Where a user's pairs come from."""
+
+    pairs: Annotated[Path, Field(description="Data set of pairs, in any known format.")]
+    pairs_format: Annotated[
+        str | None, Field(description="Format of the pairs, by name; none: told by the columns.")
+    ] = None
+    pairs_columns: Annotated[
+        dict[str, str],
+        Field(default_factory=dict, description="Columns of the pairs: the format's name to the file's."),
+    ]
+
+    def pair_reading(self, path: Path) -> Reading:
+        """How a data set of pairs is read, with the settings that every flow has for its rows."""
+        told: Any = self
+        drop, keep = told.unusable == "drop", told.reasoning == "keep"
+        return Reading(path, self.pairs_format, self.pairs_columns, drop, told.placeholders, keep)
+
+
+def pair(
+    run: Run,
+    name: str,
+    problems: Artifact,
+    samples: Artifact,
+    tokenizer: Artifact,
+    max_tokens: int,
+    expected: int,
+    may_be_none: bool = False,
+) -> Result:
+    """Pair gold with own answers into `pairs.parquet`; counts by reason go to `selection.json`.
+
+    How many kept pairs have a side that was cut at the token limit goes to `pairs.json`.
+
+    Args:
+        tokenizer: a policy whose tokenizer renders the gold answers.
+        max_tokens: gold answers are cut at this length, as own answers were when they were generated.
+        may_be_none: whether there need be no pair, where nothing is trained on them.
+
+    Raises:
+        NothingKeptError: the opponent's answers all equal the gold ones, or are empty.
+    """
+    inputs = {"problems": problems, "samples": samples, "tokenizer": tokenizer}
+    stage = Stage(
+        name, VERSION, {"max_tokens": max_tokens}, inputs, estimate=Estimate(disk_bytes=expected * max_tokens * 8)
+    )
+
+    def work(attempt: Path) -> Outcome:
+        render = partial(completion_token_ids, tokenizer_and_limit(tokenizer.path, run.model_code)[0])
+        counts: Counter[str] = Counter()
+        rows = pair_gold_over_own(
+            read_rows(Problem, problems.path), read_rows(Sample, samples.path), render, max_tokens, counts
+        )
+        kept = write_rows(Pair, attempt / PAIRS_FILE, rows)
+        dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept", *NOTES)}
+        if not kept and not may_be_none:
+            raise _nothing_left(counts["samples"], dropped)
+        write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
+        write_json(attempt / NOTES_FILE, {note: counts[note] for note in NOTES})
+        return Outcome(counts["samples"], kept, dropped)
+
+    return run.execute(stage, work)
+
+
+def write_pairs(
+    reading: Reading,
+    folder: Path,
+    held_out: Mapping[str, Path],
+    rules: Rules,
+    fits: Callable[[Pair], bool],
+    wanted: Callable[[Pair], bool] = lambda _: True,
+) -> tuple[Tally, Counter[str]]:
+    """Write the pairs of a data set to `pairs.parquet` in `folder`, and what was noticed to `data.json`.
+
+    Args:
+        held_out: Parquet files of problems whose prompts no pair may repeat, by name.
+        rules: what counts as repeating. Pairs are not compared with each other: a prompt may have several.
+        fits: whether a pair that repeats nothing is written.
+        wanted: whether a pair is looked at at all.
+
+    Returns:
+        What reading came to, and how many pairs were left out for what they repeat.
+    """
+    tally, left_out = Tally(), Counter[str]()
+    scratch = folder / ".scratch"
+    scratch.mkdir()
+    with closing(Overlaps(rules, scratch, held_out)) as overlaps:
+        pairs = filter(wanted, read_pairs(reading, tally))
+        apart = (pair for pair in pairs if not overlaps.leave_out(pair.problem_id, pair.messages, left_out))
+        write_rows(Pair, folder / PAIRS_FILE, filter(fits, apart))
+        write_notes(folder / DATA, tally, overlaps.contaminated, overlaps.shown())
+    shutil.rmtree(scratch)
+    return tally, left_out
+
+
+def all_held_out(left_out: Counter[str]) -> NothingKeptError:
+    """The error for pairs that were all left out for what they repeat."""
+    return NothingKeptError(
+        f"All {left_out.total():,} pairs repeat prompts that are held out, so nothing is left to train on.",
+        what_next="Give other pairs or other held-out files, or set --overlap.contaminated keep.",
+    )
+
+
+def _nothing_left(samples: int, dropped: dict[str, int]) -> NothingKeptError:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+    return NothingKeptError(
+        f"None of the {samples:,} own answers differs from its gold answer ({reasons}), so there is nothing to learn "
+        "from playing on.",
+        "Nothing was trained; the samples are kept.",
+        "If most are equal, the policy writes the gold answers already: set --iterations to one less, or give other "
+        "prompts. If most are empty, look at the template and the gold answers.",
+    )

@@ -1,0 +1,158 @@
+"""Prompts for passages that have none: a model writes them in a folder beside the output, until the rows are there.
+
+That folder is a run of one stage, so a command that was killed goes on with the replies that there are. Other settings
+have them asked for anew.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import RunFailedError
+from data.passages import Passage, read_passages
+from data.reading import Reading, Tally
+from data.rows import Problem
+from data.sources import named_splits
+from data.storage import count_rows, read_rows, write_rows
+from data.written_prompts import INSTRUCTION, VERSION, PromptReply, demonstrations
+from models.config import EngineConfig, WritePromptsConfig, WritePromptsProgram
+from models.write_prompts import ROLE
+from tasks.policies.asked import asked_artifact, asked_identity, check_asked, engine_room
+from tasks.stage.contract import PROGRAM, Artifact, OnDrift, Outcome, Stage, attempt_directory
+from tasks.stage.files import file_sha256
+from tasks.stage.process import run_child
+from tasks.stage.progress import progress_logger
+from tasks.stage.run import Result, Run, RunInUseError, open_run
+
+STAGE, REPLIES, PASSAGES = "prompts", "replies", "passages.parquet"
+MOST_FAILED = 0.1  # share of the requests; an endpoint that fails more is not what a data set should depend on
+WAY_ON = "Run the same command again: only what has no reply yet is asked again."
+
+
+class NoRepliesError(RunFailedError):
+    """The model left too many requests without a reply."""
+
+
+@dataclass(frozen=True)
+class WrittenPrompts:
+    """Passages and the replies to them.
+
+    Attributes:
+        tally: what reading the passages came to.
+        writer: who wrote the prompts: the model's name and the beginning of its digest, where that is known.
+        told: the same in full, with what the model was told; for the summary.
+    """
+
+    reading: Reading
+    tally: Tally
+    passages: Path
+    replies: Path
+    writer: str
+    told: dict[str, Any]
+
+    def demonstrations(self) -> Iterator[Problem]:
+        """The rows that come of them. Replies that cannot be used are counted in `tally`."""
+        found = read_rows(Passage, self.passages), read_rows(PromptReply, self.replies)
+        return demonstrations(*found, self.writer, named_splits(self.reading.source), self.tally)
+
+
+@contextmanager
+def prompts_written(
+    reading: Reading, config: WritePromptsConfig, engine: EngineConfig, seed: int, output: Path
+) -> Iterator[WrittenPrompts]:
+    """Have a prompt written for every passage of a data set. What is kept for going on is removed at the end.
+
+    Args:
+        output: where the rows will be; beside it the replies are kept until then.
+
+    Raises:
+        AskedModelError, ModelError, TemplateError: the model cannot be asked.
+        DataFileError: no passage can be used.
+        RunInUseError: another process works on the same output.
+        NoRepliesError, ChildError: the model failed, or too many of the requests.
+    """
+    check_asked(config, ROLE)
+    folder = output.with_name(f".{output.name}.{STAGE}")
+    try:
+        with open_run(folder, config.model_dump(mode="json"), OnDrift.REBUILD) as run:
+            done = False
+            try:
+                yield _write(run, reading, config, engine, seed)
+                done = True
+            finally:
+                asked = (folder / STAGE).exists() or attempt_directory(folder, STAGE).exists()
+                if done or not asked:
+                    shutil.rmtree(folder, ignore_errors=True)
+    except RunInUseError as error:
+        raise RunInUseError(error.what, what_next="Wait for it, stop it, or choose another --output.") from None
+
+
+def _write(run: Run, reading: Reading, config: WritePromptsConfig, engine: EngineConfig, seed: int) -> WrittenPrompts:
+    tally, file = Tally(), run.directory / PASSAGES
+    write_rows(Passage, file, read_passages(reading, config.shortest, config.longest, tally))
+    model = asked_artifact(config, ROLE)
+    finished = ask_for_prompts(run, Artifact(file, file_sha256(file)), model, config, engine, seed)
+    name = model.path.name if model and Path(str(config.model)).exists() else str(config.model)
+    digest = model.require() if model else None
+    told: dict[str, Any] = {"model": name, "digest": digest, "instruction": config.instruction or INSTRUCTION}
+    told |= {"temperature": config.temperature, "max_tokens": config.max_tokens, "seed": seed}
+    writer = f"{name}@{digest[:12]}" if digest else name
+    return WrittenPrompts(reading, tally, file, finished.path / REPLIES, writer, told)
+
+
+def ask_for_prompts(
+    run: Run, passages: Artifact, model: Artifact | None, config: WritePromptsConfig, engine: EngineConfig, seed: int
+) -> Result:
+    """The stage: a file of replies for every few passages, in their order.
+
+    Args:
+        model: its folder; None where it is at an endpoint.
+    """
+    settings = asked_identity(config, told_apart=("instruction", "shortest", "longest"))
+    settings["instruction"] = config.instruction or INSTRUCTION
+    inputs = {"passages": passages} | ({"model": model} if model else {})
+    stage = Stage(STAGE, VERSION, settings, inputs, seed, resumable=True)
+
+    def work(attempt: Path) -> Outcome:
+        program = WritePromptsProgram(
+            writer=config,
+            policy=model.path if model else None,
+            passages=passages.path,
+            output=attempt / REPLIES,
+            engine=engine,
+            seed=seed,
+        )
+        (attempt / PROGRAM).write_text(program.model_dump_json(indent=2))
+        command = write_prompts_command(attempt / PROGRAM)
+        with engine_room(config) as environment:
+            logger = progress_logger(run.directory, attempt)
+            run_child(command, attempt / "log.txt", run.child_lock, logger, environment)
+        asked = count_rows(passages.path)
+        failed = _failures(program.output, asked, config.endpoint)
+        return Outcome(asked, asked - failed, {"no reply": failed} if failed else {}, tuple(command))
+
+    return run.execute(stage, work)
+
+
+def write_prompts_command(config: Path) -> list[str]:
+    return [sys.executable, "-m", "models.write_prompts", str(config)]
+
+
+def _failures(replies: Path, asked: int, endpoint: str | None) -> int:
+    """How many passages have no reply.
+
+    Raises:
+        NoRepliesError: too many, at an endpoint; here none would come the next time either.
+    """
+    failed = [reply.failure for reply in read_rows(PromptReply, replies) if not reply.text]
+    if endpoint and len(failed) > MOST_FAILED * asked:
+        raise NoRepliesError(
+            f"{endpoint} gave no reply for {len(failed):,} of {asked:,} passages.",
+            f"The first: {failed[0]}.",
+            WAY_ON,
+        )
+    return len(failed)

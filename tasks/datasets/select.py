@@ -1,0 +1,73 @@
+"""The stage `select`: what of scored samples is trained on. In process."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from data.errors import RunFailedError
+from data.rows import Example, Problem, Sample, Score
+from data.selection import select_examples
+from data.storage import read_rows, write_rows
+from models.config import Config
+from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
+from tasks.stage.files import write_json
+from tasks.stage.run import Result, Run
+
+VERSION = 1
+SELECTION = "selection.json"
+
+
+class SelectConfig(Config):
+    """Which samples are trained on."""
+
+    min_reward: Annotated[float, Field(description="Keep samples of at least this reward.")] = 1.0
+    max_per_problem: Annotated[int, Field(ge=1, description="Keep at most this many per problem.")] = 10
+
+
+class NothingKeptError(RunFailedError):
+    """No sample was good enough to be trained on."""
+
+
+def select(
+    run: Run, name: str, problems: Artifact, samples: Artifact, scores: Artifact, config: SelectConfig
+) -> Result:
+    """Choose what is trained on into `examples.parquet`; counts by reason go to `selection.json`.
+
+    Raises:
+        NothingKeptError: there is nothing to train on.
+    """
+    inputs = {"problems": problems, "samples": samples, "scores": scores}
+    stage = Stage(name, VERSION, config.model_dump(mode="json"), inputs, estimate=Estimate(disk_bytes=1_000_000))
+
+    def work(attempt: Path) -> Outcome:
+        counts: Counter[str] = Counter()
+        rows = select_examples(
+            read_rows(Problem, problems.path),
+            read_rows(Sample, samples.path),
+            read_rows(Score, scores.path),
+            config.min_reward,
+            config.max_per_problem,
+            counts,
+        )
+        kept = write_rows(Example, attempt / "examples.parquet", rows)
+        if not kept:
+            raise nothing_kept(counts)
+        write_json(attempt / SELECTION, dict(counts))
+        dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept")}
+        return Outcome(counts["samples"], kept, dropped)
+
+    return run.execute(stage, work)
+
+
+def nothing_kept(counts: Counter[str]) -> NothingKeptError:
+    """The error for samples of which none can be trained on, with the reasons and what to change."""
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common() if reason not in ("samples", "kept"))
+    return NothingKeptError(
+        f"None of the {counts['samples']:,} samples can be trained on ({reasons}). Nothing was trained; the samples "
+        "and scores are kept.",
+        "The problems are too hard for this policy, or its answers do not end as the reward expects.",
+        "Use a stronger --model, easier problems, more generate.samples, a larger generate.max_tokens if answers are "
+        "truncated, or --few_shot examples that show the form of an answer.",
+    )

@@ -1,0 +1,1 @@
+"""What finished and unfinished runs are asked: listed, traced, compared, verified, reconciled."""

@@ -1,0 +1,225 @@
+"""How far a run is, by its plan, manifests, lock and summary, without its flow's code. Writes nothing."""
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from data.measures import ACCURACY, DISCRIMINATOR, Measure
+from data.metrics import Interval
+from data.stopping import best_iteration, from_the_base, game_is_over, stop_reason
+from tasks.history.runs import History, iteration_of, load_history
+from tasks.rollouts.measured import load_measured
+from tasks.settings.loop import StopConfig
+from tasks.stage.run import LOCK, SUMMARY, Result, describe_holder
+from tasks.tracking.recorder import REPORT
+
+# What one iteration of a run consists of, in order, where an older version made it, which wrote no plan down.
+ITERATION = {
+    "ReST-EM": ("generate", "score", "select", "train", "evaluate"),
+    "SPIN": ("generate", "pair", "reference", "train", "evaluate"),
+    "SFT": ("examples", "train", "evaluate"),
+    "DPO": ("pairs", "reference", "train", "evaluate"),
+}
+# Runs that are no loops, with all of their stages.
+WHOLE = {"Reward model": ("base", "iter-1/pairs", "iter-1/train", "iter-1/measure", "best")}
+BEGINNING, END = ("problems", "base", "iter-0/evaluate"), ("best", "final/base", "final/best")
+
+
+class State(StrEnum):
+    FINISHED = "finished"
+    RUNNING = "running"
+    UNFINISHED = "unfinished"
+    CORRUPT = "corrupt"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A line of the list of runs. `best` is the best iteration so far, `value` what it came to by the measure."""
+
+    name: str
+    algorithm: str | None
+    state: State
+    detail: str
+    iterations: int
+    planned: int | None
+    best: int | None
+    measure: Measure | None
+    value: Interval | None
+    size: int
+    changed: datetime
+    broken: dict[str, str]
+
+
+def run_state(directory: Path) -> RunState:
+    """What a run directory says of the run, without its flow's code."""
+    history = load_history(directory)
+    state, detail = _state(history)
+    best = _best(history, state)
+    size, changed = _footprint(directory)
+    return RunState(
+        name=history.name,
+        algorithm=history.algorithm,
+        state=state,
+        detail=detail,
+        iterations=_done(history),
+        planned=history.config.get("iterations", 1) if history.config else None,
+        best=best,
+        measure=history.measure,
+        value=None if best is None else history.values.get(best),
+        size=size,
+        changed=changed,
+        broken=history.broken,
+    )
+
+
+def holder(directory: Path) -> str | None:
+    """Who has the run open, or None.
+
+    The lock is asked for as one reader among others, so that two who look at once do not take each other for a run.
+    """
+    lock = directory / LOCK
+    if not lock.exists():
+        return None
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            return describe_holder(directory)
+
+
+def expected_stages(history: History, iterations: int | None = None) -> list[str]:
+    """The stages of a run of so many iterations, or as many as it may have, in order; as it planned them, if it did."""
+    most = _most(history) if iterations is None else iterations
+    if history.plan:
+        return [name for name in history.plan if iteration_of(name) <= most]
+    if history.algorithm is None:
+        return list(BEGINNING)
+    if history.algorithm in WHOLE:
+        return list(WHOLE[history.algorithm])
+    numbers = range(1, most + 1)
+    middle = (f"iter-{number}/{stage}" for number in numbers for stage in ITERATION[history.algorithm])
+    return [*BEGINNING, *middle, *END]
+
+
+def _state(history: History) -> tuple[State, str]:
+    half_done = _attempts(history.directory)
+    if who := holder(history.directory):
+        return State.RUNNING, ", ".join([*half_done, who])
+    if history.broken:
+        return State.CORRUPT, ", ".join(history.broken)
+    if half_done:
+        return State.UNFINISHED, f"{', '.join(half_done)} is half done"
+    left = _left_to_do(history)
+    return (State.UNFINISHED, left) if left else (State.FINISHED, "")
+
+
+def _attempts(directory: Path) -> list[str]:
+    """Stages that were begun and are not done. What is older than the summary was left by an earlier, settled start."""
+    found, (concluded, _) = [], _summary(directory)
+    for attempt in [*directory.glob(".*.attempt"), *directory.glob("*/.*.attempt")]:
+        if _modified(attempt) > concluded:
+            name = attempt.name.removeprefix(".").removesuffix(".attempt")
+            found.append(str((attempt.parent / name).relative_to(directory)))
+    return sorted(found)
+
+
+def _left_to_do(history: History) -> str | None:
+    """The next stage, or None if the summary, which is written last, covers all that are there."""
+    concluded, iterations = _summary(history.directory)
+    last = max(history.stages.values(), key=lambda stage: stage.manifest.ended, default=None)
+    ended = datetime.fromisoformat(last.manifest.ended).timestamp() if last else 0.0
+    covered = last is not None and ended <= concluded
+    names = expected_stages(history, iterations if covered and history.algorithm not in WHOLE else _planned(history))
+    positions = [names.index(name) for name in names if name not in history.stages]
+    if last is not None and not covered and last.manifest.stage in names:
+        # After a rebuild that was stopped, the stages that are yet to be made again are there as they were.
+        positions.append(names.index(last.manifest.stage) + 1)
+    position = min(positions, default=len(names))
+    if position < len(names):
+        return f"{names[position]} is next"
+    if covered:
+        return None
+    return "the report is next" if history.algorithm or not last else f"{last.manifest.stage} was the last stage done"
+
+
+def _planned(history: History) -> int:
+    """How many iterations the run has by its settings and the values so far, which may have ended it early."""
+    stop, most = StopConfig.model_validate(history.config.get("stop", {})), _most(history)
+    if stop.rule == "discriminator":
+        ended = (number for number in range(1, most + 1) if _is_over(history, number))
+        return next(ended, most)
+    values = _in_order(history)
+    for number in range(1, min(most, len(values) - 1) + 1):
+        if stop_reason(stop.rule, stop.patience, values[: number + 1], history.measure or ACCURACY):
+            return number
+    return most
+
+
+def _is_over(history: History, number: int) -> bool:
+    stage = history.stages.get(f"iter-{number}/likelihood")
+    found = load_measured([Result(stage.path, stage)]).get("validation", DISCRIMINATOR.name) if stage else None
+    return found is not None and game_is_over(number, found.value) is not None
+
+
+def _most(history: History) -> int:
+    return int(history.config.get("iterations", 1))
+
+
+def _done(history: History) -> int:
+    """The latest iteration of which the last stage is there."""
+    last = {iteration_of(name): name for name in expected_stages(history)}
+    return max((number for number, name in last.items() if number and name in history.stages), default=0)
+
+
+def _summary(directory: Path) -> tuple[float, int]:
+    """When the summary was written and how many iterations it covers; zeros where it or the report is not there."""
+    file = directory / SUMMARY
+    try:
+        covered = len(json.loads(file.read_text())["iterations"]) - 1
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0, 0
+    return (_modified(file), covered) if (directory / REPORT).exists() else (0.0, 0)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _best(history: History, state: State) -> int | None:
+    if state is State.FINISHED and "best" in history.stages:
+        return int(history.stages["best"].manifest.config["iteration"])
+    values = _in_order(history)
+    return best_iteration(values, history.measure or ACCURACY) if values else None
+
+
+def _in_order(history: History) -> list[float]:
+    """Values from the base up to the first iteration that has none."""
+    numbers = range(max(history.values, default=-1) + 1)
+    found = [history.values[number].value if number in history.values else None for number in numbers]
+    return from_the_base(found, history.measure or ACCURACY)
+
+
+def _footprint(directory: Path) -> tuple[int, datetime]:
+    """Bytes of all files, hard links counted once, and when the latest of them was written."""
+    files = {(found.st_dev, found.st_ino): found for found in _stats(directory) if stat.S_ISREG(found.st_mode)}
+    latest = max((found.st_mtime for found in files.values()), default=directory.stat().st_mtime)
+    return sum(found.st_size for found in files.values()), datetime.fromtimestamp(latest).astimezone()
+
+
+def _stats(directory: Path) -> Iterator[os.stat_result]:
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            try:
+                yield os.lstat(os.path.join(parent, name))
+            except FileNotFoundError:  # a run that is under way removes what it has no more use for
+                continue

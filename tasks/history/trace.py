@@ -1,0 +1,284 @@
+"""Where a training row came from: its sample, score and problem, and every policy behind the one that wrote it.
+
+What a stage read is found by its digest, and the records are checked against one another.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from data.rows import Example, Pair, Problem, Sample, Score
+from data.storage import count_rows, parquet_files, read_rows
+from tasks.datasets.select import SELECTION
+from tasks.history.runs import History, Origin, QueryError
+from tasks.stage.contract import Finished, Manifest
+
+TRAINING_FILES: Mapping[str, type[Example] | type[Pair]] = {"examples.parquet": Example, "pairs.parquet": Pair}
+KEY = re.compile(r"(?P<iteration>iter-\d+)/(?P<problem>[0-9a-f]{1,16})/(?P<index>\d+)")
+KEY_FORM = "ITERATION/PROBLEM/INDEX"
+KEYS_SHOWN = 5
+
+R = TypeVar("R")
+Drawn = TypeVar("Drawn", Sample, Score)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that has to hold if the records are true, and whether it does."""
+
+    statement: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A file of training rows, and the policy whose answers it holds; None if people wrote them all."""
+
+    file: Origin
+    writer: Origin | None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A checkpoint, with the policy it started from and what it was trained on."""
+
+    origin: Origin
+    start: Origin | None
+    data: list[TrainingData]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A training row and everything behind it. `policies` begins with the one that wrote it and ends with the base."""
+
+    key: str
+    row: Example | Pair
+    file: Origin
+    trained: list[str]
+    problem: Problem | None
+    sample: Sample | None
+    samples: Origin | None
+    score: Score | None
+    policies: list[Policy]
+    checks: list[Check]
+
+
+@dataclass(frozen=True)
+class TrainingFile:
+    """A file of training rows: how many it has, and the first of them by key."""
+
+    file: Origin
+    rows: int
+    first: dict[str, Example | Pair]
+
+
+def training_files(history: History) -> list[TrainingFile]:
+    """Every file of training rows of a run, with a few keys to choose from.
+
+    Raises:
+        QueryError: there is none.
+    """
+    found = _training_origins(history)
+    if not found:
+        raise QueryError(
+            f"{history.directory} has no training rows yet, so nothing can be followed back: no stage that chooses "
+            "them is finished.",
+            what_next="`autodidact runs` shows how far it is; run the flow to go on.",
+        )
+    return [_training_file(history, file) for file in found]
+
+
+def trace(history: History, key: str) -> Trace:
+    """Follow a training row back to what it was made from.
+
+    Args:
+        key: `iter-1/<problem id>/<index>`; the beginning of the problem id will do where it is unique.
+
+    Raises:
+        QueryError: the key is none, or of no training row; with keys that are.
+        CorruptStageError: a file of rows is not what its manifest says.
+    """
+    file, row = _find(history, key)
+    checks: list[Check] = []
+    problems, samples, scores = (
+        _follow(history, file.stage, name, file.iteration, checks) for name in ("problems", "samples", "scores")
+    )
+    sources = [origin for origin in (problems, samples, scores) if origin is not None]
+    begins = row.problem_id
+    asked = _rows(Problem, history, problems, begins, column="id") if problems else []
+    sample = _at(row.index, _rows(Sample, history, samples, begins)) if samples else None
+    score = _at(row.index, _rows(Score, history, scores, begins)) if scores else None
+    read = ", ".join([file.stage, *(origin.stage for origin in sources)])
+    checks.append(Check(f"the files of {read} have the SHA-256 that their manifests record", True))
+    policies: list[Policy] = []
+    if samples is not None:
+        checks += _agreements(row, sample, history.stages[samples.stage].manifest)
+        writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks)
+        policies = _ancestry(history, writer, checks) if writer else []
+    digest = history.digest(file)
+    return Trace(
+        key=_key(file, row),
+        row=row,
+        file=file,
+        trained=[n for n, s in history.stages.items() if _trains(s) and digest in s.manifest.inputs.values()],
+        problem=next(iter(asked), None),
+        sample=sample,
+        samples=samples,
+        score=score,
+        policies=policies,
+        checks=checks,
+    )
+
+
+def _training_origins(history: History) -> list[Origin]:
+    found = [Origin(stage, name) for name in TRAINING_FILES for stage in history.stages]
+    found = [origin for origin in found if origin.name in history.stages[origin.stage].manifest.outputs]
+    return sorted(found, key=lambda origin: (origin.iteration, origin.stage))
+
+
+def _training_file(history: History, file: Origin) -> TrainingFile:
+    history.stages[file.stage].verify()
+    path = history.path(file)
+    rows: Iterable[Example | Pair] = islice(read_rows(TRAINING_FILES[file.name], path), KEYS_SHOWN)
+    return TrainingFile(file, count_rows(path), {_key(file, row): row for row in rows})
+
+
+def _key(file: Origin, row: Example | Pair) -> str:
+    return f"iter-{file.iteration}/{row.problem_id}/{row.index}"
+
+
+def _find(history: History, key: str) -> tuple[Origin, Example | Pair]:
+    files = training_files(history)
+    parts = KEY.fullmatch(key)
+    if parts is None:
+        raise QueryError(f"{key!r} is no sample key.", what_next=_hint(files))
+    here = [f for f in files if f.file.stage.startswith(f"{parts['iteration']}/")]
+    if not here:
+        there = sorted({f"iter-{f.file.iteration}" for f in files})
+        raise QueryError(
+            f"{history.directory} has no training rows of {parts['iteration']}; it has those of {', '.join(there)}.",
+            what_next=_hint(files),
+        )
+    return _find_among(history, here, parts)
+
+
+def _find_among(history: History, files: Sequence[TrainingFile], parts: re.Match[str]) -> tuple[Origin, Example | Pair]:
+    """The row of that problem and index, of the files of its iteration."""
+    rows: list[tuple[Origin, Example | Pair]] = [
+        (f.file, row) for f in files for row in _rows(TRAINING_FILES[f.file.name], history, f.file, parts["problem"])
+    ]
+    problems = sorted({row.problem_id for _, row in rows})
+    if len(problems) > 1:
+        raise QueryError(
+            f"{parts['problem']} is the beginning of {len(problems)} problems with training rows in "
+            f"{parts['iteration']}: {', '.join(problems[:KEYS_SHOWN])}{', …' * (len(problems) > KEYS_SHOWN)}.",
+            what_next="Give more of the id.",
+        )
+    for file, row in rows:
+        if row.index == int(parts["index"]):
+            return file, row
+    keys = [_key(file, row) for file, row in rows[:KEYS_SHOWN]]
+    nearest = f"Of that problem there are {', '.join(keys)}." if keys else _hint(files)
+    raise QueryError(
+        f"{parts[0]} is no training row of {history.directory}{_left_out(history, files, parts)}.",
+        what_next=nearest,
+    )
+
+
+def _hint(files: Sequence[TrainingFile]) -> str:
+    keys = [key for file in files for key in file.first][:KEYS_SHOWN]
+    return f"A key is {KEY_FORM}, columns problem_id and index of the Parquet file; the first are {', '.join(keys)}."
+
+
+def _left_out(history: History, files: Sequence[TrainingFile], parts: re.Match[str]) -> str:
+    """Why a sample is not among the training rows, if it was drawn at all."""
+    problem, index = parts["problem"], int(parts["index"])
+    for file in (f.file for f in files):
+        samples = _follow(history, file.stage, "samples", file.iteration, [])
+        scores = _follow(history, file.stage, "scores", file.iteration, [])
+        drawn = [s for s in _rows(Sample, history, samples, problem) if s.index == index] if samples else []
+        if len(drawn) != 1:
+            continue
+        score = _at(index, _rows(Score, history, scores, drawn[0].problem_id)) if scores else None
+        verdict = f" Its verdict is {score.verdict}: {score.explanation or 'no more was said'}." if score else ""
+        counts = history.stages[file.stage].path / SELECTION
+        return f": it was sampled, but {file.stage} left it out.{verdict} The counts by reason are in {counts}"
+    return ""
+
+
+def _rows(row_type: type[R], history: History, file: Origin, begins: str, column: str = "problem_id") -> list[R]:
+    """The rows whose problem id begins like that; no others come into memory.
+
+    Raises:
+        CorruptStageError: the file is not what its manifest says.
+    """
+    history.stages[file.stage].verify()
+    rows = ds.dataset([str(path) for path in parquet_files(history.path(file))], format="parquet")
+    table = rows.to_table(filter=pc.starts_with(pc.field(column), begins))
+    return [row_type(**values) for values in table.to_pylist()]
+
+
+def _at(index: int, rows: Iterable[Drawn]) -> Drawn | None:
+    return next((row for row in rows if row.index == index), None)
+
+
+def _follow(history: History, stage: str, name: str, latest: int, checks: list[Check]) -> Origin | None:
+    """What a stage read under that name, found by its digest; None if it read nothing such, or it is gone."""
+    digest = history.stages[stage].manifest.inputs.get(name)
+    if digest is None:
+        return None
+    found = history.origin(digest, latest)
+    if found:
+        checks.append(Check(f"{found} has the digest that {stage} was given", True))
+    else:
+        checks.append(Check(f"no stage of the run holds the {name} that {stage} was given, digest {digest}", False))
+    return found
+
+
+def _agreements(row: Example | Pair, sample: Sample | None, generate: Manifest) -> list[Check]:
+    if sample is None:
+        return [Check(f"{generate.stage} holds the sample of the training row", False)]
+    if isinstance(row, Example):
+        policy, same = row.policy, (row.completion, row.token_ids) == (sample.text, sample.token_ids)
+    else:
+        policy, same = row.rejected_source, (row.rejected, row.rejected_token_ids) == (sample.text, sample.token_ids)
+    given = sample.policy == generate.inputs["policy"]
+    return [
+        Check("the training row has the text and token ids of its sample", same),
+        Check("the training row names the policy that its sample names", policy == sample.policy),
+        Check(f"the sample names the policy that {generate.stage} was given", given),
+    ]
+
+
+def _trains(finished: Finished) -> bool:
+    return any(name.startswith("policy/") for name in finished.manifest.outputs)
+
+
+def _ancestry(history: History, policy: Origin, checks: list[Check]) -> list[Policy]:
+    """A policy and all those behind it: what it started from, and whose answers it was trained on."""
+    found: dict[str, Policy] = {}
+    pending = [policy]
+    while pending:
+        origin = pending.pop()
+        if origin.stage not in found:
+            found[origin.stage] = _policy(history, origin, checks)
+            behind = [found[origin.stage].start, *(data.writer for data in found[origin.stage].data)]
+            pending += [earlier for earlier in behind if earlier is not None]
+    return sorted(found.values(), key=lambda policy: -policy.origin.iteration)
+
+
+def _policy(history: History, origin: Origin, checks: list[Check]) -> Policy:
+    data = []
+    for name in history.stages[origin.stage].manifest.inputs:
+        if name.startswith(("examples", "pairs")) and (
+            file := _follow(history, origin.stage, name, origin.iteration, checks)
+        ):
+            samples = _follow(history, file.stage, "samples", file.iteration, checks)
+            writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks) if samples else None
+            data.append(TrainingData(file, writer))
+    return Policy(origin, _follow(history, origin.stage, "start", origin.iteration - 1, checks), data)

@@ -1,0 +1,40 @@
+"""Whether a run's files still are what its stages wrote: every file is read and compared with its stage's manifest."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.stage.contract import CorruptStageError, Finished, read_manifest
+from tasks.stage.run import RunDirectoryError
+
+
+def verify_run(directory: Path) -> list[str]:
+    """A sentence for every damaged file, and for every stage whose manifest is; nothing where all is well.
+
+    Takes as long as reading all files. Attempts, which are hidden folders beside the stages, are not looked at.
+
+    Raises:
+        RunDirectoryError: there is no stage.
+    """
+    stages = list(_stages(directory)) if directory.is_dir() else []
+    if not stages:
+        raise RunDirectoryError(
+            f"There is no finished stage in {directory}.",
+            what_next="Give the folder of a run, as runs/NAME.",
+        )
+    return [damage for stage in stages for damage in _damages(stage)]
+
+
+def _stages(folder: Path) -> Iterator[Path]:
+    """Folders with a manifest, and those with files that no manifest vouches for."""
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if any(p.is_file() for p in path.iterdir()):
+            yield path
+        else:
+            yield from _stages(path)
+
+
+def _damages(stage: Path) -> list[str]:
+    try:
+        return list(Finished(stage, read_manifest(stage)).damages())
+    except CorruptStageError as error:
+        return [error.what]

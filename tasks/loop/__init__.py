@@ -1,0 +1,1 @@
+"""How a loop begins, measures its policies, stops and ends."""

@@ -1,0 +1,161 @@
+"""What every loop shares: its beginning (plan, checks, lock, tracking), its iterations, its end (best, final test).
+
+The loop itself is a `for` statement in the algorithm's own file under flows/.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.measures import DISCRIMINATOR
+from data.stopping import best_iteration, from_the_base, game_is_over, stop_reason
+from tasks.loop.approval import ask, decided_best, require_deployment
+from tasks.loop.gate import measure_gate
+from tasks.loop.measuring import Measuring, measuring
+from tasks.loop.preflight import Loop, check
+from tasks.policies.best import publish_best
+from tasks.policies.reference import PairsMeasured
+from tasks.report.wording import too_small
+from tasks.rollouts.measured import load_measured
+from tasks.settings.loop import LoopConfig
+from tasks.settings.run import RunConfig
+from tasks.stage.contract import OnDrift
+from tasks.stage.files import write_json
+from tasks.stage.iteration import Iteration
+from tasks.stage.logs import keep_logs_plain
+from tasks.stage.run import PLAN, Result, Run, open_run
+from tasks.tracking.champion import Gate, pin_champion, run_name, settle
+
+NO_PAIRS: Mapping[str, PairsMeasured] = {}
+
+
+def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -> dict[str, Any]:
+    """Check, lock, track and run a loop, or another run. Bad input is refused before anything heavy starts.
+
+    Returns:
+        The summary, also kept as `summary.json` in the run directory.
+    """
+    from tasks.tracking.recorder import Recorder
+
+    keep_logs_plain()
+    config = settle(config)
+    if isinstance(config, LoopConfig) and config.approve:
+        require_deployment()
+    planned = check(loop, config, on_drift)
+    settings = {"algorithm": algorithm, "decided_by": planned.decided_by} | config.model_dump(mode="json")
+    with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
+        pin_champion(config)
+        write_json(config.directory / PLAN, [stage.stage.name for stage in planned.plan])
+        run.model_code = config.model_code
+        return loop(run, config)
+
+
+def flow_run_name() -> str:
+    """The name of a flow run in Prefect: that of the run, with its date."""
+    from prefect.runtime import flow_run
+
+    config = flow_run.parameters["config"]
+    told = config if isinstance(config, dict) else config.model_dump()
+    return run_name(Path(told["runs_dir"]), told["run"])
+
+
+def begin(run: Run, config: LoopConfig, problems: Result | None, base: Result) -> tuple[Measuring, list[Iteration]]:
+    """How policies are measured; and iteration 0, which is the base policy, measured on validation."""
+    held_out = measuring(run, config, problems)
+    run.decided_by = held_out.decides.name if held_out.decides else None
+    iterations: list[Iteration] = []
+    add_iteration(held_out, iterations, base, {})
+    return held_out, iterations
+
+
+def add_iteration(
+    measuring: Measuring,
+    iterations: list[Iteration],
+    policy: Result,
+    stages: Mapping[str, Result],
+    pairs: Mapping[str, PairsMeasured] = NO_PAIRS,
+) -> str | None:
+    """Measure an iteration's policy on validation, against the base and the iteration before; keep it and record it.
+
+    Args:
+        pairs: held-out pairs that it is measured on.
+
+    Returns:
+        Why the loop has to end here, or None.
+    """
+    from tasks.tracking.recorder import answers_shown, iteration_rows, record_iteration
+
+    run, config, number = measuring.run, measuring.config, len(iterations)
+    against = {"base": iterations[0].stages, "previous": iterations[-1].stages} if iterations else {}
+    artifact = policy.artifact("policy")
+    measured = measuring.measure(f"iter-{number}", artifact, ("validation",), against, pairs)
+    iterations.append(Iteration(number, policy, {**stages, **measured}))
+    record_iteration(run, iterations, run.decided_by)
+    if number and config.approve and not run.planning:
+        shown = answers_shown(run, iterations[-1])
+        decision = ask(run.directory, number, iteration_rows(iterations, run.decided_by), shown)
+        if decision.decision != "go on":
+            return f"a person decided so after iteration {number}"
+    return _stop_reason(measuring, iterations)
+
+
+def conclude(
+    measuring: Measuring,
+    iterations: list[Iteration],
+    reason: str | None,
+    best: int | None = None,
+    pairs: Mapping[str, PairsMeasured] = NO_PAIRS,
+) -> dict[str, Any]:
+    """Publish the best iteration; measure base and best on the sets that no decision has seen; write the report.
+
+    The best one is that of the best validation by the measure that decides, or where none does the last, unless it is
+    given or a person chose one.
+
+    Args:
+        pairs: held-out pairs that no decision has seen.
+    """
+    from tasks.tracking.recorder import record_end
+
+    run, config = measuring.run, measuring.config
+    best = decided_best(run.directory) if best is None else best
+    if best is None:
+        values = _values(measuring, iterations)
+        best = len(iterations) - 1
+        if measuring.decides and len(values) == len(iterations):
+            best = best_iteration(values, measuring.decides)
+    policy = iterations[best].policy.artifact("policy")
+    publish_best(run, policy, best)
+    sets = ("test", "transfer")
+    base = measuring.measure("final/base", iterations[0].policy.artifact("policy"), sets, {}, {})
+    final = measuring.measure("final/best", policy, sets, {"base": base}, pairs)
+    reason = reason or f"all {len(iterations) - 1} iterations were run"
+
+    def gate() -> Gate | None:
+        return measure_gate(measuring, iterations, best, (base, final))
+
+    measured = (base, final), gate, reason, run.decided_by, measuring.test_set(pairs)
+    return record_end(run, config, measuring.problems, iterations, best, *measured)
+
+
+def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | None:
+    rule, number = measuring.config.stop, len(iterations) - 1
+    if rule.rule == "discriminator":
+        played = iterations[-1].stages["likelihood"]
+        if number == 0 or played.finished is None:
+            return None
+        found = load_measured([played]).get("validation", DISCRIMINATOR.name)
+        if found and too_small(DISCRIMINATOR, found.rows, found.value):
+            return None
+        return game_is_over(number, found.value if found else None)
+    if measuring.decides is None:
+        return None
+    return stop_reason(rule.rule, rule.patience, _values(measuring, iterations), measuring.decides)
+
+
+def _values(measuring: Measuring, iterations: list[Iteration]) -> list[float]:
+    """What the base and every iteration came to on validation, by the measure that decides; nothing while planning."""
+    measure = measuring.decides
+    if measure is None:
+        return []
+    found = [load_measured(iteration.stages.values()).get("validation", measure.name) for iteration in iterations]
+    return from_the_base([estimated.value.value if estimated else None for estimated in found], measure)

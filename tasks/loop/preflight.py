@@ -1,0 +1,183 @@
+"""Everything that can be refused before a model loads: files, rows, reward, model, template, lengths, drift, disk."""
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from data.chat_template import naming, require_template
+from data.errors import AutodidactError
+from data.overlap import Rules
+from data.preferences import read_pairs
+from data.reading import Tally
+from data.render import completion_token_ids, prompt_token_ids
+from data.rows import Pair, Problem
+from data.storage import read_rows
+from models import tiny
+from models.estimate import linear_modules, parameters_of
+from tasks.datasets.pairs import PairSource
+from tasks.datasets.problems import require_every_split, require_problems, split_problems
+from tasks.datasets.prompt_length import PromptRoom
+from tasks.policies.adapter import AdapterError, check_adapter, check_targets
+from tasks.policies.model_folder import resolve_model
+from tasks.rollouts.reward_model import read_reward_model
+from tasks.rollouts.rewards import check_reward
+from tasks.rollouts.win_rate_settings import check_win_rate
+from tasks.settings.loop import LoopConfig
+from tasks.settings.run import RunConfig
+from tasks.stage.contract import OnDrift, Status, drift_error
+from tasks.stage.files import existing_parent
+from tasks.stage.run import Run, check_writable
+
+Row = TypeVar("Row", Pair, Problem)
+GOLD = "The answer is 42."  # stands for any
+
+Loop = Callable[[Run, Any], dict[str, Any]]
+
+_checked: set[str] = set()
+
+
+class DiskSpaceError(AutodidactError):
+    """The planned run does not fit on the disk."""
+
+
+def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
+    """Refuse what cannot work, and return the plan. Checks that passed are not repeated in this process.
+
+    Raises:
+        RunDirectoryError, DataFileError, RewardError, ModelError, AdapterError, TemplateError, PromptTooLongError,
+        DriftError, DiskSpaceError, CorruptStageError: each says what, why and what to do next.
+    """
+    check_writable(config.directory)
+    key = f"{config.model_dump_json()} {on_drift}"
+    if key not in _checked:
+        if isinstance(config, LoopConfig):
+            for reward in (config.reward, config.measured_by):
+                check_reward(reward)
+            if config.win_rate:
+                check_win_rate(config.win_rate, config)
+        config.check_inputs()
+        if isinstance(config, LoopConfig) and config.has_problems:
+            check_problems(config)
+        if isinstance(config, PairSource):
+            check_pair_prompts(config)
+        check_adapters(config)
+        _checked.add(key)
+    run = plan_loop(loop, config, on_drift)
+    for planned in run.plan:
+        if planned.status is Status.DRIFT and planned.finished and on_drift is OnDrift.REFUSE:
+            raise drift_error(planned.finished.manifest, planned.stage)
+    check_disk(run)
+    return run
+
+
+def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
+    """Walk the loop without doing anything; the returned run's `plan` says what would happen to each stage."""
+    run = Run(config.directory, planning=True, on_drift=on_drift)
+    run.parameters = parameters_of(config.model) if config.model else tiny.PARAMETERS
+    run.row_tokens = config.row_tokens
+    run.model_code = config.model_code
+    loop(run, config)
+    return run
+
+
+def check_problems(config: LoopConfig) -> None:
+    """Read and split all problems, render every prompt with the policy's own tokenizer, and see that an answer fits.
+
+    Where gold answers are trained on, see that the chat template can render them.
+
+    Overlaps between prompts are left to the stage, which looks at what is left once more.
+    """
+    room = PromptRoom(config)
+    require_template(room.tokenizer, config.model or "the embedded model")
+    require_problems(config)
+    with TemporaryDirectory() as folder:
+        require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), room))
+        if config.trains_on_gold:
+            completion_token_ids(room.tokenizer, GOLD)
+        check_judged(config, Path(folder))
+
+
+def check_judged(config: LoopConfig, folder: Path) -> None:
+    """Render a problem of every kind for the reward model, if there is one.
+
+    Args:
+        folder: holds the problems, a file for each split.
+
+    Raises:
+        TemplateError: naming the problem that its chat template fails on.
+    """
+    for reward in (config.reward, config.measured_by):
+        if reward.modelled:
+            _, tokenizer = read_reward_model(reward.model)
+            problems = (problem for file in sorted(folder.glob("*.parquet")) for problem in read_rows(Problem, file))
+            for problem in first_of_each_shape(problems):
+                with naming(f"Problem {problem.id} of {problem.source}, for the reward model"):
+                    prompt_token_ids(tokenizer, problem.messages)
+
+
+def check_pair_prompts(config: Any) -> None:
+    """Render a pair of every kind, and an answer, with the policy's own tokenizer.
+
+    Raises:
+        ModelError, TemplateError: naming the pair.
+    """
+    room = PromptRoom(config)
+    sources = (config.pairs, config.validation_pairs, getattr(config, "test_pairs", None))
+    for source in sources:
+        if source is not None:
+            reading = replace(config.pair_reading(source), drop=True)
+            for pair in first_of_each_shape(read_pairs(reading, Tally())):
+                room.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
+    if isinstance(config, LoopConfig):  # a reward model writes no answers, so none of its pairs can differ from them
+        completion_token_ids(room.tokenizer, GOLD)
+
+
+def first_of_each_shape(rows: Iterable[Row]) -> Iterator[Row]:
+    """The first row of every order of roles: it is by these that chat templates fail."""
+    seen = set()
+    for row in rows:
+        shape = tuple(turn["role"] for turn in row.messages)
+        if shape not in seen:
+            seen.add(shape)
+            yield row
+
+
+def check_adapters(config: RunConfig) -> None:
+    """See that the adapter to begin with belongs to the model, and that the one to be trained can be attached to it.
+
+    Raises:
+        AdapterError: it does not, or 4 bits are asked for where bitsandbytes is not installed.
+    """
+    folder = resolve_model(config.model, config) if config.model else None
+    if config.adapter:
+        if folder is None:
+            raise AdapterError(
+                f"--adapter {config.adapter} belongs to a model, and none is given.",
+                what_next="Give the --model that it was trained on.",
+            )
+        check_adapter(config.adapter, folder)
+    adapter = config.train.adapter
+    if adapter is None:
+        return
+    if adapter.quantize and importlib.util.find_spec("bitsandbytes") is None:
+        raise AdapterError(
+            "train.adapter.quantize needs the package bitsandbytes, which is not installed.",
+            what_next="Install it (make setup), or set train.adapter.quantize to false: LoRA on weights of full width.",
+        )
+    modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
+    check_targets(adapter, modules, config.model or "the embedded model")
+
+
+def check_disk(run: Run) -> None:
+    needed = sum(p.stage.estimate.disk_bytes for p in run.plan if p.status is not Status.REUSE)
+    existing = existing_parent(run.directory)
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise DiskSpaceError(
+            f"The run needs up to {needed / 1e9:,.1f} GB of disk and {existing} has {free / 1e9:,.1f} GB free.",
+            what_next="Free some, choose another --runs_dir, or lower generate.samples or generate.max_tokens.",
+        )

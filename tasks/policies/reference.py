@@ -1,0 +1,121 @@
+"""The stage `reference`: how likely the policy that training starts from finds both answers of every pair."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.likelihood import LikelihoodMetrics, PreferenceLoss, likelihood_metrics
+from data.rows import PairLikelihood
+from data.storage import count_rows, read_rows
+from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, TrainConfig
+from models.estimate import weights_bytes_per_device
+from models.launch import LIKELIHOOD, launch_command
+from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
+from tasks.stage.files import write_json
+from tasks.stage.launch import launch_program
+from tasks.stage.run import Result, Run
+
+VERSION = 2  # gold answers are framed as the template frames them
+LIKELIHOOD_FILE = "likelihood.json"
+
+
+@dataclass(frozen=True)
+class PairsMeasured:
+    """Pairs, what a reference says of them, and the loss that both come to.
+
+    Attributes:
+        pairs: Parquet file of Pair rows.
+        reference: Parquet file of PairLikelihood rows, made by `measure_reference` of these pairs.
+        expected: how many pairs there are expected to be, for the dry run.
+        answers: folder of the opponent's answers, among them the rejected sides, which are described beside; SPIN's.
+    """
+
+    pairs: Artifact
+    reference: Artifact
+    beta: float
+    loss: PreferenceLoss
+    expected: int = 0
+    answers: Artifact | None = None
+
+
+def measure_reference(
+    run: Run,
+    name: str,
+    policy: Artifact,
+    pairs: Mapping[str, Artifact],
+    config: PreferenceConfig,
+    launch: LaunchConfig,
+    expected_pairs: int,
+) -> Result:
+    """How likely `policy` finds both answers of every pair: one file of likelihoods for each set of pairs.
+
+    The weights are held as training will hold them, so that training starts from log-ratios of zero but for rounding.
+    """
+    stage = Stage(
+        name,
+        VERSION,
+        held_as(config),
+        {"policy": policy, **{f"pairs_{key}": artifact for key, artifact in pairs.items()}},
+        command=likelihood_command(launch),
+        estimate=likelihood_estimate(run, config, launch, 2 * expected_pairs, 60 * expected_pairs),
+    )
+
+    def work(attempt: Path) -> Outcome:
+        outputs = {key: attempt / f"{key}.parquet" for key in pairs}
+        program = LikelihoodProgram(
+            policy=policy.path,
+            model_code=run.model_code,
+            pairs=[artifact.path for artifact in pairs.values()],
+            outputs=list(outputs.values()),
+            dtype=config.dtype,
+            quantize=config.quantize,
+            launch=launch,
+        )
+        command = launch_program(LIKELIHOOD, program, attempt, run.child_lock)
+        some = {key: file for key, file in outputs.items() if count_rows(file)}  # all held-out answers may be gold
+        metrics = {key: likelihood_metrics(read_rows(PairLikelihood, file)) for key, file in some.items()}
+        write_json(attempt / LIKELIHOOD_FILE, {key: found.model_dump() for key, found in metrics.items()})
+        rows = sum(count_rows(file) for file in outputs.values())
+        return Outcome(rows, rows, command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def measured_by(
+    reference: Result,
+    name: str,
+    pairs: Artifact,
+    config: PreferenceConfig,
+    expected: int,
+    answers: Artifact | None = None,
+) -> PairsMeasured:
+    """One of the sets of pairs that `measure_reference` measured, with the loss that is trained with."""
+    return PairsMeasured(pairs, reference.artifact(f"{name}.parquet"), config.beta, config.loss, expected, answers)
+
+
+def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
+    """What `measure_reference` found, by set of pairs; nothing while it is only planned."""
+    if result.finished is None:
+        return {}
+    found = json.loads((result.path / LIKELIHOOD_FILE).read_text())
+    return {key: LikelihoodMetrics.model_validate(values) for key, values in found.items()}
+
+
+def held_as(config: TrainConfig) -> dict[str, Any]:
+    """What of a training's settings changes likelihoods."""
+    return {"dtype": config.dtype, "quantize": config.quantize}
+
+
+def likelihood_command(launch: LaunchConfig) -> str:
+    return " ".join(launch_command(LIKELIHOOD, launch, Path("likelihood.json")))
+
+
+def likelihood_estimate(run: Run, config: TrainConfig, launch: LaunchConfig, samples: int, disk_bytes: int) -> Estimate:
+    return Estimate(
+        samples=samples,
+        disk_bytes=disk_bytes,
+        gpu_bytes=weights_bytes_per_device(run.parameters, config, launch),
+        devices=launch.processes,
+    )

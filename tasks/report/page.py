@@ -1,0 +1,98 @@
+"""The report of one run as one self-contained page, written from typed records (`tasks/report/content.py`).
+
+Measures nothing and reads no run directory. What is said of the run is in `tasks/report/findings.py`, how the page
+reads in `tasks/report/report.html.j2`, what its figures show in `tasks/report/figures.py`.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data.measures import MEASURES
+from data.metrics import RESAMPLES
+from data.text import visible
+from tasks.report import drawing as figures
+from tasks.report import figures as report_figures
+from tasks.report import wording
+from tasks.report.content import Report, SideBySide
+from tasks.report.figures import name_of, ordered
+from tasks.report.findings import at_equal_length, findings
+from tasks.report.wording import LEVEL, unbroken
+
+
+def write_report(report: Report, html: Path, png: Path) -> None:
+    """Write the report as one HTML file that loads nothing else, and the learning curve as a PNG.
+
+    The same report gives the same bytes.
+    """
+    curve, verified = report_figures.learning_curve(report), [i for i in report.iterations if i.validation]
+    caption, measure = report_figures.caption(report), report_figures.curve_measure(report)
+    text = figures.as_svg(curve, "curve", report_figures.describe_curve(report)) if measure else ""
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            findings=findings(report),
+            caption=caption,
+            names={iteration.iteration: name_of(iteration) for iteration in report.iterations},
+            verified=verified,
+            further=report_figures.further_measures(report),
+            details=report_figures.details(report),
+            measures=MEASURES,
+            selection=report_figures.selection(report),
+            samples_verdicts=report_figures.training_verdicts(report),
+            validation_verdicts={name_of(i): ordered(i.validation.verdicts) for i in verified if i.validation},
+            pass_ks=sorted({k for i in verified if i.validation for k in i.validation.pass_at}),
+            majority_ks=sorted({k for i in verified if i.validation for k in i.validation.majority_at}),
+            changes=_changes(report.examples),
+            seconds={name_of(i): i.seconds for i in report.iterations if i.seconds},
+            stages=report_figures.stages(report),
+            total_seconds=sum(second for i in report.iterations for second in i.seconds.values()),
+            figures=report_figures.drawn(report) | {"curve": text},
+            level=LEVEL,
+            resamples=RESAMPLES,
+        )
+    )
+    html.write_bytes(page.encode())
+    title = [f"{report.algorithm} · {report.run} · validation", unbroken(f"{caption}; {LEVEL} intervals")]
+    figures.write_png(curve, png, title)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # prompts and answers are untrusted text
+        finalize=lambda value: visible(value) if type(value) is str else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "range": wording.value_range,
+        "points": wording.points,
+        "unbroken": unbroken,
+        "duration": wording.duration,
+        "label": wording.detail_label,
+        "count": lambda value: f"{value:,}",
+        "direction": wording.direction,
+        "at_equal_length": at_equal_length,
+        "shown": lambda value, measure: wording.shown(measure, value),
+        "shown_range": lambda value, measure: wording.shown_range(measure, value),
+        "shown_difference": lambda value, measure: wording.shown_difference(measure, value),
+        "above": lambda value, measure: wording.above(measure, value),
+    }
+    return environment
+
+
+def _changes(examples: list[SideBySide]) -> dict[str, int]:
+    """How many of the examples the final policy gained or lost against the base, in the four ways that it can go."""
+    right = Counter((example.base.verdict == "correct", example.final.verdict == "correct") for example in examples)
+    return {
+        "gained": right[False, True],
+        "lost": right[True, False],
+        "both": right[True, True],
+        "neither": right[False, False],
+    }

@@ -1,0 +1,215 @@
+"""The stage `evaluate`: a policy's greedy and sampled answers to held-out problems, graded and compared.
+
+Outcomes per problem are kept in `<set>/outcomes.json`, so that later comparisons are paired.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from data.metrics import Outcome, SetMetrics, bootstrap_interval, majority_correct, paired_difference, pass_at_k
+from data.rows import Sample, Score
+from data.scoring import Tally
+from data.storage import read_rows
+from models.config import Config, EngineConfig, GenerateJob, SamplingConfig, ScoreJob
+from tasks.rollouts.generate import generate_command, generation_estimate, greedy_sampling, run_generation
+from tasks.rollouts.rewards import RewardConfig, judging_estimate, reward_identity, reward_inputs, score_jobs
+from tasks.stage import contract
+from tasks.stage.contract import Artifact, Estimate, Stage
+from tasks.stage.files import write_json
+from tasks.stage.run import Result, Run
+
+VERSION = 3  # answers end where the template ends a turn
+METRICS = "metrics.json"
+OUTCOMES = "outcomes.json"
+_OUTCOMES = TypeAdapter(list[Outcome])
+
+
+class EvaluateConfig(Config):
+    """How a policy is measured: one greedy answer per problem, and `samples` sampled ones (arXiv 2312.06585, 5)."""
+
+    samples: Annotated[int, Field(ge=1, description="Sampled answers per problem, for pass@k and maj@k.")] = 64
+    temperature: Annotated[float, Field(gt=0, description="Temperature of the sampled answers.")] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus of the sampled answers.")] = 0.95
+    pass_at: Annotated[tuple[int, ...], Field(description="The k of pass@k; each at most `samples`.")] = (1, 8, 64)
+    reward: Annotated[
+        RewardConfig | None, Field(description="What judges answers to held-out problems; none: as for training.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _k_within_samples(self) -> "EvaluateConfig":
+        if wrong := [k for k in self.pass_at if not 1 <= k <= self.samples]:
+            raise ValueError(
+                f"evaluate.pass_at {wrong} is not within 1…{self.samples}, the samples per problem. "
+                f"Raise evaluate.samples or leave it out."
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation: metrics and per-problem outcomes by set."""
+
+    path: Path
+    metrics: Mapping[str, SetMetrics]
+    outcomes: Mapping[str, list[Outcome]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A set of problems to be evaluated on, and how many there are expected to be."""
+
+    problems: Artifact
+    expected: int
+
+
+def evaluate(
+    run: Run,
+    name: str,
+    policy: Artifact,
+    sets: Mapping[str, HeldOut],
+    config: EvaluateConfig,
+    sampling: SamplingConfig,
+    reward: RewardConfig,
+    engine: EngineConfig,
+    seed: int,
+    against: Mapping[str, Result],
+) -> Result:
+    """Measure a policy on each set of problems, and compare it with earlier evaluations of the same sets.
+
+    Args:
+        sets: set name → problems.
+        sampling: token limit and number format are taken from here.
+        against: name, such as "base" → the evaluation that greedy pass@1 is compared with.
+    """
+    greedy, sampled = _draws(config, sampling)
+    semantic = {"greedy": greedy.model_dump(mode="json"), "sampled": sampled.model_dump(mode="json")}
+    others = {f"against_{key}": result.artifact() for key, result in against.items()}
+    inputs = {"policy": policy, **{f"problems_{key}": held_out.problems for key, held_out in sets.items()}, **others}
+    models = reward_inputs(run, reward)
+    inputs |= models
+    estimates = [
+        generation_estimate(run, draw, engine, h.expected) for h in sets.values() for draw in (greedy, sampled)
+    ]
+    stage = Stage(
+        name,
+        VERSION,
+        semantic | reward_identity(reward) | {"pass_at": list(config.pass_at)},
+        inputs,
+        seed,
+        resumable=True,
+        command=" ".join(generate_command(Path("generate.json"))),
+        estimate=Estimate.one_after_another([*estimates, judging_estimate(reward, models, engine)]),
+    )
+
+    def work(attempt: Path) -> contract.Outcome:
+        jobs = [
+            GenerateJob(
+                problems=held_out.problems.path,
+                output=attempt / key / kind,
+                sampling=draw,
+                seed=seed,
+                shard_size=engine.shard_size,
+            )
+            for key, held_out in sets.items()
+            for kind, draw in (("greedy", greedy), ("sampled", sampled))
+        ]
+        command = run_generation(run, attempt, policy, jobs, engine)
+        scored = [
+            ScoreJob(
+                problems=job.problems, samples=job.output, output=job.output.with_name(f"{job.output.name}-scores")
+            )
+            for job in jobs
+        ]
+        tallies = score_jobs(run, attempt, scored, reward, engine, seed, name)
+        rows = 0
+        earlier = {key: load_evaluation(result) for key, result in against.items()}
+        for key in sets:
+            outcomes, metrics = _measure(attempt / key, tallies, config, seed)
+            differences = {
+                other: paired_difference(outcomes, evaluation.outcomes[key], seed)
+                for other, evaluation in earlier.items()
+                if evaluation is not None
+            }
+            write_json(attempt / key / OUTCOMES, _OUTCOMES.dump_python(outcomes, mode="json"))
+            compared = metrics.model_copy(update={"against": differences})
+            write_json(attempt / key / METRICS, compared.model_dump(mode="json", by_alias=True))
+            rows += len(outcomes)
+        return contract.Outcome(rows, rows, command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def load_evaluation(result: Result) -> Evaluation | None:
+    """Read a finished evaluation; None while it is only planned."""
+    if result.finished is None:
+        return None
+    sets = sorted(path.parent.name for path in result.path.glob(f"*/{METRICS}"))
+    metrics = {key: SetMetrics.model_validate_json((result.path / key / METRICS).read_text()) for key in sets}
+    outcomes = {key: _OUTCOMES.validate_json((result.path / key / OUTCOMES).read_text()) for key in sets}
+    return Evaluation(result.path, metrics, outcomes)
+
+
+def coverage(ours: list[Outcome], base: list[Outcome]) -> tuple[int, int]:
+    """Problems solved greedily that the base did not solve, and problems that only the base solved."""
+    solved = {o.problem_id for o in ours if o.greedy_correct}
+    before = {o.problem_id for o in base if o.greedy_correct}
+    return len(solved - before), len(before - solved)
+
+
+def _draws(config: EvaluateConfig, sampling: SamplingConfig) -> tuple[SamplingConfig, SamplingConfig]:
+    drawn = {"samples": config.samples, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+    return greedy_sampling(sampling), SamplingConfig(max_tokens=sampling.max_tokens, dtype=sampling.dtype, **drawn)
+
+
+def _measure(
+    folder: Path, tallies: Mapping[Path, Tally], config: EvaluateConfig, seed: int
+) -> tuple[list[Outcome], SetMetrics]:
+    greedy_scores, sampled_scores = (scores_folder(folder / kind) for kind in ("greedy", "sampled"))
+    outcomes, majority = [], []
+    greedy = zip(read_rows(Sample, folder / "greedy"), read_rows(Score, greedy_scores), strict=True)
+    for (sample, score), votes in zip(greedy, _by_problem(sampled_scores), strict=True):
+        majority.append(majority_correct([(s.answer, s.verdict == "correct") for s in votes]))
+        outcomes.append(
+            Outcome(
+                problem_id=sample.problem_id,
+                greedy_correct=score.verdict == "correct",
+                greedy_verdict=score.verdict,
+                greedy_text=sample.text,
+                samples=len(votes),
+                correct=sum(s.verdict == "correct" for s in votes),
+                majority_correct=majority[-1],
+            )
+        )
+    counted = [tallies[scores] for scores in (greedy_scores, sampled_scores)]
+    answers = sum(t.samples for t in counted)
+    metrics = SetMetrics(
+        problems=len(outcomes),
+        greedy=bootstrap_interval([float(o.greedy_correct) for o in outcomes], seed),
+        pass_at={
+            k: bootstrap_interval([pass_at_k(o.samples, o.correct, k) for o in outcomes], seed) for k in config.pass_at
+        },
+        majority_at={config.samples: bootstrap_interval(majority, seed)},
+        samples_per_problem=config.samples,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        verdicts=dict(Counter(o.greedy_verdict for o in outcomes)),
+        truncated=sum(t.truncated for t in counted) / answers,
+        mean_tokens=sum(t.tokens for t in counted) / answers,
+    )
+    return outcomes, metrics
+
+
+def scores_folder(samples: Path) -> Path:
+    """Where the scores of a set's greedy or sampled answers are."""
+    return samples.with_name(f"{samples.name}-scores")
+
+
+def _by_problem(scores: Path) -> Iterator[list[Score]]:
+    for _, group in groupby(read_rows(Score, scores), key=lambda s: s.problem_id):
+        yield list(group)

@@ -1,0 +1,167 @@
+"""The stage `likelihood`: how likely a policy finds gold answers and pairs that are held out."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.degeneration import degeneration
+from data.likelihood import (
+    accuracy_rows,
+    log_ratios,
+    loss_details,
+    loss_rows,
+    preference_metrics,
+)
+from data.measures import DISCRIMINATOR, LOSS, Measure
+from data.render import context_length
+from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood, Problem, Sample
+from data.storage import count_rows, read_rows
+from models.config import LaunchConfig, LikelihoodProgram, TrainConfig
+from models.launch import LIKELIHOOD
+from models.loading import load_config
+from tasks.datasets.row_length import Limit, report_too_long
+from tasks.policies.reference import PairsMeasured, held_as, likelihood_command, likelihood_estimate
+from tasks.rollouts.measured import Measured, load_measured, write_measured
+from tasks.stage.contract import Artifact, Outcome, Stage
+from tasks.stage.launch import launch_program
+from tasks.stage.logs import run_logger
+from tasks.stage.run import Result, Run
+
+VERSION = 2  # intervals are by prompt
+GOLD_FILE, PAIRS_FILE = "gold_likelihoods.parquet", "pair_likelihoods.parquet"  # in the folder of a set
+
+
+def measure_likelihood(
+    run: Run,
+    name: str,
+    policy: Artifact,
+    gold: Mapping[str, Artifact],
+    pairs: Mapping[str, PairsMeasured],
+    pair_measure: Measure,
+    config: TrainConfig,
+    launch: LaunchConfig,
+    seed: int,
+    expected: int,
+    against: Mapping[str, Result],
+) -> Result:
+    """Measure a policy on held-out rows without a verifier, all sets in one start of the program.
+
+    Writes for each set what `tasks.rollouts.measured` reads: the loss per token of gold answers, and the share of pairs
+    whose chosen answer gained more over the reference than the rejected one, with DPO's metrics. The weights are held
+    as training holds them. Answers that are longer than the policy's context, or missing, are left out and counted.
+
+    Args:
+        gold: set name → Parquet file of Problem rows.
+        pairs: set name → pairs with their reference.
+        pair_measure: what the share of pairs is called: PAIR_ACCURACY, or DISCRIMINATOR for gold over own answers.
+        seed: of the bootstrap.
+        expected: answers to be measured, for the dry run.
+        against: name, such as "base" → earlier measurement that this one is compared with, row by row. The pairs of two
+            discriminators differ, so those are not compared.
+
+    Raises:
+        ChildError: the program failed.
+    """
+    semantic: dict[str, Any] = held_as(config)
+    if pairs:
+        losses = {key: {"beta": one.beta, "loss": one.loss} for key, one in pairs.items()}
+        semantic |= {"pairs": losses, "pair_measure": pair_measure.name}
+    inputs = {"policy": policy, **{f"gold_{key}": artifact for key, artifact in gold.items()}}
+    inputs |= {f"pairs_{key}": one.pairs for key, one in pairs.items()}
+    inputs |= {f"reference_{key}": one.reference for key, one in pairs.items()}
+    inputs |= {f"answers_{key}": one.answers for key, one in pairs.items() if one.answers}
+    inputs |= {f"against_{key}": result.artifact() for key, result in against.items()}
+    estimate = likelihood_estimate(run, config, launch, expected, 120 * expected)
+    stage = Stage(name, VERSION, semantic, inputs, seed, command=likelihood_command(launch), estimate=estimate)
+
+    def work(attempt: Path) -> Outcome:
+        gold_files = {key: attempt / key / GOLD_FILE for key in gold}
+        pair_files = {key: attempt / key / PAIRS_FILE for key in pairs}
+        for file in (*gold_files.values(), *pair_files.values()):
+            file.parent.mkdir(exist_ok=True)
+        program = LikelihoodProgram(
+            policy=policy.path,
+            model_code=run.model_code,
+            gold=[artifact.path for artifact in gold.values()],
+            gold_outputs=list(gold_files.values()),
+            pairs=[one.pairs.path for one in pairs.values()],
+            outputs=list(pair_files.values()),
+            dtype=config.dtype,
+            quantize=config.quantize,
+            launch=launch,
+        )
+        command = launch_program(LIKELIHOOD, program, attempt, run.child_lock)
+        earlier = {other: _comparable(load_measured([result])) for other, result in against.items()}
+        for key in {**gold, **pairs}:
+            found: dict[str, Sequence[MeasuredRow]] = {}
+            details = {}
+            if key in gold:
+                found[LOSS.name] = loss_rows(read_rows(GoldLikelihood, gold_files[key]))
+                details[LOSS.name] = loss_details(found[LOSS.name])
+            if key in pairs:
+                rows, figures = _of_pairs(pair_files[key], pairs[key])
+                figures |= _of_answers(pairs[key], gold_files.get(key))
+                found[pair_measure.name], details[pair_measure.name] = rows, figures
+            write_measured(attempt / key, found, seed, earlier, details)
+        given, counts = _count(
+            (artifact.path for artifact in gold.values()),
+            (one.pairs.path for one in pairs.values()),
+            (*gold_files.values(), *pair_files.values()),
+        )
+        return Outcome(given, counts["kept"], _report(run, policy, counts), command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def _of_pairs(file: Path, pairs: PairsMeasured) -> tuple[list[MeasuredRow], dict[str, float]]:
+    """The rows of a pair measure, and DPO's metrics of the same pairs."""
+    ours = list(read_rows(PairLikelihood, file))
+    reference = list(read_rows(PairLikelihood, pairs.reference.path))
+    ratios = log_ratios(ours, reference)
+    return accuracy_rows(ours, reference), preference_metrics(ratios, pairs.beta, pairs.loss) if ratios else {}
+
+
+def _of_answers(pairs: PairsMeasured, gold: Path | None) -> dict[str, float]:
+    """How the opponent's answers are in form, beside gold answers to the same prompts."""
+    if pairs.answers is None or gold is None:
+        return {}
+    lengths = {row.problem_id: row.tokens for row in read_rows(GoldLikelihood, gold)}
+    answers = [sample for sample in read_rows(Sample, pairs.answers.path) if sample.problem_id in lengths]
+    if not answers:
+        return {}
+    found = degeneration(answers, lengths)
+    lengths_told = {"mean_tokens": found.mean_tokens, "gold_tokens": found.gold_tokens}
+    return lengths_told | {"length_ratio": found.length_ratio, "repeated": found.repeated, "ended": found.ended}
+
+
+def _comparable(measured: Measured) -> Measured:
+    """A measurement without those of its measures that are of other rows each time."""
+    kept = {
+        key: {name: found for name, found in measures.items() if name != DISCRIMINATOR.name}
+        for key, measures in measured.estimates.items()
+    }
+    return replace(measured, estimates=kept)
+
+
+def _count(gold: Iterable[Path], pairs: Iterable[Path], written: Iterable[Path]) -> tuple[int, Counter[str]]:
+    """How many rows there were, and what became of them."""
+    responses = Counter(row.response is not None for file in gold for row in read_rows(Problem, file))
+    given = responses.total() + sum(map(count_rows, pairs))
+    kept = sum(map(count_rows, written))
+    counts = Counter({"kept": kept, "no_answer": responses[False], "too_long": given - kept - responses[False]})
+    return given, counts
+
+
+def _report(run: Run, policy: Artifact, counts: Counter[str]) -> dict[str, int]:
+    """Log what was left out, and return the counts for the stage's manifest."""
+    if counts["no_answer"]:
+        run_logger().warning("%d held-out rows have no gold answer and are left out", counts["no_answer"])
+    if not counts["kept"]:
+        run_logger().warning("None of the held-out rows can be measured, so there is nothing to compare")
+    dropped = {"no_answer": counts["no_answer"]} if counts["no_answer"] else {}
+    if counts["too_long"]:
+        limit = Limit(context_length(load_config(policy.path, run.model_code)), "the model's context")
+        dropped |= report_too_long(Counter({name: counts[name] for name in ("kept", "too_long")}), limit)
+    return dropped

@@ -1,0 +1,107 @@
+"""What stages measured of a policy on held-out rows: written by any stage that measures, read by all that look on.
+
+A stage keeps in `<set>/measures.json` an estimate of each measure, and in `<set>/<measure>.parquet` the value of every
+row, so that later comparisons are paired. What `evaluate` wrote is read as the measures of accuracy.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.measures import Estimated, difference, estimate
+from data.metrics import Outcome, SetMetrics
+from data.rows import MeasuredRow
+from data.storage import read_rows, write_rows
+from tasks.rollouts.evaluate import load_evaluation
+from tasks.stage.files import write_json
+from tasks.stage.run import Result
+
+ESTIMATES = "measures.json"
+NOBODY: Mapping[str, "Measured"] = {}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one policy: by set, then by measure."""
+
+    estimates: Mapping[str, Mapping[str, Estimated]] = field(default_factory=dict)
+    _rows: Mapping[tuple[str, str], Path | Sequence[MeasuredRow]] = field(default_factory=dict)
+
+    def get(self, set_name: str, measure: str) -> Estimated | None:
+        return self.estimates.get(set_name, {}).get(measure)
+
+    def rows(self, set_name: str, measure: str) -> list[MeasuredRow]:
+        """The value of every row.
+
+        Raises:
+            KeyError: that was not measured.
+        """
+        found = self._rows[set_name, measure]
+        return list(read_rows(MeasuredRow, found)) if isinstance(found, Path) else list(found)
+
+
+def write_measured(
+    folder: Path,
+    found: Mapping[str, Sequence[MeasuredRow]],
+    seed: int,
+    against: Mapping[str, Measured] = NOBODY,
+    details: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Estimated]:
+    """Write the measures of one set into its folder of a stage. A measure without rows is left out.
+
+    Args:
+        folder: of the stage's attempt, named after the set.
+        found: the value of every row, by measure.
+        seed: of the bootstrap.
+        against: earlier measurements, by the name of the policy, which are compared where they have the same measure.
+        details: further figures of a measure.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    estimates = {}
+    for name, rows in found.items():
+        if not rows:
+            continue
+        write_rows(MeasuredRow, folder / f"{name}.parquet", rows)
+        differences = {
+            other: difference(rows, measured.rows(folder.name, name), seed)
+            for other, measured in against.items()
+            if measured.get(folder.name, name) is not None
+        }
+        estimates[name] = Estimated(
+            value=estimate(rows, seed), rows=len(rows), against=differences, details=dict((details or {}).get(name, {}))
+        )
+    write_json(folder / ESTIMATES, {name: value.model_dump() for name, value in estimates.items()})
+    return estimates
+
+
+def load_measured(stages: Iterable[Result]) -> Measured:
+    """What finished stages measured, all together. Stages that measure nothing, or are only planned, add nothing."""
+    estimates: dict[str, dict[str, Estimated]] = {}
+    rows: dict[tuple[str, str], Path | Sequence[MeasuredRow]] = {}
+    for stage in stages:
+        if stage.finished is None:
+            continue
+        for file in sorted(stage.path.glob(f"*/{ESTIMATES}")):
+            told = {name: Estimated.model_validate(value) for name, value in json.loads(file.read_text()).items()}
+            estimates.setdefault(file.parent.name, {}).update(told)
+            rows |= {(file.parent.name, name): file.with_name(f"{name}.parquet") for name in told}
+        evaluation = load_evaluation(stage)
+        assert evaluation is not None
+        for name, metrics in evaluation.metrics.items():
+            outcomes = evaluation.outcomes[name]
+            estimates.setdefault(name, {}).update(_accuracies(metrics))
+            rows[name, "accuracy"] = [MeasuredRow(o.problem_id, 0, float(o.greedy_correct)) for o in outcomes]
+            rows[name, "sampled_accuracy"] = [MeasuredRow(o.problem_id, 0, _share(o)) for o in outcomes]
+    return Measured(estimates, rows)
+
+
+def _accuracies(metrics: SetMetrics) -> dict[str, Estimated]:
+    found = {"accuracy": Estimated(value=metrics.greedy, rows=metrics.problems, against=metrics.against)}
+    if 1 in metrics.pass_at:
+        found["sampled_accuracy"] = Estimated(value=metrics.pass_at[1], rows=metrics.problems)
+    return found
+
+
+def _share(outcome: Outcome) -> float:
+    return outcome.correct / outcome.samples if outcome.samples else 0.0

@@ -1,0 +1,263 @@
+"""The stages that measure a win rate: a policy answers held-out prompts; a fixed judge compares the answers of two.
+
+Both sides answer greedily, and the judge sees every pair in both orders. Two answers that read the same are a tie, of
+which it is not asked. An answer that was cut off at the token limit is shown as it is, and counted: what is compared is
+what a user would get. The rows of a measurement are the judge's preference for our answer, from 0 to 1, by prompt.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from data.errors import RunFailedError
+from data.metrics import Interval
+from data.rows import MeasuredRow, Problem, Sample, Score
+from data.sides import OURS, THEIRS, Sides, side_by_side
+from data.storage import count_rows, read_rows, write_rows
+from data.win_rate import Comparison, win_rate
+from models.config import EngineConfig, GenerateJob, SamplingConfig, ScoreJob
+from models.judge import RATES
+from tasks.rollouts.evaluate import HeldOut
+from tasks.rollouts.generate import generate_command, generation_estimate, greedy_sampling, run_generation
+from tasks.rollouts.judge import judge_artifact, judge_command, judge_estimate, judge_identity, run_judge
+from tasks.rollouts.measured import write_measured
+from tasks.rollouts.win_rate_settings import WinRateConfig
+from tasks.stage.contract import JUDGE, Artifact, Estimate, Outcome, Stage
+from tasks.stage.logs import run_logger
+from tasks.stage.run import Result, Run
+
+VERSION = 2  # a length-controlled rate only where the lengths tell it
+SET_THAT_DECIDES = "validation"
+ANSWERS = "greedy"  # the folder of a set's answers, as in `evaluate`, whose answers serve as well
+COMPARED, JUDGED = "compared", "judged"  # for each opponent: pairs of answers, and what the judge said of them
+NO_GOLD, UNREAD = "no gold answer", "no reply of the judge that can be read"
+MOST_UNREAD = 0.5  # of the comparisons: with more, a rate would be that of what the judge finds easy
+
+Opponents = Mapping[str, Result | None]
+
+
+class WinRateError(RunFailedError):
+    """No win rate can be told; the message says why and what to do."""
+
+
+def answer_prompts(
+    run: Run,
+    name: str,
+    policy: Artifact,
+    sets: Mapping[str, HeldOut],
+    config: WinRateConfig,
+    sampling: SamplingConfig,
+    engine: EngineConfig,
+    seed: int,
+) -> Result:
+    """A policy's greedy answers to the prompts of each set that are compared, in `<set>/greedy`.
+
+    Args:
+        sampling: token limit and number format are taken from here.
+    """
+    greedy = greedy_sampling(sampling)
+    expected = [_at_most(config.prompts, held_out.expected) for held_out in sets.values()]
+    estimates = [generation_estimate(run, greedy, engine, problems) for problems in expected]
+    stage = Stage(
+        name,
+        VERSION,
+        {"sampling": greedy.model_dump(mode="json"), "prompts": config.prompts},
+        {"policy": policy} | _problems(sets),
+        seed,
+        resumable=True,
+        command=" ".join(generate_command(Path("generate.json"))),
+        estimate=Estimate.one_after_another(estimates),
+    )
+
+    def work(attempt: Path) -> Outcome:
+        jobs = []
+        for key, held_out in sets.items():
+            asked = attempt / f".{key}.parquet"  # hidden, since it is a copy
+            write_rows(Problem, asked, islice(read_rows(Problem, held_out.problems.path), config.prompts))
+            told: dict[str, Any] = {"sampling": greedy, "seed": seed, "shard_size": engine.shard_size}
+            jobs.append(GenerateJob(problems=asked, output=attempt / key / ANSWERS, **told))
+        command = run_generation(run, attempt, policy, jobs, engine)
+        rows = sum(count_rows(job.output) for job in jobs)
+        return Outcome(rows, rows, command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def measure_win_rate(
+    run: Run,
+    name: str,
+    ours: Result,
+    sets: Mapping[str, HeldOut],
+    opponents: Opponents,
+    config: WinRateConfig,
+    engine: EngineConfig,
+    seed: int,
+) -> Result:
+    """Have the judge compare a policy's answers with those of each opponent, on each set of prompts.
+
+    The measure `win_rate` is against the first opponent; figures against others are among its details. Prompts of which
+    no reply can be read, and against gold those without a gold answer, are left out and counted. A set of which the
+    first opponent has no answer at all gives no win rate; only validation has to.
+
+    Args:
+        ours: a stage that has answers in `<set>/greedy`: `answer_prompts` or `evaluate`.
+        opponents: the same of each opponent by name; None: the problems' gold answers.
+
+    Raises:
+        WinRateError: too few of the judge's replies can be read, or no prompt of validation has a gold answer.
+        ChildError: the judging program failed.
+    """
+    judge = judge_artifact(config.judge, offline=run.planning)
+    answered: Opponents = {"ours": ours, **opponents}
+    inputs = {
+        f"{side}_{key}": result.artifact(f"{key}/{ANSWERS}")
+        for side, result in answered.items()
+        if result
+        for key in sets
+    }
+    identity = judge_identity(config.judge)
+    stage = Stage(
+        name,
+        VERSION,
+        {"judge": identity, "against": list(opponents), "prompts": config.prompts},
+        inputs | _problems(sets) | ({"judge": judge} if judge else {}),
+        seed,
+        resumable=True,
+        command=" ".join(judge_command(Path(JUDGE))),
+        estimate=judge_estimate(config.judge, judge, engine),
+    )
+
+    def work(attempt: Path) -> Outcome:
+        sides = {
+            key: {
+                other: _lay_out(attempt / key / other, held_out, ours, opponents[other], config, engine)
+                for other in opponents
+            }
+            for key, held_out in sets.items()
+        }
+        if SET_THAT_DECIDES in sides and not _first(sides[SET_THAT_DECIDES]).lengths:
+            raise WinRateError(
+                f"No prompt of {SET_THAT_DECIDES} has a gold answer, so there is nothing to compare the policy's "
+                "answers with.",
+                what_next="Let the win rate's `against` begin with base, or give held-out demonstrations.",
+            )
+        jobs = [
+            ScoreJob(problems=sets[key].problems.path, samples=folder / COMPARED, output=folder / JUDGED)
+            for key, found in sides.items()
+            if _first(found).lengths
+            for folder in (attempt / key / other for other, laid_out in found.items() if laid_out.asked)
+        ]
+        command = run_judge(run, attempt, jobs, config.judge, engine, seed, truncated=True) if jobs else ()
+        counts = sum((_measure(attempt / key, found, seed) for key, found in sides.items()), Counter[str]())
+        dropped = {reason: counts[reason] for reason in (NO_GOLD, UNREAD) if counts[reason]}
+        return Outcome(counts.total(), counts[COMPARED], dropped, tuple(command))
+
+    return run.execute(stage, work)
+
+
+def _lay_out(
+    folder: Path, held_out: HeldOut, ours: Result, theirs: Result | None, config: WinRateConfig, engine: EngineConfig
+) -> Sides:
+    """Write the pairs of answers that differ into `folder`/compared, in shards, for the judge.
+
+    Args:
+        folder: `<set>/<opponent>` of the attempt.
+    """
+    sides, set_name = Sides(), folder.parent.name
+    problems = islice(read_rows(Problem, held_out.problems.path), config.prompts)
+    mine = read_rows(Sample, ours.path / set_name / ANSWERS)
+    others = read_rows(Sample, theirs.path / set_name / ANSWERS) if theirs else None
+    pairs = side_by_side(problems, mine, others, sides)
+    per_shard = max(1, engine.shard_size // (2 * config.judge.opinions))
+    (folder / COMPARED).mkdir(parents=True, exist_ok=True)
+    for stale in (folder / COMPARED).glob("*.parquet"):  # of an earlier attempt, which may have had larger shards
+        stale.unlink()
+    number = 0
+    while batch := list(islice(pairs, per_shard)):
+        write_rows(Sample, folder / COMPARED / f"{number:06d}.parquet", (sample for pair in batch for sample in pair))
+        number += 1
+    if not sides.lengths:
+        run_logger().warning("No prompt of %s has a gold answer, so it gives no win rate against one", set_name)
+    return sides
+
+
+def _measure(folder: Path, found: Mapping[str, Sides], seed: int) -> Counter[str]:
+    """Write the measure of one set from what the judge said of each opponent's answers.
+
+    Returns:
+        How many comparisons there are, and how many were left out, by reason.
+    """
+    counts: Counter[str] = Counter()
+    rows: list[MeasuredRow] = []
+    details: dict[str, float] = {}
+    for other, sides in found.items():
+        counts[NO_GOLD] += sides.without_gold
+        if not sides.lengths or not _first(found).lengths:
+            continue
+        compared, rates = _judged(folder / other, sides)
+        counts[UNREAD] += len(sides.lengths) - len(compared)
+        counts[COMPARED] += len(compared)
+        told = win_rate(compared, seed)
+        figures = _figures("length_controlled", told.length_controlled) | _noted(compared, sides, rates)
+        if rows:
+            figures |= _figures("win_rate", told.raw)
+            details |= {f"{other}_{name}": value for name, value in figures.items()}
+        else:
+            rows, details = [MeasuredRow(one.problem_id, 0, one.preference) for one in compared], figures
+    write_measured(folder, {"win_rate": rows}, seed, details={"win_rate": details})
+    return counts
+
+
+def _judged(folder: Path, sides: Sides) -> tuple[list[Comparison], dict[str, Any]]:
+    """Every comparison with the judge's preference, and its rates; there are none if it was not asked."""
+    if not sides.asked:
+        return sides.comparisons({}), {}
+    preferences = {s.problem_id: s.value for s in read_rows(Score, folder / JUDGED) if s.index == OURS}
+    rates = json.loads((folder / JUDGED / RATES).read_text())
+    unread = sum(value is None for value in preferences.values())
+    if unread > MOST_UNREAD * sides.asked:
+        raise WinRateError(
+            f"The judge gave no reply that can be read to {unread:,} of {sides.asked:,} comparisons with "
+            f"{folder.name}, so no win rate can be told.",
+            f"The first: {rates['first_failure']}.",
+            "Use another judge (or a longer context, if that is too short) and run the same command again: the "
+            "answers are kept.",
+        )
+    return sides.comparisons(preferences), rates
+
+
+def _first(found: Mapping[str, Sides]) -> Sides:
+    """Beside the opponent that gives the win rate."""
+    return next(iter(found.values()))
+
+
+def _noted(compared: Sequence[Comparison], sides: Sides, rates: Mapping[str, Any]) -> dict[str, float]:
+    """Mean lengths in characters, how often each is the longer, was cut off or read the same; how the judge did."""
+    return {
+        "length_ours": fmean(one.ours for one in compared),
+        "length_theirs": fmean(one.theirs for one in compared),
+        "longer_ours": sum(one.ours > one.theirs for one in compared),
+        "longer_theirs": sum(one.ours < one.theirs for one in compared),
+        "truncated_ours": sides.truncated[OURS],
+        "truncated_theirs": sides.truncated[THEIRS],
+        "same": len(sides.same),
+        "unread": len(sides.lengths) - len(compared),
+    } | {name: rates[name] for name in ("parse_rate", "flip_rate") if rates.get(name) is not None}
+
+
+def _figures(name: str, interval: Interval | None) -> dict[str, float]:
+    if interval is None:
+        return {}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _problems(sets: Mapping[str, HeldOut]) -> dict[str, Artifact]:
+    return {f"problems_{key}": held_out.problems for key, held_out in sets.items()}
+
+
+def _at_most(most: int | None, expected: int) -> int:
+    return expected if most is None else min(most, expected)

@@ -1,0 +1,1 @@
+"""What can be set of every run and of every loop."""

@@ -1,0 +1,172 @@
+"""The settings that every loop has."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AliasChoices, Field, model_validator
+
+from data.formats import Use
+from data.measures import MeasureName
+from data.stopping import StopRule
+from models import tiny
+from models.config import Config, EngineConfig, SamplingConfig
+from tasks.datasets.held_out import Measurable, measurable
+from tasks.datasets.problems import Judged, ProblemSource, expected_counts
+from tasks.rollouts.evaluate import EvaluateConfig, HeldOut
+from tasks.rollouts.rewards import RewardConfig, problems_judged_by
+from tasks.rollouts.win_rate_settings import WinRateConfig
+from tasks.settings.run import RunConfig, RunName
+from tasks.stage.run import Result
+
+
+class StopConfig(Config):
+    """When the loop ends before its last iteration. Only validation counts."""
+
+    rule: Annotated[
+        StopRule,
+        Field(
+            description="paper: once validation no longer improves; patience: after some; discriminator (SPIN): once "
+            "gold answers cannot be told from the opponent's; none: never."
+        ),
+    ] = "paper"
+    patience: Annotated[int, Field(ge=1, description="Iterations without a new best, for the rule patience.")] = 1
+
+
+class LoopConfig(RunConfig, ProblemSource, RunName):
+    """Settings that every loop has."""
+
+    init: Annotated[
+        Literal["base", "champion"],
+        Field(description="What the loop begins with: the model above, or the registry's champion where there is one."),
+    ] = "base"
+    approve: Annotated[
+        bool, Field(description="Suspend after each iteration until a person has decided in the Prefect UI.")
+    ] = False
+    stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
+    generate: Annotated[SamplingConfig, Field(description="How answers are sampled.")] = SamplingConfig()
+    measure: Annotated[
+        MeasureName | Literal["last"] | None,
+        Field(
+            description="By what the loop stops, chooses its best iteration and moves the champion; last: by nothing, "
+            "its last iteration is the result; none: by the first that can be taken of those usual for the flow."
+        ),
+    ] = None
+    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={})
+    evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
+    win_rate: Annotated[
+        WinRateConfig | None,
+        Field(description="A fixed judge that compares answers to held-out prompts; none: nobody is asked."),
+    ] = None
+    engine: Annotated[EngineConfig, Field(description="How vLLM runs.")] = EngineConfig()
+
+    measures: ClassVar[tuple[MeasureName, ...]] = ("accuracy",)
+    """By which the flow decides, the first that can be taken."""
+    has_pairs: ClassVar[bool] = False
+    """Whether there are held-out pairs."""
+    has_opponent: ClassVar[bool] = False
+    """Whether the policy learns to tell gold answers from an opponent's."""
+
+    @property
+    def embedded(self) -> bool:
+        return self.problems is None and (self.model is None or tiny.is_of_the_family(Path(self.model)))
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether problems are read at all."""
+        given = self.problems or self.validation or self.test or self.transfer or self.overlap.held_out
+        return self.trains_on_problems or self.embedded or bool(given)
+
+    @property
+    def measurable(self) -> Measurable:
+        """What held-out problems can be measured by."""
+        return Measurable(verified=True, gold=False)
+
+    @property
+    def row_tokens(self) -> int:
+        return 2 * self.generate.max_tokens  # a prompt that is as long as the longest answer
+
+    @property
+    def expected_problems(self) -> dict[str, int]:
+        return expected_counts(self)
+
+    def held_out(self, problems: Result, *names: str) -> dict[str, HeldOut]:
+        """Those of the named splits that have problems."""
+        expected = self.expected_problems
+        return {
+            name: HeldOut(problems.artifact(f"{name}.parquet"), expected[name])
+            for name in names
+            if (f"{name}.parquet" in problems.finished_files() if problems.finished else expected[name])
+        }
+
+    def input_files(self) -> dict[str, Path]:
+        return self.files() | super().input_files()
+
+    def judged_by(self, trained: bool = True, measured: bool = True) -> tuple[Use, Callable[[str | None], bool]]:
+        rewards = (self.reward, trained), (self.measured_by, measured)
+        return problems_judged_by(*(reward for reward, asked in rewards if asked))
+
+    @property
+    def measured_by(self) -> RewardConfig:
+        """What judges answers to held-out problems."""
+        return self.evaluate.reward or self.reward
+
+    @model_validator(mode="after")
+    def _an_opponent_is_there(self) -> Self:
+        if self.stop.rule == "discriminator" and not self.has_opponent:
+            raise ValueError("stop.rule discriminator is SPIN's: here is no opponent. Choose paper, patience or none.")
+        return self
+
+    @model_validator(mode="after")
+    def _one_answer_can_be_judged(self) -> Self:
+        if self.measured_by.judged and self.measured_by.judge.kind == "pairwise":
+            raise ValueError(
+                "A pairwise judge compares answers to one problem; a greedy evaluation has one answer. Give held-out "
+                "problems another reward, such as evaluate.reward.name: final_answer."
+            )
+        return self
+
+
+class GoldLoopConfig(LoopConfig):
+    """Settings of a loop that trains on gold answers."""
+
+    trains_on_gold: ClassVar[bool] = True
+
+    problems: Annotated[
+        Path | None,
+        Field(
+            validation_alias=AliasChoices("problems", "demonstrations"),
+            description="Data set of demonstrations, in any known format; none: the embedded ones.",
+        ),
+    ] = None
+    verify: Annotated[
+        bool | None,
+        Field(
+            description="Whether answers to held-out prompts are graded by the reward; none: if nearly all of their "
+            "references can be. Else only the likelihood of gold answers is measured, and what a judge prefers."
+        ),
+    ] = None
+
+    @property
+    def measurable(self) -> Measurable:
+        found = measurable(self)
+        if self.verify is None and self.measured_by.names == ("final_answer",):
+            return found
+        return replace(found, verified=self.verify is not False)
+
+    def trained_on(self) -> Judged:
+        use, can_grade = super().trained_on()
+        if self.held_out_apart or use == "prompts" or not self.measurable.verified:
+            return "demonstrations", None
+        return use, can_grade
+
+    def measured_on(self) -> Judged:
+        rows = self.measurable
+        if rows.verified:
+            return super().measured_on()
+        return ("demonstrations" if rows.gold else "prompts"), None
+
+    @property
+    def answers_held_out(self) -> bool:
+        return self.has_opponent or self.win_rate is not None or self.measurable.verified

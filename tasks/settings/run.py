@@ -1,0 +1,78 @@
+"""The settings that every run has."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from models.config import Config, LaunchConfig, TrainConfig, gradient_accumulation
+from tasks.policies.base import BootstrapConfig, PolicySource
+from tasks.stage.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
+
+LONGEST_NAME = 100  # of a run: files, MLflow's runs and Prefect's artifacts are named after it
+
+
+class RunName(Config):
+    """The first setting of every form and every help text."""
+
+    run: Annotated[
+        str,
+        Field(
+            pattern=r"^([A-Za-z0-9]|%[YmdHMS])([A-Za-z0-9._-]|%[YmdHMS])*$",
+            max_length=LONGEST_NAME,
+            description="Name of the run. It may hold the date, as in nightly-%Y-%m-%d; one left unfinished goes on.",
+        ),
+    ] = "run"
+
+    @field_validator("run")
+    @classmethod
+    def _is_not_taken(cls, run: str) -> str:
+        if run.lower() in (PREFECT, SERVICES, ARTIFACTS) or run.lower().startswith(SQLITE):
+            raise ValueError(f"the folder of runs keeps files of its own under the name {run}. Choose another name")
+        return run
+
+
+class RunConfig(PolicySource, RunName):
+    """Settings that every run has."""
+
+    runs_dir: Annotated[Path, Field(description="Folder that holds all runs.")] = Path("runs")
+    registry: Annotated[
+        str | None,
+        Field(description="Registered model that the checkpoints become versions of; none: the run's, without date."),
+    ] = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of everything random.")] = 0
+    bootstrap: Annotated[BootstrapConfig, Field(description="Training of the embedded tiny model.")] = BootstrapConfig()
+    train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = TrainConfig()
+    launch: Annotated[LaunchConfig, Field(description="How training runs.")] = LaunchConfig()
+
+    @property
+    def directory(self) -> Path:
+        return self.runs_dir / self.run
+
+    @property
+    def registered(self) -> str:
+        """The registered model; `tasks.tracking.champion.settle` has named it where the settings do not."""
+        assert self.registry is not None
+        return self.registry
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a training row, for estimates; 0 if the settings do not say."""
+        return 0
+
+    def input_files(self) -> dict[str, Path]:
+        """Every file that has to be there before the run starts, by the setting that names it."""
+        return {"adapter": self.adapter} if self.adapter else {}
+
+    def check_inputs(self) -> None:
+        """Read a run's own input files, if it has any, so that bad ones are refused before anything heavy starts."""
+
+    @model_validator(mode="after")
+    def _launch_fits(self) -> Self:
+        gradient_accumulation(self.train, self.launch)
+        if self.train.quantize and self.launch.zero_stage == 3:
+            raise ValueError(
+                "train.adapter.quantize: ZeRO 3 cannot spread weights of 4 bits over devices. Choose launch.zero_stage "
+                "0, 1 or 2 (each device then holds all weights, at half a byte each), or do not quantize."
+            )
+        return self

@@ -1,0 +1,494 @@
+"""The stage contract: how a stage's output is named, published, recognised, reused and refused.
+
+A stage writes one directory. Work happens in an attempt directory beside it; `manifest.json` is written last, and
+one atomic rename publishes the whole. A stage is done if and only if its manifest validates. Nothing here knows
+what a stage computes, nor of Prefect and MLflow.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+
+from data.errors import AutodidactError
+from tasks.stage.files import explain_disk_errors, file_sha256, flush, write_json
+from tasks.stage.provenance import code_version, package_versions
+
+MANIFEST = "manifest.json"
+# Hidden files (this one, locks, checkpoints) serve an attempt only and are not part of the output.
+ATTEMPT_FILE = ".attempt.json"
+# Files that differ between two runs of the same stage (times, throughput, paths): kept, but outside the digest.
+PROGRAM, MERGE, SCORER = "program.json", "merge.json", "scorer.json"
+JUDGE, SCORING = "judge-program.json", "scoring.json"
+LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE, SCORER, JUDGE, SCORING})  # programs: what they were told
+
+
+class DriftError(AutodidactError):
+    """A finished stage was made with another configuration or from other inputs than now asked for."""
+
+
+class CorruptStageError(AutodidactError):
+    """A finished stage's files are not what its manifest says: `damage` is the sentence that says which, and how."""
+
+    def __init__(self, damage: str, stage: Path) -> None:
+        super().__init__(
+            damage,
+            "Nothing was deleted.",
+            "Run the same command again with --on-drift rebuild to make the stage anew (what follows is kept where it "
+            f"comes out the same), or delete {stage} and run the same command again.",
+        )
+        self.args = (damage, stage)
+
+
+class OnDrift(StrEnum):
+    REFUSE = "refuse"
+    REBUILD = "rebuild"
+    ACCEPT = "accept"
+
+
+class Status(StrEnum):
+    RUN = "run"
+    RESUME = "resume"
+    REUSE = "reuse"
+    DRIFT = "drift"
+    OPEN = "open"  # finished, but whether it fits is known only when its inputs are
+
+
+class FileRecord(BaseModel):
+    """An output file as the stage wrote it."""
+
+    model_config = ConfigDict(frozen=True)
+    size: int
+    sha256: str
+
+    def difference(self, file: Path, in_full: bool) -> str | None:
+        """How a file's size, or `in_full` its content, differs from what was written; None if it does not."""
+        try:
+            size = file.stat().st_size
+            if size != self.size:
+                return f"has {size} bytes instead of {self.size}"
+            if in_full and file_sha256(file) != self.sha256:
+                return f"has another content than was written (its SHA-256 differs from {MANIFEST})"
+        except FileNotFoundError:
+            return "is missing"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        return None
+
+
+class Manifest(BaseModel):
+    """What a finished stage is, what it was made from, and by what."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+    stage: str
+    version: int
+    fingerprint: str
+    digest: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    seed: int
+    outputs: dict[str, FileRecord]
+    logs: list[str]
+    rows_in: int | None
+    rows_out: int | None
+    dropped: dict[str, int]
+    origin: dict[str, str] = {}  # of a model from the hub: its name and commit
+    command: list[str]
+    code: dict[str, Any]
+    packages: dict[str, str]
+    started: str
+    ended: str
+    host: str
+    runs: dict[str, str]
+
+    @property
+    def seconds(self) -> float:
+        return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds()
+
+    @field_validator("started", "ended")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        identity = {key: getattr(self, key) for key in ("version", "config", "inputs", "seed")}
+        if self.digest != _digest(self.outputs) or self.fingerprint != _fingerprint(identity):
+            raise ValueError("its parts contradict each other")
+        return self
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or directory that a stage reads. `digest` is None while the stage that makes it is only planned."""
+
+    path: Path
+    digest: str | None
+
+    def require(self) -> str:
+        """The digest of an artifact that exists."""
+        if self.digest is None:
+            raise RuntimeError(f"{self.path} is needed before the stage that makes it has run.")
+        return self.digest
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage will cost, for the dry run: upper bounds, from the configuration alone."""
+
+    samples: int = 0
+    tokens: int = 0
+    disk_bytes: int = 0
+    gpu_bytes: int | None = None
+    devices: int = 0
+
+    @classmethod
+    def one_after_another(cls, parts: Sequence["Estimate"]) -> "Estimate":
+        """What parts of a stage come to. Memory is unknown if it is of one that takes a device."""
+        memory = [part.gpu_bytes for part in parts if part.devices]
+        known = [size for size in memory if size is not None]
+        return cls(
+            samples=sum(part.samples for part in parts),
+            tokens=sum(part.tokens for part in parts),
+            disk_bytes=sum(part.disk_bytes for part in parts),
+            gpu_bytes=max(known) if len(known) == len(memory) > 0 else None,
+            devices=max((part.devices for part in parts), default=0),
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage to be done: its name in the run directory and everything that decides its result.
+
+    `config` and `inputs` (with `version` and `seed`) make the fingerprint. What does not change the result — device
+    counts, paths, shard sizes, ports — belongs in neither.
+
+    `observed` is read as inputs are, and has to exist and to be whole when the stage begins, but decides nothing of the
+    result: a stage that is finished is reused whatever it observed.
+    """
+
+    name: str
+    version: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    seed: int = 0
+    resumable: bool = False
+    command: str = ""
+    estimate: Estimate = field(default_factory=Estimate)
+    observed: Mapping[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all inputs exist, so that the fingerprint is known."""
+        return all(artifact.digest is not None for artifact in self.inputs.values())
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "config": json.loads(json.dumps(self.config, sort_keys=True)),
+            "inputs": {name: artifact.require() for name, artifact in self.inputs.items()},
+            "seed": self.seed,
+        }
+
+    def fingerprint(self) -> str:
+        return _fingerprint(self.identity())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the work of a stage reports back for its manifest."""
+
+    rows_in: int | None = None
+    rows_out: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A published stage."""
+
+    path: Path
+    manifest: Manifest
+    reused: bool = False
+
+    def artifact(self, name: str = "") -> Artifact:
+        """One output file, one folder of output files, or (by default) all of them, with the digest of just that."""
+        return Artifact(self.path / name, _digest(_under(self.manifest.outputs, name)))
+
+    def damages(self, in_full: bool = True) -> Iterator[str]:
+        """A sentence for every output file that has not its recorded size or, `in_full`, its recorded SHA-256."""
+        for name, record in self.manifest.outputs.items():
+            if difference := record.difference(self.path / name, in_full):
+                yield f"{self.path / name} {difference}, so {self.manifest.stage} is no longer what it was."
+
+    def verify(self, in_full: bool = True) -> None:
+        """Compare every output file with its recorded size and, `in_full`, its SHA-256.
+
+        Raises:
+            CorruptStageError: naming the first file that differs.
+        """
+        if damage := next(self.damages(in_full), None):
+            raise CorruptStageError(damage, self.path)
+
+
+def status(directory: Path, stage: Stage, on_drift: OnDrift = OnDrift.REFUSE) -> tuple[Status, Finished | None]:
+    """What running `stage` in `directory` would do, found in milliseconds from manifests and file sizes.
+
+    Where `on_drift` is REBUILD, files are read in full, and a stage with a damaged one counts as not there.
+
+    Raises:
+        CorruptStageError: a manifest is there, but not the files it lists.
+    """
+    finished = _load_or_rebuild(directory / stage.name, on_drift)
+    if finished is None:
+        attempt = attempt_directory(directory, stage.name)
+        resumes = stage.ready and stage.resumable and _attempt_fingerprint(attempt) == stage.fingerprint()
+        return (Status.RESUME if resumes else Status.RUN), None
+    if not stage.ready:
+        return Status.OPEN, finished
+    if finished.manifest.fingerprint != stage.fingerprint():
+        return Status.DRIFT, finished
+    return Status.REUSE, finished
+
+
+def run_stage(
+    directory: Path,
+    stage: Stage,
+    work: Callable[[Path], Outcome],
+    on_drift: OnDrift = OnDrift.REFUSE,
+    runs: Mapping[str, str] | None = None,
+) -> Finished:
+    """Do a stage, or reuse what is there.
+
+    Args:
+        directory: the run directory.
+        stage: what is to be done.
+        work: writes the outputs into the attempt directory it is given; where the stage is resumable, what an
+            earlier attempt of the same fingerprint left is still there.
+        on_drift: what to do with a finished stage of another fingerprint; REBUILD also makes a damaged one anew.
+        runs: ids of the Prefect and MLflow runs, for the manifest.
+
+    Raises:
+        DriftError: a finished stage differs from what is asked, and `on_drift` is REFUSE.
+        CorruptStageError: a finished stage's files are missing or of another size.
+        DiskError: a disk is full, or can only be read.
+    """
+    state, finished = status(directory, stage, on_drift)
+    if finished is not None:
+        _remove_replaced(finished.path)
+        if state is Status.REUSE or on_drift is OnDrift.ACCEPT:
+            return Finished(finished.path, finished.manifest, reused=True)
+        if on_drift is OnDrift.REFUSE:
+            raise drift_error(finished.manifest, stage)
+
+    attempt, final = attempt_directory(directory, stage.name), directory / stage.name
+    with explain_disk_errors(stage.name, directory):
+        if (unpublished := _unpublished(attempt, stage)) is not None:
+            _publish(attempt, final)
+            return Finished(final, unpublished)
+        if state is not Status.RESUME and attempt.exists():
+            shutil.rmtree(attempt)
+        attempt.mkdir(parents=True, exist_ok=True)
+        write_json(attempt / ATTEMPT_FILE, {"fingerprint": stage.fingerprint()})
+        started, began = _now(), time.monotonic()
+        outcome = work(attempt)
+        # Measured, not read from the clock, which can be set back while the stage runs.
+        ended = started + timedelta(seconds=time.monotonic() - began)
+        manifest = _describe(attempt, stage, outcome, started, ended, dict(runs or {}))
+        write_json(attempt / MANIFEST, manifest.model_dump(mode="json"))
+        _publish(attempt, final)
+    return Finished(final, manifest)
+
+
+def load_finished(path: Path) -> Finished | None:
+    """The published stage at `path`, or None where there is none.
+
+    Raises:
+        CorruptStageError: the manifest cannot be read, or a file it lists is missing or has another size.
+    """
+    if not path.exists():
+        return None
+    finished = Finished(path, read_manifest(path), reused=True)
+    finished.verify(in_full=False)
+    return finished
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the stage at `path`.
+
+    Raises:
+        CorruptStageError: there is none that can be read.
+    """
+    file = path / MANIFEST
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        damage = f"{file} {_wrong_with_manifest(error)}, so nothing vouches for what {path} holds."
+        raise CorruptStageError(damage, path) from error
+
+
+def _load_or_rebuild(path: Path, on_drift: OnDrift) -> Finished | None:
+    try:
+        finished = load_finished(path)
+        if finished is not None and on_drift is OnDrift.REBUILD:
+            finished.verify()
+    except CorruptStageError:
+        if on_drift is OnDrift.REBUILD:
+            return None
+        raise
+    return finished
+
+
+def _wrong_with_manifest(error: OSError | ValidationError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is missing"
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror})"
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return "is no whole JSON"
+    where = ".".join(str(part) for part in first["loc"])
+    return f"is damaged, or of another version of Autodidact ({where + ': ' if where else ''}{first['msg']})"
+
+
+def drift_error(manifest: Manifest, stage: Stage) -> DriftError:
+    """The error that names every field in which a finished stage differs from what is asked, and the ways on."""
+    before = flatten({k: getattr(manifest, k) for k in ("version", "config", "inputs", "seed")})
+    after = flatten(stage.identity())
+    changed = [
+        f"  {key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    return DriftError(
+        f"{stage.name} is finished, but was made with another configuration:\n",
+        "\n".join(changed) + "\n",
+        "Choose --on-drift rebuild (make it and what follows from it again), --on-drift accept (keep it as it "
+        "is), or another --run name.",
+    )
+
+
+def attempt_directory(directory: Path, stage_name: str) -> Path:
+    final = directory / stage_name
+    return final.with_name(f".{final.name}.attempt")
+
+
+def _describe(
+    attempt: Path, stage: Stage, outcome: Outcome, started: datetime, ended: datetime, runs: dict[str, str]
+) -> Manifest:
+    names = {str(p.relative_to(attempt)): p for p in sorted(attempt.rglob("*")) if p.is_file()}
+    names = {name: p for name, p in names.items() if not name.startswith(".") and "/." not in name and name != MANIFEST}
+    for file in names.values():
+        if not file.is_symlink():
+            flush(file)
+    outputs = {
+        name: FileRecord(size=p.stat().st_size, sha256=file_sha256(p))
+        for name, p in names.items()
+        if p.name not in LOGS
+    }
+    return Manifest(
+        stage=stage.name,
+        fingerprint=stage.fingerprint(),
+        digest=_digest(outputs),
+        **stage.identity(),
+        outputs=outputs,
+        logs=[name for name, p in names.items() if p.name in LOGS],
+        rows_in=outcome.rows_in,
+        rows_out=outcome.rows_out,
+        dropped=dict(outcome.dropped),
+        command=list(outcome.command),
+        origin=dict(outcome.origin),
+        code=code_version(),
+        packages=package_versions(),
+        started=started.isoformat(),
+        ended=ended.isoformat(),
+        host=socket.gethostname(),
+        runs=runs,
+    )
+
+
+def _unpublished(attempt: Path, stage: Stage) -> Manifest | None:
+    """The manifest of an attempt that was stopped between writing it and the rename."""
+    try:
+        found = load_finished(attempt)
+    except CorruptStageError:
+        return None
+    return found.manifest if found and found.manifest.fingerprint == stage.fingerprint() else None
+
+
+def _publish(attempt: Path, final: Path) -> None:
+    for leftover in attempt.glob(".*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    replaced = _remove_replaced(final)
+    if final.exists():
+        os.rename(final, replaced)
+    os.rename(attempt, final)
+    flush(final.parent)
+    _remove_replaced(final)
+
+
+def _remove_replaced(final: Path) -> Path:
+    """Remove what a rebuild replaced, also if an earlier process was killed before it could."""
+    replaced = final.with_name(f".{final.name}.replaced")
+    if replaced.exists():
+        shutil.rmtree(replaced)
+    return replaced
+
+
+def _attempt_fingerprint(attempt: Path) -> str | None:
+    try:
+        return str(json.loads((attempt / ATTEMPT_FILE).read_text())["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _under(outputs: Mapping[str, FileRecord], name: str) -> dict[str, FileRecord]:
+    if name in outputs:
+        return {"": outputs[name]}
+    prefix = f"{name}/" if name else ""
+    found = {key.removeprefix(prefix): record for key, record in outputs.items() if key.startswith(prefix)}
+    if not found:
+        raise KeyError(f"The stage has no output {name!r}; it has {', '.join(outputs)}.")
+    return found
+
+
+def _fingerprint(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(outputs: Mapping[str, FileRecord]) -> str:
+    return digest_of({name: record.sha256 for name, record in outputs.items()})
+
+
+def digest_of(hashes: Mapping[str, str]) -> str:
+    """One digest for a set of files, from their names and SHA-256 hashes."""
+    lines = "".join(f"{name}\0{sha256}\n" for name, sha256 in sorted(hashes.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings on one level, under names such as `stop.rule`."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= flatten(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

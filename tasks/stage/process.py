@@ -1,0 +1,130 @@
+"""Starting a heavy stage: a supervised child process whose output goes to the log and to the run's logger.
+
+The supervisor (supervisor.py) sees to it that nothing of the child survives this process. This file starts it,
+forwards its output and turns a failure into an error that says where to look.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.errors import AutodidactError, RunFailedError
+from data.text import visible
+from tasks.stage.environment import child_environment
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+GRACE_SECONDS = 5.0
+LINES_SHOWN, LONGEST_LINE = 20, 1 << 16  # bytes; what is longer is passed on in parts
+_guards: list[subprocess.Popen[bytes]] = []
+
+
+class ChildError(RunFailedError):
+    """A stage's program failed; the message shows how it ended and the end of its log."""
+
+
+class StillRunningError(AutodidactError):
+    """A program that an earlier process started for this run is still running."""
+
+
+def run_child(
+    command: Sequence[str],
+    log_path: Path,
+    lock: Path,
+    logger: logging.Logger | logging.LoggerAdapter[Any],
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program to its end under supervision.
+
+    Args:
+        command: the program and its arguments.
+        log_path: the output is appended to it in full.
+        lock: a file that is locked as long as anything of the program runs (see `await_children`).
+        logger: gets the output line by line; a progress bar's carriage returns are dropped.
+        environment: variables on top of this process's own.
+
+    Raises:
+        ChildError: the program ended with another exit code than 0, or by a signal.
+    """
+    child = subprocess.Popen(
+        [sys.executable, str(SUPERVISOR), str(lock), str(GRACE_SECONDS), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=child_environment(environment),
+    )
+    assert child.stdin is not None and child.stdout is not None
+    last: deque[str] = deque(maxlen=LINES_SHOWN)
+    try:
+        with log_path.open("ab", buffering=0) as log:
+            log.write(f"$ {' '.join(command)}\n".encode())
+            read = child.stdout.readline
+            for raw in iter(lambda: read(LONGEST_LINE), b""):
+                log.write(raw)
+                line = visible(raw.decode(errors="replace").rstrip("\n").rsplit("\r", 1)[-1].rstrip())
+                if line:
+                    last.append(line)
+                    logger.info(line)
+        code = child.wait()
+    finally:
+        # Also on the way out of an error or a cancellation: closing the lifeline ends the child.
+        child.stdin.close()
+        try:
+            child.wait(timeout=GRACE_SECONDS + 10)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        child.stdout.close()
+    if code != 0:
+        raise ChildError(
+            f"{' '.join(command)} {_describe_exit(code)}.",
+            "The last lines of its log:\n" + "".join(f"  {line}\n" for line in last),
+            f"The whole log is {log_path}. Run the same command again to continue from here.",
+        )
+
+
+def end_with_this_process(pid: int) -> None:
+    """See that a child that a library started does not outlive this process, however this one ends."""
+    script = f"read _; kill {pid} && sleep {GRACE_SECONDS} && kill -KILL {pid}"
+    # Its input is its lifeline: nothing is ever written to it, and it ends when this process does.
+    _guards.append(
+        subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    )
+
+
+def _describe_exit(code: int) -> str:
+    number = -code if code < 0 else code - 128
+    if number in set(signal.Signals):
+        name = signal.Signals(number).name
+        hints = {"SIGKILL": " (is the machine out of memory?)", "SIGBUS": " (is /dev/shm or a disk full?)"}
+        return f"was ended by {name}{hints.get(name, '')}"
+    return f"failed with exit code {code}"
+
+
+def await_children(lock: Path, wait_seconds: float = 60.0) -> None:
+    """Wait until no program that an earlier, killed process started under this lock runs any more.
+
+    Raises:
+        StillRunningError: one still runs after `wait_seconds`.
+    """
+    deadline = time.monotonic() + wait_seconds
+    with lock.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StillRunningError(
+                        f"A program of an earlier start of this run still runs after {wait_seconds:.0f} s.",
+                        what_next=f"Find it with `fuser {lock}` and end it, then run the same command again.",
+                    ) from None
+                time.sleep(0.1)

@@ -1,0 +1,93 @@
+"""Artifacts on the Prefect page of a run. Outside a flow run there is no such page, and nothing is made.
+
+They are for people to look at: where Prefect does not answer, the loop goes on without.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from data.text import markdown
+from tasks.stage.logs import run_logger
+
+BAR = re.compile(r"(?P<label>[\w/ -]+):\s+(?P<percent>\d+)%\|")
+UPDATE_SECONDS = 10.0
+
+
+def publish_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
+    from prefect.artifacts import create_table_artifact
+
+    _publish(create_table_artifact, key=_key(key), table=rows, description=description)
+
+
+def publish_markdown(key: str, text: str, description: str) -> None:
+    from prefect.artifacts import create_markdown_artifact
+
+    _publish(create_markdown_artifact, key=_key(key), markdown=text, description=description)
+
+
+def publish_link(key: str, target: str, description: str) -> None:
+    """A link where `target` is an address, else its text."""
+    from prefect.artifacts import create_link_artifact
+
+    if target.startswith("http"):
+        _publish(create_link_artifact, key=_key(key), link=target, description=description)
+    else:
+        publish_markdown(key, markdown(target), description)
+
+
+class ProgressLogger(logging.LoggerAdapter[Any]):
+    """A logger that moves a progress bar on the run's page as the bar in a program's log moves."""
+
+    def __init__(self, logger: Any, key: str) -> None:
+        super().__init__(logger)
+        self.key, self._artifact, self._shown = _key(key), None, 0.0
+
+    def process(self, line: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        found = BAR.search(line)
+        due = time.monotonic() - self._shown >= UPDATE_SECONDS
+        if found and (due or found["percent"] == "100"):
+            self._shown = time.monotonic()
+            self._move(found["label"], float(found["percent"]))
+        return line, kwargs
+
+    def _move(self, label: str, percent: float) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        if self._artifact is None:
+            self._artifact = _publish(create_progress_artifact, progress=percent, key=self.key, description=label)
+        else:
+            _publish(update_progress_artifact, artifact_id=self._artifact, progress=percent, description=label)
+
+
+def _publish(make: Callable[..., Any], **content: Any) -> Any:
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is None:
+        return None
+    try:
+        return make(**content)
+    except Exception as error:
+        run_logger().warning("Prefect did not take %s: %s", content.get("key", "an artifact"), error)
+        return None
+
+
+def _key(name: str) -> str:
+    """Prefect allows lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def progress_logger(run: Path, attempt: Path, program: str = "") -> ProgressLogger:
+    """A logger that moves a bar of the stage on the run's page.
+
+    Args:
+        run: the run's directory.
+        attempt: the stage's, which is called .generate.attempt, in the folder of its iteration.
+        program: of several that a stage runs, the name of this one.
+    """
+    stage = attempt.name.removeprefix(".").removesuffix(".attempt")
+    names = [run.name, attempt.parent.name, stage, program]
+    return ProgressLogger(run_logger(), "-".join(name for name in names if name))

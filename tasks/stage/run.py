@@ -1,0 +1,227 @@
+"""A run: its directory, its lock, and how its stages are executed or only planned.
+
+A flow's loop is written once, against `Run`. With `planning=True` the same loop is walked without doing anything:
+each stage is recorded with what would happen to it. That is the dry run, and the check before a real one.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from data.errors import BAD_INPUT, AutodidactError
+from models.config import ModelCode
+from tasks.stage.contract import (
+    MANIFEST,
+    Artifact,
+    Finished,
+    OnDrift,
+    Outcome,
+    Stage,
+    Status,
+    load_finished,
+    run_stage,
+    status,
+)
+from tasks.stage.files import DiskError, existing_parent, write_json
+from tasks.stage.process import await_children
+
+LOCK, LOCK_HOLDER = ".lock", "lock.json"
+CONFIG, SUMMARY = "config.json", "summary.json"  # the resolved settings, and the result once there is one
+PLAN = "plan.json"  # the names of all stages in order, as they were planned when the run was started last
+
+
+class RunInUseError(AutodidactError):
+    """Another process holds the run directory."""
+
+
+class RunDirectoryError(DiskError):
+    """The run directory cannot be written, or is none."""
+
+    exit_code = BAD_INPUT
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of a dry run, and what would happen to it."""
+
+    stage: Stage
+    status: Status
+    finished: Finished | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stage that is finished, or (when planning) will be: artifacts of the latter have no digest yet."""
+
+    path: Path
+    finished: Finished | None
+
+    @property
+    def ended_ms(self) -> int:
+        """When the finished stage ended, in milliseconds since 1970."""
+        assert self.finished is not None
+        return int(datetime.fromisoformat(self.finished.manifest.ended).timestamp() * 1000)
+
+    def finished_files(self) -> set[str]:
+        return set(self.finished.manifest.outputs) if self.finished else set()
+
+    def artifact(self, name: str = "") -> Artifact:
+        return self.finished.artifact(name) if self.finished else Artifact(self.path / name, None)
+
+
+@dataclass
+class Run:
+    """One named run of a flow."""
+
+    directory: Path
+    planning: bool = False
+    on_drift: OnDrift = OnDrift.REFUSE
+    ids: dict[str, str] = field(default_factory=dict)
+    # For the estimates of the dry run: parameters of the model, where known, and tokens of a training row.
+    parameters: int | None = None
+    row_tokens: int = 0
+    model_code: ModelCode = "refuse"  # of the policy and all that descend from it
+    decided_by: str | None = None  # the measure by which the loop decides, see data.measures
+    recorder: Any = None  # a tasks.tracking.recorder.Recorder while the run is tracked
+    plan: list[Planned] = field(default_factory=list)
+    _made_here: set[Path] = field(default_factory=set)
+    _verified: set[Path] = field(default_factory=set)
+
+    @property
+    def child_lock(self) -> Path:
+        return self.directory / ".child.lock"
+
+    @property
+    def scorer_lock(self) -> Path:
+        """Of the program that scores beside another one."""
+        return self.directory / ".scorer.lock"
+
+    def execute(self, stage: Stage, work: Callable[[Path], Outcome]) -> Result:
+        """Do a stage under the contract, as a Prefect task where a flow run is under way; or plan it."""
+        if self.planning:
+            return self._plan(stage)
+
+        def body() -> Finished:
+            return run_stage(
+                self.directory, stage, lambda attempt: work(self._begin(stage, attempt)), self.on_drift, self.ids
+            )
+
+        finished = _as_prefect_task(stage.name, body)
+        if not finished.reused:
+            self._made_here.add(finished.path)
+        return Result(finished.path, finished)
+
+    def _plan(self, stage: Stage) -> Result:
+        state, finished = status(self.directory, stage, self.on_drift)
+        keep = state is Status.REUSE or (state is Status.DRIFT and self.on_drift is OnDrift.ACCEPT)
+        self.plan.append(Planned(stage, state, finished))
+        return Result(self.directory / stage.name, finished if keep else None)
+
+    def _begin(self, stage: Stage, attempt: Path) -> Path:
+        """Before a stage reads what earlier processes left, see that it still is what they wrote."""
+        for artifact in (*stage.inputs.values(), *stage.observed.values()):
+            artifact.require()
+            made_by = _stage_directory(artifact.path, self.directory)
+            if made_by is None or made_by in self._made_here | self._verified:
+                continue
+            if (found := load_finished(made_by)) is not None:
+                found.verify()
+            self._verified.add(made_by)
+        return attempt
+
+
+@contextmanager
+def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iterator[Run]:
+    """Take a run directory for this process alone, and write the resolved configuration into it.
+
+    Raises:
+        RunInUseError: another process has it, with who that is.
+        StillRunningError: a killed process's program does not end.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / LOCK, timeout=0)
+    try:
+        with lock:
+            me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
+            write_json(directory / LOCK_HOLDER, me)
+            run = Run(directory, on_drift=on_drift)
+            for program_lock in (run.child_lock, run.scorer_lock):
+                await_children(program_lock)
+            write_json(directory / CONFIG, config)
+            try:
+                yield run
+            finally:
+                (directory / LOCK_HOLDER).unlink(missing_ok=True)
+    except Timeout:
+        who = describe_holder(directory)
+        raise RunInUseError(
+            f"{directory} is in use by {who}.",
+            what_next="Wait for it, stop it, or choose another --run name.",
+        ) from None
+
+
+def describe_holder(directory: Path) -> str:
+    """Who holds a run that is in use, by the note beside its lock."""
+    try:
+        who = json.loads((directory / LOCK_HOLDER).read_text())
+        since = datetime.fromisoformat(who["since"]).astimezone()
+        return f"process {who['pid']} on {who['host']} since {since:%Y-%m-%d %H:%M}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def check_writable(directory: Path) -> None:
+    """See that a run can be kept in `directory`, which need not be there yet.
+
+    Raises:
+        RunDirectoryError: a part of the path is a file, or nothing can be written there.
+    """
+    ways_on = "Choose another --runs_dir or --run name"
+    try:
+        there = existing_parent(directory)
+        if not there.is_dir():
+            raise RunDirectoryError(
+                f"{directory} cannot be the run's folder, since {there} is no folder.",
+                what_next=f"{ways_on}.",
+            )
+        with TemporaryFile(dir=there):
+            pass
+        for lock in directory.glob(".*lock"):
+            lock.open("a").close()
+    except OSError as error:
+        raise RunDirectoryError(
+            f"The run's folder {directory} cannot be written: {error.strerror}.",
+            what_next=f"{ways_on}, or see to the disk and to whom the folder belongs.",
+        ) from error
+
+
+def _stage_directory(path: Path, root: Path) -> Path | None:
+    """The stage that `path` lies in: the nearest parent with a manifest, below `root`."""
+    for parent in (path, *path.parents):
+        if parent == root or root not in parent.parents:
+            return None
+        if (parent / MANIFEST).exists():
+            return parent
+    return None
+
+
+def _as_prefect_task(name: str, body: Callable[[], Finished]) -> Finished:
+    from prefect import Task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is None:
+        return body()
+    stage_task = Task(
+        fn=body, name=name.rsplit("/", 1)[-1], task_run_name=name, persist_result=False, cache_policy=NO_CACHE
+    )
+    return stage_task()

@@ -1,0 +1,1 @@
+"""Where a run is shown while it goes on and afterward: MLflow, Prefect's page, the registry and its champion."""

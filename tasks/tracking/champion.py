@@ -1,0 +1,217 @@
+"""Runs that follow one another: names that hold the date, a champion to begin with, and the gate to its place."""
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data.measures import ACCURACY, LOSS, Measure
+from data.metrics import Interval
+from models.loading import ModelError
+from tasks.policies.model_folder import same_tokenizer
+from tasks.report.wording import too_small
+from tasks.settings.run import RunConfig
+from tasks.stage.contract import Artifact
+from tasks.stage.files import write_json
+from tasks.stage.run import CONFIG, SUMMARY
+from tasks.tracking.mlflow import open_registry, reaching, tracking_uri
+from tasks.tracking.registry import Registry, Version
+
+Settings = TypeVar("Settings", bound=RunConfig)
+
+PIN = "champion.json"
+GATE_SET = "gate_set_digest"  # on a version: the test set that decided about it
+# A champion is whole, and a folder here.
+ALONE: dict[str, Any] = {"adapter": None, "template": None, "template_options": {}, "model_revision": None}
+
+
+def settle(config: Settings) -> Settings:
+    """Decide what a configuration leaves open: the date in the run's name, the registered model, the champion.
+
+    A settled configuration stays as it is.
+
+    Raises:
+        ModelError: the champion's checkpoint is gone.
+        HistoryError: the registry cannot be reached.
+    """
+    registry = config.registry or f"autodidact-{_without_date(config.run)}"
+    config = config.model_copy(update={"run": run_name(config.runs_dir, config.run), "registry": registry})
+    if not _begins_with_champion(config):
+        return config
+    champion = _pinned(config.directory) or _find_champion(config)
+    if champion["path"] is None:
+        return config
+    return config.model_copy(update=ALONE | {"model": champion["path"]})
+
+
+def run_name(runs: Path, pattern: str, now: datetime | None = None) -> str:
+    """The name that a pattern such as nightly-%Y-%m-%d stands for.
+
+    The latest run of that pattern is continued if it is not finished; else a new one begins, named by the time for
+    which the flow run was scheduled, or without one, by the time it is.
+    """
+    if "%" not in pattern:
+        return pattern
+    earlier = []
+    for folder in runs.iterdir() if runs.is_dir() else ():
+        with suppress(ValueError):
+            earlier.append((datetime.strptime(folder.name, pattern), folder))
+    if earlier:
+        _, latest = max(earlier)
+        if (latest / CONFIG).exists() and not (latest / SUMMARY).exists():
+            return latest.name
+    return (now or _scheduled() or datetime.now().astimezone()).strftime(pattern)
+
+
+def pin_champion(config: RunConfig) -> None:
+    """Keep in the run's folder which champion it began with: a resumed run begins with the same."""
+    if _begins_with_champion(config) and _pinned(config.directory) is None:
+        write_json(config.directory / PIN, _find_champion(config))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How much better the result is than what holds its place, on the test set.
+
+    Attributes:
+        rival: None if there is no champion yet, and the base stands in.
+        difference: of the measure, the result's minus the rival's; of a win rate against the rival, minus a half. None
+            if the rival's checkpoint is gone, or the two cannot be compared.
+        problems: rows of the test set.
+        refused: why the two cannot be compared.
+    """
+
+    rival: Version | None
+    difference: Interval | None
+    problems: int
+    measure: Measure = ACCURACY
+    refused: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.difference is not None and self.measure.clearly_better(self.difference) and not self.caution
+
+    @property
+    def caution(self) -> str:
+        """A sentence where there are too few problems to tell, else nothing."""
+        return "" if self.difference is None else too_small(self.measure, self.problems, self.difference)
+
+    @property
+    def figures(self) -> str:
+        """What was found, in words."""
+        if self.difference is None:
+            return self.refused or "its checkpoint is gone"
+        found = f"{self.measure.shown_interval(self.difference)} on {self.problems} {self.measure.rows}"
+        if self.measure == ACCURACY:
+            return found
+        than = "" if self.measure.even is None else f" minus {self.measure.shown(self.measure.even)}"
+        return f"{self.measure.label}{than}: {found}"
+
+
+def refusal(measure: Measure, ours: Path, champion: Version, base: str | None = None) -> str | None:
+    """Why the gate cannot take a measure against a champion of another run; None if it can.
+
+    Args:
+        ours: folder of the policy that is to become champion.
+        base: digest of this run's base. If that is the champion, the two are of one run.
+    """
+    if champion.digest == base:
+        return None
+    if not measure.across_runs:
+        return (
+            f"{measure.label} is measured against the base of its own run, so two runs cannot be compared by it. "
+            f"Choose accuracy, a win rate, or the loss as the run's measure"
+        )
+    if measure == LOSS and not same_tokenizer(ours, champion.path):
+        return (
+            "a loss per token says nothing about a policy with another tokenizer or chat template. Choose accuracy or "
+            "a win rate as the run's measure"
+        )
+    return None
+
+
+def gates_decided(registry: Registry, set_digest: str, but: str | None = None) -> int:
+    """How many versions, of any registered model, a test set has already decided about.
+
+    Args:
+        but: digest of a checkpoint that does not count: the one that is to be decided about, perhaps a second time.
+    """
+    return sum(version.digest != but for version in registry.tagged(GATE_SET, set_digest))
+
+
+def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_digest: str | None = None) -> str:
+    """Let the alias `champion` move to a version if it is clearly better; else it becomes `challenger`.
+
+    Args:
+        set_digest: of the test set that decides, which is kept with the version for `gates_decided`.
+
+    Returns:
+        A sentence that says what happened.
+    """
+    champion = registry.champion(version.model)
+    if champion is not None and champion.number == version.number:
+        return f"{version} is the champion."
+    if gate is None:
+        return f"{version.model} has no champion: no iteration was better than the base."
+    rival = f"version {gate.rival.number}" if gate.rival else "base"
+    tags = {"gate_against": rival, "gate_set": "test"}
+    if gate.refused:
+        tags["gate_refused"] = gate.refused
+    else:
+        tags |= {"gate_measure": gate.measure.name, "gate_difference": gate.figures}
+    tags |= {GATE_SET: set_digest} if set_digest and gate.difference is not None else {}
+    registry.tag(version, tags | {"gate_passed": "yes" if gate.passed else "no"})
+    if gate.passed:
+        registry.crown(version, "gate")
+        return f"{version} is the new champion: against {rival}, {gate.figures}."
+    registry.challenge(version)
+    if gate.refused:
+        return f"{version} is a challenger, not compared with {rival}: {gate.refused}."
+    found = f"{version} is a challenger, not clearly better: against {rival}, {gate.figures}. {gate.caution}"
+    return found.rstrip()
+
+
+def policy_of(version: Version) -> Artifact | None:
+    """A version's checkpoint, if it is still there."""
+    return Artifact(version.path, version.digest) if (version.path / "config.json").exists() else None
+
+
+def _scheduled() -> datetime | None:
+    """When the flow run that is under way was to start, in local time."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.expected_start_time is None:
+        return None
+    return context.flow_run.expected_start_time.astimezone()
+
+
+def _without_date(pattern: str) -> str:
+    return re.sub(r"[-._]*%[YmdHMS]", "", pattern).strip("-._") or "dated"
+
+
+def _begins_with_champion(config: RunConfig) -> bool:
+    """A run that is no loop has no such setting."""
+    return getattr(config, "init", "base") == "champion"
+
+
+def _find_champion(config: RunConfig) -> dict[str, Any]:
+    with reaching(tracking_uri(config.runs_dir)):
+        found = open_registry(config.runs_dir).champion(config.registered)
+    if found is None:
+        return {"version": None, "path": None, "digest": None}
+    if policy_of(found) is None:
+        raise ModelError(
+            f"The champion, {found}, should lie in {found.path}, and is gone.",
+            what_next=f"Make another the champion (autodidact promote {found.model} VERSION), or start with "
+            "init: base.",
+        )
+    return {"version": found.number, "path": str(found.path), "digest": found.digest}
+
+
+def _pinned(directory: Path) -> dict[str, Any] | None:
+    file = directory / PIN
+    return dict(json.loads(file.read_text())) if file.exists() else None

@@ -1,0 +1,207 @@
+"""What a run's report holds, read from the files of its stages."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data.measures import LEFT_OUT, MEASURES, WIN_RATE, Estimated, difference, shared
+from data.metrics import Interval
+from data.overlap import Repeated
+from data.rows import SPLITS, Problem
+from data.storage import count_by, read_rows
+from tasks.datasets.inputs import SHOWN
+from tasks.datasets.pairs import PAIRS_FILE
+from tasks.datasets.problems import DATA
+from tasks.datasets.select import SELECTION
+from tasks.policies.reference import load_likelihood
+from tasks.report.content import Answer, DataReport, IterationReport, SideBySide
+from tasks.rollouts.evaluate import Evaluation, coverage, load_evaluation
+from tasks.rollouts.measured import Measured, load_measured
+from tasks.rollouts.score import TALLY
+from tasks.stage.iteration import Iteration
+from tasks.stage.run import Result
+
+JOURNAL = "metrics.jsonl"
+HELD_OUT = "held_out/"  # begins the names of what training measured of held-out rows
+SIDE_BY_SIDE = 20
+Finals = tuple[Mapping[str, Result], Mapping[str, Result]]
+
+
+def iteration_report(iteration: Iteration, base: Iteration, measure: str | None = None) -> IterationReport:
+    """An iteration as its stages tell it; those that measure may be any, or none.
+
+    Args:
+        measure: the one that decides, which is compared with the base's also where the stage has not done so.
+    """
+    evaluation, first = (evaluation_of(measured.stages) for measured in (iteration, base))
+    gained = lost = None
+    if iteration.number and evaluation is not None and first is not None:
+        gained, lost = coverage(evaluation.outcomes["validation"], first.outcomes["validation"])
+    seconds = {name: s.finished.manifest.seconds for name, s in iteration.stages.items() if s.finished is not None}
+    if iteration.number == 0 and iteration.policy.finished is not None:
+        seconds = {"base": iteration.policy.finished.manifest.seconds} | seconds
+    return IterationReport(
+        iteration=iteration.number,
+        validation=evaluation.metrics["validation"] if evaluation else None,
+        measures=_measures(iteration, base, measure),
+        selection=json_of(iteration, SELECTION),
+        verdicts=(json_of(iteration, TALLY) or {}).get("verdicts"),
+        coverage_gained=gained,
+        coverage_lost=lost,
+        seconds=seconds,
+    )
+
+
+def held_out(final: Finals, seed: int) -> dict[str, dict[str, tuple[Estimated | None, Estimated]]]:
+    """Every measure of the base and the best policy on the sets that no decision has seen, the test set first.
+
+    Where both were measured they are compared row by row, if the stages have not done so.
+    """
+    base, best = (load_measured(stages.values()) for stages in final)
+    found: dict[str, dict[str, tuple[Estimated | None, Estimated]]] = {}
+    for name in sorted(best.estimates, key=lambda name: name != "test"):
+        known = [measure for measure in MEASURES if best.get(name, measure) is not None]
+        found[name] = {measure: _pair(base, best, name, measure, seed) for measure in known}
+    return found
+
+
+def data_report(problems: Result | None, iterations: Sequence[Iteration]) -> DataReport:
+    """The problems, and what training prompts repeat: those of the problems, or a user's pairs."""
+    stages = [stage for iteration in iterations for stage in iteration.stages.values()]
+    stages = [problems, *stages] if problems else stages
+    noticed = [json.loads((stage.path / DATA).read_text()) for stage in stages if (stage.path / DATA).exists()]
+    return DataReport(
+        sources=_sources(problems, iterations),
+        dropped=problems.finished.manifest.dropped if problems and problems.finished else {},
+        files=_first(notes.get("files", {}) for notes in noticed),
+        skipped=_first(notes.get("skipped_files", {}) for notes in noticed),
+        noticed=Counter[str]() + sum((Counter(_counts(notes)) for notes in noticed), Counter()),
+        repeated=[Repeated(**shown) for notes in noticed for shown in notes["repeated"]],
+    )
+
+
+def side_by_side(problems: Result | None, final: Finals) -> list[SideBySide]:
+    """The first test problems as the base and the best policy answered them; none where answers were not verified."""
+    base, ours = (evaluation_of(stages) for stages in final)
+    if problems is None or base is None or ours is None or "test" not in ours.outcomes:
+        return []
+    before = {o.problem_id: o for o in base.outcomes["test"]}
+    after = {o.problem_id: o for o in ours.outcomes["test"]}
+    chosen = []
+    for problem in islice(read_rows(Problem, problems.path / "test.parquet"), SIDE_BY_SIDE):
+        first, last = before[problem.id], after[problem.id]
+        chosen.append(
+            SideBySide(
+                prompt=problem.messages[-1]["content"],
+                reference=problem.reference or "",
+                base=Answer(text=first.greedy_text, verdict=first.greedy_verdict),
+                final=Answer(text=last.greedy_text, verdict=last.greedy_verdict),
+            )
+        )
+    return chosen
+
+
+def rival(stages: Iterable[Result]) -> str | None:
+    """Against whose answers a judge held those of the policy."""
+    for stage in stages:
+        told = stage.finished.manifest.config.get("against") if stage.finished is not None else None
+        if told:  # one, or several of which the first gives the win rate
+            return str(told if isinstance(told, str) else told[0])
+    return None
+
+
+def preference_curves(iterations: Sequence[Iteration]) -> dict[str, list[Interval | float | None]]:
+    """Of loops that train on pairs: how far apart gold and own answers are, and the margin that training reached."""
+    if not any("reference" in iteration.stages for iteration in iterations):
+        return {}
+    # An iteration's pairs are the answers of the policy before, and measured by it.
+    measured = [load_likelihood(iteration.stages["reference"]) for iteration in iterations[1:]]
+    gaps: list[Interval | float | None] = [*(found["current"].gap for found in measured), None]
+    margins: list[Interval | float | None] = [_last_margin(iteration) for iteration in iterations]
+    return {"log p(chosen) − log p(rejected), nats per pair": gaps, "reward margin at the end of training": margins}
+
+
+def training_curves(iterations: Sequence[Iteration]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """What training measured of held-out rows on its way: metric → iteration → step and value."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for iteration in iterations:
+        for row in journal(iteration):
+            for name, value in row.items():
+                if name.startswith(HELD_OUT):
+                    lines = curves.setdefault(name.removeprefix(HELD_OUT), {})
+                    lines.setdefault(str(iteration.number), []).append((int(row["step"]), float(value)))
+    return curves
+
+
+def journal(iteration: Iteration) -> list[dict[str, Any]]:
+    """The lines that training left. Which numbers a line has depends on what was measured at its step."""
+    file = iteration.stages["train"].path / JOURNAL if "train" in iteration.stages else None
+    return [json.loads(line) for line in file.read_text().splitlines()] if file and file.exists() else []
+
+
+def json_of(iteration: Iteration, name: str) -> dict[str, Any] | None:
+    """The file of that name, from whichever stage of the iteration wrote one."""
+    files = (stage.path / name for stage in iteration.stages.values())
+    return next((dict(json.loads(file.read_text())) for file in files if file.exists()), None)
+
+
+def pairs_file(iterations: Sequence[Iteration]) -> Path | None:
+    """The pairs that a loop without problems trains on."""
+    files = [stage.path / PAIRS_FILE for iteration in iterations for stage in iteration.stages.values()]
+    return next((file for file in files if file.exists()), None)
+
+
+def evaluation_of(stages: Mapping[str, Result]) -> Evaluation | None:
+    """What was found of verified answers, where there are any."""
+    return load_evaluation(stages["evaluate"]) if "evaluate" in stages else None
+
+
+def _measures(iteration: Iteration, base: Iteration, decides: str | None) -> dict[str, Estimated]:
+    ours = load_measured(iteration.stages.values())
+    found = dict(ours.estimates.get("validation", {}))
+    if iteration.number and decides in found and "base" not in found[decides].against:
+        seeds = (stage.finished.manifest.seed for stage in iteration.stages.values() if stage.finished)
+        theirs = load_measured(base.stages.values())
+        found[decides] = _pair(theirs, ours, "validation", decides, next(iter(seeds)))[1]
+    return found
+
+
+def _pair(base: Measured, best: Measured, set_name: str, measure: str, seed: int) -> tuple[Estimated | None, Estimated]:
+    before, after = base.get(set_name, measure), best.get(set_name, measure)
+    assert after is not None
+    if before is not None and "base" not in after.against:
+        ours, theirs = best.rows(set_name, measure), base.rows(set_name, measure)
+        if measure == WIN_RATE.name:
+            one, two = shared(ours, theirs)
+            if left_out := len(ours) + len(theirs) - 2 * len(one):
+                after = after.model_copy(update={"details": {**after.details, LEFT_OUT: left_out}})
+            ours, theirs = one, two
+        if ours:
+            compared = difference(ours, theirs, seed)
+            after = after.model_copy(update={"against": {**after.against, "base": compared}})
+    return before, after
+
+
+def _last_margin(iteration: Iteration) -> float | None:
+    margins = [row["rewards/margins"] for row in journal(iteration) if "rewards/margins" in row]
+    return float(margins[-1]) if margins else None
+
+
+def _sources(problems: Result | None, iterations: Sequence[Iteration]) -> dict[str, dict[str, int]]:
+    if problems is None:
+        pairs = pairs_file(iterations)
+        return {"train": dict(count_by(pairs, "chosen_source"))} if pairs else {}
+    splits = [split for split in SPLITS if f"{split}.parquet" in problems.finished_files()]
+    return {split: dict(count_by(problems.path / f"{split}.parquet", "source")) for split in splits}
+
+
+def _first(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What comes first of several tables, as much of it as the log shows."""
+    return dict(islice((item for part in parts for item in part.items()), SHOWN))
+
+
+def _counts(notes: Mapping[str, Any]) -> dict[str, int]:
+    return {name: value for name, value in {**notes, **notes.get("noticed", {})}.items() if isinstance(value, int)}

@@ -1,0 +1,311 @@
+"""The history in MLflow: one parent run per loop, one child per iteration, checkpoints registered by reference.
+
+The only file that imports mlflow. Ids are kept in the run directory, so a resumed loop continues the same runs.
+Whatever was logged just before a kill is found again rather than logged twice: runs by a tag, versions by their
+digest, metrics by their time, which is that of the stage they come from.
+"""
+
+import json
+import logging
+import os
+import re
+import shlex
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from data.errors import RunFailedError
+from data.text import storable
+from tasks.stage.contract import Artifact, flatten
+from tasks.stage.environment import ARTIFACTS, SQLITE
+from tasks.stage.files import write_json
+from tasks.stage.logs import run_logger
+from tasks.tracking.registry import DIGEST, PATH, Registry, Version
+
+IDS = "mlflow.json"
+KEY = "autodidact.key"
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9_. -]")
+# MLflow's SCHEDULED stands for a loop that waits for a person.
+RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
+
+
+class HistoryError(RunFailedError):
+    """MLflow cannot be reached, or refuses. What is on disk is not touched by it."""
+
+
+def nameable(name: str) -> str:
+    """A name that MLflow takes for a metric or parameter. A slash would make folders of it."""
+    return _UNNAMEABLE.sub("_", name).strip(".") or "_"
+
+
+def tracking_uri(runs: Path) -> str:
+    """`MLFLOW_TRACKING_URI`, or an SQLite file beside the runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute() / SQLITE}"
+
+
+def open_registry(runs: Path) -> Registry:
+    """The registry of models that goes with a folder of runs."""
+    return Registry(_client(tracking_uri(runs)))
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into one that says what to do.
+
+    Raises:
+        HistoryError: MLflow cannot be reached, or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        first = str(error).splitlines()[0]
+        raise HistoryError(
+            f"MLflow at {uri} does not answer as it should: {first}",
+            "Nothing on disk is lost.",
+            "See to the server, then run the same command again to complete the history.",
+        ) from error
+
+
+def reach_history(runs: Path) -> None:
+    """See that MLflow answers.
+
+    Raises:
+        HistoryError: it cannot be reached, or refuses.
+    """
+    uri = tracking_uri(runs)
+    with reaching(uri):
+        _client(uri).search_experiments(max_results=1)
+
+
+def _client(uri: str) -> Any:
+    make_database(uri)
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def make_database(uri: str) -> None:
+    """Make an SQLite file with all of MLflow's tables: MLflow refuses one that a kill left with a part of them."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs is raised as well
+    from mlflow import MlflowClient
+
+    if not uri.startswith("sqlite:///"):
+        return
+    file = Path(uri.removeprefix("sqlite:///"))
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        if not file.exists():
+            partial = file.with_name(f".{file.name}.partial")
+            partial.unlink(missing_ok=True)
+            MlflowClient(f"sqlite:///{partial}").search_experiments()
+            os.replace(partial, file)
+
+
+class Tracking:
+    """The MLflow runs of one loop. What failed half-way may be called again."""
+
+    def __init__(self, directory: Path, experiment: str, config: Mapping[str, Any]) -> None:
+        root = directory.parent.absolute()
+        self.uri = tracking_uri(root)
+        self.directory = directory
+        self._ids: dict[str, str] = _read_ids(directory / IDS)
+        if "id" not in self._ids:
+            self._remember("id", uuid.uuid4().hex)
+        with reaching(self.uri):
+            self.client = _client(self.uri)
+            self.registry = Registry(self.client)
+            self.experiment_id = self._experiment(experiment, root)
+            self.parent = self._run("parent", directory.name, {})
+            self.client.update_run(self.parent, status="RUNNING")
+            self._log_params(config)
+
+    def reaching(self) -> AbstractContextManager[None]:
+        """For use around calls: MLflow's errors become HistoryError."""
+        return reaching(self.uri)
+
+    def logged(self, iteration: int) -> bool:
+        """Whether everything of an iteration is in the history."""
+        return f"logged-{iteration}" in self._ids
+
+    def log_iteration(
+        self, iteration: int, metrics: Mapping[str, float], tables: Mapping[str, Path], time_ms: int
+    ) -> None:
+        """Log an iteration's metrics to its own run and, with `step = iteration`, to the parent. Files go along.
+
+        Logging the same iteration again, after a resume, changes nothing.
+        """
+        run = self._iteration(iteration)
+        if self.logged(iteration):
+            return
+        for target in (run, self.parent):
+            self._log_metrics(target, {name: [(iteration, value)] for name, value in metrics.items()}, time_ms)
+        for folder, path in tables.items():
+            self.client.log_artifact(run, str(path), folder)
+        self.client.set_terminated(run, "FINISHED")
+        self._remember(f"logged-{iteration}", "yes")
+
+    def log_training(self, iteration: int, journal: Path, time_ms: int) -> None:
+        """Forward a trainer's metrics.jsonl to the iteration's run, whatever numbers its lines have.
+
+        Those of held-out rows are called held_out/…, as the trainer names them, and all others train/….
+        """
+        run = self._iteration(iteration)
+        if f"trained-{iteration}" in self._ids or not journal.exists():
+            return
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for line in journal.read_text().splitlines():
+            row = json.loads(line)
+            for name, value in row.items():
+                if name != "step":
+                    known = name if name.startswith("held_out/") else f"train/{name}"
+                    curves.setdefault(known, []).append((row["step"], value))
+        self._log_metrics(run, curves, time_ms)
+        self._remember(f"trained-{iteration}", "yes")
+
+    def log_dataset(self, name: str, digest: str, path: str, counts: Mapping[str, int]) -> None:
+        """Record a data set by digest on the parent run, with how many of its rows come from which of the user's."""
+        if f"dataset-{name}" in self._ids:
+            return
+        from mlflow.entities import Dataset, DatasetInput
+
+        profile = {"rows": sum(counts.values()), "sources": dict(counts)}
+        dataset = Dataset(name, digest[:36], "local", json.dumps({"uri": path}), profile=json.dumps(profile))
+        self.client.log_inputs(self.parent, [DatasetInput(dataset, [])])
+        self._remember(f"dataset-{name}", "yes")
+
+    def register(self, model: str, iteration: int, policy: Artifact, tags: Mapping[str, str]) -> Version:
+        """Register a checkpoint by path and digest as a version of `model`; nothing is copied.
+
+        A checkpoint is registered once: a version of the same digest is returned as it is.
+        """
+        digest = policy.require()
+        for version in self.registry.versions(model):
+            if version.digest == digest:
+                return version
+        if not self.client.search_registered_models(filter_string=f"name = '{model}'"):
+            self.client.create_registered_model(model)
+        run = self._iteration(iteration)
+        described = {PATH: str(policy.path.absolute()), DIGEST: digest, "iteration": str(iteration), **tags}
+        reference = self._reference(iteration, run, described)
+        created = self.client.create_model_version(
+            model, source=f"models:/{reference}", run_id=run, tags=described, model_id=reference
+        )
+        return Version(model, str(created.version), policy.path, digest, described)
+
+    def _reference(self, iteration: int, run: str, described: Mapping[str, str]) -> str:
+        """The id of the external model that a version refers to. One that a kill left unfinished is made again."""
+        import mlflow
+        from mlflow.entities import LoggedModelStatus
+
+        same = f"tags.{DIGEST} = '{described[DIGEST]}'"
+        for model in self.client.search_logged_models([self.experiment_id], same):
+            if model.source_run_id == run and model.status == LoggedModelStatus.READY:
+                return str(model.model_id)
+            if model.source_run_id == run:
+                self.client.delete_logged_model(model.model_id)
+        mlflow.set_tracking_uri(self.uri)
+        made = mlflow.create_external_model(
+            name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # a run may be called v1.5, this may not
+            source_run_id=run,
+            tags=dict(described),
+            experiment_id=self.experiment_id,
+        )
+        return str(made.model_id)
+
+    def log_final(self, metrics: Mapping[str, float], name: str, time_ms: int) -> None:
+        """Log metrics of the finished loop to the parent run, once per name."""
+        if f"final-{name}" not in self._ids:
+            self._log_metrics(self.parent, {f"final/{key}": [(0, value)] for key, value in metrics.items()}, time_ms)
+            self._remember(f"final-{name}", "yes")
+
+    def log_files(self, *paths: Path) -> None:
+        for path in paths:
+            self.client.log_artifact(self.parent, str(path))
+
+    def finish(self, status: RunStatus) -> None:
+        """Close the parent and every iteration that is still open."""
+        for key, run in self._ids.items():
+            if key.startswith("iteration-") and self.client.get_run(run).info.status == "RUNNING":
+                self.client.set_terminated(run, status)
+        self.client.set_terminated(self.parent, status)
+
+    def where(self) -> str:
+        """Where a person finds the run: its page on a server, else how to look at the file."""
+        if self.uri.startswith("http"):
+            shown = re.sub(r"//[^/@]*@", "//", self.uri.rstrip("/"))  # the address may hold a password
+            return f"{shown}/#/experiments/{self.experiment_id}/runs/{self.parent}"
+        return f"run {self.parent}; look at it with: mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+
+    def _experiment(self, name: str, root: Path) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = (root / ARTIFACTS).as_uri() if self.uri.startswith("sqlite") else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    def _iteration(self, number: int) -> str:
+        """The run of an iteration, made at its first use."""
+        return self._run(f"iteration-{number}", f"{self.directory.name}/iteration-{number}", {"iteration": str(number)})
+
+    def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
+        if key not in self._ids:
+            mark = f"{self._ids['id']}/{key}"
+            found = self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{mark}'")
+            if not found:
+                parent = {"mlflow.parentRunId": self._ids["parent"]} if key != "parent" else {}
+                found = [self.client.create_run(self.experiment_id, run_name=name, tags={KEY: mark, **tags, **parent})]
+            self._remember(key, found[0].info.run_id)
+        return self._ids[key]
+
+    def _log_params(self, config: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        flat = flatten(config)
+        known = self.client.get_run(self.parent).data.params
+        named = {nameable(name): storable(str(value))[:6000] for name, value in flat.items()}
+        new = [Param(name, value) for name, value in named.items() if name not in known]
+        for start in range(0, len(new), 100):
+            self.client.log_batch(self.parent, params=new[start : start + 100])
+
+    def _log_metrics(self, run: str, curves: Mapping[str, list[tuple[int, float]]], time_ms: int) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(name, value, time_ms, step) for name, points in curves.items() for step, value in points]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run, metrics=metrics[start : start + 1000])
+
+    def _remember(self, key: str, value: str) -> None:
+        self._ids[key] = value
+        write_json(self.directory / IDS, self._ids)
+
+
+def close_stale(directory: Path) -> list[str]:
+    """Mark KILLED what is still RUNNING in MLflow of a loop on which no process works. Returns the runs' names."""
+    ids = _read_ids(directory / IDS)
+    client, closed = _client(tracking_uri(directory.parent)), []
+    for key, run_id in ids.items():
+        if key == "parent" or key.startswith("iteration-"):
+            run = client.get_run(run_id)
+            if run.info.status == "RUNNING":
+                client.set_terminated(run_id, "KILLED")
+                closed.append(str(run.info.run_name))
+    return closed
+
+
+def _read_ids(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        kept = path.with_suffix(".damaged")
+        os.replace(path, kept)
+        run_logger().warning("%s cannot be read; it is kept as %s, and a new history begins in MLflow.", path, kept)
+        return {}

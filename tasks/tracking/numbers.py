@@ -1,0 +1,173 @@
+"""A run in numbers for MLflow and in tables for people: by iteration, and held out to the end."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.measures import ACCURACY, MEASURES, SAMPLED_ACCURACY, Estimated, Measure
+from data.metrics import SetMetrics
+from data.storage import count_by
+from tasks.datasets.pairs import NOTES_FILE
+from tasks.policies.reference import load_likelihood
+from tasks.report.content import IterationReport, Report
+from tasks.report.findings import at_equal_length
+from tasks.rollouts.score import TALLY
+from tasks.stage.iteration import Iteration
+from tasks.tracking.contents import json_of
+from tasks.tracking.mlflow import nameable
+
+
+def iteration_numbers(report: IterationReport, iteration: Iteration) -> dict[str, float]:
+    """Everything that is known of an iteration, by the names that MLflow shows."""
+    numbers = _verified("validation", report.validation) | _measured("validation", report.measures)
+    numbers |= {f"seconds/{name}": value for name, value in report.seconds.items()}
+    numbers |= {f"selection/{name}": float(value) for name, value in (report.selection or {}).items()}
+    numbers |= {f"verdicts/{name}": float(value) for name, value in (report.verdicts or {}).items()}
+    numbers |= _likelihood_numbers(iteration)
+    judge = (json_of(iteration, TALLY) or {}).get("judge", {})
+    rates = ("parse_rate", "flip_rate", "entropy_bits")
+    numbers |= {f"judge/{name}": float(judge[name]) for name in rates if judge.get(name) is not None}
+    numbers |= {f"pairs/{note}": float(count) for note, count in (json_of(iteration, NOTES_FILE) or {}).items()}
+    return numbers | _source_numbers(iteration)
+
+
+def final_numbers(report: Report) -> dict[str, dict[str, float]]:
+    """What the best policy came to on each set that was kept to the end."""
+    sets = dict.fromkeys([*report.final, *report.held_out])
+    found = {}
+    for name in sets:
+        ours = {measure: best for measure, (_, best) in report.held_out.get(name, {}).items()}
+        verified = report.final[name][1] if name in report.final else None
+        found[name] = _verified(name, verified) | _measured(name, ours)
+    return found
+
+
+def iteration_table(reports: Sequence[IterationReport], measure: str | None) -> list[dict[str, Any]]:
+    """The table of iterations: every measure that any has, the deciding one first. All rows have all columns."""
+    there = {name for report in reports for name in report.measures} & MEASURES.keys()
+    if measure != SAMPLED_ACCURACY.name:  # it is the column pass@1
+        there.discard(SAMPLED_ACCURACY.name)
+    shown = sorted(there, key=lambda name: (name != measure, list(MEASURES).index(name)))
+    return [_row(report, reports, [MEASURES[name] for name in shown]) for report in reports]
+
+
+def final_table(report: Report) -> dict[str, dict[str, str]]:
+    """Greedy accuracy of verified answers by set: base, best and the difference."""
+    return {name: _final_row(*pair) for name, pair in report.final.items()}
+
+
+def measure_table(report: Report) -> list[dict[str, str]]:
+    """Further measures held out to the end, each with a set: base, best and the difference."""
+    rows = []
+    for set_name, found in report.held_out.items():
+        for name, (base, best) in found.items():
+            measure = MEASURES[name]
+            if name in (ACCURACY.name, SAMPLED_ACCURACY.name) and name != report.measure:
+                continue
+            if name == ACCURACY.name and report.final:
+                continue
+            rows.append(_measure_row(set_name, measure, base, best))
+            if (level := at_equal_length(best)) is not None:
+                even = Estimated(value=level, rows=best.rows)
+                rows.append(_measure_row(set_name, measure, None, even) | {"measure": f"{measure.label}, equal length"})
+    return rows
+
+
+def _measure_row(set_name: str, measure: Measure, base: Estimated | None, best: Estimated) -> dict[str, str]:
+    """`clear` says whether the interval leaves out what says that nothing is different: no gain, or even shares."""
+    gain = best.against.get("base")
+    clear = "" if gain is None else "yes" if gain.excludes_zero else "no"
+    if gain is None and measure.even is not None:
+        clear = "no" if best.value.low <= measure.even <= best.value.high else "yes"
+    return {
+        "set": set_name,
+        "measure": measure.label,
+        "n": str(best.rows),
+        "base": measure.shown_interval(base.value) if base else "",
+        "best": measure.shown_interval(best.value),
+        "gain": measure.shown_interval(gain) if gain else "",
+        "clear": clear,
+    }
+
+
+def _row(report: IterationReport, reports: Sequence[IterationReport], shown: Sequence[Measure]) -> dict[str, Any]:
+    row: dict[str, Any] = {"iteration": report.iteration, "kept": (report.selection or {}).get("kept")}
+    for measure in shown:
+        found = report.measures.get(measure.name)
+        row[measure.label] = measure.shown_interval(found.value) if found else None
+    metrics = [r.validation for r in reports if r.validation]
+    here = report.validation
+    for k in sorted({k for m in metrics for k in m.pass_at}):
+        row[f"pass@{k}"] = f"{here.pass_at[k].value:.1%}" if here and k in here.pass_at else None
+    for k in sorted({k for m in metrics for k in m.majority_at}):
+        row[f"maj@{k}"] = f"{here.majority_at[k].value:.1%}" if here and k in here.majority_at else None
+    compared = [m for m in shown[:1] if (found := report.measures.get(m.name)) and "base" in found.against]
+    row["against base"] = "".join(m.shown_interval(report.measures[m.name].against["base"]) for m in compared)
+    row["seconds"] = round(sum(report.seconds.values()))
+    return row
+
+
+def _final_row(base: SetMetrics, ours: SetMetrics) -> dict[str, str]:
+    difference = ours.against["base"]
+    return {
+        "n": str(ours.problems),
+        "base": str(base.greedy),
+        "best": str(ours.greedy),
+        "gain": str(difference),
+        "clear": "yes" if difference.excludes_zero else "no",
+    }
+
+
+def _verified(prefix: str, metrics: SetMetrics | None) -> dict[str, float]:
+    if metrics is None:
+        return {}
+    numbers = {
+        "pass_at_1_greedy": metrics.greedy.value,
+        "truncated": metrics.truncated,
+        "mean_tokens": metrics.mean_tokens,
+    }
+    numbers |= {f"pass_at_{k}": interval.value for k, interval in metrics.pass_at.items()}
+    numbers |= {f"maj_at_{k}": interval.value for k, interval in metrics.majority_at.items()}
+    for other, difference in metrics.against.items():
+        numbers |= {f"gain_over_{other}": difference.value, f"gain_over_{other}_low": difference.low}
+    return {f"{prefix}/{name}": value for name, value in numbers.items()}
+
+
+def _measured(prefix: str, measures: Mapping[str, Estimated]) -> dict[str, float]:
+    """Of measures that are no accuracy of verified answers, which has names of its own."""
+    numbers: dict[str, float] = {}
+    for measure, found in measures.items():
+        if measure in (ACCURACY.name, SAMPLED_ACCURACY.name):
+            continue
+        name = f"{prefix}/{measure}"
+        numbers |= {name: found.value.value, f"{name}_low": found.value.low, f"{name}_high": found.value.high}
+        for other, difference in found.against.items():
+            gain = f"{name}_gain_over_{other}"
+            numbers |= {gain: difference.value, f"{gain}_low": difference.low, f"{gain}_high": difference.high}
+        numbers |= {f"{name}/{detail}": float(value) for detail, value in found.details.items()}
+    return numbers
+
+
+def _source_numbers(iteration: Iteration) -> dict[str, float]:
+    """How many rows the iteration made to train on, by the data set that their prompts are from."""
+    counts: Counter[str] = Counter()
+    for stage in iteration.stages.values():
+        for name, column in (("examples.parquet", "source"), ("pairs.parquet", "chosen_source")):
+            if (stage.path / name).exists():
+                counts += count_by(stage.path / name, column)
+    named: Counter[str] = Counter()
+    for source, count in counts.items():
+        named[f"source/{nameable(source)}"] += count
+    return {name: float(count) for name, count in named.items()}
+
+
+def _likelihood_numbers(iteration: Iteration) -> dict[str, float]:
+    """What the policy that the iteration began with thought of its pairs."""
+    if "reference" not in iteration.stages:
+        return {}
+    found = load_likelihood(iteration.stages["reference"])
+    return {
+        f"likelihood/{sides}/{name}": float(value)
+        for sides, metrics in found.items()
+        for name, value in metrics.model_dump().items()
+    }

@@ -1,0 +1,80 @@
+"""Prefect's server with a guard in front: `python -m tasks.tracking.prefect_server HOST PORT`, in place of
+`prefect server start`, which has no setting for hosts. Also the server that a run starts for itself where none is set.
+
+AUTODIDACT_ORIGINS has the origins of its own pages, separated by commas.
+"""
+
+import os
+import secrets
+import subprocess
+import sys
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from tasks.stage.environment import KEY_VARIABLES
+from tasks.stage.process import end_with_this_process
+from tasks.tracking.guard import ORIGINS, guarded, own_origins
+
+
+def create_app() -> ASGIApp:
+    """Prefect's app behind the guard; a factory for uvicorn."""
+    from prefect.server.api.server import create_app
+
+    return guarded(create_app(final=True), os.environ[ORIGINS].split(","))
+
+
+def main(host: str, port: int) -> None:
+    """Serve it as `prefect server start` does: API, pages and all background services in this process."""
+    import uvicorn
+    from prefect.settings import get_current_settings
+
+    server = get_current_settings().server
+    uvicorn.run(
+        create_app(),
+        host=host,
+        port=port,
+        timeout_keep_alive=server.api.keepalive_timeout,
+        ws_ping_interval=server.api.websocket_ping_interval,
+        ws_ping_timeout=server.api.websocket_ping_timeout,
+        log_level=server.logging_level.lower(),
+    )
+
+
+def start_own_server() -> None:
+    """Start a server for this process alone, with a key that only it knows. It ends with this process, however."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import get_current_settings
+
+    class Guarded(SubprocessASGIServer):
+        """Prefect's server of one process: its clients find it, as Prefect keeps one per port."""
+
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            known = get_current_settings().to_environment_variables(exclude_unset=True)
+            own = {
+                ORIGINS: ",".join(own_origins("127.0.0.1", self.port or 0)),
+                "PREFECT_UI_ENABLED": "0",
+                "PREFECT__SERVER_EPHEMERAL": "1",
+                "PREFECT__SERVER_FINAL": "1",
+            }
+            app = ["--factory", f"{__name__}:create_app", "--lifespan", "on", "--log-level", "error"]
+            where = ["--host", "127.0.0.1", "--port", str(self.port)]
+            return subprocess.Popen([sys.executable, "-m", "uvicorn", *app, *where], env={**os.environ, **known, **own})
+
+    key = new_key()
+    os.environ.update(dict.fromkeys(KEY_VARIABLES, key))
+    refresh_global_settings_context()  # Prefect has read its settings when it was imported
+    server = Guarded()
+    server.start()
+    if server.server_process:
+        end_with_this_process(server.server_process.pid)
+
+
+def new_key() -> str:
+    """A key for Prefect's server, in its form user:password."""
+    return f"autodidact:{secrets.token_urlsafe()}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,285 @@
+"""What a run leaves for people: MLflow history, Prefect artifacts, the report and `summary.json`.
+
+Everything is read from the stages' files (`tasks/tracking/contents.py`); nothing is measured here but differences.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from data.measures import MEASURES
+from data.rows import Problem
+from data.storage import count_by, parquet_files, read_rows
+from data.text import markdown, storable
+from tasks.report.content import Report
+from tasks.report.findings import findings
+from tasks.report.page import write_report
+from tasks.settings.loop import LoopConfig
+from tasks.settings.run import RunConfig
+from tasks.stage.files import file_sha256, write_json
+from tasks.stage.iteration import Iteration
+from tasks.stage.logs import run_logger
+from tasks.stage.progress import publish_link, publish_markdown, publish_table
+from tasks.stage.provenance import package_versions
+from tasks.stage.run import SUMMARY, Result, Run
+from tasks.tracking.champion import Gate, apply_gate, gates_decided
+from tasks.tracking.contents import (
+    JOURNAL,
+    Finals,
+    data_report,
+    evaluation_of,
+    held_out,
+    iteration_report,
+    pairs_file,
+    preference_curves,
+    rival,
+    side_by_side,
+    training_curves,
+)
+from tasks.tracking.mlflow import HistoryError, RunStatus, Tracking
+from tasks.tracking.numbers import final_numbers, final_table, iteration_numbers, iteration_table, measure_table
+
+REPORT, CURVE = "report.html", "curve.png"
+TABLE_ROWS, LONGEST_CELL = 200, 10_000  # of the answers that MLflow shows
+
+
+class Recorder:
+    """Keeps the history while the run is open, and closes it with the right status however the run ends."""
+
+    def __init__(self, run: Run, algorithm: str, config: RunConfig) -> None:
+        self.run, self.algorithm, self.config = run, algorithm, config
+
+    def __enter__(self) -> Self:
+        values = self.config.model_dump(mode="json")
+        self.tracking = Tracking(self.run.directory, self.algorithm, values)
+        self.run.recorder = self
+        self.run.ids |= {"mlflow": self.tracking.parent, **_prefect_ids()}
+        run_logger().info("MLflow %s", self.tracking.where())
+        publish_link(f"{self.run.directory.name}-mlflow", self.tracking.where(), "The run's history in MLflow")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status: RunStatus = "FINISHED"
+        if error is not None:
+            status = "FAILED" if isinstance(error, Exception) else "SCHEDULED" if _suspends(error) else "KILLED"
+        self.run.recorder = None
+        try:
+            with self.tracking.reaching():
+                self.tracking.finish(status)
+        except HistoryError as unreachable:
+            if error is None:
+                raise
+            run_logger().warning("%s", unreachable)
+
+
+def record_iteration(run: Run, iterations: Sequence[Iteration], measure: str | None = None) -> None:
+    """Log the latest iteration to MLflow, and the table of all to Prefect. Does nothing while planning.
+
+    Where MLflow does not answer the loop goes on, and the history is completed with the next iteration, or at the end.
+
+    Args:
+        measure: the one that decides; None: nothing does.
+    """
+    recorder = run.recorder
+    if recorder is None:
+        return
+    try:
+        _complete_history(run, iterations)
+    except HistoryError as error:
+        run_logger().warning("%s The loop goes on.", error)
+    rows = iteration_rows(iterations, measure)
+    publish_table(f"{run.directory.name}-iterations", rows, "Iterations")
+    labels = [m.label for m in MEASURES.values() if rows[-1].get(m.label)]
+    figures = ", ".join(f"{label} {rows[-1][label]}" for label in labels) or "nothing measured"
+    against = f"; against the base {rows[-1]['against base']}" if rows[-1]["against base"] else ""
+    run_logger().info("Iteration %d: validation %s%s", iterations[-1].number, figures, against)
+
+
+def iteration_rows(iterations: Sequence[Iteration], measure: str | None = None) -> list[dict[str, Any]]:
+    """The table of iterations, for people, with the measure that decides first."""
+    return iteration_table([iteration_report(i, iterations[0], measure) for i in iterations], measure)
+
+
+def answers_shown(run: Run, iteration: Iteration) -> list[list[Any]]:
+    """Prompt, reference, greedy answer and verdict of the first validation problems; none where none are verified."""
+    table = _sample_table(run, iteration)
+    return list(json.loads(table.read_text())["data"]) if table else []
+
+
+def _complete_history(run: Run, iterations: Sequence[Iteration]) -> None:
+    """Log every iteration that is not wholly in MLflow yet."""
+    tracking: Tracking = run.recorder.tracking
+    with tracking.reaching():
+        for name, (file, column) in _datasets(run, iterations).items():
+            tracking.log_dataset(name, file_sha256(file), str(file), count_by(file, column))
+        for iteration in iterations:
+            if not tracking.logged(iteration.number):
+                _log_iteration(run, tracking, iteration, iterations[0])
+
+
+def _datasets(run: Run, iterations: Sequence[Iteration]) -> dict[str, tuple[Path, str]]:
+    """The files of problems, or else of a user's pairs, each with the column that names where a row is from."""
+    problems = run.directory / "problems"
+    if problems.is_dir():
+        return {file.stem: (file, "source") for file in parquet_files(problems)}
+    pairs = pairs_file(iterations)
+    return {"pairs": (pairs, "chosen_source")} if pairs else {}
+
+
+def _log_iteration(run: Run, tracking: Tracking, iteration: Iteration, base: Iteration) -> None:
+    number = iteration.number
+    if (train := iteration.stages.get("train")) is not None:
+        tracking.log_training(number, train.path / JOURNAL, train.ended_ms)
+    policy = iteration.policy.artifact("policy")
+    tracking.register(run.recorder.config.registered, number, policy, {"run": run.directory.name})
+    numbers = iteration_numbers(iteration_report(iteration, base), iteration)
+    answers = _sample_table(run, iteration)
+    last = iteration.stages.get("evaluate") or [iteration.policy, *iteration.stages.values()][-1]
+    tracking.log_iteration(number, numbers, {"samples": answers} if answers else {}, last.ended_ms)
+
+
+def record_end(
+    run: Run,
+    config: LoopConfig,
+    problems: Result | None,
+    iterations: Sequence[Iteration],
+    best: int,
+    final: Finals,
+    measure_gate: Callable[[], Gate | None],
+    reason: str,
+    measure: str | None = "accuracy",
+    test_set: str | None = None,
+) -> dict[str, Any]:
+    """Write the report, complete the history, let the registry's champion follow the gate, and write the summary.
+
+    Args:
+        problems: None: the run has none.
+        final: what measured the base and the best policy at the end, by kind: evaluate, likelihood, win_rate.
+        measure: by which the best iteration was chosen; None: nothing decided, and it is the last one.
+        test_set: digest of the rows that the gate is measured on.
+
+    Raises:
+        HistoryError: MLflow does not answer. The report is written; the summary, which says that the run is finished,
+            is not.
+    """
+    recorder = run.recorder
+    if recorder is None:
+        return {}
+    tracking: Tracking = recorder.tracking
+    base, ours = (evaluation_of(stages) for stages in final)
+    sets = sorted(ours.metrics, key=lambda name: name != "test") if base and ours else []
+    report = Report(
+        algorithm=recorder.algorithm,
+        run=run.directory.name,
+        status="finished",
+        measure=measure,
+        best_iteration=best,
+        stop_reason=reason,
+        iterations=[iteration_report(i, iterations[0], measure) for i in iterations],
+        final={name: (base.metrics[name], ours.metrics[name]) for name in sets if base and ours},
+        held_out=held_out(final, config.seed),
+        rival=rival(s["win_rate"] for s in (*final, *(i.stages for i in iterations)) if "win_rate" in s),
+        gates=_gates_decided(tracking, test_set, iterations[best].policy.artifact("policy").digest),
+        examples=side_by_side(problems, final),
+        data=data_report(problems, iterations),
+        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        command=_command(),
+        versions=package_versions(),
+        mlflow=tracking.where(),
+        extra_curves=preference_curves(iterations),
+        while_training=training_curves(iterations),
+    )
+    html, png = run.directory / REPORT, run.directory / CURVE
+    write_report(report, html, png)
+    _complete_history(run, iterations)
+    gate = measure_gate()
+    ended = max((stage.ended_ms for stage in final[1].values()), default=iterations[best].policy.ended_ms)
+    with tracking.reaching():
+        tracking.log_files(html, png)
+        for name, numbers in final_numbers(report).items():
+            tracking.log_final(numbers, name, ended)
+        policy = iterations[best].policy.artifact("policy")
+        version = tracking.register(config.registered, best, policy, {"run": run.directory.name})
+        champion = apply_gate(tracking.registry, version, gate, test_set)
+        tracking.finish("FINISHED")  # before the summary: a run that has one is not opened again
+    run_logger().info("%s", champion)
+    publish_markdown(f"{run.directory.name}-report", _markdown(report, html), "Result")
+    summary = {
+        "best_iteration": best,
+        "measure": measure,
+        "stop_reason": reason,
+        "findings": [finding.sentence for finding in findings(report)],
+        "report": str(html),
+        "curve": str(png),
+        "best": str(run.directory / "best" / "policy"),
+        "mlflow": tracking.where(),
+        "champion": champion,
+        "iterations": iteration_table(report.iterations, measure),
+        "final": final_table(report),
+        "measures": measure_table(report),
+    }
+    write_json(run.directory / SUMMARY, summary)
+    return summary
+
+
+def _gates_decided(tracking: Tracking, test_set: str | None, policy: str | None) -> int | None:
+    """How often a test set has decided on the champion before; None where the registry does not answer."""
+    if test_set is None:
+        return None
+    try:
+        with tracking.reaching():
+            return gates_decided(tracking.registry, test_set, but=policy)
+    except HistoryError:  # which ends the run once the report is written
+        return None
+
+
+def _sample_table(run: Run, iteration: Iteration) -> Path | None:
+    """A file of greedy validation answers with their verdicts, for a person to read in MLflow."""
+    evaluation = evaluation_of(iteration.stages)
+    if evaluation is None:
+        return None
+    prompts = {p.id: p for p in read_rows(Problem, run.directory / "problems" / "validation.parquet")}
+    rows = [
+        [
+            storable(prompts[o.problem_id].messages[-1]["content"], LONGEST_CELL),
+            storable(prompts[o.problem_id].reference or "", LONGEST_CELL),
+            storable(o.greedy_text, LONGEST_CELL),
+            o.greedy_verdict,
+        ]
+        for o in evaluation.outcomes["validation"][:TABLE_ROWS]
+    ]
+    path = run.directory / f"answers-{iteration.number}.json"
+    write_json(path, {"columns": ["prompt", "reference", "answer", "verdict"], "data": rows})
+    return path
+
+
+def _markdown(report: Report, html: Path) -> str:
+    lines = [finding.sentence for finding in findings(report)]
+    return "\n\n".join(
+        [*lines, f"The loop ended because {report.stop_reason}.", f"Report: {markdown(str(html.absolute()))}"]
+    )
+
+
+def _command() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _suspends(error: BaseException) -> bool:
+    from prefect.exceptions import Pause
+
+    return isinstance(error, Pause)
+
+
+def _prefect_ids() -> dict[str, str]:
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return {"prefect": str(context.flow_run.id)} if context is not None and context.flow_run is not None else {}
