@@ -11,7 +11,7 @@ DONE := .venv/done-$(PLATFORM)
 PACKAGES := deployments flows tasks models data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check bench bases lock format clean
+.PHONY: help setup demo up down test check bench bases deployments lock format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ bench: setup  ## Measure speed, memory and verdicts, side by side
 
 bases: setup  ## Train the bases of the demos anew, which come with the package
 	.venv/bin/python scripts/bases.py
+
+deployments: setup  ## Make prefect.yaml anew from flows/ and configs/
+	.venv/bin/python -m deployments.generate
 
 format: setup  ## Format the code
 	.venv/bin/ruff check --fix .

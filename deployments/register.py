@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
@@ -18,25 +19,32 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 
+from deployments.generate import POOL, PREFECT_YAML, with_others
 from tasks.stage.devices import LIMIT
 from tasks.stage.environment import HEARTBEAT_SECONDS
 
-POOL = "autodidact"
 CRASHED = "autodidact: no heartbeat"
 MISSED = 4  # heartbeats
 
 
 def main(gpus: int) -> None:
-    """Register everything; the deployments are those of `prefect.yaml` beside this folder."""
+    """Register everything; the deployments are those of `prefect.yaml`, and one of each flow of another package."""
     with get_client(sync_client=True) as client:
         register_pool(client)
         # A limit of 0 would let no stage start: without a GPU no stage asks for it.
         client.upsert_global_concurrency_limit_by_name(LIMIT, max(gpus, 1))
         register_automations(client)
         with schedules_kept(client):
-            yaml = Path(__file__).parent.parent / "prefect.yaml"
-            prefect = Path(sys.executable).with_name("prefect")
-            subprocess.run([prefect, "--no-prompt", "deploy", "--all", "--prefect-file", yaml], check=True)
+            deploy_all(with_others(PREFECT_YAML.read_text(encoding="utf-8")))
+
+
+def deploy_all(prefect_yaml: str) -> None:
+    """`prefect deploy --all` of the deployments in a text."""
+    prefect = Path(sys.executable).with_name("prefect")
+    with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(prefect_yaml)
+        file.flush()
+        subprocess.run([prefect, "--no-prompt", "deploy", "--all", "--prefect-file", file.name], check=True)
 
 
 @contextmanager

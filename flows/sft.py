@@ -1,6 +1,7 @@
-"""SFT: a model learns gold answers. Defaults are TRL's recipe for Llama 2, QLoRA (arXiv 2305.14314) on q and v.
+"""SFT: a model learns gold answers.
 
-The result is merged, so that `--model runs/<run>/best/policy` starts any other flow from it.
+Defaults are TRL's recipe for Llama 2, QLoRA (arXiv 2305.14314) on q and v. The result is merged, so that
+`--model runs/<run>/best/policy` starts any other flow from it.
 """
 
 from typing import Annotated, Any, ClassVar

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from data.arithmetic import shows_no_steps
-from flows.yaml_file import read_yaml
+from flows.commands.config_file import read_config
 from tasks.datasets.problems import prepare_problems
 from tasks.policies.base import bootstrap_examples, bootstrap_stage, train_embedded
 from tasks.policies.model_folder import model_files
@@ -39,7 +39,7 @@ def make(name: str, runs: Path) -> None:
     """Make one base anew, in place of the one that is there."""
     from flows.rest_em import RestEM  # after `prepare`, since it imports Prefect
 
-    settings = read_yaml(ROOT / SETTINGS[name]) | {"runs_dir": runs, "run": name}
+    settings = read_config(ROOT / SETTINGS[name]).settings | {"runs_dir": runs, "run": name}
     config = RestEM.model_validate(settings)
     stage = bootstrap_stage(config, config.bootstrap, config.seed)
     with open_run(config.directory, {}, OnDrift.REFUSE) as run:

@@ -20,7 +20,6 @@ from tasks.settings.loop import StopConfig
 from tasks.stage.contract import CorruptStageError, Finished, Manifest, load_finished
 from tasks.stage.run import CONFIG, LOCK, PLAN
 
-ALGORITHMS = ("ReST-EM", "SPIN", "SFT", "DPO", "Reward model")
 MARKS = (LOCK, "problems", "base")
 DECIDED_BY = "decided_by"  # in the configuration: the measure that the loop chose by, or null
 
@@ -72,9 +71,9 @@ class History:
 
     @property
     def algorithm(self) -> str | None:
-        """What made the run, such as a loop; None if it is none that this code knows."""
+        """What made the run, such as a loop; None if its configuration does not say."""
         found = self.config.get("algorithm")
-        return found if found in ALGORITHMS else None
+        return found if isinstance(found, str) else None
 
     @cached_property
     def _artifacts(self) -> dict[str, list[Origin]]:

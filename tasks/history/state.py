@@ -19,18 +19,6 @@ from tasks.settings.loop import StopConfig
 from tasks.stage.run import LOCK, SUMMARY, Result, describe_holder
 from tasks.tracking.recorder import REPORT
 
-# What one iteration of a run consists of, in order, where an older version made it, which wrote no plan down.
-ITERATION = {
-    "ReST-EM": ("generate", "score", "select", "train", "evaluate"),
-    "SPIN": ("generate", "pair", "reference", "train", "evaluate"),
-    "SFT": ("examples", "train", "evaluate"),
-    "DPO": ("pairs", "reference", "train", "evaluate"),
-}
-# Runs that are no loops, with all of their stages.
-WHOLE = {"Reward model": ("base", "iter-1/pairs", "iter-1/train", "iter-1/measure", "best")}
-BEGINNING, END = ("problems", "base", "iter-0/evaluate"), ("best", "final/base", "final/best")
-
-
 class State(StrEnum):
     FINISHED = "finished"
     RUNNING = "running"
@@ -95,17 +83,9 @@ def holder(directory: Path) -> str | None:
 
 
 def expected_stages(history: History, iterations: int | None = None) -> list[str]:
-    """The stages of a run of so many iterations, or as many as it may have, in order; as it planned them, if it did."""
+    """The stages of a run of so many iterations, or as many as it may have, in order, as it planned them."""
     most = _most(history) if iterations is None else iterations
-    if history.plan:
-        return [name for name in history.plan if iteration_of(name) <= most]
-    if history.algorithm is None:
-        return list(BEGINNING)
-    if history.algorithm in WHOLE:
-        return list(WHOLE[history.algorithm])
-    numbers = range(1, most + 1)
-    middle = (f"iter-{number}/{stage}" for number in numbers for stage in ITERATION[history.algorithm])
-    return [*BEGINNING, *middle, *END]
+    return [name for name in history.plan if iteration_of(name) <= most]
 
 
 def _state(history: History) -> tuple[State, str]:
@@ -136,7 +116,7 @@ def _left_to_do(history: History) -> str | None:
     last = max(history.stages.values(), key=lambda stage: stage.manifest.ended, default=None)
     ended = datetime.fromisoformat(last.manifest.ended).timestamp() if last else 0.0
     covered = last is not None and ended <= concluded
-    names = expected_stages(history, iterations if covered and history.algorithm not in WHOLE else _planned(history))
+    names = expected_stages(history, iterations if covered else _planned(history))
     positions = [names.index(name) for name in names if name not in history.stages]
     if last is not None and not covered and last.manifest.stage in names:
         # After a rebuild that was stopped, the stages that are yet to be made again are there as they were.
@@ -146,7 +126,9 @@ def _left_to_do(history: History) -> str | None:
         return f"{names[position]} is next"
     if covered:
         return None
-    return "the report is next" if history.algorithm or not last else f"{last.manifest.stage} was the last stage done"
+    if last is None:
+        return "nothing is done yet"
+    return "the report is next" if history.plan else f"{last.manifest.stage} was the last stage done"
 
 
 def _planned(history: History) -> int:
@@ -173,7 +155,9 @@ def _most(history: History) -> int:
 
 
 def _done(history: History) -> int:
-    """The latest iteration of which the last stage is there."""
+    """The latest iteration of which the last stage is there; of an older run, which kept no plan, the last measured."""
+    if not history.plan:
+        return max(history.values, default=0)
     last = {iteration_of(name): name for name in expected_stages(history)}
     return max((number for number, name in last.items() if number and name in history.stages), default=0)
 
@@ -182,7 +166,7 @@ def _summary(directory: Path) -> tuple[float, int]:
     """When the summary was written and how many iterations it covers; zeros where it or the report is not there."""
     file = directory / SUMMARY
     try:
-        covered = len(json.loads(file.read_text())["iterations"]) - 1
+        covered = max(len(json.loads(file.read_text())["iterations"]) - 1, 1)  # a run that is no loop lists none
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0, 0
     return (_modified(file), covered) if (directory / REPORT).exists() else (0.0, 0)

@@ -13,7 +13,8 @@ from filelock import FileLock
 from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
 from data.storage import write_rows
-from flows import cli, console, dpo, rest_em, sft, spin
+from flows import dpo, rest_em, sft, spin
+from flows.commands import cli, console
 from models import tiny
 from models.config import (
     LaunchConfig,

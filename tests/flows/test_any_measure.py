@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 
 from data.rows import MeasuredRow, Pair
 from data.storage import write_rows
-from flows.cli import main
-from flows.console import show_summary
+from flows.commands.cli import main
+from flows.commands.console import show_summary
 from flows.dpo import DPO
 from tasks.loop.loop import run_loop
 from tasks.policies.base import base_policy

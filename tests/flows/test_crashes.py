@@ -21,17 +21,18 @@ KILLS = 4
 DRIVER = """
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-from flows import console, rest_em
-from flows.exits import ended_plainly
+from flows import rest_em
+from flows.commands import console
+from flows.commands.exits import ended_plainly
+from flows.commands.flow_table import LoadedFlow
 from tests.flows.conftest import use_stub_programs
 
 use_stub_programs(setattr)
 console.reach_servers = lambda runs: None
 config = rest_em.RestEM.model_validate_json(Path(sys.argv[1]).read_text())
-flow = SimpleNamespace(loop=rest_em.loop, run=rest_em.rest_em.fn)
-sys.exit(ended_plainly(lambda: console.run_flow(flow, "run", config, dry_run=False, on_drift="refuse")))
+flow = LoadedFlow(rest_em.rest_em.fn, rest_em.RestEM, rest_em.loop)
+sys.exit(ended_plainly(lambda: console.run_flow(flow, config, dry_run=False, on_drift="refuse")))
 """
 
 

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import tasks.stage.run
-from flows.console import run_flow
-from flows.exits import ended_plainly
+from flows.commands.console import run_flow
+from flows.commands.exits import ended_plainly
+from flows.commands.flow_table import LoadedFlow
 from flows.rest_em import RestEM, loop
 from tasks.history.verify import verify_run
 from tasks.loop.loop import run_loop
@@ -27,15 +27,15 @@ from tests.flows.stubs.common import fill
 from tests.flows.test_rest_em import digests
 
 # The flow without Prefect's server, which these faults are not about.
-HERE: Any = SimpleNamespace(loop=loop, rest_em=lambda config, policy: run_loop("ReST-EM", loop, config, policy))
+HERE = LoadedFlow(lambda config, policy: run_loop("ReST-EM", loop, config, policy), RestEM, loop)
 NOBODY = 65534
 
 
 def start(config: RestEM, on_drift: str = "refuse") -> int:
     """What the command does; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.console.reach_servers", lambda runs: None)
-        return ended_plainly(lambda: run_flow(HERE, "rest_em", config, False, on_drift))
+        patch.setattr("flows.commands.console.reach_servers", lambda runs: None)
+        return ended_plainly(lambda: run_flow(HERE, config, False, on_drift))
 
 
 @pytest.fixture(scope="module")

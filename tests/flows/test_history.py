@@ -16,8 +16,8 @@ from data.metrics import Interval, Outcome, SetMetrics
 from data.rows import Example, Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
 from flows import rest_em, spin
-from flows.cli import main
-from flows.console import show_summary
+from flows.commands.cli import main
+from flows.commands.console import show_summary
 from tasks.history.runs import load_history
 from tasks.history.state import expected_stages, run_state
 from tasks.loop.loop import run_loop
@@ -141,7 +141,7 @@ def test_a_rebuild_that_was_stopped_between_two_stages_goes_on_after_the_last_on
 def test_a_run_that_only_began_has_its_problems_next(tmp_path, capsys):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / ".lock").touch()
-    assert listed(tmp_path, capsys)["begun"][:3] == ["unknown", "unfinished: problems is next", "0"]
+    assert listed(tmp_path, capsys)["begun"][:3] == ["unknown", "unfinished: nothing is done yet", "0"]
 
 
 @pytest.mark.parametrize("content", [b'{"stage": ', b"\xff\xfe"])
@@ -173,7 +173,9 @@ def test_a_configuration_that_cannot_be_read_is_listed(copy, capsys):
 def test_the_stop_rule_decides_what_is_next(tmp_path, capsys, rule, accuracies, following):
     told = {"algorithm": "ReST-EM", "iterations": 3, "stop": {"rule": rule}}
     run = made_run(tmp_path, "made", told)
-    for stage in ("problems", "base", *(f"iter-1/{name}" for name in ("generate", "score", "select", "train"))):
+    names = [f"iter-{number}/{name}" for number in (1, 2, 3) for name in ("generate", "train", "evaluate")]
+    (run / "plan.json").write_text(json.dumps(["problems", "base", "iter-0/evaluate", *names, "best", "final/best"]))
+    for stage in ("problems", "base", "iter-1/generate", "iter-1/train"):
         publish(run, stage, {"note.txt": "made"})
     for number, accuracy in enumerate(accuracies):
         evaluation(run, f"iter-{number}/evaluate", "validation", [n < 4 * accuracy for n in range(4)])
@@ -201,7 +203,7 @@ def test_an_older_run_which_wrote_down_neither_plan_nor_measure_is_read(copy, ca
     assert "pass@1 greedy" in printed and "Held out to the end: greedy pass@1" in printed
     shutil.rmtree(copy / "final" / "best")
     (copy / "summary.json").unlink()
-    assert listed(copy.parent, capsys)["em"][1] == "unfinished: final/best is next"
+    assert listed(copy.parent, capsys)["em"][1] == "unfinished: final/base was the last stage done"
 
 
 # --- trace
@@ -563,6 +565,6 @@ def test_a_set_that_is_not_measured_yet_is_refused_if_it_is_asked_for(tmp_path, 
 
 def test_looking_back_loads_neither_torch_nor_servers():
     heavy = "{'torch', 'transformers', 'prefect', 'mlflow', 'matplotlib.pyplot'}"
-    code = f"import sys, flows.history; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, flows.commands.history; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

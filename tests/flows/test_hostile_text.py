@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from data.rows import Score
 from data.storage import read_rows
 from flows import rest_em
-from flows.cli import main
+from flows.commands.cli import main
 from tasks.loop import approval
 from tasks.loop.loop import run_loop
 from tasks.stage.contract import OnDrift

@@ -1,13 +1,11 @@
 """Flows as Prefect runs them, against a real Prefect server: what a person sees on the run's page."""
 
-import importlib
-
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.cli import FLOWS
+from flows.commands.flow_table import own_flows
 from flows.rest_em import rest_em
 from tasks.stage.process import ChildError
 from tests.flows.conftest import make_config, small
@@ -39,15 +37,14 @@ def test_each_stage_is_a_task_run_and_the_artifacts_tell_the_story(tmp_path):
 
 @pytest.mark.parametrize("flow", ["spin", "sft", "dpo"])
 def test_the_other_flows_are_flow_runs_too(tmp_path, flow):
-    module, config_class, function, _ = FLOWS[flow]
     settings = small(tmp_path) | {"run": flow}
     if flow == "spin":
         settings |= {"iterations": 1, "generate": {"samples": 1, "max_tokens": 48}}
     if flow == "dpo":
         pairs = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(60)]
         settings |= {"pairs": write(tmp_path / "pairs.jsonl", pairs)}
-    flows = importlib.import_module(module)
-    getattr(flows, function)(getattr(flows, config_class).model_validate(settings))
+    loaded = own_flows()[flow].load()
+    loaded.flow(loaded.settings.model_validate(settings))
     with get_client(sync_client=True) as client:
         flow_run = next(r for r in client.read_flow_runs() if r.name == flow)
         tasks = {t.name: t.state_type.value for t in client.read_task_runs() if t.flow_run_id == flow_run.id}

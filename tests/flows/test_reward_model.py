@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from data.preferences import is_held_out
 from data.rows import Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
-from flows.console import show_summary
+from flows.commands.console import show_summary
 from flows.reward_model import RewardModel, loop
 from models.config import RewardModelConfig, ScoreJob
 from tasks.datasets.select import NothingKeptError

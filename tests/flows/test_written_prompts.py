@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-import flows.datasets
+import flows.commands.datasets
 from data.problems import read_problems
 from data.reading import Reading, Tally
 from data.rows import Problem
 from data.storage import read_rows
 from data.written_prompts import PromptReply
-from flows.cli import main
+from flows.commands.cli import main
 from tests.endpoint import Server, serving
 
 PLANTS = [f"plant{number}" for number in range(40)]
@@ -23,7 +23,7 @@ OF = "The plant called {0} grows on the northern slopes, wants little water, and
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(flows.datasets, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(flows.commands.datasets, "prepare", lambda *_, **__: None)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     rows = [{"title": name, "body": OF.format(name)} for name in PLANTS]
     rows += [{"title": "stub", "body": "A stub."}, rows[0]]

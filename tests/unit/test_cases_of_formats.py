@@ -19,7 +19,7 @@ from data.rewards.answer import has_answer
 from data.rows import Problem
 from data.sources import DataFileError
 from data.storage import read_rows
-from flows.cli import main
+from flows.commands.cli import main
 from flows.sft import SFT, SFTTrainConfig
 from tasks.datasets.problems import ProblemSource, split_problems
 

@@ -1,6 +1,5 @@
 """The command line: one configuration class gives flags, YAML keys and defaults, and every mistake is named."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +8,15 @@ import pytest
 from transformers import AutoConfig
 
 from data.errors import UsageError
-from flows.cli import FLOWS, main
+from flows.commands.cli import main
+from flows.commands.config_file import read_config
+from flows.commands.flow_table import own_flows
+from flows.commands.settings import read_settings
+from flows.commands.yaml_file import read_yaml
 from flows.dpo import DPO
 from flows.rest_em import RestEM
-from flows.settings import read_settings
 from flows.sft import SFT
 from flows.spin import Spin
-from flows.yaml_file import read_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
@@ -169,7 +170,7 @@ def test_a_wrong_command_ends_with_code_2_and_one_line_on_stderr(
 def test_help_lists_every_flow(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(arguments) == 0
     output = capsys.readouterr().out
-    assert all(name in output for name in FLOWS)
+    assert all(f"{name} " in output and flow.help in output for name, flow in own_flows().items())
 
 
 def test_help_of_a_flow_lists_every_setting_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,10 +186,9 @@ def test_help_of_a_flow_lists_every_setting_with_its_description(capsys: pytest.
 def test_every_shipped_configuration_loads_and_dry_runs(path: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(path.parents[1])
     flow = next((name for name in ("spin", "sft", "dpo") if path.name.startswith(name)), "rest-em")
-    module, name, _, _ = FLOWS[flow]
-    config_class = getattr(importlib.import_module(module), name)
-    config, _ = read_settings(config_class, ["--config", str(path)], f"autodidact {flow}")
-    assert config == config_class.model_validate(read_yaml(path)) and config.model_fields_set
+    config_class = own_flows()[flow].load().settings
+    config, _ = read_settings(config_class, ["--config", str(path)], f"autodidact {flow}", flow=flow)
+    assert config == config_class.model_validate(read_config(path).settings) and config.model_fields_set
     assert main([flow, "--config", str(path), "--run", "only-planned", "--dry-run"]) == 0
     output = capsys.readouterr().out
     assert "iter-1/train" in output and "final/best" in output
@@ -244,8 +244,7 @@ def test_the_untrained_model_is_written_without_importing_pytorch(tmp_path: Path
 
 @pytest.mark.parametrize("flow", ["spin", "sft"])
 def test_flows_that_train_on_gold_answers_take_their_data_set_by_either_name(flow: str, tmp_path: Path) -> None:
-    module, name, _, _ = FLOWS[flow]
-    config_class = getattr(importlib.import_module(module), name)
+    config_class = own_flows()[flow].load().settings
     for flag in ("--problems", "--demonstrations"):
         config, _ = read_settings(config_class, [flag, "gold.jsonl", "--mixture", "more.jsonl=0.5"], flow)
         assert (config.problems, config.mixture) == (Path("gold.jsonl"), {"more.jsonl": 0.5})

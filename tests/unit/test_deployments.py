@@ -1,8 +1,6 @@
 """The deployments of prefect.yaml: every parameter is valid, and the form says all that the settings' class says."""
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +10,11 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import import_object
 from pydantic import BaseModel
 
-from flows.cli import FLOWS
+from deployments.generate import PREFECT_YAML, ROOT, prefect_yaml
+from flows.commands.config_file import read_config
+from flows.commands.flow_table import own_flows
 
-ROOT = Path(__file__).parents[2]
-DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+DEPLOYMENTS = yaml.safe_load(PREFECT_YAML.read_text())["deployments"]
 NAMES = [f"{d['entrypoint'].split(':')[1]}/{d['name']}" for d in DEPLOYMENTS]
 # Keywords of JSON Schema with which the form checks a number, a text or a list.
 CONSTRAINTS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern", "enum", "minItems", "minLength")
@@ -36,17 +35,18 @@ def test_the_parameters_of_a_deployment_are_valid(deployment: dict[str, Any]):
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
 
 
+def test_they_are_those_that_flows_and_configurations_make():
+    assert PREFECT_YAML.read_text() == prefect_yaml(own_flows().values()), "run make deployments"
+
+
 def test_every_flow_has_a_deployment():
-    modules = {d["entrypoint"].replace(":", ".").rsplit(".", 1)[0] for d in DEPLOYMENTS}
-    assert modules == {module for module, *_ in FLOWS.values()}
+    assert {d["entrypoint"] for d in DEPLOYMENTS} == {flow.entrypoint for flow in own_flows().values()}
 
 
-def test_what_a_deployment_takes_from_a_file_in_configs_is_the_same_there():
-    text = (ROOT / "prefect.yaml").read_text()
-    named = re.findall(r"config: # (configs/\S+\.yaml)", text)
-    same = [d["parameters"]["config"] for d in DEPLOYMENTS if "demo" in d["tags"]]
-    assert [yaml.safe_load((ROOT / name).read_text()) for name in named] == same
-    assert set(named) == {f"configs/{name}.yaml" for name in ("demo", "nightly", "spin-demo")}
+def test_the_demos_are_deployed_with_the_settings_of_their_files():
+    made = {d["parameters"]["config"]["run"]: d["parameters"]["config"] for d in DEPLOYMENTS if "demo" in d["tags"]}
+    read = [read_config(ROOT / "configs" / f"{name}.yaml").settings for name in ("demo", "nightly", "spin-demo")]
+    assert made == {settings["run"]: settings for settings in read}
 
 
 def test_schedules_are_inactive_examples_in_a_time_zone():

@@ -12,12 +12,13 @@ from unittest import mock
 
 import pytest
 
-from flows import exits
-from flows.cli import COMMANDS, FLOWS, main
+from flows.commands import exits
+from flows.commands.cli import COMMANDS, main
+from flows.commands.flow_table import own_flows
 
 AUTODIDACT = Path(sys.executable).with_name("autodidact")
 # The same, telling when Python itself has started: before that nobody can answer Ctrl-C.
-TOLD = "import sys; from flows import start; print('started', flush=True); sys.exit(start.main())"
+TOLD = "import sys; from flows.commands import start; print('started', flush=True); sys.exit(start.main())"
 ROOT = Path(__file__).parents[2]
 MOMENTS = 12
 
@@ -154,7 +155,7 @@ COMMAND_LINES = {
 
 @pytest.mark.parametrize("number", range(MOMENTS))
 def test_ctrl_c_ends_a_command_with_one_line_at_any_moment(site: Path, number: int) -> None:
-    assert COMMAND_LINES.keys() <= COMMANDS.keys() | FLOWS.keys()
+    assert COMMAND_LINES.keys() <= COMMANDS.keys() | own_flows().keys()
     (site / "runs").mkdir()
     chance = random.Random(number)
     process = started(site, *chance.choice(list(COMMAND_LINES.values())), program=[sys.executable, "-c", TOLD])

@@ -11,7 +11,7 @@ import pytest
 from data.problems import read_problems, split_of
 from data.reading import Reading, Tally
 from data.sources import DataFileError
-from flows.cli import main
+from flows.commands.cli import main
 from tasks.datasets.inputs import dataset_artifact, expected_rows
 from tasks.datasets.problems import ProblemSource, expected_counts
 from tests.unit.reading import load_problems, read_few_shot, read_pairs

@@ -1,6 +1,5 @@
 """Bad input to SPIN, SFT and DPO: refused before a model loads, each with what is wrong and what to do."""
 
-import importlib
 import json
 import struct
 from pathlib import Path
@@ -10,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from flows import dpo, sft, spin
-from flows.cli import FLOWS, main
-from flows.settings import read_settings
+from flows.commands.cli import main
+from flows.commands.flow_table import own_flows
+from flows.commands.settings import read_settings
 from models import tiny
 from tasks.loop import preflight
 from tasks.loop.preflight import check
@@ -212,8 +212,7 @@ def test_default_settings_pass_every_check_once_answers_fit(folder, module, conf
     ],
 )
 def test_changing_one_setting_leaves_the_rest_of_a_recipe_as_it_is(flow, flags, expected):
-    module, name, *_ = FLOWS[flow]
-    config, _ = read_settings(getattr(importlib.import_module(module), name), flags, "autodidact")
+    config, _ = read_settings(own_flows()[flow].load().settings, flags, "autodidact")
     found = config.model_dump(mode="json")
     assert _only(found, expected) == expected
 

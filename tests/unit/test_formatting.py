@@ -8,7 +8,7 @@ import pytest
 
 from data.rows import Pair, Problem
 from data.storage import read_rows
-from flows.cli import main
+from flows.commands.cli import main
 from tasks.datasets.problems import ProblemSource
 from tests.unit.reading import load_problems, read_pairs
 

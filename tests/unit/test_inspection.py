@@ -9,7 +9,7 @@ import pytest
 
 from data.problems import AS_TEXT
 from data.reading import Reading
-from flows.cli import main
+from flows.commands.cli import main
 from models import tiny
 from tasks.datasets.inspect import inspect
 

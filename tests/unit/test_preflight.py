@@ -16,7 +16,7 @@ from data.render import PromptTooLongError
 from data.rewards import RewardError
 from data.sources import DataFileError
 from flows import dpo, reward_model
-from flows.cli import main
+from flows.commands.cli import main
 from flows.rest_em import RestEM, loop
 from models import tiny
 from models.loading import ModelError, load_tokenizer

@@ -10,7 +10,7 @@ from data.overlap import Rules
 from data.rows import Problem, Score
 from data.sources import DataFileError
 from data.storage import read_rows
-from flows.cli import main
+from flows.commands.cli import main
 from flows.rest_em import RestEM, loop
 from flows.sft import SFT
 from flows.spin import Spin

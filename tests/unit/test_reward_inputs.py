@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from flows import reward_model
-from flows.cli import main
+from flows.commands.cli import main
+from flows.commands.settings import read_settings
 from flows.reward_model import RewardModel
-from flows.settings import read_settings
 from models import tiny
 from models.config import RewardModelConfig
 from models.loading import ModelError

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import tasks.policies.base
+from flows.commands.config_file import read_config
 from flows.rest_em import RestEM
 from flows.spin import Spin
-from flows.yaml_file import read_yaml
 from tasks.policies import shipped
 from tasks.policies.base import base_policy, bootstrap_examples, bootstrap_stage
 from tasks.policies.model_folder import folder_digest
@@ -24,12 +24,12 @@ shipped_base = pytest.mark.parametrize("base", shipped_bases(), ids=lambda base:
 
 
 def settings_of(base: ShippedBase, **changes: object) -> LoopConfig:
-    return RestEM.model_validate(read_yaml(ROOT / base.settings) | changes)
+    return RestEM.model_validate(read_config(ROOT / base.settings).settings | changes)
 
 
 @pytest.mark.parametrize("demo", DEMOS)
 def test_each_demo_begins_with_a_shipped_base(demo: str) -> None:
-    config = DEMOS[demo].model_validate(read_yaml(ROOT / "configs" / f"{demo}.yaml"))
+    config = DEMOS[demo].model_validate(read_config(ROOT / "configs" / f"{demo}.yaml").settings)
     assert find_base(bootstrap_stage(config, config.bootstrap, config.seed).fingerprint()) is not None
 
 

@@ -10,9 +10,9 @@ import pytest
 from data.chat_template import TemplateError
 from data.render import prompt_token_ids
 from flows import dpo, rest_em, sft, spin
-from flows.cli import main
+from flows.commands.cli import main
+from flows.commands.settings import read_settings
 from flows.rest_em import RestEM, loop
-from flows.settings import read_settings
 from models import tiny
 from models.loading import load_tokenizer
 from tasks.datasets.prompt_length import PromptRoom

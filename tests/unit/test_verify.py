@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from flows.commands.cli import main
 from tasks.history.verify import verify_run
 from tasks.stage.contract import Outcome, Stage, run_stage
 from tasks.stage.run import RunDirectoryError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UsageError
-from flows.yaml_file import LARGEST, read_yaml
+from flows.commands.yaml_file import LARGEST, read_yaml
 
 
 def nested(first: str, row: str) -> str:

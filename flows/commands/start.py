@@ -1,4 +1,4 @@
-"""The console script `autodidact`: it answers Ctrl-C from its first line, and then hands over to `flows/cli.py`."""
+"""The console script `autodidact`: it answers Ctrl-C from its first line, and then hands over to `cli.py`."""
 
 import _signal  # what `signal` wraps, which takes some hundredths of a second to import
 import atexit
@@ -11,7 +11,7 @@ PACKAGES = ("deployments", "tasks", "models", "data")
 
 
 def main() -> int:
-    """Returns the exit code, of which `flows/exits.py` tells."""
+    """Returns the exit code, of which `flows/commands/exits.py` tells."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # not in a shell's background job
         _signal.signal(_signal.SIGINT, leave)
         # The last thing that is done before Python would take the handler away: Ctrl-C comes too late then.
@@ -19,7 +19,7 @@ def main() -> int:
     if shadow := _shadow():
         print(f"autodidact: {shadow}", file=sys.stderr)
         return 2
-    from flows.cli import main as run
+    from flows.commands.cli import main as run
 
     return run()
 
@@ -35,7 +35,7 @@ def _shadow() -> str | None:
     import importlib.util
     from pathlib import Path
 
-    ours = Path(__file__).resolve().parent.parent
+    ours = Path(__file__).resolve().parents[2]
     for package in PACKAGES:
         found = importlib.util.find_spec(package)
         place = found.origin if found else None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.settings import Parser, path_at_home
+from flows.commands.settings import Parser, path_at_home
 
 
 class CommandParser(Parser):

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -13,8 +12,9 @@ from data.calibration import RewardMetrics
 from data.errors import STOPPED, AutodidactError
 from data.sources import hub_name, is_here
 from data.text import visible
+from flows.commands.flow_table import LoadedFlow
 from tasks.history.verify import verify_run
-from tasks.loop.preflight import check
+from tasks.loop.preflight import Loop, check, plan_loop
 from tasks.policies.model_folder import is_path
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
@@ -36,7 +36,7 @@ class DamagedError(AutodidactError):
     """Files of the run are not what its stages wrote, and that ended it."""
 
 
-def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: bool, on_drift: str) -> int:
+def run_flow(flow: LoadedFlow, config: RunConfig, dry_run: bool, on_drift: str) -> int:
     """Run a flow, or show its plan. Returns the exit code.
 
     Raises:
@@ -47,14 +47,14 @@ def run_flow(module: ModuleType, flow_name: str, config: RunConfig, dry_run: boo
         with explain_disk_errors(str(config.directory), config.directory):
             config = settle(config)
             if dry_run:
-                show_plan(module, config, policy)
+                show_plan(flow.loop, config, policy)
                 return 0
-            plan = check(module.loop, config, policy)
+            plan = check(flow.loop, config, policy)
             if finished(plan):
                 say(f"{config.directory} is finished; nothing is left to do.")
             else:
                 reach_servers(config.runs_dir)
-                getattr(module, flow_name)(config, policy)
+                flow.flow(config, policy)
             show_summary(config.directory)
             return 0
     except KeyboardInterrupt:
@@ -143,11 +143,9 @@ def _iteration_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def show_plan(module: ModuleType, config: RunConfig, on_drift: OnDrift) -> None:
+def show_plan(loop: Loop, config: RunConfig, on_drift: OnDrift) -> None:
     """Print what every stage would do and cost. Needs no server, no GPU and no model."""
-    from tasks.loop.preflight import plan_loop
-
-    plan = plan_loop(module.loop, config, on_drift)
+    plan = plan_loop(loop, config, on_drift)
     table = Table(title=f"{config.directory}: {len(plan.plan)} stages (figures are upper bounds)", title_justify="left")
     for name in ("stage", "would", "samples or examples", "tokens", "disk", "memory per GPU", "GPUs"):
         table.add_column(name, justify="left" if name in ("stage", "would") else "right")

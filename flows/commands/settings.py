@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from data.errors import UsageError
-from flows.yaml_file import read_yaml
+from flows.commands.config_file import merge, read_config
 
 
 def path_at_home(text: str) -> Path:
@@ -38,12 +38,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def read_settings(
-    config_class: type[BaseModel], arguments: list[str], prog: str, of_a_loop: bool = True
+    config_class: type[BaseModel], arguments: list[str], prog: str, of_a_loop: bool = True, flow: str | None = None
 ) -> tuple[Any, argparse.Namespace]:
     """Configuration from the command line, over the YAML file, over the defaults.
 
     Args:
         of_a_loop: whether there are `--dry-run` and `--on-drift`.
+        flow: the flow that the YAML file has to be for, if it says so; None: any.
 
     Raises:
         UsageError: an unknown flag or key (with the nearest right name), a wrong type or value, an unreadable file.
@@ -75,10 +76,10 @@ def read_settings(
             raise UsageError(f"unknown setting {bare}{nearest(bare, flags)}.", what_next=f"{prog} --help lists all.")
     if unknown:
         raise UsageError(f"{' '.join(unknown)!r} belongs to no setting.", what_next="Write --field value.")
-    from_file = read_yaml(known.config) if known.config else {}
+    from_file = read_config(known.config, flow).settings if known.config else {}
     try:
         source(parsed_args=known)
-        merged = _merge(_by_field(config_class, from_file), source())
+        merged = merge(_by_field(config_class, from_file), source())
         return config_class.model_validate(merged), known
     except SettingsError as error:
         raise UsageError(
@@ -137,15 +138,6 @@ def _by_field(config_class: type[BaseModel], values: dict[str, Any]) -> dict[str
     return {second[key] if key in second and second[key] not in values else key: v for key, v in values.items()}
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            value = _merge(merged[key], value)
-        merged[key] = value
-    return merged
-
-
 def runs_folder(arguments: list[str]) -> Path:
     """The runs folder has to be known before Prefect is imported, which reads its home when it is."""
     parser = Parser("autodidact", add_help=False)
@@ -154,6 +146,6 @@ def runs_folder(arguments: list[str]) -> Path:
     known, _ = parser.parse_known_args(arguments)
     if known.runs_dir:
         return Path(known.runs_dir)
-    from_file = read_yaml(known.config) if known.config else {}
+    from_file = read_config(known.config).settings if known.config else {}
     given = from_file.get("runs_dir")
     return path_at_home(given if isinstance(given, str) else "runs")

@@ -12,8 +12,8 @@ from data.formats import Record, named
 from data.reading import HAVE_PROMPTS_WRITTEN, NO_ANSWERS, Reading, Tally, first_use
 from data.render import prompt_token_ids
 from data.sources import FilesRead
-from flows.console import make_console
-from flows.settings import Parser, read_settings
+from flows.commands.console import make_console
+from flows.commands.settings import Parser, read_settings
 from models.config import Config
 from tasks.datasets.format import REPLIES_FILE, FormatConfig, format_data
 from tasks.datasets.inspect import InspectConfig, Inspection, inspect, quantiles

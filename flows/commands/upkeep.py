@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from flows.commands import CommandParser
-from flows.console import say
+from flows.commands.console import say
+from flows.commands.parser import CommandParser
 from tasks.history.reconcile import reconcile as close_what_is_stale
 from tasks.history.runs import find_run
 from tasks.history.verify import verify_run

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from data.metrics import Interval
-from flows.console import make_console
+from flows.commands.console import make_console
 from tasks.history.compare import (
     GREEDY,
     SETS,

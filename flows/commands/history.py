@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.table import Table
 
 from data.rows import Example, Pair
-from flows.commands import CommandParser
-from flows.comparison_tables import show_comparison
-from flows.console import format_bytes, make_console, say
+from flows.commands.comparison_tables import show_comparison
+from flows.commands.console import format_bytes, make_console, say
+from flows.commands.parser import CommandParser
 from tasks.history.compare import SETS, compare_runs
 from tasks.history.runs import History, QueryError, open_history, run_directories
 from tasks.history.state import RunState, State, run_state

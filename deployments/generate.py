@@ -1,0 +1,88 @@
+"""`make deployments`: writes prefect.yaml from the flows and from the files in configs/ that say how they are deployed.
+
+Every flow has a deployment `own` besides, with nothing set but what has to be.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic_core import PydanticUndefined
+
+from flows.commands.config_file import read_config
+from flows.commands.flow_table import Flow, all_flows, own_flows
+
+ROOT = Path(__file__).parents[1]
+PREFECT_YAML, CONFIGS = ROOT / "prefect.yaml", ROOT / "configs"
+HEADER = """\
+# Made by `make deployments` from flows/ and configs/. `autodidact up` registers these; so does `prefect deploy --all`
+# where a server and a pool are. A run's folder is the one that this was called in. Schedules are examples: switch them
+# on in the UI.
+"""
+POOL = "autodidact"
+WORK_POOL = {"name": POOL, "job_variables": {"working_dir": "{{ $PWD }}"}}
+ONE_AT_A_TIME = {"limit": 1, "collision_strategy": "ENQUEUE"}
+OWN_CRON, TIMEZONE = "0 22 * * 5", "Europe/Berlin"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Gives what every deployment shares a name that tells what it is."""
+
+    def generate_anchor(self, node: yaml.Node) -> str:
+        assert isinstance(node, yaml.MappingNode)
+        return "pool" if any(key.value == "job_variables" for key, _ in node.value) else "one_at_a_time"
+
+
+def prefect_yaml(flows: Iterable[Flow]) -> str:
+    """The deployments of these flows, as Prefect reads them."""
+    content = {
+        "name": "autodidact",
+        "definitions": {"pool": WORK_POOL, "one_at_a_time": ONE_AT_A_TIME},
+        "deployments": list(_deployments({flow.name: flow for flow in flows})),
+    }
+    return HEADER + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, default_flow_style=None)
+
+
+def with_others(text: str) -> str:
+    """A prefect.yaml, which may have been changed by hand, with the flows of other packages besides."""
+    others = [flow for name, flow in all_flows().items() if name not in own_flows()]
+    content = yaml.safe_load(text)
+    content["deployments"] += _deployments({flow.name: flow for flow in others}, configs=())
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _deployments(flows: dict[str, Flow], configs: Iterable[Path] | None = None) -> Iterator[dict[str, Any]]:
+    for file in sorted(CONFIGS.glob("*.yaml")) if configs is None else configs:
+        read = read_config(file)
+        if (told := read.deployment) is not None:
+            yield _deployment(flows[told.flow], told.name, told.description, told.tags, told.cron, read.settings)
+    for flow in flows.values():
+        yield _deployment(flow, "own", f"{flow.help} Fill in your own model and data.", ["own"], OWN_CRON, _own(flow))
+
+
+def _deployment(
+    flow: Flow, name: str, description: str, tags: Iterable[str], cron: str | None, config: dict[str, Any]
+) -> dict[str, Any]:
+    schedules = {"schedules": [{"cron": cron, "timezone": TIMEZONE, "active": False}]} if cron else {}
+    return {
+        "name": name,
+        "entrypoint": flow.entrypoint,
+        "description": description,
+        "tags": list(tags),
+        "work_pool": WORK_POOL,
+        "concurrency_limit": ONE_AT_A_TIME,
+        **schedules,
+        "parameters": {"config": config},
+    }
+
+
+def _own(flow: Flow) -> dict[str, Any]:
+    """Settings of a user's own run: its name, and a file name for each setting that has to be given."""
+    fields = flow.load().settings.model_fields.items()
+    needed = [name for name, field in fields if field.is_required() and field.default is PydanticUndefined]
+    return {"run": f"own-{flow.name}", **{name: f"{name}.jsonl" for name in needed}}
+
+
+if __name__ == "__main__":
+    PREFECT_YAML.write_text(prefect_yaml(own_flows().values()), encoding="utf-8")

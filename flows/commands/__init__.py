@@ -1,0 +1,1 @@
+"""The command line: `autodidact`, its flags, what it prints, how it ends."""

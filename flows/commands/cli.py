@@ -1,0 +1,79 @@
+"""The command `autodidact`: finds the flow or command that is asked for.
+
+Whatever is heavy to import waits until it is known to be needed.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from flows.commands.exits import ended_plainly, raise_on_ctrl_c
+
+COMMANDS = {
+    "data": ("flows.commands.datasets", "data", "look at a data set before a loop takes it, or turn it into rows"),
+    "runs": ("flows.commands.history", "runs", "list runs with their state on disk"),
+    "trace": ("flows.commands.history", "trace", "follow a training example back to where it came from"),
+    "compare": ("flows.commands.history", "compare", "set two runs side by side on the same problems"),
+    "verify": ("flows.commands.upkeep", "verify", "compare a run's files with what its stages wrote"),
+    "reconcile": ("flows.commands.upkeep", "reconcile", "close what a killed process left open in MLflow and Prefect"),
+    "promote": ("flows.commands.upkeep", "promote", "make a version of a registered model its champion"),
+    "rollback": ("flows.commands.upkeep", "rollback", "make the champion before it champion again"),
+    "up": ("deployments.services", "up", "start Prefect, MLflow and a worker, and register the deployments"),
+    "down": ("deployments.services", "down", "stop what `up` started"),
+    "status": ("deployments.services", "status", "show which services run"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit code, of which `flows/commands/exits.py` tells."""
+    return ended_plainly(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return _show_help()
+    name, *rest = arguments
+    if name in COMMANDS:
+        module_name, function, _ = COMMANDS[name]
+        command = getattr(importlib.import_module(module_name), function)
+        raise_on_ctrl_c()
+        return int(command(rest))
+    return _run_flow(name, rest)
+
+
+def _run_flow(name: str, arguments: list[str]) -> int:
+    from data.errors import UsageError
+    from flows.commands.flow_table import all_flows, find_flow
+    from flows.commands.settings import nearest, read_settings, runs_folder
+    from tasks.stage.environment import prepare
+
+    flow = find_flow(name)
+    if flow is None:
+        known = [*all_flows(), *COMMANDS]
+        raise UsageError(
+            f"there is no flow or command {name!r}{nearest(name, known)}.", what_next=f"There are {', '.join(known)}."
+        )
+    prepare(runs_folder(arguments), dry_run="--dry-run" in arguments)
+    loaded = flow.load()
+    config, options = read_settings(loaded.settings, arguments, f"autodidact {name}", flow=name)
+    from flows.commands.console import run_flow
+
+    raise_on_ctrl_c()
+    return run_flow(loaded, config, options.dry_run, options.on_drift)
+
+
+def _show_help() -> int:
+    from flows.commands.flow_table import all_flows
+
+    print("usage: autodidact FLOW [--config FILE] [--field value …] [--dry-run] [--on-drift …]\n\nflows:")
+    for name, flow in all_flows().items():
+        print(f"  {name:<12} {flow.help}")
+    print("\ncommands:")
+    for name, (_, _, description) in COMMANDS.items():
+        print(f"  {name:<12} {description}")
+    print("\nautodidact FLOW --help lists every setting.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

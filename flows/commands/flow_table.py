@@ -1,0 +1,106 @@
+"""Every flow, told by its file: the modules of flows/, and what other packages name as entry points `autodidact.flows`.
+
+A flow's module is its only declaration. Its name is the command, the first line of its docstring the help. It holds a
+Prefect flow of its own name, whose argument `config` has the class of the settings, and `loop`, which that flow runs.
+An entry point is a module: `kto = "my_package.kto"`. Nothing is imported before a flow is asked for.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import flows
+from data.errors import UsageError
+
+if TYPE_CHECKING:
+    from tasks.loop.preflight import Loop
+    from tasks.settings.run import RunConfig
+
+GROUP = "autodidact.flows"
+
+
+@dataclass(frozen=True)
+class LoadedFlow:
+    """A flow that has been imported: the Prefect flow, the class of its settings, and the loop that it runs."""
+
+    flow: Any
+    settings: "type[RunConfig]"
+    loop: "Loop"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A flow that is known by its module, which has not been imported."""
+
+    name: str
+    module: str
+
+    @property
+    def function(self) -> str:
+        return self.module.rsplit(".", 1)[-1]
+
+    @property
+    def entrypoint(self) -> str:
+        """As a Prefect deployment names it."""
+        return f"{self.module}:{self.function}"
+
+    @property
+    def help(self) -> str:
+        """The first line of the module's docstring."""
+        return (ast.get_docstring(ast.parse(self._source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+    @property
+    def _source(self) -> Path:
+        try:
+            spec = find_spec(self.module)
+        except ImportError:
+            spec = None
+        if spec is None or spec.origin is None:
+            raise UsageError(
+                f"the flow {self.name} should be in the module {self.module}, which is not there.",
+                what_next=f"Install the package that names it as an entry point {GROUP}, or uninstall what is left.",
+            )
+        return Path(spec.origin)
+
+    def load(self) -> LoadedFlow:
+        """Import the flow.
+
+        Raises:
+            UsageError: the module is not there, or lacks what a flow has.
+        """
+        from tasks.settings.run import RunConfig
+
+        assert self._source
+        module = importlib.import_module(self.module)
+        flow, loop = getattr(module, self.function, None), getattr(module, "loop", None)
+        settings = get_type_hints(getattr(flow, "fn", None)).get("config") if hasattr(flow, "fn") else None
+        if not (inspect.isclass(settings) and issubclass(settings, RunConfig)) or loop is None:
+            raise UsageError(
+                f"{self.module} is no flow: it needs a Prefect flow {self.function}(config: Settings, …) and loop(run, "
+                f"config).",
+                what_next="See flows/sft.py for the shortest one.",
+            )
+        return LoadedFlow(flow, settings, loop)
+
+
+def own_flows() -> dict[str, Flow]:
+    """The flows of this project, by name."""
+    modules = (found.name for found in pkgutil.iter_modules(flows.__path__) if not found.ispkg)
+    return {flow.name: flow for flow in (Flow(name.replace("_", "-"), f"flows.{name}") for name in modules)}
+
+
+def all_flows() -> dict[str, Flow]:
+    """The flows of this project and, after them, those of other packages; of two of one name the first counts."""
+    others = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    return {entry.name: Flow(entry.name, entry.value) for entry in others} | own_flows()
+
+
+def find_flow(name: str) -> Flow | None:
+    """The flow of that name. Other packages are looked at only if this project has none."""
+    return own_flows().get(name) or all_flows().get(name)
