@@ -4,12 +4,15 @@ An answer is what stands behind the prompt in the template's own rendering of it
 so a person's answer begins and ends as a policy's own does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from data.chat_template import QUOTED, Messages, TemplateError, other_template, rendered, rendered_prompt
 from data.errors import AutodidactError
+from data.rows import Pair, Problem
+
+Row = TypeVar("Row", Pair, Problem)
 
 ASKED = {"role": "user", "content": "?"}
 
@@ -240,3 +243,13 @@ def check_room(prompt_tokens: int, max_tokens: int, context: int, problem: str) 
             what_next="Lower generate.max_tokens, shorten or remove the problem, or choose a model with a longer "
             "context.",
         )
+
+
+def first_of_each_shape(rows: Iterable[Row]) -> Iterator[Row]:
+    """The first row of every order of roles: it is by these that chat templates fail."""
+    seen = set()
+    for row in rows:
+        shape = tuple(turn["role"] for turn in row.messages)
+        if shape not in seen:
+            seen.add(shape)
+            yield row

@@ -13,13 +13,12 @@ from pydantic import Field
 from data.measures import MeasureName
 from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
 from tasks.datasets.held_out import Measurable, measurable
-from tasks.datasets.inputs import expected_rows
 from tasks.datasets.pair_sets import PairSets, answered_length, check_pair_sets, prepare_pair_sets, validated_and_tested
-from tasks.datasets.pairs import PairSource
+from tasks.datasets.pairs import PAIRS_FILE, PairSource
 from tasks.datasets.problems import Judged, prepare_problems
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
-from tasks.policies.reference import measure_reference, measured_by
+from tasks.policies.reference import measure_reference
 from tasks.policies.train import train_on_pairs
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import OnDrift
@@ -92,23 +91,15 @@ def dpo(config: DPO, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 
 def loop(run: Run, config: DPO) -> dict[str, Any]:
     """The algorithm. Walked without effect when `run` is only planning."""
-    problems = prepare_problems(run, config, config.seed) if config.has_problems else None
-    base = base_policy(run, config, config.bootstrap, config.seed)
+    problems = prepare_problems(run, config) if config.has_problems else None
+    base = base_policy(run, config)
     measuring, iterations = begin(run, config, problems, base)
-    start, sets = base.artifact("policy"), config.sets
-    made = prepare_pair_sets(run, "iter-1/pairs", sets, start, answered_length, measuring.held_out_prompts)
-    pairs, expected = {"current": made.artifact("pairs.parquet")}, expected_rows(config.pairs, "train")
-    unseen = {name: made.artifact(f"{name}.parquet") for name in sets.names}
-    settings = config.train, config.launch
-    reference = measure_reference(run, "iter-1/reference", start, pairs | unseen, *settings, expected)
-    measured = {
-        name: measured_by(reference, name, artifact, config.train, sets.expected(name))
-        for name, artifact in unseen.items()
-    }
-    validation = measured["validation"]
-    policy = train_on_pairs(
-        run, "iter-1/train", start, pairs, reference, *settings, config.seed, expected, held_out=validation
-    )
-    stages = {"pairs": made, "reference": reference, "train": policy}
+    at, start, sets = run.place("iter-1"), base.artifact("policy"), config.sets
+    made = prepare_pair_sets(at, sets, start, answered_length, measuring.held_out_prompts)
+    pairs = {"current": made.artifact(PAIRS_FILE)} | {name: made.artifact(f"{name}.parquet") for name in sets.names}
+    reference = measure_reference(at, start, pairs, config.training)
+    learned, validation, test = (reference.measured(name) for name in ("current", "validation", "test"))
+    policy = train_on_pairs(at, start, {"current": learned}, config.training, validation)
+    stages = {"pairs": made, "reference": reference.stage, "train": policy}
     add_iteration(measuring, iterations, policy, stages, {"validation": validation})
-    return conclude(measuring, iterations, "it has one iteration", best=1, pairs={"test": measured["test"]})
+    return conclude(measuring, iterations, "it has one iteration", best=1, pairs={"test": test})

@@ -11,11 +11,11 @@ from pydantic import Field
 
 from models.config import SupervisedConfig
 from tasks.datasets.problems import prepare_problems
-from tasks.datasets.select import SelectConfig, select
+from tasks.datasets.select import EXAMPLES, SelectConfig, select
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
 from tasks.policies.train import train
-from tasks.rollouts.generate import generate
+from tasks.rollouts.generate import SAMPLES, generate
 from tasks.rollouts.score import SCORES, score
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import OnDrift
@@ -45,25 +45,19 @@ def rest_em(config: RestEM, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any
 
 def loop(run: Run, config: RestEM) -> dict[str, Any]:
     """The algorithm. Walked without effect when `run` is only planning."""
-    problems = prepare_problems(run, config, config.seed)
-    train_set, expected = problems.artifact("train.parquet"), config.expected_problems["train"]
-    base = base_policy(run, config, config.bootstrap, config.seed)
+    problems, base = prepare_problems(run, config), base_policy(run, config)
     measuring, iterations = begin(run, config, problems, base)
+    train_set, start = problems.artifact("train.parquet"), base.artifact("policy")
     policy, reason = base, None
     for number in range(1, config.iterations + 1):
-        name, seed = f"iter-{number}", config.seed + number
-        current = policy.artifact("policy")
-        samples = generate(
-            run, f"{name}/generate", current, train_set, config.generate, config.engine, seed, expected, config.reward
-        )
-        answers = samples.artifact("samples")
-        scores = score(run, f"{name}/score", train_set, answers, config.reward, config.engine, seed)
-        chosen = select(run, f"{name}/select", train_set, answers, scores.artifact(SCORES), config.select)
-        start = current if config.init == "last" else base.artifact("policy")
-        most = expected * min(config.select.max_per_problem, config.generate.samples)
-        examples = chosen.artifact("examples.parquet")
-        policy = train(run, f"{name}/train", start, examples, config.train, config.launch, seed, most)
-        stages = {"generate": samples, "score": scores, "select": chosen, "train": policy}
+        at, current = run.iteration(number), policy.artifact("policy")
+        sampled = generate(at, current, {SAMPLES: train_set}, config.sampling, config.reward)
+        samples = sampled.artifact(SAMPLES)
+        scored = score(at, train_set, samples, config.judging)
+        chosen = select(at, train_set, samples, scored.artifact(SCORES), config.select)
+        begun_from = current if config.init == "last" else start
+        policy = train(at, begun_from, chosen.artifact(EXAMPLES), config.training)
+        stages = {"generate": sampled, "score": scored, "select": chosen, "train": policy}
         if reason := add_iteration(measuring, iterations, policy, stages):
             break
     return conclude(measuring, iterations, reason)

@@ -13,7 +13,6 @@ from pydantic import Field
 from data.hygiene import NAME
 from data.splits import HELD_OUT
 from models.config import ReasoningSetting, RewardTrainConfig, ScoringConfig
-from tasks.datasets.inputs import expected_rows
 from tasks.datasets.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
 from tasks.datasets.pairs import PAIRS_FILE, PairSource
 from tasks.datasets.problems import OverlapRules
@@ -82,13 +81,11 @@ def reward_model(config: RewardModel, on_drift: OnDrift = OnDrift.REFUSE) -> dic
 
 def loop(run: Run, config: RewardModel) -> dict[str, Any]:
     """All there is to it: one round. Walked without effect when `run` is only planning."""
-    start = base_policy(run, config, config.bootstrap, config.seed).artifact("policy")
-    sets, expected = config.sets, expected_rows(config.pairs, "train")
-    pairs = prepare_pair_sets(run, "iter-1/pairs", sets, start, judged_length, {})
+    at, start = run.place("iter-1"), base_policy(run, config).artifact("policy")
+    pairs = prepare_pair_sets(at, config.sets, start, judged_length, {})
     unseen = pairs.artifact(f"{HELD_OUT}.parquet")
-    settings = config.train, config.launch, config.seed, expected
-    model = train_reward_model(run, "iter-1/train", start, pairs.artifact(PAIRS_FILE), *settings, held_out=unseen)
-    policy, score, count = model.artifact("policy"), config.score, sets.expected(HELD_OUT)
-    measured = measure_reward_model(run, "iter-1/measure", policy, unseen, score, config.seed, count)
+    model = train_reward_model(at, start, pairs.artifact(PAIRS_FILE), config.training, unseen)
+    policy = model.artifact("policy")
+    measured = measure_reward_model(at, policy, unseen, config.score)
     publish_best(run, policy, 1)
     return conclude_reward_model(run, config, pairs, model, measured)

@@ -13,6 +13,7 @@ from data.measures import MeasureName
 from models.config import QLoRAConfig, Schedule, SupervisedConfig
 from tasks.datasets.gold_examples import gold_examples
 from tasks.datasets.problems import prepare_problems
+from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
 from tasks.policies.train import train
@@ -52,14 +53,10 @@ def sft(config: SFT, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 
 def loop(run: Run, config: SFT) -> dict[str, Any]:
     """The algorithm. Walked without effect when `run` is only planning."""
-    problems = prepare_problems(run, config, config.seed)
-    base = base_policy(run, config, config.bootstrap, config.seed)
+    problems, base = prepare_problems(run, config), base_policy(run, config)
     measuring, iterations = begin(run, config, problems, base)
-    start, held_out = base.artifact("policy"), measuring.gold.get("validation")
-    gold = gold_examples(run, "iter-1/examples", problems.artifact("train.parquet"), start, config.train.pack_to)
-    examples, expected = gold.artifact("examples.parquet"), config.expected_problems["train"]
-    settings = config.train, config.launch, config.seed, expected
-    unseen = held_out.problems if held_out else None
-    policy = train(run, "iter-1/train", start, examples, *settings, held_out=unseen)
+    at, start = run.place("iter-1"), base.artifact("policy")
+    gold = gold_examples(at, problems.artifact("train.parquet"), start, config.train.pack_to)
+    policy = train(at, start, gold.artifact(EXAMPLES), config.training, measuring.gold.get("validation"))
     add_iteration(measuring, iterations, policy, {"examples": gold, "train": policy})
     return conclude(measuring, iterations, "it has one iteration", best=1)

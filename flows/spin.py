@@ -12,16 +12,16 @@ from pydantic import Field, field_validator, model_validator
 
 from data.measures import MeasureName
 from models.config import PreferenceConfig, SamplingConfig
-from tasks.datasets.pairs import pair
+from tasks.datasets.pairs import PAIRS_FILE, pair, pair_held_out
 from tasks.datasets.problems import prepare_problems
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
 from tasks.policies.reference import measure_reference
 from tasks.policies.train import train_on_pairs
-from tasks.rollouts.generate import generate
-from tasks.rollouts.opponent import against_opponent, held_out_pairs
+from tasks.rollouts.generate import SAMPLES, generate
 from tasks.settings.loop import GoldLoopConfig
 from tasks.stage.contract import Artifact, OnDrift
+from tasks.stage.launch import Training
 from tasks.stage.run import Run
 
 Positive = Annotated[float, Gt(0)]
@@ -92,32 +92,25 @@ def spin(config: Spin, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 
 def loop(run: Run, config: Spin) -> dict[str, Any]:
     """The algorithm. Walked without effect when `run` is only planning."""
-    problems = prepare_problems(run, config, config.seed)
-    prompts, expected = problems.artifact("train.parquet"), config.expected_problems["train"]
-    base = base_policy(run, config, config.bootstrap, config.seed)
+    problems, base = prepare_problems(run, config), base_policy(run, config)
     measuring, iterations = begin(run, config, problems, base)
-    unseen = measuring.gold.get("validation")
-    also = {"validation": unseen.problems} if unseen else {}
+    prompts, tokenizer, most = problems.artifact("train.parquet"), base.artifact("policy"), config.generate.max_tokens
+    unseen = {name: gold for name, gold in measuring.gold.items() if name == "validation"}
     policy, reason = base, None
     pairs: dict[str, Artifact] = {}
     for number in range(1, config.iterations + 1):
-        name, seed, settings = f"iter-{number}", config.seed + number, config.train.at(number)
-        opponent, sampling = policy.artifact("policy"), (config.generate, config.engine)
-        samples = generate(run, f"{name}/generate", opponent, prompts, *sampling, seed, expected, also=also)
-        answers, tokenizer, most = samples.artifact("samples"), base.artifact("policy"), config.generate.max_tokens
-        count = expected * config.generate.samples
-        made = pair(run, f"{name}/pair", prompts, answers, tokenizer, most, count)
+        at, opponent = run.iteration(number), policy.artifact("policy")
+        training = Training(config.train.at(number), config.launch)
+        sampled = generate(at, opponent, {SAMPLES: prompts, **unseen}, config.sampling)
+        made = pair(at, prompts, sampled.artifact(SAMPLES), tokenizer, most)
         before = {"previous": pairs["current"]} if pairs and config.mix_previous else {}
-        pairs = {"current": made.artifact("pairs.parquet"), **before}
-        count *= len(pairs)
-        apart = held_out_pairs(run, name, samples, also, tokenizer, most)
-        training = settings, config.launch
-        reference = measure_reference(run, f"{name}/reference", opponent, pairs | apart, *training, count)
-        game = against_opponent(apart, samples, reference, settings, unseen)
-        policy = train_on_pairs(
-            run, f"{name}/train", opponent, pairs, reference, *training, seed, count, held_out=game.get("validation")
-        )
-        stages = {"generate": samples, "pair": made, "reference": reference, "train": policy}
-        if reason := add_iteration(measuring, iterations, policy, stages, game):
+        pairs = {"current": made.artifact(PAIRS_FILE), **before}
+        held_out = pair_held_out(at, unseen, sampled, tokenizer, most)
+        reference = measure_reference(at, opponent, pairs | held_out, training)
+        told_apart = {name: reference.measured(name, sampled.artifact(name)) for name in held_out}
+        learned = {name: reference.measured(name) for name in pairs}
+        policy = train_on_pairs(at, opponent, learned, training, told_apart.get("validation"))
+        stages = {"generate": sampled, "pair": made, "reference": reference.stage, "train": policy}
+        if reason := add_iteration(measuring, iterations, policy, stages, told_apart):
             break
     return conclude(measuring, iterations, reason)

@@ -13,8 +13,18 @@ from data.rewards.loading import (
     RewardError,
     grader_version,
     judged_by,
+    load_named,
     load_reward,
     prepare_reward,
 )
 
-__all__ = ["BUILT_IN", "Reward", "RewardError", "grader_version", "judged_by", "load_reward", "prepare_reward"]
+__all__ = [
+    "BUILT_IN",
+    "Reward",
+    "RewardError",
+    "grader_version",
+    "judged_by",
+    "load_named",
+    "load_reward",
+    "prepare_reward",
+]

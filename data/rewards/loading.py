@@ -36,6 +36,15 @@ def load_reward(name: str) -> Reward:
     Raises:
         RewardError: there is no such reward, its module cannot be imported, or it is no function of two arguments.
     """
+    return _checked(load_named(name), name)
+
+
+def load_named(name: str) -> object:
+    """What is called `name`, of whatever kind it is.
+
+    Raises:
+        RewardError: there is no such thing, or its module cannot be imported.
+    """
     module_name, colon, attribute = BUILT_IN.get(name, name).partition(":")
     if not colon:
         raise RewardError(
@@ -48,7 +57,7 @@ def load_reward(name: str) -> Reward:
             what_next="Write it as 'package.module:function', for example 'my_rewards:exact_match' for the function "
             "exact_match in ./my_rewards.py.",
         )
-    return _checked(_attribute(_import(module_name, name), attribute, name), name)
+    return _attribute(_import(module_name, name), attribute, name)
 
 
 def judged_by(reward: Reward) -> tuple[Use, Callable[[str | None], bool]]:

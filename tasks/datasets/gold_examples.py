@@ -7,15 +7,15 @@ from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Example, Problem
 from data.storage import read_rows, write_rows
 from tasks.datasets.row_length import nothing_fits, report_too_long, tokenizer_and_limit
-from tasks.datasets.select import SELECTION
+from tasks.datasets.select import EXAMPLES, SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.files import write_json
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result
 
 VERSION = 2  # gold answers are framed as the template frames them
 
 
-def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pack_to: int | None) -> Result:
+def gold_examples(at: Place, problems: Artifact, policy: Artifact, pack_to: int | None) -> Result:
     """Write the gold answers of all problems to `examples.parquet`; counts by reason go to `selection.json`.
 
     An example that is longer than the policy's context, or than a packed row, is dropped and counted: cutting it would
@@ -25,10 +25,17 @@ def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pac
         NothingKeptError: no example fits.
     """
     inputs = {"problems": problems, "policy": policy}
-    stage = Stage(name, VERSION, {"pack_to": pack_to}, inputs, estimate=Estimate(disk_bytes=1_000_000))
+    stage = Stage(
+        at.stage("examples"),
+        VERSION,
+        {"pack_to": pack_to},
+        inputs,
+        estimate=Estimate(disk_bytes=1_000_000),
+        expected={EXAMPLES: problems.expected},
+    )
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path, run.model_code, pack_to)
+        tokenizer, limit = tokenizer_and_limit(policy.path, at.run.model_code, pack_to)
         counts: Counter[str] = Counter()
 
         def fits(problem: Problem) -> bool:
@@ -42,11 +49,11 @@ def gold_examples(run: Run, name: str, problems: Artifact, policy: Artifact, pac
             for p in read_rows(Problem, problems.path)
             if fits(p)
         )
-        kept = write_rows(Example, attempt / "examples.parquet", rows)
+        kept = write_rows(Example, attempt / EXAMPLES, rows)
         total, dropped = counts.total(), report_too_long(counts, limit)
         if not kept:
             raise nothing_fits(total, limit)
         write_json(attempt / SELECTION, {"samples": total, **counts})
         return Outcome(total, kept, dropped)
 
-    return run.execute(stage, work)
+    return at.run.execute(stage, work)

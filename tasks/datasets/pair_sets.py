@@ -21,7 +21,7 @@ from tasks.datasets.row_length import nothing_fits, report_too_long, tokenizer_a
 from tasks.datasets.select import SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.files import write_json
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result
 
 VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
 VALIDATED_AND_TESTED: tuple[Split, ...] = ("validation", "test")
@@ -121,8 +121,7 @@ def check_pair_sets(sets: PairSets) -> None:
 
 
 def prepare_pair_sets(
-    run: Run,
-    name: str,
+    at: Place,
     sets: PairSets,
     policy: Artifact,
     length: Callable[[object, Pair], int],
@@ -141,19 +140,21 @@ def prepare_pair_sets(
         DataFileError: see `data.preferences.read_pairs`.
         NothingKeptError: no pair is left of one of them.
     """
-    inputs = {"file": dataset_artifact(sets.training.source, run.planning), "policy": policy, **problems}
+    inputs = {"file": dataset_artifact(sets.training.source, at.run.planning), "policy": policy, **problems}
     for known, (reading, _) in sets.given.items():
-        inputs[f"pairs_{known}"] = dataset_artifact(reading.source, run.planning)
+        inputs[f"pairs_{known}"] = dataset_artifact(reading.source, at.run.planning)
     settings = {"drop": sets.training.drop, "overlap": asdict(sets.rules)}
     told: dict[str, object] = {"format": sets.training.format, "columns": sets.training.columns}
     told |= {"placeholders": sets.training.placeholders, "reasoning": sets.training.reasoning}
     settings |= {key: value for key, value in told.items() if value}
     settings |= {"held_out": {known: None if known in sets.given else sets.share for known in sets.names}}
     estimate = Estimate(disk_bytes=3 * dataset_bytes(sets.training.source) + 1_000_000)
-    stage = Stage(name, VERSION, settings, inputs, estimate=estimate)
+    expected = {f"{known}.parquet": sets.expected(known) for known in sets.names}
+    expected |= {PAIRS_FILE: expected_rows(sets.training.source, "train")}
+    stage = Stage(at.stage("pairs"), VERSION, settings, inputs, estimate=estimate, expected=expected)
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path, run.model_code)
+        tokenizer, limit = tokenizer_and_limit(policy.path, at.run.model_code)
         counts = {known: Counter[str]() for known in (PAIRS_FILE, *sets.names)}
 
         def fits(pair: Pair, kind: str = PAIRS_FILE) -> bool:
@@ -187,7 +188,7 @@ def prepare_pair_sets(
         write_json(attempt / SELECTION, {"samples": tally.rows, "kept": kept, **held_out} | dropped)
         return Outcome(tally.rows, kept + sum(held_out.values()), dropped)
 
-    return run.execute(stage, work)
+    return at.run.execute(stage, work)
 
 
 def answered_length(tokenizer: object, pair: Pair) -> int:

@@ -23,7 +23,7 @@ from tasks.datasets.row_length import tokenizer_and_limit
 from tasks.datasets.select import SELECTION, NothingKeptError
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.files import write_json
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result
 
 VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
 PAIRS_FILE = "pairs.parquet"
@@ -49,16 +49,7 @@ class PairSource(Config):
         return Reading(path, self.pairs_format, self.pairs_columns, drop, told.placeholders, keep)
 
 
-def pair(
-    run: Run,
-    name: str,
-    problems: Artifact,
-    samples: Artifact,
-    tokenizer: Artifact,
-    max_tokens: int,
-    expected: int,
-    may_be_none: bool = False,
-) -> Result:
+def pair(at: Place, problems: Artifact, samples: Artifact, tokenizer: Artifact, max_tokens: int) -> Result:
     """Pair gold with own answers into `pairs.parquet`; counts by reason go to `selection.json`.
 
     How many kept pairs have a side that was cut at the token limit goes to `pairs.json`.
@@ -66,31 +57,55 @@ def pair(
     Args:
         tokenizer: a policy whose tokenizer renders the gold answers.
         max_tokens: gold answers are cut at this length, as own answers were when they were generated.
-        may_be_none: whether there need be no pair, where nothing is trained on them.
 
     Raises:
         NothingKeptError: the opponent's answers all equal the gold ones, or are empty.
     """
-    inputs = {"problems": problems, "samples": samples, "tokenizer": tokenizer}
+    return _pair(at, "pair", (problems, samples), tokenizer, max_tokens)
+
+
+def pair_held_out(
+    at: Place, problems: Mapping[str, Artifact], samples: Result, tokenizer: Artifact, max_tokens: int
+) -> dict[str, Artifact]:
+    """The same of held-out problems, set by set. Nothing is trained on these pairs, so there need be none.
+
+    Args:
+        problems: by set.
+        samples: of the stage that answered them, in a folder for each set.
+    """
+    stages = {
+        known: _pair(at, f"pair-{known}", (artifact, samples.artifact(known)), tokenizer, max_tokens)
+        for known, artifact in problems.items()
+    }
+    return {known: stage.artifact(PAIRS_FILE) for known, stage in stages.items()}
+
+
+def _pair(at: Place, kind: str, sides: tuple[Artifact, Artifact], tokenizer: Artifact, max_tokens: int) -> Result:
+    problems, samples = sides
     stage = Stage(
-        name, VERSION, {"max_tokens": max_tokens}, inputs, estimate=Estimate(disk_bytes=expected * max_tokens * 8)
+        at.stage(kind),
+        VERSION,
+        {"max_tokens": max_tokens},
+        {"problems": problems, "samples": samples, "tokenizer": tokenizer},
+        estimate=Estimate(disk_bytes=samples.expected * max_tokens * 8),
+        expected={PAIRS_FILE: samples.expected},
     )
 
     def work(attempt: Path) -> Outcome:
-        render = partial(completion_token_ids, tokenizer_and_limit(tokenizer.path, run.model_code)[0])
+        render = partial(completion_token_ids, tokenizer_and_limit(tokenizer.path, at.run.model_code)[0])
         counts: Counter[str] = Counter()
         rows = pair_gold_over_own(
             read_rows(Problem, problems.path), read_rows(Sample, samples.path), render, max_tokens, counts
         )
         kept = write_rows(Pair, attempt / PAIRS_FILE, rows)
         dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept", *NOTES)}
-        if not kept and not may_be_none:
+        if not kept and kind == "pair":
             raise _nothing_left(counts["samples"], dropped)
         write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
         write_json(attempt / NOTES_FILE, {note: counts[note] for note in NOTES})
         return Outcome(counts["samples"], kept, dropped)
 
-    return run.execute(stage, work)
+    return at.run.execute(stage, work)
 
 
 def write_pairs(

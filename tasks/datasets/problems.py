@@ -400,7 +400,7 @@ def expected_counts(source: ProblemSource) -> dict[str, int]:
     return {split: min(n, limits.get(split) or n) for split, n in counts.items()}
 
 
-def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
+def prepare_problems(run: Run, source: ProblemSource) -> Result:
     """The stage: one Parquet file per split, `held_out.parquet` if training must not repeat further data sets.
 
     What was noticed on the way is in `data.json`. A split without problems has no file.
@@ -425,10 +425,13 @@ def prepare_problems(run: Run, source: ProblemSource, seed: int) -> Result:
         rules = source.overlap.rules
         config |= {"overlap": asdict(rules)}
     inputs = {name: dataset_artifact(path, run.planning) for name, path in source.files().items()}
-    stage = Stage("problems", VERSION, config, inputs, seed, estimate=Estimate(disk_bytes=_bytes(source)))
+    expected = {f"{split}.parquet": count for split, count in expected_counts(source).items()}
+    stage = Stage(
+        "problems", VERSION, config, inputs, run.seed, estimate=Estimate(disk_bytes=_bytes(source)), expected=expected
+    )
 
     def work(attempt: Path) -> Outcome:
-        tally, found = split_problems(source, seed, attempt, rules, room)
+        tally, found = split_problems(source, run.seed, attempt, rules, room)
         require_every_split(source, tally, found)
         write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
         kept = sum(counts.total() for counts in found.sources.values())

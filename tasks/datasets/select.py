@@ -13,10 +13,10 @@ from data.storage import read_rows, write_rows
 from models.config import Config
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.files import write_json
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result
 
 VERSION = 1
-SELECTION = "selection.json"
+SELECTION, EXAMPLES = "selection.json", "examples.parquet"
 
 
 class SelectConfig(Config):
@@ -30,16 +30,22 @@ class NothingKeptError(RunFailedError):
     """No sample was good enough to be trained on."""
 
 
-def select(
-    run: Run, name: str, problems: Artifact, samples: Artifact, scores: Artifact, config: SelectConfig
-) -> Result:
+def select(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, config: SelectConfig) -> Result:
     """Choose what is trained on into `examples.parquet`; counts by reason go to `selection.json`.
 
     Raises:
         NothingKeptError: there is nothing to train on.
     """
     inputs = {"problems": problems, "samples": samples, "scores": scores}
-    stage = Stage(name, VERSION, config.model_dump(mode="json"), inputs, estimate=Estimate(disk_bytes=1_000_000))
+    most = min(samples.expected, problems.expected * config.max_per_problem)
+    stage = Stage(
+        at.stage("select"),
+        VERSION,
+        config.model_dump(mode="json"),
+        inputs,
+        estimate=Estimate(disk_bytes=1_000_000),
+        expected={EXAMPLES: most},
+    )
 
     def work(attempt: Path) -> Outcome:
         counts: Counter[str] = Counter()
@@ -51,14 +57,14 @@ def select(
             config.max_per_problem,
             counts,
         )
-        kept = write_rows(Example, attempt / "examples.parquet", rows)
+        kept = write_rows(Example, attempt / EXAMPLES, rows)
         if not kept:
             raise nothing_kept(counts)
         write_json(attempt / SELECTION, dict(counts))
         dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept")}
         return Outcome(counts["samples"], kept, dropped)
 
-    return run.execute(stage, work)
+    return at.run.execute(stage, work)
 
 
 def nothing_kept(counts: Counter[str]) -> NothingKeptError:

@@ -19,6 +19,7 @@ from tasks.settings.loop import StopConfig
 from tasks.stage.run import LOCK, SUMMARY, Result, describe_holder
 from tasks.tracking.recorder import REPORT
 
+
 class State(StrEnum):
     FINISHED = "finished"
     RUNNING = "running"

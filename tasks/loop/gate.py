@@ -52,16 +52,16 @@ def _against_champion(
     measuring: Measuring, measure: Measure, champion: Version, best: Iteration, ours: Mapping[str, Result]
 ) -> Gate:
     """Measure the champion of an earlier run, and set the two side by side."""
-    checkpoint, place = policy_of(champion), f"final/champion-{champion.digest[:8]}"
+    checkpoint, at = policy_of(champion), measuring.run.place(f"final/champion-{champion.digest[:8]}")
     if checkpoint is None:
         return Gate(champion, None, 0, measure)
     if why := refusal(measure, best.policy.artifact("policy").path, champion):
         return Gate(champion, None, 0, measure, why)
     if measure is WIN_RATE:
         answers = ours.get(ANSWERS) or ours["evaluate"]
-        found: tuple[Mapping[str, Result], Mapping[str, Result]] = {}, measuring.over(place, answers, checkpoint)
+        found: tuple[Mapping[str, Result], Mapping[str, Result]] = {}, measuring.over(at, answers, checkpoint)
     else:
-        found = measuring.measure(place, checkpoint, (TEST, "transfer"), {}, {}), ours
+        found = measuring.measure(at, checkpoint, (TEST, "transfer"), {}, {}), ours
     return _gate(champion, measure, found, measuring.config.seed)
 
 

@@ -46,7 +46,7 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
         pin_champion(config)
         write_json(config.directory / PLAN, [stage.stage.name for stage in planned.plan])
-        run.model_code = config.model_code
+        run.model_code, run.seed = config.model_code, config.seed
         return loop(run, config)
 
 
@@ -88,7 +88,7 @@ def add_iteration(
     run, config, number = measuring.run, measuring.config, len(iterations)
     against = {"base": iterations[0].stages, "previous": iterations[-1].stages} if iterations else {}
     artifact = policy.artifact("policy")
-    measured = measuring.measure(f"iter-{number}", artifact, ("validation",), against, pairs)
+    measured = measuring.measure(run.place(f"iter-{number}"), artifact, ("validation",), against, pairs)
     iterations.append(Iteration(number, policy, {**stages, **measured}))
     record_iteration(run, iterations, run.decided_by)
     if number and config.approve and not run.planning:
@@ -126,8 +126,8 @@ def conclude(
     policy = iterations[best].policy.artifact("policy")
     publish_best(run, policy, best)
     sets = ("test", "transfer")
-    base = measuring.measure("final/base", iterations[0].policy.artifact("policy"), sets, {}, {})
-    final = measuring.measure("final/best", policy, sets, {"base": base}, pairs)
+    base = measuring.measure(run.place("final/base"), iterations[0].policy.artifact("policy"), sets, {}, {})
+    final = measuring.measure(run.place("final/best"), policy, sets, {"base": base}, pairs)
     reason = reason or f"all {len(iterations) - 1} iterations were run"
 
     def gate() -> Gate | None:

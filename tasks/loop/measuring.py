@@ -8,13 +8,12 @@ from data.errors import AutodidactError
 from data.measures import DISCRIMINATOR, LOSS, MEASURES, PAIR_ACCURACY, Measure
 from data.splits import HELD_OUT
 from tasks.policies.reference import PairsMeasured
-from tasks.rollouts.evaluate import HeldOut, evaluate
-from tasks.rollouts.likelihood import measure_likelihood
+from tasks.rollouts.evaluate import evaluate
+from tasks.rollouts.likelihood import HeldOutRows, measure_likelihood
 from tasks.rollouts.win_rate import answer_prompts, measure_win_rate
-from tasks.rollouts.win_rate_settings import WinRateConfig
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import Artifact
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result, Run
 
 VALIDATION, TEST, ANSWERS = "validation", "test", "answers"
 LAST = "last"  # as a measure: nothing is measured to decide by
@@ -38,35 +37,29 @@ class Measuring:
     run: Run
     config: LoopConfig
     problems: Result | None
-    verified: dict[str, HeldOut]
-    gold: dict[str, HeldOut]
-    prompts: dict[str, HeldOut]
+    verified: Mapping[str, Artifact]
+    gold: Mapping[str, Artifact]
+    prompts: Mapping[str, Artifact]
     decides: Measure | None
 
     @property
     def held_out_prompts(self) -> dict[str, Artifact]:
         """Every set of problems that training must not repeat."""
-        found = {name: held_out.problems for name, held_out in self.prompts.items()}
+        found = dict(self.prompts)
         if self.problems is not None and self.config.overlap.held_out:
             found[HELD_OUT] = self.problems.artifact(f"{HELD_OUT}.parquet")
         return found
-
-    @property
-    def win_rate(self) -> WinRateConfig:
-        """How a judge is asked, where one is."""
-        assert self.config.win_rate is not None
-        return self.config.win_rate
 
     def test_set(self, pairs: Mapping[str, PairsMeasured]) -> str | None:
         """Digest of the rows of the final test by the measure that decides, where there are any."""
         if self.decides is PAIR_ACCURACY:
             return pairs[TEST].pairs.digest if TEST in pairs else None
         rows = self.gold if self.decides is LOSS else self.prompts
-        return rows[TEST].problems.digest if self.decides and TEST in rows else None
+        return rows[TEST].digest if self.decides and TEST in rows else None
 
     def measure(
         self,
-        place: str,
+        at: Place,
         policy: Artifact,
         sets: Sequence[str],
         against: Mapping[str, Mapping[str, Result]],
@@ -75,75 +68,50 @@ class Measuring:
         """The stages that measure a policy, by their kind. Those of a kind that the loop has no rows for are left out.
 
         Args:
-            place: of the iteration, such as `iter-1`, or `final/base`.
             sets: names of the held-out sets.
             against: earlier measurements of other policies, which it is compared with, by their names.
             pairs: held-out pairs, by set.
         """
         config, found = self.config, dict[str, Result]()
         if verified := _of(self.verified, sets):
-            settings = config.evaluate, config.generate, config.measured_by, config.engine, config.seed
-            found["evaluate"] = evaluate(
-                self.run, _name(place, "evaluate"), policy, verified, *settings, _kind("evaluate", against)
-            )
-        if pairs or _of(self.gold, sets):
-            gold = _of(self.gold, sets)
-            expected = sum(held_out.expected for held_out in gold.values())
-            found["likelihood"] = measure_likelihood(
-                self.run,
-                _name(place, "likelihood"),
-                policy,
-                {name: held_out.problems for name, held_out in gold.items()},
-                pairs,
-                DISCRIMINATOR if config.has_opponent else PAIR_ACCURACY,
-                config.train,
-                config.launch,
-                config.seed,
-                expected + sum(measured.expected for measured in pairs.values()),
-                _kind("likelihood", against),
-            )
+            found["evaluate"] = evaluate(at, policy, verified, config.evaluating, _kind("evaluate", against))
+        rows = HeldOutRows(_of(self.gold, sets), pairs, DISCRIMINATOR if config.has_opponent else PAIR_ACCURACY)
+        if rows:
+            found["likelihood"] = measure_likelihood(at, policy, rows, config.training, _kind("likelihood", against))
         if config.win_rate and (prompts := _of(self.prompts, sets)):
-            found |= self._judged(place, policy, prompts, against, found.get("evaluate"))
+            found |= self._judged(at, policy, prompts, against, found.get("evaluate"))
         return found
 
-    def over(self, place: str, policy: Result, rival: Artifact) -> dict[str, Result]:
+    def over(self, at: Place, policy: Result, rival: Artifact) -> dict[str, Result]:
         """The win rate of a policy over another one, on the prompts of the final test.
 
         Args:
             policy: a stage that has its answers.
         """
-        prompts = _of(self.prompts, (TEST,))
-        theirs = self._answers(place, rival, prompts)
-        settings = self.win_rate, self.config.engine, self.config.seed
-        name = _name(place, "win_rate")
-        return {"win_rate": measure_win_rate(self.run, name, policy, prompts, {"champion": theirs}, *settings)}
+        prompts, how = _of(self.prompts, (TEST,)), self.config.comparing
+        theirs = answer_prompts(at, rival, prompts, how)
+        return {"win_rate": measure_win_rate(at, policy, prompts, {"champion": theirs}, how)}
 
     def _judged(
         self,
-        place: str,
+        at: Place,
         policy: Artifact,
-        prompts: dict[str, HeldOut],
+        prompts: Mapping[str, Artifact],
         against: Mapping[str, Mapping[str, Result]],
         evaluated: Result | None,
     ) -> dict[str, Result]:
         """A policy's answers, and what the judge prefers of them and those of its opponents."""
-        ours = evaluated or self._answers(place, policy, prompts)
+        how = self.config.comparing
+        ours = evaluated or answer_prompts(at, policy, prompts, how)
         found = {} if evaluated else {ANSWERS: ours}
         opponents: dict[str, Result | None] = {
             name: None if name == "gold" else against[name].get(ANSWERS) or against[name]["evaluate"]
-            for name in self.win_rate.against
+            for name in how.config.against
             if name == "gold" or name in against
         }
-        if opponents and next(iter(opponents)) == self.win_rate.against[0]:
-            settings = self.win_rate, self.config.engine, self.config.seed
-            name = _name(place, "win_rate")
-            found["win_rate"] = measure_win_rate(self.run, name, ours, prompts, opponents, *settings)
+        if opponents and next(iter(opponents)) == how.config.against[0]:
+            found["win_rate"] = measure_win_rate(at, ours, prompts, opponents, how)
         return found
-
-    def _answers(self, place: str, policy: Artifact, prompts: dict[str, HeldOut]) -> Result:
-        config = self.config
-        settings = self.win_rate, config.generate, config.engine, config.seed
-        return answer_prompts(self.run, _name(place, ANSWERS), policy, prompts, *settings)
 
 
 def measuring(run: Run, config: LoopConfig, problems: Result | None) -> Measuring:
@@ -208,16 +176,9 @@ def _lacking(measure: str, judge: bool) -> str:
     }[measure]
 
 
-def _of(held_out: Mapping[str, HeldOut], sets: Sequence[str]) -> dict[str, HeldOut]:
+def _of(held_out: Mapping[str, Artifact], sets: Sequence[str]) -> dict[str, Artifact]:
     return {name: held_out[name] for name in sets if name in held_out}
 
 
 def _kind(kind: str, against: Mapping[str, Mapping[str, Result]]) -> dict[str, Result]:
     return {name: stages[kind] for name, stages in against.items() if kind in stages}
-
-
-def _name(place: str, kind: str) -> str:
-    """`iter-1/likelihood`, but `final/base-likelihood`, where `final/base` is the evaluation."""
-    if place.startswith("iter-"):
-        return f"{place}/{kind}"
-    return place if kind == "evaluate" else f"{place}-{kind}"

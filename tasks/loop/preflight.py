@@ -2,19 +2,19 @@
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
-from data.chat_template import naming, require_template
+from data.chat_template import require_template
 from data.errors import AutodidactError
 from data.overlap import Rules
 from data.preferences import read_pairs
 from data.reading import Tally
-from data.render import completion_token_ids, prompt_token_ids
-from data.rows import Pair, Problem
+from data.render import completion_token_ids, first_of_each_shape
+from data.rows import Problem
 from data.storage import read_rows
 from models import tiny
 from models.estimate import linear_modules, parameters_of
@@ -23,7 +23,6 @@ from tasks.datasets.problems import require_every_split, require_problems, split
 from tasks.datasets.prompt_length import PromptRoom
 from tasks.policies.adapter import AdapterError, check_adapter, check_targets
 from tasks.policies.model_folder import resolve_model
-from tasks.rollouts.reward_model import read_reward_model
 from tasks.rollouts.rewards import check_reward
 from tasks.rollouts.win_rate_settings import check_win_rate
 from tasks.settings.loop import LoopConfig
@@ -32,7 +31,6 @@ from tasks.stage.contract import OnDrift, Status, drift_error
 from tasks.stage.files import existing_parent
 from tasks.stage.run import Run, check_writable
 
-Row = TypeVar("Row", Pair, Problem)
 GOLD = "The answer is 42."  # stands for any
 
 Loop = Callable[[Run, Any], dict[str, Any]]
@@ -79,7 +77,7 @@ def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     run = Run(config.directory, planning=True, on_drift=on_drift)
     run.parameters = parameters_of(config.model) if config.model else tiny.PARAMETERS
     run.row_tokens = config.row_tokens
-    run.model_code = config.model_code
+    run.model_code, run.seed = config.model_code, config.seed
     loop(run, config)
     return run
 
@@ -102,21 +100,17 @@ def check_problems(config: LoopConfig) -> None:
 
 
 def check_judged(config: LoopConfig, folder: Path) -> None:
-    """Render a problem of every kind for the reward model, if there is one.
+    """See that the problems can be put to the rewards that are models.
 
     Args:
         folder: holds the problems, a file for each split.
 
     Raises:
-        TemplateError: naming the problem that its chat template fails on.
+        TemplateError: naming the problem that a chat template fails on.
     """
     for reward in (config.reward, config.measured_by):
-        if reward.modelled:
-            _, tokenizer = read_reward_model(reward.model)
-            problems = (problem for file in sorted(folder.glob("*.parquet")) for problem in read_rows(Problem, file))
-            for problem in first_of_each_shape(problems):
-                with naming(f"Problem {problem.id} of {problem.source}, for the reward model"):
-                    prompt_token_ids(tokenizer, problem.messages)
+        for model in reward.models.values():
+            model.check_problems(p for file in sorted(folder.glob("*.parquet")) for p in read_rows(Problem, file))
 
 
 def check_pair_prompts(config: Any) -> None:
@@ -134,16 +128,6 @@ def check_pair_prompts(config: Any) -> None:
                 room.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
     if isinstance(config, LoopConfig):  # a reward model writes no answers, so none of its pairs can differ from them
         completion_token_ids(room.tokenizer, GOLD)
-
-
-def first_of_each_shape(rows: Iterable[Row]) -> Iterator[Row]:
-    """The first row of every order of roles: it is by these that chat templates fail."""
-    seen = set()
-    for row in rows:
-        shape = tuple(turn["role"] for turn in row.messages)
-        if shape not in seen:
-            seen.add(shape)
-            yield row
 
 
 def check_adapters(config: RunConfig) -> None:

@@ -79,11 +79,12 @@ class PolicySource(Config):
     template_options: TemplateOptions
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
+    bootstrap: Annotated[BootstrapConfig, Field(description="Training of the embedded tiny model.")] = BootstrapConfig()
 
 
-def base_policy(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:
+def base_policy(run: Run, source: PolicySource) -> Result:
     """The policy before the first iteration, with its weights and tokenizer in `policy/`."""
-    return _own_model(run, source) if source.model else _embedded_model(run, source, bootstrap, seed)
+    return _own_model(run, source) if source.model else _embedded_model(run, source)
 
 
 def _own_model(run: Run, source: PolicySource) -> Result:
@@ -123,8 +124,9 @@ def _link_files(model: Path, policy: Path, code: bool) -> None:
         link.symlink_to(file.resolve())
 
 
-def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Result:
-    stage = bootstrap_stage(source, bootstrap, seed)
+def _embedded_model(run: Run, source: PolicySource) -> Result:
+    bootstrap = source.bootstrap
+    stage = bootstrap_stage(source, bootstrap, run.seed)
     shipped = find_base(stage.fingerprint())
     if shipped:
         stage = replace(stage, command="", estimate=Estimate(disk_bytes=4_000_000))
@@ -133,7 +135,7 @@ def _embedded_model(run: Run, source: PolicySource, bootstrap: BootstrapConfig, 
         if shipped:
             shipped.copy_to(attempt / "policy")
             return Outcome(rows_in=bootstrap.demonstrations, origin={"base": shipped.name})
-        trained = train_embedded(run, source, bootstrap, seed)
+        trained = train_embedded(run, source, bootstrap, run.seed)
         trained.verify()
         for name in ("policy", *trained.manifest.logs):
             made = trained.path / name

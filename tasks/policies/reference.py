@@ -14,8 +14,8 @@ from models.estimate import weights_bytes_per_device
 from models.launch import LIKELIHOOD, launch_command
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.files import write_json
-from tasks.stage.launch import launch_program
-from tasks.stage.run import Result, Run
+from tasks.stage.launch import Training, launch_program
+from tasks.stage.run import Place, Result, Run
 
 VERSION = 2  # gold answers are framed as the template frames them
 LIKELIHOOD_FILE = "likelihood.json"
@@ -28,7 +28,6 @@ class PairsMeasured:
     Attributes:
         pairs: Parquet file of Pair rows.
         reference: Parquet file of PairLikelihood rows, made by `measure_reference` of these pairs.
-        expected: how many pairs there are expected to be, for the dry run.
         answers: folder of the opponent's answers, among them the rejected sides, which are described beside; SPIN's.
     """
 
@@ -36,30 +35,39 @@ class PairsMeasured:
     reference: Artifact
     beta: float
     loss: PreferenceLoss
-    expected: int = 0
     answers: Artifact | None = None
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the policy that training starts from says of sets of pairs."""
+
+    stage: Result
+    pairs: Mapping[str, Artifact]
+    config: PreferenceConfig
+
+    def measured(self, name: str, answers: Artifact | None = None) -> PairsMeasured:
+        """One of the sets, with the loss that is trained with."""
+        reference = self.stage.artifact(f"{name}.parquet")
+        return PairsMeasured(self.pairs[name], reference, self.config.beta, self.config.loss, answers)
+
+
 def measure_reference(
-    run: Run,
-    name: str,
-    policy: Artifact,
-    pairs: Mapping[str, Artifact],
-    config: PreferenceConfig,
-    launch: LaunchConfig,
-    expected_pairs: int,
-) -> Result:
+    at: Place, policy: Artifact, pairs: Mapping[str, Artifact], training: Training[PreferenceConfig]
+) -> Reference:
     """How likely `policy` finds both answers of every pair: one file of likelihoods for each set of pairs.
 
     The weights are held as training will hold them, so that training starts from log-ratios of zero but for rounding.
     """
+    run, config, launch = at.run, training.config, training.launch
+    expected = sum(artifact.expected for artifact in pairs.values())
     stage = Stage(
-        name,
+        at.stage("reference"),
         VERSION,
         held_as(config),
         {"policy": policy, **{f"pairs_{key}": artifact for key, artifact in pairs.items()}},
         command=likelihood_command(launch),
-        estimate=likelihood_estimate(run, config, launch, 2 * expected_pairs, 60 * expected_pairs),
+        estimate=likelihood_estimate(run, training, 2 * expected, 60 * expected),
     )
 
     def work(attempt: Path) -> Outcome:
@@ -80,19 +88,7 @@ def measure_reference(
         rows = sum(count_rows(file) for file in outputs.values())
         return Outcome(rows, rows, command=tuple(command))
 
-    return run.execute(stage, work)
-
-
-def measured_by(
-    reference: Result,
-    name: str,
-    pairs: Artifact,
-    config: PreferenceConfig,
-    expected: int,
-    answers: Artifact | None = None,
-) -> PairsMeasured:
-    """One of the sets of pairs that `measure_reference` measured, with the loss that is trained with."""
-    return PairsMeasured(pairs, reference.artifact(f"{name}.parquet"), config.beta, config.loss, expected, answers)
+    return Reference(run.execute(stage, work), pairs, config)
 
 
 def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
@@ -112,10 +108,11 @@ def likelihood_command(launch: LaunchConfig) -> str:
     return " ".join(launch_command(LIKELIHOOD, launch, Path("likelihood.json")))
 
 
-def likelihood_estimate(run: Run, config: TrainConfig, launch: LaunchConfig, samples: int, disk_bytes: int) -> Estimate:
+def likelihood_estimate(run: Run, training: Training[TrainConfig], samples: int, disk_bytes: int) -> Estimate:
+    """What it costs to measure that many answers."""
     return Estimate(
         samples=samples,
         disk_bytes=disk_bytes,
-        gpu_bytes=weights_bytes_per_device(run.parameters, config, launch),
-        devices=launch.processes,
+        gpu_bytes=weights_bytes_per_device(run.parameters, training.config, training.launch),
+        devices=training.launch.processes,
     )

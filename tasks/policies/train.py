@@ -1,12 +1,12 @@
 """The stages that train: they launch a training program and hand its progress to the run."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.storage import count_rows
 from models.config import (
-    LaunchConfig,
     PreferenceConfig,
     PreferenceProgram,
     RewardTrainConfig,
@@ -20,21 +20,31 @@ from models.launch import PREFERENCE, REWARD, SUPERVISED, launch_command
 from tasks.policies.adapter import merge, record_base
 from tasks.policies.reference import PairsMeasured
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
-from tasks.stage.launch import launch_program
-from tasks.stage.run import Result, Run
+from tasks.stage.launch import Training, launch_program
+from tasks.stage.run import Place, Result, Run
 
 TRAIN_VERSION = 3  # gold answers are framed as the template frames them
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of training: its program, what that is told, and how many sequences it holds of a row."""
+
+    module: str
+    program: type[TrainProgram] | type[PreferenceProgram] | type[RewardTrainProgram]
+    sequences: int
+
+
+_SUPERVISED = _Kind(SUPERVISED, TrainProgram, 1)
+_PREFERENCE = _Kind(PREFERENCE, PreferenceProgram, 2)
+_REWARD = _Kind(REWARD, RewardTrainProgram, 2)
+
+
 def train(
-    run: Run,
-    name: str,
+    at: Place,
     start: Artifact,
     examples: Artifact,
-    config: SupervisedConfig,
-    launch: LaunchConfig,
-    seed: int,
-    expected_examples: int,
+    training: Training[SupervisedConfig],
     held_out: Artifact | None = None,
 ) -> Result:
     """Fine-tune the policy `start` on `examples`. The new policy is in `policy/`, the curve in `metrics.jsonl`.
@@ -42,41 +52,17 @@ def train(
     Args:
         held_out: problems whose gold answers are measured meanwhile, `launch.evaluations` times. Changes no weight.
     """
-    inputs, observed = {"start": start, "examples": examples}, _given(launch, held_out=held_out)
-    stage = _training_stage(run, name, SUPERVISED, inputs, observed, config, launch, seed, expected_examples)
-
-    def work(attempt: Path) -> Outcome:
-        program = TrainProgram(
-            policy=start.path,
-            model_code=run.model_code,
-            examples=[examples.path],
-            **_paths(observed),
-            output=attempt / "policy",
-            seed=seed,
-            train=config,
-            launch=launch,
-        )
-        command = launch_program(SUPERVISED, program, attempt, run.child_lock)
-        _finish_adapter(run, config, start, attempt)
-        rows = count_rows(examples.path)
-        return Outcome(rows, rows, command=tuple(command))
-
-    return run.execute(stage, work)
+    return _train(at, _SUPERVISED, start, {"examples": {"examples": examples}}, training, {"held_out": held_out})
 
 
 def train_on_pairs(
-    run: Run,
-    name: str,
+    at: Place,
     start: Artifact,
-    pairs: Mapping[str, Artifact],
-    reference: Result,
-    config: PreferenceConfig,
-    launch: LaunchConfig,
-    seed: int,
-    expected_pairs: int,
+    pairs: Mapping[str, PairsMeasured],
+    training: Training[PreferenceConfig],
     held_out: PairsMeasured | None = None,
 ) -> Result:
-    """Train the policy `start` to prefer the chosen answers, with `measure_reference` of the same pairs as reference.
+    """Train the policy `start` to prefer the chosen answers. What pairs were measured by is the reference.
 
     The new policy is in `policy/`, the curve in `metrics.jsonl`.
 
@@ -84,43 +70,19 @@ def train_on_pairs(
         held_out: pairs that are measured meanwhile, `launch.evaluations` times, with the loss that is trained with.
             Changes no weight.
     """
-    likelihoods = {key: reference.artifact(f"{key}.parquet") for key in pairs}
-    inputs = {"start": start}
-    inputs |= {f"pairs_{key}": artifact for key, artifact in pairs.items()}
-    inputs |= {f"reference_{key}": artifact for key, artifact in likelihoods.items()}
-    pairs_observed, reference_observed = (held_out.pairs, held_out.reference) if held_out else (None, None)
-    observed = _given(launch, held_out=pairs_observed, held_out_reference=reference_observed)
-    stage = _training_stage(run, name, PREFERENCE, inputs, observed, config, launch, seed, expected_pairs)
-
-    def work(attempt: Path) -> Outcome:
-        program = PreferenceProgram(
-            policy=start.path,
-            model_code=run.model_code,
-            pairs=[artifact.path for artifact in pairs.values()],
-            reference=[artifact.path for artifact in likelihoods.values()],
-            **_paths(observed),
-            output=attempt / "policy",
-            seed=seed,
-            train=config,
-            launch=launch,
-        )
-        command = launch_program(PREFERENCE, program, attempt, run.child_lock)
-        _finish_adapter(run, config, start, attempt)
-        rows = sum(count_rows(artifact.path) for artifact in pairs.values())
-        return Outcome(rows, rows, command=tuple(command))
-
-    return run.execute(stage, work)
+    rows = {
+        "pairs": {f"pairs_{key}": one.pairs for key, one in pairs.items()},
+        "reference": {f"reference_{key}": one.reference for key, one in pairs.items()},
+    }
+    watched = {"held_out": held_out.pairs, "held_out_reference": held_out.reference} if held_out else {}
+    return _train(at, _PREFERENCE, start, rows, training, watched)
 
 
 def train_reward_model(
-    run: Run,
-    name: str,
+    at: Place,
     start: Artifact,
     pairs: Artifact,
-    config: RewardTrainConfig,
-    launch: LaunchConfig,
-    seed: int,
-    expected_pairs: int,
+    training: Training[RewardTrainConfig],
     held_out: Artifact | None = None,
 ) -> Result:
     """Train a reward model that starts from the policy `start`. It is in `policy/`, the curve in `metrics.jsonl`.
@@ -128,77 +90,61 @@ def train_reward_model(
     Args:
         held_out: pairs that are measured meanwhile, `launch.evaluations` times. Changes no weight.
     """
-    inputs, observed = {"start": start, "pairs": pairs}, _given(launch, held_out=held_out)
-    stage = _training_stage(run, name, REWARD, inputs, observed, config, launch, seed, expected_pairs)
-
-    def work(attempt: Path) -> Outcome:
-        program = RewardTrainProgram(
-            policy=start.path,
-            model_code=run.model_code,
-            pairs=[pairs.path],
-            **_paths(observed),
-            output=attempt / "policy",
-            seed=seed,
-            train=config,
-            launch=launch,
-        )
-        command = launch_program(REWARD, program, attempt, run.child_lock)
-        _finish_adapter(run, config, start, attempt, reward=True)
-        rows = count_rows(pairs.path)
-        return Outcome(rows, rows, command=tuple(command))
-
-    return run.execute(stage, work)
+    return _train(at, _REWARD, start, {"pairs": {"pairs": pairs}}, training, {"held_out": held_out})
 
 
-def _finish_adapter(run: Run, config: TrainConfig, start: Artifact, attempt: Path, reward: bool = False) -> None:
-    """Where an adapter was trained, note what on, and merge it into the new policy."""
-    if config.adapter is None:
-        return
-    adapter = attempt / "adapter"
-    record_base(adapter, start.path, config)
-    merge(start.path, adapter, attempt / "policy", run.child_lock, reward, run.model_code)
+def _train(
+    at: Place,
+    kind: _Kind,
+    start: Artifact,
+    rows: Mapping[str, Mapping[str, Artifact]],
+    training: Training[TrainConfig],
+    watched: Mapping[str, Artifact | None],
+) -> Result:
+    """Train with a program of that kind.
 
-
-def _given(launch: LaunchConfig, **held_out: Artifact | None) -> dict[str, Artifact]:
-    """What is measured while training, by its name in the program's configuration."""
-    return {name: artifact for name, artifact in held_out.items() if artifact is not None and launch.evaluations}
-
-
-def _paths(observed: Mapping[str, Artifact]) -> dict[str, Any]:
-    return {name: artifact.path for name, artifact in observed.items()}
-
-
-def _training_stage(
-    run: Run,
-    name: str,
-    module: str,
-    inputs: Mapping[str, Artifact],
-    observed: Mapping[str, Artifact],
-    config: TrainConfig,
-    launch: LaunchConfig,
-    seed: int,
-    expected_rows: int,
-) -> Stage:
-    return Stage(
-        name,
+    Args:
+        rows: by the program's field, files of rows by the name that they have as inputs. The first field's are counted.
+        watched: what is measured meanwhile, by the program's field.
+    """
+    run, config, launch = at.run, training.config, training.launch
+    observed = {name: artifact for name, artifact in watched.items() if artifact is not None and launch.evaluations}
+    counted = list(next(iter(rows.values())).values())
+    stage = Stage(
+        at.stage("train"),
         TRAIN_VERSION,
         config.model_dump(mode="json"),
-        inputs,
-        seed,
+        {"start": start, **{name: artifact for files in rows.values() for name, artifact in files.items()}},
+        at.seed,
         resumable=True,
-        command=" ".join(launch_command(module, launch, Path("train.json"))),
+        command=" ".join(launch_command(kind.module, launch, Path("train.json"))),
         estimate=Estimate(
-            samples=int(expected_rows * config.epochs),
+            samples=int(sum(artifact.expected for artifact in counted) * config.epochs),
             disk_bytes=training_disk_bytes(run.parameters, config),
-            gpu_bytes=_gpu_bytes(run, config, launch, rows_at_once=1 if module == SUPERVISED else 2),
+            gpu_bytes=_gpu_bytes(run, training, kind.sequences),
             devices=launch.processes,
         ),
         observed=observed,
     )
 
+    def work(attempt: Path) -> Outcome:
+        told: dict[str, Any] = {field: [artifact.path for artifact in files.values()] for field, files in rows.items()}
+        told |= {field: artifact.path for field, artifact in observed.items()}
+        told |= {"policy": start.path, "model_code": run.model_code, "output": attempt / "policy"}
+        program = kind.program(**told, seed=at.seed, train=config, launch=launch)
+        command = launch_program(kind.module, program, attempt, run.child_lock)
+        if config.adapter is not None:
+            adapter = attempt / "adapter"
+            record_base(adapter, start.path, config)
+            merge(start.path, adapter, attempt / "policy", run.child_lock, kind is _REWARD, run.model_code)
+        trained_on = sum(count_rows(artifact.path) for artifact in counted)
+        return Outcome(trained_on, trained_on, command=tuple(command))
 
-def _gpu_bytes(run: Run, config: TrainConfig, launch: LaunchConfig, rows_at_once: int) -> int | None:
-    held = training_bytes_per_device(run.parameters, config, launch)
-    tokens = rows_at_once * launch.micro_batch_size * run.row_tokens
-    activations = activation_bytes(run.parameters, tokens, config.dtype, launch)
+    return run.execute(stage, work)
+
+
+def _gpu_bytes(run: Run, training: Training[TrainConfig], sequences: int) -> int | None:
+    held = training_bytes_per_device(run.parameters, training.config, training.launch)
+    tokens = sequences * training.launch.micro_batch_size * run.row_tokens
+    activations = activation_bytes(run.parameters, tokens, training.config.dtype, training.launch)
     return None if held is None or activations is None else held + activations

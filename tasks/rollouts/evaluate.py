@@ -16,13 +16,14 @@ from data.metrics import Outcome, SetMetrics, bootstrap_interval, majority_corre
 from data.rows import Sample, Score
 from data.scoring import Tally
 from data.storage import read_rows
-from models.config import Config, EngineConfig, GenerateJob, SamplingConfig, ScoreJob
-from tasks.rollouts.generate import generate_command, generation_estimate, greedy_sampling, run_generation
-from tasks.rollouts.rewards import RewardConfig, judging_estimate, reward_identity, reward_inputs, score_jobs
+from models.config import Config, SamplingConfig, ScoreJob
+from tasks.rollouts.generate import Sampling, generate_command, generate_job, generation_estimate, run_generation
+from tasks.rollouts.rewards import Judging, RewardConfig, judging_estimate, reward_identity, reward_inputs
+from tasks.rollouts.scoring import score_jobs
 from tasks.stage import contract
 from tasks.stage.contract import Artifact, Estimate, Stage
 from tasks.stage.files import write_json
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result
 
 VERSION = 3  # answers end where the template ends a turn
 METRICS = "metrics.json"
@@ -61,78 +62,63 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """A set of problems to be evaluated on, and how many there are expected to be."""
+class Evaluating:
+    """The settings of a stage that measures a policy by its answers. Of `sampling` the token limit and format count."""
 
-    problems: Artifact
-    expected: int
+    config: EvaluateConfig
+    sampling: Sampling
+    judging: Judging
+
+    @property
+    def draws(self) -> dict[str, Sampling]:
+        """The greedy answers and the sampled ones, by the folder that they go to."""
+        config, told = self.config, self.sampling.config
+        drawn = {"samples": config.samples, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+        sampled = SamplingConfig(max_tokens=told.max_tokens, dtype=told.dtype, **drawn)
+        return {"greedy": self.sampling.greedy, "sampled": Sampling(sampled, self.sampling.engine)}
 
 
 def evaluate(
-    run: Run,
-    name: str,
-    policy: Artifact,
-    sets: Mapping[str, HeldOut],
-    config: EvaluateConfig,
-    sampling: SamplingConfig,
-    reward: RewardConfig,
-    engine: EngineConfig,
-    seed: int,
-    against: Mapping[str, Result],
+    at: Place, policy: Artifact, sets: Mapping[str, Artifact], how: Evaluating, against: Mapping[str, Result]
 ) -> Result:
     """Measure a policy on each set of problems, and compare it with earlier evaluations of the same sets.
 
     Args:
         sets: set name → problems.
-        sampling: token limit and number format are taken from here.
         against: name, such as "base" → the evaluation that greedy pass@1 is compared with.
     """
-    greedy, sampled = _draws(config, sampling)
-    semantic = {"greedy": greedy.model_dump(mode="json"), "sampled": sampled.model_dump(mode="json")}
-    others = {f"against_{key}": result.artifact() for key, result in against.items()}
-    inputs = {"policy": policy, **{f"problems_{key}": held_out.problems for key, held_out in sets.items()}, **others}
+    run, reward, draws = at.run, how.judging.reward, how.draws
+    semantic = {kind: draw.config.model_dump(mode="json") for kind, draw in draws.items()}
     models = reward_inputs(run, reward)
-    inputs |= models
-    estimates = [
-        generation_estimate(run, draw, engine, h.expected) for h in sets.values() for draw in (greedy, sampled)
-    ]
+    inputs = {"policy": policy, **{f"problems_{key}": problems for key, problems in sets.items()}, **models}
+    inputs |= {f"against_{key}": result.artifact() for key, result in against.items()}
+    estimates = [generation_estimate(run, draw, p.expected) for p in sets.values() for draw in draws.values()]
     stage = Stage(
-        name,
+        at.stage("evaluate"),
         VERSION,
-        semantic | reward_identity(reward) | {"pass_at": list(config.pass_at)},
+        semantic | reward_identity(reward) | {"pass_at": list(how.config.pass_at)},
         inputs,
-        seed,
+        at.seed,
         resumable=True,
         command=" ".join(generate_command(Path("generate.json"))),
-        estimate=Estimate.one_after_another([*estimates, judging_estimate(reward, models, engine)]),
+        estimate=Estimate.one_after_another([*estimates, judging_estimate(how.judging, models)]),
     )
 
     def work(attempt: Path) -> contract.Outcome:
         jobs = [
-            GenerateJob(
-                problems=held_out.problems.path,
-                output=attempt / key / kind,
-                sampling=draw,
-                seed=seed,
-                shard_size=engine.shard_size,
-            )
-            for key, held_out in sets.items()
-            for kind, draw in (("greedy", greedy), ("sampled", sampled))
+            generate_job(at, problems.path, attempt / key / kind, draw)
+            for key, problems in sets.items()
+            for kind, draw in draws.items()
         ]
-        command = run_generation(run, attempt, policy, jobs, engine)
-        scored = [
-            ScoreJob(
-                problems=job.problems, samples=job.output, output=job.output.with_name(f"{job.output.name}-scores")
-            )
-            for job in jobs
-        ]
-        tallies = score_jobs(run, attempt, scored, reward, engine, seed, name)
+        command = run_generation(run, attempt, policy, jobs, how.sampling.engine)
+        scored = [ScoreJob(problems=job.problems, samples=job.output, output=scores_folder(job.output)) for job in jobs]
+        tallies = score_jobs(at, attempt, scored, how.judging)
         rows = 0
         earlier = {key: load_evaluation(result) for key, result in against.items()}
         for key in sets:
-            outcomes, metrics = _measure(attempt / key, tallies, config, seed)
+            outcomes, metrics = _measure(attempt / key, tallies, how.config, at.seed)
             differences = {
-                other: paired_difference(outcomes, evaluation.outcomes[key], seed)
+                other: paired_difference(outcomes, evaluation.outcomes[key], at.seed)
                 for other, evaluation in earlier.items()
                 if evaluation is not None
             }
@@ -160,11 +146,6 @@ def coverage(ours: list[Outcome], base: list[Outcome]) -> tuple[int, int]:
     solved = {o.problem_id for o in ours if o.greedy_correct}
     before = {o.problem_id for o in base if o.greedy_correct}
     return len(solved - before), len(before - solved)
-
-
-def _draws(config: EvaluateConfig, sampling: SamplingConfig) -> tuple[SamplingConfig, SamplingConfig]:
-    drawn = {"samples": config.samples, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
-    return greedy_sampling(sampling), SamplingConfig(max_tokens=sampling.max_tokens, dtype=sampling.dtype, **drawn)
 
 
 def _measure(

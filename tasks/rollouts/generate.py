@@ -2,91 +2,94 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.storage import count_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig, ScoreJob
 from models.estimate import generation_bytes_per_device
-from tasks.rollouts.rewards import RewardConfig, scoring_ahead
+from tasks.rollouts.rewards import RewardConfig
+from tasks.rollouts.scoring import scoring_ahead
 from tasks.stage.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpus_held
 from tasks.stage.environment import SHARED_CPU
 from tasks.stage.process import run_child
 from tasks.stage.progress import progress_logger
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result, Run
 
 VERSION = 2  # answers end where the template ends a turn
 SAMPLES = "samples"
-NOTHING: Mapping[str, Artifact] = {}
 BYTES_PER_TOKEN = 4  # in Parquet, token ids and text together, before compression
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """The settings of a stage in which a policy answers."""
+
+    config: SamplingConfig
+    engine: EngineConfig
+
+    @property
+    def greedy(self) -> "Sampling":
+        """One greedy answer to every problem, of the same token limit and number format."""
+        shared = {"max_tokens": self.config.max_tokens, "dtype": self.config.dtype}
+        return Sampling(SamplingConfig(samples=1, temperature=0.0, top_p=1.0, top_k=0, **shared), self.engine)
+
+
 def generate(
-    run: Run,
-    name: str,
+    at: Place,
     policy: Artifact,
-    problems: Artifact,
-    sampling: SamplingConfig,
-    engine: EngineConfig,
-    seed: int,
-    expected_problems: int,
+    problems: Mapping[str, Artifact],
+    sampling: Sampling,
     reward: RewardConfig | None = None,
-    also: Mapping[str, Artifact] = NOTHING,
 ) -> Result:
-    """Draw `sampling.samples` answers to every problem. The samples are in `samples/`, one file per shard.
+    """Draw `samples` answers to every problem.
 
     Args:
-        reward: what will judge them, so that this may begin while others are still being generated.
-        also: further problems by the folder that the samples of theirs are in, for which no second engine starts.
+        problems: sets of problems by the folder that the samples go to, one file per shard; first `samples`, those of
+            the stage itself. For the others no second engine starts.
+        reward: what will judge `samples`, so that this may begin while others are still being generated.
     """
+    run, engine = at.run, sampling.engine
     stage = Stage(
-        name,
+        at.stage("generate"),
         VERSION,
-        sampling.model_dump(mode="json"),
-        {"policy": policy, "problems": problems, **{f"problems_{key}": artifact for key, artifact in also.items()}},
-        seed,
+        sampling.config.model_dump(mode="json"),
+        {"policy": policy}
+        | {"problems" if key == SAMPLES else f"problems_{key}": artifact for key, artifact in problems.items()},
+        at.seed,
         resumable=True,
         command=" ".join(generate_command(Path("generate.json"))),
-        estimate=generation_estimate(run, sampling, engine, expected_problems),
+        estimate=generation_estimate(run, sampling, problems[SAMPLES].expected),
+        expected={key: artifact.expected * sampling.config.samples for key, artifact in problems.items()},
     )
 
     def work(attempt: Path) -> Outcome:
-        asked = {SAMPLES: problems, **also}
-        jobs = [
-            GenerateJob(
-                problems=artifact.path,
-                output=attempt / folder,
-                sampling=sampling,
-                seed=seed,
-                shard_size=engine.shard_size,
-            )
-            for folder, artifact in asked.items()
-        ]
-        job = jobs[0]
-        scored = ScoreJob(problems=problems.path, samples=job.output, output=job.output)
-        with scoring_ahead(run, name, scored, reward):
+        jobs = [generate_job(at, artifact.path, attempt / key, sampling) for key, artifact in problems.items()]
+        scored = ScoreJob(problems=problems[SAMPLES].path, samples=attempt / SAMPLES, output=attempt / SAMPLES)
+        with scoring_ahead(at, scored, reward):
             command = run_generation(run, attempt, policy, jobs, engine)
-        rows_in = sum(count_rows(artifact.path) for artifact in asked.values())
+        rows_in = sum(count_rows(artifact.path) for artifact in problems.values())
         return Outcome(rows_in, sum(count_rows(job.output) for job in jobs), command=tuple(command))
 
     return run.execute(stage, work)
 
 
-def greedy_sampling(sampling: SamplingConfig) -> SamplingConfig:
-    """One greedy answer to every problem, of the same token limit and number format."""
-    shared = {"max_tokens": sampling.max_tokens, "dtype": sampling.dtype}
-    return SamplingConfig(samples=1, temperature=0.0, top_p=1.0, top_k=0, **shared)
+def generate_job(at: Place, problems: Path, output: Path, sampling: Sampling) -> GenerateJob:
+    """What the generation program is told of one set of problems."""
+    told = {"sampling": sampling.config, "seed": at.seed, "shard_size": sampling.engine.shard_size}
+    return GenerateJob.model_validate({"problems": problems, "output": output, **told})
 
 
-def generation_estimate(run: Run, sampling: SamplingConfig, engine: EngineConfig, problems: int) -> Estimate:
-    samples = problems * sampling.samples
-    tokens = samples * sampling.max_tokens
+def generation_estimate(run: Run, sampling: Sampling, problems: int) -> Estimate:
+    samples = problems * sampling.config.samples
+    tokens = samples * sampling.config.max_tokens
     return Estimate(
         samples=samples,
         tokens=tokens,
         disk_bytes=tokens * BYTES_PER_TOKEN,
-        gpu_bytes=generation_bytes_per_device(run.parameters, sampling.dtype, engine),
-        devices=engine.tensor_parallel_size,
+        gpu_bytes=generation_bytes_per_device(run.parameters, sampling.config.dtype, sampling.engine),
+        devices=sampling.engine.tensor_parallel_size,
     )
 
 

@@ -4,18 +4,19 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from data.judge import GRADER
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.estimate import generation_bytes_per_device, parameters_of
 from models.judge import RATES
 from tasks.policies.asked import asked_artifact, asked_identity, check_asked, engine_room
+from tasks.rollouts.model_reward import ModelReward
 from tasks.stage.contract import JUDGE, Artifact, Estimate
 from tasks.stage.logs import run_logger
 from tasks.stage.process import run_child
 from tasks.stage.progress import progress_logger
-from tasks.stage.run import Run
+from tasks.stage.run import Place
 
 ROLE = "judge"
 LOW_ENTROPY = 0.1  # bits: 99 of 100 replies say the same
@@ -23,61 +24,59 @@ HIGH_FLIP_RATE = 0.4  # a judge that names a place at random reaches 0.5
 ENOUGH = 10  # replies from which on such shares mean something
 
 
-def judge_identity(config: JudgeConfig) -> dict[str, Any]:
-    """What of a judge's settings changes the result. The weights of one that runs here are in `judge_artifact`."""
-    own = asked_identity(config, told_apart=("max_tokens", "passes_at"))
-    return {"grader": GRADER, "passes_at": config.threshold, "max_tokens": config.reply_tokens, **own}
+class Judge(ModelReward):
+    """A language model that judges answers, here or at an endpoint."""
 
+    grader: ClassVar[str] = GRADER
+    draws: ClassVar[bool] = True
 
-def judge_artifact(config: JudgeConfig, offline: bool = False) -> Artifact | None:
-    """The judge's folder and its digest, see `tasks.policies.asked.asked_artifact`."""
-    return asked_artifact(config, ROLE, offline)
+    config: JudgeConfig
 
+    def identity(self) -> dict[str, Any]:
+        """What of its settings changes the result. The weights of a judge that runs here are in `artifact`."""
+        own = asked_identity(self.config, told_apart=("max_tokens", "passes_at"))
+        config = self.config
+        return {"grader": GRADER, "passes_at": config.threshold, "max_tokens": config.reply_tokens, **own}
 
-def judge_estimate(config: JudgeConfig, artifact: Artifact | None, engine: EngineConfig) -> Estimate:
-    """Memory and devices that a judge takes: none if it is at an endpoint, where `artifact` is None."""
-    if artifact is None:
-        return Estimate()
-    weights = generation_bytes_per_device(parameters_of(artifact.path), config.dtype, engine)
-    return Estimate(gpu_bytes=weights, devices=engine.tensor_parallel_size)
+    def artifact(self, offline: bool = False) -> Artifact | None:
+        """The judge's folder and its digest, see `tasks.policies.asked.asked_artifact`."""
+        return asked_artifact(self.config, ROLE, offline)
 
+    def estimate(self, artifact: Artifact, engine: EngineConfig) -> Estimate:
+        weights = generation_bytes_per_device(parameters_of(artifact.path), self.config.dtype, engine)
+        return Estimate(gpu_bytes=weights, devices=engine.tensor_parallel_size)
 
-def check_judge(config: JudgeConfig) -> None:
-    """Refuse a judge that cannot work, see `tasks.policies.asked.check_asked`."""
-    check_asked(config, ROLE)
+    def check(self) -> None:
+        """Refuse a judge that cannot work, see `tasks.policies.asked.check_asked`."""
+        check_asked(self.config, ROLE)
 
+    def score(self, at: Place, attempt: Path, jobs: list[ScoreJob], engine: EngineConfig) -> None:
+        self.run(at, attempt, self.program(at, jobs, engine))
 
-def run_judge(
-    run: Run,
-    attempt: Path,
-    jobs: list[ScoreJob],
-    config: JudgeConfig,
-    engine: EngineConfig,
-    seed: int,
-    grader: str = GRADER,
-    truncated: bool = False,
-) -> Sequence[str]:
-    """Run the judging program on `jobs` and log its rates; shards that an earlier attempt judged are kept.
+    def rates(self, scores: Path) -> dict[str, Any]:
+        return dict(json.loads((scores / RATES).read_text()))
 
-    Args:
-        truncated: samples that were cut off are judged as well.
+    def program(self, at: Place, jobs: list[ScoreJob], engine: EngineConfig) -> JudgeProgram:
+        """What the judging program is told."""
+        artifact = self.artifact()
+        folder = artifact.path if artifact else None
+        return JudgeProgram(judge=self.config, policy=folder, jobs=jobs, engine=engine, seed=at.seed, grader=GRADER)
 
-    Raises:
-        ChildError: the program failed.
-    """
-    artifact = judge_artifact(config)
-    folder = artifact.path if artifact else None
-    told: dict[str, Any] = {"engine": engine, "seed": seed, "grader": grader, "truncated": truncated}
-    program = JudgeProgram(judge=config, policy=folder, jobs=jobs, **told)
-    file = attempt / JUDGE
-    file.write_text(program.model_dump_json(indent=2))
-    command = judge_command(file)
-    logger = progress_logger(run.directory, attempt, "judge")
-    with engine_room(config) as environment:
-        run_child(command, attempt / "log.txt", run.child_lock, logger, environment)
-    for job in jobs:
-        log_rates(json.loads((job.output / RATES).read_text()))
-    return command
+    def run(self, at: Place, attempt: Path, program: JudgeProgram) -> Sequence[str]:
+        """Run the judging program and log its rates; shards that an earlier attempt judged are kept.
+
+        Raises:
+            ChildError: the program failed.
+        """
+        file = attempt / JUDGE
+        file.write_text(program.model_dump_json(indent=2))
+        command = judge_command(file)
+        logger = progress_logger(at.run.directory, attempt, "judge")
+        with engine_room(self.config) as environment:
+            run_child(command, attempt / "log.txt", at.run.child_lock, logger, environment)
+        for job in program.jobs:
+            log_rates(self.rates(job.output))
+        return command
 
 
 def judge_command(config: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +18,41 @@ from data.measures import DISCRIMINATOR, LOSS, Measure
 from data.render import context_length
 from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood, Problem, Sample
 from data.storage import count_rows, read_rows
-from models.config import LaunchConfig, LikelihoodProgram, TrainConfig
+from models.config import LikelihoodProgram, TrainConfig
 from models.launch import LIKELIHOOD
 from models.loading import load_config
 from tasks.datasets.row_length import Limit, report_too_long
 from tasks.policies.reference import PairsMeasured, held_as, likelihood_command, likelihood_estimate
 from tasks.rollouts.measured import Measured, load_measured, write_measured
 from tasks.stage.contract import Artifact, Outcome, Stage
-from tasks.stage.launch import launch_program
+from tasks.stage.launch import Training, launch_program
 from tasks.stage.logs import run_logger
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result, Run
 
 VERSION = 2  # intervals are by prompt
 GOLD_FILE, PAIRS_FILE = "gold_likelihoods.parquet", "pair_likelihoods.parquet"  # in the folder of a set
 
 
+@dataclass(frozen=True)
+class HeldOutRows:
+    """Held-out rows that are measured without a verifier, by set.
+
+    Attributes:
+        gold: Parquet files of Problem rows.
+        pairs: pairs with their reference.
+        pair_measure: what the share of pairs is called: PAIR_ACCURACY, or DISCRIMINATOR for gold over own answers.
+    """
+
+    gold: Mapping[str, Artifact]
+    pairs: Mapping[str, PairsMeasured]
+    pair_measure: Measure
+
+    def __bool__(self) -> bool:
+        return bool(self.gold or self.pairs)
+
+
 def measure_likelihood(
-    run: Run,
-    name: str,
-    policy: Artifact,
-    gold: Mapping[str, Artifact],
-    pairs: Mapping[str, PairsMeasured],
-    pair_measure: Measure,
-    config: TrainConfig,
-    launch: LaunchConfig,
-    seed: int,
-    expected: int,
-    against: Mapping[str, Result],
+    at: Place, policy: Artifact, rows: HeldOutRows, training: Training[TrainConfig], against: Mapping[str, Result]
 ) -> Result:
     """Measure a policy on held-out rows without a verifier, all sets in one start of the program.
 
@@ -53,28 +61,32 @@ def measure_likelihood(
     as training holds them. Answers that are longer than the policy's context, or missing, are left out and counted.
 
     Args:
-        gold: set name → Parquet file of Problem rows.
-        pairs: set name → pairs with their reference.
-        pair_measure: what the share of pairs is called: PAIR_ACCURACY, or DISCRIMINATOR for gold over own answers.
-        seed: of the bootstrap.
-        expected: answers to be measured, for the dry run.
         against: name, such as "base" → earlier measurement that this one is compared with, row by row. The pairs of two
             discriminators differ, so those are not compared.
 
     Raises:
         ChildError: the program failed.
     """
+    run, gold, pairs, config = at.run, rows.gold, rows.pairs, training.config
     semantic: dict[str, Any] = held_as(config)
     if pairs:
         losses = {key: {"beta": one.beta, "loss": one.loss} for key, one in pairs.items()}
-        semantic |= {"pairs": losses, "pair_measure": pair_measure.name}
+        semantic |= {"pairs": losses, "pair_measure": rows.pair_measure.name}
     inputs = {"policy": policy, **{f"gold_{key}": artifact for key, artifact in gold.items()}}
     inputs |= {f"pairs_{key}": one.pairs for key, one in pairs.items()}
     inputs |= {f"reference_{key}": one.reference for key, one in pairs.items()}
     inputs |= {f"answers_{key}": one.answers for key, one in pairs.items() if one.answers}
     inputs |= {f"against_{key}": result.artifact() for key, result in against.items()}
-    estimate = likelihood_estimate(run, config, launch, expected, 120 * expected)
-    stage = Stage(name, VERSION, semantic, inputs, seed, command=likelihood_command(launch), estimate=estimate)
+    expected = sum(a.expected for a in gold.values()) + sum(one.pairs.expected for one in pairs.values())
+    stage = Stage(
+        at.stage("likelihood"),
+        VERSION,
+        semantic,
+        inputs,
+        at.seed,
+        command=likelihood_command(training.launch),
+        estimate=likelihood_estimate(run, training, expected, 120 * expected),
+    )
 
     def work(attempt: Path) -> Outcome:
         gold_files = {key: attempt / key / GOLD_FILE for key in gold}
@@ -90,7 +102,7 @@ def measure_likelihood(
             outputs=list(pair_files.values()),
             dtype=config.dtype,
             quantize=config.quantize,
-            launch=launch,
+            launch=training.launch,
         )
         command = launch_program(LIKELIHOOD, program, attempt, run.child_lock)
         earlier = {other: _comparable(load_measured([result])) for other, result in against.items()}
@@ -101,10 +113,10 @@ def measure_likelihood(
                 found[LOSS.name] = loss_rows(read_rows(GoldLikelihood, gold_files[key]))
                 details[LOSS.name] = loss_details(found[LOSS.name])
             if key in pairs:
-                rows, figures = _of_pairs(pair_files[key], pairs[key])
+                ours, figures = _of_pairs(pair_files[key], pairs[key])
                 figures |= _of_answers(pairs[key], gold_files.get(key))
-                found[pair_measure.name], details[pair_measure.name] = rows, figures
-            write_measured(attempt / key, found, seed, earlier, details)
+                found[rows.pair_measure.name], details[rows.pair_measure.name] = ours, figures
+            write_measured(attempt / key, found, at.seed, earlier, details)
         given, counts = _count(
             (artifact.path for artifact in gold.values()),
             (one.pairs.path for one in pairs.values()),

@@ -2,50 +2,103 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from data.calibration import RewardMetrics, reward_metrics
 from data.chat_template import naming
-from data.render import judged_token_ids, require_end
-from data.rows import PairReward
+from data.render import first_of_each_shape, judged_token_ids, prompt_token_ids, require_end
+from data.rows import PairReward, Problem
 from data.storage import count_rows, read_rows
-from models.config import PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
-from models.estimate import BYTES
+from models.config import EngineConfig, PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
+from models.estimate import BYTES, generation_bytes_per_device, parameters_of
 from models.loading import ModelError, check_code, load_config, load_tokenizer
 from tasks.policies.model_folder import code_identity, folder_digest, resolve_model
+from tasks.rollouts.model_reward import ModelReward
 from tasks.stage.contract import SCORING, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpus_held
 from tasks.stage.files import write_json
 from tasks.stage.process import run_child
 from tasks.stage.progress import progress_logger
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result, Run
 
 VERSION = 3  # intervals are by prompt
 GRADER = "reward-model@2"
 METRICS, REWARDS = "metrics.json", "rewards.parquet"
 
 
-def reward_model_identity(config: RewardModelConfig) -> dict[str, Any]:
-    """What of a reward model's settings changes the scores. Its weights are in `reward_model_artifact`."""
-    own = config.model_dump(mode="json", exclude={"path", "model_code", "model_revision", "batch_tokens"})
-    if config.path is None or config.model_code == "refuse":
-        return own
-    return own | code_identity(resolve_model(config.path, config, offline=True), config.model_code)
+class TrainedReward(ModelReward):
+    """A reward model: a classifier of one label that was trained on pairs."""
 
+    grader: ClassVar[str] = GRADER
 
-def check_reward_model(config: RewardModelConfig) -> Path:
-    """The folder of a reward model that can be used; fetched from the hub if need be. Loads no weights.
+    config: RewardModelConfig
 
-    Raises:
-        ModelError, TemplateError: see `read_reward_model`.
-    """
-    return read_reward_model(config)[0]
+    def identity(self) -> dict[str, Any]:
+        """What of its settings changes the scores. Its weights are in `artifact`."""
+        config = self.config
+        own = config.model_dump(mode="json", exclude={"path", "model_code", "model_revision", "batch_tokens"})
+        if config.path is None or config.model_code == "refuse":
+            return own
+        return own | code_identity(resolve_model(config.path, config, offline=True), config.model_code)
+
+    def artifact(self, offline: bool = False) -> Artifact:
+        """The reward model as a stage's input. One on the hub that is not fetched yet has no digest.
+
+        Raises:
+            ModelError: no path, or the path holds no model.
+        """
+        if self.config.path is None:
+            self.check()
+        folder = resolve_model(str(self.config.path), self.config, offline=True)
+        return Artifact(folder or Path(str(self.config.path)), folder_digest(folder) if folder else None)
+
+    def estimate(self, artifact: Artifact, engine: EngineConfig) -> Estimate:
+        weights = generation_bytes_per_device(parameters_of(artifact.path), self.config.dtype, EngineConfig())
+        return Estimate(gpu_bytes=weights, devices=1)
+
+    def check(self) -> None:
+        """See that it can be used; it is fetched from the hub if need be. Loads no weights.
+
+        Raises:
+            ModelError, TemplateError: see `read_reward_model`.
+        """
+        read_reward_model(self.config)
+
+    def check_problems(self, problems: Iterable[Problem]) -> None:
+        """Render a problem of every kind.
+
+        Raises:
+            TemplateError: naming the problem that the chat template fails on.
+        """
+        _, tokenizer = read_reward_model(self.config)
+        for problem in first_of_each_shape(problems):
+            with naming(f"Problem {problem.id} of {problem.source}, for the reward model"):
+                prompt_token_ids(tokenizer, problem.messages)
+
+    def score(self, at: Place, attempt: Path, jobs: list[ScoreJob], engine: EngineConfig) -> None:
+        """Run the scoring program.
+
+        Raises:
+            ModelError: see `read_reward_model`.
+            ChildError: the program failed.
+        """
+        config = self.config
+        program = RewardScoreProgram(
+            model=read_reward_model(config)[0],
+            model_code=config.model_code,
+            jobs=jobs,
+            scoring=ScoringConfig(batch_tokens=config.batch_tokens, dtype=config.dtype),
+            passes_at=config.passes_at,
+            max_length=config.max_length,
+            grader=GRADER,
+        )
+        _run_program(at.run, attempt, program)
 
 
 def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
-    """The same with its tokenizer.
+    """The folder of a reward model that can be used, fetched from the hub if need be, and its tokenizer.
 
     Raises:
         ModelError: no path, no model there, no classifier of one label, or a tokenizer without chat template.
@@ -89,56 +142,19 @@ def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
     return folder, tokenizer
 
 
-def reward_model_artifact(config: RewardModelConfig) -> Artifact:
-    """A reward model as a stage's input. One on the hub that is not fetched yet has no digest.
-
-    Raises:
-        ModelError: no path, or the path holds no model.
-    """
-    if config.path is None:
-        check_reward_model(config)
-    folder = resolve_model(str(config.path), config, offline=True)
-    return Artifact(folder or Path(str(config.path)), folder_digest(folder) if folder else None)
-
-
-def run_reward_scoring(
-    run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardModelConfig, grader: str = GRADER
-) -> Sequence[str]:
-    """Run the scoring program on `jobs`, return the command. Shards that an earlier attempt scored are kept.
-
-    Args:
-        grader: goes into every Score row.
-
-    Raises:
-        ModelError: see `check_reward_model`.
-        ChildError: the program failed.
-    """
-    program = RewardScoreProgram(
-        model=check_reward_model(config),
-        model_code=config.model_code,
-        jobs=jobs,
-        scoring=ScoringConfig(batch_tokens=config.batch_tokens, dtype=config.dtype),
-        passes_at=config.passes_at,
-        max_length=config.max_length,
-        grader=grader,
-    )
-    return _run_program(run, attempt, program)
-
-
-def measure_reward_model(
-    run: Run, name: str, model: Artifact, pairs: Artifact, config: ScoringConfig, seed: int, expected_pairs: int
-) -> Result:
+def measure_reward_model(at: Place, model: Artifact, pairs: Artifact, config: ScoringConfig) -> Result:
     """Score both sides of held-out pairs into `rewards.parquet`; what that comes to goes to `metrics.json`."""
+    run = at.run
     stage = Stage(
-        name,
+        at.stage("measure"),
         VERSION,
         {"dtype": config.dtype},
         {"model": model, "pairs": pairs},
-        seed,
+        at.seed,
         command=" ".join(score_command(Path(SCORING))),
         estimate=Estimate(
-            samples=2 * expected_pairs,
-            disk_bytes=60 * expected_pairs,
+            samples=2 * pairs.expected,
+            disk_bytes=60 * pairs.expected,
             gpu_bytes=None if run.parameters is None else run.parameters * BYTES[config.dtype],
             devices=1,
         ),
@@ -148,7 +164,7 @@ def measure_reward_model(
         job = PairScoreJob(pairs=pairs.path, output=attempt / REWARDS)
         told = RewardScoreProgram(model=model.path, model_code=run.model_code, pair_jobs=[job], scoring=config)
         command = _run_program(run, attempt, told)
-        metrics = reward_metrics(read_rows(PairReward, job.output), seed)
+        metrics = reward_metrics(read_rows(PairReward, job.output), at.seed)
         write_json(attempt / METRICS, metrics.model_dump())
         return Outcome(metrics.pairs, count_rows(job.output), command=tuple(command))
 

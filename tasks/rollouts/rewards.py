@@ -1,59 +1,25 @@
-"""What judges answers: one reward or several, how they are run over samples, and what of them changes the result.
+"""What judges answers: one reward or several, functions or models, and what of them changes the result."""
 
-Functions are applied here or by `tasks.rollouts.scorer`; rewards that are models are programs of their own.
-"""
-
-import hashlib
-import json
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
-from threading import Thread
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from data.combining import Combination, Part
 from data.formats import Use
-from data.judge import GRADER as JUDGE_VERSION
-from data.rewards import Reward, RewardError, grader_version, judged_by, load_reward, prepare_reward
+from data.rewards import Reward, RewardError, grader_version, judged_by, load_named, load_reward, prepare_reward
 from data.sandbox.isolation import Level
-from data.scoring import Tally, TooManyErrorsError, check_errors
-from data.storage import parquet_files
-from models.config import Config, EngineConfig, JudgeConfig, RewardModelConfig, ScoreJob
-from models.estimate import generation_bytes_per_device, parameters_of
-from tasks.rollouts import scorer
-from tasks.rollouts.judge import check_judge, judge_artifact, judge_estimate, judge_identity, run_judge
-from tasks.rollouts.reward_model import GRADER as MODEL_VERSION
-from tasks.rollouts.reward_model import (
-    check_reward_model,
-    reward_model_artifact,
-    reward_model_identity,
-    run_reward_scoring,
-)
-from tasks.rollouts.scorer import (
-    ScorerProgram,
-    is_scored,
-    part_folder,
-    read_tally,
-    score_shard,
-    scores_file,
-    take,
-    tally_file,
-)
-from tasks.stage.contract import SCORER, Artifact, Estimate
+from models.config import Config, EngineConfig, JudgeConfig, RewardModelConfig
+from tasks.rollouts.judge import Judge
+from tasks.rollouts.model_reward import ModelReward
+from tasks.rollouts.reward_model import TrainedReward
+from tasks.stage.contract import Artifact, Estimate
 from tasks.stage.devices import visible_gpus
-from tasks.stage.files import file_sha256
-from tasks.stage.logs import run_logger
-from tasks.stage.process import ChildError, run_child
 from tasks.stage.run import Run
 
 JUDGED, MODELLED = "judge", "reward-model"
-MODELS = {JUDGED: JUDGE_VERSION, MODELLED: MODEL_VERSION}  # rewards that are models, with their versions
-AHEAD = ".scored"  # what was scored while answers were still being generated, by content
 
 
 class PartConfig(Config):
@@ -82,14 +48,18 @@ class RewardConfig(Config):
     name: Annotated[
         str,
         Field(
-            description="A built-in reward, a function of your own as package.module:function, or a model: judge, "
-            "reward-model."
+            description="A built-in reward, a model (judge, reward-model), or your own as package.module:name: a function "
+            "or a subclass of ModelReward."
         ),
     ] = "final_answer"
     judge: Annotated[JudgeConfig, Field(description="The model that judges, for the reward judge.")] = JudgeConfig()
     model: Annotated[RewardModelConfig, Field(description="The reward model, for the reward reward-model.")] = (
         RewardModelConfig()
     )
+    options: Annotated[
+        dict[str, dict[str, Any]],
+        Field(default_factory=dict, description="Settings of rewards of your own that are models, by name."),
+    ]
     parts: Annotated[
         dict[str, PartConfig],
         Field(default_factory=dict, description="Several rewards by name, whose weighted sum replaces the one above."),
@@ -128,24 +98,36 @@ class RewardConfig(Config):
         return tuple(self.parts) or (self.name,)
 
     @property
-    def judged(self) -> bool:
-        """Whether a judge is asked."""
-        return JUDGED in self.names
-
-    @property
-    def modelled(self) -> bool:
-        """Whether a reward model is."""
-        return MODELLED in self.names
-
-    @property
     def functions(self) -> dict[str, Reward]:
         """The rewards that are functions, by name."""
-        return {name: load_reward(name) for name in self.names if name not in MODELS}
+        return {name: load_reward(name) for name in self.names if not is_model(name)}
+
+    @property
+    def models(self) -> dict[str, ModelReward]:
+        """The rewards that are models, by name.
+
+        Raises:
+            RewardError: the options of one cannot be used.
+        """
+        return {name: self._model(name) for name in self.names if is_model(name)}
+
+    def _model(self, name: str) -> ModelReward:
+        if name == JUDGED:
+            return Judge(config=self.judge)
+        if name == MODELLED:
+            return TrainedReward(config=self.model)
+        try:
+            return _own_model(name).model_validate(self.options.get(name, {}))
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise RewardError(
+                f"Reward {name!r} cannot use its options: {wrong}.", what_next=f"Correct reward.options.{name}."
+            ) from None
 
     @property
     def runs_ahead(self) -> bool:
         """A model that judges needs the devices that the one which answers has."""
-        return not {*self.names} & MODELS.keys() and (bool(visible_gpus()) if self.ahead is None else self.ahead)
+        return not any(map(is_model, self.names)) and (bool(visible_gpus()) if self.ahead is None else self.ahead)
 
     @property
     def combination(self) -> Combination | None:
@@ -157,17 +139,45 @@ class RewardConfig(Config):
         return Combination(parts, self.passes_at, **penalty)
 
 
+@dataclass(frozen=True)
+class Judging:
+    """The settings of a stage in which answers are judged."""
+
+    reward: RewardConfig
+    engine: EngineConfig
+
+    @property
+    def draws(self) -> bool:
+        """Whether a model's verdict depends on the seed."""
+        return any(model.draws for model in self.reward.models.values())
+
+
+def is_model(name: str) -> bool:
+    """Whether the reward of that name is a model."""
+    return name in (JUDGED, MODELLED) or (":" in name and inspect.isclass(load_named(name)))
+
+
+def _own_model(name: str) -> type[ModelReward]:
+    found = load_named(name)
+    if not (inspect.isclass(found) and issubclass(found, ModelReward)) or inspect.isabstract(found):
+        raise RewardError(
+            f"Reward {name!r} is a class, but no ModelReward that can be used.",
+            what_next="Name a function (problem, completion) that returns a Score, or subclass "
+            "tasks.rollouts.model_reward.ModelReward with a grader and score().",
+        )
+    return found
+
+
 def graders(config: RewardConfig) -> dict[str, str]:
     """Name and version of each reward, by name."""
     versions = {name: grader_version(reward) for name, reward in config.functions.items()}
-    return {name: (MODELS | versions)[name] for name in config.names}
+    versions |= {name: model.grader for name, model in config.models.items()}
+    return {name: versions[name] for name in config.names}
 
 
 def reward_identity(config: RewardConfig) -> dict[str, Any]:
     """What of a reward changes the scores, for a stage's fingerprint; what is in `reward_inputs` is not."""
-    models: dict[str, Any] = {JUDGED: judge_identity(config.judge)} if config.judged else {}
-    if config.modelled:
-        models[MODELLED] = reward_model_identity(config.model)
+    models = {name: model.identity() for name, model in config.models.items()}
     if config.combination is None:
         return {"grader": graders(config)[config.name]} | models
     return {"graders": graders(config), "combination": asdict(config.combination)} | models
@@ -175,24 +185,20 @@ def reward_identity(config: RewardConfig) -> dict[str, Any]:
 
 def reward_inputs(run: Run, config: RewardConfig) -> dict[str, Artifact]:
     """The models that judge, where they run here."""
-    judge = judge_artifact(config.judge, offline=run.planning) if config.judged else None
-    model = reward_model_artifact(config.model) if config.modelled else None
-    return {name: artifact for name, artifact in ((JUDGED, judge), (MODELLED, model)) if artifact}
+    found = {name: model.artifact(offline=run.planning) for name, model in config.models.items()}
+    return {name: artifact for name, artifact in found.items() if artifact}
 
 
-def judging_estimate(config: RewardConfig, inputs: Mapping[str, Artifact], engine: EngineConfig) -> Estimate:
+def judging_estimate(judging: Judging, inputs: Mapping[str, Artifact]) -> Estimate:
     """Memory and devices that the models which judge take, one after another.
 
     Args:
         inputs: what `reward_inputs` gave.
     """
-    parts = []
-    if JUDGED in inputs:
-        parts.append(judge_estimate(config.judge, inputs[JUDGED], engine))
-    if MODELLED in inputs:
-        weights = generation_bytes_per_device(parameters_of(inputs[MODELLED].path), config.model.dtype, EngineConfig())
-        parts.append(Estimate(gpu_bytes=weights, devices=1))
-    return Estimate.one_after_another(parts)
+    models = judging.reward.models
+    return Estimate.one_after_another(
+        [models[name].estimate(artifact, judging.engine) for name, artifact in inputs.items()]
+    )
 
 
 def check_reward(config: RewardConfig) -> None:
@@ -203,10 +209,8 @@ def check_reward(config: RewardConfig) -> None:
     """
     for reward in config.functions.values():
         prepare_reward(reward, config.isolation)
-    if config.judged:
-        check_judge(config.judge)
-    if config.modelled:
-        check_reward_model(config.model)
+    for model in config.models.values():
+        model.check()
 
 
 def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | None], bool]]:
@@ -227,137 +231,3 @@ def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | Non
             what_next="Leave one out.",
         )
     return uses.pop() if uses else "prompts", lambda reference: all(grade(reference) for _, grade in needs.values())
-
-
-def score_jobs(
-    run: Run, attempt: Path, jobs: list[ScoreJob], config: RewardConfig, engine: EngineConfig, seed: int, stage: str
-) -> dict[Path, Tally]:
-    """Score the samples of all jobs; shards that an earlier attempt finished, or that were scored ahead, are kept.
-
-    Where the reward failed on a sample ahead, or too often in all, that shard is scored again.
-
-    Returns:
-        What each job came to, by its output.
-
-    Raises:
-        RewardError: a reward cannot work here.
-        TooManyErrorsError: a reward failed too often.
-        ChildError: a program that scores failed.
-    """
-    for reward in config.functions.values():
-        prepare_reward(reward, config.isolation)
-    if config.judged:
-        run_judge(run, attempt, _part_jobs(jobs, JUDGED), config.judge, engine, seed)
-    if config.modelled:
-        run_reward_scoring(run, attempt, _part_jobs(jobs, MODELLED), config.model)
-    program = _program(config, jobs)
-    missing = []
-    for job in jobs:
-        job.output.mkdir(parents=True, exist_ok=True)
-        for shard in parquet_files(job.samples):
-            if is_scored(program, job, shard):
-                continue
-            known = _ahead(run, stage, config) / f"{file_sha256(shard)}.parquet"
-            if known.exists() and tally_file(known).exists() and not read_tally(known).errors:
-                take(known, scores_file(program, job, shard))
-            else:
-                missing.append((job, shard))
-    if config.workers > 1 and len(missing) > 1:
-        run_child(scoring_program(config, jobs, attempt / SCORER), attempt / "log.txt", run.child_lock, run_logger())
-    else:
-        for job, shard in missing:
-            score_shard(program, job, shard)
-    return {job.output: _counted(program, job, config.max_error_share) for job in jobs}
-
-
-@contextmanager
-def scoring_ahead(run: Run, stage: str, job: ScoreJob, config: RewardConfig | None) -> Iterator[None]:
-    """Score the shards of a job, if the configuration asks for it, as they appear while the block runs.
-
-    The stage that scores then finds them. What goes wrong is only logged: that stage comes to it again.
-
-    Args:
-        stage: the one that generates the samples.
-        job: its output does not matter.
-    """
-    if config is None or not config.runs_ahead:
-        yield
-        return
-    folder = _ahead(run, stage, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    until = folder / ".until"
-    until.unlink(missing_ok=True)
-    job = job.model_copy(update={"output": folder})
-    command, logger = scoring_program(config, [job], folder / f".{SCORER}", until), run_logger()
-
-    def work() -> None:
-        try:
-            run_child(command, folder / ".log.txt", run.scorer_lock, logger)
-        except ChildError as error:
-            logger.warning("Scoring while answers are generated has stopped. They are scored afterwards. %s", error)
-
-    thread = Thread(target=work)
-    thread.start()
-    said = scorer.STOP
-    try:
-        yield
-        said = scorer.ALL
-    finally:
-        until.write_text(said)
-        thread.join()
-
-
-def scoring_program(config: RewardConfig, jobs: list[ScoreJob], file: Path, until: Path | None = None) -> list[str]:
-    """Write down in a file what the scoring program is told; return the command that runs it."""
-    file.write_text(_program(config, jobs, until).model_dump_json(indent=2))
-    return [sys.executable, "-m", "tasks.rollouts.scorer", str(file)]
-
-
-def forget_ahead(run: Run, stage: str) -> None:
-    """Remove what was scored ahead for a stage that is finished."""
-    for folder in (run.directory / stage).parent.glob(f"{AHEAD}-*"):
-        shutil.rmtree(folder)
-
-
-def _ahead(run: Run, stage: str, config: RewardConfig) -> Path:
-    """Where scores made ahead are, for all stages of an iteration: those of other rewards are in other folders."""
-    identity = json.dumps(reward_identity(config), sort_keys=True)
-    return (run.directory / stage).with_name(f"{AHEAD}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}")
-
-
-def _part_jobs(jobs: list[ScoreJob], part: str) -> list[ScoreJob]:
-    asked = [job.model_copy(update={"output": part_folder(job, part)}) for job in jobs]
-    for job in asked:
-        job.output.mkdir(parents=True, exist_ok=True)
-    return asked
-
-
-def _program(config: RewardConfig, jobs: list[ScoreJob], until: Path | None = None) -> ScorerProgram:
-    return ScorerProgram(
-        graders=graders(config),
-        models=[name for name in config.names if name in MODELS],
-        combination=config.combination,
-        isolation=config.isolation,
-        jobs=jobs,
-        workers=config.workers,
-        until=until,
-    )
-
-
-def _counted(program: ScorerProgram, job: ScoreJob, max_error_share: float) -> Tally:
-    whole = Tally()
-    files = [scores_file(program, job, shard) for shard in parquet_files(job.samples)]
-    tallies = {file: read_tally(file) for file in files}
-    for tally in tallies.values():
-        whole.add(tally)
-    try:
-        check_errors(whole, max_error_share)
-    except TooManyErrorsError:
-        # Whoever mends the reward runs the same command again, and what it failed on is then no longer there.
-        for file, tally in tallies.items():
-            if tally.errors:
-                tally_file(file).unlink()
-        raise
-    for file in files:
-        tally_file(file).unlink()
-    return whole

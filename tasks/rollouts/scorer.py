@@ -8,6 +8,7 @@ it is told that there are no more. No more shards are taken up than there are pr
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -52,7 +53,7 @@ class ScorerProgram(Config):
 
 def part_folder(job: ScoreJob, part: str) -> Path:
     """Where the scores are that a model gave, a file for each shard, with what it said."""
-    return job.output.with_name(f"{job.output.name}-{part}")
+    return job.output.with_name(f"{job.output.name}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', part)}")
 
 
 def scores_file(program: ScorerProgram, job: ScoreJob, shard: Path) -> Path:

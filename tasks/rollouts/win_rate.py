@@ -8,6 +8,7 @@ what a user would get. The rows of a measurement are the judge's preference for 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -19,16 +20,15 @@ from data.rows import MeasuredRow, Problem, Sample, Score
 from data.sides import OURS, THEIRS, Sides, side_by_side
 from data.storage import count_rows, read_rows, write_rows
 from data.win_rate import Comparison, win_rate
-from models.config import EngineConfig, GenerateJob, SamplingConfig, ScoreJob
+from models.config import ScoreJob
 from models.judge import RATES
-from tasks.rollouts.evaluate import HeldOut
-from tasks.rollouts.generate import generate_command, generation_estimate, greedy_sampling, run_generation
-from tasks.rollouts.judge import judge_artifact, judge_command, judge_estimate, judge_identity, run_judge
+from tasks.rollouts.generate import Sampling, generate_command, generate_job, generation_estimate, run_generation
+from tasks.rollouts.judge import Judge, judge_command
 from tasks.rollouts.measured import write_measured
 from tasks.rollouts.win_rate_settings import WinRateConfig
 from tasks.stage.contract import JUDGE, Artifact, Estimate, Outcome, Stage
 from tasks.stage.logs import run_logger
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result
 
 VERSION = 2  # a length-controlled rate only where the lengths tell it
 SET_THAT_DECIDES = "validation"
@@ -44,30 +44,28 @@ class WinRateError(RunFailedError):
     """No win rate can be told; the message says why and what to do."""
 
 
-def answer_prompts(
-    run: Run,
-    name: str,
-    policy: Artifact,
-    sets: Mapping[str, HeldOut],
-    config: WinRateConfig,
-    sampling: SamplingConfig,
-    engine: EngineConfig,
-    seed: int,
-) -> Result:
-    """A policy's greedy answers to the prompts of each set that are compared, in `<set>/greedy`.
+@dataclass(frozen=True)
+class Comparing:
+    """The settings of the stages in which answers are compared. Of `sampling` the token limit and format count."""
 
-    Args:
-        sampling: token limit and number format are taken from here.
-    """
-    greedy = greedy_sampling(sampling)
-    expected = [_at_most(config.prompts, held_out.expected) for held_out in sets.values()]
-    estimates = [generation_estimate(run, greedy, engine, problems) for problems in expected]
+    config: WinRateConfig
+    sampling: Sampling
+
+    @property
+    def judge(self) -> Judge:
+        return Judge(config=self.config.judge)
+
+
+def answer_prompts(at: Place, policy: Artifact, sets: Mapping[str, Artifact], how: Comparing) -> Result:
+    """A policy's greedy answers to the prompts of each set that are compared, in `<set>/greedy`."""
+    greedy, most = how.sampling.greedy, how.config.prompts
+    estimates = [generation_estimate(at.run, greedy, _at_most(most, p.expected)) for p in sets.values()]
     stage = Stage(
-        name,
+        at.stage("answers"),
         VERSION,
-        {"sampling": greedy.model_dump(mode="json"), "prompts": config.prompts},
+        {"sampling": greedy.config.model_dump(mode="json"), "prompts": most},
         {"policy": policy} | _problems(sets),
-        seed,
+        at.seed,
         resumable=True,
         command=" ".join(generate_command(Path("generate.json"))),
         estimate=Estimate.one_after_another(estimates),
@@ -75,27 +73,19 @@ def answer_prompts(
 
     def work(attempt: Path) -> Outcome:
         jobs = []
-        for key, held_out in sets.items():
+        for key, problems in sets.items():
             asked = attempt / f".{key}.parquet"  # hidden, since it is a copy
-            write_rows(Problem, asked, islice(read_rows(Problem, held_out.problems.path), config.prompts))
-            told: dict[str, Any] = {"sampling": greedy, "seed": seed, "shard_size": engine.shard_size}
-            jobs.append(GenerateJob(problems=asked, output=attempt / key / ANSWERS, **told))
-        command = run_generation(run, attempt, policy, jobs, engine)
+            write_rows(Problem, asked, islice(read_rows(Problem, problems.path), most))
+            jobs.append(generate_job(at, asked, attempt / key / ANSWERS, greedy))
+        command = run_generation(at.run, attempt, policy, jobs, greedy.engine)
         rows = sum(count_rows(job.output) for job in jobs)
         return Outcome(rows, rows, command=tuple(command))
 
-    return run.execute(stage, work)
+    return at.run.execute(stage, work)
 
 
 def measure_win_rate(
-    run: Run,
-    name: str,
-    ours: Result,
-    sets: Mapping[str, HeldOut],
-    opponents: Opponents,
-    config: WinRateConfig,
-    engine: EngineConfig,
-    seed: int,
+    at: Place, ours: Result, sets: Mapping[str, Artifact], opponents: Opponents, how: Comparing
 ) -> Result:
     """Have the judge compare a policy's answers with those of each opponent, on each set of prompts.
 
@@ -111,7 +101,8 @@ def measure_win_rate(
         WinRateError: too few of the judge's replies can be read, or no prompt of validation has a gold answer.
         ChildError: the judging program failed.
     """
-    judge = judge_artifact(config.judge, offline=run.planning)
+    judge, engine = how.judge, how.sampling.engine
+    weights = judge.artifact(offline=at.run.planning)
     answered: Opponents = {"ours": ours, **opponents}
     inputs = {
         f"{side}_{key}": result.artifact(f"{key}/{ANSWERS}")
@@ -119,25 +110,21 @@ def measure_win_rate(
         if result
         for key in sets
     }
-    identity = judge_identity(config.judge)
     stage = Stage(
-        name,
+        at.stage("win_rate"),
         VERSION,
-        {"judge": identity, "against": list(opponents), "prompts": config.prompts},
-        inputs | _problems(sets) | ({"judge": judge} if judge else {}),
-        seed,
+        {"judge": judge.identity(), "against": list(opponents), "prompts": how.config.prompts},
+        inputs | _problems(sets) | ({"judge": weights} if weights else {}),
+        at.seed,
         resumable=True,
         command=" ".join(judge_command(Path(JUDGE))),
-        estimate=judge_estimate(config.judge, judge, engine),
+        estimate=judge.estimate(weights, engine) if weights else Estimate(),
     )
 
     def work(attempt: Path) -> Outcome:
         sides = {
-            key: {
-                other: _lay_out(attempt / key / other, held_out, ours, opponents[other], config, engine)
-                for other in opponents
-            }
-            for key, held_out in sets.items()
+            key: {other: _lay_out(attempt / key / other, problems, ours, opponents[other], how) for other in opponents}
+            for key, problems in sets.items()
         }
         if SET_THAT_DECIDES in sides and not _first(sides[SET_THAT_DECIDES]).lengths:
             raise WinRateError(
@@ -146,33 +133,32 @@ def measure_win_rate(
                 what_next="Let the win rate's `against` begin with base, or give held-out demonstrations.",
             )
         jobs = [
-            ScoreJob(problems=sets[key].problems.path, samples=folder / COMPARED, output=folder / JUDGED)
+            ScoreJob(problems=sets[key].path, samples=folder / COMPARED, output=folder / JUDGED)
             for key, found in sides.items()
             if _first(found).lengths
             for folder in (attempt / key / other for other, laid_out in found.items() if laid_out.asked)
         ]
-        command = run_judge(run, attempt, jobs, config.judge, engine, seed, truncated=True) if jobs else ()
-        counts = sum((_measure(attempt / key, found, seed) for key, found in sides.items()), Counter[str]())
+        program = judge.program(at, jobs, engine).model_copy(update={"truncated": True})
+        command = judge.run(at, attempt, program) if jobs else ()
+        counts = sum((_measure(attempt / key, found, at.seed) for key, found in sides.items()), Counter[str]())
         dropped = {reason: counts[reason] for reason in (NO_GOLD, UNREAD) if counts[reason]}
         return Outcome(counts.total(), counts[COMPARED], dropped, tuple(command))
 
-    return run.execute(stage, work)
+    return at.run.execute(stage, work)
 
 
-def _lay_out(
-    folder: Path, held_out: HeldOut, ours: Result, theirs: Result | None, config: WinRateConfig, engine: EngineConfig
-) -> Sides:
+def _lay_out(folder: Path, prompts: Artifact, ours: Result, theirs: Result | None, how: Comparing) -> Sides:
     """Write the pairs of answers that differ into `folder`/compared, in shards, for the judge.
 
     Args:
         folder: `<set>/<opponent>` of the attempt.
     """
     sides, set_name = Sides(), folder.parent.name
-    problems = islice(read_rows(Problem, held_out.problems.path), config.prompts)
+    problems = islice(read_rows(Problem, prompts.path), how.config.prompts)
     mine = read_rows(Sample, ours.path / set_name / ANSWERS)
     others = read_rows(Sample, theirs.path / set_name / ANSWERS) if theirs else None
     pairs = side_by_side(problems, mine, others, sides)
-    per_shard = max(1, engine.shard_size // (2 * config.judge.opinions))
+    per_shard = max(1, how.sampling.engine.shard_size // (2 * how.config.judge.opinions))
     (folder / COMPARED).mkdir(parents=True, exist_ok=True)
     for stale in (folder / COMPARED).glob("*.parquet"):  # of an earlier attempt, which may have had larger shards
         stale.unlink()
@@ -255,8 +241,8 @@ def _figures(name: str, interval: Interval | None) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _problems(sets: Mapping[str, HeldOut]) -> dict[str, Artifact]:
-    return {f"problems_{key}": held_out.problems for key, held_out in sets.items()}
+def _problems(sets: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    return {f"problems_{key}": problems for key, problems in sets.items()}
 
 
 def _at_most(most: int | None, expected: int) -> int:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from models.config import Config, JudgeConfig
 from tasks.policies.base import PolicySource
 from tasks.policies.model_folder import folder_digest, resolve_model
-from tasks.rollouts.judge import check_judge, judge_artifact
+from tasks.rollouts.judge import Judge
 from tasks.stage.contract import MANIFEST
 from tasks.stage.logs import run_logger
 from tasks.stage.run import CONFIG
@@ -65,9 +65,9 @@ def check_win_rate(config: WinRateConfig, policy: PolicySource) -> None:
     """Refuse a judge that cannot work, and warn of one that judges its own answers.
 
     Raises:
-        JudgeError, ModelError, TemplateError: as `check_judge` says.
+        JudgeError, ModelError, TemplateError: as `Judge.check` says.
     """
-    check_judge(config.judge)
+    Judge(config=config.judge).check()
     if judges_itself(config.judge, policy):
         run_logger().warning(
             "The judge of the win rate, %s, is the model that is trained, or one that it was trained from. A model "
@@ -83,7 +83,7 @@ def judges_itself(judge: JudgeConfig, policy: PolicySource) -> bool:
     """
     if policy.model is None:
         return False
-    artifact, earlier = judge_artifact(judge), list(_trained_from(Path(policy.model)))
+    artifact, earlier = Judge(config=judge).artifact(), list(_trained_from(Path(policy.model)))
     if artifact is None:
         return judge.model in (policy.model, *(model for model, _ in earlier))
     folder = resolve_model(policy.model, policy)

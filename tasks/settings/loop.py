@@ -14,10 +14,13 @@ from models import tiny
 from models.config import Config, EngineConfig, SamplingConfig
 from tasks.datasets.held_out import Measurable, measurable
 from tasks.datasets.problems import Judged, ProblemSource, expected_counts
-from tasks.rollouts.evaluate import EvaluateConfig, HeldOut
-from tasks.rollouts.rewards import RewardConfig, problems_judged_by
+from tasks.rollouts.evaluate import EvaluateConfig, Evaluating
+from tasks.rollouts.generate import Sampling
+from tasks.rollouts.rewards import JUDGED, Judging, RewardConfig, problems_judged_by
+from tasks.rollouts.win_rate import Comparing
 from tasks.rollouts.win_rate_settings import WinRateConfig
 from tasks.settings.run import RunConfig, RunName
+from tasks.stage.contract import Artifact
 from tasks.stage.run import Result
 
 
@@ -53,7 +56,7 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
             "its last iteration is the result; none: by the first that can be taken of those usual for the flow."
         ),
     ] = None
-    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={})
+    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={}, options={})
     evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
     win_rate: Annotated[
         WinRateConfig | None,
@@ -91,13 +94,35 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     def expected_problems(self) -> dict[str, int]:
         return expected_counts(self)
 
-    def held_out(self, problems: Result, *names: str) -> dict[str, HeldOut]:
+    @property
+    def sampling(self) -> Sampling:
+        """What a stage is told in which the policy answers."""
+        return Sampling(self.generate, self.engine)
+
+    @property
+    def judging(self) -> Judging:
+        """What a stage is told in which its answers are judged."""
+        return Judging(self.reward, self.engine)
+
+    @property
+    def evaluating(self) -> Evaluating:
+        """What a stage is told that measures a policy by its answers."""
+        return Evaluating(self.evaluate, self.sampling, Judging(self.measured_by, self.engine))
+
+    @property
+    def comparing(self) -> Comparing:
+        """What the stages are told in which a judge compares answers, where one is asked."""
+        assert self.win_rate is not None
+        return Comparing(self.win_rate, self.sampling)
+
+    def held_out(self, problems: Result, *names: str) -> dict[str, Artifact]:
         """Those of the named splits that have problems."""
-        expected = self.expected_problems
+        found = {name: problems.artifact(f"{name}.parquet") for name in names}
+        there = problems.finished_files()
         return {
-            name: HeldOut(problems.artifact(f"{name}.parquet"), expected[name])
-            for name in names
-            if (f"{name}.parquet" in problems.finished_files() if problems.finished else expected[name])
+            name: artifact
+            for name, artifact in found.items()
+            if (f"{name}.parquet" in there if problems.finished else artifact.expected)
         }
 
     def input_files(self) -> dict[str, Path]:
@@ -120,7 +145,7 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
 
     @model_validator(mode="after")
     def _one_answer_can_be_judged(self) -> Self:
-        if self.measured_by.judged and self.measured_by.judge.kind == "pairwise":
+        if JUDGED in self.measured_by.names and self.measured_by.judge.kind == "pairwise":
             raise ValueError(
                 "A pairwise judge compares answers to one problem; a greedy evaluation has one answer. Give held-out "
                 "problems another reward, such as evaluate.reward.name: final_answer."

@@ -1,13 +1,14 @@
 """The settings that every run has."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from models.config import Config, LaunchConfig, TrainConfig, gradient_accumulation
-from tasks.policies.base import BootstrapConfig, PolicySource
+from tasks.policies.base import PolicySource
 from tasks.stage.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
+from tasks.stage.launch import Training
 
 LONGEST_NAME = 100  # of a run: files, MLflow's runs and Prefect's artifacts are named after it
 
@@ -41,7 +42,6 @@ class RunConfig(PolicySource, RunName):
         Field(description="Registered model that the checkpoints become versions of; none: the run's, without date."),
     ] = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of everything random.")] = 0
-    bootstrap: Annotated[BootstrapConfig, Field(description="Training of the embedded tiny model.")] = BootstrapConfig()
     train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = TrainConfig()
     launch: Annotated[LaunchConfig, Field(description="How training runs.")] = LaunchConfig()
 
@@ -54,6 +54,11 @@ class RunConfig(PolicySource, RunName):
         """The registered model; `tasks.tracking.champion.settle` has named it where the settings do not."""
         assert self.registry is not None
         return self.registry
+
+    @property
+    def training(self) -> Training[Any]:
+        """What the stages that train are told."""
+        return Training(self.train, self.launch)
 
     @property
     def row_tokens(self) -> int:

@@ -131,10 +131,16 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file or directory that a stage reads. `digest` is None while the stage that makes it is only planned."""
+    """A file or directory that a stage reads.
+
+    Attributes:
+        digest: None while the stage that makes it is only planned.
+        expected: how many rows it is expected to have, for the dry run; 0 where nobody says.
+    """
 
     path: Path
     digest: str | None
+    expected: int = field(default=0, compare=False)
 
     def require(self) -> str:
         """The digest of an artifact that exists."""
@@ -175,7 +181,8 @@ class Stage:
     counts, paths, shard sizes, ports — belongs in neither.
 
     `observed` is read as inputs are, and has to exist and to be whole when the stage begins, but decides nothing of the
-    result: a stage that is finished is reused whatever it observed.
+    result: a stage that is finished is reused whatever it observed. `expected` is how many rows an output, by its path
+    within the stage, is expected to have; it decides nothing either.
     """
 
     name: str
@@ -187,6 +194,7 @@ class Stage:
     command: str = ""
     estimate: Estimate = field(default_factory=Estimate)
     observed: Mapping[str, Artifact] = field(default_factory=dict)
+    expected: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:

@@ -1,14 +1,33 @@
 """How a stage runs a program that trains, or that measures likelihoods: its configuration, its child, the devices."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from models.config import LikelihoodProgram, PreferenceProgram, RewardTrainProgram, TrainProgram
+from models.config import (
+    LaunchConfig,
+    LikelihoodProgram,
+    PreferenceProgram,
+    RewardTrainProgram,
+    TrainConfig,
+    TrainProgram,
+)
 from models.launch import launch_command
 from tasks.stage.contract import PROGRAM
 from tasks.stage.devices import gpus_held
 from tasks.stage.logs import run_logger
 from tasks.stage.process import run_child
+
+Trained_co = TypeVar("Trained_co", bound=TrainConfig, covariant=True)
+
+
+@dataclass(frozen=True)
+class Training(Generic[Trained_co]):
+    """The settings of a stage that trains, or that holds weights as training holds them."""
+
+    config: Trained_co
+    launch: LaunchConfig
 
 
 def launch_program(

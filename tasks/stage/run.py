@@ -7,9 +7,9 @@ each stage is recorded with what would happen to it. That is the dry run, and th
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -64,6 +64,7 @@ class Result:
 
     path: Path
     finished: Finished | None
+    expected: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ended_ms(self) -> int:
@@ -75,7 +76,9 @@ class Result:
         return set(self.finished.manifest.outputs) if self.finished else set()
 
     def artifact(self, name: str = "") -> Artifact:
-        return self.finished.artifact(name) if self.finished else Artifact(self.path / name, None)
+        """One output, or (by default) all of them, with the rows that it is expected to have."""
+        made = self.finished.artifact(name) if self.finished else Artifact(self.path / name, None)
+        return replace(made, expected=self.expected.get(name, 0))
 
 
 @dataclass
@@ -86,6 +89,7 @@ class Run:
     planning: bool = False
     on_drift: OnDrift = OnDrift.REFUSE
     ids: dict[str, str] = field(default_factory=dict)
+    seed: int = 0  # of everything random
     # For the estimates of the dry run: parameters of the model, where known, and tokens of a training row.
     parameters: int | None = None
     row_tokens: int = 0
@@ -105,6 +109,14 @@ class Run:
         """Of the program that scores beside another one."""
         return self.directory / ".scorer.lock"
 
+    def iteration(self, number: int) -> "Place":
+        """Where the stages of an iteration go, with a seed of its own."""
+        return Place(self, f"iter-{number}", self.seed + number)
+
+    def place(self, name: str) -> "Place":
+        """Where stages go that have the run's own seed."""
+        return Place(self, name, self.seed)
+
     def execute(self, stage: Stage, work: Callable[[Path], Outcome]) -> Result:
         """Do a stage under the contract, as a Prefect task where a flow run is under way; or plan it."""
         if self.planning:
@@ -118,13 +130,13 @@ class Run:
         finished = _as_prefect_task(stage.name, body)
         if not finished.reused:
             self._made_here.add(finished.path)
-        return Result(finished.path, finished)
+        return Result(finished.path, finished, stage.expected)
 
     def _plan(self, stage: Stage) -> Result:
         state, finished = status(self.directory, stage, self.on_drift)
         keep = state is Status.REUSE or (state is Status.DRIFT and self.on_drift is OnDrift.ACCEPT)
         self.plan.append(Planned(stage, state, finished))
-        return Result(self.directory / stage.name, finished if keep else None)
+        return Result(self.directory / stage.name, finished if keep else None, stage.expected)
 
     def _begin(self, stage: Stage, attempt: Path) -> Path:
         """Before a stage reads what earlier processes left, see that it still is what they wrote."""
@@ -137,6 +149,26 @@ class Run:
                 found.verify()
             self._verified.add(made_by)
         return attempt
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a run stages go: `iter-1`, or `final/base`. What is random in them comes from `seed`."""
+
+    run: Run
+    name: str
+    seed: int
+
+    def stage(self, kind: str) -> str:
+        """The name of a stage of that kind: `iter-1/train`; `final/base-likelihood`, but `final/base` to evaluate."""
+        if "/" not in self.name:
+            return f"{self.name}/{kind}"
+        return self.name if kind == "evaluate" else f"{self.name}-{kind}"
+
+    @property
+    def folder(self) -> Path:
+        """Of the iteration, or of what is final."""
+        return self.run.directory / self.name.partition("/")[0]
 
 
 @contextmanager
