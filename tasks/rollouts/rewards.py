@@ -48,8 +48,8 @@ class RewardConfig(Config):
     name: Annotated[
         str,
         Field(
-            description="A built-in reward, a model (judge, reward-model), or your own as package.module:name: a function "
-            "or a subclass of ModelReward."
+            description="A built-in reward, a model (judge, reward-model), or your own as package.module:name, a "
+            "function or a subclass of ModelReward."
         ),
     ] = "final_answer"
     judge: Annotated[JudgeConfig, Field(description="The model that judges, for the reward judge.")] = JudgeConfig()
