@@ -191,17 +191,15 @@ class Driver:
 
 def run_programs_here_too() -> None:
     """Have the flow start its programs through this driver."""
-    import tasks.stage.process
+    from tasks.stage.process import run_child
+    from tasks.stage.run import Run
 
-    run_child = tasks.stage.process.run_child
-
-    @functools.wraps(run_child)
     def driven(command: Sequence[str], *arguments: Any, **options: Any) -> None:
         if command[0] == sys.executable:
             command = [command[0], __file__, *command[1:]]
         run_child(command, *arguments, **options)
 
-    tasks.stage.process.run_child = driven
+    Run.start = staticmethod(driven)
 
 
 def start_worker() -> None:

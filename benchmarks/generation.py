@@ -34,8 +34,8 @@ def main() -> None:
         sampling = SamplingConfig(samples=SAMPLES, temperature=0.7, top_k=40, max_tokens=48, dtype="float32")
         config = RestEM(runs_dir=Path(name), run="generation", generate=sampling)
         with open_run(config.directory, {}, OnDrift.REFUSE) as run:
-            policy = base_policy(run, config, config.bootstrap, config.seed).path / "policy"
-            problems = prepare_problems(run, config, config.seed).path / "train.parquet"
+            policy = base_policy(run, config).path / "policy"
+            problems = prepare_problems(run, config).path / "train.parquet"
         chosen = [problem for problem, _ in zip(read_rows(Problem, problems), range(PROBLEMS), strict=False)]
         write_rows(Problem, Path(name) / "problems.parquet", chosen)
         job = GenerateJob(

@@ -19,7 +19,8 @@ from data.sandbox.isolation import Limits, isolation
 from data.sandbox.judging import judge_by_output
 from data.storage import write_rows
 from models.config import ScoreJob
-from tasks.rollouts.rewards import RewardConfig, scoring_ahead, scoring_program
+from tasks.rollouts.rewards import RewardConfig
+from tasks.rollouts.scoring import scoring_ahead, scoring_program
 from tasks.stage.run import Run
 
 SHARDS = 8
@@ -68,7 +69,7 @@ def main() -> None:
 def _seconds(make: Callable[[int], tuple[str, str]], reward: str, count: int, workers: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         job = _job(Path(folder), make, count)
-        config = RewardConfig(name=reward, workers=workers, parts={})
+        config = RewardConfig(name=reward, workers=workers, parts={}, options={})
         command = scoring_program(config, [job], Path(folder) / "scorer.json")
         start = time.perf_counter()
         subprocess.run(command, check=True)
@@ -131,7 +132,7 @@ def _seconds_after_generation(
         shards = sorted(job.samples.iterdir())
         for shard in shards:
             shard.rename(shard.with_suffix(".waits"))
-        with scoring_ahead(run, "iter-1/generate", job, RewardConfig(name=reward, ahead=True, parts={})):
+        with scoring_ahead(run.place("iter-1"), job, RewardConfig(name=reward, ahead=True, parts={}, options={})):
             for shard in shards:
                 time.sleep(generation / len(shards))
                 shard.with_suffix(".waits").rename(shard)

@@ -65,9 +65,9 @@ def make(name: str, runs: Path) -> None:
 
 def measure(run: Run, config: LoopConfig, policy: Artifact) -> MeasuredBase:
     """Its greedy answers to the embedded validation problems, as a demo measures them."""
-    sets = config.held_out(prepare_problems(run, config, config.seed), "validation")
-    how = config.evaluate, config.generate, config.reward, config.engine, config.seed
-    found = load_evaluation(evaluate(run, "evaluate", policy, sets, *how, {}))
+    run.seed = config.seed
+    sets = config.held_out(prepare_problems(run, config), "validation")
+    found = load_evaluation(evaluate(run.place("iter-0"), policy, sets, config.evaluating, {}))
     assert found is not None
     answers = [outcome.greedy_text for outcome in found.outcomes["validation"]]
     return MeasuredBase(

@@ -24,7 +24,6 @@ from models.write_prompts import ROLE
 from tasks.policies.asked import asked_artifact, asked_identity, check_asked, engine_room
 from tasks.stage.contract import PROGRAM, Artifact, OnDrift, Outcome, Stage, attempt_directory
 from tasks.stage.files import file_sha256
-from tasks.stage.process import run_child
 from tasks.stage.progress import progress_logger
 from tasks.stage.run import Result, Run, RunInUseError, open_run
 
@@ -130,7 +129,7 @@ def ask_for_prompts(
         command = write_prompts_command(attempt / PROGRAM)
         with engine_room(config) as environment:
             logger = progress_logger(run.directory, attempt)
-            run_child(command, attempt / "log.txt", run.child_lock, logger, environment)
+            run.start(command, attempt / "log.txt", run.child_lock, logger, environment)
         asked = count_rows(passages.path)
         failed = _failures(program.output, asked, config.endpoint)
         return Outcome(asked, asked - failed, {"no reply": failed} if failed else {}, tuple(command))

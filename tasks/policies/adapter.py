@@ -10,7 +10,7 @@ from models.estimate import WeightsError, tensor_shapes
 from tasks.stage.contract import MERGE, digest_of
 from tasks.stage.files import file_sha256, write_json
 from tasks.stage.logs import run_logger
-from tasks.stage.process import run_child
+from tasks.stage.run import Run
 
 BASE = "base.json"  # beside an adapter's weights
 # Embeddings and the output layer: the trainers compute log-probabilities from the output layer's own weights.
@@ -123,5 +123,5 @@ def merge(
     file = output.with_name(MERGE)
     file.write_text(program.model_dump_json(indent=2))
     command = [sys.executable, "-m", "models.merge", str(file)]
-    run_child(command, output.with_name("log.txt"), lock, run_logger())
+    Run.start(command, output.with_name("log.txt"), lock, run_logger())
     return command

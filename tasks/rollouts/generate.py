@@ -13,7 +13,6 @@ from tasks.rollouts.scoring import scoring_ahead
 from tasks.stage.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpus_held
 from tasks.stage.environment import SHARED_CPU
-from tasks.stage.process import run_child
 from tasks.stage.progress import progress_logger
 from tasks.stage.run import Place, Result, Run
 
@@ -108,7 +107,7 @@ def run_generation(
     config.write_text(program.model_dump_json(indent=2))
     command = generate_command(config)
     with gpus_held():
-        run_child(command, attempt / "log.txt", run.child_lock, progress_logger(run.directory, attempt), SHARED_CPU)
+        run.start(command, attempt / "log.txt", run.child_lock, progress_logger(run.directory, attempt), SHARED_CPU)
     return command
 
 

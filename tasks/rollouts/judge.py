@@ -14,7 +14,6 @@ from tasks.policies.asked import asked_artifact, asked_identity, check_asked, en
 from tasks.rollouts.model_reward import ModelReward
 from tasks.stage.contract import JUDGE, Artifact, Estimate
 from tasks.stage.logs import run_logger
-from tasks.stage.process import run_child
 from tasks.stage.progress import progress_logger
 from tasks.stage.run import Place
 
@@ -73,7 +72,7 @@ class Judge(ModelReward):
         command = judge_command(file)
         logger = progress_logger(at.run.directory, attempt, "judge")
         with engine_room(self.config) as environment:
-            run_child(command, attempt / "log.txt", at.run.child_lock, logger, environment)
+            at.run.start(command, attempt / "log.txt", at.run.child_lock, logger, environment)
         for job in program.jobs:
             log_rates(self.rates(job.output))
         return command

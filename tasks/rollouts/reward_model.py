@@ -19,7 +19,6 @@ from tasks.rollouts.model_reward import ModelReward
 from tasks.stage.contract import SCORING, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpus_held
 from tasks.stage.files import write_json
-from tasks.stage.process import run_child
 from tasks.stage.progress import progress_logger
 from tasks.stage.run import Place, Result, Run
 
@@ -187,5 +186,5 @@ def _run_program(run: Run, attempt: Path, program: RewardScoreProgram) -> Sequen
     config.write_text(program.model_dump_json(indent=2))
     command = score_command(config)
     with gpus_held():
-        run_child(command, attempt / "log.txt", run.child_lock, progress_logger(run.directory, attempt))
+        run.start(command, attempt / "log.txt", run.child_lock, progress_logger(run.directory, attempt))
     return command

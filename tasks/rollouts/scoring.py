@@ -28,7 +28,7 @@ from tasks.rollouts.scorer import (
 from tasks.stage.contract import SCORER
 from tasks.stage.files import file_sha256
 from tasks.stage.logs import run_logger
-from tasks.stage.process import ChildError, run_child
+from tasks.stage.process import ChildError
 from tasks.stage.run import Place
 
 AHEAD = ".scored"  # what was scored while answers were still being generated, by content
@@ -65,7 +65,7 @@ def score_jobs(at: Place, attempt: Path, jobs: list[ScoreJob], judging: Judging)
             else:
                 missing.append((job, shard))
     if config.workers > 1 and len(missing) > 1:
-        run_child(scoring_program(config, jobs, attempt / SCORER), attempt / "log.txt", run.child_lock, run_logger())
+        run.start(scoring_program(config, jobs, attempt / SCORER), attempt / "log.txt", run.child_lock, run_logger())
     else:
         for job, shard in missing:
             score_shard(program, job, shard)
@@ -93,7 +93,7 @@ def scoring_ahead(at: Place, job: ScoreJob, config: RewardConfig | None) -> Iter
 
     def work() -> None:
         try:
-            run_child(command, folder / ".log.txt", at.run.scorer_lock, logger)
+            at.run.start(command, folder / ".log.txt", at.run.scorer_lock, logger)
         except ChildError as error:
             logger.warning("Scoring while answers are generated has stopped. They are scored afterwards. %s", error)
 

@@ -17,7 +17,7 @@ from models.launch import launch_command
 from tasks.stage.contract import PROGRAM
 from tasks.stage.devices import gpus_held
 from tasks.stage.logs import run_logger
-from tasks.stage.process import run_child
+from tasks.stage.run import Run
 
 Trained_co = TypeVar("Trained_co", bound=TrainConfig, covariant=True)
 
@@ -48,5 +48,5 @@ def launch_program(
     config.write_text(program.model_dump_json(indent=2))
     command = launch_command(module, program.launch, config)
     with gpus_held():
-        run_child(command, directory / "log.txt", lock, run_logger())
+        Run.start(command, directory / "log.txt", lock, run_logger())
     return command

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -32,7 +32,7 @@ from tasks.stage.contract import (
     status,
 )
 from tasks.stage.files import DiskError, existing_parent, write_json
-from tasks.stage.process import await_children
+from tasks.stage.process import await_children, run_child
 
 LOCK, LOCK_HOLDER = ".lock", "lock.json"
 CONFIG, SUMMARY = "config.json", "summary.json"  # the resolved settings, and the result once there is one
@@ -84,6 +84,9 @@ class Result:
 @dataclass
 class Run:
     """One named run of a flow."""
+
+    start: ClassVar[Callable[..., None]] = staticmethod(run_child)
+    """How every program of a stage is started; takes what `run_child` takes."""
 
     directory: Path
     planning: bool = False

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tasks.policies.adapter
-import tasks.rollouts.generate
-import tasks.stage.launch
 from tasks.stage.environment import SHARED_CPU, child_environment
 from tasks.stage.process import ChildError, run_child
+from tasks.stage.run import Run
 from tests.forks import Fork, kill_group
 from tests.waiting import PATIENCE
 
@@ -53,8 +51,7 @@ def _log(config: Path) -> Path:
 
 def use_forks(replace: Callable[[Any, str, Any], None]) -> None:
     """Have flows run their programs so."""
-    for module in (tasks.policies.adapter, tasks.rollouts.generate, tasks.stage.launch):
-        replace(module, "run_child", _run_child)
+    replace(Run, "start", staticmethod(_run_child))
 
 
 def _run_child(

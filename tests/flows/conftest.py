@@ -6,8 +6,9 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ import tasks.rollouts.reward_model
 import tasks.stage.launch
 from flows.rest_em import RestEM
 from flows.spin import Spin
-from models.config import LaunchConfig
 from tasks.stage.process import ChildError, run_child
+from tasks.stage.run import Run
 from tasks.tracking.mlflow import make_database
 
 if TYPE_CHECKING:
@@ -39,23 +40,8 @@ def use_stub_programs(replace: Callable[[Any, str, Any], None], inside: bool = F
         inside: run them in the flow's own process. As processes of their own they spend nearly all of their time on
             imports, which matters where nothing is killed.
     """
-    replace(
-        tasks.rollouts.generate,
-        "generate_command",
-        lambda config: [sys.executable, str(STUBS / "generate.py"), str(config)],
-    )
-    replace(
-        tasks.rollouts.judge, "judge_command", lambda config: [sys.executable, str(STUBS / "judge.py"), str(config)]
-    )
-    replace(
-        tasks.rollouts.reward_model, "score_command", lambda c: [sys.executable, str(STUBS / "reward_score.py"), str(c)]
-    )
-    replace(tasks.stage.launch, "launch_command", launch_stub)
-    replace(tasks.policies.train, "merge", merge_stub)
+    replace(Run, "start", staticmethod(partial(start_stub, inside)))
     replace(tasks.report.drawing, "as_svg", texts_of)
-    if inside:
-        for module in (tasks.rollouts.generate, tasks.rollouts.judge, tasks.rollouts.reward_model, tasks.stage.launch):
-            replace(module, "run_child", run_inside)
 
 
 def texts_of(figure: "Figure", name: str, description: str) -> str:
@@ -66,25 +52,35 @@ def texts_of(figure: "Figure", name: str, description: str) -> str:
     return f"<svg>{escape(' '.join(texts))}</svg>"
 
 
-def run_inside(
-    command: Sequence[str], log_path: Path, lock: Path, logger: logging.Logger, environment: Any = None
+def start_stub(
+    inside: bool,
+    command: Sequence[str],
+    log_path: Path,
+    lock: Path,
+    logger: logging.Logger,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
-    """What `run_child` does, but that the program is no child: nothing locks, and its output is not logged."""
+    """What `run_child` does, with the stub of a program in its place. Stubs of training merge adapters themselves.
+
+    Inside it is no child: nothing locks, and its output is not logged.
+    """
+    module = command[-2]
+    stub = STUBS / f"{module.removeprefix('models.')}.py"
+    if module == "models.merge":
+        return
+    if not stub.exists():
+        run_child(command, log_path, lock, logger, environment)
+        return
+    told = [str(stub), command[-1]]
+    if not inside:
+        run_child([sys.executable, *told], log_path, lock, logger, environment)
+        return
     with pytest.MonkeyPatch.context() as patch, log_path.open("a") as log, redirect_stdout(log):
-        patch.setattr(sys, "argv", command[1:])
+        patch.setattr(sys, "argv", told)
         try:
-            runpy.run_path(command[1], run_name="__main__")
+            runpy.run_path(told[0], run_name="__main__")
         except SystemExit as error:
             raise ChildError(f"{' '.join(command)} failed: {error}") from error
-
-
-def launch_stub(module: str, launch: LaunchConfig, config: Path) -> list[str]:
-    return [sys.executable, str(STUBS / f"{module.removeprefix('models.')}.py"), str(config)]
-
-
-def merge_stub(policy: Path, adapter: Path, output: Path, lock: Path, *_: object, **__: object) -> list[str]:
-    """The stub programs write the merged policy themselves."""
-    return []
 
 
 @pytest.fixture
@@ -95,8 +91,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def processes(stubs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stub programs as processes of their own after all."""
-    for module in (tasks.rollouts.generate, tasks.rollouts.judge, tasks.rollouts.reward_model, tasks.stage.launch):
-        monkeypatch.setattr(module, "run_child", run_child)
+    monkeypatch.setattr(Run, "start", staticmethod(partial(start_stub, False)))
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def measure(run: Run, name: str, set_name: str, found: Found, before: Result | N
 
 def loop(run: Run, config: Any) -> dict[str, Any]:
     """What DPO does, without models: a base, pairs, one trained policy, and measures of both."""
-    base, prompt = base_policy(run, config, config.bootstrap, config.seed), [{"role": "user", "content": "a"}]
+    base, prompt = base_policy(run, config), [{"role": "user", "content": "a"}]
 
     def pair(attempt: Path) -> Outcome:
         row = Pair("ab" * 8, 0, prompt, "b", "c", None, None, "mine.jsonl", "mine.jsonl")

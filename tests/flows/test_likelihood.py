@@ -16,14 +16,16 @@ from models import tiny
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, SupervisedConfig
 from tasks.policies.reference import PairsMeasured, load_likelihood, measure_reference
 from tasks.policies.train import train, train_on_pairs
-from tasks.rollouts.likelihood import measure_likelihood
+from tasks.rollouts.likelihood import HeldOutRows, measure_likelihood
 from tasks.rollouts.measured import load_measured
 from tasks.stage.contract import Artifact, DriftError
 from tasks.stage.files import file_sha256
+from tasks.stage.launch import Training
 from tasks.stage.run import Result, Run
 
 PROBLEMS = [p for p in embedded_problems(0) if p.split == "demonstration"][:30]
-CONFIG, LAUNCH = PreferenceConfig(beta=0.5, dtype="float32"), LaunchConfig()
+CONFIG = PreferenceConfig(beta=0.5, dtype="float32")
+TRAINING = Training(CONFIG, LaunchConfig())
 
 
 def policy(folder: Path, skill: float) -> Artifact:
@@ -33,7 +35,7 @@ def policy(folder: Path, skill: float) -> Artifact:
 
 
 def artifact(path: Path) -> Artifact:
-    return Artifact(path, file_sha256(path))
+    return Artifact(path, file_sha256(path), 30)
 
 
 @pytest.fixture
@@ -58,8 +60,11 @@ def pairs(tmp_path: Path) -> Artifact:
 
 
 def measured_pairs(run: Run, base: Artifact, pairs: Artifact) -> dict[str, PairsMeasured]:
-    reference = measure_reference(run, "reference", base, {"validation": pairs}, CONFIG, LAUNCH, 30)
-    return {"validation": PairsMeasured(pairs, reference.artifact("validation.parquet"), CONFIG.beta, CONFIG.loss)}
+    return {
+        "validation": measure_reference(run.place("iter-1"), base, {"validation": pairs}, TRAINING).measured(
+            "validation"
+        )
+    }
 
 
 def measure(
@@ -72,8 +77,8 @@ def measure(
     pair_measure: Measure = PAIR_ACCURACY,
     sets: tuple[str, ...] = ("validation",),
 ) -> Result:
-    found = dict.fromkeys(sets, gold)
-    return measure_likelihood(run, name, ours, found, pairs, pair_measure, CONFIG, LAUNCH, 0, 60, against)
+    rows = HeldOutRows(dict.fromkeys(sets, gold), pairs, pair_measure)
+    return measure_likelihood(run.place(name), ours, rows, TRAINING, against)
 
 
 def found(result: Result, measure: Measure) -> Estimated:
@@ -176,10 +181,11 @@ def test_a_dry_run_plans_it_and_says_what_it_takes(run, tmp_path, gold, pairs):
 def test_what_is_measured_while_training_is_told_to_the_program_and_decides_nothing(run, tmp_path, gold, pairs):
     base = policy(tmp_path / "base", 0.2)
     given = measured_pairs(run, base, pairs)["validation"]
-    reference = measure_reference(run, "train-reference", base, {"current": pairs}, CONFIG, LAUNCH, 30)
+    at = run.place("iter-2")
+    learned = measure_reference(at, base, {"current": pairs}, TRAINING).measured("current")
 
-    def trained(held_out: PairsMeasured | None, launch: LaunchConfig = LAUNCH) -> Result:
-        return train_on_pairs(run, "train", base, {"current": pairs}, reference, CONFIG, launch, 0, 30, held_out)
+    def trained(held_out: PairsMeasured | None, launch: LaunchConfig = TRAINING.launch) -> Result:
+        return train_on_pairs(at, base, {"current": learned}, Training(CONFIG, launch), held_out)
 
     result = trained(given)
     told = json.loads((result.path / "program.json").read_text())
@@ -188,4 +194,4 @@ def test_what_is_measured_while_training_is_told_to_the_program_and_decides_noth
         assert again.finished is not None and again.finished.reused
     later = Artifact(tmp_path / "later", None)
     with pytest.raises(RuntimeError, match="needed before the stage"):
-        train(run, "other", base, pairs, SupervisedConfig(), LAUNCH, 0, 1, later)
+        train(run.place("other"), base, pairs, Training(SupervisedConfig(), LaunchConfig()), later)

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-import tasks.rollouts.generate
-import tasks.stage.launch
 from data.rows import Example, Score
 from data.sources import DataFileError
 from data.storage import read_rows
@@ -18,6 +16,7 @@ from tasks.loop.loop import run_loop
 from tasks.loop.preflight import plan_loop
 from tasks.stage.contract import DriftError, OnDrift, Status, load_finished
 from tasks.stage.process import ChildError
+from tasks.stage.run import Run
 from tests.flows.conftest import copy_runs, make_config, prepared
 
 pytestmark = pytest.mark.usefixtures("stubs")
@@ -95,8 +94,7 @@ def test_test_and_transfer_are_measured_only_at_the_end(finished):
 
 def test_a_finished_run_is_reused_without_starting_a_program(finished, monkeypatch):
     before = times(finished)
-    for module in (tasks.stage.launch, tasks.rollouts.generate):
-        monkeypatch.setattr(module, "run_child", lambda *_: pytest.fail("a program was started"))
+    monkeypatch.setattr(Run, "start", lambda *_: pytest.fail("a program was started"))
     run(finished)
     assert times(finished) == before
     assert {p.status for p in plan_loop(loop, finished, OnDrift.REFUSE).plan} == {Status.REUSE}

@@ -1,7 +1,6 @@
 """A reward-model run on stub programs: what is trained on, what is held out, what the run leaves behind."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,16 @@ from data.rows import Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
 from flows.commands.console import show_summary
 from flows.reward_model import RewardModel, loop
-from models.config import RewardModelConfig, ScoreJob
+from models.config import EngineConfig, RewardModelConfig, ScoreJob
 from tasks.datasets.select import NothingKeptError
 from tasks.history.state import State, run_state
 from tasks.loop.loop import run_loop
 from tasks.loop.preflight import plan_loop
 from tasks.rollouts.reward_model import (
-    check_reward_model,
+    GRADER,
+    TrainedReward,
     load_reward_metrics,
-    reward_model_artifact,
-    run_reward_scoring,
+    read_reward_model,
 )
 from tasks.stage.contract import SCORING, OnDrift, Status
 from tasks.stage.run import Result, Run
@@ -71,7 +70,7 @@ def test_a_run_holds_out_a_tenth_trains_on_the_rest_and_measures(tmp_path, capsy
     assert summary["held_out"]["accuracy"]["value"] == pytest.approx(right / len(held_out))
     assert summary["held_out"]["preferred_longer"] == 1.0
     best = config.directory / "best" / "policy"
-    assert check_reward_model(RewardModelConfig(path=str(best))) == best.absolute()
+    assert read_reward_model(RewardModelConfig(path=str(best)))[0] == best.absolute()
     capsys.readouterr()
     show_summary(config.directory)
     printed, report = capsys.readouterr().out, (config.directory / "report.html").read_text()
@@ -133,10 +132,10 @@ def test_samples_are_scored_as_jobs_with_a_grader_and_a_threshold(tmp_path, proc
     write_rows(Sample, attempt / "samples" / "000000.parquet", samples)
     using = RewardModelConfig(path=str(config.directory / "best" / "policy"), passes_at=2.0)
     job = ScoreJob(problems=attempt / "problems.parquet", samples=attempt / "samples", output=attempt / "scores")
-    command = run_reward_scoring(Run(config.directory), attempt, [job], using, "rm 1")
-    assert command[0] == sys.executable and command[-1] == str(attempt / SCORING)
+    TrainedReward(config=using).score(Run(config.directory).place("iter-1"), attempt, [job], EngineConfig())
+    assert (attempt / SCORING).exists()
     found = [(s.value, s.verdict, s.grader) for s in read_rows(Score, job.output)]
-    assert found == [(1.0, "wrong", "rm 1"), (2.0, "correct", "rm 1"), (3.0, "correct", "rm 1")]
+    assert found == [(1.0, "wrong", GRADER), (2.0, "correct", GRADER), (3.0, "correct", GRADER)]
 
 
 def test_a_reward_model_is_an_input_with_the_digest_of_its_stage(tmp_path):
@@ -145,5 +144,5 @@ def test_a_reward_model_is_an_input_with_the_digest_of_its_stage(tmp_path):
     best = config.directory / "best"
     using = RewardModelConfig(path=str(best / "policy"))
     manifest = json.loads((config.directory / "iter-1" / "measure" / "manifest.json").read_text())
-    assert reward_model_artifact(using).digest == manifest["inputs"]["model"]
+    assert TrainedReward(config=using).artifact().digest == manifest["inputs"]["model"]
     assert load_reward_metrics(Result(best, None)) is None

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
-import tasks.rollouts.rewards
+import tasks.rollouts.scoring
 from data.rewards import RewardError
 from data.rows import Example, Score
 from data.scoring import TooManyErrorsError
@@ -50,9 +50,9 @@ def test_who_scores_and_when_does_not_change_the_scores(
     assert digests(several) == digests(alone)
 
     scored = []
-    here = tasks.rollouts.rewards.score_shard
+    here = tasks.rollouts.scoring.score_shard
     monkeypatch.setattr(
-        tasks.rollouts.rewards, "score_shard", lambda *told: (scored.append(told[2].parent.parent), here(*told))
+        tasks.rollouts.scoring, "score_shard", lambda *told: (scored.append(told[2].parent.parent), here(*told))
     )
     ahead = small(tmp_path, "ahead", reward={"ahead": True})
     run(ahead)
@@ -65,7 +65,7 @@ def test_who_scores_and_when_does_not_change_the_scores(
 def test_what_fails_ahead_is_scored_in_its_turn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.rollouts.rewards, "scoring_program", lambda *told: ["/bin/false"])
+    monkeypatch.setattr(tasks.rollouts.scoring, "scoring_program", lambda *told: ["/bin/false"])
     config = small(tmp_path, "stubborn", reward={"ahead": True})
     run(config)
     assert "They are scored afterwards" in caplog.text

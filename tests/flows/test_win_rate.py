@@ -1,6 +1,7 @@
 """A win rate on stub programs: who is asked what, in both orders, and what the two stages leave behind."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from data.rows import Problem, Sample
 from data.storage import read_rows, write_rows
 from models.config import EngineConfig, SamplingConfig
 from tasks.report.wording import detail_label
-from tasks.rollouts.evaluate import HeldOut
+from tasks.rollouts.generate import Sampling
 from tasks.rollouts.measured import load_measured
-from tasks.rollouts.win_rate import ANSWERS, WinRateError, answer_prompts, measure_win_rate
+from tasks.rollouts.win_rate import ANSWERS, Comparing, WinRateError, answer_prompts, measure_win_rate
 from tasks.rollouts.win_rate_settings import WinRateConfig
 from tasks.stage.contract import Artifact, OnDrift, Outcome, Stage
 from tasks.stage.run import Result, Run, open_run
@@ -25,8 +26,7 @@ pytestmark = pytest.mark.usefixtures("stubs")
 
 SET = "validation"
 CONFIG = WinRateConfig.model_validate({"judge": {"endpoint": "http://localhost:9/v1", "model": "a judge"}})
-SAMPLING = SamplingConfig(max_tokens=48)
-SMALL = EngineConfig(shard_size=4)  # so that there are several shards
+SAMPLING = Sampling(SamplingConfig(max_tokens=48), EngineConfig(shard_size=4))  # so that there are several shards
 RIGHT, LONGER, WRONG = "#### 5", "that makes #### 5", "#### 6"
 LENGTHS = {"length_ours", "length_theirs"}
 
@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Any:
         yield opened
 
 
-def prompts(run: Run, count: int, gold: Callable[[int], str | None] = lambda n: None) -> dict[str, HeldOut]:
+def prompts(run: Run, count: int, gold: Callable[[int], str | None] = lambda n: None) -> dict[str, Artifact]:
     def work(attempt: Path) -> Outcome:
         problems = [
             Problem(f"p{n}", [{"role": "user", "content": f"{n}?"}], "5", gold(n), "", SET) for n in range(count)
@@ -46,7 +46,7 @@ def prompts(run: Run, count: int, gold: Callable[[int], str | None] = lambda n: 
         return Outcome()
 
     made = run.execute(Stage("problems", 1, {"count": count}, {}), work)
-    return {SET: HeldOut(made.artifact(f"{SET}.parquet"), count)}
+    return {SET: replace(made.artifact(f"{SET}.parquet"), expected=count)}
 
 
 def answers(run: Run, name: str, texts: list[str], cut: tuple[int, ...] = (), of: str = SET) -> Result:
@@ -64,10 +64,10 @@ def answers(run: Run, name: str, texts: list[str], cut: tuple[int, ...] = (), of
 
 
 def measured(
-    run: Run, name: str, ours: Result, sets: dict[str, HeldOut], opponents: dict[str, Result | None], **changes: Any
+    run: Run, name: str, ours: Result, sets: dict[str, Artifact], opponents: dict[str, Result | None], **changes: Any
 ) -> tuple[Result, Estimated]:
     config = WinRateConfig.model_validate(CONFIG.model_dump() | changes)
-    result = measure_win_rate(run, name, ours, sets, opponents, config, SMALL, seed=0)
+    result = measure_win_rate(run.place(name), ours, sets, opponents, Comparing(config, SAMPLING))
     found = load_measured([result]).get(SET, "win_rate")
     assert found is not None
     return result, found
@@ -84,15 +84,15 @@ def policy(run: Run, name: str, skill: float) -> Artifact:
 def test_a_better_policy_wins_and_both_sides_answer_once(run: Run) -> None:
     sets = prompts(run, 40)
     base, better = (
-        answer_prompts(run, f"iter-{n}/answers", policy(run, f"policy-{n}", skill), sets, CONFIG, SAMPLING, SMALL, 0)
+        answer_prompts(run.place(f"iter-{n}"), policy(run, f"policy-{n}", skill), sets, Comparing(CONFIG, SAMPLING))
         for n, skill in enumerate((0.3, 0.9))
     )
     rows = list(read_rows(Sample, base.path / SET / ANSWERS))
     assert [(s.problem_id, s.index) for s in rows] == [(f"p{n}", 0) for n in range(40)]
     assert base.finished is not None
     assert not any(name.startswith(".") for name in base.finished.manifest.outputs)
-    _, ours = measured(run, "iter-1/win_rate", better, sets, {"base": base})
-    _, theirs = measured(run, "back/win_rate", base, sets, {"better": better})
+    _, ours = measured(run, "iter-1", better, sets, {"base": base})
+    _, theirs = measured(run, "back", base, sets, {"better": better})
     assert ours.value.low > 0.5
     assert ours.rows == 40
     assert theirs.value.value == pytest.approx(1 - ours.value.value)
@@ -104,9 +104,9 @@ def test_a_better_policy_wins_and_both_sides_answer_once(run: Run) -> None:
 
 
 def test_who_answers_the_same_is_even_without_a_judge(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.rollouts.win_rate.run_judge", None)
+    monkeypatch.setattr("tasks.rollouts.judge.Judge.run", None)
     base = answers(run, "base-answers", [RIGHT, WRONG])
-    _, found = measured(run, "iter-0/win_rate", base, prompts(run, 2), {"base": base})
+    _, found = measured(run, "iter-0", base, prompts(run, 2), {"base": base})
     assert (found.value.value, found.rows, found.details["same"]) == (0.5, 2, 2)
     assert "parse_rate" not in found.details
 
@@ -114,7 +114,7 @@ def test_who_answers_the_same_is_even_without_a_judge(run: Run, monkeypatch: pyt
 def test_answers_that_were_cut_off_are_compared_and_counted(run: Run) -> None:
     ours = answers(run, "ours", [RIGHT, WRONG, RIGHT], cut=(0, 1))
     theirs = answers(run, "theirs", [WRONG, RIGHT, LONGER])
-    result, found = measured(run, "win_rate", ours, prompts(run, 3), {"base": theirs})
+    result, found = measured(run, "iter-0", ours, prompts(run, 3), {"base": theirs})
     rows = load_measured([result]).rows(SET, "win_rate")
     assert [(row.problem_id, row.value) for row in rows] == [("p0", 1.0), ("p1", 0.0), ("p2", 0.5)]
     assert (found.details["truncated_ours"], found.details["truncated_theirs"]) == (2, 0)
@@ -129,7 +129,7 @@ def test_the_first_opponent_decides_and_others_are_told(run: Run) -> None:
         "base": answers(run, "base-answers", [WRONG, WRONG]),
         "previous": answers(run, "previous-answers", [WRONG, RIGHT]),
     }
-    result, found = measured(run, "win_rate", ours, prompts(run, 2), opponents)
+    result, found = measured(run, "iter-0", ours, prompts(run, 2), opponents)
     assert (found.value.value, found.details["previous_win_rate"]) == (1.0, 0.75)
     assert found.details["previous_same"] == 1
     assert [name for name in found.details if detail_label(name) == name.replace("_", " ")] == []
@@ -139,7 +139,7 @@ def test_the_first_opponent_decides_and_others_are_told(run: Run) -> None:
 
 def test_against_gold_prompts_without_an_answer_are_left_out(run: Run) -> None:
     sets = prompts(run, 4, gold=lambda n: LONGER if n else None)
-    result, found = measured(run, "win_rate", answers(run, "ours", [RIGHT, RIGHT, WRONG, LONGER]), sets, {"gold": None})
+    result, found = measured(run, "iter-0", answers(run, "ours", [RIGHT, RIGHT, WRONG, LONGER]), sets, {"gold": None})
     assert [row.value for row in load_measured([result]).rows(SET, "win_rate")] == [0.5, 0.0, 0.5]
     assert found.details["same"] == 1
     assert result.finished is not None
@@ -149,7 +149,7 @@ def test_against_gold_prompts_without_an_answer_are_left_out(run: Run) -> None:
 def test_without_any_gold_answer_there_is_nothing_to_compare_with(run: Run) -> None:
     ours, sets = answers(run, "ours", [RIGHT]), prompts(run, 1)
     with pytest.raises(WinRateError, match=r"No prompt of validation has a gold answer.*begin with base"):
-        measured(run, "win_rate", ours, sets, {"gold": None})
+        measured(run, "iter-0", ours, sets, {"gold": None})
 
 
 @pytest.mark.parametrize("against", [("gold",), ("gold", "base"), ("base", "gold")])
@@ -157,7 +157,7 @@ def test_a_final_set_without_gold_answers_is_left_out_and_counted(run: Run, agai
     ours, sets = answers(run, "ours", [RIGHT, RIGHT], of="transfer"), prompts(run, 2)
     opponents = {"gold": None, "base": answers(run, "base-answers", [WRONG, WRONG], of="transfer")}
     final, told = {"transfer": sets[SET]}, {name: opponents[name] for name in against}
-    result = measure_win_rate(run, "final/best-win_rate", ours, final, told, CONFIG, SMALL, seed=0)
+    result = measure_win_rate(run.place("final/best"), ours, final, told, Comparing(CONFIG, SAMPLING))
     assert result.finished is not None
     assert result.finished.manifest.dropped == {"no gold answer": 2}
     found = load_measured([result]).get("transfer", "win_rate")
@@ -167,7 +167,7 @@ def test_a_final_set_without_gold_answers_is_left_out_and_counted(run: Run, agai
 def test_replies_that_cannot_be_read_count_for_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     sets, ours, theirs = prompts(run, 3), answers(run, "ours", [RIGHT] * 3), answers(run, "theirs", [WRONG] * 3)
     monkeypatch.setenv("STUB_SILENT", "p1")
-    result, found = measured(run, "win_rate", ours, sets, {"base": theirs})
+    result, found = measured(run, "iter-0", ours, sets, {"base": theirs})
     assert (found.value.value, found.rows, found.details["unread"]) == (1.0, 2, 1)
     assert result.finished is not None
     assert result.finished.manifest.dropped == {"no reply of the judge that can be read": 1}
@@ -191,20 +191,20 @@ def test_the_difference_is_of_the_prompts_that_could_be_judged_for_both(
 def test_only_the_first_prompts_are_compared(run: Run) -> None:
     sets = prompts(run, 5)
     few = WinRateConfig.model_validate(CONFIG.model_dump() | {"prompts": 2})
-    made = answer_prompts(run, "answers", policy(run, "policy", 1.0), sets, few, SAMPLING, SMALL, 0)
+    made = answer_prompts(run.place("iter-0"), policy(run, "policy", 1.0), sets, Comparing(few, SAMPLING))
     assert [s.problem_id for s in read_rows(Sample, made.path / SET / ANSWERS)] == ["p0", "p1"]
     others = answers(run, "others", [WRONG] * 5)
-    assert measured(run, "win_rate", made, sets, {"base": others}, prompts=2)[1].rows == 2
+    assert measured(run, "iter-0", made, sets, {"base": others}, prompts=2)[1].rows == 2
 
 
 def test_a_finished_measurement_is_reused_and_another_judge_is_drift(run: Run) -> None:
     sets, ours, theirs = prompts(run, 2), answers(run, "ours", [RIGHT] * 2), answers(run, "theirs", [WRONG] * 2)
-    first, _ = measured(run, "win_rate", ours, sets, {"base": theirs})
-    again, _ = measured(run, "win_rate", ours, sets, {"base": theirs})
+    first, _ = measured(run, "iter-0", ours, sets, {"base": theirs})
+    again, _ = measured(run, "iter-0", ours, sets, {"base": theirs})
     assert first.finished and again.finished
     assert (first.finished.reused, again.finished.reused) == (False, True)
     planning = Run(run.directory, planning=True)
     told = CONFIG.judge.model_dump() | {"model": "another judge"}
     other = WinRateConfig.model_validate({"judge": told})
-    measure_win_rate(planning, "win_rate", ours, sets, {"base": theirs}, other, SMALL, 0)
+    measure_win_rate(planning.place("iter-0"), ours, sets, {"base": theirs}, Comparing(other, SAMPLING))
     assert [planned.status.value for planned in planning.plan] == ["drift"]

@@ -17,7 +17,7 @@ from models.estimate import (
     training_bytes_per_device,
     weights_bytes_per_device,
 )
-from tasks.rollouts.rewards import RewardConfig, judging_estimate
+from tasks.rollouts.rewards import Judging, RewardConfig, judging_estimate
 from tasks.stage.contract import Artifact, Estimate
 
 
@@ -197,5 +197,5 @@ def test_models_that_judge_take_memory(
 ) -> None:
     inputs = {name: Artifact(Path(model), None) for name, model in models.items()}
     config, engine = RewardConfig.model_validate(settings), EngineConfig(tensor_parallel_size=4)
-    found = judging_estimate(config, inputs, engine)
+    found = judging_estimate(Judging(config, engine), inputs)
     assert found == Estimate(gpu_bytes=None if gigabytes is None else gigabytes * ONE, devices=devices)

@@ -5,7 +5,6 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,8 +33,9 @@ from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.loading import ModelError
 from tasks.policies.asked import AskedModelError
 from tasks.policies.model_folder import folder_digest
-from tasks.rollouts.judge import check_judge, judge_artifact, judge_identity, run_judge, warnings
+from tasks.rollouts.judge import Judge, warnings
 from tasks.stage.contract import LOGS, Artifact
+from tasks.stage.run import Place, Run
 from tests.endpoint import Server, serving
 
 PROBLEM = Problem("p", [{"role": "user", "content": "What is 2+3?"}], "5", None, "", "train")
@@ -475,10 +475,10 @@ def test_a_stage_runs_the_program_and_logs_and_warns_of_its_rates(
     job = job_of(tmp_path, SAMPLES)
     attempt = tmp_path / ".score.attempt"
     attempt.mkdir()
-    run: Any = SimpleNamespace(directory=tmp_path, child_lock=tmp_path / "lock")
+    at = Place(Run(tmp_path), "iter-1", seed=3)
     config = JudgeConfig(model="judge", endpoint=f"http://127.0.0.1:{port_of(server)}/v1", opinions=1)
     with caplog.at_level("INFO", "autodidact"):
-        run_judge(run, attempt, [job], config, EngineConfig(), seed=3)
+        Judge(config=config).score(at, attempt, [job], EngineConfig())
     assert [(s.value, s.grader) for s in read_rows(Score, job.output)] == [
         (4.0, GRADER),
         (None, GRADER),
@@ -505,11 +505,11 @@ def test_a_usable_judge_passes_and_is_known_by_its_files(
 ) -> None:
     monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path))
     config = JudgeConfig(model=str(model))
-    check_judge(config)
-    assert judge_artifact(config) == Artifact(model, folder_digest(model))
+    Judge(config=config).check()
+    assert Judge(config=config).artifact() == Artifact(model, folder_digest(model))
     served = JudgeConfig(model="m", endpoint="https://example.org:8000/v1")
-    check_judge(served)
-    assert judge_artifact(served) is None
+    Judge(config=served).check()
+    assert Judge(config=served).artifact() is None
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ def test_a_usable_judge_passes_and_is_known_by_its_files(
 )
 def test_a_judge_that_cannot_work_is_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises((AskedModelError, ModelError), match=message.replace("[", r"\[")) as error:
-        check_judge(JudgeConfig(**settings))
+        Judge(config=JudgeConfig(**settings)).check()
     assert "word" not in str(error.value) or "password" in str(error.value)
 
 
@@ -541,13 +541,13 @@ def test_a_judge_without_a_chat_template_is_refused(
         if file.name != "chat_template.jinja":
             (bare / file.name).write_bytes(file.read_bytes())
     with pytest.raises(AskedModelError, match="has no chat template"):
-        check_judge(JudgeConfig(model=str(bare)))
+        Judge(config=JudgeConfig(model=str(bare))).check()
 
 
 def test_identity_has_what_changes_the_result_and_no_places() -> None:
-    one = judge_identity(JudgeConfig(model="/here", passes_at=4.0))
-    assert one == judge_identity(JudgeConfig(model="/there", max_tokens=longest_reply(600)))
-    assert one != judge_identity(JudgeConfig(model="/here", opinions=2))
-    served = judge_identity(JudgeConfig(model="m", endpoint="http://one/v1"))
-    assert served == judge_identity(JudgeConfig(model="m", endpoint="http://two/v1"))
-    assert served != judge_identity(JudgeConfig(model="n", endpoint="http://one/v1"))
+    one = Judge(config=JudgeConfig(model="/here", passes_at=4.0)).identity()
+    assert one == Judge(config=JudgeConfig(model="/there", max_tokens=longest_reply(600))).identity()
+    assert one != Judge(config=JudgeConfig(model="/here", opinions=2)).identity()
+    served = Judge(config=JudgeConfig(model="m", endpoint="http://one/v1")).identity()
+    assert served == Judge(config=JudgeConfig(model="m", endpoint="http://two/v1")).identity()
+    assert served != Judge(config=JudgeConfig(model="n", endpoint="http://one/v1")).identity()

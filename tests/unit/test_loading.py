@@ -38,13 +38,12 @@ from tasks.loop.preflight import check
 from tasks.policies import adapter, model_folder, train
 from tasks.policies.base import base_policy
 from tasks.policies.model_folder import ModelChoice, folder_digest, resolve_model
+from tasks.policies.reference import PairsMeasured, measure_reference
 from tasks.rollouts import generate as sample
-from tasks.rollouts import likelihood
-from tasks.rollouts import reward_model as reward_model_tasks
-from tasks.rollouts.judge import check_judge, judge_identity
-from tasks.rollouts.reward_model import check_reward_model, measure_reward_model, reward_model_identity
-from tasks.stage import launch as launch_tasks
+from tasks.rollouts.judge import Judge
+from tasks.rollouts.reward_model import TrainedReward, measure_reward_model
 from tasks.stage.contract import Artifact, OnDrift
+from tasks.stage.launch import Training
 from tasks.stage.run import Run
 from tests.unit.own_code import CONFIG, MODEL, TOKENIZER, write
 
@@ -77,11 +76,11 @@ def as_policy(folder: Path, code: ModelCode) -> None:
 
 
 def as_judge(folder: Path, code: ModelCode) -> None:
-    check_judge(JudgeConfig(model=str(folder), model_code=code))
+    Judge(config=JudgeConfig(model=str(folder), model_code=code)).check()
 
 
 def as_reward_model(folder: Path, code: ModelCode) -> None:
-    check_reward_model(RewardModelConfig(path=str(folder), model_code=code))
+    TrainedReward(config=RewardModelConfig(path=str(folder), model_code=code)).check()
 
 
 def inspecting(folder: Path, code: ModelCode) -> None:
@@ -164,7 +163,7 @@ def test_an_auto_map_that_is_none_names_nothing(tmp_path: Path, content: str) ->
 
 def base(folder: Path, code: ModelCode, run: str = "run") -> Any:
     config = rest_em(folder, model_code=code, run=run)
-    return base_policy(Run(config.directory), config, config.bootstrap, 0).finished
+    return base_policy(Run(config.directory), config).finished
 
 
 def test_allowed_code_is_part_of_the_policy_and_of_its_digest(tmp_path: Path) -> None:
@@ -185,12 +184,12 @@ def test_by_default_nothing_of_it_is_in_an_identity(tmp_path: Path) -> None:
     write(plain, "llama")
     for code in ("refuse", "allow"):  # a model without code is the same either way
         assert base(plain, code, f"plain-{code}").manifest.config == {}
-        assert not judge_identity(JudgeConfig(model=str(plain), model_code=code)).keys() & {"model_code"}
+        assert not Judge(config=JudgeConfig(model=str(plain), model_code=code)).identity().keys() & {"model_code"}
     with_code = tmp_path / "own"
     write(with_code, "llama", CONFIG)
     for code, told in (("refuse", {}), ("allow", {"model_code": "allow"})):
-        judge = judge_identity(JudgeConfig(model=str(with_code), model_code=code))
-        model = reward_model_identity(RewardModelConfig(path=str(with_code), model_code=code))
+        judge = Judge(config=JudgeConfig(model=str(with_code), model_code=code)).identity()
+        model = TrainedReward(config=RewardModelConfig(path=str(with_code), model_code=code)).identity()
         for identity in (judge, model):
             assert {key: value for key, value in identity.items() if key.startswith("model")} == told
 
@@ -226,17 +225,17 @@ def test_vllm_is_told_about_code_and_that_weights_are_safetensors(
 
 def programs(run: Run, given: Artifact) -> dict[str, Callable[[], object]]:
     """Every stage that starts a program on a policy."""
-    launch, engine = LaunchConfig(), EngineConfig()
-    supervised, preference, reward = SupervisedConfig(), PreferenceConfig(), RewardTrainConfig()
-    reference = SimpleNamespace(artifact=lambda _: given)
-    pairs = {"current": given}
+    at, launch, pairs = run.place("iter-1"), LaunchConfig(), {"current": given}
+    supervised, preference = Training(SupervisedConfig(), launch), Training(PreferenceConfig(), launch)
+    reward, learned = Training(RewardTrainConfig(), launch), {"current": PairsMeasured(given, given, 0.1, "logistic")}
+    sampling = sample.Sampling(SamplingConfig(), EngineConfig())
     return {
-        "generate": lambda: sample.generate(run, "stage", given, given, SamplingConfig(), engine, 0, 1),
-        "train": lambda: train.train(run, "stage", given, given, supervised, launch, 0, 1),
-        "reference": lambda: likelihood.measure_reference(run, "stage", given, pairs, preference, launch, 1),
-        "pairs": lambda: train.train_on_pairs(run, "stage", given, pairs, reference, preference, launch, 0, 1),
-        "reward": lambda: train.train_reward_model(run, "stage", given, given, reward, launch, 0, 1),
-        "measure": lambda: measure_reward_model(run, "stage", given, given, ScoringConfig(), 0, 1),
+        "generate": lambda: sample.generate(at, given, {sample.SAMPLES: given}, sampling),
+        "train": lambda: train.train(at, given, given, supervised),
+        "reference": lambda: measure_reference(at, given, pairs, preference),
+        "pairs": lambda: train.train_on_pairs(at, given, learned, preference),
+        "reward": lambda: train.train_reward_model(at, given, given, reward),
+        "measure": lambda: measure_reward_model(at, given, given, ScoringConfig()),
         "merge": lambda: adapter.merge(given.path, given.path, run.directory / "policy", run.child_lock, code="allow"),
     }
 
@@ -254,8 +253,7 @@ def test_every_program_of_a_run_is_told_what_the_run_allows(
         told.update(json.loads(Path(command[-1]).read_text()))
         raise Started
 
-    for module in (adapter, sample, launch_tasks, reward_model_tasks):
-        monkeypatch.setattr(module, "run_child", start)
+    monkeypatch.setattr(Run, "start", staticmethod(start))
     run = Run(tmp_path / "runs", model_code="allow")
     run.directory.mkdir()
     (tmp_path / "given").mkdir()
@@ -316,12 +314,12 @@ def test_code_is_fetched_only_where_it_is_allowed_and_pickles_never(
 
 def test_a_revision_is_asked_for_and_its_commit_is_in_the_manifest(hub: list[dict[str, Any]], tmp_path: Path) -> None:
     config = rest_em(tmp_path, model="somebody/model", model_revision="v1.0")
-    made = base_policy(Run(config.directory), config, config.bootstrap, 0).finished
+    made = base_policy(Run(config.directory), config).finished
     assert made is not None
     assert made.manifest.origin == {"model": "somebody/model", "commit": COMMIT}
     assert {told["revision"] for told in hub} == {"v1.0"}
     assert made.manifest.config == {}
-    check_judge(JudgeConfig(model="somebody/model", model_revision="v2"))
+    Judge(config=JudgeConfig(model="somebody/model", model_revision="v2")).check()
     assert hub[-1]["revision"] == "v2"
 
 

@@ -342,7 +342,7 @@ def test_more_samples_need_more_disk(configure: Configure) -> None:
 
 def test_an_existing_run_of_another_configuration_is_refused_naming_the_difference(configure: Configure) -> None:
     made = configure(seed=1)
-    prepare_problems(Run(made.directory), made, made.seed)
+    prepare_problems(Run(made.directory), made)
     with pytest.raises(DriftError) as drift:
         check(loop, configure(seed=2), OnDrift.REFUSE)
     for words in ("problems is finished", "seed: 1 → 2", "--on-drift rebuild", "--on-drift accept", "another --run"):

@@ -254,7 +254,7 @@ def test_the_stage_writes_one_file_per_split_that_has_problems_and_counts_what_w
     write: Write, tmp_path: Path
 ) -> None:
     source = ProblemSource(problems=write(sums(0, 60) + sums(0, 4)))
-    result = prepare_problems(Run(tmp_path / "run"), source, 0)
+    result = prepare_problems(Run(tmp_path / "run"), source)
     assert result.finished_files() == {"train.parquet", "validation.parquet", "test.parquet", "data.json"}
     assert result.finished is not None
     manifest = result.finished.manifest
@@ -268,15 +268,15 @@ def test_the_stage_is_reused_for_the_same_content_elsewhere_and_drifts_when_a_ro
     write: Write, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / "run")
-    prepare_problems(run, ProblemSource(problems=write(sums(0, 60))), 0)
+    prepare_problems(run, ProblemSource(problems=write(sums(0, 60))))
     moved = ProblemSource(problems=write(sums(0, 60), "moved.jsonl"))
-    again = prepare_problems(run, moved, 0)
+    again = prepare_problems(run, moved)
     assert again.finished is not None
     assert again.finished.reused
     with pytest.raises(DriftError, match=r"inputs\.problems"):
-        prepare_problems(run, ProblemSource(problems=write(sums(0, 61))), 0)
+        prepare_problems(run, ProblemSource(problems=write(sums(0, 61))))
     with pytest.raises(DriftError, match=r"config\.limits\.train: None → 9"):
-        prepare_problems(run, moved.model_copy(update={"limit": 9}), 0)
+        prepare_problems(run, moved.model_copy(update={"limit": 9}))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from models.config import RewardModelConfig
 from models.loading import ModelError
 from tasks.loop import preflight
 from tasks.loop.preflight import check
-from tasks.rollouts.reward_model import check_reward_model, reward_model_artifact
+from tasks.rollouts.reward_model import TrainedReward, read_reward_model
 from tasks.stage.contract import OnDrift
 
 PAIR = {"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}
@@ -54,10 +54,10 @@ CLASSIFIER = {"architectures": ["LlamaForSequenceClassification"], "id2label": {
 
 def test_a_classifier_of_one_label_can_be_used(model):
     config = reconfigure(model, **CLASSIFIER)
-    assert check_reward_model(config) == model
-    digest = reward_model_artifact(config).digest
+    assert read_reward_model(config)[0] == model
+    digest = TrainedReward(config=config).artifact().digest
     (model / "model.safetensors").write_bytes(struct.pack("<Q", 4) + b"{  }")
-    assert None is not reward_model_artifact(config).digest != digest
+    assert None is not TrainedReward(config=config).artifact().digest != digest
 
 
 @pytest.mark.parametrize(
@@ -70,26 +70,28 @@ def test_a_classifier_of_one_label_can_be_used(model):
 )
 def test_what_would_judge_by_random_weights_is_refused(model, changes, says):
     with pytest.raises(ModelError) as refused:
-        check_reward_model(reconfigure(model, **changes))
+        TrainedReward(config=reconfigure(model, **changes)).check()
     assert says in str(refused.value)
     assert f"Train one: autodidact reward-model --model {model} --pairs FILE" in str(refused.value)
 
 
 def test_no_path_and_no_model(folder):
-    for use in (check_reward_model, reward_model_artifact):
+    for use in (TrainedReward.check, TrainedReward.artifact):
         with pytest.raises(ModelError, match=r"none is given\. Set its path to the best/policy"):
-            use(RewardModelConfig())
+            use(TrainedReward(config=RewardModelConfig()))
     absent = RewardModelConfig(path=str(folder / "absent"))
     with pytest.raises(ModelError, match="is no model: there is no such folder"):
-        check_reward_model(absent)
-    assert reward_model_artifact(absent).digest is None  # which may yet be trained: a dry run shows it as missing
+        TrainedReward(config=absent).check()
+    assert (
+        TrainedReward(config=absent).artifact().digest is None
+    )  # which may yet be trained: a dry run shows it as missing
 
 
 def test_a_reward_model_without_template_is_refused(model):
     config = reconfigure(model, **CLASSIFIER)
     (model / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match=r"has no chat template.*Put the one that it was trained with"):
-        check_reward_model(config)
+        TrainedReward(config=config).check()
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -65,7 +65,7 @@ def test_one_that_comes_into_use_where_another_is_left_out_is_refused_by_the_sta
     given = config(tmp_path, limit=2, texts=texts)
     preflight.check_problems(given)
     with pytest.raises(PromptTooLongError):
-        prepare_problems(Run(tmp_path / "run"), given, 0)
+        prepare_problems(Run(tmp_path / "run"), given)
 
 
 def test_it_is_dropped_and_counted(tmp_path: Path) -> None:

@@ -61,13 +61,13 @@ def test_a_run_takes_a_copy_of_it_and_trains_nothing(
     monkeypatch.setenv("AUTODIDACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delattr(tasks.policies.base, "launch_program")
     config = settings_of(base, runs_dir=tmp_path / "runs")
-    made = base_policy(Run(config.directory), config, config.bootstrap, config.seed)
+    made = base_policy(Run(config.directory), config)
     assert made.artifact("policy").digest == base.policy
     assert made.finished.manifest.origin == {"base": base.name}
     for file in (made.path / "policy").iterdir():
         assert not file.is_symlink() and file.stat().st_nlink == 1 and file.stat().st_mode & 0o200
     planned = Run(tmp_path / "other", planning=True)
-    base_policy(planned, config, config.bootstrap, config.seed)
+    base_policy(planned, config)
     assert [stage.stage.command for stage in planned.plan] == [""]
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     weights.write_bytes(damaged)
     config = settings_of(base)
     with pytest.raises(ShippedBaseError, match="is not the base that"):
-        base_policy(Run(tmp_path / "run"), config, config.bootstrap, config.seed)
+        base_policy(Run(tmp_path / "run"), config)
     assert not (tmp_path / "run" / "base").exists()
 
 

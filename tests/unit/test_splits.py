@@ -182,7 +182,7 @@ def test_the_stage_leaves_out_what_repeats_held_out_prompts_and_shows_it(tmp_pat
         "test": write(tmp_path / "t.jsonl", numbered("t", 3)),
     }
     source = ProblemSource(**files, overlap=OverlapConfig(held_out=(held_out,)))
-    result = prepare_problems(Run(tmp_path / "run"), source, 0)
+    result = prepare_problems(Run(tmp_path / "run"), source)
     assert result.finished is not None
     assert result.finished.manifest.dropped == {"contaminated": 2}
     noticed = json.loads((result.path / DATA).read_text())
@@ -197,12 +197,12 @@ def test_the_stage_leaves_out_what_repeats_held_out_prompts_and_shows_it(tmp_pat
     assert result.finished.manifest.rows_in == 88
     assert {(s["reason"], s["repeats"], s["source"]) for s in shown} == {("contaminated", held, "bench.jsonl")}
     lenient = ProblemSource(**files, overlap=OverlapConfig(held_out=(held_out,), contaminated="keep"))
-    kept = prepare_problems(Run(tmp_path / "kept"), lenient, 0)
+    kept = prepare_problems(Run(tmp_path / "kept"), lenient)
     assert kept.finished is not None
     assert not kept.finished.manifest.dropped
 
 
 def test_overlaps_of_the_embedded_problems_are_not_looked_for(tmp_path: Path) -> None:
-    result = prepare_problems(Run(tmp_path / "run"), ProblemSource(), 0)
+    result = prepare_problems(Run(tmp_path / "run"), ProblemSource())
     assert result.finished is not None
     assert not result.finished.manifest.dropped

@@ -83,7 +83,7 @@ def test_the_base_keeps_them_with_its_template(model: Path, tmp_path: Path) -> N
         config = RestEM.model_validate(
             {"run": name, "model": str(model), "template_options": options, "runs_dir": tmp_path / "runs"}
         )
-        base = base_policy(Run(config.directory), config, config.bootstrap, 0)
+        base = base_policy(Run(config.directory), config)
         tokenizer = load_tokenizer(base.path / "policy", "refuse")
         assert prompt_token_ids(tokenizer, ASKED) == PromptRoom(config).token_ids(ASKED, "")
         made[name] = tokenizer.decode(prompt_token_ids(tokenizer, ASKED)), base.finished.manifest.fingerprint

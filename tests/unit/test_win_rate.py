@@ -16,6 +16,7 @@ from data.sides import Sides, side_by_side
 from data.win_rate import RIDGE, Comparison, fit_logistic, length_controlled, win_rate
 from tasks.policies.base import PolicySource
 from tasks.rollouts import win_rate_settings
+from tasks.rollouts.judge import Judge
 from tasks.rollouts.win_rate_settings import WinRateConfig, WinRateJudge, check_win_rate, judges_itself
 from tasks.stage.contract import Artifact
 
@@ -225,12 +226,13 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     digests = {"base": "1", "copy": "1", "other": "2"}
     monkeypatch.setattr(win_rate_settings, "resolve_model", lambda model, choice: Path(model))
     monkeypatch.setattr(win_rate_settings, "folder_digest", lambda folder: digests[folder.name])
-    monkeypatch.setattr(
-        win_rate_settings,
-        "judge_artifact",
-        lambda c: None if c.endpoint else Artifact(Path(c.model), digests[Path(c.model).name]),
-    )
-    monkeypatch.setattr(win_rate_settings, "check_judge", lambda config: None)
+
+    def artifact(judge: Judge, offline: bool = False) -> Artifact | None:
+        model = Path(str(judge.config.model))
+        return None if judge.config.endpoint else Artifact(model, digests[model.name])
+
+    monkeypatch.setattr(Judge, "artifact", artifact)
+    monkeypatch.setattr(Judge, "check", lambda judge: None)
     return tmp_path
 
 
