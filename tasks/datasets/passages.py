@@ -94,7 +94,8 @@ def _write(run: Run, reading: Reading, config: WritePromptsConfig, engine: Engin
     tally, file = Tally(), run.directory / PASSAGES
     write_rows(Passage, file, read_passages(reading, config.shortest, config.longest, tally))
     model = asked_artifact(config, ROLE)
-    finished = ask_for_prompts(run, Artifact(file, file_sha256(file)), model, config, engine, seed)
+    run.seed = seed
+    finished = ask_for_prompts(run, Artifact(file, file_sha256(file)), model, config, engine)
     name = model.path.name if model and Path(str(config.model)).exists() else str(config.model)
     digest = model.require() if model else None
     told: dict[str, Any] = {"model": name, "digest": digest, "instruction": config.instruction or INSTRUCTION}
@@ -104,7 +105,7 @@ def _write(run: Run, reading: Reading, config: WritePromptsConfig, engine: Engin
 
 
 def ask_for_prompts(
-    run: Run, passages: Artifact, model: Artifact | None, config: WritePromptsConfig, engine: EngineConfig, seed: int
+    run: Run, passages: Artifact, model: Artifact | None, config: WritePromptsConfig, engine: EngineConfig
 ) -> Result:
     """The stage: a file of replies for every few passages, in their order.
 
@@ -114,7 +115,7 @@ def ask_for_prompts(
     settings = asked_identity(config, told_apart=("instruction", "shortest", "longest"))
     settings["instruction"] = config.instruction or INSTRUCTION
     inputs = {"passages": passages} | ({"model": model} if model else {})
-    stage = Stage(STAGE, VERSION, settings, inputs, seed, resumable=True)
+    stage = Stage(STAGE, VERSION, settings, inputs, run.seed, resumable=True)
 
     def work(attempt: Path) -> Outcome:
         program = WritePromptsProgram(
@@ -123,7 +124,7 @@ def ask_for_prompts(
             passages=passages.path,
             output=attempt / REPLIES,
             engine=engine,
-            seed=seed,
+            seed=run.seed,
         )
         (attempt / PROGRAM).write_text(program.model_dump_json(indent=2))
         command = write_prompts_command(attempt / PROGRAM)

@@ -25,6 +25,7 @@ from tasks.stage.iteration import Iteration
 from tasks.stage.logs import keep_logs_plain
 from tasks.stage.run import PLAN, Result, Run, open_run
 from tasks.tracking.champion import Gate, pin_champion, run_name, settle
+from tasks.tracking.recorder import Ending, Recorder, answers_shown, iteration_rows, record_end, record_iteration
 
 NO_PAIRS: Mapping[str, PairsMeasured] = {}
 
@@ -35,8 +36,6 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     Returns:
         The summary, also kept as `summary.json` in the run directory.
     """
-    from tasks.tracking.recorder import Recorder
-
     keep_logs_plain()
     config = settle(config)
     if isinstance(config, LoopConfig) and config.approve:
@@ -83,8 +82,6 @@ def add_iteration(
     Returns:
         Why the loop has to end here, or None.
     """
-    from tasks.tracking.recorder import answers_shown, iteration_rows, record_iteration
-
     run, config, number = measuring.run, measuring.config, len(iterations)
     against = {"base": iterations[0].stages, "previous": iterations[-1].stages} if iterations else {}
     artifact = policy.artifact("policy")
@@ -114,8 +111,6 @@ def conclude(
     Args:
         pairs: held-out pairs that no decision has seen.
     """
-    from tasks.tracking.recorder import record_end
-
     run, config = measuring.run, measuring.config
     best = decided_best(run.directory) if best is None else best
     if best is None:
@@ -133,8 +128,8 @@ def conclude(
     def gate() -> Gate | None:
         return measure_gate(measuring, iterations, best, (base, final))
 
-    measured = (base, final), gate, reason, run.decided_by, measuring.test_set(pairs)
-    return record_end(run, config, measuring.problems, iterations, best, *measured)
+    ending = Ending(best, reason, (base, final), measuring.test_set(pairs), gate)
+    return record_end(run, config, measuring.problems, iterations, ending)
 
 
 def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | None:

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -146,25 +147,32 @@ def _log_iteration(run: Run, tracking: Tracking, iteration: Iteration, base: Ite
     tracking.log_iteration(number, numbers, {"samples": answers} if answers else {}, last.ended_ms)
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a loop ended.
+
+    Attributes:
+        best: the iteration that is the result. It was chosen by `run.decided_by`; where nothing decides it is the last.
+        reason: why the loop ended.
+        final: what measured the base and the best policy at the end, by kind: evaluate, likelihood, win_rate.
+        test_set: digest of the rows that the gate is measured on, if any are.
+        gate: measures the result against what holds the champion's place.
+    """
+
+    best: int
+    reason: str
+    final: Finals
+    test_set: str | None
+    gate: Callable[[], Gate | None]
+
+
 def record_end(
-    run: Run,
-    config: LoopConfig,
-    problems: Result | None,
-    iterations: Sequence[Iteration],
-    best: int,
-    final: Finals,
-    measure_gate: Callable[[], Gate | None],
-    reason: str,
-    measure: str | None = "accuracy",
-    test_set: str | None = None,
+    run: Run, config: LoopConfig, problems: Result | None, iterations: Sequence[Iteration], ending: Ending
 ) -> dict[str, Any]:
     """Write the report, complete the history, let the registry's champion follow the gate, and write the summary.
 
     Args:
         problems: None: the run has none.
-        final: what measured the base and the best policy at the end, by kind: evaluate, likelihood, win_rate.
-        measure: by which the best iteration was chosen; None: nothing decided, and it is the last one.
-        test_set: digest of the rows that the gate is measured on.
 
     Raises:
         HistoryError: MLflow does not answer. The report is written; the summary, which says that the run is finished,
@@ -174,6 +182,7 @@ def record_end(
     if recorder is None:
         return {}
     tracking: Tracking = recorder.tracking
+    best, measure, final = ending.best, run.decided_by, ending.final
     base, ours = (evaluation_of(stages) for stages in final)
     sets = sorted(ours.metrics, key=lambda name: name != "test") if base and ours else []
     report = Report(
@@ -182,12 +191,12 @@ def record_end(
         status="finished",
         measure=measure,
         best_iteration=best,
-        stop_reason=reason,
+        stop_reason=ending.reason,
         iterations=[iteration_report(i, iterations[0], measure) for i in iterations],
         final={name: (base.metrics[name], ours.metrics[name]) for name in sets if base and ours},
         held_out=held_out(final, config.seed),
         rival=rival(s["win_rate"] for s in (*final, *(i.stages for i in iterations)) if "win_rate" in s),
-        gates=_gates_decided(tracking, test_set, iterations[best].policy.artifact("policy").digest),
+        gates=_gates_decided(tracking, ending.test_set, iterations[best].policy.artifact("policy").digest),
         examples=side_by_side(problems, final),
         data=data_report(problems, iterations),
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -200,7 +209,7 @@ def record_end(
     html, png = run.directory / REPORT, run.directory / CURVE
     write_report(report, html, png)
     _complete_history(run, iterations)
-    gate = measure_gate()
+    gate = ending.gate()
     ended = max((stage.ended_ms for stage in final[1].values()), default=iterations[best].policy.ended_ms)
     with tracking.reaching():
         tracking.log_files(html, png)
@@ -208,14 +217,14 @@ def record_end(
             tracking.log_final(numbers, name, ended)
         policy = iterations[best].policy.artifact("policy")
         version = tracking.register(config.registered, best, policy, {"run": run.directory.name})
-        champion = apply_gate(tracking.registry, version, gate, test_set)
+        champion = apply_gate(tracking.registry, version, gate, ending.test_set)
         tracking.finish("FINISHED")  # before the summary: a run that has one is not opened again
     run_logger().info("%s", champion)
     publish_markdown(f"{run.directory.name}-report", _markdown(report, html), "Result")
     summary = {
         "best_iteration": best,
         "measure": measure,
-        "stop_reason": reason,
+        "stop_reason": ending.reason,
         "findings": [finding.sentence for finding in findings(report)],
         "report": str(html),
         "curve": str(png),

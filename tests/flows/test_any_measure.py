@@ -22,7 +22,7 @@ from tasks.rollouts.measured import load_measured, write_measured
 from tasks.stage.contract import Artifact, OnDrift, Outcome, Stage, load_finished, run_stage
 from tasks.stage.iteration import Iteration
 from tasks.stage.run import Result, Run
-from tasks.tracking.recorder import answers_shown, iteration_rows, record_end, record_iteration
+from tasks.tracking.recorder import Ending, answers_shown, iteration_rows, record_end, record_iteration
 from tests.flows.conftest import make_history, prepared, small
 from tests.flows.test_history import compared, evaluation, listed, made_run, publish, refused, rows
 
@@ -75,8 +75,9 @@ def loop(run: Run, config: Any) -> dict[str, Any]:
         {"likelihood": measure(run, "final/base-likelihood", "test", BASE)},
         {"likelihood": measure(run, "final/best-likelihood", "test", TRAINED)},
     )
-    reason = "it has one iteration"
-    return record_end(run, config, None, iterations, 1, final, lambda: None, reason, "pair_accuracy", "test-set")
+    run.decided_by = "pair_accuracy"
+    ending = Ending(1, "it has one iteration", final, "test-set", lambda: None)
+    return record_end(run, config, None, iterations, ending)
 
 
 @pytest.fixture(scope="module")
