@@ -93,11 +93,12 @@ def measure(kind: str, file: Path) -> None:
         print(_hugging_face(program, tokenizer, prompts[:SUBSET], SUBSET if kind == "hf-batched" else 1))
 
 
-def _bare_vllm(program: GenerateProgram, ids: list[str], prompts: list[list[int]], stop: list[int]) -> float:
+def _bare_vllm(program: GenerateProgram, keys: list[str], prompts: list[list[int]], stop: list[int]) -> float:
     os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1")
     from vllm import LLM
 
-    from models.generate import request_parameters
+    from models.engine.vllm import sampling_parameters
+    from models.generate import engine_request
 
     llm = LLM(
         model=str(program.policy),
@@ -109,7 +110,9 @@ def _bare_vllm(program: GenerateProgram, ids: list[str], prompts: list[list[int]
         max_num_batched_tokens=8192,
         generation_config="vllm",
     )
-    parameters = [request_parameters(program.jobs[0], identity, stop) for identity in ids]
+    job = program.jobs[0]
+    requests = [engine_request(job, key, ids, stop) for key, ids in zip(keys, prompts, strict=True)]
+    parameters = [sampling_parameters(request) for request in requests]
     start = time.perf_counter()
     outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
     seconds = time.perf_counter() - start

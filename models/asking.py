@@ -1,4 +1,4 @@
-"""Asking a language model, by vLLM here or at an OpenAI-compatible endpoint, for replies of a fixed form in JSON.
+"""Asking a language model, here or at an OpenAI-compatible endpoint, for replies of a fixed form in JSON.
 
 What is asked, and how a reply is read, is in `data`: of a judge in judge.py, of a writer of prompts in
 written_prompts.py.
@@ -6,12 +6,13 @@ written_prompts.py.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from data.render import context_length, prompt_token_ids
 from models.config import AskedModelConfig, EngineConfig
 from models.endpoint import at_endpoint
-from models.generate import Meter, run_requests, start_engine
+from models.engine import Request as EngineRequest
+from models.engine import Served, start
+from models.engine.meter import Meter
 from models.loading import load_config, load_tokenizer
 from models.progress import Progress
 from models.request import Ask, Form, Reply, Request
@@ -37,11 +38,11 @@ def asker(
     """
     if config.endpoint is None:
         assert folder is not None
-        return _with_vllm(config, form, folder, engine, seed, expected)
+        return _here(config, form, folder, engine, seed, expected)
     return at_endpoint(config, form, Meter(Progress(form.role, sum(1 for _ in expected), "reply")))
 
 
-def _with_vllm(
+def _here(
     config: AskedModelConfig, form: Form, folder: Path, engine: EngineConfig, seed: int, expected: Iterable[Request]
 ) -> Ask:
     """Start the model here. Replies are held to the schema while they are decoded, so every finished one can be read.
@@ -56,19 +57,20 @@ def _with_vllm(
     meter = Meter(Progress(form.role, fitting, "reply"))
     running = None
     if fitting:
-        # Of vLLM's backends, this one holds to patterns of strings and to JSON without blanks.
-        constrained = {"backend": "guidance", "disable_any_whitespace": True}
-        told: dict[str, Any] = {"structured_outputs_config": constrained}
-        running = start_engine(folder, engine, config.dtype, longest, seed, config.model_code, **told)
+        served = Served(folder, config.dtype, longest, seed, config.model_code, held_to_schemas=True)
+        running = start(served, engine)
 
     def ask(requests: Sequence[Request]) -> list[Reply]:
         prompts = [prompt_token_ids(tokenizer, request.messages) for request in requests]
         fits = [len(ids) + form.max_tokens <= context for ids in prompts]
-        fitted = [(ids, request) for ids, request, fit in zip(prompts, requests, fits, strict=True) if fit]
-        parameters = [sampling_parameters(config, form, request.seed) for _, request in fitted]
-        outputs = iter(run_requests(running, [ids for ids, _ in fitted], parameters, meter) if fitted else [])
+        fitted = [
+            _engine_request(config, form, request.seed, ids)
+            for ids, request, fit in zip(prompts, requests, fits, strict=True)
+            if fit
+        ]
+        answers = iter(running.answer(fitted, meter) if running and fitted else [])
         return [
-            Reply(next(outputs).outputs[0].text) if fit else _does_not_fit(form, len(ids), context)
+            Reply(next(answers)[0].text) if fit else _does_not_fit(form, len(ids), context)
             for ids, fit in zip(prompts, fits, strict=True)
         ]
 
@@ -83,14 +85,6 @@ def _does_not_fit(form: Form, length: int, context: int) -> Reply:
     )
 
 
-def sampling_parameters(config: AskedModelConfig, form: Form, seed: int) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-
-    return SamplingParams(
-        temperature=config.temperature,
-        max_tokens=form.max_tokens,
-        seed=seed if config.temperature > 0 else None,
-        structured_outputs=StructuredOutputsParams(json=form.schema),
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
+def _engine_request(config: AskedModelConfig, form: Form, seed: int, prompt: list[int]) -> EngineRequest:
+    drawn = seed if config.temperature > 0 else None
+    return EngineRequest(prompt, 1, config.temperature, form.max_tokens, drawn, schema=form.schema)

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.errors import RunFailedError
 from models.config import AskedModelConfig
-from models.generate import Meter
+from models.engine.meter import Meter
 from models.request import Ask, Form, Reply, Request
 
 IN_FLIGHT = 16  # requests at a time

@@ -21,7 +21,8 @@ from data.scoring import pair_up
 from data.storage import holds, parquet_files, read_rows, write_rows
 from models.asking import asker
 from models.config import JudgeConfig, JudgeProgram, ScoreJob
-from models.generate import leave, request_seed
+from models.engine.vllm import leave
+from models.generate import request_seed
 from models.process import fail_plainly
 from models.request import Form, Request
 

@@ -17,7 +17,8 @@ from data.storage import holds, read_rows, write_rows
 from data.written_prompts import INSTRUCTION, PromptReply, messages, reply_schema
 from models.asking import asker
 from models.config import WritePromptsProgram
-from models.generate import leave, request_seed, shard_path
+from models.engine.vllm import leave
+from models.generate import request_seed, shard_path
 from models.process import fail_plainly
 from models.request import Ask, Form, Request
 

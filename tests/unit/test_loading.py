@@ -16,7 +16,6 @@ from transformers import AutoTokenizer, dynamic_module_utils
 
 from flows.rest_em import RestEM, loop
 from flows.reward_model import RewardModel
-from models import generate
 from models.config import (
     EngineConfig,
     JudgeConfig,
@@ -29,6 +28,7 @@ from models.config import (
     ScoringConfig,
     SupervisedConfig,
 )
+from models.engine import Served, vllm
 from models.loading import ModelError, check_code, load_config, load_tokenizer, load_weights, own_code
 from models.training import load_policy
 from tasks.datasets.inspect import InspectConfig
@@ -215,10 +215,10 @@ def test_vllm_is_told_about_code_and_that_weights_are_safetensors(
     engine = SimpleNamespace(from_engine_args=lambda arguments: arguments)
     stand_in = SimpleNamespace(EngineArgs=lambda **arguments: told.update(arguments), LLMEngine=engine)
     monkeypatch.setitem(sys.modules, "vllm", stand_in)
-    monkeypatch.setattr(generate, "keep_imports", lambda: None)
-    monkeypatch.setattr(generate, "gc", SimpleNamespace(disable=lambda: None))
+    monkeypatch.setattr(vllm, "keep_imports", lambda: None)
+    monkeypatch.setattr(vllm, "gc", SimpleNamespace(disable=lambda: None))
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    generate.start_engine(tmp_path, EngineConfig(), "float32", 64, 0, code)
+    vllm.start_engine(Served(tmp_path, "float32", 64, 0, code), EngineConfig())
     assert told["trust_remote_code"] is trusted
     assert told["load_format"] == "safetensors"
 

@@ -21,7 +21,8 @@ from data.render import (
 )
 from models import tiny
 from models.config import GenerateJob, SamplingConfig
-from models.generate import request_parameters
+from models.engine.vllm import sampling_parameters
+from models.generate import engine_request
 from models.training import pad_token_id
 
 SIGNS = ("<eos>", "<turn>", "<end_of_turn>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>")
@@ -191,7 +192,7 @@ def test_without_eos_the_templates_own_end_suffices(tokenizer: Any, template: st
 
 def test_vllm_is_told_where_to_stop(tmp_path: Any) -> None:
     job = GenerateJob(problems=tmp_path, output=tmp_path, sampling=SamplingConfig(), seed=0, shard_size=1)
-    assert request_parameters(job, "p", [1, 106]).stop_token_ids == [1, 106]
+    assert sampling_parameters(engine_request(job, "p", [5], [1, 106])).stop_token_ids == [1, 106]
 
 
 @pytest.mark.parametrize("value", [True, False, 3, -0.5, "low", 'a "b" \\ %} é😀\n', "false", ""])

@@ -1,0 +1,102 @@
+"""The engine vLLM."""
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from models.config import EngineConfig
+from models.engine.meter import Meter
+from models.engine.protocol import Completion, Request, Served
+from models.loading import engine_arguments
+from models.process import end, keep_imports
+
+
+class VLLM:
+    """A policy in vLLM's engine."""
+
+    def __init__(self, served: Served, config: EngineConfig) -> None:
+        self._engine = start_engine(served, config)
+
+    def answer(self, requests: Sequence[Request], meter: Meter | None = None) -> list[list[Completion]]:
+        """The answers to each request, in the order given, all in one continuous batch."""
+        engine = self._engine
+        for number, request in enumerate(requests):
+            engine.add_request(str(number), {"prompt_token_ids": request.prompt}, sampling_parameters(request))
+        finished: dict[int, list[Completion]] = {}
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    drawn = sorted(output.outputs, key=lambda o: o.index)
+                    answers = [Completion(o.text, list(o.token_ids), o.finish_reason or "") for o in drawn]
+                    finished[int(output.request_id)] = answers
+                    if meter:
+                        meter.add(len(answers), sum(len(answer.token_ids) for answer in answers))
+        return [finished[number] for number in range(len(requests))]
+
+
+def sampling_parameters(request: Request) -> Any:
+    """What vLLM is told of a request."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    return SamplingParams(
+        n=request.samples,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        max_tokens=request.max_tokens,
+        stop_token_ids=list(request.stop),
+        seed=request.seed,
+        skip_special_tokens=True,
+        structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def start_engine(served: Served, config: EngineConfig) -> Any:
+    """vLLM's own engine; on the CPU and for one device it lives in this process."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    if config.tensor_parallel_size == 1:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    if on_cpu:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.cpu_kv_cache_gib))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    gc.disable()  # or vLLM would ask for collections of all that it imports
+    from vllm import EngineArgs, LLMEngine
+
+    keep_imports()
+
+    # Of vLLM's backends, this one holds to patterns of strings and to JSON without blanks.
+    constrained: dict[str, Any] = {"backend": "guidance", "disable_any_whitespace": True}
+    told = EngineArgs(
+        model=str(served.policy),
+        **engine_arguments(served.code),
+        dtype=served.dtype,
+        tensor_parallel_size=config.tensor_parallel_size,
+        max_model_len=served.context,
+        max_num_seqs=config.max_num_seqs,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        enforce_eager=on_cpu if config.enforce_eager is None else config.enforce_eager,
+        seed=served.seed % 2**31,
+        # On the CPU, seeded sampling fails when a prefill is cut in two ("CPU Generator does not use offset").
+        enable_chunked_prefill=False if on_cpu else None,
+        max_num_batched_tokens=max(8192, served.context) if on_cpu else None,
+        generation_config="vllm",
+        disable_log_stats=True,
+        **({"structured_outputs_config": constrained} if served.held_to_schemas else {}),
+    )
+    return LLMEngine.from_engine_args(told)
+
+
+def leave() -> NoReturn:
+    """End a program that may have started an engine."""
+    if "vllm" in sys.modules:
+        from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
+
+        destroy_model_parallel()  # or a file would stay in the system's temp folder
+        destroy_distributed_environment()
+    end()
