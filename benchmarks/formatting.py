@@ -62,7 +62,7 @@ def _ours(file: Path, folder: Path) -> tuple[int, int]:
 def _plain(file: Path, folder: Path) -> tuple[int, int]:
     from datasets import load_dataset
 
-    from data.problems import split_of
+    from data.prepare.problems import split_of
     from data.rows import problem_id
 
     def formatted(row: dict[str, str]) -> dict[str, object]:

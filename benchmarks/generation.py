@@ -122,7 +122,7 @@ def _bare_vllm(program: GenerateProgram, keys: list[str], prompts: list[list[int
 def _hugging_face(program: GenerateProgram, tokenizer: object, prompts: list[list[int]], batch: int) -> float:
     import torch
 
-    from models.training import load_policy
+    from models.training.common import load_policy
 
     sampling = program.jobs[0].sampling
     model = load_policy(program.policy, "float32", code=program.model_code)

@@ -20,7 +20,7 @@ from benchmarks.answer_kinds import show_kinds, show_written
 from benchmarks.measure import show
 from benchmarks.program_kinds import show_program_kinds
 from data.formats import Record
-from data.reading import Reading, Tally, first_use, read_records
+from data.prepare.reading import Reading, Tally, first_use, read_records
 from data.rewards.final_answer import close, final_answer
 from data.rewards.program import program
 from data.rows import Problem, Score

@@ -80,8 +80,9 @@ def _run(kind: str, folder: Path, program: TrainProgram | LikelihoodProgram) -> 
 
 def child(kind: str, told: dict[str, Any]) -> None:
     """Do it, and print the seconds spent in its parts."""
-    from models import likelihood, train
-    from models.training import enter, leave
+    from models.training import likelihood
+    from models.training import supervised as train
+    from models.training.common import enter, leave
 
     enter()
     spent: dict[str, float] = {}

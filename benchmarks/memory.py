@@ -56,8 +56,8 @@ def tell():
     print(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
     end()
 process.end = tell
-sys.argv = ["models.train", sys.argv[1]]
-runpy.run_module("models.train", run_name="__main__", alter_sys=True)
+sys.argv = ["models.training.supervised", sys.argv[1]]
+runpy.run_module("models.training.supervised", run_name="__main__", alter_sys=True)
 """
 
 

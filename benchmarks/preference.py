@@ -139,8 +139,8 @@ def child(kind: str, told: dict[str, Any]) -> None:
     """Do it one way, and print the seconds of the work itself."""
     from trl import DPOTrainer
 
-    from models import likelihood, preference
-    from models.training import enter, leave
+    from models.training import likelihood, preference
+    from models.training.common import enter, leave
 
     enter()
     spent = [0.0]
@@ -160,7 +160,7 @@ def _resident() -> type:
     """TRL's own trainer with a second model as reference, on the same token ids."""
     from trl import DPOTrainer
 
-    from models.training import load_policy
+    from models.training.common import load_policy
 
     class Resident(DPOTrainer):  # type: ignore[misc]
         def __init__(self, model: Any, args: Any, **rest: Any) -> None:

@@ -1,6 +1,6 @@
 """Verdicts per second for mathematics and programs with one and two workers, and how much of scoring is hidden.
 
-The answers of each kind are graded by `tasks.rollouts.scorer`, as a loop does it. A sandbox's cost is set beside the
+The answers of each kind are graded by `models.score`, as a loop does it. A sandbox's cost is set beside the
 same program run bare. What is hidden is measured beside a stand-in for generation, which writes a shard whenever a
 generation as fast as scoring would, and leaves the processor idle, as a GPU does.
 """

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.judge import Kind, Opinion, read_reply
+from data.judge_questions import Kind, Opinion, read_reply
 from data.rows import Sample, Score
 
 ALONE = "the problem has no other finished answer to compare this one with"

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
-from data.hygiene import NAME
-from data.splits import HELD_OUT
+from data.prepare.hygiene import NAME
+from data.prepare.splits import HELD_OUT
 from models.config import ReasoningSetting, RewardTrainConfig, ScoringConfig
 from tasks.datasets.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
 from tasks.datasets.pairs import PAIRS_FILE, PairSource
@@ -21,7 +21,7 @@ from tasks.loop.loop import flow_run_name, run_loop
 from tasks.policies.base import base_policy
 from tasks.policies.best import publish_best
 from tasks.policies.train import train_reward_model
-from tasks.rollouts.reward_model import measure_reward_model
+from tasks.rollouts.trained_reward import measure_reward_model
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift
 from tasks.stage.run import Run

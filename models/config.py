@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from data.judge import Kind, longest_reply
+from data.judge_questions import Kind, longest_reply
 
 Dtype = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "rmsprop"]
@@ -181,7 +181,7 @@ class WritePromptsConfig(AskedModelConfig):
         Field(
             min_length=1,
             description="What the model is told behind the passage; none: INSTRUCTION of "
-            "data/written_prompts.py. Replies are held to JSON with the one key `instruction`.",
+            "data/prepare/written_prompts.py. Replies are held to JSON with the one key `instruction`.",
         ),
     ] = None
     max_tokens: Annotated[int, Field(ge=16, description="Longest reply in tokens; a longer one is left out.")] = 256
@@ -373,7 +373,7 @@ class GenerateProgram(Config):
 
 
 class JudgeProgram(Config):
-    """Everything `models.judge` is told. `policy` is the folder of the judge, None where it is at an endpoint.
+    """Everything `models.asking.judge` is told. `policy` is the folder of the judge, None where it is at an endpoint.
 
     `truncated`: samples that were cut off are judged as they are; else they are wrong, and nobody looks at them.
     """
@@ -388,7 +388,7 @@ class JudgeProgram(Config):
 
 
 class WritePromptsProgram(Config):
-    """Everything `models.write_prompts` is told. `policy` is the model's folder, None where it is at an endpoint."""
+    """Everything `models.asking.write_prompts` is told. `policy` is the model's folder, None where at an endpoint."""
 
     writer: WritePromptsConfig
     policy: Path | None
@@ -399,7 +399,7 @@ class WritePromptsProgram(Config):
 
 
 class TrainProgram(Config):
-    """Everything `models.train` is told. `held_out` has Problem rows, whose gold answers are measured meanwhile."""
+    """Everything `models.training.supervised` is told. The gold answers of `held_out` (Problem rows) are measured."""
 
     policy: Path
     model_code: ModelCode = "refuse"
@@ -412,7 +412,7 @@ class TrainProgram(Config):
 
 
 class MergeProgram(Config):
-    """Everything `models.merge` is told. Without a `dtype`, the policy's own number format is kept.
+    """Everything `models.training.merge` is told. Without a `dtype`, the policy's own number format is kept.
 
     `reward`: the adapter is that of a reward model, whose head came with it.
     """
@@ -427,7 +427,7 @@ class MergeProgram(Config):
 
 
 class LikelihoodProgram(Config):
-    """Everything `models.likelihood` is told.
+    """Everything `models.training.likelihood` is told.
 
     `outputs` has one file for each of `pairs`, and `gold_outputs` one for each of `gold`, which has Problem rows.
     """
@@ -444,7 +444,7 @@ class LikelihoodProgram(Config):
 
 
 class PreferenceProgram(Config):
-    """Everything `models.preference` is told. `reference` has the likelihoods of `pairs`, file by file.
+    """Everything `models.training.preference` is told. `reference` has the likelihoods of `pairs`, file by file.
 
     `held_out` has pairs that are measured meanwhile, and `held_out_reference` their likelihoods.
     """
@@ -462,7 +462,7 @@ class PreferenceProgram(Config):
 
 
 class RewardTrainProgram(Config):
-    """Everything `models.reward_model` is told. `held_out` has pairs that are measured meanwhile."""
+    """Everything `models.training.reward_model` is told. `held_out` has pairs that are measured meanwhile."""
 
     policy: Path
     model_code: ModelCode = "refuse"

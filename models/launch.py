@@ -5,8 +5,12 @@ from pathlib import Path
 
 from models.config import LaunchConfig
 
-SUPERVISED, PREFERENCE, LIKELIHOOD = "models.train", "models.preference", "models.likelihood"
-REWARD = "models.reward_model"
+SUPERVISED, PREFERENCE, LIKELIHOOD = (
+    "models.training.supervised",
+    "models.training.preference",
+    "models.training.likelihood",
+)
+REWARD = "models.training.reward_model"
 
 
 def launch_command(module: str, launch: LaunchConfig, config: Path) -> list[str]:

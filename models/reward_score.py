@@ -25,7 +25,7 @@ from data.storage import count_rows, holds, parquet_files, read_rows, write_rows
 from models.config import PairScoreJob, RewardScoreProgram, ScoreJob
 from models.loading import load_config, load_tokenizer
 from models.progress import Progress
-from models.training import leave, load_reward_model, pad_token_id, quiet
+from models.training.common import leave, load_reward_model, pad_token_id, quiet
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from data.arithmetic import shows_no_steps
+from data.files import write_json
 from flows.commands.config_file import read_config
 from tasks.datasets.problems import prepare_problems
 from tasks.policies.base import bootstrap_examples, bootstrap_stage, train_embedded
@@ -19,7 +20,6 @@ from tasks.rollouts.evaluate import evaluate, load_evaluation
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import Artifact, OnDrift
 from tasks.stage.environment import prepare
-from tasks.stage.files import write_json
 from tasks.stage.run import Run, open_run
 
 ROOT = Path(__file__).parents[1]

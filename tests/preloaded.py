@@ -7,7 +7,17 @@ from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED
 from models.process import keep_imports
 from tests.forks import GENERATE, JUDGE, REWARD_SCORE, WRITE_PROMPTS
 
-PROGRAMS = [SUPERVISED, PREFERENCE, LIKELIHOOD, REWARD, REWARD_SCORE, GENERATE, JUDGE, WRITE_PROMPTS, "models.merge"]
+PROGRAMS = [
+    SUPERVISED,
+    PREFERENCE,
+    LIKELIHOOD,
+    REWARD,
+    REWARD_SCORE,
+    GENERATE,
+    JUDGE,
+    WRITE_PROMPTS,
+    "models.training.merge",
+]
 ENGINE = ["vllm.engine.arg_utils", "vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker"]
 FLOWS = ["flows.rest_em", "flows.spin", "tasks.report.page", "mlflow"]
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from data.calibration import RewardMetrics
 from data.errors import STOPPED, AutodidactError
-from data.sources import hub_name, is_here
+from data.prepare.sources import hub_name, is_here
 from data.text import visible
 from flows.commands.flow_table import LoadedFlow
 from tasks.history.verify import verify_run
@@ -18,7 +18,7 @@ from tasks.loop.preflight import Loop, check, plan_loop
 from tasks.policies.model_folder import is_path
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
-from tasks.stage.files import explain_disk_errors
+from tasks.stage.disks import explain_disk_errors
 from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError
 from tasks.tracking.champion import settle
 from tasks.tracking.recorder import REPORT

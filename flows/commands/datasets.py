@@ -9,9 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from data.formats import Record, named
-from data.reading import HAVE_PROMPTS_WRITTEN, NO_ANSWERS, Reading, Tally, first_use
+from data.prepare.reading import HAVE_PROMPTS_WRITTEN, NO_ANSWERS, Reading, Tally, first_use
+from data.prepare.sources import FilesRead
 from data.render import prompt_token_ids
-from data.sources import FilesRead
 from flows.commands.console import make_console
 from flows.commands.settings import Parser, read_settings
 from models.config import Config
@@ -19,8 +19,8 @@ from tasks.datasets.format import REPLIES_FILE, FormatConfig, format_data
 from tasks.datasets.inspect import InspectConfig, Inspection, inspect, quantiles
 from tasks.datasets.problems import OverlapConfig
 from tasks.datasets.prompt_length import model_tokenizer
+from tasks.stage.disks import explain_disk_errors
 from tasks.stage.environment import prepare
-from tasks.stage.files import explain_disk_errors
 from tasks.stage.logs import progress_shown
 
 PREVIEW = 600

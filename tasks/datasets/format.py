@@ -11,19 +11,19 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from data.errors import AutodidactError
+from data.files import write_json
 from data.formats import Use
-from data.overlap import Repeated
-from data.reading import Tally, first_use
+from data.prepare.overlap import Repeated
+from data.prepare.reading import Tally, first_use
+from data.prepare.splits import HELD_OUT, write_splits
+from data.prepare.written_prompts import PromptReply
 from data.rows import SPLITS, Problem
-from data.splits import HELD_OUT, write_splits
 from data.storage import count_by, read_rows, write_rows
-from data.written_prompts import PromptReply
 from models.config import EngineConfig, WritePromptsConfig
 from tasks.datasets.inputs import files_noted
 from tasks.datasets.pairs import PAIRS_FILE, write_pairs
 from tasks.datasets.passages import WrittenPrompts, prompts_written
 from tasks.datasets.problems import DATA, ProblemSource, read_held_out, read_others, split_problems
-from tasks.stage.files import write_json
 
 # With an underscore, so that the folder can be read as a data set.
 SUMMARY, REPLIES_FILE = "_summary.json", "_replies.parquet"

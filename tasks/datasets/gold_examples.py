@@ -3,13 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
+from data.files import write_json
 from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Example, Problem
 from data.storage import read_rows, write_rows
 from tasks.datasets.row_length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.datasets.select import EXAMPLES, SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
-from tasks.stage.files import write_json
 from tasks.stage.run import Place, Result
 
 VERSION = 2  # gold answers are framed as the template frames them

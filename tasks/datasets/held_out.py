@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from data.problems import read_problems
-from data.reading import Tally, first_use
+from data.prepare.problems import read_problems
+from data.prepare.reading import Tally, first_use
+from data.prepare.sources import DataFileError, is_here
 from data.rows import Problem
-from data.sources import DataFileError, is_here
 from tasks.datasets.problems import ProblemSource
 
 LOOKED_AT = 100  # rows of each data set

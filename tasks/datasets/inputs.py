@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data.files import file_sha256
 from data.hub import hub_is_off, why_unreachable
-from data.rows import Split
-from data.sources import (
+from data.prepare.sources import (
     DataFileError,
     FilesRead,
     data_files,
@@ -21,9 +21,9 @@ from data.sources import (
     place,
     require_hub,
 )
-from data.sources.names import serving
+from data.prepare.sources.names import serving
+from data.rows import Split
 from tasks.stage.contract import Artifact
-from tasks.stage.files import file_sha256
 from tasks.stage.logs import run_logger
 
 SHOWN = 20  # files
@@ -68,7 +68,7 @@ def expected_splits(source: Path, serve: Split | None = None, given: Collection[
     cannot be read.
 
     Args:
-        serve, given: see `data.sources.names.serving`.
+        serve, given: see `data.prepare.sources.names.serving`.
     """
     try:
         only = serving(serve, named_splits(source), given) if is_here(source) else None

@@ -16,16 +16,16 @@ from pydantic import Field
 from data.chat_template import naming
 from data.formats import Record, Use
 from data.formats.record import user
-from data.overlap import NEAR_DUPLICATE
-from data.problems import AS_TEXT, NO_FINAL_ANSWER
-from data.reading import Reading, Tally, read_records
+from data.prepare.overlap import NEAR_DUPLICATE
+from data.prepare.problems import AS_TEXT, NO_FINAL_ANSWER
+from data.prepare.reading import Reading, Tally, read_records
+from data.prepare.similar import NearDuplicates, prompt_of, scratch_database
+from data.prepare.splits import DUPLICATE
 from data.render import completion_token_ids, finished_token_ids, prompt_token_ids
 from data.rewards.answer import has_answer
 from data.rewards.final_answer import close as close_math_worker
 from data.rewards.final_answer import compared_as_text
 from data.rows import problem_id
-from data.similar import NearDuplicates, prompt_of, scratch_database
-from data.splits import DUPLICATE
 from models.config import CodeSetting, Config, ModelName, ReasoningSetting, RevisionSetting, TemplateOptions
 
 SHOWN = 3

@@ -6,21 +6,21 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from data.overlap import Rules
-from data.preferences import is_held_out, read_pairs
-from data.problems import split_of
-from data.reading import Reading, Tally
+from data.files import write_json
+from data.prepare.overlap import Rules
+from data.prepare.preferences import is_held_out, read_pairs
+from data.prepare.problems import split_of
+from data.prepare.reading import Reading, Tally
+from data.prepare.sources import DataFileError, is_here, named_splits
+from data.prepare.splits import HELD_OUT
 from data.render import completion_token_ids, judged_token_ids, prompt_token_ids
 from data.rows import Pair, Problem, Split
-from data.sources import DataFileError, is_here, named_splits
-from data.splits import HELD_OUT
 from data.storage import RowWriter
 from tasks.datasets.inputs import dataset_artifact, dataset_bytes, expected_rows
 from tasks.datasets.pairs import PAIRS_FILE, all_held_out, write_pairs
 from tasks.datasets.row_length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.datasets.select import SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
-from tasks.stage.files import write_json
 from tasks.stage.run import Place, Result
 
 VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
@@ -102,7 +102,7 @@ def check_pair_sets(sets: PairSets) -> None:
     """Read all pairs, and see that there are some to train on and some in every held-out set.
 
     Raises:
-        DataFileError: see `data.preferences.read_pairs`; or a set is empty.
+        DataFileError: see `data.prepare.preferences.read_pairs`; or a set is empty.
     """
     found = Counter(name for name, _ in sets.unseen())
     counts = {name: found[name] for name in sets.names}
@@ -137,7 +137,7 @@ def prepare_pair_sets(
         problems: sets of problems whose prompts no training pair may repeat either.
 
     Raises:
-        DataFileError: see `data.preferences.read_pairs`.
+        DataFileError: see `data.prepare.preferences.read_pairs`.
         NothingKeptError: no pair is left of one of them.
     """
     inputs = {"file": dataset_artifact(sets.training.source, at.run.planning), "policy": policy, **problems}

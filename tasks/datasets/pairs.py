@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from data.overlap import Overlaps, Rules
+from data.files import write_json
 from data.pairing import pair_gold_over_own
-from data.preferences import read_pairs
-from data.reading import Reading, Tally
+from data.prepare.overlap import Overlaps, Rules
+from data.prepare.preferences import read_pairs
+from data.prepare.reading import Reading, Tally
 from data.render import completion_token_ids
 from data.rows import Pair, Problem, Sample
 from data.storage import read_rows, write_rows
@@ -22,7 +23,6 @@ from tasks.datasets.problems import DATA, write_notes
 from tasks.datasets.row_length import tokenizer_and_limit
 from tasks.datasets.select import SELECTION, NothingKeptError
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
-from tasks.stage.files import write_json
 from tasks.stage.run import Place, Result
 
 VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import RunFailedError
-from data.passages import Passage, read_passages
-from data.reading import Reading, Tally
+from data.files import file_sha256
+from data.prepare.passages import Passage, read_passages
+from data.prepare.reading import Reading, Tally
+from data.prepare.sources import named_splits
+from data.prepare.written_prompts import INSTRUCTION, VERSION, PromptReply, demonstrations
 from data.rows import Problem
-from data.sources import named_splits
 from data.storage import count_rows, read_rows, write_rows
-from data.written_prompts import INSTRUCTION, VERSION, PromptReply, demonstrations
+from models.asking.write_prompts import ROLE
 from models.config import EngineConfig, WritePromptsConfig, WritePromptsProgram
-from models.write_prompts import ROLE
-from tasks.policies.asked import asked_artifact, asked_identity, check_asked, engine_room
+from tasks.policies.asked_model import asked_artifact, asked_identity, check_asked, engine_room
 from tasks.stage.contract import PROGRAM, Artifact, OnDrift, Outcome, Stage, attempt_directory
-from tasks.stage.files import file_sha256
 from tasks.stage.progress import progress_logger
 from tasks.stage.run import Result, Run, RunInUseError, open_run
 
@@ -139,7 +139,7 @@ def ask_for_prompts(
 
 
 def write_prompts_command(config: Path) -> list[str]:
-    return [sys.executable, "-m", "models.write_prompts", str(config)]
+    return [sys.executable, "-m", "models.asking.write_prompts", str(config)]
 
 
 def _failures(replies: Path, asked: int, endpoint: str | None) -> int:

@@ -11,17 +11,18 @@ from annotated_types import Gt
 from pydantic import AfterValidator, Field, model_validator
 
 from data import arithmetic
+from data.files import write_json
 from data.formats import Use
-from data.hygiene import NAME
-from data.overlap import Repeated, Rules
-from data.problems import read_few_shot, read_problems, with_prefix, with_system
-from data.reading import Reading, Tally, first_use
+from data.prepare.hygiene import NAME
+from data.prepare.overlap import Repeated, Rules
+from data.prepare.problems import read_few_shot, read_problems, with_prefix, with_system
+from data.prepare.reading import Reading, Tally, first_use
+from data.prepare.sources import DataFileError
+from data.prepare.sources.names import HELD_OUT
+from data.prepare.splits import Splitting, quotas, write_splits
 from data.rewards.answer import has_answer
 from data.rewards.final_answer import close as close_math_worker
 from data.rows import SPLITS, Problem, Split
-from data.sources import DataFileError
-from data.sources.names import HELD_OUT
-from data.splits import Splitting, quotas, write_splits
 from models.config import Config, ReasoningSetting
 from tasks.datasets.inputs import (
     dataset_artifact,
@@ -34,7 +35,6 @@ from tasks.datasets.inputs import (
 from tasks.datasets.prompt_length import PromptRoom
 from tasks.policies.base import PolicySource
 from tasks.stage.contract import Estimate, Outcome, Stage
-from tasks.stage.files import write_json
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Result, Run
 
@@ -239,7 +239,7 @@ def split_problems(
         use: what all rows are read as; None: as the loop needs them.
 
     Raises:
-        DataFileError: see `data.problems.read_problems`.
+        DataFileError: see `data.prepare.problems.read_problems`.
         PromptTooLongError: a prompt leaves no room for an answer, and `long_prompts` says to refuse it.
     """
     tally = Tally()

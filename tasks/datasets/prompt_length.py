@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from data.chat_template import Options, choose_template, naming, require_template
-from data.fitting import cut_from_left
 from data.formats import Message
-from data.reading import Tally
+from data.prepare.fitting import cut_from_left
+from data.prepare.reading import Tally
 from data.render import (
     check_room,
     completion_token_ids,

@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from data.errors import RunFailedError
+from data.files import write_json
 from data.rows import Example, Problem, Sample, Score
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
 from models.config import Config
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
-from tasks.stage.files import write_json
 from tasks.stage.run import Place, Result
 
 VERSION = 1

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from data.errors import AutodidactError
+from data.files import write_json
 from data.text import markdown, storable
-from tasks.stage.files import write_json
 
 DECISIONS = "decisions.json"
 ANSWERS_SHOWN = 5

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from data.measures import DISCRIMINATOR
 from data.stopping import best_iteration, from_the_base, game_is_over, stop_reason
 from tasks.loop.approval import ask, decided_best, require_deployment
@@ -20,7 +21,6 @@ from tasks.rollouts.measured import load_measured
 from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift
-from tasks.stage.files import write_json
 from tasks.stage.iteration import Iteration
 from tasks.stage.logs import keep_logs_plain
 from tasks.stage.run import PLAN, Result, Run, open_run

@@ -6,7 +6,7 @@ from typing import Any
 
 from data.errors import AutodidactError
 from data.measures import DISCRIMINATOR, LOSS, MEASURES, PAIR_ACCURACY, Measure
-from data.splits import HELD_OUT
+from data.prepare.splits import HELD_OUT
 from tasks.policies.reference import PairsMeasured
 from tasks.rollouts.evaluate import evaluate
 from tasks.rollouts.likelihood import HeldOutRows, measure_likelihood

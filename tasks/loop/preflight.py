@@ -10,9 +10,9 @@ from typing import Any
 
 from data.chat_template import require_template
 from data.errors import AutodidactError
-from data.overlap import Rules
-from data.preferences import read_pairs
-from data.reading import Tally
+from data.prepare.overlap import Rules
+from data.prepare.preferences import read_pairs
+from data.prepare.reading import Tally
 from data.render import completion_token_ids, first_of_each_shape
 from data.rows import Problem
 from data.storage import read_rows
@@ -28,7 +28,7 @@ from tasks.rollouts.win_rate_settings import check_win_rate
 from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status, drift_error
-from tasks.stage.files import existing_parent
+from tasks.stage.disks import existing_parent
 from tasks.stage.run import Run, check_writable
 
 GOLD = "The answer is 42."  # stands for any

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from data.errors import AutodidactError
+from data.files import file_sha256, write_json
 from models.config import AdapterConfig, Config, Dtype, MergeProgram, ModelCode, TrainConfig
 from models.estimate import WeightsError, tensor_shapes
 from tasks.stage.contract import MERGE, digest_of
-from tasks.stage.files import file_sha256, write_json
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Run
 
@@ -122,6 +122,6 @@ def merge(
     program = MergeProgram.model_validate(told)
     file = output.with_name(MERGE)
     file.write_text(program.model_dump_json(indent=2))
-    command = [sys.executable, "-m", "models.merge", str(file)]
+    command = [sys.executable, "-m", "models.training.merge", str(file)]
     Run.start(command, output.with_name("log.txt"), lock, run_logger())
     return command

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from data import arithmetic
 from data.chat_template import choose_template, template_file, template_text, with_options
+from data.files import file_sha256
 from data.rows import Example, Problem
 from data.storage import write_rows
 from models import tiny
@@ -34,7 +35,6 @@ from tasks.policies.shipped import find_base
 from tasks.policies.train import TRAIN_VERSION
 from tasks.stage.contract import Artifact, Estimate, Finished, Outcome, Stage, run_stage
 from tasks.stage.environment import cache_folder
-from tasks.stage.files import file_sha256
 from tasks.stage.launch import launch_program
 from tasks.stage.process import await_children
 from tasks.stage.run import Result, Run

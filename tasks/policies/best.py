@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from tasks.stage.contract import Artifact, Outcome, Stage
-from tasks.stage.files import write_json
 from tasks.stage.run import Result, Run
 
 VERSION = 1

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
+from data.files import file_sha256, write_json
 from data.hub import meant_as_path, why_unreachable
 from models.config import ModelCode
 from models.estimate import WeightsError, parameters_of
 from models.loading import ModelError, own_code
 from tasks.stage.contract import digest_of
 from tasks.stage.environment import cache_folder
-from tasks.stage.files import file_sha256, write_json
 
 # Files of a model folder that belong to the policy; weights in other formats would only be copied along.
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from data.likelihood import LikelihoodMetrics, PreferenceLoss, likelihood_metrics
 from data.rows import PairLikelihood
 from data.storage import count_rows, read_rows
@@ -13,7 +14,6 @@ from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, Tra
 from models.estimate import weights_bytes_per_device
 from models.launch import LIKELIHOOD, launch_command
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
-from tasks.stage.files import write_json
 from tasks.stage.launch import Training, launch_program
 from tasks.stage.run import Place, Result, Run
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.measures import Estimated
 from data.metrics import Interval, SetMetrics
-from data.overlap import Repeated
+from data.prepare.overlap import Repeated
 
 
 class Record(BaseModel):

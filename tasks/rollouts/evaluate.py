@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, model_validator
 
+from data.files import write_json
 from data.metrics import Outcome, SetMetrics, bootstrap_interval, majority_correct, paired_difference, pass_at_k
 from data.rows import Sample, Score
 from data.scoring import Tally
@@ -22,7 +23,6 @@ from tasks.rollouts.rewards import Judging, RewardConfig, judging_estimate, rewa
 from tasks.rollouts.scoring import score_jobs
 from tasks.stage import contract
 from tasks.stage.contract import Artifact, Estimate, Stage
-from tasks.stage.files import write_json
 from tasks.stage.run import Place, Result
 
 VERSION = 3  # answers end where the template ends a turn

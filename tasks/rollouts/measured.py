@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.files import write_json
 from data.measures import Estimated, difference, estimate
 from data.metrics import Outcome, SetMetrics
 from data.rows import MeasuredRow
 from data.storage import read_rows, write_rows
 from tasks.rollouts.evaluate import load_evaluation
-from tasks.stage.files import write_json
 from tasks.stage.run import Result
 
 ESTIMATES = "measures.json"

@@ -12,9 +12,9 @@ from data.formats import Use
 from data.rewards import Reward, RewardError, grader_version, judged_by, load_named, load_reward, prepare_reward
 from data.sandbox.isolation import Level
 from models.config import Config, EngineConfig, JudgeConfig, RewardModelConfig
-from tasks.rollouts.judge import Judge
+from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.model_reward import ModelReward
-from tasks.rollouts.reward_model import TrainedReward
+from tasks.rollouts.trained_reward import TrainedReward
 from tasks.stage.contract import Artifact, Estimate
 from tasks.stage.devices import visible_gpus
 from tasks.stage.run import Run

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from models.config import ScoreJob
+from models.score import part_folder
 from tasks.rollouts.rewards import Judging, judging_estimate, reward_identity, reward_inputs
-from tasks.rollouts.scorer import part_folder
 from tasks.rollouts.scoring import forget_ahead, score_jobs
 from tasks.stage.contract import Artifact, Outcome, Stage
-from tasks.stage.files import write_json
 from tasks.stage.run import Place, Result
 
 VERSION = 2  # scores are in a folder

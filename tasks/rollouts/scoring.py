@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
+from data.files import file_sha256
 from data.rewards import prepare_reward
 from data.scoring import Tally, TooManyErrorsError, check_errors
 from data.storage import parquet_files
+from models import score as scorer
 from models.config import ScoreJob
-from tasks.rollouts import scorer
-from tasks.rollouts.rewards import Judging, RewardConfig, graders, reward_identity
-from tasks.rollouts.scorer import (
+from models.score import (
     ScorerProgram,
     is_scored,
     part_folder,
@@ -25,8 +25,8 @@ from tasks.rollouts.scorer import (
     take,
     tally_file,
 )
+from tasks.rollouts.rewards import Judging, RewardConfig, graders, reward_identity
 from tasks.stage.contract import SCORER
-from tasks.stage.files import file_sha256
 from tasks.stage.logs import run_logger
 from tasks.stage.process import ChildError
 from tasks.stage.run import Place
@@ -111,7 +111,7 @@ def scoring_ahead(at: Place, job: ScoreJob, config: RewardConfig | None) -> Iter
 def scoring_program(config: RewardConfig, jobs: list[ScoreJob], file: Path, until: Path | None = None) -> list[str]:
     """Write down in a file what the scoring program is told; return the command that runs it."""
     file.write_text(_program(config, jobs, until).model_dump_json(indent=2))
-    return [sys.executable, "-m", "tasks.rollouts.scorer", str(file)]
+    return [sys.executable, "-m", "models.score", str(file)]
 
 
 def forget_ahead(at: Place) -> None:

@@ -20,10 +20,10 @@ from data.rows import MeasuredRow, Problem, Sample, Score
 from data.sides import OURS, THEIRS, Sides, side_by_side
 from data.storage import count_rows, read_rows, write_rows
 from data.win_rate import Comparison, win_rate
+from models.asking.judge import RATES
 from models.config import ScoreJob
-from models.judge import RATES
 from tasks.rollouts.generate import Sampling, generate_command, generate_job, generation_estimate, run_generation
-from tasks.rollouts.judge import Judge, judge_command
+from tasks.rollouts.judge_reward import Judge, judge_command
 from tasks.rollouts.measured import write_measured
 from tasks.rollouts.win_rate_settings import WinRateConfig
 from tasks.stage.contract import JUDGE, Artifact, Estimate, Outcome, Stage

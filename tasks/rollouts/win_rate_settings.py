@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from models.config import Config, JudgeConfig
 from tasks.policies.base import PolicySource
 from tasks.policies.model_folder import folder_digest, resolve_model
-from tasks.rollouts.judge import Judge
+from tasks.rollouts.judge_reward import Judge
 from tasks.stage.contract import MANIFEST
 from tasks.stage.logs import run_logger
 from tasks.stage.run import CONFIG

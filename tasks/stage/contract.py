@@ -21,7 +21,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from data.errors import AutodidactError
-from tasks.stage.files import explain_disk_errors, file_sha256, flush, write_json
+from data.files import file_sha256, flush, write_json
+from tasks.stage.disks import explain_disk_errors
 from tasks.stage.provenance import code_version, package_versions
 
 MANIFEST = "manifest.json"

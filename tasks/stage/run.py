@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from filelock import FileLock, Timeout
 
 from data.errors import BAD_INPUT, AutodidactError
+from data.files import write_json
 from models.config import ModelCode
 from tasks.stage.contract import (
     MANIFEST,
@@ -31,7 +32,7 @@ from tasks.stage.contract import (
     run_stage,
     status,
 )
-from tasks.stage.files import DiskError, existing_parent, write_json
+from tasks.stage.disks import DiskError, existing_parent
 from tasks.stage.process import await_children, run_child
 
 LOCK, LOCK_HOLDER = ".lock", "lock.json"

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data.files import write_json
 from data.measures import ACCURACY, LOSS, Measure
 from data.metrics import Interval
 from models.loading import ModelError
@@ -15,7 +16,6 @@ from tasks.policies.model_folder import same_tokenizer
 from tasks.report.wording import too_small
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import Artifact
-from tasks.stage.files import write_json
 from tasks.stage.run import CONFIG, SUMMARY
 from tasks.tracking.mlflow import open_registry, reaching, tracking_uri
 from tasks.tracking.registry import Registry, Version

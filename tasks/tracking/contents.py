@@ -9,7 +9,7 @@ from typing import Any
 
 from data.measures import LEFT_OUT, MEASURES, WIN_RATE, Estimated, difference, shared
 from data.metrics import Interval
-from data.overlap import Repeated
+from data.prepare.overlap import Repeated
 from data.rows import SPLITS, Problem
 from data.storage import count_by, read_rows
 from tasks.datasets.inputs import SHOWN

@@ -19,10 +19,10 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from data.errors import RunFailedError
+from data.files import write_json
 from data.text import storable
 from tasks.stage.contract import Artifact, flatten
 from tasks.stage.environment import ARTIFACTS, SQLITE
-from tasks.stage.files import write_json
 from tasks.stage.logs import run_logger
 from tasks.tracking.registry import DIGEST, PATH, Registry, Version
 

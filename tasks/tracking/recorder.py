@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import yaml
 
+from data.files import file_sha256, write_json
 from data.measures import MEASURES
 from data.rows import Problem
 from data.storage import count_by, parquet_files, read_rows
@@ -23,7 +24,6 @@ from tasks.report.findings import findings
 from tasks.report.page import write_report
 from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
-from tasks.stage.files import file_sha256, write_json
 from tasks.stage.iteration import Iteration
 from tasks.stage.logs import run_logger
 from tasks.stage.progress import publish_link, publish_markdown, publish_table

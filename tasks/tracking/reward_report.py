@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from data.calibration import RewardMetrics
+from data.files import file_sha256, write_json
 from data.measures import Measure
-from data.splits import HELD_OUT
+from data.prepare.splits import HELD_OUT
 from data.storage import count_by
 from data.text import markdown
 from tasks.datasets.pairs import PAIRS_FILE
 from tasks.datasets.select import SELECTION
 from tasks.report.wording import LEVEL, above, percent, too_small, unbroken, value_range
-from tasks.rollouts.reward_model import METRICS, load_reward_metrics
+from tasks.rollouts.trained_reward import METRICS, load_reward_metrics
 from tasks.settings.run import RunConfig
-from tasks.stage.files import file_sha256, write_json
 from tasks.stage.progress import publish_markdown, publish_table
 from tasks.stage.run import SUMMARY, Result, Run
 from tasks.tracking.recorder import REPORT

@@ -25,7 +25,7 @@ from models.config import (
     TrainProgram,
 )
 from models.launch import SUPERVISED, launch_command
-from models.training import CHECKPOINTS, COMPLETE
+from models.training.common import CHECKPOINTS, COMPLETE
 from tasks.rollouts.generate import generate_command
 from tasks.stage.environment import child_environment
 from tests.e2e.programs import printed, run_program, started, use_forks

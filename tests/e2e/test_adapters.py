@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import add_fused_lm_head
 
 from data.arithmetic import embedded_problems
+from data.files import file_sha256
 from data.render import answer_token_ids, prompt_token_ids
 from data.rows import Problem, Sample
 from data.storage import read_rows
-from models.likelihood import log_probs_of
-from models.training import load_policy
-from tasks.stage.files import file_sha256
+from models.training.common import load_policy
+from models.training.likelihood import log_probs_of
 from tests.e2e.conftest import autodidact, generate
 from tests.e2e.test_generate import write_program
 

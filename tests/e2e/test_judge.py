@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from data.judge import Opinion
-from data.passages import Passage
+from data.judge_questions import Opinion
+from data.prepare.passages import Passage
+from data.prepare.written_prompts import PromptReply
 from data.rows import Problem, Sample, Score
 from data.storage import read_rows, write_rows
-from data.written_prompts import PromptReply
 from models import tiny
 from models.config import (
     EngineConfig,
@@ -21,7 +21,7 @@ from models.config import (
     WritePromptsConfig,
     WritePromptsProgram,
 )
-from tasks.rollouts.judge import judge_command
+from tasks.rollouts.judge_reward import judge_command
 from tasks.stage.environment import SHARED_CPU, child_environment
 from tests.e2e.programs import run_program
 from tests.forks import JUDGE, WRITE_PROMPTS

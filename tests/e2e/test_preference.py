@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from data.files import file_sha256
 from data.likelihood import log_ratios, preference_metrics
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows, write_rows
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, PreferenceProgram
 from models.launch import LIKELIHOOD, PREFERENCE
-from tasks.stage.files import file_sha256
 from tests.e2e.conftest import kill_at_checkpoint, train
 
 HYPERPARAMETERS = PreferenceConfig(

@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer
 
 from data.calibration import reward_metrics
+from data.files import file_sha256
 from data.render import judged_token_ids
 from data.rows import Pair, PairReward, Problem
 from data.storage import read_rows, write_rows
@@ -26,9 +27,8 @@ from models.config import (
     ScoringConfig,
 )
 from models.launch import REWARD
-from models.training import load_policy, load_reward_model
+from models.training.common import load_policy, load_reward_model
 from tasks.policies.adapter import merge, record_base
-from tasks.stage.files import file_sha256
 from tests.e2e.conftest import kill_at_checkpoint, train
 from tests.e2e.programs import run_program
 from tests.forks import REWARD_SCORE

@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data.files import file_sha256
 from data.rows import Example, GoldLikelihood, Problem
 from data.storage import read_rows, write_rows
 from models.config import LaunchConfig, LikelihoodProgram, SupervisedConfig, TrainProgram
 from models.launch import LIKELIHOOD, SUPERVISED, launch_command
-from models.train import encode
-from models.training import IGNORED, last_checkpoint
-from tasks.stage.files import file_sha256
+from models.training.common import IGNORED, last_checkpoint
+from models.training.supervised import encode
 from tests.e2e.conftest import kill_at_checkpoint, train, write_config
 from tests.waiting import PATIENCE
 

@@ -18,8 +18,8 @@ import pytest
 import tasks.policies.train
 import tasks.report.drawing
 import tasks.rollouts.generate
-import tasks.rollouts.judge
-import tasks.rollouts.reward_model
+import tasks.rollouts.judge_reward
+import tasks.rollouts.trained_reward
 import tasks.stage.launch
 from flows.rest_em import RestEM
 from flows.spin import Spin
@@ -65,8 +65,8 @@ def start_stub(
     Inside it is no child: nothing locks, and its output is not logged.
     """
     module = command[-2]
-    stub = STUBS / f"{module.removeprefix('models.')}.py"
-    if module == "models.merge":
+    stub = STUBS / f"{module.rpartition('.')[2]}.py"
+    if module == "models.training.merge":
         return
     if not stub.exists():
         run_child(command, log_path, lock, logger, environment)

@@ -8,6 +8,7 @@ import pytest
 
 import tasks.rollouts.likelihood
 from data.arithmetic import embedded_problems
+from data.files import file_sha256
 from data.likelihood import preference_metrics
 from data.measures import DISCRIMINATOR, LOSS, PAIR_ACCURACY, Estimated, Measure
 from data.rows import Pair, PairLikelihood, Problem
@@ -19,7 +20,6 @@ from tasks.policies.train import train, train_on_pairs
 from tasks.rollouts.likelihood import HeldOutRows, measure_likelihood
 from tasks.rollouts.measured import load_measured
 from tasks.stage.contract import Artifact, DriftError
-from tasks.stage.files import file_sha256
 from tasks.stage.launch import Training
 from tasks.stage.run import Result, Run
 
@@ -175,7 +175,7 @@ def test_a_dry_run_plans_it_and_says_what_it_takes(run, tmp_path, gold, pairs):
     assert load_measured([result]).estimates == {} and load_likelihood(result) == {}
     stage = planning.plan[-1].stage
     assert (stage.estimate.samples, stage.estimate.devices) == (60, 1)
-    assert "models.likelihood" in stage.command
+    assert "models.training.likelihood" in stage.command
 
 
 def test_what_is_measured_while_training_is_told_to_the_program_and_decides_nothing(run, tmp_path, gold, pairs):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from data.prepare.sources import DataFileError
 from data.rows import Example, Score
-from data.sources import DataFileError
 from data.storage import read_rows
 from flows.rest_em import RestEM, loop
 from tasks.datasets.select import NothingKeptError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from data.preferences import is_held_out
+from data.prepare.preferences import is_held_out
 from data.rows import Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
 from flows.commands.console import show_summary
@@ -17,7 +17,7 @@ from tasks.datasets.select import NothingKeptError
 from tasks.history.state import State, run_state
 from tasks.loop.loop import run_loop
 from tasks.loop.preflight import plan_loop
-from tasks.rollouts.reward_model import (
+from tasks.rollouts.trained_reward import (
     GRADER,
     TrainedReward,
     load_reward_metrics,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data import arithmetic
-from data.problems import split_of
+from data.prepare.problems import split_of
 from data.rows import Example, Pair, problem_id
 from data.storage import read_rows
 from flows import dpo, sft

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data.judge import Opinion
+from data.judge_questions import Opinion
 from data.measures import Estimated
 from data.rows import Problem, Sample
 from data.storage import read_rows, write_rows
@@ -104,7 +104,7 @@ def test_a_better_policy_wins_and_both_sides_answer_once(run: Run) -> None:
 
 
 def test_who_answers_the_same_is_even_without_a_judge(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.rollouts.judge.Judge.run", None)
+    monkeypatch.setattr("tasks.rollouts.judge_reward.Judge.run", None)
     base = answers(run, "base-answers", [RIGHT, WRONG])
     _, found = measured(run, "iter-0", base, prompts(run, 2), {"base": base})
     assert (found.value.value, found.rows, found.details["same"]) == (0.5, 2, 2)

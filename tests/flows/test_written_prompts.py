@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import flows.commands.datasets
-from data.problems import read_problems
-from data.reading import Reading, Tally
+from data.prepare.problems import read_problems
+from data.prepare.reading import Reading, Tally
+from data.prepare.written_prompts import PromptReply
 from data.rows import Problem
 from data.storage import read_rows
-from data.written_prompts import PromptReply
 from flows.commands.cli import main
 from tests.endpoint import Server, serving
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data import preferences, problems
-from data.overlap import Repeated, Rules
-from data.reading import Reading, Tally
+from data.prepare import preferences, problems
+from data.prepare.overlap import Repeated, Rules
+from data.prepare.reading import Reading, Tally
 from data.rows import SPLITS, Pair, Problem, Split
 from data.storage import read_rows
 from tasks.datasets.problems import ProblemSource, require_every_split, split_problems

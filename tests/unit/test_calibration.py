@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.calibration import reliability, reward_metrics
-from data.preferences import is_held_out
+from data.prepare.preferences import is_held_out
 from data.rows import PairReward, problem_id
 
 SURE = math.log(9)  # σ(log 9) = 0.9

@@ -12,12 +12,12 @@ import pytest
 
 from data.formats import Use
 from data.formats.record import assistant, user
-from data.overlap import Rules
-from data.problems import read_problems
-from data.reading import Reading, Tally, read_records
+from data.prepare.overlap import Rules
+from data.prepare.problems import read_problems
+from data.prepare.reading import Reading, Tally, read_records
+from data.prepare.sources import DataFileError
 from data.rewards.answer import has_answer
 from data.rows import Problem
-from data.sources import DataFileError
 from data.storage import read_rows
 from flows.commands.cli import main
 from flows.sft import SFT, SFTTrainConfig
@@ -479,7 +479,7 @@ def test_a_value_that_is_no_answer_is_refused_by_name(monkeypatch: pytest.Monkey
 def valued(monkeypatch: pytest.MonkeyPatch, value: Any) -> str | None:
     """The answer of a row that has this value, as a table may hold it."""
     rows = [("row 1", {"question": "1+1?", "answer": value}, None)]
-    monkeypatch.setattr("data.reading.located_rows", lambda *_: iter(rows))
+    monkeypatch.setattr("data.prepare.reading.located_rows", lambda *_: iter(rows))
     ((_, record),) = read_records(Reading(Path("x")), "problems", Tally())
     return record.reference
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from data.files import write_json
 from tasks.stage import contract
 from tasks.stage.contract import (
     Artifact,
@@ -25,7 +26,7 @@ from tasks.stage.contract import (
     run_stage,
     status,
 )
-from tasks.stage.files import DiskError, write_json
+from tasks.stage.disks import DiskError
 
 STAGE = Stage("iter-1/select", 1, {"limit": 10, "nested": {"rate": 0.5}}, {"rows": Artifact(Path("rows"), "a1")}, 7)
 WRITTEN = {"rows.parquet": b"0123456789", "shards/0.parquet": b"first", "shards/1.parquet": b"second"}

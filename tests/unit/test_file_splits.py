@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from data.problems import read_problems, split_of
-from data.reading import Reading, Tally
-from data.sources import DataFileError
+from data.prepare.problems import read_problems, split_of
+from data.prepare.reading import Reading, Tally
+from data.prepare.sources import DataFileError
 from flows.commands.cli import main
 from tasks.datasets.inputs import dataset_artifact, expected_rows
 from tasks.datasets.problems import ProblemSource, expected_counts

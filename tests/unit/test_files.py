@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.stage import files
-from tasks.stage.files import DiskError, existing_parent, explain_disk_errors, file_sha256
+from data.files import file_sha256
+from tasks.stage import disks as files
+from tasks.stage.disks import DiskError, existing_parent, explain_disk_errors
 
 
 def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def explained(error: Exception, folder: Path) -> str:
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "rows.parquet"),
         OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
         sqlite3.OperationalError("database or disk is full"),
-        RuntimeError("models.train failed. Its log:\n  I/O error: No space left on device (os error 28)"),
+        RuntimeError("models.training.supervised failed. Its log:\n  I/O error: No space left on device (os error 28)"),
     ],
     ids=["disk", "quota", "SQLite", "a program's log"],
 )

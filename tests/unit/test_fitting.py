@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.fitting import cut_from_left
+from data.prepare.fitting import cut_from_left
 
 SYSTEM = {"role": "system", "content": "ss"}
 

@@ -18,14 +18,14 @@ from data.arithmetic import embedded_problems
 from data.likelihood import log_ratios, preference_metrics
 from data.rows import Pair, PairLikelihood, Problem
 from data.storage import write_rows
-from models.answers import gold_answers, pair_answers
-from models.held_out import Evaluations, evaluation_steps, held_out_set
-from models.likelihood import log_probs_of
-from models.preference import LOSSES, PreferenceTrainer
-from models.reward_model import PairRewardTrainer, encode
 from models.tiny import VOCABULARY
-from models.train import Collator, WeightedSFTTrainer, labelled
-from models.training import IGNORED, Journal, load_reward_model
+from models.training.answers import gold_answers, pair_answers
+from models.training.common import IGNORED, Journal, load_reward_model
+from models.training.held_out import Evaluations, evaluation_steps, held_out_set
+from models.training.likelihood import log_probs_of
+from models.training.preference import LOSSES, PreferenceTrainer
+from models.training.reward_model import PairRewardTrainer, encode
+from models.training.supervised import Collator, WeightedSFTTrainer, labelled
 from tests.unit.toy import toy_llama, write_tiny
 
 ROWS = [([3, 1], [1, 1, 0], [2, 0]), ([1], [3, 3, 2, 0], [2]), ([2, 2], [1, 0], [0]), ([5], [6] * 9, [7, 0])]

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from data import hub
 from data.hub import meant_as_path, why_unreachable
-from data.sources import DataFileError, located_rows
+from data.prepare.sources import DataFileError, located_rows
 from models.config import JudgeConfig
 from models.loading import ModelError
 from tasks.datasets.inputs import dataset_artifact

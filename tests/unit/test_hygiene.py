@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from data.formats import ContentError, Record
-from data.hygiene import cleaned, has_hidden, has_placeholder
-from data.reading import Reading, Tally, read_records
-from data.sources import DataFileError
+from data.prepare.hygiene import cleaned, has_hidden, has_placeholder
+from data.prepare.reading import Reading, Tally, read_records
+from data.prepare.sources import DataFileError
 from tasks.datasets.problems import ProblemSource
 
 

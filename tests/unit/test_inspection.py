@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from data.problems import AS_TEXT
-from data.reading import Reading
+from data.prepare.problems import AS_TEXT
+from data.prepare.reading import Reading
 from flows.commands.cli import main
 from models import tiny
 from tasks.datasets.inspect import inspect

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from data.judge import (
+from data.judge_questions import (
     GRADER,
     Opinion,
     Question,
@@ -27,13 +27,14 @@ from data.opinions import ALONE, Rates, score_problem
 from data.rows import Problem, Sample, Score
 from data.scoring import Tally, score_samples
 from data.storage import read_rows, write_rows
-from models import endpoint, tiny
-from models import judge as program
+from models import tiny
+from models.asking import endpoint
+from models.asking import judge as program
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.loading import ModelError
-from tasks.policies.asked import AskedModelError
+from tasks.policies.asked_model import AskedModelError
 from tasks.policies.model_folder import folder_digest
-from tasks.rollouts.judge import Judge, warnings
+from tasks.rollouts.judge_reward import Judge, warnings
 from tasks.stage.contract import LOGS, Artifact
 from tasks.stage.run import Place, Run
 from tests.endpoint import Server, serving

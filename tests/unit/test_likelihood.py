@@ -18,7 +18,7 @@ from data.likelihood import (
 )
 from data.measures import difference, estimate
 from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood
-from models.likelihood import log_probs_of
+from models.training.likelihood import log_probs_of
 from tests.unit.toy import toy_llama
 
 VOCABULARY = 4

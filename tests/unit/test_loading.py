@@ -30,7 +30,7 @@ from models.config import (
 )
 from models.engine import Served, vllm
 from models.loading import ModelError, check_code, load_config, load_tokenizer, load_weights, own_code
-from models.training import load_policy
+from models.training.common import load_policy
 from tasks.datasets.inspect import InspectConfig
 from tasks.datasets.prompt_length import model_tokenizer
 from tasks.loop import preflight
@@ -40,8 +40,8 @@ from tasks.policies.base import base_policy
 from tasks.policies.model_folder import ModelChoice, folder_digest, resolve_model
 from tasks.policies.reference import PairsMeasured, measure_reference
 from tasks.rollouts import generate as sample
-from tasks.rollouts.judge import Judge
-from tasks.rollouts.reward_model import TrainedReward, measure_reward_model
+from tasks.rollouts.judge_reward import Judge
+from tasks.rollouts.trained_reward import TrainedReward, measure_reward_model
 from tasks.stage.contract import Artifact, OnDrift
 from tasks.stage.launch import Training
 from tasks.stage.run import Run

@@ -15,8 +15,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from models.config import AdapterConfig, LaunchConfig, SupervisedConfig
 from models.launch import SUPERVISED, launch_command
-from models.train import Collator, reward_weighted_nll
-from models.training import (
+from models.training.common import (
     CHECKPOINTS,
     COMPLETE,
     IGNORED,
@@ -26,6 +25,7 @@ from models.training import (
     run_training,
     training_arguments,
 )
+from models.training.supervised import Collator, reward_weighted_nll
 from tests.unit.toy import toy_llama
 
 LOG_PROBS = [[0.0, -0.5, -1.5, 0.0], [0.0, 0.0, -2.0, -0.25]]

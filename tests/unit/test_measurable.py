@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data.sources import DataFileError
+from data.prepare.sources import DataFileError
 from flows.dpo import DPO
 from flows.rest_em import RestEM
 from flows.sft import SFT

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.overlap import Overlaps, Rules
+from data.prepare.overlap import Overlaps, Rules
+from data.prepare.similar import COMMON, HeldOutRuns, NearDuplicates, Overlap, Prompt, prompt_of
 from data.rows import Problem, problem_id
-from data.similar import COMMON, HeldOutRuns, NearDuplicates, Overlap, Prompt, prompt_of
 from data.storage import write_rows
 
 VOCABULARY = [f"w{n}" for n in range(1000)]

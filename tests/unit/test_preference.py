@@ -13,9 +13,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from data.arithmetic import embedded_problems
 from data.rows import Pair, PairLikelihood
 from models import tiny
-from models.likelihood import log_probs_of
-from models.preference import LOSSES, PreferenceTrainer, encode
 from models.tiny import VOCABULARY
+from models.training.likelihood import log_probs_of
+from models.training.preference import LOSSES, PreferenceTrainer, encode
 from tests.unit.toy import toy_llama
 
 ROWS = [([3, 1], [2, 0], [1, 1, 0]), ([1], [3, 3, 2, 0], [2]), ([2, 2], [1, 0], [0])]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from data.prepare.sources import DataFileError
 from data.rows import Pair, problem_id
-from data.sources import DataFileError
 from data.storage import read_rows, write_rows
 from tests.unit.reading import read_pairs
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from data.chat_template import TemplateError
+from data.prepare.sources import DataFileError
 from data.render import PromptTooLongError
 from data.rewards import RewardError
-from data.sources import DataFileError
 from flows import dpo, reward_model
 from flows.commands.cli import main
 from flows.rest_em import RestEM, loop

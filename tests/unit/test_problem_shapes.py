@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from data.problems import with_prefix
+from data.prepare.problems import with_prefix
+from data.prepare.sources import DataFileError
 from data.rewards.answer import has_answer
 from data.rows import problem_id
-from data.sources import DataFileError
 from tests.unit.reading import read_few_shot, read_problems
 
 SYSTEM = {"role": "system", "content": "Be brief."}

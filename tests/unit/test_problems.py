@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from data import problems
-from data.problems import AS_TEXT, split_of, with_prefix
-from data.reading import Reading, Tally
+from data.prepare import problems
+from data.prepare.problems import AS_TEXT, split_of, with_prefix
+from data.prepare.reading import Reading, Tally
+from data.prepare.sources import DataFileError
 from data.rewards.answer import has_answer
 from data.rows import Problem
-from data.sources import DataFileError
 from data.storage import read_rows
 from tasks.datasets.problems import ProblemSource, expected_counts, prepare_problems
 from tasks.stage.contract import DriftError

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from data.overlap import Rules
+from data.prepare.overlap import Rules
+from data.prepare.sources import DataFileError
 from data.rows import Problem, Score
-from data.sources import DataFileError
 from data.storage import read_rows
 from flows.commands.cli import main
 from flows.rest_em import RestEM, loop

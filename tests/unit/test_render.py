@@ -18,8 +18,8 @@ from data.render import (
 )
 from data.rows import Example
 from models import tiny
-from models.train import encode
-from models.training import IGNORED
+from models.training.common import IGNORED
+from models.training.supervised import encode
 from tasks.policies.base import demonstrations
 
 QUESTION = [{"role": "user", "content": "Ada has 4 books. Ada buys 17 more. How many books are there now?"}]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.metrics import Interval, SetMetrics
-from data.overlap import Repeated
+from data.prepare.overlap import Repeated
 from tasks.report.content import Answer, DataReport, IterationReport, Report, SideBySide
 from tasks.report.findings import findings
 from tasks.report.page import write_report

@@ -16,7 +16,7 @@ from models.config import RewardModelConfig
 from models.loading import ModelError
 from tasks.loop import preflight
 from tasks.loop.preflight import check
-from tasks.rollouts.reward_model import TrainedReward, read_reward_model
+from tasks.rollouts.trained_reward import TrainedReward, read_reward_model
 from tasks.stage.contract import OnDrift
 
 PAIR = {"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}

@@ -16,9 +16,9 @@ from data.render import judged_token_ids
 from data.rows import Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
 from models.config import RewardScoreProgram, ScoreJob, ScoringConfig
-from models.reward_model import encode
 from models.reward_score import Judge, batches, score_job
-from models.training import load_reward_model
+from models.training.common import load_reward_model
+from models.training.reward_model import encode
 from tests.unit.toy import write_tiny
 
 PROBLEMS = [p for p in embedded_problems(0) if p.split == "demonstration"][:4]

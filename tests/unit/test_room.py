@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from data.overlap import Rules
-from data.reading import Tally
+from data.prepare.overlap import Rules
+from data.prepare.reading import Tally
+from data.prepare.splits import Splitting
 from data.render import PromptTooLongError, completion_token_ids, prompt_token_ids
 from data.rows import Problem, problem_id
-from data.splits import Splitting
 from data.storage import read_rows
 from flows.rest_em import RestEM
 from flows.sft import SFT

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.reading import Reading, Tally, read_records
-from data.sources import DataFileError, hub_name, json_values, located_rows
-from data.sources.json_values import Values
+from data.prepare.reading import Reading, Tally, read_records
+from data.prepare.sources import DataFileError, hub_name, json_values, located_rows
+from data.prepare.sources.json_values import Values
 from tests.unit.reading import read_pairs
 
 ROWS = [{"question": f"{n} + 1?", "answer": f"é 你 {n + 1}"} for n in range(5)]

@@ -11,10 +11,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data.overlap import Rules
-from data.problems import split_of
+from data.prepare.overlap import Rules
+from data.prepare.problems import split_of
+from data.prepare.splits import MixtureError, Splitting, quotas, write_splits
 from data.rows import SPLITS, Problem, problem_id
-from data.splits import MixtureError, Splitting, quotas, write_splits
 from data.storage import read_rows
 from tasks.datasets.problems import DATA, OverlapConfig, ProblemSource, prepare_problems
 from tasks.stage.run import Run

@@ -23,7 +23,7 @@ from models import tiny
 from models.config import GenerateJob, SamplingConfig
 from models.engine.vllm import sampling_parameters
 from models.generate import engine_request
-from models.training import pad_token_id
+from models.training.common import pad_token_id
 
 SIGNS = ("<eos>", "<turn>", "<end_of_turn>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>")
 SIGNS += ("<s>", "</s>", "<|channel|>", "<|return|>", "\n\n")

@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from data.judge import questions
+from data.judge_questions import questions
 from data.metrics import Interval
 from data.rows import Problem, Sample
 from data.sides import Sides, side_by_side
 from data.win_rate import RIDGE, Comparison, fit_logistic, length_controlled, win_rate
 from tasks.policies.base import PolicySource
 from tasks.rollouts import win_rate_settings
-from tasks.rollouts.judge import Judge
+from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.win_rate_settings import WinRateConfig, WinRateJudge, check_win_rate, judges_itself
 from tasks.stage.contract import Artifact
 

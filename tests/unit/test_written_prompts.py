@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from data.formats import FormatError, detect
-from data.passages import Passage, read_passages
-from data.reading import Reading, Tally
-from data.similar import prompt_of, share_repeated
-from data.sources import DataFileError
-from data.storage import read_rows, write_rows
-from data.written_prompts import (
+from data.prepare.passages import Passage, read_passages
+from data.prepare.reading import Reading, Tally
+from data.prepare.similar import prompt_of, share_repeated
+from data.prepare.sources import DataFileError
+from data.prepare.written_prompts import (
     INSTRUCTION,
     PromptReply,
     UnusableReplyError,
@@ -23,9 +22,10 @@ from data.written_prompts import (
     read_prompt,
     reply_schema,
 )
-from models import write_prompts as program
+from data.storage import read_rows, write_rows
+from models.asking import write_prompts as program
+from models.asking.request import Reply, Request
 from models.config import EngineConfig, WritePromptsConfig, WritePromptsProgram
-from models.request import Reply, Request
 
 TEXT = (
     "Bread rises because yeast eats sugar and gives off gas, which stays in the dough as long as its gluten holds. "

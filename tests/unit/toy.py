@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from models import tiny
-from models.training import load_policy
+from models.training.common import load_policy
 
 
 def toy_llama(vocabulary: int, seed: int = 0) -> LlamaForCausalLM:

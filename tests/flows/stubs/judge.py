@@ -1,4 +1,4 @@
-"""Stands in for models.judge: an answer gets five points if it ends as the reference does, else one.
+"""Stands in for models.asking.judge: an answer gets five points if it ends as the reference does, else one.
 
 Pairwise the program is the real one up to the model, which prefers an answer that ends so. It replies nothing that can
 be read to the problems that `STUB_SILENT` names.
@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
-import models.judge
-from data.judge import Opinion, as_opinion
+import models.asking.judge
+from data.judge_questions import Opinion, as_opinion
 from data.opinions import Rates
 from data.rows import Problem, Sample, Score
 from data.storage import parquet_files, read_rows, write_rows
+from models.asking.judge import Asked
 from models.config import JudgeProgram
-from models.judge import Asked
 
 
 def points(problem: Problem, sample: Sample) -> float:
@@ -52,7 +52,7 @@ def score(program: JudgeProgram) -> None:
 
 told = JudgeProgram.model_validate_json(Path(sys.argv[1]).read_text())
 if told.judge.kind == "pairwise":
-    with patch.object(models.judge, "_asker", lambda program: compare):
-        models.judge.judge_samples(told)
+    with patch.object(models.asking.judge, "_asker", lambda program: compare):
+        models.asking.judge.judge_samples(told)
 else:
     score(told)

@@ -1,4 +1,4 @@
-"""Stands in for models.likelihood: a policy's skill makes gold answers likelier, and most chosen ones.
+"""Stands in for models.training.likelihood: a policy's skill makes gold answers likelier, and most chosen ones.
 
 To one without skill of its own, every chosen token costs one nat and every rejected one two.
 """

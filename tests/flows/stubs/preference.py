@@ -1,4 +1,4 @@
-"""Stands in for models.preference: skill grows with every set of pairs, or is what STUB_SKILLS says."""
+"""Stands in for models.training.preference: skill grows with every set of pairs, or is what STUB_SKILLS says."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Stands in for models.reward_model: the tokenizer and configuration of the policy, as a classifier of one label."""
+"""Stands in for models.training.reward_model: the policy's tokenizer and configuration, a classifier of one label."""
 
 import json
 import shutil

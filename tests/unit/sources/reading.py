@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data.sources import DataFileError, FilesRead, located_rows
+from data.prepare.sources import DataFileError, FilesRead, located_rows
 
 SUMS = [{"question": f"What is {n} plus 3?", "answer": str(n + 3)} for n in range(5)]
 

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import pytest
 
-from data.sources import data_files, hub_name, is_here, named_splits
+from data.prepare.sources import data_files, hub_name, is_here, named_splits
 from tests.unit.sources.reading import SUMS, line, read, refusal, write_files
 
 ONE, TWO, THREE = line(1), line(2), line(3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data.sources import named_splits
+from data.prepare.sources import named_splits
 from tests.unit.sources.reading import SUMS, line, read, refusal
 
 GOOD = line(1)

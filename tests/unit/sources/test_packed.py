@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data.sources import hub_name
+from data.prepare.sources import hub_name
 from tests.unit.sources.reading import line, read, refusal, write_files
 
 LINES = (line(1) + line(2)).encode()

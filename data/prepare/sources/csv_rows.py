@@ -1,0 +1,79 @@
+"""Rows of CSV and TSV, as texts under the names of the header."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO
+
+from data.prepare.sources.errors import DataFileError, Drop, leave_out
+from data.prepare.sources.json_rows import TO_UTF8, Located, is_utf8, lines
+from data.prepare.sources.json_values import LONGEST_ROW
+from data.rows import Split
+
+SEPARATORS = ",;\t|"
+SEPARATED_BY = "sep="  # a line in front of the header, for spreadsheets
+QUOTE = "Quote texts that hold a separator."
+
+
+def csv_rows(file: IO[bytes], path: Path, separator: str, split: Split | None, drop: Drop | None) -> Iterator[Located]:
+    """The rows of a file of CSV. A header of one column that holds another separator is one of several columns.
+
+    Args:
+        separator: what stands between two fields, unless the header says otherwise.
+        split: that of the file.
+        drop: is told of rows that cannot be read.
+
+    Raises:
+        DataFileError: they are to be refused; or the header has a name twice, or is no UTF-8.
+    """
+    csv.field_size_limit(LONGEST_ROW)
+    text = lines(file, path)
+    begins = list(islice(text, 1))
+    reader = csv.reader(chain(begins, text), delimiter=_separator("".join(begins), separator), strict=True)
+    names: list[str] | None = None
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as problem:
+            at = f"{path}, line {reader.line_num}"
+            leave_out(drop if names else None, "malformed CSV", f"{at}: malformed CSV ({problem})", QUOTE)
+            continue
+        if fields is None:
+            return
+        at = f"{path}, line {reader.line_num}"
+        if not fields or (names is None and fields[0].lower() == SEPARATED_BY):
+            continue
+        if names is None:
+            names = _header(fields, at)
+        elif len(fields) != len(names):
+            said = f"{at}: not as many fields as the header has columns ({len(names)})"
+            leave_out(drop, "wrong number of fields", said, QUOTE)
+        elif not all(map(is_utf8, fields)):
+            leave_out(drop, "not UTF-8", f"{at}: not UTF-8", TO_UTF8)
+        else:
+            yield at, dict(zip(names, fields, strict=True)), split
+
+
+def _separator(header: str, expected: str) -> str:
+    if expected in header:
+        return expected
+    return max(SEPARATORS, key=header.count) if any(sign in header for sign in SEPARATORS) else expected
+
+
+def _header(names: list[str], at: str) -> list[str]:
+    """The names of the columns, without blanks around them; several may have none.
+
+    Raises:
+        DataFileError: two are the same: which of the two is meant cannot be known.
+    """
+    if not all(map(is_utf8, names)):
+        raise DataFileError(f"{at}: not UTF-8.", what_next=TO_UTF8)
+    names = [name.strip() for name in names]
+    if twice := [name for name, times in Counter(names).items() if times > 1 and name]:
+        raise DataFileError(
+            f"{at}: the header has two columns of one name: {', '.join(map(repr, twice))}.",
+            what_next="Rename or remove one of them.",
+        )
+    return names

@@ -1,0 +1,90 @@
+"""Asking a language model, here or at an OpenAI-compatible endpoint, for replies of a fixed form in JSON.
+
+What is asked, and how a reply is read, is in `data`: of a judge in judge.py, of a writer of prompts in
+written_prompts.py.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from data.render import context_length, prompt_token_ids
+from models.asking.endpoint import at_endpoint
+from models.asking.request import Ask, Form, Reply, Request
+from models.config import AskedModelConfig, EngineConfig
+from models.engine import Request as EngineRequest
+from models.engine import Served, start
+from models.engine.meter import Meter
+from models.loading import load_config, load_tokenizer
+from models.progress import Progress
+
+
+def asker(
+    config: AskedModelConfig,
+    form: Form,
+    folder: Path | None,
+    engine: EngineConfig,
+    seed: int,
+    expected: Iterable[Request],
+) -> Ask:
+    """What answers requests, in the order given. An engine starts here where the model is no endpoint's.
+
+    Args:
+        folder: of the model; None where it is at an endpoint.
+        seed: of the engine; requests have their own.
+        expected: everything that will be asked, for the context that is needed and the progress that is shown.
+
+    Raises:
+        EndpointError: when asked: the endpoint cannot be reached, or refuses the key or the model.
+    """
+    if config.endpoint is None:
+        assert folder is not None
+        return _here(config, form, folder, engine, seed, expected)
+    return at_endpoint(config, form, Meter(Progress(form.role, sum(1 for _ in expected), "reply")))
+
+
+def _here(
+    config: AskedModelConfig, form: Form, folder: Path, engine: EngineConfig, seed: int, expected: Iterable[Request]
+) -> Ask:
+    """Start the model here. Replies are held to the schema while they are decoded, so every finished one can be read.
+
+    A request that does not fit into the model's context gets no reply.
+    """
+    tokenizer = load_tokenizer(folder, config.model_code)
+    context = engine.max_model_len or context_length(load_config(folder, config.model_code))
+    lengths = [len(prompt_token_ids(tokenizer, request.messages)) for request in expected]
+    longest = min(context, max(lengths, default=0) + form.max_tokens)
+    fitting = sum(length + form.max_tokens <= context for length in lengths)
+    meter = Meter(Progress(form.role, fitting, "reply"))
+    running = None
+    if fitting:
+        served = Served(folder, config.dtype, longest, seed, config.model_code, held_to_schemas=True)
+        running = start(served, engine)
+
+    def ask(requests: Sequence[Request]) -> list[Reply]:
+        prompts = [prompt_token_ids(tokenizer, request.messages) for request in requests]
+        fits = [len(ids) + form.max_tokens <= context for ids in prompts]
+        fitted = [
+            _engine_request(config, form, request.seed, ids)
+            for ids, request, fit in zip(prompts, requests, fits, strict=True)
+            if fit
+        ]
+        answers = iter(running.answer(fitted, meter) if running and fitted else [])
+        return [
+            Reply(next(answers)[0].text) if fit else _does_not_fit(form, len(ids), context)
+            for ids, fit in zip(prompts, fits, strict=True)
+        ]
+
+    return ask
+
+
+def _does_not_fit(form: Form, length: int, context: int) -> Reply:
+    return Reply(
+        "",
+        f"the {form.role}'s prompt of {length} tokens, with {form.max_tokens} for the reply, does not fit into its "
+        f"context of {context}",
+    )
+
+
+def _engine_request(config: AskedModelConfig, form: Form, seed: int, prompt: list[int]) -> EngineRequest:
+    drawn = seed if config.temperature > 0 else None
+    return EngineRequest(prompt, 1, config.temperature, form.max_tokens, drawn, schema=form.schema)

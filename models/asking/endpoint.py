@@ -1,0 +1,81 @@
+"""Asking an OpenAI-compatible server, a bounded number of requests at a time."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from data.errors import RunFailedError
+from models.asking.request import Ask, Form, Reply, Request
+from models.config import AskedModelConfig
+from models.engine.meter import Meter
+
+IN_FLIGHT = 16  # requests at a time
+RETRIES = 4  # of a request that an endpoint fails; the client waits longer each time
+TIMEOUT_SECONDS = 300.0
+
+
+class EndpointError(RunFailedError):
+    """The endpoint cannot be used at all; the message says why and what to do."""
+
+
+def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter) -> Ask:
+    """What sends requests to the endpoint of `config`.
+
+    A request that fails by itself, or is not answered in time, has an empty reply that says why.
+
+    Args:
+        meter: counts replies and tokens.
+
+    Raises:
+        EndpointError: when asked: it cannot be reached, or refuses the key or the model.
+    """
+    import openai
+
+    client = openai.OpenAI(
+        base_url=config.endpoint,
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",  # a server of one's own wants none
+        max_retries=RETRIES,
+        timeout=TIMEOUT_SECONDS,
+    )
+    schema = {"name": form.name, "strict": True, "schema": form.schema}
+    settings: dict[str, Any] = {
+        "model": config.model,
+        "temperature": config.temperature,
+        "max_tokens": form.max_tokens,
+        "response_format": {"type": "json_schema", "json_schema": schema},
+    }
+
+    def reply(request: Request) -> tuple[Reply, int]:
+        asked = {"messages": request.messages, "seed": request.seed}
+        try:
+            completion: Any = client.chat.completions.create(**settings | asked)
+            choice = completion.choices[0]
+            text, tokens = choice.message.content or "", completion.usage.completion_tokens if completion.usage else 0
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise EndpointError(
+                f"{config.endpoint} refuses the {form.role} {config.model}: {error}.",
+                what_next="Check its model and endpoint and the key in the environment variable OPENAI_API_KEY, and "
+                "run the same command again.",
+            ) from error
+        except openai.APITimeoutError as error:
+            return Reply("", f"the endpoint gave no reply in time: {error}"), 0
+        except openai.APIConnectionError as error:
+            raise EndpointError(
+                f"{config.endpoint} cannot be reached: {error.__cause__ or error}.",
+                what_next=f"Start the server, or correct the {form.role}'s endpoint, and run the same command again: "
+                "shards that are finished are kept.",
+            ) from error
+        except (openai.APIError, AttributeError, IndexError, TypeError, ValueError) as error:
+            return Reply("", f"the request failed ({type(error).__name__}): {error}"), 0
+        return Reply(text, "" if text else f"the reply is empty (finish reason {choice.finish_reason})"), tokens
+
+    def ask(requests: Sequence[Request]) -> list[Reply]:
+        found = []
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            for got, tokens in pool.map(reply, requests):
+                found.append(got)
+                meter.add(1, tokens)
+        return found
+
+    return ask

@@ -1,0 +1,159 @@
+"""Judging samples with a language model, by vLLM here or at an OpenAI-compatible endpoint, in shards that appear whole.
+
+    python -m models.asking.judge CONFIG.json
+
+Beside each shard of scores, `opinions/` keeps every reply, and `judge.json` has the rates over all of them. A shard
+that is already there is not judged again, unless a request to the endpoint failed in it.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from data.judge_questions import Opinion, Question, as_opinion, messages, questions, reply_schema
+from data.opinions import Rates, score_problem
+from data.rows import Problem, Sample, Score
+from data.scoring import pair_up
+from data.storage import holds, parquet_files, read_rows, write_rows
+from models.asking.ask import asker
+from models.asking.request import Form, Request
+from models.config import JudgeConfig, JudgeProgram, ScoreJob
+from models.engine.vllm import leave
+from models.generate import request_seed
+from models.process import fail_plainly
+
+OPINIONS, RATES = "opinions", "judge.json"
+
+Asked = tuple[Problem, Question]
+Ask = Callable[[list[Asked]], list[Opinion]]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of samples with their problems, and where its scores and the judge's replies go."""
+
+    groups: list[tuple[Problem, list[Sample]]]
+    scores: Path
+    opinions: Path
+    truncated: bool  # whether such samples are judged
+
+    def asked(self, judge: JudgeConfig) -> list[Asked]:
+        return [
+            (problem, question)
+            for problem, samples in self.groups
+            for question in questions(judge.kind, samples, judge.opinions, judge.opponents, self.truncated)
+        ]
+
+
+def missing_shards(job: ScoreJob, program: JudgeProgram) -> Iterator[Shard]:
+    """The shards that are still to be judged, one in memory at a time."""
+    problems = iter(read_rows(Problem, job.problems))
+    for file in parquet_files(job.samples):
+        pairs = pair_up(problems, read_rows(Sample, file))
+        by_problem = (list(group) for _, group in groupby(pairs, key=lambda pair: pair[0].id))
+        groups = [(group[0][0], [sample for _, sample in group]) for group in by_problem]
+        shard = Shard(groups, job.output / file.name, job.output / OPINIONS / file.name, program.truncated)
+        if not _is_done(shard, program.judge):
+            yield shard
+
+
+def _is_done(shard: Shard, judge: JudgeConfig) -> bool:
+    ids = [problem.id for problem, samples in shard.groups for _ in samples]
+    asked = [problem.id for problem, _ in shard.asked(judge)]
+    if not (holds(shard.scores, "problem_id", ids) and holds(shard.opinions, "problem_id", asked)):
+        return False
+    # An endpoint may reply the next time; here, a prompt that is too long stays so.
+    return not judge.endpoint or all(opinion.text for opinion in read_rows(Opinion, shard.opinions))
+
+
+def judge_samples(program: JudgeProgram) -> None:
+    """Do every job whose shards are not all there yet; then write the rates. An engine starts only if it is needed.
+
+    Raises:
+        EndpointError: the endpoint cannot be reached, or refuses the key or the model.
+    """
+    for job in program.jobs:
+        (job.output / OPINIONS).mkdir(parents=True, exist_ok=True)
+        _remove_others(job)
+    if any(True for job in program.jobs for _ in missing_shards(job, program)):
+        ask = _asker(program)
+        for job in program.jobs:
+            for shard in missing_shards(job, program):
+                judge_shard(shard, program, ask)
+    for job in program.jobs:
+        _write_rates(job)
+
+
+def judge_shard(shard: Shard, program: JudgeProgram, ask: Ask) -> None:
+    """Ask everything about a shard. The replies are written first, so that scores never stand without them."""
+    judge = program.judge
+    opinions = ask(shard.asked(judge))
+    write_rows(Opinion, shard.opinions, opinions)
+    of = {key: list(found) for key, found in groupby(opinions, key=lambda opinion: opinion.problem_id)}
+    told = judge.threshold, program.grader, program.truncated
+    rows = (
+        score
+        for problem, samples in shard.groups
+        for score in score_problem(judge.kind, samples, of.get(problem.id, []), *told)
+    )
+    write_rows(Score, shard.scores, rows)
+
+
+def _asker(program: JudgeProgram) -> Ask:
+    """Start the judge here, or turn to its endpoint."""
+    judge = program.judge
+    form = Form("judge", "judgement", reply_schema(judge.kind, judge.max_reasoning), judge.reply_tokens)
+
+    def request(asked: Asked) -> Request:
+        said = messages(judge.kind, *asked, judge.show_reference)
+        return Request(said, request_seed(program.seed, asked[1].seed_key()))
+
+    expected = map(request, _all_asked(program))
+    send = asker(judge, form, program.policy, program.engine, program.seed, expected)
+
+    def ask(asked: list[Asked]) -> list[Opinion]:
+        replies = send([request(one) for one in asked])
+        return [
+            as_opinion(judge.kind, question, reply.text, reply.failure)
+            for (_, question), reply in zip(asked, replies, strict=True)
+        ]
+
+    return ask
+
+
+def _all_asked(program: JudgeProgram) -> Iterator[Asked]:
+    for job in program.jobs:
+        for shard in missing_shards(job, program):
+            yield from shard.asked(program.judge)
+
+
+def _remove_others(job: ScoreJob) -> None:
+    """Remove shards of an earlier attempt that belong to no file of samples."""
+    names = {file.name for file in parquet_files(job.samples)}
+    for file in [*job.output.glob("*.parquet"), *(job.output / OPINIONS).glob("*.parquet")]:
+        if file.name not in names:
+            file.unlink()
+
+
+def _write_rates(job: ScoreJob) -> None:
+    rates = Rates()
+    for file in parquet_files(job.samples):
+        rates.add_opinions(list(read_rows(Opinion, job.output / OPINIONS / file.name)))
+        rates.add_scores(read_rows(Score, job.output / file.name))
+    partial = job.output / f".{RATES}.partial"
+    partial.write_text(json.dumps(rates.record(), indent=2, ensure_ascii=False) + "\n")
+    os.replace(partial, job.output / RATES)
+
+
+def main() -> None:
+    fail_plainly()
+    judge_samples(JudgeProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""What the training programs share: policies, arguments of the trainers, adapters, resuming, the journal."""
+
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import transformers
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
+
+from data.render import stop_token_ids
+from models.config import AdapterConfig, Dtype, LaunchConfig, ModelCode, Optimizer, TrainConfig, gradient_accumulation
+from models.loading import Kind, load_config, load_tokenizer, load_weights, random_weights
+from models.process import end, fail_plainly, keep_imports
+from models.progress import Progress
+from models.training.held_out import Evaluations, held_out_figures
+
+COMPLETE = "complete"
+IGNORED = -100
+CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
+# What PyTorch's launcher would say to a process that is alone. With port 0 it takes one that is free.
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+ALONE |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+HEAD = "score"  # what Transformers calls the head of a sequence classifier
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class FreshOptimizer(TrainerCallback):  # type: ignore[misc]
+    """Has the optimiser begin at its first step.
+
+    DeepSpeed's optimiser for bf16 without ZeRO is set up by a step with gradients of zero. AdamW counts it, would
+    correct its moments one step late, and make a first update of 0.74 of its length; with ZeRO there is no such step.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        while hasattr(optimizer, "optimizer"):  # Accelerate's and DeepSpeed's wrappers
+            optimizer = optimizer.optimizer
+        optimizer.state.clear()
+
+
+class Journal(TrainerCallback):  # type: ignore[misc]
+    """Writes metrics.jsonl, prints progress, and marks a checkpoint complete once it is wholly on disk.
+
+    A line is of the training, or (with names such as `held_out/loss`) of held-out rows after the same step.
+
+    Transformers saves after the last step whatever `save_steps` says. Without `save_last` that is left out.
+    """
+
+    def __init__(self, path: Path, resumed_step: int, save_last: bool = True) -> None:
+        self.path = path
+        self.resumed_step = resumed_step
+        self.save_last = save_last
+        self.progress: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.path.write_text("".join(lines_up_to(self.path, self.resumed_step)))
+        self.progress = Progress("train", state.max_steps, "step", done=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        numbers = held_out_figures(logs)
+        if "loss" in logs:
+            numbers = {name: float(value) for name, value in logs.items()}
+            if self.progress:
+                self.progress.update(state.global_step, f"loss {numbers['loss']:.4f}")
+        if numbers:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps and not self.save_last:
+            control.should_save = False
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; one that was not is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for unfinished in [p for p in found if not (p / COMPLETE).exists()]:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return next((p for p in reversed(found) if (p / COMPLETE).exists()), None)
+
+
+def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
+    """DeepSpeed's own configuration; "auto" values are filled in by the trainer."""
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": bf16},
+        "zero_optimization": {
+            "stage": zero_stage,
+            **({"stage3_gather_16bit_weights_on_model_save": True} if zero_stage == 3 else {}),
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, output: Path) -> dict[str, Any]:
+    """Arguments of TRL's trainers; everything that decides the result is spelled out rather than left to a default.
+
+    Raises:
+        ValueError: there are not as many processes as `launch` says, so batches would have another size.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes != launch.processes:
+        raise ValueError(
+            f"launch.processes is {launch.processes}, and {processes} run. Start the program with "
+            f"torch.distributed.run and --nproc-per-node {launch.processes}."
+        )
+    return {
+        "output_dir": str(output.parent / CHECKPOINTS),
+        "num_train_epochs": train.epochs,
+        "learning_rate": train.learning_rate,
+        "lr_scheduler_type": train.schedule,
+        "warmup_steps": train.warmup,
+        "optim": _optimizer(train.optimizer),
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "per_device_train_batch_size": launch.micro_batch_size,
+        "per_device_eval_batch_size": launch.micro_batch_size,
+        "gradient_accumulation_steps": gradient_accumulation(train, launch),
+        "gradient_checkpointing": launch.gradient_checkpointing,
+        "bf16": train.dtype == "bfloat16",
+        "use_cpu": not torch.cuda.is_available(),
+        "deepspeed": deepspeed_config(launch.zero_stage, train.dtype == "bfloat16"),
+        "seed": seed,
+        "data_seed": seed,
+        "logging_steps": launch.log_steps,
+        "save_strategy": "steps",
+        "save_steps": launch.checkpoint_steps,
+        "save_total_limit": 2,
+        "report_to": [],
+        "disable_tqdm": True,
+        "max_length": None,
+        "remove_unused_columns": False,
+        "dataloader_num_workers": 0,
+        "model_init_kwargs": None,
+    }
+
+
+def _optimizer(name: Optimizer) -> str:
+    """Transformers' name of an optimiser. On a GPU, AdamW in one kernel, which needs no copy of the weights."""
+    adamw = "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch"
+    return {"adamw": adamw, "rmsprop": "rmsprop"}[name]
+
+
+def load_policy(path: Path, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse") -> Any:
+    """The model at `path`, in 4 bits if asked; one without weights starts from random ones, which the seed decides."""
+    if not quantize and not any(path.glob("*.safetensors")):
+        return random_weights(load_config(path, code), code, dtype=DTYPES[dtype])
+    more = {"quantization_config": _nf4(dtype)} if quantize else {}
+    return load_weights("AutoModelForCausalLM", path, code, dtype=DTYPES[dtype], **more)
+
+
+def load_reward_model(
+    path: Path, tokenizer: Any, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse"
+) -> Any:
+    """The model at `path` with one number as output, in 4 bits if asked (but for that head).
+
+    A policy gets a new head from random weights, which the seed decides. The reward is read at the last token that is
+    none of padding: where the tokenizer pads with its EOS, at the token before it, as every user of such a checkpoint
+    does. Padding on the right therefore changes no reward.
+    """
+    more = {"quantization_config": _nf4(dtype, llm_int8_skip_modules=[HEAD])} if quantize else {}
+    kind: Kind = "AutoModelForSequenceClassification"
+    model = load_weights(kind, path, code, num_labels=1, dtype=DTYPES[dtype], **more)
+    model.config.get_text_config().pad_token_id = pad_token_id(tokenizer)
+    return model
+
+
+def _nf4(dtype: Dtype, **more: Any) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+        **more,
+    )
+
+
+def lora_config(adapter: AdapterConfig | None, reward: bool = False) -> LoraConfig | None:
+    """peft's configuration of a new adapter, which begins as the identity.
+
+    Args:
+        reward: the adapter is that of a reward model, whose head is trained in full and kept with it.
+    """
+    if adapter is None:
+        return None
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=list(adapter.targets),
+        bias="none",
+        task_type="SEQ_CLS" if reward else "CAUSAL_LM",
+        modules_to_save=[HEAD] if reward else None,
+    )
+
+
+def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig, evaluations: int = 0) -> None:
+    """Train to the end, from the last checkpoint if there is one, and write the new policy to `output`.
+
+    An adapter is written beside it instead, to `adapter/`: `merge` makes a policy of it. Held-out rows, if the
+    trainer has any, are measured so many times meanwhile.
+    """
+    resume = last_checkpoint(output.parent / CHECKPOINTS)
+    step = int(resume.name.split("-")[1]) if resume else 0
+    # An adapter's last checkpoint is small, and spares the training if the merge that follows fails. Where all weights
+    # are trained, it would be several times as large as the policy, which is written next.
+    trainer.add_callback(Journal(output.parent / "metrics.jsonl", step, save_last=train.adapter is not None))
+    if not resume:
+        trainer.add_callback(FreshOptimizer())
+    trainer.pop_callback(PrinterCallback)
+    rows = f"Training on {len(trainer.train_dataset):,} examples"
+    if evaluations and trainer.eval_dataset is not None:
+        trainer.add_callback(Evaluations(evaluations))
+        rows += f", measured on {len(trainer.eval_dataset):,} held-out ones"
+    print(rows + (f", resumed from {resume.name}" if resume else ""), flush=True)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    folder = output.with_name(ADAPTER) if train.adapter else output
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        if train.adapter:
+            forget_base(folder)
+        else:
+            tokenizer.save_pretrained(folder)
+
+
+def forget_base(adapter: Path) -> None:
+    """Take the base's path out of an adapter's configuration: it says where this run was, not what the base was."""
+    file = adapter / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    for names in ("target_modules", "modules_to_save"):  # peft writes sets, in an order that changes from run to run
+        settings[names] = sorted(set(settings[names])) if settings.get(names) else None
+    settings["base_model_name_or_path"] = None
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    (adapter / "README.md").unlink(missing_ok=True)
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """What rows are padded with: the tokenizer's own token for it, else EOS, else the template's end of a turn."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, *stop_token_ids(tokenizer))
+    return next(int(number) for number in known if number is not None)
+
+
+def padded_tokenizer(folder: Path, code: ModelCode) -> Any:
+    """The tokenizer of a model that is trained. TRL wants it to have a padding token."""
+    tokenizer = load_tokenizer(folder, code)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_token_id(tokenizer))
+    return tokenizer
+
+
+def enter() -> None:
+    """Set up the process of a program that trains: `leave` ends it."""
+    quiet()
+    import deepspeed.ops  # looks for an accelerator at once
+
+    # PyTorch's launcher sets this. A RANK alone may be a cluster's, which means other processes.
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        os.environ.update(ALONE)
+    # The only one of its operators that DeepSpeed would compile is for tensor-parallel inference on a CPU. Without it
+    # a first training needs no compiler and no minute, and no start asks the compiler what it can do.
+    deepspeed.ops.__compatible_ops__ = {}
+
+
+def quiet() -> None:
+    """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter."""
+    fail_plainly()
+    keep_imports()
+    warnings.filterwarnings("ignore")
+    transformers.utils.logging.disable_progress_bar()
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def leave() -> NoReturn:
+    """End a program, all of its processes together: one that goes first can abort another."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    end()
+
+
+def lines_up_to(path: Path, step: int) -> list[str]:
+    """The lines of a metrics.jsonl up to a step; a line that was torn by a kill ends them."""
+    lines = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        lines.append(line)
+    return lines

@@ -1,0 +1,145 @@
+"""How likely a policy finds given answers: one forward pass over each, nothing is generated.
+
+    python -m models.training.likelihood CONFIG.json    # several processes: by torch.distributed.run, see launch.py
+
+The product over answer tokens of p(token | prefix), called the conditional probability of an answer, is the
+exponential of the sum that is computed here in log space. Preference training takes these sums as its reference.
+"""
+
+import gc
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin, PartialState
+from accelerate.utils import gather_object
+from trl.models.utils import prepare_deepspeed
+from trl.trainer.utils import add_fused_lm_head, pad
+
+from data.render import context_length
+from data.rows import GoldLikelihood, PairLikelihood
+from data.storage import write_rows
+from models.config import LikelihoodProgram
+from models.loading import load_tokenizer
+from models.progress import Progress
+from models.training.answers import Answers, gold_answers, pair_answers
+from models.training.common import IGNORED, deepspeed_config, enter, leave, load_policy, pad_token_id
+
+
+def sequence_log_probs(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, answer_mask: torch.Tensor
+) -> torch.Tensor:
+    """Log-probability of each row's answer given what precedes it, summed over its tokens, in nats.
+
+    Args:
+        model: a causal language model with TRL's fused head (`add_fused_lm_head`), which computes the probabilities
+            of answer tokens only and never holds (batch, length, vocabulary) logits.
+        input_ids: prompt and answer, shape (batch, length).
+        attention_mask: 1 for tokens, 0 for padding, shape (batch, length).
+        answer_mask: 1 for answer tokens, shape (batch, length). The first position cannot be one.
+
+    Returns:
+        Shape (batch,).
+    """
+    labels = input_ids.masked_fill(answer_mask == 0, IGNORED)
+    outputs = model(
+        input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False, fused_lm_head=True
+    )
+    return torch.as_tensor(outputs.log_probs.float().sum(dim=1))
+
+
+Rendered = tuple[list[int], list[int]]  # token ids of a prompt and an answer
+
+
+def log_probs_of(model: Any, sequences: Sequence[Rendered], padding: int, device: Any) -> list[float]:
+    """`sequence_log_probs` of prompts with answers, padded together."""
+    ids = [torch.tensor(prompt + answer) for prompt, answer in sequences]
+    answers = [torch.tensor([0] * len(prompt) + [1] * len(answer)) for prompt, answer in sequences]
+    batch = (
+        pad(ids, padding_value=padding).to(device),
+        pad([torch.ones_like(i) for i in ids], padding_value=0).to(device),
+        pad(answers, padding_value=0).to(device),
+    )
+    with torch.no_grad():
+        return list(sequence_log_probs(model, *batch).tolist())
+
+
+def measure(program: LikelihoodProgram) -> None:
+    """Write the likelihood of every gold answer and of every pair's two answers, file by file, in their order.
+
+    What is longer than the policy's context is left out.
+    """
+    launch = program.launch
+    plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed(program))
+    PartialState(cpu=not torch.cuda.is_available())  # Accelerator(cpu=True) would leave DeepSpeed out
+    accelerator = Accelerator(deepspeed_plugin=plugin)
+    tokenizer = load_tokenizer(program.policy, program.model_code, model_max_length=sys.maxsize)
+    model = load_policy(program.policy, program.dtype, program.quantize, program.model_code)
+    context = context_length(model.config)
+    add_fused_lm_head(model)
+    model = prepare_deepspeed(model, accelerator)
+    gold = [list(gold_answers(tokenizer, path, context)) for path in program.gold]
+    pairs = [list(pair_answers(tokenizer, path, context)) for path in program.pairs]
+    sequences = [(row.prompt, answer) for rows in gold + pairs for row in rows for answer in row.answers]
+    log_probs = _over_processes(accelerator, model, sequences, launch.micro_batch_size, pad_token_id(tokenizer))
+    if accelerator.is_main_process:
+        _write(program, gold, pairs, iter(log_probs))
+
+
+def _over_processes(
+    accelerator: Accelerator, model: Any, sequences: Sequence[Rendered], micro_batch_size: int, padding: int
+) -> list[float]:
+    """`log_probs_of` all sequences in their order, dealt out to all processes in batches."""
+    # Longest first: what does not fit into memory fails at once, and little is padded.
+    order = sorted(range(len(sequences)), key=lambda number: -sum(map(len, sequences[number])))
+    size = 2 * micro_batch_size  # as many rows as training on pairs puts through at a time
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    ranks = accelerator.num_processes
+    dealt = [batch for rank in range(ranks) for batch in batches[rank::ranks]]  # each process gets long and short ones
+    progress = Progress("likelihood", len(batches), "batch") if accelerator.is_main_process else None
+    found: list[tuple[int, float]] = []
+    if not dealt:
+        return []
+    # ZeRO 3 gathers weights in step: every process makes the same number of passes, if need be one twice.
+    with accelerator.split_between_processes(dealt, apply_padding=True) as mine:
+        for done, batch in enumerate(mine, start=1):
+            values = log_probs_of(model, [sequences[number] for number in batch], padding, accelerator.device)
+            found += zip(batch, values, strict=True)
+            if progress:
+                progress.update(min(done * ranks, len(batches)))
+    by_number = dict(gather_object(found))
+    return [by_number[number] for number in range(len(sequences))]
+
+
+def _write(
+    program: LikelihoodProgram, gold: list[list[Answers]], pairs: list[list[Answers]], log_probs: Iterator[float]
+) -> None:
+    for output, rows in zip(program.gold_outputs, gold, strict=True):
+        told = [GoldLikelihood(row.problem_id, row.index, next(log_probs), len(row.answers[0])) for row in rows]
+        write_rows(GoldLikelihood, output, told)
+    for output, rows in zip(program.outputs, pairs, strict=True):
+        write_rows(PairLikelihood, output, [_of_pair(row, next(log_probs), next(log_probs)) for row in rows])
+
+
+def _of_pair(row: Answers, chosen: float, rejected: float) -> PairLikelihood:
+    return PairLikelihood(row.problem_id, row.index, chosen, rejected, *map(len, row.answers))
+
+
+def _deepspeed(program: LikelihoodProgram) -> dict[str, Any]:
+    config = deepspeed_config(program.launch.zero_stage, program.dtype == "bfloat16")
+    return config | {
+        "train_micro_batch_size_per_gpu": program.launch.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 1.0,
+    }
+
+
+if __name__ == "__main__":
+    enter()
+    measure(LikelihoodProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

@@ -1,0 +1,50 @@
+"""Merging a LoRA adapter into the weights that it was trained on, for engines that know no adapters.
+
+    python -m models.training.merge CONFIG.json
+
+An adapter that was trained around weights of 4 bits is merged into exactly those, brought back to full width: the
+merged policy answers as the trained one does.
+"""
+
+import gc
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
+
+import torch
+from peft import PeftModel
+
+from models.config import MergeProgram
+from models.loading import load_tokenizer, load_weights
+from models.training.common import leave, load_policy, load_reward_model, quiet
+
+
+def merge(program: MergeProgram) -> None:
+    """Write the merged policy and its tokenizer to `program.output`."""
+    model, dtype = _frozen(program)
+    merged = PeftModel.from_pretrained(model.to(torch.float32), str(program.adapter)).merge_and_unload()
+    merged.to(dtype).save_pretrained(program.output)
+    load_tokenizer(program.policy, program.model_code).save_pretrained(program.output)
+
+
+def _frozen(program: MergeProgram) -> tuple[Any, torch.dtype]:
+    """The weights to merge into, and the number format to write."""
+    folder, code = program.policy, program.model_code
+    if program.reward:
+        tokenizer = load_tokenizer(folder, code)
+        model = load_reward_model(folder, tokenizer, program.dtype or "float32", program.quantize, code)
+    elif program.dtype is None:
+        model = load_weights("AutoModelForCausalLM", folder, code, dtype="auto")
+    else:
+        model = load_policy(folder, program.dtype, program.quantize, code)
+    dtype = model.dtype
+    return (model.dequantize() if program.quantize else model).cpu(), dtype
+
+
+if __name__ == "__main__":
+    quiet()
+    merge(MergeProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

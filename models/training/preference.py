@@ -1,0 +1,154 @@
+"""Training on pairs with the loss of DPO and SPIN: TRL's DPOTrainer on DeepSpeed, with a reference computed before.
+
+    python -m models.training.preference CONFIG.json    # several processes: by torch.distributed.run, see launch.py
+
+For a prompt x, a chosen answer y and a rejected answer y' (in SPIN: the gold answer and the opponent's own), with
+log-probabilities summed over answer tokens and p_ref the policy that training starts from,
+
+    m = β · [log p_θ(y|x) − log p_ref(y|x)] − β · [log p_θ(y'|x) − log p_ref(y'|x)]
+
+and the loss is −log σ(m) (logistic: DPO, arXiv 2305.18290, equation 7; SPIN, arXiv 2401.01335, equation 4.7) or
+max(0, 1 − m) (hinge). log p_ref was computed once, by models.training.likelihood: no second model is held in memory.
+"""
+
+import gc
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from data.likelihood import PreferenceLoss, preference_metrics
+from data.render import answer_token_ids, context_length, prompt_token_ids
+from data.rows import Pair, PairLikelihood
+from data.storage import read_rows
+from models.config import PreferenceProgram
+from models.training.answers import pair_answers
+from models.training.common import (
+    enter,
+    leave,
+    load_policy,
+    lora_config,
+    pad_token_id,
+    padded_tokenizer,
+    run_training,
+    training_arguments,
+)
+from models.training.held_out import MeasuresHeldOut, held_out_set
+from models.training.likelihood import sequence_log_probs
+
+LOSSES: dict[PreferenceLoss, str] = {"logistic": "sigmoid", "hinge": "hinge"}
+
+
+class PreferenceTrainer(MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
+    """DPOTrainer on rows that are token ids already and carry the reference's log-probabilities."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
+        """TRL's loss; adds the mean log-probability per answer token to its metrics."""
+        loss = super().compute_loss(model, inputs, *rest, **options)
+        metrics = self._metrics["train" if model.training else "eval"]
+        lengths = inputs["completion_mask"][:, 1:].sum(dim=1).float().chunk(2)
+        for side, tokens in zip(("chosen", "rejected"), lengths, strict=True):
+            mean_length = self.accelerator.gather(tokens).mean().item()
+            metrics[f"logps_per_token/{side}"].append(metrics[f"logps/{side}"][-1] / mean_length)
+        return loss
+
+    def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        found = sequence_log_probs(model, inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
+        chosen, rejected = found.chunk(2)
+        return {
+            "chosen": chosen - inputs["ref_chosen_logps"],
+            "rejected": rejected - inputs["ref_rejected_logps"],
+        }
+
+    def figures(self, values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        ratios = list(zip(values["chosen"], values["rejected"], strict=True))
+        (loss,) = (name for name, known in LOSSES.items() if known in self.args.loss_type)
+        return preference_metrics(ratios, self.args.beta, loss)
+
+
+def encode(tokenizer: Any, pair: Pair, reference: PairLikelihood) -> dict[str, Any]:
+    """One pair as token ids, with what the reference says of it.
+
+    Raises:
+        ValueError: the likelihoods are those of other pairs.
+    """
+    if (pair.problem_id, pair.index) != (reference.problem_id, reference.index):
+        raise ValueError(
+            f"Pair {pair.problem_id}/{pair.index} met the likelihood of {reference.problem_id}/{reference.index}."
+        )
+    chosen = answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids)
+    rejected = answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids)
+    return _row(prompt_token_ids(tokenizer, pair.messages), chosen, rejected, reference)
+
+
+def _row(prompt: list[int], chosen: list[int], rejected: list[int], reference: PairLikelihood) -> dict[str, Any]:
+    return {
+        "prompt_ids": prompt,
+        "chosen_ids": chosen,
+        "rejected_ids": rejected,
+        "ref_chosen_logps": reference.chosen,
+        "ref_rejected_logps": reference.rejected,
+    }
+
+
+def train(program: PreferenceProgram) -> None:
+    """Train `program.policy` on the pairs and write a Hugging Face checkpoint to `program.output`."""
+    config, output = program.train, program.output
+    set_seed(program.seed)
+    tokenizer = padded_tokenizer(program.policy, program.model_code)
+    arguments = DPOConfig(  # before the model: ZeRO 3 shards it while loading
+        **training_arguments(config, program.launch, program.seed, output),
+        beta=config.beta,
+        loss_type=[LOSSES[config.loss]],
+        precompute_ref_log_probs=True,
+    )
+    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code)
+    rows = [
+        encode(tokenizer, pair, reference)
+        for pairs, likelihoods in zip(program.pairs, program.reference, strict=True)
+        for pair, reference in zip(read_rows(Pair, pairs), read_rows(PairLikelihood, likelihoods), strict=True)
+    ]
+    held_out = _held_out(program, tokenizer, context_length(model.config))
+    trainer = PreferenceTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
+        processing_class=tokenizer,
+        data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),
+        peft_config=lora_config(config.adapter),
+    )
+    run_training(trainer, tokenizer, output, config, program.launch.evaluations)
+
+
+def _held_out(program: PreferenceProgram, tokenizer: Any, context: int) -> list[dict[str, Any]]:
+    """Held-out pairs that fit into the context and that the reference has measured."""
+    if program.held_out is None or program.held_out_reference is None:
+        return []
+    reference = {(row.problem_id, row.index): row for row in read_rows(PairLikelihood, program.held_out_reference)}
+    return [
+        _row(row.prompt, row.answers[0], row.answers[1], reference[row.problem_id, row.index])
+        for row in pair_answers(tokenizer, program.held_out, context)
+        if (row.problem_id, row.index) in reference
+    ]
+
+
+if __name__ == "__main__":
+    enter()
+    train(PreferenceProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

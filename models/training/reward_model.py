@@ -1,0 +1,113 @@
+"""Training of a reward model on pairs: TRL's RewardTrainer on DeepSpeed.
+
+    python -m models.training.reward_model CONFIG.json    # several processes: by torch.distributed.run, see launch.py
+
+A policy with one number r(x, y) as output in place of its vocabulary learns that people preferred answer y to y'. The
+loss of Bradley and Terry (1952), as in InstructGPT (arXiv 2203.02155, equation 1), with a margin m as in Llama 2 (arXiv
+2307.09288, equation 2; one for all pairs here) and centred as in Eisenstein et al. (arXiv 2312.09244), is
+
+    −log σ(r(x, y) − r(x, y') − m) + c · (r(x, y) + r(x, y'))²
+"""
+
+import gc
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
+
+import torch
+from datasets import Dataset
+from torch.nn.functional import logsigmoid
+from transformers import set_seed
+from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_trainer import DataCollatorForPreference, suppress_seqcls_warning
+
+from data.render import context_length, judged_token_ids
+from data.rows import Pair
+from data.storage import read_rows
+from models.config import RewardTrainProgram
+from models.training.common import (
+    DTYPES,
+    HEAD,
+    enter,
+    leave,
+    load_reward_model,
+    lora_config,
+    pad_token_id,
+    padded_tokenizer,
+    run_training,
+    training_arguments,
+)
+from models.training.held_out import MeasuresHeldOut, held_out_set
+
+
+class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
+    """RewardTrainer; what it says of held-out pairs has the names that it gives to those it trains on."""
+
+    def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        margin = inputs.pop("margin")
+        chosen, rejected = model(**inputs, use_cache=False).logits.float().squeeze(-1).chunk(2)
+        centering = self.args.center_rewards_coefficient or 0.0
+        losses = -logsigmoid(chosen - rejected - margin) + centering * (chosen + rejected) ** 2
+        accuracy, mean = (chosen > rejected).float(), (chosen + rejected) / 2
+        return {"loss": losses, "accuracy": accuracy, "margin": chosen - rejected, "mean_reward": mean}
+
+    def figures(self, values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+def encode(tokenizer: Any, pair: Pair, margin: float) -> dict[str, Any]:
+    """One pair as token ids, each side with its prompt in front."""
+    row: dict[str, Any] = {"margin": margin}
+    for side, text in (("chosen_ids", pair.chosen), ("rejected_ids", pair.rejected)):
+        prompt, answer = judged_token_ids(tokenizer, pair.messages, text)
+        row[side] = prompt + answer
+    return row
+
+
+def train(program: RewardTrainProgram) -> None:
+    """Train a reward model that starts from `program.policy`, and write a Hugging Face checkpoint to `program.output`.
+
+    An adapter is written beside it instead, with the head, to `adapter/`: `merge` makes a checkpoint of it.
+    """
+    config, output = program.train, program.output
+    tokenizer = padded_tokenizer(program.policy, program.model_code)
+    arguments = RewardConfig(  # before the model: ZeRO 3 shards it while loading
+        **training_arguments(config, program.launch, program.seed, output),
+        center_rewards_coefficient=config.centering or None,
+    )
+    set_seed(program.seed)  # right before the head gets its random weights
+    with suppress_seqcls_warning():
+        model = load_reward_model(program.policy, tokenizer, config.dtype, config.quantize, program.model_code)
+    rows = [encode(tokenizer, pair, config.margin) for pairs in program.pairs for pair in read_rows(Pair, pairs)]
+    held_out = _held_out(program, tokenizer, context_length(model.config))
+    trainer = PairRewardTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
+        processing_class=tokenizer,
+        data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),
+        peft_config=lora_config(config.adapter, reward=True),
+    )
+    if config.quantize:  # TRL turns all that is trained to bfloat16; unlike LoRA, the head takes only its own format
+        for name, weights in trainer.model.named_parameters():
+            if HEAD in name.split("."):
+                weights.data = weights.data.to(DTYPES[config.dtype])
+    run_training(trainer, tokenizer, output, config, program.launch.evaluations)
+
+
+def _held_out(program: RewardTrainProgram, tokenizer: Any, context: int) -> list[dict[str, Any]]:
+    """Held-out pairs that fit into the context."""
+    pairs = read_rows(Pair, program.held_out) if program.held_out else ()
+    rows = (encode(tokenizer, pair, program.train.margin) for pair in pairs)
+    return [row for row in rows if max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= context]
+
+
+if __name__ == "__main__":
+    enter()
+    train(RewardTrainProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()

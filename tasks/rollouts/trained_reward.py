@@ -1,0 +1,190 @@
+"""Reward models: whether one can be used, the program that scores with one, and the stage that measures one."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from data.calibration import RewardMetrics, reward_metrics
+from data.chat_template import naming
+from data.files import write_json
+from data.render import first_of_each_shape, judged_token_ids, prompt_token_ids, require_end
+from data.rows import PairReward, Problem
+from data.storage import count_rows, read_rows
+from models.config import EngineConfig, PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
+from models.estimate import BYTES, generation_bytes_per_device, parameters_of
+from models.loading import ModelError, check_code, load_config, load_tokenizer
+from tasks.policies.model_folder import code_identity, folder_digest, resolve_model
+from tasks.rollouts.model_reward import ModelReward
+from tasks.stage.contract import SCORING, Artifact, Estimate, Outcome, Stage
+from tasks.stage.devices import gpus_held
+from tasks.stage.progress import progress_logger
+from tasks.stage.run import Place, Result, Run
+
+VERSION = 3  # intervals are by prompt
+GRADER = "reward-model@2"
+METRICS, REWARDS = "metrics.json", "rewards.parquet"
+
+
+class TrainedReward(ModelReward):
+    """A reward model: a classifier of one label that was trained on pairs."""
+
+    grader: ClassVar[str] = GRADER
+
+    config: RewardModelConfig
+
+    def identity(self) -> dict[str, Any]:
+        """What of its settings changes the scores. Its weights are in `artifact`."""
+        config = self.config
+        own = config.model_dump(mode="json", exclude={"path", "model_code", "model_revision", "batch_tokens"})
+        if config.path is None or config.model_code == "refuse":
+            return own
+        return own | code_identity(resolve_model(config.path, config, offline=True), config.model_code)
+
+    def artifact(self, offline: bool = False) -> Artifact:
+        """The reward model as a stage's input. One on the hub that is not fetched yet has no digest.
+
+        Raises:
+            ModelError: no path, or the path holds no model.
+        """
+        if self.config.path is None:
+            self.check()
+        folder = resolve_model(str(self.config.path), self.config, offline=True)
+        return Artifact(folder or Path(str(self.config.path)), folder_digest(folder) if folder else None)
+
+    def estimate(self, artifact: Artifact, engine: EngineConfig) -> Estimate:
+        weights = generation_bytes_per_device(parameters_of(artifact.path), self.config.dtype, EngineConfig())
+        return Estimate(gpu_bytes=weights, devices=1)
+
+    def check(self) -> None:
+        """See that it can be used; it is fetched from the hub if need be. Loads no weights.
+
+        Raises:
+            ModelError, TemplateError: see `read_reward_model`.
+        """
+        read_reward_model(self.config)
+
+    def check_problems(self, problems: Iterable[Problem]) -> None:
+        """Render a problem of every kind.
+
+        Raises:
+            TemplateError: naming the problem that the chat template fails on.
+        """
+        _, tokenizer = read_reward_model(self.config)
+        for problem in first_of_each_shape(problems):
+            with naming(f"Problem {problem.id} of {problem.source}, for the reward model"):
+                prompt_token_ids(tokenizer, problem.messages)
+
+    def score(self, at: Place, attempt: Path, jobs: list[ScoreJob], engine: EngineConfig) -> None:
+        """Run the scoring program.
+
+        Raises:
+            ModelError: see `read_reward_model`.
+            ChildError: the program failed.
+        """
+        config = self.config
+        program = RewardScoreProgram(
+            model=read_reward_model(config)[0],
+            model_code=config.model_code,
+            jobs=jobs,
+            scoring=ScoringConfig(batch_tokens=config.batch_tokens, dtype=config.dtype),
+            passes_at=config.passes_at,
+            max_length=config.max_length,
+            grader=GRADER,
+        )
+        _run_program(at.run, attempt, program)
+
+
+def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
+    """The folder of a reward model that can be used, fetched from the hub if need be, and its tokenizer.
+
+    Raises:
+        ModelError: no path, no model there, no classifier of one label, or a tokenizer without chat template.
+        TemplateError: the chat template does not work, or nothing tells the end of an answer.
+    """
+    if config.path is None:
+        raise ModelError(
+            "A reward model is to judge, and none is given.",
+            what_next="Set its path to the best/policy of a reward-model run, or to a folder or hub id of a sequence "
+            "classifier with one label.",
+        )
+    folder, code = resolve_model(config.path, config), config.model_code
+    assert folder is not None
+    check_code(folder, code, "AutoModelForSequenceClassification")
+    try:
+        kind, tokenizer = load_config(folder, code), load_tokenizer(folder, code)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{config.path} cannot be read as a reward model: {error}.",
+            what_next="Give the best/policy of a reward-model run, or another sequence classifier.",
+        ) from error
+    names = kind.architectures or ["no architecture"]
+    # Anything else would be given a head of random weights, and judge by those.
+    if not any(name.endswith("ForSequenceClassification") for name in names) or kind.num_labels != 1:
+        raise ModelError(
+            f"{config.path} is no reward model: its config.json says {', '.join(names)} with {kind.num_labels} "
+            "labels, and a reward model is a ...ForSequenceClassification with 1.",
+            what_next=f"Train one: autodidact reward-model --model {config.path} --pairs FILE.",
+        )
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of the reward model {config.path} has no chat template, so prompts cannot be rendered for "
+            "it.",
+            what_next="Put the one that it was trained with into its folder, as chat_template.jinja.",
+        )
+    require_end(tokenizer, f"the reward model {config.path}")
+    with naming(f"The reward model {config.path}"):
+        judged_token_ids(tokenizer, [{"role": "user", "content": "Which answer is better?"}], "This one.")
+    return folder, tokenizer
+
+
+def measure_reward_model(at: Place, model: Artifact, pairs: Artifact, config: ScoringConfig) -> Result:
+    """Score both sides of held-out pairs into `rewards.parquet`; what that comes to goes to `metrics.json`."""
+    run = at.run
+    stage = Stage(
+        at.stage("measure"),
+        VERSION,
+        {"dtype": config.dtype},
+        {"model": model, "pairs": pairs},
+        at.seed,
+        command=" ".join(score_command(Path(SCORING))),
+        estimate=Estimate(
+            samples=2 * pairs.expected,
+            disk_bytes=60 * pairs.expected,
+            gpu_bytes=None if run.parameters is None else run.parameters * BYTES[config.dtype],
+            devices=1,
+        ),
+    )
+
+    def work(attempt: Path) -> Outcome:
+        job = PairScoreJob(pairs=pairs.path, output=attempt / REWARDS)
+        told = RewardScoreProgram(model=model.path, model_code=run.model_code, pair_jobs=[job], scoring=config)
+        command = _run_program(run, attempt, told)
+        metrics = reward_metrics(read_rows(PairReward, job.output), at.seed)
+        write_json(attempt / METRICS, metrics.model_dump())
+        return Outcome(metrics.pairs, count_rows(job.output), command=tuple(command))
+
+    return run.execute(stage, work)
+
+
+def load_reward_metrics(result: Result) -> RewardMetrics | None:
+    """What `measure_reward_model` found; None while it is only planned."""
+    if result.finished is None:
+        return None
+    return RewardMetrics.model_validate(json.loads((result.path / METRICS).read_text()))
+
+
+def score_command(config: Path) -> list[str]:
+    return [sys.executable, "-m", "models.reward_score", str(config)]
+
+
+def _run_program(run: Run, attempt: Path, program: RewardScoreProgram) -> Sequence[str]:
+    config = attempt / SCORING
+    config.write_text(program.model_dump_json(indent=2))
+    command = score_command(config)
+    with gpus_held():
+        run.start(command, attempt / "log.txt", run.child_lock, progress_logger(run.directory, attempt))
+    return command
