@@ -20,7 +20,7 @@ from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
 from tasks.stage.disks import explain_disk_errors
 from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError
-from tasks.tracking.champion import settle
+from tasks.tracking.champion import resolve_settings
 from tasks.tracking.recorder import REPORT
 from tasks.tracking.reward_report import headline, reward_tables
 from tasks.tracking.servers import reach_servers
@@ -45,7 +45,7 @@ def run_flow(flow: LoadedFlow, config: RunConfig, dry_run: bool, on_drift: str) 
     policy = OnDrift(on_drift)
     try:
         with explain_disk_errors(str(config.directory), config.directory):
-            config = settle(config)
+            config = resolve_settings(config)
             if dry_run:
                 show_plan(flow.loop, config, policy)
                 return 0

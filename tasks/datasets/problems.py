@@ -32,7 +32,7 @@ from tasks.datasets.inputs import (
     files_noted,
     log_files,
 )
-from tasks.datasets.prompt_length import PromptRoom
+from tasks.datasets.prompt_length import PromptLengths
 from tasks.policies.base import PolicySource
 from tasks.stage.contract import Estimate, Outcome, Stage
 from tasks.stage.logs import run_logger
@@ -229,7 +229,7 @@ def split_problems(
     seed: int,
     folder: Path,
     rules: Rules,
-    room: PromptRoom | None = None,
+    room: PromptLengths | None = None,
     use: Use | None = None,
 ) -> tuple[Tally, Splitting]:
     """Read all problems and write each split to its Parquet file in `folder`.
@@ -409,7 +409,7 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
         DataFileError: there is nothing to train on.
     """
     require_problems(source)
-    room = PromptRoom(source) if isinstance(source, PolicySource) else None
+    room = PromptLengths(source) if isinstance(source, PolicySource) else None
     config: dict[str, Any] = {"limits": source.limits(), **(room.settings() if room else {})}
     told: dict[str, Any] = {"format": source.format, "columns": source.columns, "system": source.system}
     told |= {"unusable": source.unusable if source.unusable == "drop" else None, "placeholders": source.placeholders}

@@ -31,7 +31,7 @@ TOO_LONG = "prompt_too_long"
 NO_LIMIT = 1 << 40
 
 
-class PromptRoom:
+class PromptLengths:
     """Whether the prompts of a loop leave room for an answer, and what is done with those that leave none.
 
     A prompt has to leave as much as the longest answer takes. A training prompt that is not answered, as in SFT, has to

@@ -24,7 +24,7 @@ from tasks.stage.contract import OnDrift
 from tasks.stage.iteration import Iteration
 from tasks.stage.logs import keep_logs_plain
 from tasks.stage.run import PLAN, Result, Run, open_run
-from tasks.tracking.champion import Gate, pin_champion, run_name, settle
+from tasks.tracking.champion import Gate, remember_champion, resolve_settings, run_name
 from tasks.tracking.recorder import Ending, Recorder, answers_shown, iteration_rows, record_end, record_iteration
 
 NO_PAIRS: Mapping[str, PairsMeasured] = {}
@@ -37,13 +37,13 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
         The summary, also kept as `summary.json` in the run directory.
     """
     keep_logs_plain()
-    config = settle(config)
+    config = resolve_settings(config)
     if isinstance(config, LoopConfig) and config.approve:
         require_deployment()
     planned = check(loop, config, on_drift)
     settings = {"algorithm": algorithm, "decided_by": planned.decided_by} | config.model_dump(mode="json")
     with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
-        pin_champion(config)
+        remember_champion(config)
         write_json(config.directory / PLAN, [stage.stage.name for stage in planned.plan])
         run.model_code, run.seed = config.model_code, config.seed
         return loop(run, config)

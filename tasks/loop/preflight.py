@@ -20,7 +20,7 @@ from models import tiny
 from models.estimate import linear_modules, parameters_of
 from tasks.datasets.pairs import PairSource
 from tasks.datasets.problems import require_every_split, require_problems, split_problems
-from tasks.datasets.prompt_length import PromptRoom
+from tasks.datasets.prompt_length import PromptLengths
 from tasks.policies.adapter import AdapterError, check_adapter, check_targets
 from tasks.policies.model_folder import resolve_model
 from tasks.rollouts.rewards import check_reward
@@ -89,7 +89,7 @@ def check_problems(config: LoopConfig) -> None:
 
     Overlaps between prompts are left to the stage, which looks at what is left once more.
     """
-    room = PromptRoom(config)
+    room = PromptLengths(config)
     require_template(room.tokenizer, config.model or "the embedded model")
     require_problems(config)
     with TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ def check_pair_prompts(config: Any) -> None:
     Raises:
         ModelError, TemplateError: naming the pair.
     """
-    room = PromptRoom(config)
+    room = PromptLengths(config)
     sources = (config.pairs, config.validation_pairs, getattr(config, "test_pairs", None))
     for source in sources:
         if source is not None:

@@ -51,7 +51,7 @@ class RunConfig(PolicySource, RunName):
 
     @property
     def registered(self) -> str:
-        """The registered model; `tasks.tracking.champion.settle` has named it where the settings do not."""
+        """The registered model; `tasks.tracking.champion.resolve_settings` has named it where the settings do not."""
         assert self.registry is not None
         return self.registry
 

@@ -28,7 +28,7 @@ GATE_SET = "gate_set_digest"  # on a version: the test set that decided about it
 ALONE: dict[str, Any] = {"adapter": None, "template": None, "template_options": {}, "model_revision": None}
 
 
-def settle(config: Settings) -> Settings:
+def resolve_settings(config: Settings) -> Settings:
     """Decide what a configuration leaves open: the date in the run's name, the registered model, the champion.
 
     A settled configuration stays as it is.
@@ -66,7 +66,7 @@ def run_name(runs: Path, pattern: str, now: datetime | None = None) -> str:
     return (now or _scheduled() or datetime.now().astimezone()).strftime(pattern)
 
 
-def pin_champion(config: RunConfig) -> None:
+def remember_champion(config: RunConfig) -> None:
     """Keep in the run's folder which champion it began with: a resumed run begins with the same."""
     if _begins_with_champion(config) and _pinned(config.directory) is None:
         write_json(config.directory / PIN, _find_champion(config))

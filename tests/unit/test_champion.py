@@ -18,10 +18,9 @@ from tasks.tracking.champion import (
     Gate,
     apply_gate,
     gates_decided,
-    pin_champion,
     refusal,
+    remember_champion,
     run_name,
-    settle,
 )
 from tasks.tracking.registry import Registry, RegistryError, Version
 
@@ -111,15 +110,15 @@ def test_other_names_are_refused(name: str):
     ],
 )
 def test_all_nights_share_a_registered_model(tmp_path: Path, run: str, registry: str | None, expected: str):
-    settled = settle(RestEM(run=run, registry=registry, runs_dir=tmp_path))
+    settled = resolve_settings(RestEM(run=run, registry=registry, runs_dir=tmp_path))
     assert settled.registry == expected
     assert "%" not in settled.run
-    assert settle(settled) == settled
+    assert resolve_settings(settled) == settled
 
 
 def test_without_a_champion_the_model_given_is_the_base(runs: Path):
     config = RestEM(run="n", init="champion", registry=MODEL, runs_dir=runs, model="some/model")
-    assert settle(config).model == "some/model"
+    assert resolve_settings(config).model == "some/model"
 
 
 def test_the_champion_is_the_base_and_a_resumed_run_begins_with_the_same(
@@ -128,19 +127,19 @@ def test_the_champion_is_the_base_and_a_resumed_run_begins_with_the_same(
     first = add_version(registry, tmp_path / "first", "aaa")
     registry.crown(first, "gate")
     config = RestEM(run="n", init="champion", registry=MODEL, runs_dir=runs, template=Path("own.jinja"))
-    settled = settle(config)
+    settled = resolve_settings(config)
     assert (settled.model, settled.template) == (str(tmp_path / "first"), None)
     (runs / "n").mkdir()
-    pin_champion(settled)
+    remember_champion(settled)
     registry.crown(add_version(registry, tmp_path / "second", "bbb"), "gate")
-    assert settle(config).model == str(tmp_path / "first")
-    assert settle(config.model_copy(update={"run": "m"})).model == str(tmp_path / "second")
+    assert resolve_settings(config).model == str(tmp_path / "first")
+    assert resolve_settings(config.model_copy(update={"run": "m"})).model == str(tmp_path / "second")
 
 
 def test_a_champion_whose_checkpoint_is_gone_is_named(runs: Path, registry: Registry, tmp_path: Path):
     registry.crown(add_version(registry, tmp_path / "first", "aaa", there=False), "gate")
     with pytest.raises(ModelError, match=rf"version 1 of {MODEL}, should lie in .*first, and is gone. Make another"):
-        settle(RestEM(run="n", init="champion", registry=MODEL, runs_dir=runs))
+        resolve_settings(RestEM(run="n", init="champion", registry=MODEL, runs_dir=runs))
 
 
 @pytest.mark.parametrize(

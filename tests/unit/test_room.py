@@ -16,7 +16,7 @@ from flows.rest_em import RestEM
 from flows.sft import SFT
 from models import tiny
 from tasks.datasets.problems import prepare_problems, split_problems
-from tasks.datasets.prompt_length import PromptRoom
+from tasks.datasets.prompt_length import PromptLengths
 from tasks.loop import preflight
 from tasks.stage.run import Run
 
@@ -39,7 +39,7 @@ def config(folder: Path, loop: type[Any] = RestEM, texts: list[str] | None = Non
 
 
 def split(config: Any, folder: Path) -> tuple[list[Problem], Tally, Splitting]:
-    tally, found = split_problems(config, 0, folder / "splits", Rules(), PromptRoom(config))
+    tally, found = split_problems(config, 0, folder / "splits", Rules(), PromptLengths(config))
     return list(read_rows(Problem, folder / "splits" / "train.parquet")), tally, found
 
 
@@ -49,7 +49,7 @@ def test_by_default_the_run_is_refused(tmp_path: Path) -> None:
         split(given, tmp_path)
     with pytest.raises(PromptTooLongError, match=r"does not fit into the context"):
         preflight.check_problems(given)
-    assert PromptRoom(given).settings() == {}
+    assert PromptLengths(given).settings() == {}
 
 
 def test_a_prompt_that_is_not_used_refuses_nothing(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_it_is_dropped_and_counted(tmp_path: Path) -> None:
 def test_it_is_cut_from_the_left_until_it_fits(tmp_path: Path) -> None:
     given = config(tmp_path, long_prompts="cut")
     rows, tally, _ = split(given, tmp_path)
-    room = PromptRoom(given)
+    room = PromptLengths(given)
     cut = max(rows, key=lambda p: len(p.messages[0]["content"]))
     text = cut.messages[0]["content"]
     assert (len(rows), tally.dropped, tally.cut) == (61, {}, 1)
@@ -116,7 +116,7 @@ def test_where_gold_answers_are_trained_on_each_takes_the_room_it_needs(
 ) -> None:
     given = config(tmp_path, SFT, long_prompts="cut", train={"pack_to": pack_to, "adapter": None})
     rows, _, _ = split(given, tmp_path)
-    tokenizer = PromptRoom(given).tokenizer
+    tokenizer = PromptLengths(given).tokenizer
     lengths = [
         len(prompt_token_ids(tokenizer, p.messages)) + len(completion_token_ids(tokenizer, p.response or ""))
         for p in rows
@@ -126,14 +126,14 @@ def test_where_gold_answers_are_trained_on_each_takes_the_room_it_needs(
 
 def test_the_settings_change_with_what_the_room_depends_on(tmp_path: Path) -> None:
     found = [
-        PromptRoom(config(tmp_path, long_prompts="drop", **other)).settings()
+        PromptLengths(config(tmp_path, long_prompts="drop", **other)).settings()
         for other in ({}, {"generate": {"max_tokens": 49}}, {"engine": {"max_model_len": 200}}, {"template": "chatml"})
     ]
     assert all(found.count(settings) == 1 for settings in found)
-    assert PromptRoom(config(tmp_path, long_prompts="drop")).settings() == found[0]
+    assert PromptLengths(config(tmp_path, long_prompts="drop")).settings() == found[0]
 
 
 def test_planning_fetches_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.datasets.prompt_length.model_tokenizer", lambda *_: pytest.fail("a model was fetched"))
     given = config(tmp_path, long_prompts="cut", model="nobody/nothing")
-    assert PromptRoom(given).settings()["model"] == "nobody/nothing"
+    assert PromptLengths(given).settings()["model"] == "nobody/nothing"
