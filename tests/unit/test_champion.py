@@ -20,6 +20,7 @@ from tasks.tracking.champion import (
     gates_decided,
     refusal,
     remember_champion,
+    resolve_settings,
     run_name,
 )
 from tasks.tracking.registry import Registry, RegistryError, Version
