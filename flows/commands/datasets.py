@@ -82,7 +82,8 @@ def _inspect(arguments: list[str]) -> int:
     config = _settings(InspectConfig, "inspect", "data", arguments)
     if config.format:
         named(config.format)
-    tokenizer, context = model_tokenizer(config)[:2] if config.model else (None, None)
+    reads = model_tokenizer(config) if config.model else None
+    tokenizer, context = (reads.tokenizer, reads.context) if reads else (None, None)
     told = config.format, config.columns, True, config.placeholders, config.reasoning == "keep"
     reading = Reading(config.data, *told)
     use = config.use or first_use(reading)

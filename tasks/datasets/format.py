@@ -4,7 +4,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -14,6 +14,7 @@ from data.errors import AutodidactError
 from data.files import write_json
 from data.formats import Use
 from data.prepare.overlap import Repeated
+from data.prepare.prepare import prepare, read_held_out, read_prompts
 from data.prepare.reading import Tally, first_use
 from data.prepare.splits import HELD_OUT, write_splits
 from data.prepare.written_prompts import PromptReply
@@ -23,7 +24,7 @@ from models.config import EngineConfig, WritePromptsConfig
 from tasks.datasets.inputs import files_noted
 from tasks.datasets.pairs import PAIRS_FILE, write_pairs
 from tasks.datasets.passages import WrittenPrompts, prompts_written
-from tasks.datasets.problems import DATA, ProblemSource, read_held_out, read_others, split_problems
+from tasks.datasets.problems import DATA, ProblemSource, note_further
 
 # With an underscore, so that the folder can be read as a data set.
 SUMMARY, REPLIES_FILE = "_summary.json", "_replies.parquet"
@@ -160,14 +161,15 @@ def _of_problems(config: FormatConfig) -> dict[str, object]:
 
 
 def _format_problems(config: FormatConfig, use: Use, folder: Path) -> Formatted:
-    tally, found = split_problems(config, config.seed, folder, config.overlap.rules, use=use)
+    told = replace(config.preparation(config.seed, use), rules=config.overlap.rules)
+    tally, found = prepare(told, folder, note_further)
     kept: dict[str, Counter[str]] = {split: found.sources[split] for split in SPLITS if found.sources[split]}
     return Formatted(use, tally, kept, tally.dropped + found.dropped, found.contaminated, found.repeated)
 
 
 def _format_pairs(config: FormatConfig, folder: Path) -> Formatted:
     held_out = folder / f"{HELD_OUT}.parquet"
-    write_rows(Problem, held_out, read_held_out(config))
+    write_rows(Problem, held_out, read_held_out(config.preparation(config.seed, "pairs"), note_further))
     reading, rules = config.reading(config.problems), config.overlap.rules
     tally, left_out = write_pairs(reading, folder, {HELD_OUT: held_out}, rules, lambda _: True)
     notes = json.loads((folder / DATA).read_text())
@@ -178,7 +180,10 @@ def _format_pairs(config: FormatConfig, folder: Path) -> Formatted:
 
 def _format_passages(config: FormatConfig, written: WrittenPrompts, folder: Path) -> Formatted:
     rules, limits, seed = config.overlap.rules, config.limits(), config.seed
-    found = write_splits(written.demonstrations(), read_others(config), folder, rules, limits, {}, seed, _as_it_is)
+    further = (
+        p for one in config.preparation(seed, "demonstrations").further for p in read_prompts(one, None, note_further)
+    )
+    found = write_splits(written.demonstrations(), further, folder, rules, limits, {}, seed, _as_it_is)
     write_rows(PromptReply, folder / REPLIES_FILE, read_rows(PromptReply, written.replies))
     kept: dict[str, Counter[str]] = {split: found.sources[split] for split in SPLITS if found.sources[split]}
     dropped = written.tally.dropped + found.dropped

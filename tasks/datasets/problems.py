@@ -1,9 +1,12 @@
 """The stage `problems`: the embedded problems, or a user's data sets, become split, de-duplicated rows."""
 
+import json
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,14 +18,13 @@ from data.files import write_json
 from data.formats import Use
 from data.prepare.hygiene import NAME
 from data.prepare.overlap import Repeated, Rules
-from data.prepare.problems import read_few_shot, read_problems, with_prefix, with_system
-from data.prepare.reading import Reading, Tally, first_use
+from data.prepare.prepare import Preparation, ProblemSet, prepare
+from data.prepare.reading import Reading, Tally
 from data.prepare.sources import DataFileError
 from data.prepare.sources.names import HELD_OUT
-from data.prepare.splits import Splitting, quotas, write_splits
+from data.prepare.splits import Splitting, quotas
 from data.rewards.answer import has_answer
-from data.rewards.final_answer import close as close_math_worker
-from data.rows import SPLITS, Problem, Split
+from data.rows import SPLITS, Split
 from models.config import Config, ReasoningSetting
 from tasks.datasets.inputs import (
     dataset_artifact,
@@ -32,11 +34,14 @@ from tasks.datasets.inputs import (
     files_noted,
     log_files,
 )
-from tasks.datasets.prompt_length import PromptLengths
+from tasks.datasets.prompt_length import length_settings, prompt_lengths
 from tasks.policies.base import PolicySource
-from tasks.stage.contract import Estimate, Outcome, Stage
+from tasks.stage.contract import Estimate, Outcome, Stage, Status, status
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Result, Run
+
+_prepared: dict[str, tuple[TemporaryDirectory[str], Tally, Splitting]] = {}
+"""What was prepared before the run began, by the identity of the stage, which takes it from here."""
 
 Judged = tuple[Use, Callable[[str | None], bool] | None]  # what problems are read as, and whether one can be judged
 VERSION = 2  # files are of the split in their names; bare answers beside solutions, weights, labels
@@ -218,52 +223,40 @@ class ProblemSource(Config):
         """Whether validation and test are data sets of their own."""
         return self.validation is not None and self.test is not None
 
+    def preparation(self, seed: int, use: Use | None = None) -> Preparation:
+        """Which problems the loop gets, but for those that are left out for their length or for what others say.
+
+        Args:
+            use: what all rows are read as; None: as the loop needs them.
+        """
+        trained_on, measured_on = self.trained_on(), self.measured_on()
+        if use is not None:
+            trained_on = measured_on = use, has_answer if use == "problems" else None
+        given = [path for path in (self.problems, *map(Path, self.mixture)) if path is not None]
+        own: dict[Split, Path | None] = {"validation": self.validation, "test": self.test, "transfer": self.transfer}
+        apart = {split: self._set(path, measured_on) for split, path in own.items() if path is not None}
+        splits = [split for split in SPLITS if self.embedded and split not in apart]
+        told: dict[str, Any] = {"placeholders": self.placeholders, "reasoning": self.reasoning == "keep"}
+        return Preparation(
+            given=tuple(self._set(path, trained_on) for path in given),
+            apart=apart,
+            further=tuple(self._set(path, (None, None)) for path in self.overlap.held_out),
+            embedded={str(embedded_split(self, split)): split for split in splits},
+            worked=self.trains_on_gold,
+            few_shot=Reading(self.few_shot, **told) if self.few_shot else None,
+            system=self.system,
+            limits=self.limits(),
+            weights=self.weights(),
+            seed=seed,
+        )
+
+    def _set(self, path: Path, judged: tuple[Use | None, Callable[[str | None], bool] | None]) -> ProblemSet:
+        return ProblemSet(self.reading(path), self.source_name(path), *judged)
+
     def limits(self) -> dict[str, int | None]:
         limits = {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
         # Runs from before this setting was there have not drifted from it.
         return limits | ({} if self.limit_transfer is None else {"transfer": self.limit_transfer})
-
-
-def split_problems(
-    source: ProblemSource,
-    seed: int,
-    folder: Path,
-    rules: Rules,
-    room: PromptLengths | None = None,
-    use: Use | None = None,
-) -> tuple[Tally, Splitting]:
-    """Read all problems and write each split to its Parquet file in `folder`.
-
-    Args:
-        room: sees to prompts that leave no room for an answer; None where nobody answers them.
-        use: what all rows are read as; None: as the loop needs them.
-
-    Raises:
-        DataFileError: see `data.prepare.problems.read_problems`.
-        PromptTooLongError: a prompt leaves no room for an answer, and `long_prompts` says to refuse it.
-    """
-    tally = Tally()
-    told: dict[str, Any] = {"placeholders": source.placeholders, "reasoning": source.reasoning == "keep"}
-    turns = read_few_shot(Reading(source.few_shot, **told)) if source.few_shot else []
-
-    def prompted(problem: Problem) -> Problem:
-        prefixed = with_prefix(problem, turns)
-        return with_system(prefixed, source.system) if source.system else prefixed
-
-    def finish(problem: Problem) -> Problem:
-        finished = prompted(problem)
-        if room:
-            room.check(finished)
-        return finished
-
-    problems = _problems(source, seed, tally, use)
-    if room:
-        fitted = (room.fit(problem, prompted, tally) for problem in problems)
-        problems = (problem for problem in fitted if problem is not None)
-    others = read_others(source)
-    found = write_splits(problems, others, folder, rules, source.limits(), source.weights(), seed, finish)
-    close_math_worker()  # references may have been tried there
-    return tally, found
 
 
 def require_problems(source: ProblemSource) -> None:
@@ -311,60 +304,11 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
         )
 
 
-def read_held_out(source: ProblemSource) -> Iterator[Problem]:
-    """The prompts of all data sets that training must not repeat, of whatever format they are."""
-    held_out: dict[Split, Path | None] = {"validation": source.validation, "test": source.test}
-    for split, path in {**held_out, "transfer": source.transfer}.items():
-        if path is not None:
-            yield from _read_any(source, path, split)
-    yield from read_others(source)
-
-
-def read_others(source: ProblemSource) -> Iterator[Problem]:
-    """The prompts of those of them that are in no split."""
-    for path in source.overlap.held_out:
-        yield from _read_any(source, path, None)
-
-
-def _read_any(source: ProblemSource, path: Path, split: Split | None) -> Iterator[Problem]:
-    reading, tally = source.reading(path), Tally()
-    yield from read_problems(reading, split, None, tally, first_use(reading), source.source_name(path))
+def note_further(path: Path, tally: Tally) -> None:
+    """Log what reading a data set came to that training must not repeat."""
     log_files(tally.files)
     for reason, count in tally.dropped.items():
         run_logger().warning("%s: %d rows that training must not repeat cannot be used (%s)", path, count, reason)
-
-
-def _problems(source: ProblemSource, seed: int, tally: Tally, use: Use | None) -> Iterator[Problem]:
-    given: dict[str, Path | None] = {
-        "validation": source.validation,
-        "test": source.test,
-        "transfer": source.transfer,
-    }
-    if use is None:
-        trained_on, measured_on = source.trained_on(), source.measured_on()
-    else:
-        trained_on = measured_on = use, has_answer if use == "problems" else None
-    apart: list[Split] = [split for split in SPLITS if given.get(split) is not None]
-    for path in (source.problems, *map(Path, source.mixture)):
-        if path is not None:
-            name = source.source_name(path)
-            reading = source.reading(path)
-            for problem in read_problems(reading, None, trained_on[1], tally, trained_on[0], name, apart):
-                if source.mixture:
-                    problem = replace(problem, source=name)  # by which it is weighed
-                # A validation or test file replaces the tenth that would be split off.
-                yield replace(problem, split="train") if given.get(problem.split) is not None else problem
-    for split in SPLITS:
-        if (path := given.get(split)) is not None:
-            name = source.source_name(path)
-            yield from read_problems(source.reading(path), split, measured_on[1], tally, measured_on[0], name)
-    if source.embedded:
-        wanted = {str(embedded_split(source, split)): split for split in SPLITS if given.get(split) is None}
-        generated = arithmetic.worked_problems if source.trains_on_gold else arithmetic.embedded_problems
-        for problem in generated(seed):
-            if problem.split in wanted:
-                tally.rows += 1
-                yield replace(problem, split=wanted[problem.split])
 
 
 def embedded_split(source: ProblemSource, split: Split) -> Split:
@@ -408,16 +352,61 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
     Raises:
         DataFileError: there is nothing to train on.
     """
+    stage, told = _stage(run, source)
+
+    def work(attempt: Path) -> Outcome:
+        tally, found = take_prepared(stage, attempt) or prepare(told(), attempt, note_further)
+        require_every_split(source, tally, found)
+        write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
+        kept = sum(counts.total() for counts in found.sources.values())
+        return Outcome(tally.rows, kept, dict(tally.dropped + found.dropped))
+
+    return run.execute(stage, work)
+
+
+def look_ahead(run: Run, source: ProblemSource) -> Path:
+    """A folder with all problems, a file for each split, before the run begins. The stage takes them from there.
+
+    Where the stage is finished they are its own.
+
+    Raises:
+        DataFileError: there is nothing to train on, or a split is empty.
+        PromptTooLongError: see `data.prepare.prepare.prepare`.
+    """
+    stage, told = _stage(run, source)
+    state, finished = status(run.directory, stage, run.on_drift)
+    if finished is not None and state is Status.REUSE:
+        return finished.path
+    folder = TemporaryDirectory()
+    tally, found = prepare(told(), Path(folder.name), note_further)
+    require_every_split(source, tally, found)
+    _prepared.clear()  # of another run there is nothing to take
+    _prepared[json.dumps(stage.identity()) if stage.ready else ""] = folder, tally, found
+    return Path(folder.name)
+
+
+def take_prepared(stage: Stage, folder: Path) -> tuple[Tally, Splitting] | None:
+    """Move the problems that `look_ahead` prepared for this very stage into a folder; None if it did not."""
+    if (known := _prepared.pop(json.dumps(stage.identity()), None)) is None:
+        return None
+    made, tally, found = known
+    for file in Path(made.name).glob("*.parquet"):
+        shutil.move(file, folder / file.name)
+    made.cleanup()
+    return tally, found
+
+
+def _stage(run: Run, source: ProblemSource) -> tuple[Stage, Callable[[], Preparation]]:
+    """The stage, and what it prepares, for which the policy's tokenizer is read."""
     require_problems(source)
-    room = PromptLengths(source) if isinstance(source, PolicySource) else None
-    config: dict[str, Any] = {"limits": source.limits(), **(room.settings() if room else {})}
-    told: dict[str, Any] = {"format": source.format, "columns": source.columns, "system": source.system}
-    told |= {"unusable": source.unusable if source.unusable == "drop" else None, "placeholders": source.placeholders}
-    told |= {"reasoning": source.reasoning if source.reasoning == "keep" else None}
-    told |= {"every_answer": source.learns_every_answer, "weights": list(source.mixture.values())}
-    told |= {"held_out_as": None if source.measured_on()[1] or not source.trains_on_gold else source.measured_on()[0]}
-    config |= {name: value for name, value in told.items() if value}
-    rules = Rules()
+    of_a_policy, rules = isinstance(source, PolicySource), Rules()
+    config: dict[str, Any] = {"limits": source.limits(), **(length_settings(source) if of_a_policy else {})}
+    also: dict[str, Any] = {"format": source.format, "columns": source.columns, "system": source.system}
+    also |= {"unusable": source.unusable if source.unusable == "drop" else None, "placeholders": source.placeholders}
+    also |= {"reasoning": source.reasoning if source.reasoning == "keep" else None}
+    also |= {"every_answer": source.learns_every_answer, "weights": list(source.mixture.values())}
+    also |= {"held_out_as": None if source.measured_on()[1] or not source.trains_on_gold else source.measured_on()[0]}
+    config |= {name: value for name, value in also.items() if value}
     if source.embedded:
         config |= {"embedded": "arithmetic", "generator": arithmetic.VERSION}
         config |= {"train": "demonstration"} if source.trains_on_gold else {}
@@ -430,14 +419,11 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
         "problems", VERSION, config, inputs, run.seed, estimate=Estimate(disk_bytes=_bytes(source)), expected=expected
     )
 
-    def work(attempt: Path) -> Outcome:
-        tally, found = split_problems(source, run.seed, attempt, rules, room)
-        require_every_split(source, tally, found)
-        write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
-        kept = sum(counts.total() for counts in found.sources.values())
-        return Outcome(tally.rows, kept, dict(tally.dropped + found.dropped))
+    def told() -> Preparation:
+        lengths = prompt_lengths(source) if of_a_policy else None
+        return replace(source.preparation(run.seed), rules=rules, lengths=lengths)
 
-    return run.execute(stage, work)
+    return stage, told
 
 
 def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repeated]) -> None:

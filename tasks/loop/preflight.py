@@ -5,12 +5,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from data.chat_template import require_template
 from data.errors import AutodidactError
-from data.prepare.overlap import Rules
 from data.prepare.preferences import read_pairs
 from data.prepare.reading import Tally
 from data.render import completion_token_ids, first_of_each_shape
@@ -19,15 +17,15 @@ from data.storage import read_rows
 from models import tiny
 from models.estimate import linear_modules, parameters_of
 from tasks.datasets.pairs import PairSource
-from tasks.datasets.problems import require_every_split, require_problems, split_problems
-from tasks.datasets.prompt_length import PromptLengths
+from tasks.datasets.problems import look_ahead
+from tasks.datasets.prompt_length import policy_tokenizer, prompt_lengths
 from tasks.policies.adapter import AdapterError, check_adapter, check_targets
 from tasks.policies.model_folder import resolve_model
 from tasks.rollouts.rewards import check_reward
 from tasks.rollouts.win_rate_settings import check_win_rate
 from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
-from tasks.stage.contract import OnDrift, Status, drift_error
+from tasks.stage.contract import MANIFEST, OnDrift, Status, drift_error
 from tasks.stage.disks import existing_parent
 from tasks.stage.run import Run, check_writable
 
@@ -59,7 +57,7 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
                 check_win_rate(config.win_rate, config)
         config.check_inputs()
         if isinstance(config, LoopConfig) and config.has_problems:
-            check_problems(config)
+            check_problems(config, on_drift)
         if isinstance(config, PairSource):
             check_pair_prompts(config)
         check_adapters(config)
@@ -82,21 +80,21 @@ def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     return run
 
 
-def check_problems(config: LoopConfig) -> None:
-    """Read and split all problems, render every prompt with the policy's own tokenizer, and see that an answer fits.
+def check_problems(config: LoopConfig, on_drift: OnDrift) -> None:
+    """Prepare all problems, render every prompt with the policy's own tokenizer, and see that an answer fits.
 
     Where gold answers are trained on, see that the chat template can render them.
-
-    Overlaps between prompts are left to the stage, which looks at what is left once more.
     """
-    room = PromptLengths(config)
-    require_template(room.tokenizer, config.model or "the embedded model")
-    require_problems(config)
-    with TemporaryDirectory() as folder:
-        require_every_split(config, *split_problems(config, config.seed, Path(folder), Rules(), room))
-        if config.trains_on_gold:
-            completion_token_ids(room.tokenizer, GOLD)
-        check_judged(config, Path(folder))
+    lengths = prompt_lengths(config)
+    require_template(lengths.reads.tokenizer, config.model or "the embedded model")
+    folder = look_ahead(Run(config.directory, planning=True, on_drift=on_drift, seed=config.seed), config)
+    if (folder / MANIFEST).exists():  # else they were looked at while they were prepared
+        for file in sorted(folder.glob("*.parquet")):
+            for problem in read_rows(Problem, file):
+                lengths.check(problem)
+    if config.trains_on_gold:
+        completion_token_ids(lengths.reads.tokenizer, GOLD)
+    check_judged(config, folder)
 
 
 def check_judged(config: LoopConfig, folder: Path) -> None:
@@ -119,15 +117,15 @@ def check_pair_prompts(config: Any) -> None:
     Raises:
         ModelError, TemplateError: naming the pair.
     """
-    room = PromptLengths(config)
+    reads = policy_tokenizer(config)
     sources = (config.pairs, config.validation_pairs, getattr(config, "test_pairs", None))
     for source in sources:
         if source is not None:
             reading = replace(config.pair_reading(source), drop=True)
             for pair in first_of_each_shape(read_pairs(reading, Tally())):
-                room.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
+                reads.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
     if isinstance(config, LoopConfig):  # a reward model writes no answers, so none of its pairs can differ from them
-        completion_token_ids(room.tokenizer, GOLD)
+        completion_token_ids(reads.tokenizer, GOLD)
 
 
 def check_adapters(config: RunConfig) -> None:

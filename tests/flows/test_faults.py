@@ -338,7 +338,7 @@ def refused(config: RestEM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """The one line in which a start is refused before any file is read."""
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.loop.preflight.split_problems", lambda *_: pytest.fail("something was done first"))
+        patch.setattr("tasks.loop.preflight.look_ahead", lambda *_: pytest.fail("something was done first"))
         assert start(config) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -1,16 +1,17 @@
 """Readers of data sets, called with a file alone, and what they gave as lists."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data.prepare import preferences, problems
 from data.prepare.overlap import Repeated, Rules
+from data.prepare.prepare import prepare
 from data.prepare.reading import Reading, Tally
 from data.rows import SPLITS, Pair, Problem, Split
 from data.storage import read_rows
-from tasks.datasets.problems import ProblemSource, require_every_split, split_problems
+from tasks.datasets.problems import ProblemSource, note_further, require_every_split
 
 NO_RULES = Rules()
 
@@ -57,7 +58,7 @@ def load_problems(source: ProblemSource, seed: int, rules: Rules = NO_RULES) -> 
     """All problems as a loop gets them; overlaps are looked for only if asked."""
 
     with TemporaryDirectory() as folder:
-        tally, found = split_problems(source, seed, Path(folder), rules)
+        tally, found = prepare(replace(source.preparation(seed), rules=rules), Path(folder), note_further)
         require_every_split(source, tally, found)
         files = {split: Path(folder) / f"{split}.parquet" for split in SPLITS}
         splits = {split: list(read_rows(Problem, file)) if file.exists() else [] for split, file in files.items()}

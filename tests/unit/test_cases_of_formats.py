@@ -12,7 +12,7 @@ import pytest
 
 from data.formats import Use
 from data.formats.record import assistant, user
-from data.prepare.overlap import Rules
+from data.prepare.prepare import prepare
 from data.prepare.problems import read_problems
 from data.prepare.reading import Reading, Tally, read_records
 from data.prepare.sources import DataFileError
@@ -21,7 +21,7 @@ from data.rows import Problem
 from data.storage import read_rows
 from flows.commands.cli import main
 from flows.sft import SFT, SFTTrainConfig
-from tasks.datasets.problems import ProblemSource, split_problems
+from tasks.datasets.problems import ProblemSource, note_further
 
 Row = dict[str, Any]
 Said = tuple[list[dict[str, str]], str | None, str | None, str | None]
@@ -291,7 +291,7 @@ def test_worked_examples_show_reasoning_where_it_is_kept(tmp_path: Path) -> None
     few_shot = write(tmp_path, {"messages": [ASKED, SAID | {"thinking": "Hm."}]})
     (tmp_path / "p.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "2"}) + "\n")
     source = ProblemSource(problems=tmp_path / "p.jsonl", few_shot=few_shot, reasoning="keep")
-    split_problems(source, 0, tmp_path, Rules())
+    prepare(source.preparation(0), tmp_path, note_further)
     (problem,) = (row for path in tmp_path.glob("*.parquet") for row in read_rows(Problem, path))
     assert [turn["content"] for turn in problem.messages] == ["Sky?", "<think>\nHm.\n</think>\n\nBlue.", "1+1?"]
 

@@ -1,11 +1,13 @@
 """What can be measured on held-out rows, told from the first of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data.prepare.prepare import prepare
 from data.prepare.sources import DataFileError
 from flows.dpo import DPO
 from flows.rest_em import RestEM
@@ -13,7 +15,7 @@ from flows.sft import SFT
 from flows.spin import Spin
 from models import tiny
 from tasks.datasets.held_out import Measurable
-from tasks.datasets.problems import require_problems, split_problems
+from tasks.datasets.problems import note_further, require_problems
 
 CHAT = [{"instruction": f"Say {n} in words.", "output": f"It is called n{n} there."} for n in range(60)]
 SILENT = [{"instruction": f"Say {n} in words.", "output": ""} for n in range(60, 63)]
@@ -54,7 +56,7 @@ def test_what_the_first_rows_say(tmp_path, demonstrations, held_out, settings, e
 
 
 def read(config: Any, folder: Path) -> dict[str, int]:
-    _, found = split_problems(config, 0, folder, config.overlap.rules)
+    _, found = prepare(replace(config.preparation(0), rules=config.overlap.rules), folder, note_further)
     return {split: counts.total() for split, counts in found.sources.items() if counts}
 
 

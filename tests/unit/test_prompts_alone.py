@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data.prepare.overlap import Rules
+from data.prepare.prepare import prepare
 from data.prepare.sources import DataFileError
 from data.rows import Problem, Score
 from data.storage import read_rows
@@ -14,7 +14,7 @@ from flows.commands.cli import main
 from flows.rest_em import RestEM, loop
 from flows.sft import SFT
 from flows.spin import Spin
-from tasks.datasets.problems import split_problems
+from tasks.datasets.problems import note_further
 from tasks.loop import preflight
 from tasks.loop.preflight import check
 from tasks.rollouts.rewards import RewardConfig, problems_judged_by
@@ -63,7 +63,7 @@ def test_a_reward_that_looks_at_no_reference_takes_prompts_of_any_data_set(
 ) -> None:
     config = RestEM.model_validate(settings(rows, reward))
     assert check(loop, config, OnDrift.REFUSE).plan
-    tally, found = split_problems(config, 0, tmp_path / "splits", Rules())
+    tally, found = prepare(config.preparation(0), tmp_path / "splits", note_further)
     assert (tally.rows, sum(kept.total() for kept in found.sources.values())) == (60, 60)
     if rows is PROMPTS:
         problems = list(read_rows(Problem, tmp_path / "splits" / "train.parquet"))
@@ -111,14 +111,14 @@ def test_where_a_reward_looks_at_a_reference_they_are_refused(
 def test_a_flow_that_learns_gold_answers_refuses_them(flow: Any, held_out: Any) -> None:
     told = settings(PROMPTS, JUDGE, held_out)
     with pytest.raises(DataFileError, match=r"mt-bench.*Its rows hold no answers.*not as demonstrations"):
-        preflight.check_problems(flow.model_validate(told))
+        preflight.check_problems(flow.model_validate(told), OnDrift.REFUSE)
 
 
 @pytest.mark.parametrize("flow", [SFT, Spin])
 def test_gold_answers_that_only_a_model_judges_need_no_held_out_problems(tmp_path: Path, flow: Any) -> None:
     config = flow.model_validate(settings(GOLD, JUDGE))
-    preflight.check_problems(config)
-    split_problems(config, 0, tmp_path / "splits", Rules())
+    preflight.check_problems(config, OnDrift.REFUSE)
+    prepare(config.preparation(0), tmp_path / "splits", note_further)
     assert {p.response for p in read_rows(Problem, tmp_path / "splits" / "train.parquet")} == {"Once\nupon."}
 
 

@@ -15,7 +15,7 @@ from flows.commands.settings import read_settings
 from flows.rest_em import RestEM, loop
 from models import tiny
 from models.loading import load_tokenizer
-from tasks.datasets.prompt_length import PromptLengths
+from tasks.datasets.prompt_length import policy_tokenizer
 from tasks.loop import preflight
 from tasks.loop.preflight import check
 from tasks.policies.base import base_policy, write_bootstrap_inputs
@@ -85,7 +85,7 @@ def test_the_base_keeps_them_with_its_template(model: Path, tmp_path: Path) -> N
         )
         base = base_policy(Run(config.directory), config)
         tokenizer = load_tokenizer(base.path / "policy", "refuse")
-        assert prompt_token_ids(tokenizer, ASKED) == PromptLengths(config).token_ids(ASKED, "")
+        assert prompt_token_ids(tokenizer, ASKED) == policy_tokenizer(config).token_ids(ASKED, "")
         made[name] = tokenizer.decode(prompt_token_ids(tokenizer, ASKED)), base.finished.manifest.fingerprint
     assert [text for text, _ in made.values()] == ["<|user|>Hi?<|assistant|>", "<|user|>!<|user|>Hi?<|assistant|>"]
     assert made["on"][1] != made["off"][1]
@@ -99,8 +99,8 @@ def test_a_template_that_is_given_takes_them_too_and_so_does_the_embedded_model(
     untrained, _ = write_bootstrap_inputs(tmp_path, embedded, embedded.bootstrap, 0)
     for tokenizer in (
         load_tokenizer(untrained, "refuse"),
-        PromptLengths(embedded).tokenizer,
-        PromptLengths(RestEM.model_validate(told | {"model": str(model)})).tokenizer,
+        policy_tokenizer(embedded).tokenizer,
+        policy_tokenizer(RestEM.model_validate(told | {"model": str(model)})).tokenizer,
     ):
         assert tokenizer.decode(prompt_token_ids(tokenizer, ASKED)) == "<|user|>!<|user|>Hi?<|assistant|>"
 
