@@ -141,8 +141,8 @@ def test_a_mistake_is_named_with_its_field_and_what_is_right(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["rest-me"], ["there is no flow or command 'rest-me' (did you mean rest-em?)", "There are rest-em, sft"]),
-        (["train"], ["there is no flow or command 'train'", "There are rest-em"]),
+        (["rest-me"], ["there is no flow or command 'rest-me' (did you mean rest-em?)", "There are dpo, rest-em"]),
+        (["train"], ["there is no flow or command 'train'", "There are dpo"]),
         (["--seed", "3"], ["there is no flow or command '--seed'"]),
         (["rest-em", "--config", "absent.yaml"], ["no configuration file absent.yaml"]),
         (["rest-em", "--sed", "3"], ["unknown setting --sed (did you mean --seed?)"]),
