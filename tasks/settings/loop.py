@@ -117,13 +117,10 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
 
     def held_out(self, problems: Result, *names: str) -> dict[str, Artifact]:
         """Those of the named splits that have problems."""
-        found = {name: problems.artifact(f"{name}.parquet") for name in names}
-        there = problems.finished_files()
-        return {
-            name: artifact
-            for name, artifact in found.items()
-            if (f"{name}.parquet" in there if problems.finished else artifact.expected)
-        }
+        files = {name: f"{name}.parquet" for name in names}
+        expected = {file for file, count in problems.expected.items() if count}
+        there = problems.finished_files() if problems.finished else expected
+        return {name: problems.artifact(file) for name, file in files.items() if file in there}
 
     def input_files(self) -> dict[str, Path]:
         return self.files() | super().input_files()

@@ -64,11 +64,11 @@ def start_stub(
 
     Inside it is no child: nothing locks, and its output is not logged.
     """
-    module = command[-2]
+    module = command[-2] if "-m" in command else ""
     stub = STUBS / f"{module.rpartition('.')[2]}.py"
     if module == "models.training.merge":
         return
-    if not stub.exists():
+    if not module or not stub.exists():
         run_child(command, log_path, lock, logger, environment)
         return
     told = [str(stub), command[-1]]

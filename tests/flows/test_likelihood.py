@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import tasks.policies.reference
 import tasks.rollouts.likelihood
 from data.arithmetic import embedded_problems
 from data.files import file_sha256
@@ -120,7 +121,8 @@ def test_what_has_no_answer_or_does_not_fit_is_counted(run, tmp_path, gold, pair
         return command
 
     base = policy(tmp_path / "base", 0.2)
-    monkeypatch.setattr(tasks.rollouts.likelihood, "launch_program", leaving_out)
+    for module in (tasks.rollouts.likelihood, tasks.policies.reference):
+        monkeypatch.setattr(module, "launch_program", leaving_out)
     result = measure(run, "base", base, gold, measured_pairs(run, base, pairs), {})
     assert result.finished is not None
     manifest = result.finished.manifest
