@@ -8,7 +8,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[3]))
 import models.score
 import tasks.datasets.pairs
-import tasks.rollouts.score
+import tasks.datasets.select
 from data.storage import write_rows
 from flows import rest_em, spin
 from tasks.loop.loop import run_loop
@@ -26,7 +26,7 @@ def write_and_obey(row_type: Any, path: Path, rows: Iterable[Any]) -> int:
 
 
 use_stub_programs(setattr)
-tasks.rollouts.score.write_rows = models.score.write_rows = tasks.datasets.pairs.write_rows = write_and_obey
+models.score.write_rows = tasks.datasets.select.write_rows = tasks.datasets.pairs.write_rows = write_and_obey
 told = Path(sys.argv[2]).read_text()
 if sys.argv[1] == "Spin":
     run_loop("SPIN", spin.loop, spin.Spin.model_validate_json(told), OnDrift.REFUSE)
