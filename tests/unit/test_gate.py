@@ -12,6 +12,7 @@ from data.rows import MeasuredRow
 from tasks.loop.gate import measure_gate
 from tasks.rollouts.measured import Measured
 from tasks.stage.contract import Artifact
+from tasks.stage.run import Run
 from tasks.tracking.registry import Version
 
 Rows = dict[str, tuple[float, float]]
@@ -44,9 +45,9 @@ def compare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             for name in ("base", "ours")
         ]
         measuring: Any = SimpleNamespace(
-            run=SimpleNamespace(recorder=SimpleNamespace(tracking=tracking)),
+            run=Run(tmp_path, recorder=SimpleNamespace(tracking=tracking)),
             decides=measure,
-            config=SimpleNamespace(registry="model", seed=0),
+            config=SimpleNamespace(registered="model", seed=0),
             measure=lambda *_: final[0],
         )
         return measure_gate(measuring, policies, 1, final)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from data.chat_template import TemplateError
+from data.prepare.prompt_lengths import VocabularyError
 from data.prepare.sources import DataFileError
 from data.render import PromptTooLongError
 from data.rewards import RewardError
@@ -204,7 +205,7 @@ def test_tokens_that_the_model_has_no_embeddings_for_are_refused(configure: Conf
     problems = model.parent / "problems.jsonl"
     problems.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": str(n + 1)}) + "\n" for n in range(60)))
     told = {"model": str(model), "problems": problems}
-    refused(ModelError, configure(**told), "Problem ", "the prompt has token ", "for 2 tokens", "Resize")
+    refused(VocabularyError, configure(**told), "Problem ", "the prompt has token ", "for 2 tokens", "Resize")
     change(model / "config.json", vocab_size=0)
     header = json.dumps({"model.embed_tokens.weight": {"dtype": "F32", "shape": [260, 4], "data_offsets": [0, 0]}})
     (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0")
@@ -212,7 +213,7 @@ def test_tokens_that_the_model_has_no_embeddings_for_are_refused(configure: Conf
     tokenizer.add_special_tokens({"eos_token": "<|added|>"})
     tokenizer.save_pretrained(model)
     refused(
-        ModelError,
+        VocabularyError,
         configure(**told),
         f"{model} ends an answer with the token '<|added|>' with the id ",
         "260 tokens",
@@ -342,7 +343,7 @@ def test_more_samples_need_more_disk(configure: Configure) -> None:
 
 def test_an_existing_run_of_another_configuration_is_refused_naming_the_difference(configure: Configure) -> None:
     made = configure(seed=1)
-    prepare_problems(Run(made.directory), made)
+    prepare_problems(Run(made.directory, seed=made.seed), made)
     with pytest.raises(DriftError) as drift:
         check(loop, configure(seed=2), OnDrift.REFUSE)
     for words in ("problems is finished", "seed: 1 → 2", "--on-drift rebuild", "--on-drift accept", "another --run"):

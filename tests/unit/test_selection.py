@@ -186,7 +186,7 @@ def store(folder: Path, answers: dict[str, list[Row]]) -> list[Artifact]:
 
 def test_the_stage_writes_the_examples_and_its_manifest_the_reasons(tmp_path: Path) -> None:
     inputs = store(tmp_path, {"a": [correct("5"), correct("5"), WRONG], "b": [TRUNCATED]})
-    result = select(Run(tmp_path / "run"), "iter-1/select", *inputs, SelectConfig())
+    result = select(Run(tmp_path / "run").place("iter-1"), *inputs, SelectConfig())
     assert result.finished is not None
     manifest = result.finished.manifest
     assert (manifest.rows_in, manifest.rows_out) == (4, 1)
@@ -198,7 +198,7 @@ def test_nothing_to_train_on_is_an_error_that_leaves_no_finished_stage(tmp_path:
     inputs = store(tmp_path, {"a": [WRONG, WRONG, TRUNCATED]})
     run = Run(tmp_path / "run")
     with pytest.raises(NothingKeptError, match=r"None of the 3 samples can be trained on \(2 wrong, 1 truncated\)"):
-        select(run, "iter-1/select", *inputs, SelectConfig())
+        select(run.place("iter-1"), *inputs, SelectConfig())
     assert not (run.directory / "iter-1" / "select").exists()
 
 
