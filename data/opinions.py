@@ -1,6 +1,6 @@
 """What a judge's opinions come to: a score for each sample, and the rates that tell how far the judge can be trusted.
 
-A reply that cannot be read counts for nothing: it lowers no score. Asking and reading is in judge.py.
+A reply that cannot be read counts for nothing: it lowers no score. Asking and reading is in judge_questions.py.
 """
 
 import math

@@ -3,15 +3,20 @@
 Every flow has a deployment `own` besides, with nothing set but what has to be.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 from pydantic_core import PydanticUndefined
 
+from data.errors import UsageError
 from flows.commands.config_file import read_config
+from flows.commands.exits import ended_plainly
 from flows.commands.flow_table import Flow, all_flows, own_flows
+from tasks.stage.environment import prepare
 
 ROOT = Path(__file__).parents[1]
 PREFECT_YAML, CONFIGS = ROOT / "prefect.yaml", ROOT / "configs"
@@ -29,6 +34,9 @@ OWN_CRON, TIMEZONE = "0 22 * * 5", "Europe/Berlin"
 class _Dumper(yaml.SafeDumper):
     """Gives what every deployment shares a name that tells what it is."""
 
+    def ignore_aliases(self, data: Any) -> bool:
+        return data is not WORK_POOL and data is not ONE_AT_A_TIME
+
     def generate_anchor(self, node: yaml.Node) -> str:
         assert isinstance(node, yaml.MappingNode)
         return "pool" if any(key.value == "job_variables" for key, _ in node.value) else "one_at_a_time"
@@ -45,17 +53,30 @@ def prefect_yaml(flows: Iterable[Flow]) -> str:
 
 
 def with_others(text: str) -> str:
-    """A prefect.yaml, which may have been changed by hand, with the flows of other packages besides."""
-    others = [flow for name, flow in all_flows().items() if name not in own_flows()]
+    """A prefect.yaml, which may have been changed by hand, with the flows of other packages besides.
+
+    One that cannot be loaded is warned of and left out.
+
+    Raises:
+        UsageError: the text holds no list of deployments.
+    """
     content = yaml.safe_load(text)
-    content["deployments"] += _deployments({flow.name: flow for flow in others}, configs=())
+    if not (isinstance(content, dict) and isinstance(content.get("deployments"), list)):
+        raise UsageError("prefect.yaml has no list `deployments`.", what_next="Make it anew: make deployments.")
+    for name, flow in all_flows().items():
+        if name in own_flows():
+            continue
+        try:
+            content["deployments"] += _deployments({name: flow}, configs=())
+        except UsageError as error:
+            print(f"{name} is not deployed: {error}", file=sys.stderr)
     return yaml.safe_dump(content, sort_keys=False)
 
 
 def _deployments(flows: dict[str, Flow], configs: Iterable[Path] | None = None) -> Iterator[dict[str, Any]]:
     for file in sorted(CONFIGS.glob("*.yaml")) if configs is None else configs:
         read = read_config(file)
-        if (told := read.deployment) is not None:
+        if (told := read.deployment) is not None and told.flow in flows:
             yield _deployment(flows[told.flow], told.name, told.description, told.tags, told.cron, read.settings)
     for flow in flows.values():
         yield _deployment(flow, "own", f"{flow.help} Fill in your own model and data.", ["own"], OWN_CRON, _own(flow))
@@ -84,5 +105,13 @@ def _own(flow: Flow) -> dict[str, Any]:
     return {"run": f"own-{flow.name}", **{name: f"{name}.jsonl" for name in needed}}
 
 
+def main() -> int:
+    """Write prefect.yaml. Prefect, which flows import, makes its home in a temporary folder meanwhile."""
+    with TemporaryDirectory() as runs:
+        prepare(Path(runs))
+        PREFECT_YAML.write_text(prefect_yaml(own_flows().values()), encoding="utf-8")
+    return 0
+
+
 if __name__ == "__main__":
-    PREFECT_YAML.write_text(prefect_yaml(own_flows().values()), encoding="utf-8")
+    sys.exit(ended_plainly(main))

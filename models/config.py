@@ -398,7 +398,13 @@ class WritePromptsProgram(Config):
     seed: int
 
 
-class TrainProgram(Config):
+class LaunchedProgram(Config):
+    """What a program is told that is started on one device or several."""
+
+    launch: LaunchConfig
+
+
+class TrainProgram(LaunchedProgram):
     """Everything `models.training.supervised` is told. The gold answers of `held_out` (Problem rows) are measured."""
 
     policy: Path
@@ -408,7 +414,6 @@ class TrainProgram(Config):
     output: Path
     seed: int
     train: SupervisedConfig
-    launch: LaunchConfig
 
 
 class MergeProgram(Config):
@@ -426,7 +431,7 @@ class MergeProgram(Config):
     reward: bool = False
 
 
-class LikelihoodProgram(Config):
+class LikelihoodProgram(LaunchedProgram):
     """Everything `models.training.likelihood` is told.
 
     `outputs` has one file for each of `pairs`, and `gold_outputs` one for each of `gold`, which has Problem rows.
@@ -440,10 +445,9 @@ class LikelihoodProgram(Config):
     gold_outputs: list[Path] = []
     dtype: Dtype
     quantize: bool
-    launch: LaunchConfig
 
 
-class PreferenceProgram(Config):
+class PreferenceProgram(LaunchedProgram):
     """Everything `models.training.preference` is told. `reference` has the likelihoods of `pairs`, file by file.
 
     `held_out` has pairs that are measured meanwhile, and `held_out_reference` their likelihoods.
@@ -458,10 +462,9 @@ class PreferenceProgram(Config):
     output: Path
     seed: int
     train: PreferenceConfig
-    launch: LaunchConfig
 
 
-class RewardTrainProgram(Config):
+class RewardTrainProgram(LaunchedProgram):
     """Everything `models.training.reward_model` is told. `held_out` has pairs that are measured meanwhile."""
 
     policy: Path
@@ -471,7 +474,6 @@ class RewardTrainProgram(Config):
     output: Path
     seed: int
     train: RewardTrainConfig
-    launch: LaunchConfig
 
 
 class RewardScoreProgram(Config):

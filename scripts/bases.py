@@ -42,7 +42,7 @@ def make(name: str, runs: Path) -> None:
     settings = read_config(ROOT / SETTINGS[name]).settings | {"runs_dir": runs, "run": name}
     config = RestEM.model_validate(settings)
     stage = bootstrap_stage(config, config.bootstrap, config.seed)
-    with open_run(config.directory, {}, OnDrift.REFUSE) as run:
+    with open_run(config.directory, {}, OnDrift.REFUSE, config.seed) as run:
         policy = train_embedded(run, config, config.bootstrap, config.seed).artifact("policy")
         validation = measure(run, config, policy)
     base = ShippedBase(
@@ -65,7 +65,6 @@ def make(name: str, runs: Path) -> None:
 
 def measure(run: Run, config: LoopConfig, policy: Artifact) -> MeasuredBase:
     """Its greedy answers to the embedded validation problems, as a demo measures them."""
-    run.seed = config.seed
     sets = config.held_out(prepare_problems(run, config), "validation")
     found = load_evaluation(evaluate(run.place("iter-0"), policy, sets, config.evaluating, {}))
     assert found is not None

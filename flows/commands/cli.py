@@ -63,11 +63,15 @@ def _run_flow(name: str, arguments: list[str]) -> int:
 
 
 def _show_help() -> int:
+    from data.errors import UsageError
     from flows.commands.flow_table import all_flows
 
     print("usage: autodidact FLOW [--config FILE] [--field value …] [--dry-run] [--on-drift …]\n\nflows:")
     for name, flow in all_flows().items():
-        print(f"  {name:<12} {flow.help}")
+        try:
+            print(f"  {name:<12} {flow.help}")
+        except UsageError as error:  # of another package
+            print(f"  {name:<12} {error.what}")
     print("\ncommands:")
     for name, (_, _, description) in COMMANDS.items():
         print(f"  {name:<12} {description}")

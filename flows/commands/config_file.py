@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from data.errors import UsageError
-from flows.commands.yaml_file import read_yaml
+from flows.commands.flow_table import all_flows, find_flow
+from flows.commands.yaml_file import path_at_home, read_yaml
 from models.config import Config
 
 EXTENDS, DEPLOYMENT = "extends", "deployment"
@@ -40,7 +41,7 @@ def read_config(path: Path, flow: str | None = None) -> ConfigFile:
     Raises:
         UsageError: the file, or one that it extends, cannot be read; or it is for another flow.
     """
-    settings, content = _extended(path, ()), read_yaml(path).get(DEPLOYMENT)
+    settings, content = _extended(path), read_yaml(path).get(DEPLOYMENT)
     if content is None:
         return ConfigFile(settings, None)
     try:
@@ -51,13 +52,18 @@ def read_config(path: Path, flow: str | None = None) -> ConfigFile:
             f"{path} says under {DEPLOYMENT} what cannot be used ({wrong}).",
             what_next=f"It has {', '.join(Deployment.model_fields)}.",
         ) from None
+    if find_flow(deployment.flow) is None:
+        known = ", ".join(all_flows())
+        raise UsageError(
+            f"{path} is for the flow {deployment.flow}, and there is none.", what_next=f"There are {known}."
+        )
     if flow not in (None, deployment.flow):
         raise UsageError(f"{path} is for the flow {deployment.flow}.", what_next=f"Run autodidact {deployment.flow}.")
     return ConfigFile(settings, deployment)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Settings over other ones, group by group."""
+    """Settings over other ones, group by group; dictionaries that users fill, as `reward.parts`, are groups too."""
     merged = dict(below)
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
@@ -66,15 +72,24 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _extended(path: Path) -> dict[str, Any]:
     """The settings of a file over those of the file that it extends, which is named from its own folder."""
-    if path.resolve() in above:
-        raise UsageError(f"{path} extends itself.", what_next=f"Leave out {EXTENDS} in one of the files.")
-    content = read_yaml(path)
-    content.pop(DEPLOYMENT, None)
-    base = content.pop(EXTENDS, None)
-    if base is None:
-        return content
-    if not isinstance(base, str):
-        raise UsageError(f"{path}: {EXTENDS} has to be the name of a file.", what_next="Name one configuration file.")
-    return merge(_extended(path.parent / Path(base).expanduser(), (*above, path.resolve())), content)
+    found: list[dict[str, Any]] = []
+    seen: set[Path] = set()
+    following: Path | None = path
+    while following is not None:
+        content = read_yaml(following)
+        if (real := following.resolve()) in seen:
+            raise UsageError(f"{following} extends itself.", what_next=f"Leave out {EXTENDS} in one of the files.")
+        seen.add(real)
+        content.pop(DEPLOYMENT, None)
+        base = content.pop(EXTENDS, None)
+        if not (base is None or (isinstance(base, str) and base and "\0" not in base)):
+            what_next = "Name one configuration file."
+            raise UsageError(f"{following}: {EXTENDS} has to be the name of a file.", what_next=what_next)
+        found.append(content)
+        following = None if base is None else following.parent / path_at_home(base)
+    settings: dict[str, Any] = {}
+    for content in reversed(found):
+        settings = merge(settings, content)
+    return settings

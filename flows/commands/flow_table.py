@@ -9,6 +9,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import flows
-from data.errors import UsageError
+from data.errors import AutodidactError, UsageError
 
 if TYPE_CHECKING:
     from tasks.loop.preflight import Loop
@@ -53,7 +54,11 @@ class Flow:
     @property
     def help(self) -> str:
         """The first line of the module's docstring."""
-        return (ast.get_docstring(ast.parse(self._source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        try:
+            text = ast.get_docstring(ast.parse(self._source.read_text(encoding="utf-8")))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise self._broken(error) from error
+        return (text or "").partition("\n")[0]
 
     @property
     def _source(self) -> Path:
@@ -61,12 +66,20 @@ class Flow:
             spec = find_spec(self.module)
         except ImportError:
             spec = None
+        except Exception as error:  # the package of another's flow is imported for it
+            raise self._broken(error) from error
         if spec is None or spec.origin is None:
             raise UsageError(
                 f"the flow {self.name} should be in the module {self.module}, which is not there.",
                 what_next=f"Install the package that names it as an entry point {GROUP}, or uninstall what is left.",
             )
         return Path(spec.origin)
+
+    def _broken(self, error: Exception) -> UsageError:
+        return UsageError(
+            f"the flow {self.name} cannot be loaded: importing {self.module} raised {type(error).__name__}: {error}.",
+            what_next=f"Make `python -c 'import {self.module}'` work first, or uninstall that package.",
+        )
 
     def load(self) -> LoadedFlow:
         """Import the flow.
@@ -77,9 +90,15 @@ class Flow:
         from tasks.settings.run import RunConfig
 
         assert self._source
-        module = importlib.import_module(self.module)
-        flow, loop = getattr(module, self.function, None), getattr(module, "loop", None)
-        settings = get_type_hints(getattr(flow, "fn", None)).get("config") if hasattr(flow, "fn") else None
+        try:
+            module = importlib.import_module(self.module)
+        except AutodidactError:
+            raise
+        except Exception as error:
+            raise self._broken(error) from error
+        flow, loop, settings = getattr(module, self.function, None), getattr(module, "loop", None), None
+        with suppress(NameError):  # of what only a type checker imports
+            settings = get_type_hints(flow.fn).get("config") if flow is not None and hasattr(flow, "fn") else None
         if not (inspect.isclass(settings) and issubclass(settings, RunConfig)) or loop is None:
             raise UsageError(
                 f"{self.module} is no flow: it needs a Prefect flow {self.function}(config: Settings, …) and loop(run, "
@@ -97,8 +116,10 @@ def own_flows() -> dict[str, Flow]:
 
 def all_flows() -> dict[str, Flow]:
     """The flows of this project and, after them, those of other packages; of two of one name the first counts."""
-    others = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
-    return {entry.name: Flow(entry.name, entry.value) for entry in others} | own_flows()
+    found = own_flows()
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        found.setdefault(entry.name, Flow(entry.name, entry.module))
+    return found
 
 
 def find_flow(name: str) -> Flow | None:

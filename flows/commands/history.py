@@ -1,6 +1,6 @@
 """The commands that look back: `autodidact runs`, `trace` and `compare`. They read the disk and change nothing.
 
-What they find is worked out in `tasks/history/runs.py`, `lineage.py` and `comparison.py`; here it is put into words.
+What they find is worked out in `tasks/history/runs.py`, `trace.py` and `compare.py`; here it is put into words.
 """
 
 from collections.abc import Iterator

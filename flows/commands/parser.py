@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from flows.commands.settings import Parser, path_at_home
+from flows.commands.settings import Parser
+from flows.commands.yaml_file import path_at_home
 
 
 class CommandParser(Parser):

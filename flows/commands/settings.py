@@ -5,7 +5,6 @@ Flags are made from that class; nothing is parsed by hand.
 
 import argparse
 import difflib
-import os
 import reprlib
 from datetime import date
 from pathlib import Path
@@ -16,11 +15,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSetti
 
 from data.errors import UsageError
 from flows.commands.config_file import merge, read_config
-
-
-def path_at_home(text: str) -> Path:
-    """A path of the command line. `~` is the home folder also where no shell has said so, as in --config=~/a.yaml."""
-    return Path(os.path.expanduser(text))
+from flows.commands.yaml_file import path_at_home
 
 
 class Parser(argparse.ArgumentParser):

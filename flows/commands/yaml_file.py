@@ -1,5 +1,6 @@
 """A configuration file in YAML, as a dictionary. What is ambiguous, or larger than any configuration, is refused."""
 
+import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ from data.errors import UsageError
 
 LARGEST = 1 << 20  # bytes of a file
 MOST_VALUES = 10_000  # with every alias written out: nine nested ones can stand for thousands of millions
+
+
+def path_at_home(text: str) -> Path:
+    """A path of the command line. `~` is the home folder also where no shell has said so, as in --config=~/a.yaml."""
+    return Path(os.path.expanduser(text))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

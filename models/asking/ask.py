@@ -1,6 +1,6 @@
 """Asking a language model, here or at an OpenAI-compatible endpoint, for replies of a fixed form in JSON.
 
-What is asked, and how a reply is read, is in `data`: of a judge in judge.py, of a writer of prompts in
+What is asked, and how a reply is read, is in `data`: of a judge in judge_questions.py, of a writer of prompts in
 written_prompts.py.
 """
 

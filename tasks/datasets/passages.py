@@ -77,10 +77,10 @@ def prompts_written(
     check_asked(config, ROLE)
     folder = output.with_name(f".{output.name}.{STAGE}")
     try:
-        with open_run(folder, config.model_dump(mode="json"), OnDrift.REBUILD) as run:
+        with open_run(folder, config.model_dump(mode="json"), OnDrift.REBUILD, seed) as run:
             done = False
             try:
-                yield _write(run, reading, config, engine, seed)
+                yield _write(run, reading, config, engine)
                 done = True
             finally:
                 asked = (folder / STAGE).exists() or attempt_directory(folder, STAGE).exists()
@@ -90,16 +90,15 @@ def prompts_written(
         raise RunInUseError(error.what, what_next="Wait for it, stop it, or choose another --output.") from None
 
 
-def _write(run: Run, reading: Reading, config: WritePromptsConfig, engine: EngineConfig, seed: int) -> WrittenPrompts:
+def _write(run: Run, reading: Reading, config: WritePromptsConfig, engine: EngineConfig) -> WrittenPrompts:
     tally, file = Tally(), run.directory / PASSAGES
     write_rows(Passage, file, read_passages(reading, config.shortest, config.longest, tally))
     model = asked_artifact(config, ROLE)
-    run.seed = seed
     finished = ask_for_prompts(run, Artifact(file, file_sha256(file)), model, config, engine)
     name = model.path.name if model and Path(str(config.model)).exists() else str(config.model)
     digest = model.require() if model else None
     told: dict[str, Any] = {"model": name, "digest": digest, "instruction": config.instruction or INSTRUCTION}
-    told |= {"temperature": config.temperature, "max_tokens": config.max_tokens, "seed": seed}
+    told |= {"temperature": config.temperature, "max_tokens": config.max_tokens, "seed": run.seed}
     writer = f"{name}@{digest[:12]}" if digest else name
     return WrittenPrompts(reading, tally, file, finished.path / REPLIES, writer, told)
 

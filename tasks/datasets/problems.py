@@ -3,8 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
@@ -19,6 +20,7 @@ from data.formats import Use
 from data.prepare.hygiene import NAME
 from data.prepare.overlap import Repeated, Rules
 from data.prepare.prepare import Preparation, ProblemSet, prepare
+from data.prepare.prompt_lengths import PromptLengths
 from data.prepare.reading import Reading, Tally
 from data.prepare.sources import DataFileError
 from data.prepare.sources.names import HELD_OUT
@@ -36,12 +38,9 @@ from tasks.datasets.inputs import (
 )
 from tasks.datasets.prompt_length import length_settings, prompt_lengths
 from tasks.policies.base import PolicySource
-from tasks.stage.contract import Estimate, Outcome, Stage, Status, status
+from tasks.stage.contract import Estimate, OnDrift, Outcome, Stage, Status, status
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Result, Run
-
-_prepared: dict[str, tuple[TemporaryDirectory[str], Tally, Splitting]] = {}
-"""What was prepared before the run began, by the identity of the stage, which takes it from here."""
 
 Judged = tuple[Use, Callable[[str | None], bool] | None]  # what problems are read as, and whether one can be judged
 VERSION = 2  # files are of the split in their names; bare answers beside solutions, weights, labels
@@ -355,7 +354,7 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
     stage, told = _stage(run, source)
 
     def work(attempt: Path) -> Outcome:
-        tally, found = take_prepared(stage, attempt) or prepare(told(), attempt, note_further)
+        tally, found = take_prepared(stage, attempt) or prepare(told(None), attempt, note_further)
         require_every_split(source, tally, found)
         write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
         kept = sum(counts.total() for counts in found.sources.values())
@@ -364,7 +363,8 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
     return run.execute(stage, work)
 
 
-def look_ahead(run: Run, source: ProblemSource) -> Path:
+@contextmanager
+def look_ahead(run: Run, source: ProblemSource, lengths: PromptLengths) -> Iterator[Path]:
     """A folder with all problems, a file for each split, before the run begins. The stage takes them from there.
 
     Where the stage is finished they are its own.
@@ -372,32 +372,64 @@ def look_ahead(run: Run, source: ProblemSource) -> Path:
     Raises:
         DataFileError: there is nothing to train on, or a split is empty.
         PromptTooLongError: see `data.prepare.prepare.prepare`.
+        CorruptStageError: the finished stage is damaged.
     """
     stage, told = _stage(run, source)
     state, finished = status(run.directory, stage, run.on_drift)
     if finished is not None and state is Status.REUSE:
-        return finished.path
-    folder = TemporaryDirectory()
-    tally, found = prepare(told(), Path(folder.name), note_further)
-    require_every_split(source, tally, found)
-    _prepared.clear()  # of another run there is nothing to take
-    _prepared[json.dumps(stage.identity()) if stage.ready else ""] = folder, tally, found
-    return Path(folder.name)
+        finished.verify()
+        yield finished.path
+        return
+    folder, notes = TemporaryDirectory(), _Notes()
+    found = prepare(told(lengths), Path(folder.name), notes.add)
+    require_every_split(source, *found)
+    yield Path(folder.name)
+    if stage.ready and (finished is None or run.on_drift is OnDrift.REBUILD):
+        _prepared.clear()  # of another run there is nothing to take
+        _prepared[json.dumps(stage.identity())] = _Prepared(folder, *found, notes)
+    else:
+        folder.cleanup()
 
 
 def take_prepared(stage: Stage, folder: Path) -> tuple[Tally, Splitting] | None:
     """Move the problems that `look_ahead` prepared for this very stage into a folder; None if it did not."""
-    if (known := _prepared.pop(json.dumps(stage.identity()), None)) is None:
+    if (made := _prepared.pop(json.dumps(stage.identity()), None)) is None:
         return None
-    made, tally, found = known
-    for file in Path(made.name).glob("*.parquet"):
+    for file in Path(made.folder.name).glob("*.parquet"):
         shutil.move(file, folder / file.name)
-    made.cleanup()
-    return tally, found
+    made.folder.cleanup()
+    made.notes.log()
+    return made.tally, made.splitting
 
 
-def _stage(run: Run, source: ProblemSource) -> tuple[Stage, Callable[[], Preparation]]:
-    """The stage, and what it prepares, for which the policy's tokenizer is read."""
+@dataclass
+class _Notes:
+    """What reading data sets came to that training must not repeat: said in the log of the stage."""
+
+    found: list[tuple[Path, Tally]] = field(default_factory=list)
+
+    def add(self, path: Path, tally: Tally) -> None:
+        self.found.append((path, tally))
+
+    def log(self) -> None:
+        for path, tally in self.found:
+            note_further(path, tally)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    folder: TemporaryDirectory[str]
+    tally: Tally
+    splitting: Splitting
+    notes: _Notes
+
+
+_prepared: dict[str, _Prepared] = {}
+"""What was prepared before the run began, by the identity of the stage, which takes it from here."""
+
+
+def _stage(run: Run, source: ProblemSource) -> tuple[Stage, Callable[[PromptLengths | None], Preparation]]:
+    """The stage, and what it prepares; where nobody says how long prompts may be, the policy's tokenizer is read."""
     require_problems(source)
     of_a_policy, rules = isinstance(source, PolicySource), Rules()
     config: dict[str, Any] = {"limits": source.limits(), **(length_settings(source) if of_a_policy else {})}
@@ -419,8 +451,8 @@ def _stage(run: Run, source: ProblemSource) -> tuple[Stage, Callable[[], Prepara
         "problems", VERSION, config, inputs, run.seed, estimate=Estimate(disk_bytes=_bytes(source)), expected=expected
     )
 
-    def told() -> Preparation:
-        lengths = prompt_lengths(source) if of_a_policy else None
+    def told(lengths: PromptLengths | None) -> Preparation:
+        lengths = lengths or (prompt_lengths(source) if of_a_policy else None)
         return replace(source.preparation(run.seed), rules=rules, lengths=lengths)
 
     return stage, told

@@ -42,10 +42,10 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
         require_deployment()
     planned = check(loop, config, on_drift)
     settings = {"algorithm": algorithm, "decided_by": planned.decided_by} | config.model_dump(mode="json")
-    with open_run(config.directory, settings, on_drift) as run, Recorder(run, algorithm, config):
+    with open_run(config.directory, settings, on_drift, config.seed) as run, Recorder(run, algorithm, config):
         remember_champion(config)
         write_json(config.directory / PLAN, [stage.stage.name for stage in planned.plan])
-        run.model_code, run.seed = config.model_code, config.seed
+        run.model_code = config.model_code
         return loop(run, config)
 
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from data.errors import AutodidactError
 from data.prepare.preferences import read_pairs
 from data.prepare.reading import Tally
 from data.render import completion_token_ids, first_of_each_shape
-from data.rows import Problem
+from data.rows import SPLITS, Problem
 from data.storage import read_rows
 from models import tiny
 from models.estimate import linear_modules, parameters_of
@@ -44,8 +44,8 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     """Refuse what cannot work, and return the plan. Checks that passed are not repeated in this process.
 
     Raises:
-        RunDirectoryError, DataFileError, RewardError, ModelError, AdapterError, TemplateError, PromptTooLongError,
-        DriftError, DiskSpaceError, CorruptStageError: each says what, why and what to do next.
+        RunDirectoryError, DataFileError, RewardError, ModelError, AdapterError, TemplateError, VocabularyError,
+        PromptTooLongError, DriftError, DiskSpaceError, CorruptStageError: each says what, why and what to do next.
     """
     check_writable(config.directory)
     key = f"{config.model_dump_json()} {on_drift}"
@@ -87,35 +87,36 @@ def check_problems(config: LoopConfig, on_drift: OnDrift) -> None:
     """
     lengths = prompt_lengths(config)
     require_template(lengths.reads.tokenizer, config.model or "the embedded model")
-    folder = look_ahead(Run(config.directory, planning=True, on_drift=on_drift, seed=config.seed), config)
-    if (folder / MANIFEST).exists():  # else they were looked at while they were prepared
-        for file in sorted(folder.glob("*.parquet")):
-            for problem in read_rows(Problem, file):
+    run = Run(config.directory, planning=True, on_drift=on_drift, seed=config.seed)
+    with look_ahead(run, config, lengths) as folder:
+        files = [file for split in SPLITS if (file := folder / f"{split}.parquet").exists()]
+        if (folder / MANIFEST).exists():  # else they were looked at while they were prepared
+            for problem in (problem for file in files for problem in read_rows(Problem, file)):
                 lengths.check(problem)
-    if config.trains_on_gold:
-        completion_token_ids(lengths.reads.tokenizer, GOLD)
-    check_judged(config, folder)
+        if config.trains_on_gold:
+            completion_token_ids(lengths.reads.tokenizer, GOLD)
+        check_judged(config, files)
 
 
-def check_judged(config: LoopConfig, folder: Path) -> None:
+def check_judged(config: LoopConfig, files: Sequence[Path]) -> None:
     """See that the problems can be put to the rewards that are models.
 
     Args:
-        folder: holds the problems, a file for each split.
+        files: the problems of each split.
 
     Raises:
         TemplateError: naming the problem that a chat template fails on.
     """
     for reward in (config.reward, config.measured_by):
         for model in reward.models.values():
-            model.check_problems(p for file in sorted(folder.glob("*.parquet")) for p in read_rows(Problem, file))
+            model.check_problems(problem for file in files for problem in read_rows(Problem, file))
 
 
 def check_pair_prompts(config: Any) -> None:
     """Render a pair of every kind, and an answer, with the policy's own tokenizer.
 
     Raises:
-        ModelError, TemplateError: naming the pair.
+        ModelError, TemplateError, VocabularyError: naming the pair.
     """
     reads = policy_tokenizer(config)
     sources = (config.pairs, config.validation_pairs, getattr(config, "test_pairs", None))

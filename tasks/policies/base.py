@@ -1,4 +1,4 @@
-"""Policies as stages: the base (the embedded tiny model, or a user's own) and the best, published at the end."""
+"""The stage `base`: the policy that a run begins with, the embedded tiny model or a user's own."""
 
 import random
 import shutil

@@ -7,6 +7,7 @@ from typing import Any
 
 from data.storage import count_rows
 from models.config import (
+    LaunchedProgram,
     PreferenceConfig,
     PreferenceProgram,
     RewardTrainConfig,
@@ -31,7 +32,7 @@ class _Kind:
     """A kind of training: its program, what that is told, and how many sequences it holds of a row."""
 
     module: str
-    program: type[TrainProgram] | type[PreferenceProgram] | type[RewardTrainProgram]
+    program: type[LaunchedProgram]
     sequences: int
 
 
@@ -131,7 +132,7 @@ def _train(
         told: dict[str, Any] = {field: [artifact.path for artifact in files.values()] for field, files in rows.items()}
         told |= {field: artifact.path for field, artifact in observed.items()}
         told |= {"policy": start.path, "model_code": run.model_code, "output": attempt / "policy"}
-        program = kind.program(**told, seed=at.seed, train=config, launch=launch)
+        program = kind.program.model_validate(told | {"seed": at.seed, "train": config, "launch": launch})
         command = launch_program(kind.module, program, attempt, run.child_lock)
         if config.adapter is not None:
             adapter = attempt / "adapter"

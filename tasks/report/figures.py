@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from data.measures import ACCURACY, MEASURES, PAIR_ACCURACY, SAMPLED_ACCURACY, WIN_RATE, Measure
 from data.metrics import Interval
-from tasks.report import drawing as figures
+from tasks.report import drawing
 from tasks.report.content import IterationReport, Report
 from tasks.report.findings import CONTROLLED, at_equal_length, headline
 from tasks.report.wording import detail_label, percent, points, shown, shown_difference, shown_range, value_range
@@ -45,12 +45,12 @@ def drawn(report: Report) -> dict[str, str]:
     for key, (rows, scale, text) in bars.items():
         if any(value > 0 for row in rows.values() for value in row.values()):
             text += "; the numbers are in the table below."
-            found[key] = figures.as_svg(figures.stacked_bars(rows, scale), key, text)
+            found[key] = drawing.as_svg(drawing.stacked_bars(rows, scale), key, text)
     covered = [(name_of(i), i.coverage_gained or 0, i.coverage_lost or 0) for i in report.iterations if _covers(i)]
     if covered:
         labels, gained, lost = zip(*covered, strict=True)
         text = "; ".join(f"iteration {label}: {up} gained, {down} lost" for label, up, down in covered)
-        found["coverage"] = figures.as_svg(figures.gained_and_lost(labels, gained, lost), "coverage", text)
+        found["coverage"] = drawing.as_svg(drawing.gained_and_lost(labels, gained, lost), "coverage", text)
     curves = panel_curves(report)
     if curves:
         names = [name_of(iteration) for iteration in report.iterations]
@@ -58,10 +58,10 @@ def drawn(report: Report) -> dict[str, str]:
         even = {_panel_name(m): 100 * m.even for m in _panel_measures(report) if m.even is not None}
         even |= {EVEN_LENGTH: 50.0} if EVEN_LENGTH in curves else {}
         fitted = [_panel_name(m) for m in _panel_measures(report) if m.unit == "nats"]
-        found["panels"] = figures.as_svg(figures.panels(names, curves, even, fitted), "panels", text)
+        found["panels"] = drawing.as_svg(drawing.panels(names, curves, even, fitted), "panels", text)
     if report.while_training:
         text = f"Line charts over optimiser steps: {', '.join(report.while_training)}."
-        found["training"] = figures.as_svg(figures.training_panels(report.while_training), "training", text)
+        found["training"] = drawing.as_svg(drawing.training_panels(report.while_training), "training", text)
     return found
 
 
@@ -71,9 +71,9 @@ def learning_curve(report: Report) -> "Figure":
     labels, measure = [name_of(iteration) for iteration in report.iterations], curve_measure(report)
     mark = "best" if report.measure else "result"
     if measure is None or measure.name in VERIFIED:
-        return figures.learning_curve(labels, _series(report), best, mark=mark)
+        return drawing.learning_curve(labels, _series(report), best, mark=mark)
     scale = f"{measure.label}, nats" if measure.unit == "nats" else measure.label
-    return figures.learning_curve(labels, _series(report), best, scale, measure.unit == "percent", measure.even, mark)
+    return drawing.learning_curve(labels, _series(report), best, scale, measure.unit == "percent", measure.even, mark)
 
 
 def curve_measure(report: Report) -> Measure | None:
@@ -198,7 +198,7 @@ def _differences(report: Report) -> dict[str, str]:
     }
     if compared:
         text = "; ".join(f"{n}: {points(d.value)} points, interval {value_range(d)}" for n, d in compared.items())
-        return {"differences": figures.as_svg(figures.differences(compared), "differences", text)}
+        return {"differences": drawing.as_svg(drawing.differences(compared), "differences", text)}
     measure = MEASURES[name] if (name := headline(report)) else ACCURACY
     there = {name: found[measure.name][1] for name, found in report.held_out.items() if measure.name in found}
     compared = {f"{n}, n = {f.rows:,}": f.against["base"] for n, f in there.items() if "base" in f.against}
@@ -206,7 +206,7 @@ def _differences(report: Report) -> dict[str, str]:
         return {}
     lines = [f"{n}: {shown_difference(measure, d.value)}, {shown_range(measure, d)}" for n, d in compared.items()]
     unit = (100.0, "percentage points") if measure.unit == "percent" else (1.0, "nats per token")
-    return {"differences": figures.as_svg(figures.differences(compared, *unit), "differences", "; ".join(lines))}
+    return {"differences": drawing.as_svg(drawing.differences(compared, *unit), "differences", "; ".join(lines))}
 
 
 def _panel_measures(report: Report) -> list[Measure]:

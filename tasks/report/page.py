@@ -12,9 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from data.measures import MEASURES
 from data.metrics import RESAMPLES
 from data.text import visible
-from tasks.report import drawing as figures
-from tasks.report import figures as report_figures
-from tasks.report import wording
+from tasks.report import drawing, figures, wording
 from tasks.report.content import Report, SideBySide
 from tasks.report.figures import name_of, ordered
 from tasks.report.findings import at_equal_length, findings
@@ -26,9 +24,9 @@ def write_report(report: Report, html: Path, png: Path) -> None:
 
     The same report gives the same bytes.
     """
-    curve, verified = report_figures.learning_curve(report), [i for i in report.iterations if i.validation]
-    caption, measure = report_figures.caption(report), report_figures.curve_measure(report)
-    text = figures.as_svg(curve, "curve", report_figures.describe_curve(report)) if measure else ""
+    curve, verified = figures.learning_curve(report), [i for i in report.iterations if i.validation]
+    caption, measure = figures.caption(report), figures.curve_measure(report)
+    text = drawing.as_svg(curve, "curve", figures.describe_curve(report)) if measure else ""
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -38,26 +36,26 @@ def write_report(report: Report, html: Path, png: Path) -> None:
             caption=caption,
             names={iteration.iteration: name_of(iteration) for iteration in report.iterations},
             verified=verified,
-            further=report_figures.further_measures(report),
-            details=report_figures.details(report),
+            further=figures.further_measures(report),
+            details=figures.details(report),
             measures=MEASURES,
-            selection=report_figures.selection(report),
-            samples_verdicts=report_figures.training_verdicts(report),
+            selection=figures.selection(report),
+            samples_verdicts=figures.training_verdicts(report),
             validation_verdicts={name_of(i): ordered(i.validation.verdicts) for i in verified if i.validation},
             pass_ks=sorted({k for i in verified if i.validation for k in i.validation.pass_at}),
             majority_ks=sorted({k for i in verified if i.validation for k in i.validation.majority_at}),
             changes=_changes(report.examples),
             seconds={name_of(i): i.seconds for i in report.iterations if i.seconds},
-            stages=report_figures.stages(report),
+            stages=figures.stages(report),
             total_seconds=sum(second for i in report.iterations for second in i.seconds.values()),
-            figures=report_figures.drawn(report) | {"curve": text},
+            figures=figures.drawn(report) | {"curve": text},
             level=LEVEL,
             resamples=RESAMPLES,
         )
     )
     html.write_bytes(page.encode())
     title = [f"{report.algorithm} · {report.run} · validation", unbroken(f"{caption}; {LEVEL} intervals")]
-    figures.write_png(curve, png, title)
+    drawing.write_png(curve, png, title)
 
 
 def _environment() -> Environment:

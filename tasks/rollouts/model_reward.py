@@ -1,7 +1,9 @@
 """A reward that is a model: what a stage asks of it, whichever it is.
 
 To add one, subclass `ModelReward` in a module of your own and name it as `reward.name: package.module:Class`, with its
-settings under `reward.options`. It runs a program of its own and writes Score rows; the stage does everything else.
+settings under `reward.options`. Its `score` runs a program and leaves files of Score rows. It starts the program by
+`at.run.start`, with `at.run.child_lock`, and holds GPUs by `gpus_held`; what the program is told goes into a hidden
+file of the attempt. `TrainedReward` is an example.
 """
 
 from abc import ABC, abstractmethod

@@ -93,6 +93,15 @@ class RewardConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _options_have_use(self) -> Self:
+        if unknown := sorted(self.options.keys() - set(self.names)):
+            raise ValueError(
+                f"reward.options names {', '.join(unknown)}, and the rewards are {', '.join(self.names)}. Write the "
+                "options of a reward under its own name."
+            )
+        return self
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.parts) or (self.name,)
@@ -159,7 +168,11 @@ def is_model(name: str) -> bool:
 
 def _own_model(name: str) -> type[ModelReward]:
     found = load_named(name)
-    if not (inspect.isclass(found) and issubclass(found, ModelReward)) or inspect.isabstract(found):
+    if (
+        not (inspect.isclass(found) and issubclass(found, ModelReward))
+        or inspect.isabstract(found)
+        or not isinstance(getattr(found, "grader", None), str)
+    ):
         raise RewardError(
             f"Reward {name!r} is a class, but no ModelReward that can be used.",
             what_next="Name a function (problem, completion) that returns a Score, or subclass "

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
+import pyarrow.parquet as pq
+
 from data.files import file_sha256
-from data.rewards import prepare_reward
+from data.rewards import RewardError, prepare_reward
 from data.scoring import Tally, TooManyErrorsError, check_errors
-from data.storage import parquet_files
+from data.storage import holds, parquet_files
 from models import score as scorer
 from models.config import ScoreJob
 from models.score import (
@@ -51,7 +53,10 @@ def score_jobs(at: Place, attempt: Path, jobs: list[ScoreJob], judging: Judging)
     for reward in config.functions.values():
         prepare_reward(reward, config.isolation)
     for name, model in config.models.items():
-        model.score(at, attempt, _part_jobs(jobs, name), judging.engine)
+        parts = _part_jobs(jobs, name)
+        model.score(at, attempt, parts, judging.engine)
+        for job in parts:
+            _require_scores(name, job)
     program = _program(config, jobs)
     missing = []
     for job in jobs:
@@ -131,6 +136,22 @@ def _part_jobs(jobs: list[ScoreJob], part: str) -> list[ScoreJob]:
     for job in asked:
         job.output.mkdir(parents=True, exist_ok=True)
     return asked
+
+
+def _require_scores(name: str, job: ScoreJob) -> None:
+    """See that a reward that is a model scored every sample, in their order.
+
+    Raises:
+        RewardError: it did not.
+    """
+    for shard in parquet_files(job.samples):
+        samples = pq.read_table(shard, columns=["problem_id"])["problem_id"].to_pylist()
+        if not holds(job.output / shard.name, "problem_id", samples):
+            raise RewardError(
+                f"The reward {name} left no scores of the {len(samples):,} samples in {shard}, in their order, in "
+                f"{job.output / shard.name}.",
+                what_next="Mend its `score`, and run the same command again: the samples are kept.",
+            )
 
 
 def _program(config: RewardConfig, jobs: list[ScoreJob], until: Path | None = None) -> ScorerProgram:

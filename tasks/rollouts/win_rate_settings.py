@@ -65,7 +65,7 @@ def check_win_rate(config: WinRateConfig, policy: PolicySource) -> None:
     """Refuse a judge that cannot work, and warn of one that judges its own answers.
 
     Raises:
-        JudgeError, ModelError, TemplateError: as `Judge.check` says.
+        AskedModelError, ModelError, TemplateError: as `Judge.check` says.
     """
     Judge(config=config.judge).check()
     if judges_itself(config.judge, policy):

@@ -5,14 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from models.config import (
-    LaunchConfig,
-    LikelihoodProgram,
-    PreferenceProgram,
-    RewardTrainProgram,
-    TrainConfig,
-    TrainProgram,
-)
+from models.config import LaunchConfig, LaunchedProgram, TrainConfig
 from models.launch import launch_command
 from tasks.stage.contract import PROGRAM
 from tasks.stage.devices import gpus_held
@@ -32,7 +25,7 @@ class Training(Generic[Trained_co]):
 
 def launch_program(
     module: str,
-    program: TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram,
+    program: LaunchedProgram,
     directory: Path,
     lock: Path,
 ) -> Sequence[str]:

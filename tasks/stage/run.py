@@ -176,7 +176,7 @@ class Place:
 
 
 @contextmanager
-def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iterator[Run]:
+def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift, seed: int = 0) -> Iterator[Run]:
     """Take a run directory for this process alone, and write the resolved configuration into it.
 
     Raises:
@@ -189,7 +189,7 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift) -> Iter
         with lock:
             me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
             write_json(directory / LOCK_HOLDER, me)
-            run = Run(directory, on_drift=on_drift)
+            run = Run(directory, on_drift=on_drift, seed=seed)
             for program_lock in (run.child_lock, run.scorer_lock):
                 await_children(program_lock)
             write_json(directory / CONFIG, config)

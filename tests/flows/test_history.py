@@ -138,7 +138,7 @@ def test_a_rebuild_that_was_stopped_between_two_stages_goes_on_after_the_last_on
     assert listed(copy.parent, capsys)["em"][1] == "unfinished: iter-1/select is next"
 
 
-def test_a_run_that_only_began_has_its_problems_next(tmp_path, capsys):
+def test_a_run_that_only_began_has_done_nothing(tmp_path, capsys):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / ".lock").touch()
     assert listed(tmp_path, capsys)["begun"][:3] == ["unknown", "unfinished: nothing is done yet", "0"]

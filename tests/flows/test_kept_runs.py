@@ -1,7 +1,7 @@
 """Runs of an earlier commit are finished runs of this one: every stage is what it was, to the byte of its digest.
 
 If this fails, a stage's version rose or its settings have another form, and users' unfinished runs will drift. If that
-is meant, say so in CHANGELOG.md and keep newer runs: `python -m tests.flows.kept_runs RUN…`.
+is meant, keep newer runs: `python -m tests.flows.kept_runs RUN…`.
 """
 
 from pathlib import Path

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from data.rewards import RewardError
 from data.rows import Score
@@ -12,6 +13,7 @@ from data.storage import read_rows
 from deployments.generate import PREFECT_YAML, with_others
 from flows.commands.cli import main
 from flows.commands.flow_table import GROUP, all_flows, find_flow, own_flows
+from flows.rest_em import RestEM, loop
 from tasks.loop.loop import run_loop
 from tasks.loop.preflight import plan_loop
 from tasks.rollouts.rewards import RewardConfig, check_reward
@@ -90,6 +92,15 @@ class Lengths(ModelReward):
 
 class Unfinished(ModelReward):
     grader: ClassVar[str] = "unfinished@1"
+
+
+class Nameless(ModelReward):
+    def score(self, at, attempt, jobs, engine):
+        pass
+
+
+class Idle(Nameless):
+    grader: ClassVar[str] = "idle@1"
 """
 NAME = "toy_package.lengths:Lengths"
 
@@ -114,7 +125,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_flow_of_another_package_is_found_everywhere(toy, tmp_path, stubs, monkeypatch, capsys):
     assert main(["--help"]) == 0
     assert "best-of-n    Best of n (no paper): a policy learns those of its own answers" in capsys.readouterr().out
-    assert next(iter(all_flows())) == "best-of-n" and "best-of-n" not in own_flows()
+    assert list(all_flows()) == [*own_flows(), "best-of-n"]
 
     deployments = yaml.safe_load(with_others(PREFECT_YAML.read_text()))["deployments"]
     (made,) = [d for d in deployments if d["entrypoint"] == "toy_package.best_of_n:best_of_n"]
@@ -150,6 +161,7 @@ def test_a_flow_of_another_package_is_found_everywhere(toy, tmp_path, stubs, mon
     [
         ({"name": NAME}, "longest: Field required"),
         ({"name": NAME, "options": {NAME: {"longest": 1, "shortest": 2}}}, "shortest: Extra inputs are not permitted"),
+        ({"name": "toy_package.lengths:Nameless"}, "is a class, but no ModelReward that can be used"),
         ({"name": "toy_package.lengths:Unfinished"}, "is a class, but no ModelReward that can be used"),
         ({"name": "toy_package.best_of_n:BestOfN"}, "is a class, but no ModelReward that can be used"),
     ],
@@ -159,10 +171,36 @@ def test_a_class_that_cannot_judge_is_refused(toy, reward, message):
         check_reward(RewardConfig.model_validate(reward))
 
 
-def test_an_entry_point_without_its_module_says_so(toy, capsys):
-    (toy / "toy_package" / "best_of_n.py").unlink()
+def test_options_of_another_reward_and_scores_that_were_not_given_are_said(toy, tmp_path, stubs):
+    with pytest.raises(ValidationError, match=r"options names toy_package\.lengths:Length, and the rewards are"):
+        RewardConfig.model_validate({"name": NAME, "options": {"toy_package.lengths:Length": {"longest": 1}}})
+    told = small(tmp_path) | {"reward": {"name": "toy_package.lengths:Idle"}, "iterations": 1}
+    config = RestEM.model_validate(told | {"evaluate": {"reward": {"name": "final_answer"}}})
+    with pytest.raises(RewardError, match=r"The reward toy_package\.lengths:Idle left no scores of the 80 samples"):
+        run_loop("ReST-EM", loop, config, OnDrift.REFUSE)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "should be in the module toy_package.best_of_n, which is not there"),
+        ("def (", "cannot be loaded: importing toy_package.best_of_n raised SyntaxError"),
+        (
+            '"""It fails."""\nraise OSError("no")',
+            "cannot be loaded: importing toy_package.best_of_n raised OSError: no",
+        ),
+    ],
+)
+def test_a_flow_of_another_package_that_is_broken_says_so_and_leaves_the_others_alone(toy, capsys, content, says):
+    file = toy / "toy_package" / "best_of_n.py"
+    file.unlink() if content is None else file.write_text(content)
     assert main(["best-of-n", "--dry-run"]) == 2
-    assert "should be in the module toy_package.best_of_n, which is not there" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert "learns gold answers" in capsys.readouterr().out
+    deployments = yaml.safe_load(with_others(PREFECT_YAML.read_text()))["deployments"]
+    assert not [d for d in deployments if "toy" in d["entrypoint"]]
+    assert says in capsys.readouterr().err
 
 
 def test_a_module_that_is_no_flow_says_what_it_lacks(toy, capsys):

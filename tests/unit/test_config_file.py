@@ -41,6 +41,9 @@ def test_a_deployment_is_of_its_own_file_and_is_no_setting(tmp_path: Path) -> No
     [
         ({"one": "extends: two.yaml", "two": "extends: one.yaml"}, "extends itself"),
         ({"one": "extends: [two.yaml]"}, "has to be the name of a file"),
+        ({"one": 'extends: "a\\0b"'}, "has to be the name of a file"),
+        ({"one": "extends: ~nobody-of-that-name/a.yaml"}, "there is no configuration file"),
+        ({"one": "deployment: {flow: rest_em, name: a, description: b}"}, "is for the flow rest_em, and there is none"),
         ({"one": "extends: none.yaml"}, "there is no configuration file .*none.yaml"),
         ({"one": "deployment: yes"}, "says under deployment what cannot be used"),
         ({"one": "deployment: {flow: spin}"}, "name: Field required"),
