@@ -97,8 +97,8 @@ class Flow:
         except Exception as error:
             raise self._broken(error) from error
         flow, loop, settings = getattr(module, self.function, None), getattr(module, "loop", None), None
-        with suppress(NameError):  # of what only a type checker imports
-            settings = get_type_hints(flow.fn).get("config") if flow is not None and hasattr(flow, "fn") else None
+        with suppress(NameError, TypeError):  # of what only a type checker imports, or what is no function
+            settings = get_type_hints(getattr(flow, "fn", flow)).get("config")
         if not (inspect.isclass(settings) and issubclass(settings, RunConfig)) or loop is None:
             raise UsageError(
                 f"{self.module} is no flow: it needs a Prefect flow {self.function}(config: Settings, …) and loop(run, "

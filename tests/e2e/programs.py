@@ -63,9 +63,10 @@ def _run_child(
 ) -> None:
     """What the function of that name does, but that nobody supervises or hears the program while it runs.
 
-    Commands other than `python -m MODULE CONFIG` are left to that function.
+    Commands other than `python -m MODULE CONFIG` are left to that function, and the program that scores: it starts
+    processes itself.
     """
-    if len(command) != 4 or command[1] != "-m":
+    if len(command) != 4 or command[1:3] == ["-m", "models.score"] or command[1] != "-m":
         run_child(command, log_path, lock, logger, environment)
         return
     try:
