@@ -66,7 +66,7 @@ def lines(stage: Path) -> list[dict[str, float]]:
 
 
 def test_qlora_does_not_diverge_and_the_manifest_has_adapter_and_merged_policy(sft):
-    """That it learns show the margins of the next test: on some CPUs 4-bit products are too rough for these examples."""
+    """The margins of the next test show that it learns: on some CPUs 4-bit products are too rough for this loss."""
     losses = [line["loss"] for line in lines(sft)]
     epoch = len(losses) // 4
     assert sum(losses[-epoch:]) < 1.1 * sum(losses[:epoch])
