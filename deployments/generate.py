@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from pydantic_core import PydanticUndefined
 
 from data.errors import UsageError
 from flows.commands.config_file import read_config
@@ -101,7 +100,7 @@ def _deployment(
 def _own(flow: Flow) -> dict[str, Any]:
     """Settings of a user's own run: its name, and a file name for each setting that has to be given."""
     fields = flow.load().settings.model_fields.items()
-    needed = [name for name, field in fields if field.is_required() and field.default is PydanticUndefined]
+    needed = [name for name, field in fields if field.is_required()]
     return {"run": f"own-{flow.name}", **{name: f"{name}.jsonl" for name in needed}}
 
 

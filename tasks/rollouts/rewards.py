@@ -64,7 +64,9 @@ class RewardConfig(Config):
         dict[str, PartConfig],
         Field(default_factory=dict, description="Several rewards by name, whose weighted sum replaces the one above."),
     ]
-    length: Annotated[LengthConfig | None, Field(description="A penalty on long answers; none: none.")] = None
+    length: Annotated[
+        LengthConfig | None, Field(description="A penalty on long answers; none: length costs nothing.")
+    ] = None
     passes_at: Annotated[
         float, Field(description="Where several rewards make one: answers of at least this sum are correct.")
     ] = 1.0
@@ -74,8 +76,8 @@ class RewardConfig(Config):
     isolation: Annotated[
         Level,
         Field(
-            description="How programs have to be shut in at the least. limits: only a user of their own and limits on "
-            "what they take; for programs that you trust."
+            description="The weakest sandbox for programs. limits: only a separate user and resource limits, "
+            "for programs that you trust."
         ),
     ] = "bubblewrap"
     workers: Annotated[int, Field(ge=1, description="Processes that score; 1: this one, unless it is done ahead.")] = 1
