@@ -30,7 +30,7 @@ launch: {micro_batch_size: 16, log_steps: 1}
 ADAPTER = "{rank: 8, alpha: 16, dropout: 0.0, targets: [q_proj, v_proj, down_proj], quantize: true}"
 SFT = f"""
 limit: 256
-train: {{learning_rate: 1.0e-2, batch_size: 16, epochs: 4, pack_to: 128, dtype: float32, adapter: {ADAPTER}}}
+train: {{learning_rate: 2.0e-3, batch_size: 16, epochs: 4, pack_to: 128, dtype: float32, adapter: {ADAPTER}}}
 """
 DPO = f"train: {{learning_rate: 1.0e-3, batch_size: 16, epochs: 2, dtype: float32, adapter: {ADAPTER}}}"
 
@@ -65,11 +65,10 @@ def lines(stage: Path) -> list[dict[str, float]]:
     return [line for line in found if "loss" in line]  # others are of held-out rows
 
 
-def test_qlora_does_not_diverge_and_the_manifest_has_adapter_and_merged_policy(sft):
-    """The margins of the next test show that it learns: on some CPUs 4-bit products are too rough for this loss."""
+def test_qlora_learns_and_the_manifest_has_adapter_and_merged_policy(sft):
     losses = [line["loss"] for line in lines(sft)]
     epoch = len(losses) // 4
-    assert sum(losses[-epoch:]) < 1.1 * sum(losses[:epoch])
+    assert sum(losses[-epoch:]) < sum(losses[:epoch])
     outputs = json.loads((sft / "manifest.json").read_text())["outputs"]
     assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json", "policy/model.safetensors"} <= set(
         outputs
