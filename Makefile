@@ -11,7 +11,7 @@ DONE := .venv/done-$(PLATFORM)
 PACKAGES := deployments flows tasks models data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check bench bases deployments lock format clean
+.PHONY: help setup demo up down test check docs bench bases deployments lock format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,10 @@ check: setup  ## Lint, formatting, types, import contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy $(PACKAGES)
 	.venv/bin/lint-imports --no-cache
+
+docs: setup  ## Build the pages into build/docs; every warning is an error
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	@echo build/docs/index.html
 
 bench: setup  ## Measure speed, memory and verdicts, side by side
 	.venv/bin/python -m benchmarks
