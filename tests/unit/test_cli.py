@@ -63,12 +63,12 @@ def test_flags_win_over_the_file_which_wins_over_the_defaults(settings) -> None:
         (["--seed=3"], "seed", 3),
         (["--model", "organisation/name-7B"], "model", "organisation/name-7B"),
         (["--problems", "my problems.jsonl"], "problems", Path("my problems.jsonl")),
-        (["--train.learning_rate", "1e-3"], "train.learning_rate", 1e-3),
+        (["--train.learning-rate", "1e-3"], "train.learning_rate", 1e-3),
         (["--stop.rule", "patience", "--stop.patience", "2"], "stop.patience", 2),
-        (["--evaluate.samples", "8", "--evaluate.pass_at", "[1,8]"], "evaluate.pass_at", (1, 8)),
+        (["--evaluate.samples", "8", "--evaluate.pass-at", "[1,8]"], "evaluate.pass_at", (1, 8)),
         (["--bootstrap.train.epochs", "1"], "bootstrap.train.epochs", 1.0),
-        (["--engine.enforce_eager", "true"], "engine.enforce_eager", True),
-        (["--launch.gradient_checkpointing", "true"], "launch.gradient_checkpointing", True),
+        (["--engine.enforce-eager", "true"], "engine.enforce_eager", True),
+        (["--launch.gradient-checkpointing", "true"], "launch.gradient_checkpointing", True),
     ],
 )
 def test_every_setting_is_a_flag_also_a_nested_one(settings, flags: list[str], path: str, value: object) -> None:
@@ -80,7 +80,7 @@ def test_every_setting_is_a_flag_also_a_nested_one(settings, flags: list[str], p
 
 @pytest.mark.parametrize(("given", "value"), [("1e-4", 1e-4), ("[1e-4, 1e-5]", (1e-4, 1e-5))])
 def test_spin_takes_one_number_for_all_iterations_or_one_for_each(given: str, value: object) -> None:
-    config, _ = read_settings(Spin, ["--iterations", "2", "--train.learning_rate", given], "autodidact spin")
+    config, _ = read_settings(Spin, ["--iterations", "2", "--train.learning-rate", given], "autodidact spin")
     assert config.train.learning_rate == value
 
 
@@ -100,7 +100,7 @@ def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
         ("a: 1\nb: 2\nseed: x", [], ["unknown setting a", "unknown setting b", "seed: "]),
         (None, ["--iteration", "3"], ["unknown setting --iteration (did you mean --iterations?)", "--help"]),
         (None, ["--generate.sample=3"], ["unknown setting --generate.sample (did you mean --generate.samples?)"]),
-        (None, ["--learning_rate", "1"], ["unknown setting --learning_rate (did you mean --train.learning_rate?)"]),
+        (None, ["--learning-rate", "1"], ["unknown setting --learning-rate (did you mean --train.learning-rate?)"]),
         (None, ["stray"], ["'stray' belongs to no setting", "--field value"]),
         (None, ["--iterations"], ["--iterations", "expected one argument"]),
         (None, ["--on-drift", "ignore"], ["--on-drift", "'ignore'", "refuse"]),
@@ -120,7 +120,7 @@ def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
             [],
             ["train.batch_size 10 is not a multiple", "2 × 3 = 6", "Change one of the three"],
         ),
-        (None, ["--train.batch_size", "12"], ["train.batch_size 12 is not a multiple", "1 × 8 = 8"]),
+        (None, ["--train.batch-size", "12"], ["train.batch_size 12 is not a multiple", "1 × 8 = 8"]),
         ("", [], ["settings.yaml holds nothing", "key: value"]),
         ("# only a comment", [], ["settings.yaml holds nothing"]),
         ("- run\n- seed", [], ["settings.yaml holds no mapping", "key: value"]),
@@ -178,7 +178,7 @@ def test_help_of_a_flow_lists_every_setting_with_its_description(capsys: pytest.
         read_settings(RestEM, ["--help"], "autodidact rest-em")
     assert ended.value.code == 0
     output = " ".join(capsys.readouterr().out.split())
-    for words in ("--generate.samples", "Samples per problem.", "--bootstrap.train.learning_rate", "--dry-run"):
+    for words in ("--generate.samples", "Samples per problem.", "--bootstrap.train.learning-rate", "--dry-run"):
         assert words in output
 
 
