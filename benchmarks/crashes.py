@@ -82,7 +82,7 @@ def main() -> None:
     autodidact = str(Path(sys.executable).with_name("autodidact"))
 
     def command(runs: Path) -> list[str]:
-        return [autodidact, "rest-em", "--config", str(settings), "--runs_dir", str(runs), "--run", RUN]
+        return [autodidact, "rest-em", "--config", str(settings), "--runs-dir", str(runs), "--run", RUN]
 
     # The base that the cache then holds is not trained again, and no time is measured on a cold disk.
     first = [sys.executable, *command(folder / "first")]

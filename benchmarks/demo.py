@@ -22,7 +22,7 @@ def main() -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
         environment |= {"AUTODIDACT_CACHE": str(folder / "cache")}
         autodidact = str(Path(sys.executable).with_name("autodidact"))
-        command = [autodidact, "rest-em", "--config", CONFIG, "--runs_dir", str(folder / "runs")]
+        command = [autodidact, "rest-em", "--config", CONFIG, "--runs-dir", str(folder / "runs")]
         demo = run_measured(command, environment, echo=True)
         again = run_measured(command, environment)
         run = folder / "runs" / "demo"

@@ -57,7 +57,7 @@ def _run(flow: str, seed: int, run: Path, jobs: int) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     if jobs > 1:
         environment |= SHARED_CPU | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
-    subprocess.run([*command, "--runs_dir", str(run.parent)], check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--runs-dir", str(run.parent)], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def measured(run: Path) -> list[str]:

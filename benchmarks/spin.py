@@ -48,7 +48,7 @@ def _sft_settings(runs: Path, steps: int, rate: float) -> str:
 
 def _run(runs: Path, flow: str, config: str, name: str) -> dict[str, Any]:
     autodidact = str(Path(sys.executable).with_name("autodidact"))
-    command = [autodidact, flow, "--config", config, "--run", name, "--runs_dir", str(runs)]
+    command = [autodidact, flow, "--config", config, "--run", name, "--runs-dir", str(runs)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     return dict(json.loads((runs / name / "summary.json").read_text()))

@@ -24,7 +24,7 @@ import psutil
 from data.errors import AutodidactError, UsageError
 from data.text import visible
 from deployments.supervision import Options, ServiceError, connect, is_stopping, launch, refuse_taken_ports
-from flows.commands.settings import Parser
+from flows.commands.parser import Parser
 from tasks.history.reconcile import reconcile
 from tasks.stage.environment import (
     Services,

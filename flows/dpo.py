@@ -20,6 +20,7 @@ from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_l
 from tasks.policies.base import base_policy
 from tasks.policies.reference import measure_reference
 from tasks.policies.train import train_on_pairs
+from tasks.settings.leading import MACHINE, START, TRAINING
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import OnDrift
 from tasks.stage.run import Run
@@ -40,6 +41,22 @@ class DPOTrainConfig(PreferenceConfig):
 class DPO(PairSource, LoopConfig):
     """Every setting of DPO. Defaults are TRL's recipe for Llama 2."""
 
+    leading_settings = (
+        *START,
+        "pairs",
+        "validation_pairs",
+        "test_pairs",
+        "validation",
+        "test",
+        *TRAINING,
+        "train.beta",
+        "train.adapter.rank",
+        "train.adapter.quantize",
+        "reward.name",
+        "generate.max_tokens",
+        "evaluate.samples",
+        *MACHINE,
+    )
     trains_on_problems: ClassVar[bool] = False
     answers_training_prompts: ClassVar[bool] = False
     has_pairs: ClassVar[bool] = True

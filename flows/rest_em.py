@@ -17,6 +17,7 @@ from tasks.policies.base import base_policy
 from tasks.policies.train import train
 from tasks.rollouts.generate import SAMPLES, generate
 from tasks.rollouts.score import SCORES, score
+from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import OnDrift
 from tasks.stage.run import Run
@@ -24,6 +25,21 @@ from tasks.stage.run import Run
 
 class RestEM(LoopConfig):
     """Every setting of a ReST-EM run. Defaults are the paper's; where it is silent, those of VinePPO's re-run."""
+
+    leading_settings = (
+        *START,
+        *PROBLEMS,
+        "iterations",
+        "generate.samples",
+        "generate.temperature",
+        "generate.max_tokens",
+        "reward.name",
+        "select.max_per_problem",
+        *TRAINING,
+        "evaluate.samples",
+        "stop.rule",
+        *MACHINE,
+    )
 
     iterations: Annotated[int, Field(ge=1, description="Most iterations of E-step and M-step.")] = 3
     init: Annotated[

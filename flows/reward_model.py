@@ -22,6 +22,7 @@ from tasks.policies.base import base_policy
 from tasks.policies.best import publish_best
 from tasks.policies.train import train_reward_model
 from tasks.rollouts.trained_reward import measure_reward_model
+from tasks.settings.leading import MACHINE, START, TRAINING
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift
 from tasks.stage.run import Run
@@ -30,6 +31,23 @@ from tasks.tracking.reward_report import conclude_reward_model
 
 class RewardModel(PairSource, RunConfig):
     """Every setting of a reward model. Defaults are those of InstructGPT, where it tells them."""
+
+    leading_settings = (
+        *START,
+        "pairs",
+        "validation_pairs",
+        "held_out",
+        "pairs_format",
+        "unusable",
+        "overlap.near_duplicates",
+        "overlap.contamination",
+        *TRAINING,
+        "train.margin",
+        "train.centering",
+        "train.dtype",
+        "score.batch_tokens",
+        *MACHINE,
+    )
 
     validation_pairs: Annotated[
         Path | None, Field(description="Data set of pairs to measure on; none: a share of the pairs is held out.")

@@ -17,6 +17,7 @@ from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
 from tasks.policies.train import train
+from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.loop import GoldLoopConfig
 from tasks.stage.contract import OnDrift
 from tasks.stage.run import Run
@@ -39,6 +40,21 @@ class SFTTrainConfig(SupervisedConfig):
 class SFT(GoldLoopConfig):
     """Every setting of supervised fine-tuning. Defaults are TRL's recipe for Llama 2."""
 
+    leading_settings = (
+        *START,
+        *PROBLEMS,
+        "template",
+        *TRAINING,
+        "train.pack_to",
+        "train.loss_on",
+        "train.adapter.rank",
+        "train.adapter.quantize",
+        "verify",
+        "reward.name",
+        "generate.max_tokens",
+        "evaluate.samples",
+        *MACHINE,
+    )
     answers_training_prompts: ClassVar[bool] = False
     measures: ClassVar[tuple[MeasureName, ...]] = ("loss", "accuracy")
 

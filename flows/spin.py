@@ -19,6 +19,7 @@ from tasks.policies.base import base_policy
 from tasks.policies.reference import measure_reference
 from tasks.policies.train import train_on_pairs
 from tasks.rollouts.generate import SAMPLES, generate
+from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.loop import GoldLoopConfig
 from tasks.stage.contract import Artifact, OnDrift
 from tasks.stage.launch import Training
@@ -62,6 +63,21 @@ class SpinSamplingConfig(SamplingConfig):
 class Spin(GoldLoopConfig):
     """Every setting of a SPIN run. Defaults are the paper's."""
 
+    leading_settings = (
+        *START,
+        *PROBLEMS,
+        "iterations",
+        "generate.temperature",
+        "generate.max_tokens",
+        *TRAINING,
+        "train.beta",
+        "mix_previous",
+        "verify",
+        "reward.name",
+        "evaluate.samples",
+        "stop.rule",
+        *MACHINE,
+    )
     has_opponent: ClassVar[bool] = True
     measures: ClassVar[tuple[MeasureName, ...]] = ("win_rate", "accuracy")
 

@@ -143,7 +143,7 @@ def _refused(folder: Path) -> ModelError:
     return ModelError(
         f"The model in {folder} needs Python code of its own ({', '.join(own_code(folder))}).",
         "That would run in your processes, with your files and your keys, so it is refused by default.",
-        "Read it; if you trust it, set model_code to allow beside the model (--model_code allow for the policy).",
+        "Read it; if you trust it, set model_code to allow beside the model (--model-code allow for the policy).",
     )
 
 

@@ -46,7 +46,7 @@ NO_ANSWERS = (
 )
 
 HAVE_PROMPTS_WRITTEN = (
-    "Have a model write the prompts: autodidact data format DATA --write_prompts.model MODEL. What that writes are "
+    "Have a model write the prompts: autodidact data format DATA --write-prompts.model MODEL. What that writes are "
     "demonstrations."
 )
 

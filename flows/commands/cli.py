@@ -21,6 +21,7 @@ COMMANDS = {
     "up": ("deployments.services", "up", "start Prefect, MLflow and a worker, and register the deployments"),
     "down": ("deployments.services", "down", "stop what `up` started"),
     "status": ("deployments.services", "status", "show which services run"),
+    "completion": ("flows.commands.completion", "completion", "print a script by which a shell completes commands"),
 }
 
 
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         return _show_help()
+    if arguments[0] == "--version":
+        return _show_version()
     name, *rest = arguments
     if name in COMMANDS:
         module_name, function, _ = COMMANDS[name]
@@ -44,7 +47,7 @@ def _run(arguments: list[str]) -> int:
 def _run_flow(name: str, arguments: list[str]) -> int:
     from data.errors import UsageError
     from flows.commands.flow_table import all_flows, find_flow
-    from flows.commands.settings import nearest, read_settings, runs_folder
+    from flows.commands.settings import first_look, nearest, read_settings
     from tasks.stage.environment import prepare
 
     flow = find_flow(name)
@@ -53,20 +56,29 @@ def _run_flow(name: str, arguments: list[str]) -> int:
         raise UsageError(
             f"there is no flow or command {name!r}{nearest(name, known)}.", what_next=f"There are {', '.join(known)}."
         )
-    prepare(runs_folder(arguments), dry_run="--dry-run" in arguments)
+    runs, dry_run = first_look(arguments)
+    prepare(runs, dry_run=dry_run)
     loaded = flow.load()
-    config, options = read_settings(loaded.settings, arguments, f"autodidact {name}", flow=name)
+    config, options = read_settings(loaded.settings, arguments, f"autodidact {name}", flow=name, about=flow.about)
     from flows.commands.console import run_flow
 
     raise_on_ctrl_c()
     return run_flow(loaded, config, options.dry_run, options.on_drift)
 
 
+def _show_version() -> int:
+    from importlib.metadata import version
+    from platform import python_version
+
+    print(f"autodidact {version('autodidact')}, Python {python_version()}")
+    return 0
+
+
 def _show_help() -> int:
     from data.errors import UsageError
     from flows.commands.flow_table import all_flows
 
-    print("usage: autodidact FLOW [--config FILE] [--field value …] [--dry-run] [--on-drift …]\n\nflows:")
+    print("usage: autodidact FLOW [--config FILE] [--SETTING VALUE …] [--dry-run] [--on-drift …]\n\nflows:")
     for name, flow in all_flows().items():
         try:
             print(f"  {name:<12} {flow.help}")
@@ -75,7 +87,7 @@ def _show_help() -> int:
     print("\ncommands:")
     for name, (_, _, description) in COMMANDS.items():
         print(f"  {name:<12} {description}")
-    print("\nautodidact FLOW --help lists every setting.")
+    print("\nautodidact FLOW --help shows the settings that matter most, --help-all every one. autodidact --version")
     return 0
 
 

@@ -13,7 +13,8 @@ from data.prepare.reading import HAVE_PROMPTS_WRITTEN, NO_ANSWERS, Reading, Tall
 from data.prepare.sources import FilesRead
 from data.render import prompt_token_ids
 from flows.commands.console import make_console
-from flows.commands.settings import Parser, read_settings
+from flows.commands.parser import Parser
+from flows.commands.settings import read_settings
 from models.config import Config
 from tasks.datasets.format import REPLIES_FILE, FormatConfig, format_data
 from tasks.datasets.inspect import InspectConfig, Inspection, inspect, quantiles
@@ -31,6 +32,7 @@ COMMANDS = {
     "inspect": "say what a data set is, show rows of it, and what will be left out",
     "format": "write its rows, split and without duplicates, into a folder",
 }
+SETTINGS: dict[str, type[Config]] = {"inspect": InspectConfig, "format": FormatConfig}
 
 
 def data(arguments: list[str]) -> int:

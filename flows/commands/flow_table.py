@@ -54,11 +54,19 @@ class Flow:
     @property
     def help(self) -> str:
         """The first line of the module's docstring."""
+        return self._docstring.partition("\n")[0]
+
+    @property
+    def about(self) -> str:
+        """The first paragraph of the module's docstring."""
+        return self._docstring.partition("\n\n")[0]
+
+    @property
+    def _docstring(self) -> str:
         try:
-            text = ast.get_docstring(ast.parse(self._source.read_text(encoding="utf-8")))
+            return ast.get_docstring(ast.parse(self._source.read_text(encoding="utf-8"))) or ""
         except (OSError, ValueError, SyntaxError) as error:
             raise self._broken(error) from error
-        return (text or "").partition("\n")[0]
 
     @property
     def _source(self) -> Path:

@@ -103,7 +103,7 @@ def _best(state: RunState) -> str:
 
 def _show_keys(history: History, folder: Path) -> int:
     files = training_files(history)
-    elsewhere = "" if folder == Path("runs") else f" --runs_dir {folder}"
+    elsewhere = "" if folder == Path("runs") else f" --runs-dir {folder}"
     say(f"Training rows of {history.directory}. Follow one back: autodidact trace {history.name} KEY{elsewhere}")
     for found in files:
         say(f"\n{found.file}, {found.rows:,} rows, such as")

@@ -8,84 +8,62 @@ import difflib
 import reprlib
 from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from pydantic import AliasChoices, BaseModel, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsError
+from pydantic_settings import SettingsError
 
 from data.errors import UsageError
 from flows.commands.config_file import merge, read_config
+from flows.commands.help_text import as_flag
+from flows.commands.parser import Parser
+from flows.commands.settings_parser import SettingsParser
 from flows.commands.yaml_file import path_at_home
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser of which every complaint is a UsageError, and whose help is printed like anything else."""
-
-    def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
-        super().__init__(prog, description=description, allow_abbrev=False, **options)
-
-    def print_help(self, file: Any = None) -> None:
-        """Print the help. What it comes from would not tell that nobody reads it, or that a disk is full."""
-        print(self.format_help(), end="", file=file)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.", what_next=f"See {self.prog} --help.")
-
-
 def read_settings(
-    config_class: type[BaseModel], arguments: list[str], prog: str, of_a_loop: bool = True, flow: str | None = None
+    config_class: type[BaseModel],
+    arguments: list[str],
+    prog: str,
+    of_a_loop: bool = True,
+    flow: str | None = None,
+    about: str | None = None,
 ) -> tuple[Any, argparse.Namespace]:
     """Configuration from the command line, over the YAML file, over the defaults.
 
     Args:
-        of_a_loop: whether there are `--dry-run` and `--on-drift`.
+        of_a_loop, about: as `SettingsParser` takes them.
         flow: the flow that the YAML file has to be for, if it says so; None: any.
 
     Raises:
         UsageError: an unknown flag or key (with the nearest right name), a wrong type or value, an unreadable file.
     """
-    parser = Parser(prog, config_class.__doc__)
-    parser.add_argument("--config", type=path_at_home, metavar="FILE", help="YAML file of settings; flags win over it")
-    if of_a_loop:
-        parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
-        parser.add_argument(
-            "--on-drift",
-            choices=["refuse", "rebuild", "accept"],
-            default="refuse",
-            help="what to do with finished stages that were made with other settings",
-        )
-
-    class Settings(config_class, BaseSettings):  # type: ignore[misc, valid-type]
-        @classmethod
-        def settings_customise_sources(  # type: ignore[override]
-            cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (init_settings,)
-
-    source: Any = CliSettingsSource(Settings, root_parser=parser, cli_hide_none_type=True, cli_avoid_json=True)
+    parser = SettingsParser(config_class, prog, about, of_a_loop)
     known, unknown = parser.parse_known_args(arguments)
     flags = sorted(flag for action in parser._actions for flag in action.option_strings)
     for flag in unknown:
         if flag.startswith("-"):
             bare = flag.split("=")[0]
-            raise UsageError(f"unknown setting {bare}{nearest(bare, flags)}.", what_next=f"{prog} --help lists all.")
+            near = nearest(bare.replace("_", "-"), flags)
+            raise UsageError(f"unknown setting {bare}{near}.", what_next=f"{prog} --help-all lists all.")
     if unknown:
         raise UsageError(f"{' '.join(unknown)!r} belongs to no setting.", what_next="Write --field value.")
+    parser.read_none(known)
     from_file = read_config(known.config, flow).settings if known.config else {}
     try:
-        source(parsed_args=known)
-        merged = merge(_by_field(config_class, from_file), source())
+        parser.source(parsed_args=known)
+        merged = merge(_by_field(config_class, from_file), parser.source())
         return config_class.model_validate(merged), known
     except SettingsError as error:
         raise UsageError(
             f"a group of settings was given one value ({error}).",
-            what_next=f"Write --group.name value; {prog} --help lists all.",
+            what_next=f"Write --group.name value; {prog} --help-all lists all.",
         ) from None
     except ValidationError as error:
-        raise explain(error, config_class, known.config) from None
+        raise explain(error, config_class, known) from None
 
 
-def explain(error: ValidationError, config_class: type[BaseModel], file: Path | None) -> UsageError:
+def explain(error: ValidationError, config_class: type[BaseModel], known: argparse.Namespace) -> UsageError:
     """An error of one line per problem: which field, what is wrong, what was given, the nearest right name of a key."""
     lines = []
     for problem in error.errors():
@@ -99,8 +77,9 @@ def explain(error: ValidationError, config_class: type[BaseModel], file: Path | 
             message = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float | date):
                 given += f". YAML reads that as {type(problem['input']).__name__}; put it into quotes"
-            lines.append(f"{field + ': ' if field else ''}{message}{given}")
-    where = f"{file} and the command line" if file else "the command line"
+            shown = as_flag(field) if hasattr(known, field) else field  # as it was written
+            lines.append(f"{shown + ': ' if field else ''}{message}{given}")
+    where = f"{known.config} and the command line" if known.config else "the command line"
     return UsageError(f"the settings from {where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines))
 
 
@@ -133,14 +112,15 @@ def _by_field(config_class: type[BaseModel], values: dict[str, Any]) -> dict[str
     return {second[key] if key in second and second[key] not in values else key: v for key, v in values.items()}
 
 
-def runs_folder(arguments: list[str]) -> Path:
-    """The runs folder has to be known before Prefect is imported, which reads its home when it is."""
+def first_look(arguments: list[str]) -> tuple[Path, bool]:
+    """The runs folder, and whether nothing is to be written: known before Prefect is imported, which makes its home."""
     parser = Parser("autodidact", add_help=False)
     parser.add_argument("--config", type=path_at_home)
-    parser.add_argument("--runs_dir", "--runs-dir", type=path_at_home)
-    known, _ = parser.parse_known_args(arguments)
+    parser.add_argument("--runs-dir", type=path_at_home)
+    parser.add_argument("--dry-run", action="store_true")
+    known, _ = parser.parse_known_args(parser.with_hyphens(arguments)[0])
     if known.runs_dir:
-        return Path(known.runs_dir)
+        return Path(known.runs_dir), known.dry_run
     from_file = read_config(known.config).settings if known.config else {}
     given = from_file.get("runs_dir")
-    return path_at_home(given if isinstance(given, str) else "runs")
+    return path_at_home(given if isinstance(given, str) else "runs"), known.dry_run

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,27 @@ SUMMARY, REPLIES_FILE = "_summary.json", "_replies.parquet"
 
 class FormatConfig(ProblemSource):
     """Settings of `autodidact data format`: those by which a loop reads its data sets, and where the rows go."""
+
+    leading_settings: ClassVar[tuple[str, ...]] = (
+        "problems",
+        "output",
+        "use",
+        "validation",
+        "test",
+        "format",
+        "columns",
+        "mixture",
+        "limit",
+        "unusable",
+        "reasoning",
+        "placeholders",
+        "overlap.held_out",
+        "overlap.near_duplicates",
+        "overlap.contaminated",
+        "write_prompts.model",
+        "write_prompts.endpoint",
+        "seed",
+    )
 
     problems: Annotated[Path, Field(description="Data set to be formatted, in any known format.")]
     output: Annotated[Path, Field(description="New folder for the rows.")] = Path("formatted")

@@ -112,7 +112,7 @@ def check_pair_sets(sets: PairSets) -> None:
     taken = training + sum(count for name, count in counts.items() if name not in sets.given)
     held_out = " and ".join(f"{count:,} are {_called(name)}" for name, count in counts.items())
     settings = " and ".join(f"--{_setting(name)}" for name in sets.names)
-    change = f"change --held_out ({sets.share:g}), " if HELD_OUT in sets.names else ""
+    change = f"change --held-out ({sets.share:g}), " if HELD_OUT in sets.names else ""
     raise DataFileError(
         f"{sets.training.source}: of its {taken:,} pairs {held_out}, by the hash of their prompts, and {training:,} "
         "are left to train on; all need some.",

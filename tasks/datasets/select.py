@@ -75,5 +75,5 @@ def nothing_kept(counts: Counter[str]) -> NothingKeptError:
         "and scores are kept.",
         "The problems are too hard for this policy, or its answers do not end as the reward expects.",
         "Use a stronger --model, easier problems, more generate.samples, a larger generate.max_tokens if answers are "
-        "truncated, or --few_shot examples that show the form of an answer.",
+        "truncated, or --few-shot examples that show the form of an answer.",
     )

@@ -120,7 +120,7 @@ def run_directories(runs: Path) -> list[Path]:
         raise QueryError(
             f"there is no folder {runs}, so there are no runs in it.",
             f"It is looked for from {Path.cwd()}.",
-            "Start a run first, go to where its folder is, or name it with --runs_dir.",
+            "Start a run first, go to where its folder is, or name it with --runs-dir.",
         )
     return sorted(d for d in runs.iterdir() if d.is_dir() and any((d / name).exists() for name in MARKS))
 
@@ -135,7 +135,7 @@ def find_run(runs: Path, name: str) -> Path:
     if runs / name in known:
         return runs / name
     there = f"There are {', '.join(d.name for d in known)}." if known else "It has no runs yet."
-    raise QueryError(f"{runs} has no run {name!r}.", what_next=f"{there} Another folder is named with --runs_dir.")
+    raise QueryError(f"{runs} has no run {name!r}.", what_next=f"{there} Another folder is named with --runs-dir.")
 
 
 def open_history(runs: Path, name: str) -> History:

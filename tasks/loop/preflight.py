@@ -162,5 +162,5 @@ def check_disk(run: Run) -> None:
     if needed > free:
         raise DiskSpaceError(
             f"The run needs up to {needed / 1e9:,.1f} GB of disk and {existing} has {free / 1e9:,.1f} GB free.",
-            what_next="Free some, choose another --runs_dir, or lower generate.samples or generate.max_tokens.",
+            what_next="Free some, choose another --runs-dir, or lower generate.samples or generate.max_tokens.",
         )

@@ -48,7 +48,7 @@ class RewardConfig(Config):
     name: Annotated[
         str,
         Field(
-            description="A built-in reward, a model (judge, reward-model), or your own as package.module:name, a "
+            description="A built-in reward; a model: judge or reward-model; or your own as package.module:name, a "
             "function or a subclass of ModelReward."
         ),
     ] = "final_answer"

@@ -19,6 +19,7 @@ from tasks.rollouts.generate import Sampling
 from tasks.rollouts.rewards import JUDGED, Judging, RewardConfig, problems_judged_by
 from tasks.rollouts.win_rate import Comparing
 from tasks.rollouts.win_rate_settings import WinRateConfig
+from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.run import RunConfig, RunName
 from tasks.stage.contract import Artifact
 from tasks.stage.run import Result
@@ -39,6 +40,19 @@ class StopConfig(Config):
 
 class LoopConfig(RunConfig, ProblemSource, RunName):
     """Settings that every loop has."""
+
+    leading_settings = (
+        *START,
+        *PROBLEMS,
+        "generate.samples",
+        "generate.temperature",
+        "generate.max_tokens",
+        "reward.name",
+        *TRAINING,
+        "evaluate.samples",
+        "stop.rule",
+        *MACHINE,
+    )
 
     init: Annotated[
         Literal["base", "champion"],

@@ -1,12 +1,13 @@
 """The settings that every run has."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from models.config import Config, LaunchConfig, TrainConfig, gradient_accumulation
 from tasks.policies.base import PolicySource
+from tasks.settings.leading import MACHINE, START, TRAINING
 from tasks.stage.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
 from tasks.stage.launch import Training
 
@@ -35,6 +36,9 @@ class RunName(Config):
 
 class RunConfig(PolicySource, RunName):
     """Settings that every run has."""
+
+    leading_settings: ClassVar[tuple[str, ...]] = (*START, *TRAINING, *MACHINE)
+    """Those that --help shows, in this order (see `tasks/settings/leading.py`)."""
 
     runs_dir: Annotated[Path, Field(description="Folder that holds all runs.")] = Path("runs")
     registry: Annotated[

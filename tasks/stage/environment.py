@@ -78,7 +78,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AUTODIDACT_CACHE") or Path.home() / ".cache" / "autodidact").absolute()
 
 
-WAY_ON = "Choose another --runs_dir, or work in another folder."
+WAY_ON = "Choose another --runs-dir, or work in another folder."
 
 
 class RunsFolderError(AutodidactError):

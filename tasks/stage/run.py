@@ -221,7 +221,7 @@ def check_writable(directory: Path) -> None:
     Raises:
         RunDirectoryError: a part of the path is a file, or nothing can be written there.
     """
-    ways_on = "Choose another --runs_dir or --run name"
+    ways_on = "Choose another --runs-dir or --run name"
     try:
         there = existing_parent(directory)
         if not there.is_dir():

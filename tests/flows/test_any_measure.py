@@ -151,13 +151,13 @@ def test_runs_lists_it_by_what_decided_and_knows_what_is_next(home, tmp_path, ca
 
 
 def test_a_pair_of_a_run_without_problems_is_followed_back(home, capsys):
-    assert main(["trace", "one", "iter-1/ab/0", "--runs_dir", str(home)]) == 0
+    assert main(["trace", "one", "iter-1/ab/0", "--runs-dir", str(home)]) == 0
     out = capsys.readouterr().out
     assert "| c" in out and f"{'ab' * 8}, of the pairs" in out
 
 
 def test_what_may_be_compared_across_runs_is_and_the_rest_is_refused(home, capsys):
-    assert main(["compare", "one", "two", "--runs_dir", str(home)]) == 0
+    assert main(["compare", "one", "two", "--runs-dir", str(home)]) == 0
     out = capsys.readouterr().out
     assert "Test, best iteration of each: 1 | 1: further measures" in out
     table = {row[0]: row[1:] for row in rows(out)}

@@ -355,7 +355,7 @@ def test_a_path_that_leads_through_a_file_is_refused(tmp_path, monkeypatch, caps
     (tmp_path / file).write_text("not a folder")
     said = refused(RestEM.model_validate(small(tmp_path) | {"runs_dir": tmp_path / runs}), monkeypatch, capsys)
     assert f"{tmp_path / runs / 'stub'} cannot be the run's folder, since {tmp_path / file} is no folder." in said
-    assert "Choose another --runs_dir or --run name" in said
+    assert "Choose another --runs-dir or --run name" in said
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["no run yet", "a run to go on with"])
@@ -366,7 +366,7 @@ def test_a_disk_that_can_only_be_read_is_refused(tmp_path, write_protect, monkey
     write_protect(config.directory if there else tmp_path)
     said = refused(config, monkeypatch, capsys)
     assert f"The run's folder {config.directory} cannot be written: Read-only file system." in said
-    assert "Choose another --runs_dir or --run name, or see to the disk and to whom the folder belongs" in said
+    assert "Choose another --runs-dir or --run name, or see to the disk and to whom the folder belongs" in said
 
 
 def test_a_disk_that_can_only_be_read_from_the_middle_of_a_run_on_is_named(

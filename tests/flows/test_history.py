@@ -60,7 +60,7 @@ def rows(table: str) -> list[list[str]]:
 
 
 def listed(folder: Path, capsys: Text) -> dict[str, list[str]]:
-    assert main(["runs", "--runs_dir", str(folder)]) == 0
+    assert main(["runs", "--runs-dir", str(folder)]) == 0
     found: dict[str, list[str]] = {}
     for name, *cells in rows(capsys.readouterr().out):
         if name:
@@ -90,9 +90,9 @@ def test_the_size_counts_hard_links_once(home):
 
 
 def test_without_runs_a_sentence_says_so(tmp_path, capsys):
-    assert main(["runs", "--runs_dir", str(tmp_path)]) == 0
+    assert main(["runs", "--runs-dir", str(tmp_path)]) == 0
     assert f"There are no runs in {tmp_path} yet." in capsys.readouterr().out
-    assert main(["runs", "--runs_dir", str(tmp_path / "none")]) == 2
+    assert main(["runs", "--runs-dir", str(tmp_path / "none")]) == 2
     assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
 
 
@@ -109,7 +109,7 @@ def test_looking_does_not_write(copy, capsys):
     (copy / ".lock").unlink()
     before = {path: path.stat().st_mtime_ns for path in copy.parent.rglob("*")}
     listed(copy.parent, capsys)
-    assert main(["trace", "em", "--runs_dir", str(copy.parent)]) == 0
+    assert main(["trace", "em", "--runs-dir", str(copy.parent)]) == 0
     assert {path: path.stat().st_mtime_ns for path in copy.parent.rglob("*")} == before
 
 
@@ -147,17 +147,17 @@ def test_a_run_that_only_began_has_done_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("content", [b'{"stage": ', b"\xff\xfe"])
 def test_a_corrupt_manifest_is_listed_with_what_to_do_and_not_traced(copy, capsys, content):
     (copy / "iter-1" / "score" / "manifest.json").write_bytes(content)
-    assert main(["runs", "--runs_dir", str(copy.parent)]) == 0
+    assert main(["runs", "--runs-dir", str(copy.parent)]) == 0
     out = capsys.readouterr().out
     assert "corrupt: iter-1/score" in out
     assert re.search(r"em is corrupt: \S+/iter-1/score/?\S* .*[Rr]un the same command again", out)
-    assert main(["trace", "em", "--runs_dir", str(copy.parent)]) == 2
-    assert main(["compare", "em", "em2", "--runs_dir", str(copy.parent)]) == 2
+    assert main(["trace", "em", "--runs-dir", str(copy.parent)]) == 2
+    assert main(["compare", "em", "em2", "--runs-dir", str(copy.parent)]) == 2
 
 
 def test_a_configuration_that_cannot_be_read_is_listed(copy, capsys):
     (copy / "config.json").write_text("[")
-    assert main(["runs", "--runs_dir", str(copy.parent)]) == 0
+    assert main(["runs", "--runs-dir", str(copy.parent)]) == 0
     assert "it is written anew at every start" in capsys.readouterr().out
 
 
@@ -210,7 +210,7 @@ def test_an_older_run_which_wrote_down_neither_plan_nor_measure_is_read(copy, ca
 
 
 def traced(home: Path, run: str, key: str, capsys: Text, code: int = 0) -> str:
-    assert main(["trace", run, key, "--runs_dir", str(home)]) == code
+    assert main(["trace", run, key, "--runs-dir", str(home)]) == code
     return capsys.readouterr().out
 
 
@@ -280,7 +280,7 @@ def test_a_gold_example_and_a_users_pair_end_at_where_they_were_read(tmp_path, c
 
 
 def test_without_a_key_some_are_shown_and_the_beginning_of_an_id_will_do(home, capsys):
-    assert main(["trace", "em", "--runs_dir", str(home)]) == 0
+    assert main(["trace", "em", "--runs-dir", str(home)]) == 0
     out = capsys.readouterr().out
     count = len(list(read_rows(Example, home / "em" / "iter-1" / "select" / "examples.parquet")))
     assert f"iter-1/select/examples.parquet, {count} rows" in out
@@ -308,7 +308,7 @@ def left_out(home: Path) -> tuple[str, str]:
     ],
 )
 def test_a_key_of_nothing_says_what_there_is(home, capsys, key, says):
-    assert main(["trace", "em", key, "--runs_dir", str(home)]) == 2
+    assert main(["trace", "em", key, "--runs-dir", str(home)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("autodidact: ") and says in error
     assert re.search(r"iter-\d/[0-9a-f]{16}/\d", error) or "Give more of the id" in error
@@ -316,7 +316,7 @@ def test_a_key_of_nothing_says_what_there_is(home, capsys, key, says):
 
 def test_a_sample_that_was_not_selected_says_why(home, capsys):
     key, why = left_out(home)
-    assert main(["trace", "em", key, "--runs_dir", str(home)]) == 2
+    assert main(["trace", "em", key, "--runs-dir", str(home)]) == 2
     error = capsys.readouterr().err
     assert f"{key} is no training row of {home / 'em'}: it was sampled, but iter-1/select left it out" in error
     assert f"Its verdict is {why}" in error
@@ -353,7 +353,7 @@ def test_rows_that_are_not_those_that_were_written_are_refused(copy, capsys):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert main(["trace", "em", key, "--runs_dir", str(copy.parent)]) == 2
+    assert main(["trace", "em", key, "--runs-dir", str(copy.parent)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"autodidact: {file} ") and "its SHA-256 differs" in error
 
@@ -362,12 +362,12 @@ def test_rows_that_are_not_those_that_were_written_are_refused(copy, capsys):
 
 
 def compared(folder: Path, capsys: Text, *arguments: str) -> str:
-    assert main(["compare", *arguments, "--runs_dir", str(folder)]) == 0
+    assert main(["compare", *arguments, "--runs-dir", str(folder)]) == 0
     return capsys.readouterr().out
 
 
 def refused(folder: Path, capsys: Text, *arguments: str) -> str:
-    assert main(["compare", *arguments, "--runs_dir", str(folder)]) == 2
+    assert main(["compare", *arguments, "--runs-dir", str(folder)]) == 2
     return capsys.readouterr().err
 
 
@@ -549,7 +549,7 @@ def test_bad_arguments_are_refused_with_what_to_do(home, capsys):
     assert "em is given twice" in refused(home, capsys, "em", "em")
     assert "required: RUN" in refused(home, capsys, "em")
     assert "choose from 'validation'" in refused(home, capsys, "em", "spin", "--set", "train")
-    assert main(["trace", "none", "--runs_dir", str(home)]) == 2
+    assert main(["trace", "none", "--runs-dir", str(home)]) == 2
     assert main(["runs", "extra"]) == 2
 
 
@@ -559,7 +559,7 @@ def test_a_set_that_is_not_measured_yet_is_refused_if_it_is_asked_for(tmp_path, 
     assert "no finished evaluation in common on transfer" in error and "autodidact runs" in error
     made_run(tmp_path, "empty")
     assert "no finished evaluation in common." in refused(tmp_path, capsys, "a", "empty")
-    assert main(["trace", "empty", "--runs_dir", str(tmp_path)]) == 2
+    assert main(["trace", "empty", "--runs-dir", str(tmp_path)]) == 2
     assert "has no training rows yet" in capsys.readouterr().err
 
 

@@ -52,7 +52,7 @@ def test_a_run_ends_well_and_nothing_acts_on_a_surface(
     assert not ACTS.search(report) and "reversed" in report
     assert "<img src=https" not in report and "<script>alert" not in report
 
-    runs = ["--runs_dir", str(finished.parent)]
+    runs = ["--runs-dir", str(finished.parent)]
     for command in (["trace", "hostile"], ["runs"], ["verify", "hostile"]):
         assert main([*command, *runs]) == 0
     key = next(line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  iter-1/"))

@@ -152,7 +152,7 @@ def test_a_flow_of_another_package_is_found_everywhere(toy, tmp_path, stubs, mon
     drifted = [p.stage.name for p in plan_loop(loaded.loop, other, OnDrift.REFUSE).plan if p.status is Status.DRIFT]
     assert drifted == ["iter-1/score"]
 
-    assert main(["runs", "--runs_dir", str(config.runs_dir)]) == 0
+    assert main(["runs", "--runs-dir", str(config.runs_dir)]) == 0
     assert "Best of n" in (listed := capsys.readouterr().out) and "finished" in listed
 
 

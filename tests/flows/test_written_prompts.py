@@ -1,4 +1,4 @@
-"""`data format --write_prompts`: passages in, demonstrations out, by an endpoint on this machine."""
+"""`data format --write-prompts`: passages in, demonstrations out, by an endpoint on this machine."""
 
 import json
 from collections.abc import Iterator
@@ -53,9 +53,9 @@ def answer(body: dict[str, Any]) -> tuple[int, str]:
 
 def format_plants(server: Server, *more: str) -> int:
     address = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    told = ["--columns", '{"text": "body"}', "--write_prompts.endpoint", address, "--write_prompts.model", "writer"]
-    told += ["--write_prompts.shortest", "50", "--overlap.near_duplicates", "1", "--output", "rows"]
-    return main(["data", "format", "plants.jsonl", *told, "--overlap.held_out", "bench.jsonl", *more])
+    told = ["--columns", '{"text": "body"}', "--write-prompts.endpoint", address, "--write-prompts.model", "writer"]
+    told += ["--write-prompts.shortest", "50", "--overlap.near-duplicates", "1", "--output", "rows"]
+    return main(["data", "format", "plants.jsonl", *told, "--overlap.held-out", "bench.jsonl", *more])
 
 
 def test_passages_become_demonstrations_that_a_loop_reads(
@@ -116,18 +116,18 @@ def test_what_was_left_unfinished_goes_on_and_asks_only_for_what_is_missing(
     ("arguments", "says"),
     [
         (["plants.jsonl", "--columns", '{"text": "body"}'], "plants.jsonl holds texts without prompts"),
-        (["bench.jsonl", "--write_prompts.model", "m"], "the rows of bench.jsonl are read as problems"),
-        (["plants.jsonl", "--columns", '{"text": "body"}', "--write_prompts.model", "./no"], "./no is no model"),
-        (["texts.jsonl", "--write_prompts.shortest", "5"], "The prompt writer has no model"),
-        (["texts.jsonl", "--write_prompts.endpoint", "http://localhost/v1"], "The prompt writer at http://localhost"),
-        (["texts.jsonl", "--write_prompts.endpoint", "host", "--write_prompts.model", "m"], "'host' is no URL"),
-        (["texts.jsonl", "--write_prompts.model", "m", "--mixture", "b=1"], "mixture: where prompts are written"),
-        (["texts.jsonl", "--write_prompts.model", "m", "--test", "b"], "test: where prompts are written"),
+        (["bench.jsonl", "--write-prompts.model", "m"], "the rows of bench.jsonl are read as problems"),
+        (["plants.jsonl", "--columns", '{"text": "body"}', "--write-prompts.model", "./no"], "./no is no model"),
+        (["texts.jsonl", "--write-prompts.shortest", "5"], "The prompt writer has no model"),
+        (["texts.jsonl", "--write-prompts.endpoint", "http://localhost/v1"], "The prompt writer at http://localhost"),
+        (["texts.jsonl", "--write-prompts.endpoint", "host", "--write-prompts.model", "m"], "'host' is no URL"),
+        (["texts.jsonl", "--write-prompts.model", "m", "--mixture", "b=1"], "mixture: where prompts are written"),
+        (["texts.jsonl", "--write-prompts.model", "m", "--test", "b"], "test: where prompts are written"),
         (
-            ["texts.jsonl", "--write_prompts.endpoint", "http://localhost/v1", "--write_prompts.model", "m"],
+            ["texts.jsonl", "--write-prompts.endpoint", "http://localhost/v1", "--write-prompts.model", "m"],
             "none of its 1 rows is a passage of 200 to 8,000 characters (1 passage too short)",
         ),
-        (["texts.jsonl", "--write_prompts.shortest", "9", "--write_prompts.longest", "8"], "No passage has at least 9"),
+        (["texts.jsonl", "--write-prompts.shortest", "9", "--write-prompts.longest", "8"], "No passage has at least 9"),
         (["texts.jsonl", "--use", "demonstrations"], "Have a model write the prompts: autodidact data format"),
     ],
 )

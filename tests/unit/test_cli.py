@@ -1,8 +1,12 @@
 """The command line: one configuration class gives flags, YAML keys and defaults, and every mistake is named."""
 
+import re
 import subprocess
 import sys
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
+from platform import python_version
 
 import pytest
 from transformers import AutoConfig
@@ -11,12 +15,16 @@ from data.errors import UsageError
 from flows.commands.cli import main
 from flows.commands.config_file import read_config
 from flows.commands.flow_table import own_flows
+from flows.commands.help_text import as_flag, settings_of
 from flows.commands.settings import read_settings
+from flows.commands.settings_parser import SettingsParser
 from flows.commands.yaml_file import read_yaml
 from flows.dpo import DPO
 from flows.rest_em import RestEM
 from flows.sft import SFT
 from flows.spin import Spin
+from models.config import AdapterConfig
+from tasks.settings.leading import leading
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
@@ -63,12 +71,12 @@ def test_flags_win_over_the_file_which_wins_over_the_defaults(settings) -> None:
         (["--seed=3"], "seed", 3),
         (["--model", "organisation/name-7B"], "model", "organisation/name-7B"),
         (["--problems", "my problems.jsonl"], "problems", Path("my problems.jsonl")),
-        (["--train.learning_rate", "1e-3"], "train.learning_rate", 1e-3),
+        (["--train.learning-rate", "1e-3"], "train.learning_rate", 1e-3),
         (["--stop.rule", "patience", "--stop.patience", "2"], "stop.patience", 2),
-        (["--evaluate.samples", "8", "--evaluate.pass_at", "[1,8]"], "evaluate.pass_at", (1, 8)),
+        (["--evaluate.samples", "8", "--evaluate.pass-at", "[1,8]"], "evaluate.pass_at", (1, 8)),
         (["--bootstrap.train.epochs", "1"], "bootstrap.train.epochs", 1.0),
-        (["--engine.enforce_eager", "true"], "engine.enforce_eager", True),
-        (["--launch.gradient_checkpointing", "true"], "launch.gradient_checkpointing", True),
+        (["--engine.enforce-eager", "true"], "engine.enforce_eager", True),
+        (["--launch.gradient-checkpointing", "true"], "launch.gradient_checkpointing", True),
     ],
 )
 def test_every_setting_is_a_flag_also_a_nested_one(settings, flags: list[str], path: str, value: object) -> None:
@@ -80,7 +88,7 @@ def test_every_setting_is_a_flag_also_a_nested_one(settings, flags: list[str], p
 
 @pytest.mark.parametrize(("given", "value"), [("1e-4", 1e-4), ("[1e-4, 1e-5]", (1e-4, 1e-5))])
 def test_spin_takes_one_number_for_all_iterations_or_one_for_each(given: str, value: object) -> None:
-    config, _ = read_settings(Spin, ["--iterations", "2", "--train.learning_rate", given], "autodidact spin")
+    config, _ = read_settings(Spin, ["--iterations", "2", "--train.learning-rate", given], "autodidact spin")
     assert config.train.learning_rate == value
 
 
@@ -100,11 +108,16 @@ def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
         ("a: 1\nb: 2\nseed: x", [], ["unknown setting a", "unknown setting b", "seed: "]),
         (None, ["--iteration", "3"], ["unknown setting --iteration (did you mean --iterations?)", "--help"]),
         (None, ["--generate.sample=3"], ["unknown setting --generate.sample (did you mean --generate.samples?)"]),
-        (None, ["--learning_rate", "1"], ["unknown setting --learning_rate (did you mean --train.learning_rate?)"]),
+        (None, ["--learning-rate", "1"], ["unknown setting --learning-rate (did you mean --train.learning-rate?)"]),
         (None, ["stray"], ["'stray' belongs to no setting", "--field value"]),
         (None, ["--iterations"], ["--iterations", "expected one argument"]),
         (None, ["--on-drift", "ignore"], ["--on-drift", "'ignore'", "refuse"]),
         ("iterations: three", [], ["iterations: ", "integer", "'three'", "settings.yaml and the command line"]),
+        (None, ["--generate.max_tokns=3"], ["setting --generate.max_tokns (did you mean --generate.max-tokens?)"]),
+        (None, ["--columns.my_key", "x"], ["unknown setting --columns.my_key (did you mean --columns?)"]),
+        ("generate: {max_tokns: 3}", [], ["unknown setting generate.max_tokns (did you mean max_tokens?)"]),
+        (None, ["--generate.max-tokens", "0"], ["--generate.max-tokens: ", "greater than or equal to 1"]),
+        ("generate: {max_tokens: 0}", [], ["  generate.max_tokens: ", "greater than or equal to 1"]),
         (None, ["--iterations", "three"], ["iterations: ", "integer", "'three'", "from the command line"]),
         (None, ["--iterations", "0"], ["iterations: ", "greater than or equal to 1", "0"]),
         ("seed: -1", [], ["seed: ", "greater than or equal to 0", "-1"]),
@@ -120,7 +133,7 @@ def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
             [],
             ["train.batch_size 10 is not a multiple", "2 × 3 = 6", "Change one of the three"],
         ),
-        (None, ["--train.batch_size", "12"], ["train.batch_size 12 is not a multiple", "1 × 8 = 8"]),
+        (None, ["--train.batch-size", "12"], ["train.batch_size 12 is not a multiple", "1 × 8 = 8"]),
         ("", [], ["settings.yaml holds nothing", "key: value"]),
         ("# only a comment", [], ["settings.yaml holds nothing"]),
         ("- run\n- seed", [], ["settings.yaml holds no mapping", "key: value"]),
@@ -173,13 +186,151 @@ def test_help_lists_every_flow(capsys: pytest.CaptureFixture[str], arguments: li
     assert all(f"{name} " in output and flow.help in output for name, flow in own_flows().items())
 
 
-def test_help_of_a_flow_lists_every_setting_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", own_flows())
+def test_help_of_a_flow_has_what_matters_and_fits_on_a_screen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    flow = own_flows()[name]
+    parser = SettingsParser(flow.load().settings, f"autodidact {name}", flow.about)
+    names = leading(parser.config_class)
+    assert 15 <= len(names) <= 25
+    assert [name for name in names if name not in parser.settings] == []
+    lines = parser.format_help().splitlines()
+    assert len(lines) <= 80 and max(map(len, lines)) <= 100
+    assert lines[0] == f"usage: autodidact {name} [--config FILE] [--SETTING VALUE …]"
+    assert " ".join(flow.about.split()) in " ".join(" ".join(lines).split())
+    shown = [line.split()[0].strip(",") for line in lines if line.startswith("  --")]
+    assert shown[: len(names)] == [as_flag(name) for name in names]
+    assert lines[-1].startswith(f"autodidact {name} --help-all shows all ")
+    starts = [number for number, line in enumerate(lines) if line.startswith("  --")]
+    assert all(end - start <= 3 for start, end in pairwise(starts[: len(names)]))
+
+
+@pytest.mark.parametrize("name", own_flows())
+def test_all_help_has_every_setting_in_plain_words(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings_class = own_flows()[name].load().settings
     with pytest.raises(SystemExit) as ended:
-        read_settings(RestEM, ["--help"], "autodidact rest-em")
+        read_settings(settings_class, ["--help-all"], f"autodidact {name}")
     assert ended.value.code == 0
-    output = " ".join(capsys.readouterr().out.split())
-    for words in ("--generate.samples", "Samples per problem.", "--bootstrap.train.learning_rate", "--dry-run"):
-        assert words in output
+    output = capsys.readouterr().out
+    said = re.findall(r"^  (--[^ ,]+)(?:, --\S+)*(?: (\S+))?", output, re.MULTILINE)
+    hidden = {s.name for s in settings_of(settings_class) if s.field.annotation is type(None)}
+    expected = {s.name for s in settings_of(settings_class) if not s.is_group or s.can_be_none} - hidden
+    options = {"--config", "--dry-run", "--on-drift", "--help-all"}
+    assert {flag for flag, _ in said} - options == {as_flag(name) for name in expected}
+    kinds = {word for _, word in said if not word.startswith(("{", "["))}
+    assert kinds <= {"FILE", "", "TEXT", "N", "N,…", "PATH", "PATH,…", "TEXT,…", "MODEL", "KEY=VALUE", "JSON"}
+    for word in ("factory", "null", "None", "True", "bool", "dict", "Posix", "Config(", "inf"):
+        assert not re.search(rf"(?<!\w){re.escape(word)}", output), word
+
+
+def test_all_help_is_grouped_and_each_setting_says_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    output = SettingsParser(RestEM, "autodidact rest-em").format_help_all()
+    headings = re.findall(r"^([a-z][\w. -]*):", output, re.MULTILINE)
+    assert headings[:7] == ["options", "the run", "the model", "the data", "of this flow alone", "generate", "reward"]
+    assert headings.index("train") + 1 == headings.index("train.adapter") < headings.index("evaluate")
+    said = " ".join(output.split())
+    for words in (
+        "--train.learning-rate N Peak learning rate. (default: 1e-06)",
+        "--train.epochs N Passes over the examples. (default: 8)",
+        "--limit-test N Use at most this many for test. (default: none)",
+        "--approve {on,off} Suspend after each iteration until a person has decided in the Prefect UI. (default: off)",
+        "--evaluate.pass-at N,… The k of pass@k; each at most `samples`. (default: 1,8,64)",
+        "--stop.rule {paper,patience,discriminator,none} paper: once",
+        "--train.adapter [none] alone: have it, as set below; none: do without. (default: none)",
+        "--runs-dir PATH Folder that holds all runs. (default: runs)",
+        "--columns KEY=VALUE Columns: the format's name to the file's, as in {question: Frage}. (default: none)",
+        "as in nightly-%Y-%m-%d;",
+    ):
+        assert words in said
+    required = " ".join(SettingsParser(DPO, "autodidact dpo").format_help_all().split())
+    assert "--pairs PATH Data set of pairs, in any known format. (required)" in required
+    assert "--train.adapter [none] alone: have it, as set below; none: do without. (default: on)" in required
+
+
+@pytest.mark.parametrize("name", own_flows())
+def test_every_default_can_be_given_as_help_says_it(name: str) -> None:
+    settings_class = own_flows()[name].load().settings
+    found, off, required = [], [], []
+    for setting in settings_of(settings_class):
+        if setting.is_group:
+            off += [setting.name + "."] if setting.default is None else []
+        elif setting.help.endswith("(required)"):
+            required += [as_flag(setting.name), "given.jsonl"]
+        elif not (setting.name.startswith(tuple(off)) or setting.default in ((), {})):
+            found += [as_flag(setting.name), setting.help.rpartition("(default: ")[2].removesuffix(")")]
+    assert len(found) > 50
+    config, _ = read_settings(settings_class, [*found, *required], f"autodidact {name}")
+    assert config == read_settings(settings_class, required, f"autodidact {name}")[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "path", "value", "renamed"),
+    [
+        (["--limit-validation", "3"], "limit_validation", 3, ""),
+        (["--limit_validation", "3"], "limit_validation", 3, "--limit-validation"),
+        (["--limit_validation=3", "--limit_validation=4"], "limit_validation", 4, "--limit-validation"),
+        (
+            ["--train.learning_rate=1e-3", "--seed", "1", "--limit_test", "2"],
+            "train.learning_rate",
+            1e-3,
+            "--train.learning-rate, --limit-test",
+        ),
+        (["--win_rate.judge.model_code", "allow"], "win_rate.judge.model_code", "allow", "--win-rate.judge.model-code"),
+        (["--train.schedule", "constant_with_warmup"], "train.schedule", "constant_with_warmup", ""),
+        (["--measure=sampled_accuracy"], "measure", "sampled_accuracy", ""),
+        (["--problems", "my_rows.jsonl"], "problems", Path("my_rows.jsonl"), ""),
+        (["--columns", "my_question=my_column"], "columns", {"my_question": "my_column"}, ""),
+        (["--columns=a_b=c_d,e-f=g_h"], "columns", {"a_b": "c_d", "e-f": "g_h"}, ""),
+        (["--template_options", "be_brief=true"], "template_options", {"be_brief": True}, "--template-options"),
+        (["--system", "--limit_test is a flag"], "system", "--limit_test is a flag", ""),
+        (["--train.adapter"], "train.adapter", AdapterConfig(), ""),
+        (["--train.adapter", "none"], "train.adapter", None, ""),
+        (["--stop.rule", "none"], "stop.rule", "none", ""),
+        (["--engine.enforce_eager=on"], "engine.enforce_eager", True, "--engine.enforce-eager"),
+    ],
+)
+def test_flags_have_hyphens_and_the_old_spelling_is_taken_with_a_notice(
+    settings, capsys: pytest.CaptureFixture[str], flags: list[str], path: str, value: object, renamed: str
+) -> None:
+    found = settings(None, *flags)
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == value
+    notice = f"autodidact: flags are spelled with hyphens: {renamed}. Underscores still work.\n"
+    assert capsys.readouterr() == ("", notice if renamed else "")
+
+
+def test_keys_that_are_the_users_own_stay_as_they_are(settings) -> None:
+    config = settings(None, "--reward.name", "my_pkg.a_b:C_d", "--reward.options", '{"my_pkg.a_b:C_d": {"top_k": 1}}')
+    assert config.reward.options == {"my_pkg.a_b:C_d": {"top_k": 1}}
+    config = settings(None, "--reward.parts", '{"final_answer": {"at_least": 0.5}}')
+    assert config.reward.parts["final_answer"].at_least == 0.5
+
+
+def test_the_notice_comes_once_and_never_into_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["rest-em", "--runs_dir", "my_runs", "--generate.max_tokens=48", "--dry_run"]) == 0
+    output = capsys.readouterr()
+    assert "my_runs/run" in output.out and "hyphens" not in output.out
+    renamed = "--runs-dir, --generate.max-tokens, --dry-run"
+    assert [line for line in output.err.splitlines() if "hyphens" in line] == [
+        f"autodidact: flags are spelled with hyphens: {renamed}. Underscores still work."
+    ]
+    assert list(tmp_path.iterdir()) == []
+    assert main(["runs", "--runs_dir", "none"]) == 2
+    assert "flags are spelled with hyphens: --runs-dir." in capsys.readouterr().err
+
+
+def test_the_version_is_said_on_one_line_and_without_heavy_imports() -> None:
+    code = (
+        "import sys; from flows.commands.cli import main; main(['--version']); "
+        "print([name for name in ('pydantic', 'prefect', 'rich', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"autodidact {version('autodidact')}, Python {python_version()}\n[]\n"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a command says that is turned away; nothing may have been made."""
-    assert main([*arguments, "--generate.max_tokens", "48"]) == 2
+    assert main([*arguments, "--generate.max-tokens", "48"]) == 2
     assert not (Path.cwd() / "runs" / "run").exists()
     return capsys.readouterr().err
 
@@ -52,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--train.adapter.rank", "0"], ["train.adapter.rank", "greater than or equal to 1"]),
         (["--train.adapter.rnak", "2"], ["--train.adapter.rnak", "did you mean --train.adapter.rank?"]),
         (
-            ["--train.adapter.quantize", "true", "--launch.zero_stage", "3"],
+            ["--train.adapter.quantize", "true", "--launch.zero-stage", "3"],
             ["ZeRO 3 cannot spread weights of 4 bits", "0, 1 or 2"],
         ),
         (["--train.adapter.targets", '["query"]'], ["'query' matches no module of the embedded model", "q_proj"]),
@@ -137,13 +137,13 @@ def test_training_prompts_without_gold_answers(capsys, folder, flow):
 def test_gold_answers_that_cannot_be_graded_are_measured_by_their_likelihood(capsys, folder, flow):
     rows = [{"prompt": f"Write poem {n}.", "response": "Roses are red,\nviolets are blue."} for n in range(40)]
     file = write(folder / "poems.jsonl", rows)
-    assert main([flow, "--problems", file, "--generate.max_tokens", "48", "--dry-run"]) == 0
+    assert main([flow, "--problems", file, "--generate.max-tokens", "48", "--dry-run"]) == 0
     planned = capsys.readouterr().out
     assert "iter-0/likelihood" in planned and "final/best-likelihood" in planned and "evaluate" not in planned
     assert "holds no final answer" in refused(capsys, flow, "--problems", file, "--verify", "true")
     held_out = [write(folder / f"{name}.jsonl", [{**ROW, "question": name}]) for name in ("validation", "test")]
     arguments = ["--problems", file, "--validation", held_out[0], "--test", held_out[1]]
-    assert main([flow, *arguments, "--generate.max_tokens", "48", "--dry-run"]) == 0
+    assert main([flow, *arguments, "--generate.max-tokens", "48", "--dry-run"]) == 0
     assert "iter-0/evaluate" in capsys.readouterr().out
 
 
@@ -155,14 +155,14 @@ def test_gold_answers_that_cannot_be_graded_are_measured_by_their_likelihood(cap
             ["--measure", "loss"],
             "no gold answers to held-out prompts. Choose accuracy, sampled_accuracy, last",
         ),
-        ("rest-em", ["--measure", "sampled_accuracy", "--evaluate.pass_at", "[8]"], "no 1 in evaluate.pass_at"),
+        ("rest-em", ["--measure", "sampled_accuracy", "--evaluate.pass-at", "[8]"], "no 1 in evaluate.pass_at"),
         ("sft", ["--measure", "pair_accuracy"], "has no held-out pairs. Choose accuracy, sampled_accuracy, loss, last"),
         ("spin", ["--measure", "win_rate"], "has no judge: set win_rate.judge"),
         ("sft", ["--stop.rule", "discriminator"], "stop.rule discriminator is SPIN's"),
     ],
 )
 def test_a_measure_that_cannot_be_taken_is_refused_with_those_that_can(capsys, folder, flow, arguments, says):
-    assert says in refused(capsys, flow, "--generate.max_tokens", "48", *arguments)
+    assert says in refused(capsys, flow, "--generate.max-tokens", "48", *arguments)
 
 
 PAIR = {"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}
@@ -204,8 +204,8 @@ def test_default_settings_pass_every_check_once_answers_fit(folder, module, conf
 @pytest.mark.parametrize(
     ("flow", "flags", "expected"),
     [
-        ("spin", ["--generate.max_tokens", "512"], {"generate": {"samples": 1, "temperature": 1.0, "top_k": 0}}),
-        ("sft", ["--train.learning_rate", "2e-4"], {"train": {"epochs": 1, "batch_size": 8, "schedule": "cosine"}}),
+        ("spin", ["--generate.max-tokens", "512"], {"generate": {"samples": 1, "temperature": 1.0, "top_k": 0}}),
+        ("sft", ["--train.learning-rate", "2e-4"], {"train": {"epochs": 1, "batch_size": 8, "schedule": "cosine"}}),
         ("sft", ["--train.adapter.rank", "4"], {"train": {"adapter": {"quantize": True, "alpha": 16}}}),
         ("dpo", ["--pairs", "p.jsonl", "--train.beta", "0.3"], {"train": {"optimizer": "adamw", "epochs": 1}}),
         ("rest-em", ["--bootstrap.train.epochs", "2"], {"bootstrap": {"train": {"learning_rate": 3e-3}}}),

@@ -83,7 +83,7 @@ def test_pairs_that_repeat_what_is_held_out_are_left_out_and_the_rest_is_read_ba
     ]
     held_out = write(tmp_path / "bench.jsonl", [{"question": f"{SHEEP}.", "answer": "3"}])
     path = write(tmp_path / "pairs.jsonl", pairs)
-    arguments = ["--output", "rows", "--overlap.held_out", held_out]
+    arguments = ["--output", "rows", "--overlap.held-out", held_out]
     assert main(["data", "format", path, *arguments]) == 0
     printed = capsys.readouterr().out
     kept = list(read_rows(Pair, Path("rows/pairs.parquet")))
@@ -94,12 +94,12 @@ def test_pairs_that_repeat_what_is_held_out_are_left_out_and_the_rest_is_read_ba
     ]
     told = json.loads(Path("rows/_summary.json").read_text())
     assert (told["dropped"], told["contaminated"]) == ({"duplicate": 1, "contaminated": 1}, 1)
-    kept_all = ["--output", "all", "--overlap.held_out", held_out, "--overlap.contaminated", "keep"]
+    kept_all = ["--output", "all", "--overlap.held-out", held_out, "--overlap.contaminated", "keep"]
     assert main(["data", "format", path, *kept_all]) == 0
     told = json.loads(Path("all/_summary.json").read_text())
     assert (told["dropped"], told["contaminated"]) == ({"duplicate": 1}, 1)
     write(tmp_path / "pairs.jsonl", pairs[3:])
-    assert main(["data", "format", path, "--output", "none", "--overlap.held_out", held_out]) == 1
+    assert main(["data", "format", path, "--output", "none", "--overlap.held-out", held_out]) == 1
     assert f"▸ repeats: {SHEEP}." in " ".join(printed.split())
 
 
@@ -109,8 +109,8 @@ def test_pairs_that_repeat_what_is_held_out_are_left_out_and_the_rest_is_read_ba
         (["absent.jsonl"], "There is no file absent.jsonl"),
         (["sums.jsonl", "--output", "full"], "full is there already and not empty"),
         (["sums.jsonl", "--output", "sums.jsonl"], "sums.jsonl is there already"),
-        (["sums.jsonl", "--few_shot", "sums.jsonl"], "few_shot: this depends on the policy"),
-        (["sums.jsonl", "--long_prompts", "cut"], "long_prompts: this depends on the policy"),
+        (["sums.jsonl", "--few-shot", "sums.jsonl"], "few_shot: this depends on the policy"),
+        (["sums.jsonl", "--long-prompts", "cut"], "long_prompts: this depends on the policy"),
         (["sums.jsonl", "--use", "pairs"], "It can serve as problems or demonstrations or prompts, not as pairs"),
         (["sums.jsonl", "--outptu", "x"], "unknown setting --outptu (did you mean --output?)"),
         (["sums.jsonl", "--overlap.contamination", "2"], "overlap.contamination"),

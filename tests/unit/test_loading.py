@@ -114,7 +114,7 @@ def test_code_that_a_model_needs_is_refused_and_nobody_is_asked(tmp_path: Path, 
     with pytest.raises(ModelError) as refused:
         USES[use](folder, "refuse")
     assert f"The model in {folder} needs Python code of its own (own.Own" in str(refused.value)
-    assert "would run in your processes" in refused.value.why and "--model_code allow" in refused.value.what_next
+    assert "would run in your processes" in refused.value.why and "--model-code allow" in refused.value.what_next
     assert not mark.exists()
 
 

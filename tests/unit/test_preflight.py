@@ -322,7 +322,7 @@ def test_a_problem_file_that_was_mended_is_read_again(configure: Configure, tmp_
 def test_too_little_disk_is_refused_with_both_sizes(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_500_000))
     config = configure()
-    refused(DiskSpaceError, config, "needs up to", "0.0 GB free", "--runs_dir", "generate.samples")
+    refused(DiskSpaceError, config, "needs up to", "0.0 GB free", "--runs-dir", "generate.samples")
     needed = sum(p.stage.estimate.disk_bytes for p in preflight.plan_loop(loop, config, OnDrift.REFUSE).plan)
     for free, fits in ((needed, True), (needed - 1, False)):
         monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))

@@ -103,7 +103,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_pairs_of_which_none_is_held_out_are_refused(capsys, folder):
     message = refused(capsys, "--pairs", write(folder / "pairs.jsonl", [PAIR]))
     assert "of its 1 pairs 0 are held out, by the hash of their prompts, and 1 are left" in message
-    assert "--validation_pairs" in message
+    assert "--validation-pairs" in message
 
 
 @pytest.mark.parametrize("setting", ["pairs", "validation_pairs"])
@@ -118,7 +118,7 @@ def test_bad_rows_of_either_file_are_refused(capsys, folder, setting):
 def test_a_policy_without_template_is_refused(capsys, folder, model):
     (model / "chat_template.jinja").unlink()
     files = [write(folder / name, [PAIR]) for name in ("pairs.jsonl", "validation.jsonl")]
-    message = refused(capsys, "--model", str(model), "--pairs", files[0], "--validation_pairs", files[1])
+    message = refused(capsys, "--model", str(model), "--pairs", files[0], "--validation-pairs", files[1])
     assert "has no chat template" in message and "--template" in message
 
 
@@ -126,8 +126,8 @@ def test_a_policy_without_template_is_refused(capsys, folder, model):
     ("arguments", "says"),
     [
         (["--pairs", "p.jsonl", "--train.margin", "-1"], "train.margin"),
-        (["--pairs", "p.jsonl", "--held_out", "1"], "held_out"),
-        (["--pairs", "p.jsonl", "--train.batch_size", "12"], "train.batch_size 12 is not a multiple"),
+        (["--pairs", "p.jsonl", "--held-out", "1"], "held_out"),
+        (["--pairs", "p.jsonl", "--train.batch-size", "12"], "train.batch_size 12 is not a multiple"),
         ([], "pairs: Field required"),
     ],
 )

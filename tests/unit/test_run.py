@@ -176,7 +176,7 @@ def test_a_run_directory_that_can_be_written_passes_and_nothing_is_left_there(tm
 def test_a_run_directory_that_cannot_be_made_is_refused_with_the_ways_on(tmp_path: Path, directory: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
-    with pytest.raises(RunDirectoryError, match="Choose another --runs_dir or --run name") as refused:
+    with pytest.raises(RunDirectoryError, match="Choose another --runs-dir or --run name") as refused:
         check_writable(tmp_path / directory)
     assert str(tmp_path / directory) in str(refused.value)
 

@@ -211,6 +211,6 @@ def test_nothing_kept_says_how_many_for_what_reason_and_what_to_change() -> None
         "--model",
         "generate.samples",
         "generate.max_tokens",
-        "--few_shot",
+        "--few-shot",
     ):
         assert words in message

@@ -45,14 +45,14 @@ def model(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "read"),
     [
-        (["--template_options", "brief=true"], {"brief": True}),
+        (["--template-options", "brief=true"], {"brief": True}),
         (
-            ["--template_options", "brief=false,level=3", "--template_options", "how=low"],
+            ["--template-options", "brief=false,level=3", "--template-options", "how=low"],
             {"brief": False, "level": 3, "how": "low"},
         ),
-        (["--template_options", '{"brief": false, "share": 0.5}'], {"brief": False, "share": 0.5}),
-        (["--template_options", "day=2024-07-26"], {"day": "2024-07-26"}),
-        (["--template_options", '{"said": "\\"no\\"", "open": "[["}'], {"said": '"no"', "open": "[["}),
+        (["--template-options", '{"brief": false, "share": 0.5}'], {"brief": False, "share": 0.5}),
+        (["--template-options", "day=2024-07-26"], {"day": "2024-07-26"}),
+        (["--template-options", '{"said": "\\"no\\"", "open": "[["}'], {"said": '"no"', "open": "[["}),
         ([], {}),
     ],
 )
@@ -73,7 +73,7 @@ def test_on_the_command_line_truth_values_and_numbers_are_what_they_say(argument
     ],
 )
 def test_other_values_are_refused(given: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rest-em", "--template_options", given, "--dry-run"]) == 2
+    assert main(["rest-em", "--template-options", given, "--dry-run"]) == 2
     assert says in capsys.readouterr().err
 
 
@@ -144,5 +144,5 @@ def test_inspect_refuses_answers_that_begin_otherwise_where_they_are_to_be_learn
 def test_inspect_shows_rows_with_the_options(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": "Hi?", "output": "Yes."}))
     arguments = ["data", "inspect", "rows.jsonl", "--use", "demonstrations", "--model", str(model)]
-    assert main([*arguments, "--template_options", "brief=true"]) == 0
+    assert main([*arguments, "--template-options", "brief=true"]) == 0
     assert "<|user|>!<|user|>Hi?<|assistant|>" in capsys.readouterr().out

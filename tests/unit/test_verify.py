@@ -72,5 +72,5 @@ def test_where_no_run_is_that_is_said(tmp_path: Path, name: str) -> None:
 def test_the_command_says_what_is_wrong_with_a_folder_without_stages(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".lock").touch()
-    assert main(["verify", "empty", "--runs_dir", str(tmp_path)]) == 2
+    assert main(["verify", "empty", "--runs-dir", str(tmp_path)]) == 2
     assert "There is no finished stage in" in capsys.readouterr().err

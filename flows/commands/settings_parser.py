@@ -1,0 +1,133 @@
+"""A parser with a flag for every setting of a class, made by pydantic-settings, and the two lengths of its help."""
+
+import argparse
+from collections.abc import Iterable
+from types import NoneType
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource
+
+from flows.commands.help_text import UNGROUPED, Setting, paragraph, section, settings_of
+from flows.commands.parser import Parser
+from flows.commands.yaml_file import path_at_home
+from tasks.settings.leading import leading
+
+Told = tuple[Setting, argparse.Action]
+
+
+class SettingsParser(Parser):
+    """A parser with a flag for each setting of a class. --help shows the leading ones, --help-all every one.
+
+    Args:
+        about: what the command does; by default what the class says of itself.
+        of_a_loop: whether there are `--dry-run` and `--on-drift`.
+    """
+
+    def __init__(self, config_class: type[BaseModel], prog: str, about: str | None = None, of_a_loop: bool = True):
+        super().__init__(prog, about or config_class.__doc__, add_help=False)
+        self.config_class = config_class
+        self._add_options(of_a_loop)
+        self.options = list(self._actions)
+
+        class Settings(config_class, BaseSettings):  # type: ignore[misc, valid-type]
+            @classmethod
+            def settings_customise_sources(  # type: ignore[override]
+                cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                return (init_settings,)
+
+        self.source: Any = CliSettingsSource(
+            Settings,
+            root_parser=self,
+            cli_hide_none_type=True,
+            cli_avoid_json=True,
+            cli_kebab_case="no_enums",  # of names alone: values and the keys of dictionaries are the user's
+        )
+        actions = {action.dest: action for action in self._actions}
+        self.settings = {s.name: (s, actions[s.name]) for s in settings_of(config_class) if s.name in actions}
+        for setting, action in self.settings.values():
+            action.help, action.metavar = setting.help.replace("%", "%%"), setting.metavar
+            if setting.field.annotation is NoneType or (setting.is_group and not setting.can_be_none):
+                action.help = argparse.SUPPRESS
+
+    def _add_options(self, of_a_loop: bool) -> None:
+        self.add_argument(
+            "--config", type=path_at_home, metavar="FILE", help="YAML file of settings; flags win over it"
+        )
+        if of_a_loop:
+            self.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+            self.add_argument(
+                "--on-drift",
+                choices=["refuse", "rebuild", "accept"],
+                default="refuse",
+                help="what to do with finished stages that were made with other settings (default: refuse)",
+            )
+        self.add_argument("-h", "--help", action="help", help="show the settings that matter most")
+        self.add_argument("--help-all", action=_HelpAll, help="show every setting")
+
+    def read_none(self, known: argparse.Namespace) -> None:
+        """Turn `none`, as help and descriptions have it, into what pydantic-settings reads as None."""
+        for setting, action in self.settings.values():
+            if getattr(known, action.dest, None) == "none" and setting.can_be_none and "none" not in setting.choices:
+                setattr(known, action.dest, self.source.cli_parse_none_str)
+
+    def format_help(self) -> str:
+        """Usage, what the command does, and its leading settings."""
+        shown = [self.settings[name] for name in leading(self.config_class) if name in self.settings]
+        parts = (
+            f"usage: {self.prog} [--config FILE] [--SETTING VALUE …]",
+            paragraph(self.description or ""),
+            section("settings", _entries(shown), lines=2),
+            self._options_section(),
+            f"{self.prog} --help-all shows all {len(self._shown())} settings.",
+        )
+        return "\n\n".join(parts) + "\n"
+
+    def format_help_all(self) -> str:
+        """Every setting, under the group that it is in."""
+        parts = [paragraph(self.config_class.__doc__ or ""), self._options_section()]
+        under: dict[str, list[Told]] = {}
+        for found in self._shown():
+            under.setdefault(found[0].heading, []).append(found)
+        for heading in self._headings(under):
+            about = "" if heading in UNGROUPED else f": {self.settings[heading][0].field.description}"
+            parts.append(section(heading.replace("_", "-") + about, _entries(under[heading])))
+        return "\n\n".join(parts) + "\n"
+
+    def _shown(self) -> list[Told]:
+        return [found for found in self.settings.values() if found[1].help != argparse.SUPPRESS]
+
+    def _headings(self, found: Iterable[str]) -> list[str]:
+        """First those of settings in no group; then groups, as leading settings are in them, each before its own."""
+        first = [name.partition(".")[0] for name in leading(self.config_class)]
+
+        def rank(heading: str) -> tuple[int, int]:
+            if heading in UNGROUPED:
+                return -1, UNGROUPED.index(heading)
+            top = heading.partition(".")[0]
+            return first.index(top) if top in first else len(first), list(self.settings).index(heading)
+
+        return sorted(found, key=rank)
+
+    def _options_section(self) -> str:
+        return section("options", [(_invocation(action), action.help or "") for action in self.options])
+
+
+class _HelpAll(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        assert isinstance(parser, SettingsParser)
+        print(parser.format_help_all(), end="")
+        parser.exit()
+
+
+def _entries(found: list[Told]) -> list[tuple[str, str]]:
+    return [(_invocation(action), setting.help) for setting, action in found]
+
+
+def _invocation(action: argparse.Action) -> str:
+    value = action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else "")
+    return f"{', '.join(action.option_strings)} {value}".rstrip()
