@@ -57,15 +57,22 @@ class Setting:
         return "MODEL" if _is_model(self.field.metadata) else _word(self.field.annotation)
 
     @property
-    def help(self) -> str:
-        about = "alone: have it, as set below; none: do without." if self.is_group else self.field.description
-        return f"{about or ''} ({self._default})".strip()
+    def about(self) -> str:
+        return self.field.description or ""
 
     @property
-    def _default(self) -> str:
+    def help(self) -> str:
+        """What --help says of it, with its default."""
+        about = "alone: have it, as set below; none: do without." if self.is_group else self.about
+        required = self.default is PydanticUndefined
+        return f"{about} ({'' if required else 'default: '}{self.shown_default})".strip()
+
+    @property
+    def shown_default(self) -> str:
+        """As it is written on the command line; "required" where there is none."""
         if self.default is PydanticUndefined:
             return "required"
-        return f"default: {'on' if isinstance(self.default, BaseModel) else _shown(self.default)}"
+        return "on" if isinstance(self.default, BaseModel) else _shown(self.default)
 
 
 def as_flag(name: str) -> str:
