@@ -298,7 +298,7 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
         where = f"{named or source.problems or 'The embedded set'} leaves"
         apart = "" if named else " A tenth of the problems is set aside for it, by the hash of the prompt."
         raise DataFileError(
-            f"{where} no problem for {split}.{apart} {tally.rows:,} rows were "
+            f"{where} no problem for {split}.{apart} {counted(tally.rows, 'row')} "
             f"read{f'; left out were {reasons}' if reasons else ''}.",
             what_next="Give more problems, or a data set for each with --validation and --test; if too many count as "
             "contaminated, raise --overlap.contamination.",
@@ -363,7 +363,7 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
         write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
         kept = {split: counts.total() for split, counts in found.sources.items()}
         dropped = dict(tally.dropped + found.dropped)
-        said = ", ".join(f"{count:,} for {USES.get(split, split)}" for split, count in kept.items() if count)
+        said = ", ".join(f"{count:,} for {USES.get(split, split)}" for split in SPLITS if (count := kept.get(split)))
         return Outcome(tally.rows, sum(kept.values()), dropped, said=said + and_left_out(dropped))
 
     return run.execute(stage, work)

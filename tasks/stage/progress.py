@@ -59,6 +59,8 @@ class ProgressLogger(logging.LoggerAdapter[Any]):
                 if not sys.stderr.isatty():
                     return
                 kwargs["extra"] = {"send_to_api": False}  # read by Prefect's handler
+            if self.key.endswith(f"-{_key(bar['label'])}"):  # the line begins with the stage's name already
+                msg = str(msg)[bar.end("label") + 1 :].lstrip()
         super().log(level, msg, *args, **kwargs)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:

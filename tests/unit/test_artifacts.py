@@ -65,11 +65,11 @@ def test_a_quick_bar_is_not_kept_more_often_than_every_30_seconds(published, mon
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     caplog.set_level(logging.INFO)
-    logger = ProgressLogger(logging.getLogger("test"), "key")
+    logger = ProgressLogger(logging.getLogger("test"), "run-iter-1-generate")
     for percent in range(0, 101, 20):
         clock[0] = percent / 2
         logger.info(f"generate: {percent}%|█")
-    assert caplog.messages == ["generate: 60%|█"]
+    assert caplog.messages == ["60%|█"], "whose line begins with the stage's name"
 
 
 def test_outside_a_flow_nothing_is_made():
