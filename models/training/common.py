@@ -226,7 +226,7 @@ def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig,
     trainer.pop_callback(PrinterCallback)
     if evaluations and trainer.eval_dataset is not None:
         trainer.add_callback(Evaluations(evaluations))
-        print(f"{counted(len(trainer.eval_dataset), 'held-out row')} measured meanwhile", flush=True)
+        print(f"{counted(len(trainer.eval_dataset), 'held-out row')} measured during training", flush=True)
     if resume:
         print(f"Resumed from {resume.name}", flush=True)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)

@@ -47,11 +47,10 @@ Judged = tuple[Use, Callable[[str | None], bool] | None]  # what problems are re
 VERSION = 2  # files are of the split in their names; bare answers beside solutions, weights, labels
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
-USES = {"train": "training"}
 NOTICED = {  # by what was noticed: of what it is counted, and what is said of them
     "hidden_characters": ("row", "with invisible characters, such as zero-width spaces"),
     "cut_prompts": ("prompt", "cut from the left, to leave room for an answer"),
-    "contaminated": ("training prompt", "repeated from held-out ones"),
+    "contaminated": ("training prompt", "repeating a held-out one"),
 }
 
 
@@ -363,8 +362,9 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
         write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
         kept = {split: counts.total() for split, counts in found.sources.items()}
         dropped = dict(tally.dropped + found.dropped)
-        said = ", ".join(f"{count:,} for {USES.get(split, split)}" for split in SPLITS if (count := kept.get(split)))
-        return Outcome(tally.rows, sum(kept.values()), dropped, said=said + and_left_out(dropped))
+        said = ", ".join(f"{kept[split]:,} for {split}" for split in SPLITS if kept.get(split))
+        said = said.replace("for train", "for training") + and_left_out(dropped)
+        return Outcome(tally.rows, sum(kept.values()), dropped, said=said)
 
     return run.execute(stage, work)
 

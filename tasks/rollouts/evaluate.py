@@ -112,8 +112,8 @@ def evaluate(
             for key, problems in sets.items()
             for kind, draw in draws.items()
         ]
-        asked = ", ".join(counted(count_rows(problems.path), f"{key} problem") for key, problems in sets.items())
-        drawn = f"1 greedy and {how.config.samples:,} sampled answers"
+        asked = " and ".join(counted(count_rows(problems.path), f"{key} problem") for key, problems in sets.items())
+        drawn = f"1 greedy and {counted(how.config.samples, 'sampled answer')}"
         run_logger().info("%s × %s with the policy of %s", asked, drawn, run.maker(policy))
         command = run_generation(run, attempt, policy, jobs, how.sampling.engine)
         scored = [ScoreJob(problems=job.problems, samples=job.output, output=scores_folder(job.output)) for job in jobs]

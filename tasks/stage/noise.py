@@ -1,6 +1,6 @@
 """Lines that libraries print and that tell whoever runs a loop nothing. They stay in the stage's own log.
 
-Only whole, known messages are listed: any other line, and so every real warning or error, passes.
+Only known messages are listed: any other line, and so every real warning or error, passes.
 """
 
 import logging
@@ -14,7 +14,6 @@ _PRINTED = re.compile(
             r"Triton is installed, but doesn't include CPU backend",
             r"\[W\S* \S+ utils\.cpp:\d+\] Warning: NUMA binding: Using",
             r"(\([^)]*pid=\d+\) *)?(Loading safetensors checkpoint shards|Capturing CUDA graphs[^:]*): +\d+%",
-            r"(\([^)]*pid=\d+\) *)?(DEBUG|INFO) \d\d-\d\d \d\d:\d\d:\d\d ",
             # Transformers: a kernel for 4-bit weights on a CPU that is not installed; it has another one.
             r"Failed to load CPU gemm_4bit_forward from kernels-community",
             r"`torch_dtype` is deprecated! Use `dtype` instead!",

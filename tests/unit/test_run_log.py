@@ -27,7 +27,6 @@ NUMA = "Using MEMBIND policy for memory allocation on the NUMA nodes (0). (funct
         "Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]",
         "(Worker pid=12) Loading safetensors checkpoint shards: 100% Completed | 1/1 [00:00<00:00, 107.73it/s]",
         "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  50%|█████     | 1/2 [00:00<00:00]",
-        "(EngineCore_DP0 pid=12) INFO 11-29 13:45:48 [gpu_model_runner.py:2392] Starting to load model",
         "Failed to load CPU gemm_4bit_forward from kernels-community: No module named 'kernels'.",
         "[2026-11-29 13:45:48,033] [INFO] [real_accelerator.py:260:get_accelerator] Setting ds_accelerator to cpu",
         "[Gloo] Rank 0 is connected to 1 peer ranks. Expected number of connected peer ranks is : 1",
