@@ -362,9 +362,8 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
         write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
         kept = {split: counts.total() for split, counts in found.sources.items()}
         dropped = dict(tally.dropped + found.dropped)
-        said = ", ".join(f"{kept[split]:,} for {split}" for split in SPLITS if kept.get(split))
-        said = said.replace("for train", "for training") + and_left_out(dropped)
-        return Outcome(tally.rows, sum(kept.values()), dropped, said=said)
+        said = ", ".join(f"{kept[split]:,} {split}" for split in SPLITS if kept.get(split))
+        return Outcome(tally.rows, sum(kept.values()), dropped, said=said + and_left_out(dropped))
 
     return run.execute(stage, work)
 
