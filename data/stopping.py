@@ -6,6 +6,7 @@ from typing import Literal
 
 from data.measures import ACCURACY, DISCRIMINATOR, Measure
 from data.metrics import Interval
+from data.wording import counted
 
 StopRule = Literal["paper", "patience", "discriminator", "none"]
 
@@ -46,8 +47,13 @@ def stop_reason(rule: StopRule, patience: int, values: Sequence[float], measure:
         change = f"{measure.shown(values[-2])} → {measure.shown(values[-1])}"
         return f"validation did not improve in iteration {latest} ({change})"
     since = latest - best_iteration(values, measure)
-    iterations = f"{since} iteration{'s' * (since > 1)}"
+    iterations = counted(since, "iteration")
     return f"no new best on validation for {iterations}" if since >= patience else None
+
+
+def all_done(iterations: int) -> str:
+    """Why a loop ends that nothing ended early."""
+    return "its only iteration is done" if iterations == 1 else f"all {iterations} iterations are done"
 
 
 def game_is_over(iteration: int, discriminated: Interval | None) -> str | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from data.render import check_room, context_length, prompt_token_ids, stop_token_ids
 from data.rows import Problem, Sample
 from data.storage import count_rows, holds, read_rows, write_rows
+from data.wording import counted
 from models.config import GenerateJob, GenerateProgram, SamplingConfig
 from models.engine import Completion, Request, Served, start
 from models.engine.meter import Meter
@@ -106,7 +107,7 @@ def generate(program: GenerateProgram) -> None:
     for shard in missing:
         answers = engine.answer([engine_request(shard.job, p.id, prompts[p.id], stop) for p in shard.problems], meter)
         write_rows(Sample, shard.path, to_samples(shard, answers, program.policy_digest))
-    print(f"Generated {left:,} samples at {meter.tokens / progress.elapsed:,.0f} tokens/s", flush=True)
+    print(f"{counted(left, 'answer')} at {meter.tokens / progress.elapsed:,.0f} tokens/s", flush=True)
 
 
 def engine_request(job: GenerateJob, problem: str, prompt: list[int], stop: list[int]) -> Request:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from data.prepare.reading import Reading, Tally, read_records
 from data.prepare.similar import scratch_database
 from data.prepare.sources import DataFileError
+from data.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ def read_passages(reading: Reading, shortest: int, longest: int, tally: Tally) -
     if not found:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.dropped.items())
         raise DataFileError(
-            f"{reading.source}: none of its {tally.rows:,} rows is a passage of {shortest:,} to {longest:,} characters"
+            f"{reading.source}: {counted(tally.rows, 'row')} read, and none is a passage of {shortest:,} to "
+            f"{longest:,} characters"
             f"{f' ({reasons})' if reasons else ''}.",
             what_next="Give longer or shorter texts, or set write_prompts.shortest or write_prompts.longest.",
         )

@@ -13,6 +13,7 @@ from data.prepare.sources import DataFileError, named_splits
 from data.prepare.sources.names import serving
 from data.prepare.splits import DUPLICATE
 from data.rows import Pair, Split, problem_id
+from data.wording import counted
 
 
 def is_held_out(identity: str, share: float) -> bool:
@@ -60,7 +61,7 @@ def read_pairs(reading: Reading, tally: Tally, split: Split = "train") -> Iterat
     if not found and tally.dropped["equal_sides"] < tally.rows:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.dropped.items())
         raise DataFileError(
-            f"{reading.source}: none of its {tally.rows} rows is a pair to learn from ({reasons}).",
+            f"{reading.source}: {counted(tally.rows, 'row')} read, and none is a pair to learn from ({reasons}).",
             what_next="Give a data set with a better and a worse answer in each row.",
         )
     if not found:

@@ -32,6 +32,7 @@ from data.formats.message import REASONING
 from data.prepare.hygiene import cleaned, has_hidden, has_placeholder
 from data.prepare.sources import DataFileError, FilesRead, located_rows
 from data.rows import Split
+from data.wording import counted
 
 # What is noticed of a row, in words that follow "In 3 rows: ".
 UNREAD = "not read of a message:"
@@ -86,7 +87,7 @@ class Tally:
     def said(self) -> list[str]:
         """What was noticed of rows, a sentence for each."""
         return [
-            f"In {count:,} rows: {what}." + (f" The first: {self.first[what]}." if what in self.first else "")
+            f"In {counted(count, 'row')}: {what}." + (f" The first: {self.first[what]}." if what in self.first else "")
             for what, count in sorted(self.noticed.items())
         ]
 
@@ -210,7 +211,7 @@ def first_use(reading: Reading) -> Use:
             raise DataFileError(f"{at}: {problem.what}", problem.why, problem.what_next) from None
     if count := unread.dropped.total():
         first = next(iter(unread.first.values()))
-        raise DataFileError(f"None of {count:,} rows can be read. {first}.", what_next="Correct the file.")
+        raise DataFileError(f"None of {counted(count, 'row')} can be read. {first}.", what_next="Correct the file.")
     raise DataFileError(f"{reading.source} is empty.", what_next="Give a data set with at least one row.")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from data.metrics import Interval
+from data.wording import counted
 from flows.commands.console import make_console
 from tasks.history.compare import (
     GREEDY,
@@ -101,10 +102,11 @@ def _about_rows(compared: Sequence[RowsCompared]) -> str:
     rows = dict.fromkeys(f"{c.measure.label} of {c.measure.rows}" for c in compared)
     lower = [c.measure.label for c in compared if not c.measure.higher_is_better]
     left_out = max(c.left_out for c in compared)
+    rows_apart = counted(left_out, "row")
     return (
         f"{compared[0].set_name}: {', '.join(rows)}; {LEVEL} bootstrap intervals over rows, paired in the difference"
         f"{f'; of {lower[0]}, lower is better' if lower else ''}"
-        f"{f'; {left_out:,} rows of one only left out' * bool(left_out)}.\n"
+        f"{f'; {rows_apart} of one only left out' * bool(left_out)}.\n"
     )
 
 

@@ -19,6 +19,7 @@ from tasks.policies.model_folder import is_path
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
 from tasks.stage.disks import explain_disk_errors
+from tasks.stage.logs import keep_logs_plain
 from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError
 from tasks.tracking.champion import resolve_settings
 from tasks.tracking.recorder import REPORT
@@ -53,6 +54,7 @@ def run_flow(flow: LoadedFlow, config: RunConfig, dry_run: bool, on_drift: str) 
             if finished(plan):
                 say(f"{config.directory} is finished; nothing is left to do.")
             else:
+                keep_logs_plain()  # also what Prefect says before the flow begins
                 reach_servers(config.runs_dir)
                 flow.flow(config, policy)
             show_summary(config.directory)

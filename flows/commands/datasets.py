@@ -12,6 +12,7 @@ from data.formats import Record, named
 from data.prepare.reading import HAVE_PROMPTS_WRITTEN, NO_ANSWERS, Reading, Tally, first_use
 from data.prepare.sources import FilesRead
 from data.render import prompt_token_ids
+from data.wording import counted
 from flows.commands.console import make_console
 from flows.commands.parser import Parser
 from flows.commands.settings import read_settings
@@ -63,7 +64,7 @@ def _format(arguments: list[str]) -> int:
         found = format_data(config)
     console = make_console()
     _show_formats(config.problems, found.tally)
-    console.print(f"{found.tally.rows:,} rows were read as {found.use}; their rows are in {config.output}.")
+    console.print(f"{counted(found.tally.rows, 'row')} read as {found.use}; the result is in {config.output}.")
     if found.prompts:
         console.print(f"{found.prompts['model']} wrote the prompts; its replies are in {REPLIES_FILE}.")
     table = Table("file", "rows", "by source")
@@ -105,7 +106,7 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
         if uses == ("passages",):
             console.print(HAVE_PROMPTS_WRITTEN)
     console.print(
-        f"{found.tally.rows:,} rows gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
+        f"{counted(found.tally.rows, 'row')} gave {found.records:,} {found.use}, {found.usable:,} of them usable.",
         highlight=False,
     )
     _show_files(found.tally.files)
@@ -149,7 +150,7 @@ def _show_files(files: FilesRead) -> None:
 def _show_drops(dropped: Counter[str], tally: Tally) -> None:
     console = make_console()
     if tally.hidden:
-        console.print(f"Characters that nobody sees, such as zero-width spaces, are in {tally.hidden:,} of them.")
+        console.print(f"{counted(tally.hidden, 'row')} with invisible characters, such as zero-width spaces.")
     for said in tally.said():
         console.print(said)
     if not dropped:

@@ -13,6 +13,7 @@ from peft import LoraConfig
 from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
 from data.render import stop_token_ids
+from data.wording import counted
 from models.config import AdapterConfig, Dtype, LaunchConfig, ModelCode, Optimizer, TrainConfig, gradient_accumulation
 from models.loading import Kind, load_config, load_tokenizer, load_weights, random_weights
 from models.process import end, fail_plainly, keep_imports
@@ -223,11 +224,11 @@ def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig,
     if not resume:
         trainer.add_callback(FreshOptimizer())
     trainer.pop_callback(PrinterCallback)
-    rows = f"Training on {len(trainer.train_dataset):,} examples"
     if evaluations and trainer.eval_dataset is not None:
         trainer.add_callback(Evaluations(evaluations))
-        rows += f", measured on {len(trainer.eval_dataset):,} held-out ones"
-    print(rows + (f", resumed from {resume.name}" if resume else ""), flush=True)
+        print(f"{counted(len(trainer.eval_dataset), 'held-out row')} measured during training", flush=True)
+    if resume:
+        print(f"Resumed from {resume.name}", flush=True)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     folder = output.with_name(ADAPTER) if train.adapter else output
     trainer.save_model(str(folder))

@@ -7,6 +7,7 @@ from data.files import write_json
 from data.render import completion_token_ids, prompt_token_ids
 from data.rows import Example, Problem
 from data.storage import read_rows, write_rows
+from data.wording import and_left_out, counted
 from tasks.datasets.row_length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.datasets.select import EXAMPLES, SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
@@ -54,6 +55,6 @@ def gold_examples(at: Place, problems: Artifact, policy: Artifact, pack_to: int 
         if not kept:
             raise nothing_fits(total, limit)
         write_json(attempt / SELECTION, {"samples": total, **counts})
-        return Outcome(total, kept, dropped)
+        return Outcome(total, kept, dropped, said=counted(kept, "gold answer") + and_left_out(dropped))
 
     return at.run.execute(stage, work)

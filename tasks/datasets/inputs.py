@@ -23,6 +23,7 @@ from data.prepare.sources import (
 )
 from data.prepare.sources.names import serving
 from data.rows import Split
+from data.wording import counted
 from tasks.stage.contract import Artifact
 from tasks.stage.logs import run_logger
 
@@ -82,13 +83,14 @@ def log_files(files: FilesRead) -> None:
     log = run_logger()
     for name, count in islice(files.rows.items(), SHOWN):
         split = f", {files.splits[name]}" if name in files.splits else ""
-        log.info("Read %s: %d rows%s", name, count, split)
+        log.info("Read %s: %s%s", name, counted(count, "row"), split)
     if len(files.rows) > SHOWN:
-        log.info("Read %d more files: %d rows in all", len(files.rows) - SHOWN, files.rows.total())
+        more = counted(len(files.rows) - SHOWN, "more file")
+        log.info("Read %s: %s in all", more, counted(files.rows.total(), "row"))
     for name, why in islice(files.skipped.items(), SHOWN):
         log.warning("Not read: %s: %s", name, why)
     if len(files.skipped) > SHOWN:
-        log.warning("Not read: %d more files", len(files.skipped) - SHOWN)
+        log.warning("Not read: %s", counted(len(files.skipped) - SHOWN, "more file"))
 
 
 def files_noted(files: FilesRead) -> dict[str, dict[str, Any]]:

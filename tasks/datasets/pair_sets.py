@@ -16,6 +16,7 @@ from data.prepare.splits import HELD_OUT
 from data.render import completion_token_ids, judged_token_ids, prompt_token_ids
 from data.rows import Pair, Problem, Split
 from data.storage import RowWriter
+from data.wording import and_left_out, counted
 from tasks.datasets.inputs import dataset_artifact, dataset_bytes, expected_rows
 from tasks.datasets.pairs import PAIRS_FILE, all_held_out, write_pairs
 from tasks.datasets.row_length import nothing_fits, report_too_long, tokenizer_and_limit
@@ -186,7 +187,10 @@ def prepare_pair_sets(
         held_out = {known: counts[known]["kept"] for known in sets.names}
         kept = counts[PAIRS_FILE]["kept"]
         write_json(attempt / SELECTION, {"samples": tally.rows, "kept": kept, **held_out} | dropped)
-        return Outcome(tally.rows, kept + sum(held_out.values()), dropped)
+        said = ", ".join(
+            [f"{counted(kept, 'pair')} to train on", *(f"{n:,} {_called(s)}" for s, n in held_out.items())]
+        )
+        return Outcome(tally.rows, kept + sum(held_out.values()), dropped, said=said + and_left_out(dropped))
 
     return at.run.execute(stage, work)
 

@@ -18,6 +18,7 @@ from data.prepare.reading import Reading, Tally
 from data.render import completion_token_ids
 from data.rows import Pair, Problem, Sample
 from data.storage import read_rows, write_rows
+from data.wording import and_left_out, counted
 from models.config import Config
 from tasks.datasets.problems import DATA, write_notes
 from tasks.datasets.row_length import tokenizer_and_limit
@@ -103,7 +104,7 @@ def _pair(at: Place, kind: str, sides: tuple[Artifact, Artifact], tokenizer: Art
             raise _nothing_left(counts["samples"], dropped)
         write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
         write_json(attempt / NOTES_FILE, {note: counts[note] for note in NOTES})
-        return Outcome(counts["samples"], kept, dropped)
+        return Outcome(counts["samples"], kept, dropped, said=counted(kept, "pair") + and_left_out(dropped))
 
     return at.run.execute(stage, work)
 

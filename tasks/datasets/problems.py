@@ -27,6 +27,7 @@ from data.prepare.sources.names import HELD_OUT
 from data.prepare.splits import Splitting, quotas
 from data.rewards.answer import has_answer
 from data.rows import SPLITS, Split
+from data.wording import and_left_out, counted
 from models.config import Config, ReasoningSetting
 from tasks.datasets.inputs import (
     dataset_artifact,
@@ -46,10 +47,10 @@ Judged = tuple[Use, Callable[[str | None], bool] | None]  # what problems are re
 VERSION = 2  # files are of the split in their names; bare answers beside solutions, weights, labels
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
-NOTICED = {
-    "hidden_characters": "%d rows have characters that nobody sees, such as zero-width spaces",
-    "cut_prompts": "The beginning of %d prompts was cut off, so that an answer fits behind them",
-    "contaminated": "%d training prompts repeat held-out ones",
+NOTICED = {  # by what was noticed: of what it is counted, and what is said of them
+    "hidden_characters": ("row", "with invisible characters, such as zero-width spaces"),
+    "cut_prompts": ("prompt", "cut from the left, to leave room for an answer"),
+    "contaminated": ("training prompt", "repeating a held-out one"),
 }
 
 
@@ -296,7 +297,7 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
         where = f"{named or source.problems or 'The embedded set'} leaves"
         apart = "" if named else " A tenth of the problems is set aside for it, by the hash of the prompt."
         raise DataFileError(
-            f"{where} no problem for {split}.{apart} {tally.rows:,} rows were "
+            f"{where} no problem for {split}.{apart} {counted(tally.rows, 'row')} "
             f"read{f'; left out were {reasons}' if reasons else ''}.",
             what_next="Give more problems, or a data set for each with --validation and --test; if too many count as "
             "contaminated, raise --overlap.contamination.",
@@ -307,7 +308,9 @@ def note_further(path: Path, tally: Tally) -> None:
     """Log what reading a data set came to that training must not repeat."""
     log_files(tally.files)
     for reason, count in tally.dropped.items():
-        run_logger().warning("%s: %d rows that training must not repeat cannot be used (%s)", path, count, reason)
+        run_logger().warning(
+            "%s, which training must not repeat: %s unusable (%s)", path, counted(count, "row"), reason
+        )
 
 
 def embedded_split(source: ProblemSource, split: Split) -> Split:
@@ -357,8 +360,10 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
         tally, found = take_prepared(stage, attempt) or prepare(told(None), attempt, note_further)
         require_every_split(source, tally, found)
         write_notes(attempt / DATA, tally, found.contaminated, found.repeated)
-        kept = sum(counts.total() for counts in found.sources.values())
-        return Outcome(tally.rows, kept, dict(tally.dropped + found.dropped))
+        kept = {split: counts.total() for split, counts in found.sources.items()}
+        dropped = dict(tally.dropped + found.dropped)
+        said = ", ".join(f"{kept[split]:,} {split}" for split in SPLITS if kept.get(split))
+        return Outcome(tally.rows, sum(kept.values()), dropped, said=said + and_left_out(dropped))
 
     return run.execute(stage, work)
 
@@ -469,7 +474,8 @@ def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repe
     log_files(tally.files)
     for name, count in notes.items():
         if count:
-            log.warning(NOTICED[name], count)
+            noun, what = NOTICED[name]
+            log.warning("%s %s", counted(count, noun), what)
     for shown in repeated:
         reason, share = shown.reason.replace("_", " "), f"{shown.share:.0%}"
         prompt, other = (shorten(text, LOGGED) for text in (shown.prompt, shown.repeats))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.render import context_length
+from data.wording import counted
 from models.config import ModelCode
 from models.loading import load_config, load_tokenizer
 from tasks.datasets.select import NothingKeptError
@@ -35,11 +36,11 @@ def report_too_long(counts: Counter[str], limit: Limit) -> dict[str, int]:
     if not counts["too_long"]:
         return {}
     run_logger().warning(
-        "%d of %d rows are longer than %s of %d tokens and are left out",
-        counts["too_long"],
-        counts.total(),
+        "%s of %s left out: longer than %s of %s",
+        f"{counts['too_long']:,}",
+        counted(counts.total(), "row"),
         limit.name,
-        limit.tokens,
+        counted(limit.tokens, "token"),
     )
     return {"too_long": counts["too_long"]}
 
@@ -47,6 +48,7 @@ def report_too_long(counts: Counter[str], limit: Limit) -> dict[str, int]:
 def nothing_fits(total: int, limit: Limit) -> NothingKeptError:
     """The error for rows of which none fits the limit."""
     return NothingKeptError(
-        f"All {total:,} rows are longer than {limit.name} of {limit.tokens:,} tokens, so nothing is left to train on.",
+        f"No row fits {limit.name} of {counted(limit.tokens, 'token')}, so nothing is left to train on "
+        f"({counted(total, 'row')} read).",
         what_next="Give shorter rows, or raise that limit.",
     )

@@ -11,6 +11,7 @@ from data.files import write_json
 from data.rows import Example, Problem, Sample, Score
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
+from data.wording import counted
 from models.config import Config
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
@@ -62,9 +63,19 @@ def select(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, c
             raise nothing_kept(counts)
         write_json(attempt / SELECTION, dict(counts))
         dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept")}
-        return Outcome(counts["samples"], kept, dropped)
+        return Outcome(counts["samples"], kept, dropped, said=selected(counts, config))
 
     return at.run.execute(stage, work)
+
+
+def selected(counts: Counter[str], config: SelectConfig) -> str:
+    """What the log says of answers that were selected."""
+    good = counts["kept"] + counts["duplicate"] + counts["over_limit"]
+    kind, reward = "answer", f" with a reward of at least {config.min_reward:g}"
+    if config.min_reward == 1:
+        kind, reward = "correct answer", ""
+    limit = f"≤ {config.max_per_problem:,} per problem, distinct"
+    return f"{counts['kept']:,} of {counted(good, kind)}{reward} kept ({limit})"
 
 
 def nothing_kept(counts: Counter[str]) -> NothingKeptError:

@@ -9,7 +9,8 @@ from typing import Any
 
 from data.files import write_json
 from data.measures import DISCRIMINATOR
-from data.stopping import best_iteration, from_the_base, game_is_over, stop_reason
+from data.stopping import all_done, best_iteration, from_the_base, game_is_over, stop_reason
+from data.wording import counted
 from tasks.loop.approval import ask, decided_best, require_deployment
 from tasks.loop.gate import measure_gate
 from tasks.loop.measuring import Measuring, measuring
@@ -22,7 +23,7 @@ from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift
 from tasks.stage.iteration import Iteration
-from tasks.stage.logs import keep_logs_plain
+from tasks.stage.logs import keep_logs_plain, run_logger
 from tasks.stage.run import PLAN, Result, Run, open_run
 from tasks.tracking.champion import Gate, remember_champion, resolve_settings, run_name
 from tasks.tracking.recorder import Ending, Recorder, answers_shown, iteration_rows, record_end, record_iteration
@@ -41,6 +42,7 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     if isinstance(config, LoopConfig) and config.approve:
         require_deployment()
     planned = check(loop, config, on_drift)
+    run_logger().info("%s, run %s: %s", algorithm, config.run, counted(len(planned.plan), "stage"))
     settings = {"algorithm": algorithm, "decided_by": planned.decided_by} | config.model_dump(mode="json")
     with open_run(config.directory, settings, on_drift, config.seed) as run, Recorder(run, algorithm, config):
         remember_champion(config)
@@ -92,7 +94,7 @@ def add_iteration(
         shown = answers_shown(run, iterations[-1])
         decision = ask(run.directory, number, iteration_rows(iterations, run.decided_by), shown)
         if decision.decision != "go on":
-            return f"a person decided so after iteration {number}"
+            return f"a reviewer decided to stop after iteration {number}"
     return _stop_reason(measuring, iterations)
 
 
@@ -123,7 +125,7 @@ def conclude(
     sets = ("test", "transfer")
     base = measuring.measure(run.place("final/base"), iterations[0].policy.artifact("policy"), sets, {}, {})
     final = measuring.measure(run.place("final/best"), policy, sets, {"base": base}, pairs)
-    reason = reason or f"all {len(iterations) - 1} iterations were run"
+    reason = reason or all_done(len(iterations) - 1)
 
     def gate() -> Gate | None:
         return measure_gate(measuring, iterations, best, (base, final))

@@ -15,6 +15,7 @@ from data.chat_template import choose_template, template_file, template_text, wi
 from data.files import file_sha256
 from data.rows import Example, Problem
 from data.storage import write_rows
+from data.wording import counted
 from models import tiny
 from models.config import (
     CodeSetting,
@@ -112,7 +113,8 @@ def _own_model(run: Run, source: PolicySource) -> Result:
             choose_template(tokenizer, source.template, source.template_options)
             (policy / TEMPLATE).unlink(missing_ok=True)
             (policy / TEMPLATE).write_text(tokenizer.get_chat_template(), encoding="utf-8")
-        return Outcome(command=tuple(command), origin=hub_commit(str(source.model), folder))
+        said = f"{source.model}" + (f" with the adapter {source.adapter} merged" if source.adapter else "")
+        return Outcome(command=tuple(command), origin=hub_commit(str(source.model), folder), said=said)
 
     return run.execute(stage, work)
 
@@ -134,7 +136,8 @@ def _embedded_model(run: Run, source: PolicySource) -> Result:
     def work(attempt: Path) -> Outcome:
         if shipped:
             shipped.copy_to(attempt / "policy")
-            return Outcome(rows_in=bootstrap.demonstrations, origin={"base": shipped.name})
+            said = f"{shipped.name}, which comes with the package"
+            return Outcome(rows_in=bootstrap.demonstrations, origin={"base": shipped.name}, said=said)
         trained = train_embedded(run, source, bootstrap, run.seed)
         trained.verify()
         for name in ("policy", *trained.manifest.logs):
@@ -143,7 +146,8 @@ def _embedded_model(run: Run, source: PolicySource) -> Result:
                 shutil.copytree(made, attempt / name, dirs_exist_ok=True)
             else:
                 shutil.copy2(made, attempt / name)
-        return Outcome(rows_in=bootstrap.demonstrations, command=tuple(trained.manifest.command))
+        said = f"the embedded model, trained on {counted(bootstrap.demonstrations, 'worked example')}"
+        return Outcome(rows_in=bootstrap.demonstrations, command=tuple(trained.manifest.command), said=said)
 
     return run.execute(stage, work)
 

@@ -19,7 +19,7 @@ def publish_best(run: Run, policy: Artifact, iteration: int) -> Result:
     def work(attempt: Path) -> Outcome:
         shutil.copytree(policy.path, attempt / "policy", copy_function=_link)
         write_json(attempt / "best.json", {"iteration": iteration, "policy": policy.require()})
-        return Outcome()
+        return Outcome(said=f"the policy of iteration {iteration} is in {run.directory / 'best' / 'policy'}")
 
     return run.execute(stage, work)
 

@@ -10,11 +10,13 @@ from data.files import write_json
 from data.likelihood import LikelihoodMetrics, PreferenceLoss, likelihood_metrics
 from data.rows import PairLikelihood
 from data.storage import count_rows, read_rows
+from data.wording import counted
 from models.config import LaunchConfig, LikelihoodProgram, PreferenceConfig, TrainConfig
 from models.estimate import weights_bytes_per_device
 from models.launch import LIKELIHOOD, launch_command
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.launch import Training, launch_program
+from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
 
 VERSION = 2  # gold answers are framed as the template frames them
@@ -81,6 +83,8 @@ def measure_reference(
             quantize=config.quantize,
             launch=launch,
         )
+        given = sum(count_rows(artifact.path) for artifact in pairs.values())
+        run_logger().info("Likelihood of %s under the policy of %s", counted(given, "pair"), run.maker(policy))
         command = launch_program(LIKELIHOOD, program, attempt, run.child_lock)
         some = {key: file for key, file in outputs.items() if count_rows(file)}  # all held-out answers may be gold
         metrics = {key: likelihood_metrics(read_rows(PairLikelihood, file)) for key, file in some.items()}

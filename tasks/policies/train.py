@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.storage import count_rows
+from data.wording import counted
 from models.config import (
     LaunchedProgram,
     PreferenceConfig,
@@ -22,6 +23,7 @@ from tasks.policies.adapter import merge, record_base
 from tasks.policies.reference import PairsMeasured
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.launch import Training, launch_program
+from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
 
 TRAIN_VERSION = 3  # gold answers are framed as the template frames them
@@ -110,7 +112,8 @@ def _train(
     """
     run, config, launch = at.run, training.config, training.launch
     observed = {name: artifact for name, artifact in watched.items() if artifact is not None and launch.evaluations}
-    counted = list(next(iter(rows.values())).values())
+    noun, first = next(iter(rows.items()))
+    learned = list(first.values())
     stage = Stage(
         at.stage("train"),
         TRAIN_VERSION,
@@ -120,7 +123,7 @@ def _train(
         resumable=True,
         command=" ".join(launch_command(kind.module, launch, Path("train.json"))),
         estimate=Estimate(
-            samples=int(sum(artifact.expected for artifact in counted) * config.epochs),
+            samples=int(sum(artifact.expected for artifact in learned) * config.epochs),
             disk_bytes=training_disk_bytes(run.parameters, config),
             gpu_bytes=_gpu_bytes(run, training, kind.sequences),
             devices=launch.processes,
@@ -133,12 +136,14 @@ def _train(
         told |= {field: artifact.path for field, artifact in observed.items()}
         told |= {"policy": start.path, "model_code": run.model_code, "output": attempt / "policy"}
         program = kind.program.model_validate(told | {"seed": at.seed, "train": config, "launch": launch})
+        trained_on = sum(count_rows(artifact.path) for artifact in learned)
+        passes = f"{counted(trained_on, noun[:-1])} × {counted(config.epochs, 'epoch')}"
+        run_logger().info("%s, starting from the policy of %s", passes, run.maker(start))
         command = launch_program(kind.module, program, attempt, run.child_lock)
         if config.adapter is not None:
             adapter = attempt / "adapter"
             record_base(adapter, start.path, config)
             merge(start.path, adapter, attempt / "policy", run.child_lock, kind is _REWARD, run.model_code)
-        trained_on = sum(count_rows(artifact.path) for artifact in counted)
         return Outcome(trained_on, trained_on, command=tuple(command))
 
     return run.execute(stage, work)

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from data.measures import MEASURES
 from data.metrics import RESAMPLES
 from data.text import visible
+from data.wording import duration
 from tasks.report import drawing, figures, wording
 from tasks.report.content import Report, SideBySide
 from tasks.report.figures import name_of, ordered
@@ -72,7 +73,7 @@ def _environment() -> Environment:
         "range": wording.value_range,
         "points": wording.points,
         "unbroken": unbroken,
-        "duration": wording.duration,
+        "duration": duration,
         "label": wording.detail_label,
         "count": lambda value: f"{value:,}",
         "direction": wording.direction,

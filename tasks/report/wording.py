@@ -110,12 +110,3 @@ def unbroken(text: str) -> str:
     """The text with no-break spaces where a line should not end: between number and unit, and within "n = 5"."""
     text = text.replace("top-p", "top\u2011p")
     return re.sub(r"(?<=\d) (?=%|points|nats)|(?<=,) (?=[−\d.]+\])|(?<=\b[nk]) (?==)|(?<==) (?=\d)", "\u00a0", text)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

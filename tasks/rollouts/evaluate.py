@@ -16,13 +16,15 @@ from data.files import write_json
 from data.metrics import Outcome, SetMetrics, bootstrap_interval, majority_correct, paired_difference, pass_at_k
 from data.rows import Sample, Score
 from data.scoring import Tally
-from data.storage import read_rows
+from data.storage import count_rows, read_rows
+from data.wording import counted
 from models.config import Config, SamplingConfig, ScoreJob
 from tasks.rollouts.generate import Sampling, generate_command, generate_job, generation_estimate, run_generation
 from tasks.rollouts.rewards import Judging, RewardConfig, judging_estimate, reward_identity, reward_inputs
 from tasks.rollouts.scoring import score_jobs
 from tasks.stage import contract
 from tasks.stage.contract import Artifact, Estimate, Stage
+from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result
 
 VERSION = 3  # answers end where the template ends a turn
@@ -110,6 +112,9 @@ def evaluate(
             for key, problems in sets.items()
             for kind, draw in draws.items()
         ]
+        asked = " and ".join(counted(count_rows(problems.path), f"{key} problem") for key, problems in sets.items())
+        drawn = f"1 greedy and {counted(how.config.samples, 'sampled answer')}"
+        run_logger().info("%s × %s with the policy of %s", asked, drawn, run.maker(policy))
         command = run_generation(run, attempt, policy, jobs, how.sampling.engine)
         scored = [ScoreJob(problems=job.problems, samples=job.output, output=scores_folder(job.output)) for job in jobs]
         tallies = score_jobs(at, attempt, scored, how.judging)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.storage import count_rows
+from data.wording import counted
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig, ScoreJob
 from models.estimate import generation_bytes_per_device
 from tasks.rollouts.rewards import RewardConfig
@@ -13,6 +14,7 @@ from tasks.rollouts.scoring import scoring_ahead
 from tasks.stage.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpus_held
 from tasks.stage.environment import SHARED_CPU
+from tasks.stage.logs import run_logger
 from tasks.stage.progress import progress_logger
 from tasks.stage.run import Place, Result, Run
 
@@ -65,10 +67,12 @@ def generate(
 
     def work(attempt: Path) -> Outcome:
         jobs = [generate_job(at, artifact.path, attempt / key, sampling) for key, artifact in problems.items()]
+        rows_in = sum(count_rows(artifact.path) for artifact in problems.values())
+        asked = f"{counted(rows_in, 'problem')} × {counted(sampling.config.samples, 'answer')}"
+        run_logger().info("%s with the policy of %s", asked, run.maker(policy))
         scored = ScoreJob(problems=problems[SAMPLES].path, samples=attempt / SAMPLES, output=attempt / SAMPLES)
         with scoring_ahead(at, scored, reward):
             command = run_generation(run, attempt, policy, jobs, engine)
-        rows_in = sum(count_rows(artifact.path) for artifact in problems.values())
         return Outcome(rows_in, sum(count_rows(job.output) for job in jobs), command=tuple(command))
 
     return run.execute(stage, work)

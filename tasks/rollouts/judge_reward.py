@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from data.judge_questions import GRADER
+from data.wording import counted
 from models.asking.judge import RATES
 from models.config import EngineConfig, JudgeConfig, JudgeProgram, ScoreJob
 from models.estimate import generation_bytes_per_device, parameters_of
@@ -85,7 +86,7 @@ def judge_command(config: Path) -> list[str]:
 def log_rates(rates: Mapping[str, Any]) -> None:
     """Log how a judge did, as `judge.json` has it, and warn of what makes its scores worth little."""
     logger = run_logger()
-    words = [f"{rates['parsed']:,} of {rates['asked']:,} replies read"]
+    words = [f"{rates['parsed']:,} of {counted(rates['asked'], 'reply', 'replies')} read"]
     if rates["comparisons"]:
         words.append(f"{rates['flip_rate']:.1%} of {rates['comparisons']:,} comparisons differ between the two orders")
     if rates["parsed"]:
@@ -101,14 +102,14 @@ def warnings(rates: Mapping[str, Any]) -> list[str]:
     found = []
     if unread := rates["asked"] - rates["parsed"]:
         found.append(
-            f"The judge gave no reply that can be read to {unread:,} of {rates['asked']:,} questions, which count for "
-            f"nothing. The first: {rates['first_failure']}"
+            f"The judge gave no readable reply to {unread:,} of {counted(rates['asked'], 'question')}, which are left "
+            f"out. The first: {rates['first_failure']}"
         )
     if rates["parsed"] >= ENOUGH and rates["entropy_bits"] < LOW_ENTROPY:
         usual = max(rates["distribution"], key=rates["distribution"].get)
         found.append(
-            f"The judge nearly always says {usual} (entropy {rates['entropy_bits']:.2f} bits), so its scores tell "
-            f"answers hardly apart. Use a stronger judge, or the other kind."
+            f"The judge nearly always says {usual} (entropy {rates['entropy_bits']:.2f} bits), so its scores "
+            f"barely distinguish answers. Use a stronger judge, or the other kind."
         )
     if rates["comparisons"] >= ENOUGH and rates["flip_rate"] > HIGH_FLIP_RATE:
         found.append(
@@ -116,5 +117,7 @@ def warnings(rates: Mapping[str, Any]) -> list[str]:
             f"Use a stronger judge, or pointwise."
         )
     if rates["alone"]:
-        found.append(f"{rates['alone']:,} samples have no score: their problem has no other finished one to compare.")
+        found.append(
+            f"{counted(rates['alone'], 'sample')} without a score: no other finished sample of the problem to compare."
+        )
     return found

@@ -18,6 +18,7 @@ from data.measures import DISCRIMINATOR, LOSS, Measure
 from data.render import context_length
 from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood, Problem, Sample
 from data.storage import count_rows, read_rows
+from data.wording import counted
 from models.config import LikelihoodProgram, TrainConfig
 from models.launch import LIKELIHOOD
 from models.loading import load_config
@@ -104,6 +105,8 @@ def measure_likelihood(
             quantize=config.quantize,
             launch=training.launch,
         )
+        given = sum(count_rows(file) for file in (*program.gold, *program.pairs))
+        run_logger().info("Likelihood of %s under the policy of %s", counted(given, "held-out row"), run.maker(policy))
         command = launch_program(LIKELIHOOD, program, attempt, run.child_lock)
         earlier = {other: _comparable(load_measured([result])) for other, result in against.items()}
         for key in {**gold, **pairs}:
@@ -169,9 +172,9 @@ def _count(gold: Iterable[Path], pairs: Iterable[Path], written: Iterable[Path])
 def _report(run: Run, policy: Artifact, counts: Counter[str]) -> dict[str, int]:
     """Log what was left out, and return the counts for the stage's manifest."""
     if counts["no_answer"]:
-        run_logger().warning("%d held-out rows have no gold answer and are left out", counts["no_answer"])
+        run_logger().warning("%s without a gold answer left out", counted(counts["no_answer"], "held-out row"))
     if not counts["kept"]:
-        run_logger().warning("None of the held-out rows can be measured, so there is nothing to compare")
+        run_logger().warning("No held-out row can be measured, so nothing is compared")
     dropped = {"no_answer": counts["no_answer"]} if counts["no_answer"] else {}
     if counts["too_long"]:
         limit = Limit(context_length(load_config(policy.path, run.model_code)), "the model's context")

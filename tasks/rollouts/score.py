@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json
+from data.rows import UNGRADED
+from data.scoring import Tally
+from data.wording import counted
 from models.config import ScoreJob
 from models.score import part_folder
 from tasks.rollouts.rewards import Judging, judging_estimate, reward_identity, reward_inputs
@@ -43,9 +46,19 @@ def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging) ->
         }
         rates = {name: model.rates(part_folder(job, name)) for name, model in judging.reward.models.items()}
         write_json(attempt / TALLY, record | {name: told for name, told in rates.items() if told is not None})
-        return Outcome(tally.samples, tally.samples)
+        return Outcome(tally.samples, tally.samples, said=scored(tally))
 
     result = at.run.execute(stage, work)
     if not at.run.planning:
         forget_ahead(at)
     return result
+
+
+def scored(tally: Tally) -> str:
+    """What the log says of answers that were scored."""
+    share = tally.verdicts["correct"] / tally.samples if tally.samples else 0.0
+    ungraded = sum(tally.verdicts[verdict] for verdict in UNGRADED)
+    words = [f"{counted(tally.samples, 'answer')} scored", f"{100 * share:.0f} % correct"]
+    words += [f"{ungraded:,} could not be graded"] if ungraded else []
+    words += [f"{tally.truncated:,} cut off at the token limit"] if tally.truncated else []
+    return ", ".join(words)

@@ -100,7 +100,7 @@ def scoring_ahead(at: Place, job: ScoreJob, config: RewardConfig | None) -> Iter
         try:
             at.run.start(command, folder / ".log.txt", at.run.scorer_lock, logger)
         except ChildError as error:
-            logger.warning("Scoring while answers are generated has stopped. They are scored afterwards. %s", error)
+            logger.warning("Scoring while generating has stopped; the answers are scored afterwards. %s", error)
 
     thread = Thread(target=work)
     thread.start()

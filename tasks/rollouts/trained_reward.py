@@ -12,6 +12,7 @@ from data.files import write_json
 from data.render import first_of_each_shape, judged_token_ids, prompt_token_ids, require_end
 from data.rows import PairReward, Problem
 from data.storage import count_rows, read_rows
+from data.wording import counted
 from models.config import EngineConfig, PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
 from models.estimate import BYTES, generation_bytes_per_device, parameters_of
 from models.loading import ModelError, check_code, load_config, load_tokenizer
@@ -165,7 +166,8 @@ def measure_reward_model(at: Place, model: Artifact, pairs: Artifact, config: Sc
         command = _run_program(run, attempt, told)
         metrics = reward_metrics(read_rows(PairReward, job.output), at.seed)
         write_json(attempt / METRICS, metrics.model_dump())
-        return Outcome(metrics.pairs, count_rows(job.output), command=tuple(command))
+        said = counted(metrics.pairs, "held-out pair") + " measured"
+        return Outcome(metrics.pairs, count_rows(job.output), command=tuple(command), said=said)
 
     return run.execute(stage, work)
 

@@ -20,6 +20,7 @@ from data.rows import MeasuredRow, Problem, Sample, Score
 from data.sides import OURS, THEIRS, Sides, side_by_side
 from data.storage import count_rows, read_rows, write_rows
 from data.win_rate import Comparison, win_rate
+from data.wording import and_left_out, counted
 from models.asking.judge import RATES
 from models.config import ScoreJob
 from tasks.rollouts.generate import Sampling, generate_command, generate_job, generation_estimate, run_generation
@@ -77,6 +78,8 @@ def answer_prompts(at: Place, policy: Artifact, sets: Mapping[str, Artifact], ho
             asked = attempt / f".{key}.parquet"  # hidden, since it is a copy
             write_rows(Problem, asked, islice(read_rows(Problem, problems.path), most))
             jobs.append(generate_job(at, asked, attempt / key / ANSWERS, greedy))
+        asked = counted(sum(count_rows(job.problems) for job in jobs), "prompt")
+        run_logger().info("%s × 1 greedy answer with the policy of %s", asked, at.run.maker(policy))
         command = run_generation(at.run, attempt, policy, jobs, greedy.engine)
         rows = sum(count_rows(job.output) for job in jobs)
         return Outcome(rows, rows, command=tuple(command))
@@ -142,7 +145,8 @@ def measure_win_rate(
         command = judge.run(at, attempt, program) if jobs else ()
         counts = sum((_measure(attempt / key, found, at.seed) for key, found in sides.items()), Counter[str]())
         dropped = {reason: counts[reason] for reason in (NO_GOLD, UNREAD) if counts[reason]}
-        return Outcome(counts.total(), counts[COMPARED], dropped, tuple(command))
+        said = counted(counts[COMPARED], "comparison") + and_left_out(dropped)
+        return Outcome(counts.total(), counts[COMPARED], dropped, tuple(command), said=said)
 
     return at.run.execute(stage, work)
 
@@ -167,7 +171,7 @@ def _lay_out(folder: Path, prompts: Artifact, ours: Result, theirs: Result | Non
         write_rows(Sample, folder / COMPARED / f"{number:06d}.parquet", (sample for pair in batch for sample in pair))
         number += 1
     if not sides.lengths:
-        run_logger().warning("No prompt of %s has a gold answer, so it gives no win rate against one", set_name)
+        run_logger().warning("No prompt of %s has a gold answer, so it has no win rate against gold", set_name)
     return sides
 
 

@@ -70,7 +70,7 @@ def check_win_rate(config: WinRateConfig, policy: PolicySource) -> None:
     Judge(config=config.judge).check()
     if judges_itself(config.judge, policy):
         run_logger().warning(
-            "The judge of the win rate, %s, is the model that is trained, or one that it was trained from. A model "
+            "The judge of the win rate, %s, is the model being trained, or one that it was trained from. A model "
             "prefers answers like its own, so this win rate says little. Choose another judge.",
             config.judge.model,
         )

@@ -216,22 +216,24 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the work of a stage reports back for its manifest."""
+    """What the work of a stage reports back: for its manifest, and in `said` for the log."""
 
     rows_in: int | None = None
     rows_out: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     origin: Mapping[str, str] = field(default_factory=dict)
+    said: str = ""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A published stage."""
+    """A published stage, and what its work said of it if that was done just now."""
 
     path: Path
     manifest: Manifest
     reused: bool = False
+    said: str = ""
 
     def artifact(self, name: str = "") -> Artifact:
         """One output file, one folder of output files, or (by default) all of them, with the digest of just that."""
@@ -319,7 +321,7 @@ def run_stage(
         manifest = _describe(attempt, stage, outcome, started, ended, dict(runs or {}))
         write_json(attempt / MANIFEST, manifest.model_dump(mode="json"))
         _publish(attempt, final)
-    return Finished(final, manifest)
+    return Finished(final, manifest, said=outcome.said)
 
 
 def load_finished(path: Path) -> Finished | None:

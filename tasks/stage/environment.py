@@ -31,6 +31,9 @@ KEY_VARIABLES = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
 
 NO_PROXY = ("no_proxy", "NO_PROXY")  # of which libraries read one or the other
 
+# How Prefect shows a line of a flow's log; that of a stage begins with the stage's name.
+LINE = "%(asctime)s | %(levelname)-7s | {}"
+
 # Programs of a stage know no orchestration, and what models write may run there: they get no key and no address of it.
 ORCHESTRATION = ("PREFECT_", "MLFLOW_", "AUTODIDACT_DATABASE")
 
@@ -122,6 +125,8 @@ def prepare(runs: Path, dry_run: bool = False) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": LINE.format("%(message)s"),
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": LINE.format("%(task_run_name)s: %(message)s"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
     for name, value in {**folders, **switches}.items():

@@ -9,7 +9,7 @@ from models.config import LaunchConfig, LaunchedProgram, TrainConfig
 from models.launch import launch_command
 from tasks.stage.contract import PROGRAM
 from tasks.stage.devices import gpus_held
-from tasks.stage.logs import run_logger
+from tasks.stage.progress import progress_logger
 from tasks.stage.run import Run
 
 Trained_co = TypeVar("Trained_co", bound=TrainConfig, covariant=True)
@@ -32,7 +32,7 @@ def launch_program(
     """Write the program's configuration, run it in `directory`, return the command.
 
     Args:
-        lock: held while the program lives.
+        lock: a file in the run's directory, held while the program lives.
 
     Raises:
         ChildError: the program failed.
@@ -41,5 +41,5 @@ def launch_program(
     config.write_text(program.model_dump_json(indent=2))
     command = launch_command(module, program.launch, config)
     with gpus_held():
-        Run.start(command, directory / "log.txt", lock, run_logger())
+        Run.start(command, directory / "log.txt", lock, progress_logger(lock.parent, directory))
     return command

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from data.errors import AutodidactError
 from data.text import visible
+from tasks.stage.noise import PREFECT_LOGGERS, tells_something
 
 OWN = "autodidact"  # of what is logged outside of a flow run
 
@@ -38,7 +39,12 @@ def progress_shown() -> Iterator[None]:
 
 
 def keep_logs_plain() -> None:
-    """Have Prefect log no traceback of an error that says itself what happened, and nothing that acts on a terminal."""
+    """Have Prefect log no traceback of an error that says itself what happened, and nothing that acts on a terminal.
+
+    Nor does it log what tells a run's user nothing.
+    """
+    for name in PREFECT_LOGGERS:
+        logging.getLogger(name).addFilter(tells_something)
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine", OWN):
         logging.getLogger(name).addFilter(_made_plain)
 

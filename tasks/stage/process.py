@@ -19,6 +19,7 @@ from typing import Any
 from data.errors import AutodidactError, RunFailedError
 from data.text import visible
 from tasks.stage.environment import child_environment
+from tasks.stage.noise import is_noise
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 GRACE_SECONDS = 5.0
@@ -47,7 +48,8 @@ def run_child(
         command: the program and its arguments.
         log_path: the output is appended to it in full.
         lock: a file that is locked as long as anything of the program runs (see `await_children`).
-        logger: gets the output line by line; a progress bar's carriage returns are dropped.
+        logger: gets the output line by line, without what tells a user nothing (see `tasks.stage.noise`); a progress
+            bar's carriage returns are dropped.
         environment: variables on top of this process's own.
 
     Raises:
@@ -72,7 +74,8 @@ def run_child(
                 line = visible(raw.decode(errors="replace").rstrip("\n").rsplit("\r", 1)[-1].rstrip())
                 if line:
                     last.append(line)
-                    logger.info(line)
+                    if not is_noise(line):
+                        logger.info(line)
         code = child.wait()
     finally:
         # Also on the way out of an error or a cancellation: closing the lifeline ends the child.

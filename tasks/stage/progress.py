@@ -5,6 +5,7 @@ They are for people to look at: where Prefect does not answer, the loop goes on 
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from data.text import markdown
 from tasks.stage.logs import run_logger
 
 BAR = re.compile(r"(?P<label>[\w/ -]+):\s+(?P<percent>\d+)%\|")
-UPDATE_SECONDS = 10.0
+UPDATE_SECONDS = 10.0  # of the bar on the page
+LOG_SECONDS, LOG_PERCENT = 30.0, 10  # of a line in the log: both have to have passed since the last
 
 
 def publish_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
@@ -40,19 +42,43 @@ def publish_link(key: str, target: str, description: str) -> None:
 
 
 class ProgressLogger(logging.LoggerAdapter[Any]):
-    """A logger that moves a progress bar on the run's page as the bar in a program's log moves."""
+    """A logger that moves a progress bar on the run's page as the bar in a program's log moves.
+
+    A terminal shows every line of the bar. Where lines are kept, in a file or by Prefect, there are few of them.
+    """
 
     def __init__(self, logger: Any, key: str) -> None:
         super().__init__(logger)
         self.key, self._artifact, self._shown = _key(key), None, 0.0
+        self._logged, self._logged_percent = time.monotonic(), 0.0
 
-    def process(self, line: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
-        found = BAR.search(line)
-        due = time.monotonic() - self._shown >= UPDATE_SECONDS
-        if found and (due or found["percent"] == "100"):
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if (bar := BAR.search(str(msg))) is not None:
+            self._show(bar["label"], float(bar["percent"]))
+            if not self._is_due(float(bar["percent"])):
+                if not sys.stderr.isatty():
+                    return
+                kwargs["extra"] = {"send_to_api": False}  # read by Prefect's handler
+            if self.key.endswith(f"-{_key(bar['label'])}"):  # the line begins with the stage's name already
+                msg = str(msg)[bar.end("label") + 1 :].lstrip()
+        super().log(level, msg, *args, **kwargs)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, kwargs
+
+    def _show(self, label: str, percent: float) -> None:
+        if time.monotonic() - self._shown >= UPDATE_SECONDS or percent == 100:
             self._shown = time.monotonic()
-            self._move(found["label"], float(found["percent"]))
-        return line, kwargs
+            self._move(label, percent)
+
+    def _is_due(self, percent: float) -> bool:
+        now = time.monotonic()
+        if percent < self._logged_percent:  # the bar of another program, or of another part
+            self._logged_percent = 0.0
+        due = now - self._logged >= LOG_SECONDS and percent - self._logged_percent >= LOG_PERCENT
+        if due:
+            self._logged, self._logged_percent = now, percent
+        return due
 
     def _move(self, label: str, percent: float) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -71,7 +97,7 @@ def _publish(make: Callable[..., Any], **content: Any) -> Any:
     try:
         return make(**content)
     except Exception as error:
-        run_logger().warning("Prefect did not take %s: %s", content.get("key", "an artifact"), error)
+        run_logger().warning("Prefect refused %s: %s", content.get("key", "an artifact"), error)
         return None
 
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from data.errors import BAD_INPUT, AutodidactError
 from data.files import write_json
+from data.wording import duration
 from models.config import ModelCode
 from tasks.stage.contract import (
     MANIFEST,
@@ -33,6 +34,7 @@ from tasks.stage.contract import (
     status,
 )
 from tasks.stage.disks import DiskError, existing_parent
+from tasks.stage.logs import run_logger
 from tasks.stage.process import await_children, run_child
 
 LOCK, LOCK_HOLDER = ".lock", "lock.json"
@@ -132,9 +134,15 @@ class Run:
             )
 
         finished = _as_prefect_task(stage.name, body)
+        run_logger().info("%s", ending(finished))
         if not finished.reused:
             self._made_here.add(finished.path)
         return Result(finished.path, finished, stage.expected)
+
+    def maker(self, artifact: Artifact) -> str:
+        """The name of the run's stage that made an artifact; of any other its path."""
+        made_by = _stage_directory(artifact.path, self.directory)
+        return str(made_by.relative_to(self.directory)) if made_by else str(artifact.path)
 
     def _plan(self, stage: Stage) -> Result:
         state, finished = status(self.directory, stage, self.on_drift)
@@ -238,6 +246,14 @@ def check_writable(directory: Path) -> None:
             f"The run's folder {directory} cannot be written: {error.strerror}.",
             what_next=f"{ways_on}, or see to the disk and to whom the folder belongs.",
         ) from error
+
+
+def ending(finished: Finished) -> str:
+    """The line of the log with which a stage ends."""
+    name, seconds = finished.manifest.stage, finished.manifest.seconds
+    if finished.reused:
+        return f"{name}: finished before, reused"
+    return f"{name}: {finished.said or 'finished'}" + (f" ({duration(seconds)})" if seconds >= 1 else "")
 
 
 def _stage_directory(path: Path, root: Path) -> Path | None:

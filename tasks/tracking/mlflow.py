@@ -307,5 +307,5 @@ def _read_ids(path: Path) -> dict[str, str]:
     except ValueError:
         kept = path.with_suffix(".damaged")
         os.replace(path, kept)
-        run_logger().warning("%s cannot be read; it is kept as %s, and a new history begins in MLflow.", path, kept)
+        run_logger().warning("%s cannot be read. It is kept as %s, and MLflow starts a new history.", path, kept)
         return {}

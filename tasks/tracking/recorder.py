@@ -100,7 +100,7 @@ def record_iteration(run: Run, iterations: Sequence[Iteration], measure: str | N
     publish_table(f"{run.directory.name}-iterations", rows, "Iterations")
     labels = [m.label for m in MEASURES.values() if rows[-1].get(m.label)]
     figures = ", ".join(f"{label} {rows[-1][label]}" for label in labels) or "nothing measured"
-    against = f"; against the base {rows[-1]['against base']}" if rows[-1]["against base"] else ""
+    against = f"; difference from the base {rows[-1]['against base']}" if rows[-1]["against base"] else ""
     run_logger().info("Iteration %d: validation %s%s", iterations[-1].number, figures, against)
 
 
@@ -219,8 +219,7 @@ def record_end(
         version = tracking.register(config.registered, best, policy, {"run": run.directory.name})
         champion = apply_gate(tracking.registry, version, gate, ending.test_set)
         tracking.finish("FINISHED")  # before the summary: a run that has one is not opened again
-    run_logger().info("%s", champion)
-    publish_markdown(f"{run.directory.name}-report", _markdown(report, html), "Result")
+    publish_markdown(f"{run.directory.name}-report", _markdown(report, html, champion), "Result")
     summary = {
         "best_iteration": best,
         "measure": measure,
@@ -270,11 +269,10 @@ def _sample_table(run: Run, iteration: Iteration) -> Path | None:
     return path
 
 
-def _markdown(report: Report, html: Path) -> str:
+def _markdown(report: Report, html: Path, champion: str) -> str:
     lines = [finding.sentence for finding in findings(report)]
-    return "\n\n".join(
-        [*lines, f"The loop ended because {report.stop_reason}.", f"Report: {markdown(str(html.absolute()))}"]
-    )
+    ended = f"The loop ended because {report.stop_reason}."
+    return "\n\n".join([*lines, ended, markdown(champion), f"Report: {markdown(str(html.absolute()))}"])
 
 
 def _command() -> str:

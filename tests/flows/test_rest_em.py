@@ -1,6 +1,7 @@
 """ReST-EM on stub programs: the loop, its history, reuse, drift, failure."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -92,11 +93,15 @@ def test_test_and_transfer_are_measured_only_at_the_end(finished):
     assert {p.name for p in (finished.directory / "final" / "best").iterdir() if p.is_dir()} == {"test", "transfer"}
 
 
-def test_a_finished_run_is_reused_without_starting_a_program(finished, monkeypatch):
+def test_a_finished_run_is_reused_without_starting_a_program_and_its_log_says_so(finished, monkeypatch, caplog):
     before = times(finished)
     monkeypatch.setattr(Run, "start", lambda *_: pytest.fail("a program was started"))
+    caplog.set_level(logging.INFO, "autodidact")
     run(finished)
     assert times(finished) == before
+    plan = json.loads((finished.directory / "plan.json").read_text())
+    told = [line for line in caplog.messages if line.partition(":")[0] in plan]
+    assert told == [f"{stage}: finished before, reused" for stage in plan]
     assert {p.status for p in plan_loop(loop, finished, OnDrift.REFUSE).plan} == {Status.REUSE}
 
 

@@ -117,7 +117,7 @@ def test_pairs_of_a_file_of_their_own_are_measured_on_and_not_trained_on(tmp_pat
 
 def test_nothing_is_left_to_measure_on_where_no_held_out_pair_fits(tmp_path):
     long = write(tmp_path / "validation.jsonl", [{"prompt": "?", "chosen": LONG, "rejected": "a"}])
-    with pytest.raises(NothingKeptError, match="All 1 rows are longer than the model's context of 1,024 tokens"):
+    with pytest.raises(NothingKeptError, match="No row fits the model's context of 1,024 tokens"):
         start(configure(tmp_path, rows(20), validation_pairs=long))
 
 

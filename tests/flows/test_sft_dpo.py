@@ -56,7 +56,7 @@ def test_sft_leaves_out_and_counts_what_is_longer_than_the_context(tmp_path):
     run_loop("SFT", sft.loop, config, OnDrift.REFUSE)
     assert selection(config.directory / "iter-1" / "examples") == {"samples": 2, "kept": 1, "too_long": 1}
     write(tmp_path / "train.jsonl", rows[1:])
-    with pytest.raises(NothingKeptError, match="All 1 rows are longer than the model's context of 1,024 tokens"):
+    with pytest.raises(NothingKeptError, match="No row fits the model's context of 1,024 tokens"):
         run_loop("SFT", sft.loop, config.model_copy(update={"run": "long"}), OnDrift.REFUSE)
 
 

@@ -91,7 +91,7 @@ def test_passages_become_demonstrations_that_a_loop_reads(
     assert "secret" not in "".join(file.read_text() for file in tmp_path.rglob("*.json"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bench.jsonl", "plants.jsonl", "rows"]
     printed = capfd.readouterr()
-    for words in ("writer wrote the prompts", "repeats the passage", "42 rows were read as passages"):
+    for words in ("writer wrote the prompts", "repeats the passage", "42 rows read as passages"):
         assert words in printed.out
     assert "40/40" in printed.err
 
@@ -125,7 +125,7 @@ def test_what_was_left_unfinished_goes_on_and_asks_only_for_what_is_missing(
         (["texts.jsonl", "--write-prompts.model", "m", "--test", "b"], "test: where prompts are written"),
         (
             ["texts.jsonl", "--write-prompts.endpoint", "http://localhost/v1", "--write-prompts.model", "m"],
-            "none of its 1 rows is a passage of 200 to 8,000 characters (1 passage too short)",
+            "1 row read, and none is a passage of 200 to 8,000 characters (1 passage too short)",
         ),
         (["texts.jsonl", "--write-prompts.shortest", "9", "--write-prompts.longest", "8"], "No passage has at least 9"),
         (["texts.jsonl", "--use", "demonstrations"], "Have a model write the prompts: autodidact data format"),

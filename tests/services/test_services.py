@@ -55,7 +55,7 @@ def test_a_person_decides_after_an_iteration(site: Site):
     site.api("POST", f"flow_runs/{flow_run}/resume", {"run_input": {"decision": "use iteration", "iteration": 1}})
     site.wait(flow_run, "Completed")
     summary = json.loads((site.runs / "approved" / "summary.json").read_text())
-    assert (summary["best_iteration"], summary["stop_reason"]) == (1, "a person decided so after iteration 2")
+    assert (summary["best_iteration"], summary["stop_reason"]) == (1, "a reviewer decided to stop after iteration 2")
     assert not (site.runs / "approved" / "iter-3").exists()
 
 

@@ -56,7 +56,7 @@ def test_problems_are_split_and_read_back_alike(tmp_path: Path, capsys: pytest.C
         "skipped_files": {},
     }
     printed = capsys.readouterr().out
-    for words in ("203 rows were read as problems", "train.parquet", "duplicate", "sums.jsonl: "):
+    for words in ("203 rows read as problems", "train.parquet", "duplicate", "sums.jsonl: "):
         assert words in printed
 
 

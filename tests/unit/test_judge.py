@@ -289,7 +289,7 @@ def test_an_answer_without_another_to_compare_with_has_no_value_and_is_counted(o
     scores, rates = compared([sample(0), *others], longer)
     assert (scores[0].value, scores[0].verdict, scores[0].explanation) == (None, "error", ALONE)
     assert rates.alone == 1
-    assert "1 samples have no score" in warnings(rates.record())[0]
+    assert "1 sample without a score" in warnings(rates.record())[0]
 
 
 @pytest.mark.parametrize(
@@ -488,7 +488,7 @@ def test_a_stage_runs_the_program_and_logs_and_warns_of_its_rates(
     ]
     assert "Judge: 2 of 3 replies read; it said 4: 2 (entropy 0.00 bits)." in caplog.messages
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "no reply that can be read to 1 of 3 questions" in warning.message
+    assert "no readable reply to 1 of 3 questions" in warning.message
     assert {file.name for file in attempt.iterdir()} == {"judge-program.json", "log.txt"} <= LOGS
     assert all("secret" not in file.read_text() for file in attempt.iterdir())
 

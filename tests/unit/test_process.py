@@ -86,6 +86,17 @@ def test_output_goes_to_the_log_in_full_and_to_the_logger_line_by_line(start, tm
     assert rest == b"to stderr\n" + output
 
 
+def test_what_libraries_say_of_themselves_stays_in_the_log_and_among_the_last_lines_of_a_failure(
+    start, tmp_path: Path
+) -> None:
+    noise = "Failed to load CPU gemm_4bit_forward from kernels-community: No module named 'kernels'."
+    code = f"print({noise!r}); print('a warning')"
+    assert start(code) == ["a warning"]
+    with pytest.raises(ChildError, match="gemm_4bit_forward"):
+        start(f"{code}; raise SystemExit(1)")
+    assert (tmp_path / "log.txt").read_text().count(f"\n{noise}\n") == 2
+
+
 def test_the_log_of_an_earlier_attempt_is_kept(start, tmp_path: Path) -> None:
     start("print('first attempt')")
     start("print('second attempt')")

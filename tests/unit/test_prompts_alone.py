@@ -140,7 +140,7 @@ def test_inspect_and_format_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert "can serve as prompts; they are read as prompts. Its rows hold no answers" in said
     assert "60 rows gave 60 prompts, 60 of them usable" in said
     assert main(["data", "format", "problems.jsonl", "--output", "rows"]) == 0
-    assert "60 rows were read as prompts" in " ".join(capsys.readouterr().out.split())
+    assert "60 rows read as prompts" in " ".join(capsys.readouterr().out.split())
     assert check(loop, RestEM.model_validate(settings(PROMPTS, JUDGE) | {"problems": "rows"}), OnDrift.REFUSE).plan
     with pytest.raises(DataFileError, match="the answer None holds no final answer"):
         check(loop, RestEM.model_validate(settings(PROMPTS, EXACT) | {"problems": "rows"}), OnDrift.REFUSE)

@@ -162,7 +162,7 @@ def test_rows_that_teach_nothing_are_left_out_and_counted_without_being_asked(tm
     found = read_pairs(path)
     assert (len(found.pairs), found.rows, found.dropped) == (1, 2, {"scores too near": 1})
     path.write_text(json.dumps(row | {"score_ratio": 1.1}))
-    with pytest.raises(DataFileError, match=r"none of its 1 rows is a pair to learn from \(1 scores too near\)"):
+    with pytest.raises(DataFileError, match=r"1 row read, and none is a pair to learn from \(1 scores too near\)"):
         read_pairs(path)
 
 

@@ -246,7 +246,7 @@ def test_a_judge_of_its_own_answers_is_warned_of(
     source = PolicySource.model_validate({"model": policy and str(models / policy)})
     config = WinRateConfig.model_validate({"judge": {"model": str(models / judge)}})
     check_win_rate(config, source)
-    assert ("is the model that is trained" in caplog.text) == same
+    assert ("is the model being trained" in caplog.text) == same
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_passages_are_read_once_and_of_the_length_that_is_asked_for(tmp_path: Pa
         ("long enough too", "texts.jsonl", "line 5"),
     ]
     assert tally.dropped == {"passage again": 1, "passage too short": 1, "passage too long": 1}
-    with pytest.raises(DataFileError, match=r"none of its 5 rows is a passage of 50 to 60 characters \(5 passage too"):
+    with pytest.raises(DataFileError, match=r"5 rows read, and none is a passage of 50 to 60 characters \(5 "):
         list(read_passages(Reading(file, columns={"text": "body"}), 50, 60, Tally()))
 
 

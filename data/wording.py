@@ -1,0 +1,24 @@
+"""How counts and times are worded for people, wherever they are shown."""
+
+from collections.abc import Mapping
+
+
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """A count with its noun: `1 row`, `2,000 rows`; `plural` where that is not the noun with an s."""
+    shown = f"{int(number):,}" if number == int(number) else f"{number:,}"
+    return f"{shown} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def and_left_out(dropped: Mapping[str, int]) -> str:
+    """What is said of rows that were left out, behind what was kept: nothing where none were."""
+    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count)
+    return f"; left out: {reasons}" if reasons else ""
