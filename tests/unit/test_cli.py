@@ -234,7 +234,7 @@ def test_all_help_is_grouped_and_each_setting_says_its_default(monkeypatch: pyte
         "--train.learning-rate N Peak learning rate. (default: 1e-06)",
         "--train.epochs N Passes over the examples. (default: 8)",
         "--limit-test N Use at most this many for test. (default: none)",
-        "--approve {on,off} Suspend after each iteration until a person has decided in the Prefect UI. (default: off)",
+        "--approve {on,off} Suspend after each iteration until someone approves it in the Prefect UI. (default: off)",
         "--evaluate.pass-at N,… The k of pass@k; each at most `samples`. (default: 1,8,64)",
         "--stop.rule {paper,patience,discriminator,none} paper: once",
         "--train.adapter [none] alone: have it, as set below; none: do without. (default: none)",
@@ -424,7 +424,7 @@ def test_a_tilde_is_the_home_folder_also_where_no_shell_has_seen_it(settings, mo
     [
         ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it into quotes"),
         ("run: 2026-11-28", "YAML reads that as date; put it into quotes"),
-        ("run: mlflow.db-wal", "files of its own under the name mlflow.db-wal"),
+        ("run: mlflow.db-wal", "the name mlflow.db-wal is reserved"),
         ("run: Services", "files of its own under the name Services"),
         ("train: {learning_rate: .inf}", "train.learning_rate: Input should be a finite number"),
         ("run: " + "x" * 300, "at most 100 characters, got 'xxxxx"),

@@ -59,7 +59,7 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["rest-em", "--config", "self.yaml"], 2, "more than 10,000 values"),
         (["rest-em", "--config", "number.yaml"], 2, "put it into quotes"),
         (["rest-em", "--run", "x" * 300], 2, "at most 100 characters"),
-        (["rest-em", "--run", "prefect"], 2, "files of its own"),
+        (["rest-em", "--run", "prefect"], 2, "is reserved"),
         (["rest-em", "--runs-dir", "a?b"], 2, "has a question mark in it"),
         (["rest-em", "--runs-dir", "a\0b"], 2, "holds a NUL"),
         (["rest-em", "--config=~/none.yaml"], 2, "there is no configuration file /home/ada/none.yaml"),

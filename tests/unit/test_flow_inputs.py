@@ -53,7 +53,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--train.adapter.rnak", "2"], ["--train.adapter.rnak", "did you mean --train.adapter.rank?"]),
         (
             ["--train.adapter.quantize", "true", "--launch.zero-stage", "3"],
-            ["ZeRO 3 cannot spread weights of 4 bits", "0, 1 or 2"],
+            ["ZeRO 3 cannot shard 4-bit weights", "0, 1 or 2"],
         ),
         (["--train.adapter.targets", '["query"]'], ["'query' matches no module of the embedded model", "q_proj"]),
         (["--train.adapter.targets", '["lm_head"]'], ["'lm_head' matches no module"]),

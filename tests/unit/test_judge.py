@@ -318,7 +318,7 @@ def test_what_makes_scores_worth_little_is_warned_of(values: list[Any], warned: 
 def test_flips_are_warned_of() -> None:
     samples = [sample(i) for i in range(12)]
     _, rates = compared(samples, lambda *_: reply("A", "better"))
-    assert any("changes its mind with the order of the answers in 100%" in words for words in warnings(rates.record()))
+    assert any("changes its verdict with the order of the answers in 100%" in words for words in warnings(rates.record()))
 
 
 def test_the_judge_is_shown_what_it_needs_and_no_forged_marks() -> None:

@@ -90,7 +90,7 @@ def test_no_path_and_no_model(folder):
 def test_a_reward_model_without_template_is_refused(model):
     config = reconfigure(model, **CLASSIFIER)
     (model / "chat_template.jinja").unlink()
-    with pytest.raises(ModelError, match=r"has no chat template.*Put the one that it was trained with"):
+    with pytest.raises(ModelError, match=r"has no chat template.*Put the template that it was trained with"):
         TrainedReward(config=config).check()
 
 
