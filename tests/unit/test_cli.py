@@ -239,7 +239,7 @@ def test_all_help_is_grouped_and_each_setting_says_its_default(monkeypatch: pyte
         "--stop.rule {paper,patience,discriminator,none} paper: once",
         "--train.adapter [none] alone: have it, as set below; none: do without. (default: none)",
         "--runs-dir PATH Folder that holds all runs. (default: runs)",
-        "--columns KEY=VALUE Columns: the format's name to the file's, as in {question: Frage}. (default: none)",
+        "--columns KEY=VALUE Column names: from the format's name to the file's, as in {question: Frage}.",
         "as in nightly-%Y-%m-%d;",
     ):
         assert words in said

@@ -78,7 +78,7 @@ def test_targets_are_compared_with_the_users_own_model(capsys, folder):
     tiny.write_untrained(folder / "model", ["Ada has 4 books."])
     write_tensors(folder / "model", {"layers.0.attention.query.weight": [2, 2]})
     message = refused(capsys, "sft", "--model", "model")
-    assert "'q_proj' matches no module of model" in message and "It has query" in message
+    assert "'q_proj' matches no module of model" in message and "Choose from query" in message
 
 
 def write_tensors(folder: Path, shapes: dict[str, list[int]], name: str = "model.safetensors") -> None:
@@ -124,7 +124,7 @@ def test_an_adapter_needs_its_model_and_its_files(capsys, folder):
     tiny.write_untrained(folder / "model", ["Ada has 4 books."])
     write_tensors(folder / "model", {"layers.0.q_proj.weight": [4, 6]})
     message = refused(capsys, "sft", "--model", "model", "--adapter", "adapter")
-    assert "adapter is no adapter: it needs adapter_config.json" in message
+    assert "adapter is not an adapter: it needs adapter_config.json" in message
 
 
 @pytest.mark.parametrize("flow", ["spin", "sft"])

@@ -77,10 +77,10 @@ def test_what_would_judge_by_random_weights_is_refused(model, changes, says):
 
 def test_no_path_and_no_model(folder):
     for use in (TrainedReward.check, TrainedReward.artifact):
-        with pytest.raises(ModelError, match=r"none is given\. Set its path to the best/policy"):
+        with pytest.raises(ModelError, match=r"no model is given\. Set its path to the best/policy"):
             use(TrainedReward(config=RewardModelConfig()))
     absent = RewardModelConfig(path=str(folder / "absent"))
-    with pytest.raises(ModelError, match="is no model: there is no such folder"):
+    with pytest.raises(ModelError, match="is not a model: there is no such folder"):
         TrainedReward(config=absent).check()
     assert (
         TrainedReward(config=absent).artifact().digest is None
