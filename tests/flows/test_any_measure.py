@@ -103,7 +103,7 @@ def test_the_report_begins_with_what_decided_and_has_no_empty_sections(home):
     assert first.startswith("DPO: on test pairs the policy prefers the chosen answer in 75.0 % of n = 40 pairs, 95 %")
     assert "DPO lowered the test loss per token of gold answers from 2.000 to 1.600 nats: −0.400" in page
     assert "has decided on the champion 2 times before" in page
-    assert "rewards/margins" in page and "optimiser step" in page and "mine.jsonl: 1" in page
+    assert "rewards/margins" in page and "optimizer step" in page and "mine.jsonl: 1" in page
     for words in ("pass@1", "Side by side", "Answers on validation", "Gained, lost"):
         assert words not in page
 

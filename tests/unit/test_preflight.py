@@ -106,7 +106,7 @@ def test_a_folder_that_is_no_model_is_refused_saying_what_it_lacks(
 
 def test_a_folder_in_which_an_adapter_lies_beside_the_model_is_refused(configure: Configure, model: Path) -> None:
     (model / "adapter_config.json").write_text("{}")
-    refused(ModelError, configure(model=str(model)), f"{model} is not a model", "training would apply but vLLM would not")
+    refused(ModelError, configure(model=str(model)), f"{model} is not a model", "apply but vLLM would not")
 
 
 @pytest.mark.parametrize("path", ["./absent", "{tmp_path}/absent", "~/absent-model-folder"])
