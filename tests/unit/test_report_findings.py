@@ -117,15 +117,16 @@ def test_pair_accuracy(value: Interval, ending: str) -> None:
             interval(0.9, 0.85, 0.95),
             {"longer_ours": 99.0, "longer_theirs": 0.0},
             "prefers the policy's answer over the base's answer in 90.0 % of n = 99 prompts, 95 % interval [85.0, 95.0]; "
-            "50 % is a tie. The win rate at equal length cannot be estimated: the policy's answer is always the longer one.",
+            "50 % is a tie. The win rate at equal length cannot be estimated: the policy's answer is always the longer "
+            "one.",
         ),
         (
             "base",
             interval(0.9, 0.85, 0.95),
             {"length_controlled": 0.5, "length_controlled_low": 0.0, "length_controlled_high": 1.0},
             "prefers the policy's answer over the base's answer in 90.0 % of n = 99 prompts, 95 % interval [85.0, 95.0]; "
-            "50 % is a tie. The win rate at equal length cannot be estimated: nearly all answers of one side are the longer "
-            "ones, or which is preferred follows from which is longer.",
+            "50 % is a tie. The win rate at equal length cannot be estimated: one side's answers are nearly always longer, "
+            "or the length decides which one is preferred.",
         ),
         (
             "previous",
@@ -164,7 +165,9 @@ def test_discriminator_accuracy_is_told_of_the_last_iteration_beside_the_first(l
         for n, share in enumerate(shares, start=1)
     ]
     (found,) = findings(report(iterations=[IterationReport(iteration=0), *games], best_iteration=2, measure=None))
-    assert found.sentence.startswith("DPO: in iteration 2 the policy distinguishes the gold answer from its opponent's in")
+    assert found.sentence.startswith(
+        "DPO: in iteration 2 the policy distinguishes the gold answer from its opponent's in"
+    )
     assert found.sentence.endswith(said)
 
 
