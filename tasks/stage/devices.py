@@ -1,4 +1,4 @@
-"""Which GPUs a stage may use, and that no two stages use one at the same time."""
+"""Which GPUs a stage may use, and locks so that no two stages use one at the same time."""
 
 import os
 import re
@@ -15,12 +15,12 @@ LIMIT = "gpu"
 
 
 def count_gpus() -> int:
-    """NVIDIA GPUs of this machine."""
+    """Number of NVIDIA GPUs in this machine."""
     return sum(bool(re.fullmatch(r"nvidia\d+", device.name)) for device in Path("/dev").glob("nvidia*"))
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that programs started here use: those of `CUDA_VISIBLE_DEVICES`, else all of the machine."""
+    """The GPUs that programs started here use: those of `CUDA_VISIBLE_DEVICES`, or all in the machine."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return [str(number) for number in range(count_gpus())]
@@ -29,10 +29,10 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def gpus_held() -> Iterator[None]:
-    """Hold every visible GPU while a stage's program runs, waiting for it if need be. Without a GPU, nothing is held.
+    """Hold every visible GPU while a stage's program runs, waiting for it if needed. Without a GPU, hold nothing.
 
-    On a Prefect server each takes a slot of the concurrency limit `gpu`, which has to exist there (`autodidact up`
-    makes it). On the machine itself each is a file lock, for programs that were started without a server.
+    On a Prefect server, each GPU takes a slot of the concurrency limit `gpu`, which must exist there (`autodidact up`
+    makes it). On the machine itself, each is a file lock, for programs started without a server.
 
     Raises:
         prefect.concurrency.sync.ConcurrencySlotAcquisitionError: the server has no limit `gpu`.
@@ -42,9 +42,9 @@ def gpus_held() -> Iterator[None]:
         if gpus and os.environ.get("PREFECT_API_URL"):
             from prefect.concurrency.sync import concurrency
 
-            # strict: the limit has to be there. A server that is away for a while must not end a stage, however.
+            # strict: the limit must exist. A server that is down for a while must not end a stage, however.
             held.enter_context(concurrency(LIMIT, occupy=len(gpus), strict=True, raise_on_lease_renewal_failure=False))
-        # In one order for all, so that two programs never wait for each other.
+        # Always in the same order, so that two programs never wait for each other.
         for gpu in gpus:
             lock = FileLock(Path(tempfile.gettempdir()) / f"autodidact-gpu-{gpu}.lock", mode=0o666)
             try:

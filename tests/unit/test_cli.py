@@ -425,7 +425,7 @@ def test_a_tilde_is_the_home_folder_also_where_no_shell_has_seen_it(settings, mo
         ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it into quotes"),
         ("run: 2026-11-28", "YAML reads that as date; put it into quotes"),
         ("run: mlflow.db-wal", "the name mlflow.db-wal is reserved"),
-        ("run: Services", "files of its own under the name Services"),
+        ("run: Services", "the name Services is reserved"),
         ("train: {learning_rate: .inf}", "train.learning_rate: Input should be a finite number"),
         ("run: " + "x" * 300, "at most 100 characters, got 'xxxxx"),
         ("train: {adapter: {rnak: 8}}", "unknown setting train.adapter.rnak (did you mean rank?)"),

@@ -61,7 +61,7 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["rest-em", "--run", "x" * 300], 2, "at most 100 characters"),
         (["rest-em", "--run", "prefect"], 2, "is reserved"),
         (["rest-em", "--runs-dir", "a?b"], 2, "has a question mark in it"),
-        (["rest-em", "--runs-dir", "a\0b"], 2, "holds a NUL"),
+        (["rest-em", "--runs-dir", "a\0b"], 2, "contains a NUL"),
         (["rest-em", "--config=~/none.yaml"], 2, "there is no configuration file /home/ada/none.yaml"),
         (["runs", "--runs-dir=~/none"], 2, "there is no folder /home/ada/none"),
         (["rest-em", "--template", "bad.jinja"], 2, "bad.jinja cannot be read"),

@@ -102,8 +102,8 @@ def test_pair_accuracy(value: Interval, ending: str) -> None:
             "base",
             interval(0.612, 0.562, 0.662),
             CONTROLLED,
-            "prefers the policy's answer over the base's answer in 61.2 % of n = 99 prompts, 95 % interval [56.2, 66.2]; "
-            "50 % is a tie. At equal length it is 55.0 %, interval [48.0, 62.0], which includes 50 %.",
+            "prefers the policy's answer over the base's answer in 61.2 % of n = 99 prompts, 95 % interval "
+            "[56.2, 66.2]; 50 % is a tie. At equal length it is 55.0 %, interval [48.0, 62.0], which includes 50 %.",
         ),
         (
             "gold",
@@ -116,17 +116,17 @@ def test_pair_accuracy(value: Interval, ending: str) -> None:
             "base",
             interval(0.9, 0.85, 0.95),
             {"longer_ours": 99.0, "longer_theirs": 0.0},
-            "prefers the policy's answer over the base's answer in 90.0 % of n = 99 prompts, 95 % interval [85.0, 95.0]; "
-            "50 % is a tie. The win rate at equal length cannot be estimated: the policy's answer is always the longer "
-            "one.",
+            "prefers the policy's answer over the base's answer in 90.0 % of n = 99 prompts, 95 % interval "
+            "[85.0, 95.0]; 50 % is a tie. The win rate at equal length cannot be estimated: the policy's answer is "
+            "always the longer one.",
         ),
         (
             "base",
             interval(0.9, 0.85, 0.95),
             {"length_controlled": 0.5, "length_controlled_low": 0.0, "length_controlled_high": 1.0},
-            "prefers the policy's answer over the base's answer in 90.0 % of n = 99 prompts, 95 % interval [85.0, 95.0]; "
-            "50 % is a tie. The win rate at equal length cannot be estimated: one side's answers are nearly always longer, "
-            "or the length decides which one is preferred.",
+            "prefers the policy's answer over the base's answer in 90.0 % of n = 99 prompts, 95 % interval "
+            "[85.0, 95.0]; 50 % is a tie. The win rate at equal length cannot be estimated: one side's answers are "
+            "nearly always longer, or the length decides which one is preferred.",
         ),
         (
             "previous",
