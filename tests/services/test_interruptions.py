@@ -80,7 +80,7 @@ def test_reconcile_closes_what_a_killed_process_left_open(site: Site):
     wait_gone(program, 10)
     assert statuses(site, "left-open")["left-open"] == "RUNNING"
     output = site.autodidact("reconcile")
-    assert "MLflow: left-open was RUNNING, and no process works on" in output
+    assert "MLflow: left-open was RUNNING, but no process works on" in output
     assert statuses(site, "left-open")["left-open"] == "KILLED"
     seconds = 15.0  # to look takes a whole command
     eventually(
