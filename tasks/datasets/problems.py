@@ -133,7 +133,7 @@ class ProblemSource(Config):
 
     unusable: Annotated[
         Literal["refuse", "drop"],
-        Field(description="What an unusable row does: refuse: the data set is refused; drop: the row is counted."),
+        Field(description="If a row is unusable: refuse the data set, or drop the row and count it."),
     ] = "refuse"
     system: Annotated[str | None, Field(min_length=1, description="System message for problems without one.")] = None
     placeholders: Annotated[

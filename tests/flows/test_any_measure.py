@@ -206,7 +206,11 @@ def test_other_rows_are_refused_and_common_ones_compared_if_asked(tmp_path, caps
         ({"loss": losses(1.0)}, "another", "the tokenizers of the two runs' policies differ"),
         ({"loss": losses(1.0, weight=3.0)}, "t", "render or truncate the same gold answers differently"),
         ({"loss": losses(1.0, start=7)}, "t", "Loss per token is not compared: of the 1 and 1 gold answers of"),
-        ({"discriminator_accuracy": losses(1.0)}, "t", "each run's opponent is its own policy of the iteration before"),
+        (
+            {"discriminator_accuracy": losses(1.0)},
+            "t",
+            "each run's opponent is its own policy of the previous iteration",
+        ),
         ({"pair_accuracy": losses(1.0)}, "t", "each run measures it against its own base"),
         ({"win_rate": losses(1.0)}, "t", "no finished evaluation in common"),
     ],

@@ -158,7 +158,7 @@ def test_gold_answers_that_cannot_be_graded_are_measured_by_their_likelihood(cap
         ("rest-em", ["--measure", "sampled_accuracy", "--evaluate.pass-at", "[8]"], "no 1 in evaluate.pass_at"),
         ("sft", ["--measure", "pair_accuracy"], "has no held-out pairs. Choose accuracy, sampled_accuracy, loss, last"),
         ("spin", ["--measure", "win_rate"], "has no judge: set win_rate.judge"),
-        ("sft", ["--stop.rule", "discriminator"], "stop.rule discriminator is SPIN's"),
+        ("sft", ["--stop.rule", "discriminator"], "stop.rule discriminator needs SPIN's"),
     ],
 )
 def test_a_measure_that_cannot_be_taken_is_refused_with_those_that_can(capsys, folder, flow, arguments, says):
