@@ -486,7 +486,7 @@ def test_a_stage_runs_the_program_and_logs_and_warns_of_its_rates(
         (4.0, GRADER),
         (0.0, GRADER),
     ]
-    assert "Judge: 2 of 3 replies read; it said 4: 2 (entropy 0.00 bits)." in caplog.messages
+    assert "Judge: 2 of 3 replies parsed; verdicts 4: 2 (entropy 0.00 bits)." in caplog.messages
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "no readable reply to 1 of 3 questions" in warning.message
     assert {file.name for file in attempt.iterdir()} == {"judge-program.json", "log.txt"} <= LOGS
