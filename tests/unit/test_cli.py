@@ -324,6 +324,15 @@ def test_the_notice_comes_once_and_never_into_a_plan(
     assert "flags are spelled with hyphens: --runs-dir." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help", "--help-all"])
+def test_help_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    assert main(["rest-em", flag]) == 0
+    assert "--train.learning-rate N" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_version_is_said_on_one_line_and_without_heavy_imports() -> None:
     code = (
         "import sys; from flows.commands.cli import main; main(['--version']); "
