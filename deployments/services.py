@@ -47,10 +47,10 @@ def up(arguments: Sequence[str]) -> int:
     # What runs already stays where it is.
     at = Options.of(running_services(RUNS)) or Options()
     parser.add_argument("--host", default=at.host, help="address to listen on (default: loopback)")
-    parser.add_argument("--prefect-port", type=_port, default=at.prefect_port)
-    parser.add_argument("--mlflow-port", type=_port, default=at.mlflow_port)
+    parser.add_argument("--prefect-port", type=_port, default=at.prefect_port, metavar="N", help="default: 4200")
+    parser.add_argument("--mlflow-port", type=_port, default=at.mlflow_port, metavar="N", help="default: 5000")
     parser.add_argument(
-        "--gpus", type=int, help="slots of the concurrency limit `gpu`; by default all this machine has"
+        "--gpus", type=int, metavar="N", help="slots of the concurrency limit `gpu`; by default all this machine has"
     )
     told = parser.parse_args(arguments)
     from tasks.stage.devices import count_gpus

@@ -60,7 +60,8 @@ def _in_order(headings: list[str]) -> list[str]:
 
 def _row(setting: Setting) -> str:
     values = ", ".join(f"`{choice}`" for choice in setting.choices) or f"`{setting.metavar}`"
-    cells = f"`{setting.name}`", values, f"`{setting.shown_default}`", setting.about
+    default = setting.standing.strip("()").removeprefix("default: ")
+    cells = f"`{setting.name}`", values, f"`{default}`", setting.about
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 

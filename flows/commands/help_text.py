@@ -16,8 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 INDENT, COLUMN, WIDEST = 2, 36, 110
-SHORT = 2  # lines that --help spends on a setting
-UNGROUPED = RUN, MODEL, DATA, OWN = "the run", "the model", "the data", "of this flow alone"  # settings in no group
+UNGROUPED = RUN, MODEL, DATA, OWN = "run", "model", "data", "this flow"  # headings of settings that are in no group
 ROOMS = {"tasks.datasets": DATA, "tasks.policies": MODEL}
 
 
@@ -46,10 +45,6 @@ class Setting:
         return _choices(self.field.annotation)
 
     @property
-    def is_path(self) -> bool:
-        return _word(self.field.annotation) in ("PATH", "MODEL") or self.metavar == "MODEL"
-
-    @property
     def metavar(self) -> str:
         """What stands for the value: `N`, `TEXT`, choices in braces."""
         if self.is_group:
@@ -58,21 +53,14 @@ class Setting:
 
     @property
     def about(self) -> str:
-        return self.field.description or ""
+        return "alone: have it, as set below; none: do without." if self.is_group else self.field.description or ""
 
     @property
-    def help(self) -> str:
-        """What --help says of it, with its default."""
-        about = "alone: have it, as set below; none: do without." if self.is_group else self.about
-        required = self.default is PydanticUndefined
-        return f"{about} ({'' if required else 'default: '}{self.shown_default})".strip()
-
-    @property
-    def shown_default(self) -> str:
-        """As it is written on the command line; "required" where there is none."""
+    def standing(self) -> str:
+        """What holds where it is not given, in brackets."""
         if self.default is PydanticUndefined:
-            return "required"
-        return "on" if isinstance(self.default, BaseModel) else _shown(self.default)
+            return "(required)"
+        return f"(default: {'on' if isinstance(self.default, BaseModel) else _shown(self.default)})"
 
 
 def as_flag(name: str) -> str:
@@ -170,7 +158,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-Entry = tuple[str, str]  # a flag with its metavar, and what it does
+Entry = tuple[str, str, str]  # a flag with its metavar, what it does, and its default in brackets
 
 
 def section(title: str, entries: Sequence[Entry], lines: int | None = None) -> str:
@@ -179,11 +167,11 @@ def section(title: str, entries: Sequence[Entry], lines: int | None = None) -> s
     Args:
         lines: most that a text may take; what it says further is left out.
     """
-    shown = wrap(title, width()) if " " in title and ": " in title else [f"{title}:"]
-    for flag, text in entries:
+    shown = wrap(title, width())
+    for flag, text, standing in entries:
         begin = " " * INDENT + flag
         apart = len(begin) > COLUMN - 2
-        parts = _fitting(text, lines and lines - apart)
+        parts = _fitting(text, standing, lines and lines - apart)
         shown += [begin] if apart else [f"{begin:<{COLUMN}}{parts.pop(0)}"]
         shown += [" " * COLUMN + part for part in parts]
     return "\n".join(shown)
@@ -197,13 +185,12 @@ def width() -> int:
     return min(WIDEST, shutil.get_terminal_size().columns) - 2
 
 
-def _fitting(text: str, lines: int | None) -> list[str]:
-    """The text in lines, without its last clauses where it takes too many; the default stays, and in one piece."""
-    room = max(24, width() - COLUMN)
-    told, bracket, default = text.rpartition(" (")
-    default = (bracket + default).replace(" ", "\0").replace("\0", " ", 1)
-    clauses = re.split(r"(?<=[.;]) ", told)
-    while lines and len(clauses) > 1 and len(wrap(told + default, room)) > lines:
+def _fitting(text: str, standing: str, lines: int | None) -> list[str]:
+    """The text in lines, without its last clauses where it takes too many. The default stays, and in one piece."""
+    room, whole = max(24, width() - COLUMN), standing.replace(" ", "\0")
+    clauses = re.split(r"(?<=[.;]) ", " ".join(text.split()))
+    while lines and len(clauses) > 1 and len(wrap(f"{' '.join(clauses)} {whole}", room)) > lines:
         clauses.pop()
-        told = " ".join(clauses).rstrip(";.") + "."
-    return [part.replace("\0", " ") for part in wrap(told + default, room, break_on_hyphens=False)] or [""]
+        clauses[-1] = clauses[-1].rstrip(";.") + "."
+    found = wrap(f"{' '.join(clauses)} {whole}", room, break_on_hyphens=False)
+    return [part.replace("\0", " ") for part in found] or [""]

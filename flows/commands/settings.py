@@ -117,7 +117,7 @@ def first_look(arguments: list[str]) -> tuple[Path, bool]:
     parser = Parser("autodidact", add_help=False)
     parser.add_argument("--config", type=path_at_home)
     parser.add_argument("--runs-dir", type=path_at_home)
-    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--dry-run", "-h", "--help", "--help-all", action="store_true")
     known, _ = parser.parse_known_args(parser.with_hyphens(arguments)[0])
     if known.runs_dir:
         return Path(known.runs_dir), known.dry_run

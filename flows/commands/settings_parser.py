@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource
 
-from flows.commands.help_text import UNGROUPED, Setting, paragraph, section, settings_of
+from flows.commands.help_text import UNGROUPED, Entry, Setting, paragraph, section, settings_of
 from flows.commands.parser import Parser
 from flows.commands.yaml_file import path_at_home
 from tasks.settings.leading import leading
@@ -47,7 +47,8 @@ class SettingsParser(Parser):
         actions = {action.dest: action for action in self._actions}
         self.settings = {s.name: (s, actions[s.name]) for s in settings_of(config_class) if s.name in actions}
         for setting, action in self.settings.values():
-            action.help, action.metavar = setting.help.replace("%", "%%"), setting.metavar
+            action.help = f"{setting.about} {setting.standing}".replace("%", "%%")
+            action.metavar = setting.metavar
             if setting.field.annotation is NoneType or (setting.is_group and not setting.can_be_none):
                 action.help = argparse.SUPPRESS
 
@@ -78,7 +79,7 @@ class SettingsParser(Parser):
         parts = (
             f"usage: {self.prog} [--config FILE] [--SETTING VALUE …]",
             paragraph(self.description or ""),
-            section("settings", _entries(shown), lines=2),
+            section("settings:", _entries(shown), lines=2),
             self._options_section(),
             f"{self.prog} --help-all shows all {len(self._shown())} settings.",
         )
@@ -91,8 +92,8 @@ class SettingsParser(Parser):
         for found in self._shown():
             under.setdefault(found[0].heading, []).append(found)
         for heading in self._headings(under):
-            about = "" if heading in UNGROUPED else f": {self.settings[heading][0].field.description}"
-            parts.append(section(heading.replace("_", "-") + about, _entries(under[heading])))
+            about = "" if heading in UNGROUPED else f" {self.settings[heading][0].field.description}"
+            parts.append(section(f"{heading.replace('_', '-')}:{about}", _entries(under[heading])))
         return "\n\n".join(parts) + "\n"
 
     def _shown(self) -> list[Told]:
@@ -111,7 +112,7 @@ class SettingsParser(Parser):
         return sorted(found, key=rank)
 
     def _options_section(self) -> str:
-        return section("options", [(_invocation(action), action.help or "") for action in self.options])
+        return section("options:", [(_invocation(action), action.help or "", "") for action in self.options])
 
 
 class _HelpAll(argparse.Action):
@@ -124,8 +125,8 @@ class _HelpAll(argparse.Action):
         parser.exit()
 
 
-def _entries(found: list[Told]) -> list[tuple[str, str]]:
-    return [(_invocation(action), setting.help) for setting, action in found]
+def _entries(found: list[Told]) -> list[Entry]:
+    return [(_invocation(action), setting.about, setting.standing) for setting, action in found]
 
 
 def _invocation(action: argparse.Action) -> str:

@@ -227,7 +227,7 @@ def test_all_help_is_grouped_and_each_setting_says_its_default(monkeypatch: pyte
     monkeypatch.setenv("COLUMNS", "100")
     output = SettingsParser(RestEM, "autodidact rest-em").format_help_all()
     headings = re.findall(r"^([a-z][\w. -]*):", output, re.MULTILINE)
-    assert headings[:7] == ["options", "the run", "the model", "the data", "of this flow alone", "generate", "reward"]
+    assert headings[:7] == ["options", "run", "model", "data", "this flow", "generate", "reward"]
     assert headings.index("train") + 1 == headings.index("train.adapter") < headings.index("evaluate")
     said = " ".join(output.split())
     for words in (
@@ -255,10 +255,10 @@ def test_every_default_can_be_given_as_help_says_it(name: str) -> None:
     for setting in settings_of(settings_class):
         if setting.is_group:
             off += [setting.name + "."] if setting.default is None else []
-        elif setting.help.endswith("(required)"):
+        elif setting.standing == "(required)":
             required += [as_flag(setting.name), "given.jsonl"]
         elif not (setting.name.startswith(tuple(off)) or setting.default in ((), {})):
-            found += [as_flag(setting.name), setting.help.rpartition("(default: ")[2].removesuffix(")")]
+            found += [as_flag(setting.name), setting.standing.removeprefix("(default: ").removesuffix(")")]
     assert len(found) > 50
     config, _ = read_settings(settings_class, [*found, *required], f"autodidact {name}")
     assert config == read_settings(settings_class, required, f"autodidact {name}")[0]
@@ -322,6 +322,15 @@ def test_the_notice_comes_once_and_never_into_a_plan(
     assert list(tmp_path.iterdir()) == []
     assert main(["runs", "--runs_dir", "none"]) == 2
     assert "flags are spelled with hyphens: --runs-dir." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "--help-all"])
+def test_help_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    assert main(["rest-em", flag]) == 0
+    assert "--train.learning-rate N" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_version_is_said_on_one_line_and_without_heavy_imports() -> None:

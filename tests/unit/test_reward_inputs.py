@@ -110,7 +110,7 @@ def test_pairs_of_which_none_is_held_out_are_refused(capsys, folder):
 def test_bad_rows_of_either_file_are_refused(capsys, folder, setting):
     files = {"pairs": write(folder / "good.jsonl", [PAIR]), "validation_pairs": write(folder / "other.jsonl", [PAIR])}
     files[setting] = write(folder / "bad.jsonl", [PAIR, {"prompt": "?", "chosen": "2"}])
-    arguments = [word for name, path in files.items() for word in (f"--{name}", path)]
+    arguments = [word for name, path in files.items() for word in (f"--{name.replace('_', '-')}", path)]
     message = refused(capsys, *arguments)
     assert "bad.jsonl, line 2" in message and "'rejected'" in message
 
