@@ -57,7 +57,7 @@ def test_few_lines_of_a_bar_are_kept_and_a_terminal_shows_all(published, monkeyp
         clock[0] = 10.0 * seconds
         logger.info(line)
     kept = [record.getMessage() for record in caplog.records if getattr(record, "send_to_api", True)]
-    assert kept == ["Loading", *(f"train: {percent}%|█" for percent in range(10, 101, 10))], "10 % take 50 s"
+    assert kept == ["Loading", *(f"train: {percent}%|█" for percent in range(10, 100, 10))], "10 % take 50 s"
     assert len(caplog.records) == (52 if terminal else len(kept))
 
 
