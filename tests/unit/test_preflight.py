@@ -323,7 +323,7 @@ def test_too_little_disk_is_refused_with_both_sizes(configure: Configure, monkey
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_500_000))
     config = configure()
     refused(DiskSpaceError, config, "needs up to", "0.0 GB free", "--runs_dir", "generate.samples")
-    needed = sum(p.stage.estimate.disk_bytes for p in preflight.plan_loop(loop, config, OnDrift.REFUSE).plan)
+    needed = preflight.peak_disk(preflight.plan_loop(loop, config, OnDrift.REFUSE).plan, "all")
     for free, fits in ((needed, True), (needed - 1, False)):
         monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
         if fits:
