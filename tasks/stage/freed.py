@@ -97,9 +97,11 @@ def free(stage: Path, by: str) -> Freed | None:
     return _remove(stage, freed)
 
 
-def finish_freeing(run: Path) -> list[Path]:
-    """Finish what a kill interrupted in a run's folder; return the stages in which there was something to finish."""
-    return [stage for stage, freed in freed_stages(run) if not freed.done and _remove(stage, freed)]
+def finish_freeing(run: Path) -> None:
+    """Finish what a kill interrupted in a run's folder."""
+    for stage, freed in freed_stages(run):
+        if not freed.done:
+            _remove(stage, freed)
 
 
 def freed_stages(run: Path) -> Iterator[tuple[Path, Freed]]:

@@ -163,8 +163,8 @@ class Run:
 
     def _begin(self, stage: Stage, attempt: Path) -> Path:
         """Before a stage reads what earlier processes left, see that it is there, and still is what they wrote."""
-        for made_by in self._freed_inputs(stage):
-            raise needed_error(stage.name, made_by)
+        for freed in self._freed_inputs(stage):
+            raise needed_error(stage.name, freed)
         for artifact in (*stage.inputs.values(), *stage.observed.values()):
             artifact.require()
             made_by = _stage_directory(artifact.path, self.directory)

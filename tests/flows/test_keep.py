@@ -1,0 +1,325 @@
+"""`keep`, and `autodidact clean`: what is freed, what stays, and what a run can still do afterwards."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import rest_em, spin
+from flows.commands import upkeep
+from flows.commands.cli import main
+from tasks.history.state import State, run_state
+from tasks.history.verify import freed_in, verify_run
+from tasks.loop.loop import run_loop
+from tasks.loop.preflight import check, plan_loop
+from tasks.settings.loop import LoopConfig
+from tasks.stage import freed
+from tasks.stage.contract import OnDrift, Status
+from tasks.stage.freed import FREED, FreedError, read_freed
+from tasks.stage.process import ChildError
+from tasks.stage.run import Run
+from tasks.tracking.mlflow import open_registry
+from tests.flows.conftest import copy_runs, make_config, make_spin, prepared
+from tests.flows.test_rest_em import digests, times
+from tests.unit.test_run import another_process_holds
+
+MAKE: dict[str, Callable[..., Any]] = {"rest-em": make_config, "spin": make_spin}
+LOOPS: dict[str, Callable[..., Any]] = {"rest-em": rest_em.loop, "spin": spin.loop}
+SKILLS = "[0.6, 0.9, 0.5]"  # of SPIN's policies, so that the second is the best
+Text = pytest.CaptureFixture[str]
+
+pytestmark = pytest.mark.usefixtures("stubs")
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def run(flow: str, config: LoopConfig, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
+    return run_loop(flow, LOOPS[flow], config, on_drift)
+
+
+def weights(config: LoopConfig) -> list[int]:
+    """The iterations whose weights are on the disk."""
+    return sorted(int(file.parents[2].name[5:]) for file in config.directory.glob("iter-*/train/policy/*.safetensors"))
+
+
+def records(config: LoopConfig) -> list[int]:
+    """The iterations of which a record says that all is freed."""
+    found = {int(file.parents[1].name[5:]): read_freed(file.parent) for file in config.directory.glob(f"*/*/{FREED}")}
+    return sorted(number for number, record in found.items() if record and record.done)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, LoopConfig]:
+    """Finished runs of three iterations that kept all. Only to be copied."""
+    configs = {flow: make(tmp_path_factory.mktemp(flow), iterations=3) for flow, make in MAKE.items()}
+    with prepared(cache), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUB_SKILLS", SKILLS)
+        for flow, config in configs.items():
+            run(flow, config)
+    return configs
+
+
+@pytest.fixture
+def copied(full: dict[str, LoopConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Copies a finished run of a flow, and gives its settings with changes."""
+    monkeypatch.setenv("STUB_SKILLS", SKILLS)
+    monkeypatch.setattr(upkeep, "prepare", lambda runs: None)
+
+    def copy(flow: str = "spin", **changes: Any) -> LoopConfig:
+        copy_runs(full[flow], tmp_path)  # type: ignore[arg-type]
+        config: LoopConfig = MAKE[flow](tmp_path, iterations=3, **changes)
+        return config
+
+    return copy
+
+
+def clean(config: LoopConfig, *arguments: str) -> int:
+    return main(["clean", config.run, "--runs_dir", str(config.runs_dir), *arguments])
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, reply: str) -> list[str]:
+    """Sit at a terminal and give that reply; returns the questions as they are asked."""
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: (asked.append(question), reply)[1])
+    return asked
+
+
+# --- in the loop
+
+
+@pytest.mark.parametrize("flow", MAKE)
+def test_with_keep_best_the_others_are_freed_and_the_run_is_whole(flow, tmp_path, full, monkeypatch):
+    monkeypatch.setenv("STUB_SKILLS", SKILLS)
+    config = MAKE[flow](tmp_path, iterations=3, keep="best")
+    best = run(flow, config)["best_iteration"]
+    others = sorted({1, 2, 3} - {best})
+    assert weights(config) == [best] and records(config) == others
+    assert (config.directory / "best/policy/model.safetensors").exists()
+    assert digests(config) == digests(full[flow]), "what was freed had no part in what came after"
+    assert verify_run(config.directory) == []
+    assert [sentence.split(": ", 1)[1][:13] for sentence in freed_in(config.directory)] == ["1 file freed "] * 2
+    assert run_state(config.directory).state is State.FINISHED
+    before = times(config)
+    monkeypatch.setattr(Run, "start", lambda *_: pytest.fail("a program was started"))
+    run(flow, config)
+    assert times(config) == before
+    assert {p.status for p in plan_loop(LOOPS[flow], config, OnDrift.REFUSE).plan} == {Status.REUSE}
+
+
+def test_the_best_and_the_opponent_of_the_next_iteration_stay_while_the_loop_goes_on(tmp_path, monkeypatch):
+    config = make_spin(tmp_path, iterations=3, keep="best")
+    monkeypatch.setenv("STUB_SKILLS", "[0.6, 0.5, 0.9]")
+    monkeypatch.setenv("STUB_CRASH", "iter-3/train")
+    with pytest.raises(ChildError):
+        run("spin", config)
+    assert weights(config) == [1, 2], "1 is the best, and 2 the opponent of the next"
+    monkeypatch.delenv("STUB_CRASH")
+    registry = open_registry(config.runs_dir)
+    (first,) = (v for v in registry.versions("autodidact-stub") if v.tags["iteration"] == "1")
+    registry.client.set_registered_model_alias(first.model, "mine", first.number)
+    assert run("spin", config)["best_iteration"] == 3
+    assert weights(config) == [1, 3], "the registry's alias holds the first"
+
+
+@pytest.mark.parametrize(("keep", "left"), [("all", [1, 2, 3]), ("last-1", [2, 3]), ("last 2", [2, 3])])
+def test_changing_keep_is_no_drift(keep, left, copied):
+    config = copied(keep=keep)
+    before = times(config)
+    run("spin", config)
+    assert (weights(config), times(config)) == (left, before)
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_killed_while_it_frees_a_run_is_whole_and_the_next_start_completes_it(steps, copied, monkeypatch):
+    config = copied(keep="best")
+    taken: list[str] = []
+
+    def until_killed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
+            if len(taken) == steps:
+                raise Killed(name)
+            taken.append(name)
+            return work(*arguments, **options)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for name in ("write_json", "flush"):
+            patch.setattr(freed, name, until_killed(name, getattr(freed, name)))
+        patch.setattr(Path, "unlink", until_killed_if_weights(Path.unlink, until_killed))
+        with pytest.raises(Killed):
+            run("spin", config)
+    assert verify_run(config.directory) == []
+    run("spin", config)
+    assert (weights(config), records(config)) == ([2], [1, 3])
+    assert verify_run(config.directory) == []
+
+
+def until_killed_if_weights(unlink: Any, until_killed: Callable[..., Any]) -> Any:
+    counted = until_killed("unlink", unlink)
+    return lambda path, **options: (counted if path.suffix == ".safetensors" else unlink)(path, **options)
+
+
+def test_a_file_that_is_missing_without_a_record_is_still_damage(copied):
+    config = copied(keep="best")
+    run("spin", config)
+    (config.directory / "iter-1/train" / FREED).unlink()
+    (damage,) = verify_run(config.directory)
+    assert "iter-1/train/policy/model.safetensors is missing" in damage
+
+
+def test_a_file_that_was_put_back_stays_and_counts(copied, full):
+    config = copied(keep="best")
+    run("spin", config)
+    name = "iter-1/train/policy/model.safetensors"
+    shutil.copy(full["spin"].directory / name, config.directory / name)
+    assert clean(config, "--keep", "last 3", "--yes") == 0
+    assert weights(config) == [1, 2]
+    (config.directory / name).write_bytes(b"other")
+    assert len(verify_run(config.directory)) == 1
+
+
+# --- what needs a freed checkpoint
+
+
+def test_a_stage_that_needs_it_says_what_is_gone_and_rebuild_makes_just_that_again(copied):
+    config = copied(keep="best")
+    run("spin", config)
+    before, made = digests(config), times(config)
+    shutil.rmtree(config.directory / "iter-1/evaluate")
+    with pytest.raises(FreedError, match=r"iter-1/evaluate needs the weights of iter-1/train, .* 1 file freed on") as e:
+        check(spin.loop, config, OnDrift.REFUSE)
+    assert "by keep: best. Run the same command again with --on-drift rebuild" in str(e.value)
+    assert str(config.directory / "best/policy") in str(e.value)
+    run("spin", config, OnDrift.REBUILD)
+    again = {name.removeprefix(f"{config.directory}/") for name, at in times(config).items() if made.get(name) != at}
+    assert again == {"iter-1/train", "iter-1/evaluate"}
+    assert digests(config) == before
+    assert weights(config) == [2], "and it is freed again"
+
+
+def test_another_run_cannot_begin_with_it_and_is_told_why(copied, tmp_path):
+    config = copied(keep="best")
+    run("spin", config)
+    gone = config.directory / "iter-1/train/policy"
+    with pytest.raises(FreedError, match=rf"{gone} has no weights any more: 1 file freed on .* by keep: best\. Use"):
+        check(rest_em.loop, make_config(tmp_path, run="next", model=str(gone)), OnDrift.REFUSE)
+
+
+def test_trace_says_that_the_checkpoint_was_freed_with_its_digest(copied, capsys):
+    config = copied(keep="best")
+    run("spin", config)
+    assert main(["trace", config.run, "--runs_dir", str(config.runs_dir)]) == 0
+    key = next(word for word in capsys.readouterr().out.split() if word.startswith("iter-2/") and word.count("/") == 2)
+    assert main(["trace", config.run, key, "--runs_dir", str(config.runs_dir)]) == 0
+    told = capsys.readouterr().out
+    assert "its weights are gone, 1 file freed on" in told
+    assert json.loads((config.directory / "iter-2/generate/manifest.json").read_text())["inputs"]["policy"] in told
+
+
+def test_a_freed_version_cannot_be_promoted(tmp_path, copied, monkeypatch, capsys):
+    config = copied(keep="best")
+    run("spin", config)
+    registry = open_registry(config.runs_dir)
+    (first,) = (v for v in registry.versions("autodidact-stub") if v.tags["iteration"] == "1")
+    registry.tag(first, {"path": str(config.directory / "iter-1/train/policy")})  # where the copy has it
+    assert main(["promote", first.model, first.number, "--runs_dir", str(config.runs_dir)]) == 2
+    assert "has no weights any more" in capsys.readouterr().err
+
+
+# --- clean
+
+
+def test_clean_says_what_goes_and_what_stays_and_asks(copied, monkeypatch, capsys):
+    config = copied()
+    asked = answer(monkeypatch, "n")
+    assert clean(config) == 0
+    told = capsys.readouterr().out
+    assert "stays: iteration 2, the best one" in told and "Nothing was freed." in told
+    for number in (1, 3):
+        assert f"goes:  {config.directory / f'iter-{number}/train/policy'}, " in told
+    assert asked == ["Free 0 kB for good? [y/N] "] and weights(config) == [1, 2, 3]
+    answer(monkeypatch, "y")
+    assert clean(config) == 0
+    assert (weights(config), records(config)) == ([2], [1, 3])
+    assert "1 file freed on" in capsys.readouterr().out
+    assert main(["verify", config.run, "--runs_dir", str(config.runs_dir)]) == 0
+    told = capsys.readouterr().out
+    assert "by clean --keep best." in told and "Every other file of stub is as it was written." in told
+    assert clean(config) == 0
+    assert "Nothing of stub is left to free." in capsys.readouterr().out
+
+
+def test_clean_without_a_terminal_needs_yes(copied, capsys):
+    config = copied()
+    assert clean(config) == 2
+    assert "there is no terminal to ask at. Nothing was freed. Give --yes" in capsys.readouterr().err
+    assert clean(config, "--keep", "last 1", "--yes") == 0
+    assert weights(config) == [2, 3]
+
+
+def test_clean_leaves_a_run_that_is_under_way_alone(copied, capsys):
+    config = copied()
+    with another_process_holds(config.directory) as holder:
+        assert clean(config, "--yes") == 2
+    assert f"is in use by process {holder.pid}" in capsys.readouterr().err
+    assert weights(config) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("keep", ["all", "some", "last 0"])
+def test_clean_keeps_the_best_or_the_last_few(keep, copied, capsys):
+    assert clean(copied(), "--keep", keep, "--yes") == 2
+    assert "neither best nor last N" in capsys.readouterr().err
+
+
+def test_clean_leaves_what_an_unfinished_run_goes_on_from(copied):
+    config = copied()
+    (config.directory / "summary.json").unlink()
+    for stage in ("best", "final", "iter-3/train", "iter-3/evaluate", "iter-3/likelihood"):
+        shutil.rmtree(config.directory / stage, ignore_errors=True)
+    path = config.directory / "iter-1/train/policy"
+    version = by_hand(config, path)
+    assert clean(config, "--yes") == 0
+    assert weights(config) == [1, 2], "a version registered by hand, and the opponent of the next iteration"
+    open_registry(config.runs_dir).client.delete_model_version("mine", version)
+    assert clean(config, "--yes") == 0
+    assert weights(config) == [2]
+    assert run("spin", config)["best_iteration"] == 2
+
+
+def by_hand(config: LoopConfig, policy: Path) -> str:
+    """Register a checkpoint as MLflow's users do; returns the version's number."""
+    client = open_registry(config.runs_dir).client
+    client.create_registered_model("mine")
+    return str(client.create_model_version("mine", source=policy.as_uri()).version)
+
+
+def test_clean_leaves_what_another_run_begins_with(copied, capsys):
+    config = copied()
+    link = config.runs_dir / "next/base/policy/model.safetensors"
+    link.parent.mkdir(parents=True)
+    link.symlink_to((config.directory / "iter-1/train/policy/model.safetensors").resolve())
+    assert clean(config, "--yes") == 0
+    assert "stays: iteration 1, the run next begins with it" in capsys.readouterr().out
+    assert weights(config) == [1, 2] and link.exists()
+
+
+def test_the_next_start_of_a_finished_run_completes_a_clean_that_was_killed(copied, monkeypatch):
+    config = copied()
+
+    def killed(path: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(freed, "flush", killed)
+        with pytest.raises(Killed):
+            clean(config, "--yes")
+    assert weights(config) == [1, 2, 3] and verify_run(config.directory) == []
+    run("spin", config)
+    assert weights(config) == [2, 3], "what was begun is done, and no more"
