@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flows import rest_em, spin
-from flows.commands import upkeep
+from flows.commands import console, upkeep
 from flows.commands.cli import main
+from flows.commands.flow_table import own_flows
 from tasks.history.state import State, run_state
 from tasks.history.verify import freed_in, verify_run
 from tasks.loop.loop import run_loop
@@ -22,6 +23,7 @@ from tasks.stage.freed import FREED, FreedError, read_freed
 from tasks.stage.process import ChildError
 from tasks.stage.run import Run
 from tasks.tracking.mlflow import open_registry
+from tasks.tracking.registry import Registry
 from tests.flows.conftest import copy_runs, make_config, make_spin, prepared
 from tests.flows.test_rest_em import digests, times
 from tests.unit.test_run import another_process_holds
@@ -36,6 +38,10 @@ pytestmark = pytest.mark.usefixtures("stubs")
 
 class Killed(BaseException):
     """The process ends here."""
+
+
+def killed(*_: Any) -> None:
+    raise Killed
 
 
 def run(flow: str, config: LoopConfig, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
@@ -54,25 +60,28 @@ def records(config: LoopConfig) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, LoopConfig]:
-    """Finished runs of three iterations that kept all. Only to be copied."""
-    configs = {flow: make(tmp_path_factory.mktemp(flow), iterations=3) for flow, make in MAKE.items()}
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, LoopConfig]:
+    """Finished runs of three iterations, by flow and `keep`. Only to be copied."""
+    made = {}
     with prepared(cache), pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUB_SKILLS", SKILLS)
-        for flow, config in configs.items():
-            run(flow, config)
-    return configs
+        for flow, keep in (("spin", "all"), ("spin", "best"), ("rest-em", "best")):
+            name = f"{flow} {keep}"
+            made[name] = MAKE[flow](tmp_path_factory.mktemp("finished"), iterations=3, keep=keep)
+            run(flow, made[name])
+    return made
 
 
 @pytest.fixture
-def copied(full: dict[str, LoopConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Copies a finished run of a flow, and gives its settings with changes."""
+def copied(finished: dict[str, LoopConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Copies a finished run, and gives its settings with changes."""
     monkeypatch.setenv("STUB_SKILLS", SKILLS)
     monkeypatch.setattr(upkeep, "prepare", lambda runs: None)
 
-    def copy(flow: str = "spin", **changes: Any) -> LoopConfig:
-        copy_runs(full[flow], tmp_path)  # type: ignore[arg-type]
-        config: LoopConfig = MAKE[flow](tmp_path, iterations=3, **changes)
+    def copy(name: str, **changes: Any) -> LoopConfig:
+        flow, _, keep = name.partition(" ")
+        copy_runs(finished[name], tmp_path)  # type: ignore[arg-type]
+        config: LoopConfig = MAKE[flow](tmp_path, iterations=3, **{"keep": keep} | changes)
         return config
 
     return copy
@@ -94,14 +103,14 @@ def answer(monkeypatch: pytest.MonkeyPatch, reply: str) -> list[str]:
 
 
 @pytest.mark.parametrize("flow", MAKE)
-def test_with_keep_best_the_others_are_freed_and_the_run_is_whole(flow, tmp_path, full, monkeypatch):
-    monkeypatch.setenv("STUB_SKILLS", SKILLS)
-    config = MAKE[flow](tmp_path, iterations=3, keep="best")
-    best = run(flow, config)["best_iteration"]
+def test_with_keep_best_the_others_are_freed_and_the_run_is_whole(flow, copied, finished, monkeypatch):
+    config = copied(f"{flow} best")
+    best = json.loads((config.directory / "summary.json").read_text())["best_iteration"]
     others = sorted({1, 2, 3} - {best})
-    assert weights(config) == [best] and records(config) == others
+    assert (weights(config), records(config)) == ([best], others)
     assert (config.directory / "best/policy/model.safetensors").exists()
-    assert digests(config) == digests(full[flow]), "what was freed had no part in what came after"
+    if flow == "spin":
+        assert digests(config) == digests(finished["spin all"]), "what was freed had no part in what came after"
     assert verify_run(config.directory) == []
     assert [sentence.split(": ", 1)[1][:13] for sentence in freed_in(config.directory)] == ["1 file freed "] * 2
     assert run_state(config.directory).state is State.FINISHED
@@ -127,70 +136,44 @@ def test_the_best_and_the_opponent_of_the_next_iteration_stay_while_the_loop_goe
     assert weights(config) == [1, 3], "the registry's alias holds the first"
 
 
-@pytest.mark.parametrize(("keep", "left"), [("all", [1, 2, 3]), ("last-1", [2, 3]), ("last 2", [2, 3])])
-def test_changing_keep_is_no_drift(keep, left, copied):
-    config = copied(keep=keep)
+def test_changing_keep_is_no_drift_and_frees_what_is_no_longer_kept(copied):
+    config = copied("spin all", keep="last-2")
     before = times(config)
     run("spin", config)
-    assert (weights(config), times(config)) == (left, before)
+    assert (weights(config), times(config)) == ([2, 3], before)
 
 
-@pytest.mark.parametrize("steps", range(5))
-def test_killed_while_it_frees_a_run_is_whole_and_the_next_start_completes_it(steps, copied, monkeypatch):
-    config = copied(keep="best")
-    taken: list[str] = []
-
-    def until_killed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*arguments: Any, **options: Any) -> Any:
-            if len(taken) == steps:
-                raise Killed(name)
-            taken.append(name)
-            return work(*arguments, **options)
-
-        return step
-
+def test_killed_while_it_frees_a_run_is_whole_and_the_next_start_completes_it(copied, monkeypatch):
+    config = copied("spin all", keep="best")
+    (config.directory / "summary.json").unlink()
     with monkeypatch.context() as patch:
-        for name in ("write_json", "flush"):
-            patch.setattr(freed, name, until_killed(name, getattr(freed, name)))
-        patch.setattr(Path, "unlink", until_killed_if_weights(Path.unlink, until_killed))
+        patch.setattr(freed, "flush", killed)  # the intent is written, and nothing is removed
         with pytest.raises(Killed):
             run("spin", config)
+    assert (weights(config), records(config)) == ([1, 2, 3], [])
     assert verify_run(config.directory) == []
     run("spin", config)
     assert (weights(config), records(config)) == ([2], [1, 3])
     assert verify_run(config.directory) == []
 
 
-def until_killed_if_weights(unlink: Any, until_killed: Callable[..., Any]) -> Any:
-    counted = until_killed("unlink", unlink)
-    return lambda path, **options: (counted if path.suffix == ".safetensors" else unlink)(path, **options)
+def test_where_the_registry_does_not_answer_nothing_is_freed_and_the_loop_goes_on(copied, monkeypatch):
+    from mlflow.exceptions import MlflowException
 
+    def refuses(*_: Any) -> Any:
+        raise MlflowException("down")
 
-def test_a_file_that_is_missing_without_a_record_is_still_damage(copied):
-    config = copied(keep="best")
-    run("spin", config)
-    (config.directory / "iter-1/train" / FREED).unlink()
-    (damage,) = verify_run(config.directory)
-    assert "iter-1/train/policy/model.safetensors is missing" in damage
-
-
-def test_a_file_that_was_put_back_stays_and_counts(copied, full):
-    config = copied(keep="best")
-    run("spin", config)
-    name = "iter-1/train/policy/model.safetensors"
-    shutil.copy(full["spin"].directory / name, config.directory / name)
-    assert clean(config, "--keep", "last 3", "--yes") == 0
-    assert weights(config) == [1, 2]
-    (config.directory / name).write_bytes(b"other")
-    assert len(verify_run(config.directory)) == 1
+    config = copied("spin all", keep="best")
+    monkeypatch.setattr(Registry, "holding", refuses)
+    assert run("spin", config)["best_iteration"] == 2
+    assert weights(config) == [1, 2, 3]
 
 
 # --- what needs a freed checkpoint
 
 
 def test_a_stage_that_needs_it_says_what_is_gone_and_rebuild_makes_just_that_again(copied):
-    config = copied(keep="best")
-    run("spin", config)
+    config = copied("spin best")
     before, made = digests(config), times(config)
     shutil.rmtree(config.directory / "iter-1/evaluate")
     with pytest.raises(FreedError, match=r"iter-1/evaluate needs the weights of iter-1/train, .* 1 file freed on") as e:
@@ -205,16 +188,14 @@ def test_a_stage_that_needs_it_says_what_is_gone_and_rebuild_makes_just_that_aga
 
 
 def test_another_run_cannot_begin_with_it_and_is_told_why(copied, tmp_path):
-    config = copied(keep="best")
-    run("spin", config)
+    config = copied("spin best")
     gone = config.directory / "iter-1/train/policy"
     with pytest.raises(FreedError, match=rf"{gone} has no weights any more: 1 file freed on .* by keep: best\. Use"):
         check(rest_em.loop, make_config(tmp_path, run="next", model=str(gone)), OnDrift.REFUSE)
 
 
 def test_trace_says_that_the_checkpoint_was_freed_with_its_digest(copied, capsys):
-    config = copied(keep="best")
-    run("spin", config)
+    config = copied("spin best")
     assert main(["trace", config.run, "--runs_dir", str(config.runs_dir)]) == 0
     key = next(word for word in capsys.readouterr().out.split() if word.startswith("iter-2/") and word.count("/") == 2)
     assert main(["trace", config.run, key, "--runs_dir", str(config.runs_dir)]) == 0
@@ -224,8 +205,7 @@ def test_trace_says_that_the_checkpoint_was_freed_with_its_digest(copied, capsys
 
 
 def test_a_freed_version_cannot_be_promoted(tmp_path, copied, monkeypatch, capsys):
-    config = copied(keep="best")
-    run("spin", config)
+    config = copied("spin best")
     registry = open_registry(config.runs_dir)
     (first,) = (v for v in registry.versions("autodidact-stub") if v.tags["iteration"] == "1")
     registry.tag(first, {"path": str(config.directory / "iter-1/train/policy")})  # where the copy has it
@@ -237,7 +217,7 @@ def test_a_freed_version_cannot_be_promoted(tmp_path, copied, monkeypatch, capsy
 
 
 def test_clean_says_what_goes_and_what_stays_and_asks(copied, monkeypatch, capsys):
-    config = copied()
+    config = copied("spin all")
     asked = answer(monkeypatch, "n")
     assert clean(config) == 0
     told = capsys.readouterr().out
@@ -257,7 +237,7 @@ def test_clean_says_what_goes_and_what_stays_and_asks(copied, monkeypatch, capsy
 
 
 def test_clean_without_a_terminal_needs_yes(copied, capsys):
-    config = copied()
+    config = copied("spin all")
     assert clean(config) == 2
     assert "there is no terminal to ask at. Nothing was freed. Give --yes" in capsys.readouterr().err
     assert clean(config, "--keep", "last 1", "--yes") == 0
@@ -265,7 +245,7 @@ def test_clean_without_a_terminal_needs_yes(copied, capsys):
 
 
 def test_clean_leaves_a_run_that_is_under_way_alone(copied, capsys):
-    config = copied()
+    config = copied("spin all")
     with another_process_holds(config.directory) as holder:
         assert clean(config, "--yes") == 2
     assert f"is in use by process {holder.pid}" in capsys.readouterr().err
@@ -274,12 +254,12 @@ def test_clean_leaves_a_run_that_is_under_way_alone(copied, capsys):
 
 @pytest.mark.parametrize("keep", ["all", "some", "last 0"])
 def test_clean_keeps_the_best_or_the_last_few(keep, copied, capsys):
-    assert clean(copied(), "--keep", keep, "--yes") == 2
+    assert clean(copied("spin all"), "--keep", keep, "--yes") == 2
     assert "neither best nor last N" in capsys.readouterr().err
 
 
 def test_clean_leaves_what_an_unfinished_run_goes_on_from(copied):
-    config = copied()
+    config = copied("spin all")
     (config.directory / "summary.json").unlink()
     for stage in ("best", "final", "iter-3/train", "iter-3/evaluate", "iter-3/likelihood"):
         shutil.rmtree(config.directory / stage, ignore_errors=True)
@@ -301,7 +281,7 @@ def by_hand(config: LoopConfig, policy: Path) -> str:
 
 
 def test_clean_leaves_what_another_run_begins_with(copied, capsys):
-    config = copied()
+    config = copied("spin all")
     link = config.runs_dir / "next/base/policy/model.safetensors"
     link.parent.mkdir(parents=True)
     link.symlink_to((config.directory / "iter-1/train/policy/model.safetensors").resolve())
@@ -311,15 +291,13 @@ def test_clean_leaves_what_another_run_begins_with(copied, capsys):
 
 
 def test_the_next_start_of_a_finished_run_completes_a_clean_that_was_killed(copied, monkeypatch):
-    config = copied()
-
-    def killed(path: Path) -> None:
-        raise Killed
+    config = copied("spin all")
 
     with monkeypatch.context() as patch:
         patch.setattr(freed, "flush", killed)
         with pytest.raises(Killed):
             clean(config, "--yes")
     assert weights(config) == [1, 2, 3] and verify_run(config.directory) == []
-    run("spin", config)
+    monkeypatch.setattr(console, "show_summary", lambda directory: None)
+    assert console.run_flow(own_flows()["spin"].load(), config, False, "refuse") == 0
     assert weights(config) == [2, 3], "what was begun is done, and no more"
