@@ -1,4 +1,4 @@
-"""`keep`, and `autodidact clean`: what is freed, what stays, and what a run can still do afterwards."""
+"""`keep` in the loop: what is freed and when, what stays, and what a run can still do afterwards."""
 
 import json
 import shutil
@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from flows import rest_em, spin
-from flows.commands import console, upkeep
 from flows.commands.cli import main
-from flows.commands.flow_table import own_flows
 from tasks.history.state import State, run_state
 from tasks.history.verify import freed_in, verify_run
 from tasks.loop.loop import run_loop
@@ -26,7 +24,6 @@ from tasks.tracking.mlflow import open_registry
 from tasks.tracking.registry import Registry
 from tests.flows.conftest import copy_runs, make_config, make_spin, prepared
 from tests.flows.test_rest_em import digests, times
-from tests.unit.test_run import another_process_holds
 
 MAKE: dict[str, Callable[..., Any]] = {"rest-em": make_config, "spin": make_spin}
 LOOPS: dict[str, Callable[..., Any]] = {"rest-em": rest_em.loop, "spin": spin.loop}
@@ -76,7 +73,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str,
 def copied(finished: dict[str, LoopConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Copies a finished run, and gives its settings with changes."""
     monkeypatch.setenv("STUB_SKILLS", SKILLS)
-    monkeypatch.setattr(upkeep, "prepare", lambda runs: None)
 
     def copy(name: str, **changes: Any) -> LoopConfig:
         flow, _, keep = name.partition(" ")
@@ -85,21 +81,6 @@ def copied(finished: dict[str, LoopConfig], tmp_path: Path, monkeypatch: pytest.
         return config
 
     return copy
-
-
-def clean(config: LoopConfig, *arguments: str) -> int:
-    return main(["clean", config.run, "--runs_dir", str(config.runs_dir), *arguments])
-
-
-def answer(monkeypatch: pytest.MonkeyPatch, reply: str) -> list[str]:
-    """Sit at a terminal and give that reply; returns the questions as they are asked."""
-    asked: list[str] = []
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: (asked.append(question), reply)[1])
-    return asked
-
-
-# --- in the loop
 
 
 @pytest.mark.parametrize("flow", MAKE)
@@ -169,9 +150,6 @@ def test_where_the_registry_does_not_answer_nothing_is_freed_and_the_loop_goes_o
     assert weights(config) == [1, 2, 3]
 
 
-# --- what needs a freed checkpoint
-
-
 def test_a_stage_that_needs_it_says_what_is_gone_and_rebuild_makes_just_that_again(copied):
     config = copied("spin best")
     before, made = digests(config), times(config)
@@ -187,13 +165,6 @@ def test_a_stage_that_needs_it_says_what_is_gone_and_rebuild_makes_just_that_aga
     assert weights(config) == [2], "and it is freed again"
 
 
-def test_another_run_cannot_begin_with_it_and_is_told_why(copied, tmp_path):
-    config = copied("spin best")
-    gone = config.directory / "iter-1/train/policy"
-    with pytest.raises(FreedError, match=rf"{gone} has no weights any more: 1 file freed on .* by keep: best\. Use"):
-        check(rest_em.loop, make_config(tmp_path, run="next", model=str(gone)), OnDrift.REFUSE)
-
-
 def test_trace_says_that_the_checkpoint_was_freed_with_its_digest(copied, capsys):
     config = copied("spin best")
     assert main(["trace", config.run, "--runs_dir", str(config.runs_dir)]) == 0
@@ -202,102 +173,3 @@ def test_trace_says_that_the_checkpoint_was_freed_with_its_digest(copied, capsys
     told = capsys.readouterr().out
     assert "its weights are gone, 1 file freed on" in told
     assert json.loads((config.directory / "iter-2/generate/manifest.json").read_text())["inputs"]["policy"] in told
-
-
-def test_a_freed_version_cannot_be_promoted(tmp_path, copied, monkeypatch, capsys):
-    config = copied("spin best")
-    registry = open_registry(config.runs_dir)
-    (first,) = (v for v in registry.versions("autodidact-stub") if v.tags["iteration"] == "1")
-    registry.tag(first, {"path": str(config.directory / "iter-1/train/policy")})  # where the copy has it
-    assert main(["promote", first.model, first.number, "--runs_dir", str(config.runs_dir)]) == 2
-    assert "has no weights any more" in capsys.readouterr().err
-
-
-# --- clean
-
-
-def test_clean_says_what_goes_and_what_stays_and_asks(copied, monkeypatch, capsys):
-    config = copied("spin all")
-    asked = answer(monkeypatch, "n")
-    assert clean(config) == 0
-    told = capsys.readouterr().out
-    assert "stays: iteration 2, the best one" in told and "Nothing was freed." in told
-    for number in (1, 3):
-        assert f"goes:  {config.directory / f'iter-{number}/train/policy'}, " in told
-    assert asked == ["Free 0 kB for good? [y/N] "] and weights(config) == [1, 2, 3]
-    answer(monkeypatch, "y")
-    assert clean(config) == 0
-    assert (weights(config), records(config)) == ([2], [1, 3])
-    assert "1 file freed on" in capsys.readouterr().out
-    assert main(["verify", config.run, "--runs_dir", str(config.runs_dir)]) == 0
-    told = capsys.readouterr().out
-    assert "by clean --keep best." in told and "Every other file of stub is as it was written." in told
-    assert clean(config) == 0
-    assert "Nothing of stub is left to free." in capsys.readouterr().out
-
-
-def test_clean_without_a_terminal_needs_yes(copied, capsys):
-    config = copied("spin all")
-    assert clean(config) == 2
-    assert "there is no terminal to ask at. Nothing was freed. Give --yes" in capsys.readouterr().err
-    assert clean(config, "--keep", "last 1", "--yes") == 0
-    assert weights(config) == [2, 3]
-
-
-def test_clean_leaves_a_run_that_is_under_way_alone(copied, capsys):
-    config = copied("spin all")
-    with another_process_holds(config.directory) as holder:
-        assert clean(config, "--yes") == 2
-    assert f"is in use by process {holder.pid}" in capsys.readouterr().err
-    assert weights(config) == [1, 2, 3]
-
-
-@pytest.mark.parametrize("keep", ["all", "some", "last 0"])
-def test_clean_keeps_the_best_or_the_last_few(keep, copied, capsys):
-    assert clean(copied("spin all"), "--keep", keep, "--yes") == 2
-    assert "neither best nor last N" in capsys.readouterr().err
-
-
-def test_clean_leaves_what_an_unfinished_run_goes_on_from(copied):
-    config = copied("spin all")
-    (config.directory / "summary.json").unlink()
-    for stage in ("best", "final", "iter-3/train", "iter-3/evaluate", "iter-3/likelihood"):
-        shutil.rmtree(config.directory / stage, ignore_errors=True)
-    path = config.directory / "iter-1/train/policy"
-    version = by_hand(config, path)
-    assert clean(config, "--yes") == 0
-    assert weights(config) == [1, 2], "a version registered by hand, and the opponent of the next iteration"
-    open_registry(config.runs_dir).client.delete_model_version("mine", version)
-    assert clean(config, "--yes") == 0
-    assert weights(config) == [2]
-    assert run("spin", config)["best_iteration"] == 2
-
-
-def by_hand(config: LoopConfig, policy: Path) -> str:
-    """Register a checkpoint as MLflow's users do; returns the version's number."""
-    client = open_registry(config.runs_dir).client
-    client.create_registered_model("mine")
-    return str(client.create_model_version("mine", source=policy.as_uri()).version)
-
-
-def test_clean_leaves_what_another_run_begins_with(copied, capsys):
-    config = copied("spin all")
-    link = config.runs_dir / "next/base/policy/model.safetensors"
-    link.parent.mkdir(parents=True)
-    link.symlink_to((config.directory / "iter-1/train/policy/model.safetensors").resolve())
-    assert clean(config, "--yes") == 0
-    assert "stays: iteration 1, the run next begins with it" in capsys.readouterr().out
-    assert weights(config) == [1, 2] and link.exists()
-
-
-def test_the_next_start_of_a_finished_run_completes_a_clean_that_was_killed(copied, monkeypatch):
-    config = copied("spin all")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(freed, "flush", killed)
-        with pytest.raises(Killed):
-            clean(config, "--yes")
-    assert weights(config) == [1, 2, 3] and verify_run(config.directory) == []
-    monkeypatch.setattr(console, "show_summary", lambda directory: None)
-    assert console.run_flow(own_flows()["spin"].load(), config, False, "refuse") == 0
-    assert weights(config) == [2, 3], "what was begun is done, and no more"
