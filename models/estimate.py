@@ -89,6 +89,11 @@ def training_disk_bytes(parameters: int | None, train: TrainConfig) -> int:
     return (parameters or 0) * (BYTES[train.dtype] if train.adapter else 40)
 
 
+def checkpoint_disk_bytes(parameters: int | None, train: TrainConfig) -> int:
+    """The new policy, which is what stays of that."""
+    return (parameters or 0) * BYTES[train.dtype]
+
+
 def activation_bytes(parameters: int | None, tokens: int, dtype: Dtype, launch: LaunchConfig) -> int | None:
     """Activations of one forward pass over `tokens` tokens on one device.
 

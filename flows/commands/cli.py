@@ -15,6 +15,7 @@ COMMANDS = {
     "trace": ("flows.commands.history", "trace", "follow a training example back to where it came from"),
     "compare": ("flows.commands.history", "compare", "set two runs side by side on the same problems"),
     "verify": ("flows.commands.upkeep", "verify", "compare a run's files with what its stages wrote"),
+    "clean": ("flows.commands.upkeep", "clean", "free a run's checkpoints but for its best"),
     "reconcile": ("flows.commands.upkeep", "reconcile", "close what a killed process left open in MLflow and Prefect"),
     "promote": ("flows.commands.upkeep", "promote", "make a version of a registered model its champion"),
     "rollback": ("flows.commands.upkeep", "rollback", "make the champion before it champion again"),

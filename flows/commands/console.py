@@ -14,13 +14,14 @@ from data.prepare.sources import hub_name, is_here
 from data.text import visible
 from flows.commands.flow_table import LoadedFlow
 from tasks.history.verify import verify_run
-from tasks.loop.preflight import Loop, check, plan_loop
+from tasks.loop.preflight import Loop, check, keeps, peak_disk, plan_loop
 from tasks.policies.model_folder import is_path
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
 from tasks.stage.disks import explain_disk_errors
+from tasks.stage.freed import needed_error
 from tasks.stage.logs import keep_logs_plain
-from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError
+from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError, finish_interrupted
 from tasks.tracking.champion import resolve_settings
 from tasks.tracking.recorder import REPORT
 from tasks.tracking.reward_report import headline, reward_tables
@@ -52,6 +53,7 @@ def run_flow(flow: LoadedFlow, config: RunConfig, dry_run: bool, on_drift: str) 
                 return 0
             plan = check(flow.loop, config, policy)
             if finished(plan):
+                finish_interrupted(config.directory)
                 say(f"{config.directory} is finished; nothing is left to do.")
             else:
                 keep_logs_plain()  # also what Prefect says before the flow begins
@@ -160,12 +162,17 @@ def show_plan(loop: Loop, config: RunConfig, on_drift: OnDrift) -> None:
         "",
         "",
         _si(sum(e.tokens for e in left)),
-        format_bytes(sum(e.disk_bytes for e in left)),
+        format_bytes(peak_disk(plan.plan, keeps(config))),
         "",
         "",
     )
     console = make_console()
     console.print(table)
+    if (keep := keeps(config)) != "all":
+        without = format_bytes(peak_disk(plan.plan, "all"))
+        console.print(f"keep: {keep} frees trained weights on the way; with keep: all, disk would come to {without}")
+    for made_by, needed_by in plan.lacking.items():
+        console.print(f"missing: {needed_error(needed_by, plan.directory / made_by)}", soft_wrap=True)
     for planned in plan.plan:
         if planned.stage.command:
             console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True)

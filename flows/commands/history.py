@@ -3,6 +3,7 @@
 What they find is worked out in `tasks/history/runs.py`, `trace.py` and `compare.py`; here it is put into words.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from flows.commands.comparison_tables import show_comparison
 from flows.commands.console import format_bytes, make_console, say
 from flows.commands.parser import CommandParser
 from tasks.history.compare import SETS, compare_runs
+from tasks.history.disk import KINDS, Usage, disk_usage
 from tasks.history.runs import History, QueryError, open_history, run_directories
 from tasks.history.state import RunState, State, run_state
 from tasks.history.trace import Policy, Trace, training_files
 from tasks.history.trace import trace as follow
 from tasks.stage.contract import Manifest
+from tasks.stage.freed import read_freed, stage_that_freed
 
 LABEL = 12
 SERVICES = {"mlflow": "MLflow", "prefect": "Prefect"}
@@ -25,8 +28,11 @@ PREVIEW = 70
 
 
 def runs(arguments: list[str]) -> int:
-    """List every run with its state on disk."""
-    return _show_runs(CommandParser("runs", runs.__doc__).parse_args(arguments).runs_dir)
+    """List every run with its state on disk, or with what it takes of the disk."""
+    parser = CommandParser("runs", runs.__doc__)
+    parser.add_argument("--disk", action="store_true", help="show what takes the disk")
+    told = parser.parse_args(arguments)
+    return _show_disk(told.runs_dir) if told.disk else _show_runs(told.runs_dir)
 
 
 def trace(arguments: list[str]) -> int:
@@ -58,6 +64,26 @@ def compare(arguments: list[str]) -> int:
         raise QueryError(f"{first.name} is given twice.", what_next="Name two runs; `autodidact runs` lists them.")
     show_comparison(first, second, compare_runs(first, second, told.set, told.common), told.set)
     return 0
+
+
+def _show_disk(folder: Path) -> int:
+    usages, everything = disk_usage(run_directories(folder))
+    table = Table(title=f"What the runs in {folder} take, the largest first", title_justify="left")
+    table.add_column("run")
+    for kind in ("checkpoints", "training under way", "samples, rows", "everything else", "total"):
+        table.add_column(kind, justify="right")
+    for usage in sorted(usages, key=lambda usage: usage.total, reverse=True):
+        table.add_row(*_usage_row(usage))
+    table.add_section()
+    table.add_row(*_usage_row(everything))
+    make_console().print(table)
+    disk = shutil.disk_usage(folder)
+    say(f"{format_bytes(disk.free)} of {format_bytes(disk.total)} are free on the disk of {folder}.")
+    return 0
+
+
+def _usage_row(usage: Usage) -> tuple[str, ...]:
+    return (usage.name, *(format_bytes(usage.bytes[kind]) for kind in KINDS), format_bytes(usage.total))
 
 
 def _show_runs(folder: Path) -> int:
@@ -184,6 +210,8 @@ def _policy_lines(history: History, policy: Policy, wrote: bool) -> list[str]:
         f"{history.path(origin)}",
         f"digest {history.digest(origin)}",
     ]
+    if stage := stage_that_freed(history.path(origin)):
+        lines.append(f"its weights are gone, {read_freed(stage)}; the digest says what they were")
     if origin.stage == "base":
         lines.append(_base(history, manifest))
     if policy.start:

@@ -14,6 +14,7 @@ from models.estimate import WeightsError, parameters_of
 from models.loading import ModelError, own_code
 from tasks.stage.contract import digest_of
 from tasks.stage.environment import cache_folder
+from tasks.stage.freed import no_model_error, stage_that_freed
 
 # Files of a model folder that belong to the policy; weights in other formats would only be copied along.
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
@@ -41,6 +42,7 @@ def resolve_model(model: str, choice: ModelChoice, offline: bool = False) -> Pat
 
     Raises:
         ModelError: the path holds no model, or the hub does not give it.
+        FreedError: it holds a checkpoint of a run that was freed.
     """
     path = Path(model)
     if offline and is_path(model) and not path.expanduser().exists():
@@ -101,6 +103,8 @@ def _hub_model(model: str, choice: ModelChoice, offline: bool) -> Path | None:
 
 
 def _require_model(model: str, folder: Path) -> None:
+    if (stage := stage_that_freed(folder)) is not None:
+        raise no_model_error(folder, stage)
     if problem := _wrong_with(folder):
         raise ModelError(
             f"{model} is no model: {problem}.",

@@ -1,4 +1,4 @@
-"""What a run leaves for people: MLflow history, Prefect artifacts, the report and `summary.json`.
+"""What a run leaves for people: MLflow history, Prefect artifacts, the report and what `summary.json` says.
 
 Everything is read from the stages' files (`tasks/tracking/contents.py`); nothing is measured here but differences.
 """
@@ -28,7 +28,7 @@ from tasks.stage.iteration import Iteration
 from tasks.stage.logs import run_logger
 from tasks.stage.progress import publish_link, publish_markdown, publish_table
 from tasks.stage.provenance import package_versions
-from tasks.stage.run import SUMMARY, Result, Run
+from tasks.stage.run import Result, Run
 from tasks.tracking.champion import Gate, apply_gate, gates_decided
 from tasks.tracking.contents import (
     JOURNAL,
@@ -169,14 +169,13 @@ class Ending:
 def record_end(
     run: Run, config: LoopConfig, problems: Result | None, iterations: Sequence[Iteration], ending: Ending
 ) -> dict[str, Any]:
-    """Write the report, complete the history, let the registry's champion follow the gate, and write the summary.
+    """Write the report, complete the history, let the registry's champion follow the gate, and return the summary.
 
     Args:
         problems: None: the run has none.
 
     Raises:
-        HistoryError: MLflow does not answer. The report is written; the summary, which says that the run is finished,
-            is not.
+        HistoryError: MLflow does not answer. The report is written.
     """
     recorder = run.recorder
     if recorder is None:
@@ -220,7 +219,7 @@ def record_end(
         champion = apply_gate(tracking.registry, version, gate, ending.test_set)
         tracking.finish("FINISHED")  # before the summary: a run that has one is not opened again
     publish_markdown(f"{run.directory.name}-report", _markdown(report, html, champion), "Result")
-    summary = {
+    return {
         "best_iteration": best,
         "measure": measure,
         "stop_reason": ending.reason,
@@ -234,8 +233,6 @@ def record_end(
         "final": final_table(report),
         "measures": measure_table(report),
     }
-    write_json(run.directory / SUMMARY, summary)
-    return summary
 
 
 def _gates_decided(tracking: Tracking, test_set: str | None, policy: str | None) -> int | None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +26,8 @@ from tasks.datasets.problems import prepare_problems
 from tasks.loop import preflight
 from tasks.loop.loop import run_loop
 from tasks.loop.preflight import DiskSpaceError, check
-from tasks.stage.contract import DriftError, OnDrift, Status
-from tasks.stage.run import Run, RunInUseError, open_run
+from tasks.stage.contract import DriftError, Estimate, OnDrift, Stage, Status
+from tasks.stage.run import Planned, Run, RunInUseError, open_run
 
 Configure = Callable[..., RestEM]
 
@@ -323,13 +324,28 @@ def test_too_little_disk_is_refused_with_both_sizes(configure: Configure, monkey
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_500_000))
     config = configure()
     refused(DiskSpaceError, config, "needs up to", "0.0 GB free", "--runs-dir", "generate.samples")
-    needed = sum(p.stage.estimate.disk_bytes for p in preflight.plan_loop(loop, config, OnDrift.REFUSE).plan)
+    needed = preflight.peak_disk(preflight.plan_loop(loop, config, OnDrift.REFUSE).plan, "all")
     for free, fits in ((needed, True), (needed - 1, False)):
         monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
         if fits:
             check(loop, config, OnDrift.REFUSE)
         else:
             refused(DiskSpaceError, config)
+
+
+@pytest.mark.parametrize(("keep", "peak"), [("all", 130), ("last 2", 130), ("best", 120), ("last 1", 120)])
+def test_the_disk_that_is_needed_is_what_is_held_at_once(keep: str, peak: int) -> None:
+    """Rows of 5 for each of four iterations, a training that takes 80, and three or two earlier policies of 10."""
+    stages = [
+        Planned(Stage(f"iter-{number}/{kind}", 1, {}, {}, estimate=estimate), Status.RUN, None)
+        for number in range(1, 5)
+        for kind, estimate in (
+            ("generate", Estimate(disk_bytes=5)),
+            ("train", Estimate(disk_bytes=80, checkpoint_bytes=10)),
+        )
+    ]
+    assert preflight.peak_disk(stages, keep) == peak
+    assert preflight.peak_disk([replace(one, status=Status.REUSE) for one in stages], keep) == 0
 
 
 def test_more_samples_need_more_disk(configure: Configure) -> None:
