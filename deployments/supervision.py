@@ -16,6 +16,7 @@ from xmlrpc.client import ServerProxy
 
 from data.errors import RunFailedError, UsageError
 from data.extras import require_extra
+from deployments.notifications import ADDRESSES, OCCASIONS
 from tasks.stage.environment import ARTIFACTS, KEY_VARIABLES, SQLITE, Services, cache_folder, key_file, read_key
 from tasks.tracking.guard import own_origins
 from tasks.tracking.mlflow import make_database
@@ -168,7 +169,8 @@ def _environment(options: Options, folder: Path, key: str, outer: list[str]) -> 
         "PYTHONSAFEPATH": "1",  # flows run in a folder of the user's, which may hold a data.py
         "PYTHONUNBUFFERED": "1",
     }
-    return checks | dict(os.environ) | own | dict.fromkeys(KEY_VARIABLES, key)
+    inherited = {name: value for name, value in os.environ.items() if name not in (ADDRESSES, OCCASIONS)}
+    return checks | inherited | own | dict.fromkeys(KEY_VARIABLES, key)
 
 
 def _outer_origins() -> list[str]:
