@@ -59,8 +59,8 @@ def read_notifications(environment: Mapping[str, str]) -> Notifications:
     for number, address in enumerate(addresses, 1):
         if _in_apprise(address) is None and not _is_web_address(address):
             raise UsageError(
-                f"Address {number} of {ADDRESSES} cannot be used: it is neither a URL with https:// nor an address that "
-                "Apprise knows.",
+                f"Address {number} of {ADDRESSES} cannot be used.",
+                "It is neither a URL with https:// nor an address that Apprise knows.",
                 what_next="Write one such as https://example.org/hook or mailto://user:password@example.org; several "
                 "are separated by spaces.",
             )
