@@ -1,7 +1,7 @@
 """Word when a run is over, or waits for a decision: an automation of Prefect's that sends to webhooks and by e-mail.
 
-Addresses are read from the environment of `autodidact up`, since most hold a password or a token. From there they go
-into Prefect's database, as secrets of notification blocks, and nowhere else.
+Addresses are read from the environment of `autodidact up`, since most hold a password or a token. Prefect's database
+keeps them as secrets of notification blocks.
 """
 
 import logging

@@ -40,8 +40,9 @@ def imports() -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [str(node.module)]
             for first in (name.split(".")[0] for name in names):
-                in_its_folder = (file.parent / f"{first}.py").exists()  # parts of a program of the sandbox
-                if first not in sys.stdlib_module_names and first not in OWN and not in_its_folder:
+                # Parts of a program of the sandbox find each other as files of one folder.
+                beside = file.parent.name == "sandbox" and (file.parent / f"{first}.py").exists()
+                if first not in sys.stdlib_module_names and first not in OWN and not beside:
                     yield first, str(file.relative_to(ROOT))
 
 
