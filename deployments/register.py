@@ -3,6 +3,7 @@
 A program of its own: `python -m deployments.register GPUS`. It may be run again and again.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 
 from deployments.generate import POOL, PREFECT_YAML, with_others
+from deployments.notifications import read_notifications, register_notifications
 from tasks.stage.devices import LIMIT
 from tasks.stage.environment import HEARTBEAT_SECONDS
 
@@ -34,6 +36,7 @@ def main(gpus: int) -> None:
         # A limit of 0 would let no stage start: without a GPU no stage asks for it.
         client.upsert_global_concurrency_limit_by_name(LIMIT, max(gpus, 1))
         register_automations(client)
+        register_notifications(client, read_notifications(os.environ))
         with schedules_kept(client):
             deploy_all(with_others(PREFECT_YAML.read_text(encoding="utf-8")))
 

@@ -23,6 +23,7 @@ import psutil
 
 from data.errors import AutodidactError, UsageError
 from data.text import visible
+from deployments.notifications import read_notifications
 from deployments.supervision import Options, ServiceError, connect, is_stopping, launch, refuse_taken_ports
 from flows.commands.parser import Parser
 from tasks.history.reconcile import reconcile
@@ -58,7 +59,11 @@ def up(arguments: Sequence[str]) -> int:
     gpus = count_gpus() if told.gpus is None else told.gpus
     options = Options(told.host, told.prefect_port, told.mlflow_port, gpus)
     _refuse(options)
-    return start(options)
+    notifications = read_notifications(os.environ)
+    code = start(options)
+    if notifications.addresses:
+        print(f"Notified: {notifications}.")
+    return code
 
 
 def down(arguments: Sequence[str]) -> int:

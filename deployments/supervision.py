@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from xmlrpc.client import ServerProxy
 
 from data.errors import RunFailedError, UsageError
+from data.extras import require_extra
+from deployments.notifications import ADDRESSES, OCCASIONS
 from tasks.stage.environment import ARTIFACTS, KEY_VARIABLES, SQLITE, Services, cache_folder, key_file, read_key
 from tasks.tracking.guard import own_origins
 from tasks.tracking.mlflow import make_database
@@ -60,7 +62,9 @@ def connect(folder: Path) -> Any:
 
     Raises:
         ServiceError: its socket is another user's.
+        UsageError: supervisord is not installed.
     """
+    require_extra("supervisor", "Running the services")
     from supervisor.xmlrpc import SupervisorTransport
 
     path = _socket(folder)
@@ -165,7 +169,8 @@ def _environment(options: Options, folder: Path, key: str, outer: list[str]) -> 
         "PYTHONSAFEPATH": "1",  # flows run in a folder of the user's, which may hold a data.py
         "PYTHONUNBUFFERED": "1",
     }
-    return checks | dict(os.environ) | own | dict.fromkeys(KEY_VARIABLES, key)
+    inherited = {name: value for name, value in os.environ.items() if name not in (ADDRESSES, OCCASIONS)}
+    return checks | inherited | own | dict.fromkeys(KEY_VARIABLES, key)
 
 
 def _outer_origins() -> list[str]:
@@ -195,6 +200,7 @@ def _databases(runs: Path) -> dict[str, str]:
         return {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{runs / SQLITE}"}
     if not server.startswith("postgresql://"):
         raise UsageError(f"{DATABASE} has to start with postgresql://.", what_next="Unset it to use SQLite files.")
+    require_extra("psycopg2", f"{DATABASE} with PostgreSQL")
     base = server.removeprefix("postgresql://").rstrip("/")
     return {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{base}/prefect",

@@ -3,12 +3,11 @@
 Figures are for planning: fragmentation and what libraries take come on top.
 """
 
-import json
 import re
-import struct
 from math import prod
 from pathlib import Path
-from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from data.errors import AutodidactError
 from models.config import Dtype, EngineConfig, LaunchConfig, TrainConfig
@@ -55,20 +54,20 @@ def tensor_shapes(model: Path) -> dict[str, list[int]]:
     """Shape of every tensor in the safetensors files of a folder, from their headers.
 
     Raises:
-        WeightsError: a file is no safetensors file.
+        WeightsError: a file is no safetensors file, or not a whole one.
     """
-    headers = (_header(file) for file in sorted(model.glob("*.safetensors")))
-    return {name: tensor["shape"] for header in headers for name, tensor in header.items()}
+    return {name: shape for file in sorted(model.glob("*.safetensors")) for name, shape in _shapes(file).items()}
 
 
-def _header(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length < file.stat().st_size:
-            raise WeightsError(f"{file} is not a safetensors file.", what_next="Was it fetched whole (git lfs pull)?")
-        header = json.loads(stream.read(length))
-    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+def _shapes(file: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(file, framework="np") as opened:  # "np" loads no torch
+            return {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{file} is not a safetensors file, or not a whole one ({error}).",
+            what_next="Was it fetched whole (git lfs pull)?",
+        ) from error
 
 
 def generation_bytes_per_device(parameters: int | None, dtype: Dtype, engine: EngineConfig) -> int | None:

@@ -19,6 +19,7 @@ from tasks.stage.freed import no_model_error, stage_that_freed
 # Files of a model folder that belong to the policy; weights in other formats would only be copied along.
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 CODE = "*.py"
+INDEX = "model.safetensors.index.json"  # of weights in several files: which tensor is in which
 
 TEMPLATE = "chat_template.jinja"
 OLDER_VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
@@ -132,6 +133,8 @@ def _wrong_with(path: Path) -> str | None:
         return "it has no config.json"
     if not any(path.glob("*.safetensors")):
         return "it has no *.safetensors weights"
+    if problem := _wrong_with_shards(path):
+        return problem
     if not any(path.glob("tokenizer*")):
         return "it has no tokenizer files"
     if (path / "adapter_config.json").exists():
@@ -141,6 +144,18 @@ def _wrong_with(path: Path) -> str | None:
     except WeightsError as error:
         return str(error)
     return None
+
+
+def _wrong_with_shards(folder: Path) -> str | None:
+    """Whether files are missing that hold some of the weights. Without an index, the weights are one file."""
+    if (folder / "model.safetensors").is_file() or not (folder / INDEX).is_file():
+        return None
+    try:
+        shards = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return f"its {INDEX} cannot be read"
+    missing = sorted(name for name in shards if not (folder / name).is_file())
+    return f"it lacks {', '.join(missing)}, which {INDEX} names" if missing else None
 
 
 def model_files(folder: Path, code: bool = True) -> list[Path]:

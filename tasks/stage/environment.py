@@ -35,7 +35,7 @@ NO_PROXY = ("no_proxy", "NO_PROXY")  # of which libraries read one or the other
 LINE = "%(asctime)s | %(levelname)-7s | {}"
 
 # Programs of a stage know no orchestration, and what models write may run there: they get no key and no address of it.
-ORCHESTRATION = ("PREFECT_", "MLFLOW_", "AUTODIDACT_DATABASE")
+ORCHESTRATION = ("PREFECT_", "MLFLOW_", "AUTODIDACT_DATABASE", "AUTODIDACT_NOTIFY")
 
 
 @dataclass(frozen=True)

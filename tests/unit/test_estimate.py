@@ -1,11 +1,11 @@
 """How many parameters a model has, and what memory it takes, against figures worked out by hand."""
 
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from models import tiny
 from models.config import AdapterConfig, Dtype, EngineConfig, LaunchConfig, TrainConfig
@@ -21,17 +21,13 @@ from tasks.rollouts.rewards import Judging, RewardConfig, judging_estimate
 from tasks.stage.contract import Artifact, Estimate
 
 
-def write_header(path: Path, shapes: dict[str, list[int]]) -> None:
-    header: dict[str, object] = {
-        name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()
-    }
-    content = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
-    path.write_bytes(struct.pack("<Q", len(content)) + content)
+def write_weights(path: Path, shapes: dict[str, list[int]]) -> None:
+    save_file({name: np.zeros(shape, dtype=np.float16) for name, shape in shapes.items()}, path, {"format": "pt"})
 
 
 def test_parameters_are_counted_from_the_headers_of_all_shards(tmp_path: Path) -> None:
-    write_header(tmp_path / "model-1.safetensors", {"embedding": [512, 128], "norm": [128], "scalar": []})
-    write_header(tmp_path / "model-2.safetensors", {"head": [3, 5, 7]})
+    write_weights(tmp_path / "model-1.safetensors", {"embedding": [512, 128], "norm": [128], "scalar": []})
+    write_weights(tmp_path / "model-2.safetensors", {"head": [3, 5, 7]})
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     assert parameters_of(tmp_path) == 512 * 128 + 128 + 1 + 105
     assert parameters_of(str(tmp_path)) == parameters_of(tmp_path)
@@ -171,7 +167,7 @@ def test_activations_of_a_model_of_seven_billion_parameters() -> None:
 
 def test_linear_modules_are_the_matrices(tmp_path: Path) -> None:
     shapes = {"model.layers.0.q_proj.weight": [4, 4], "model.norm.weight": [4], "model.layers.0.q_proj.bias": [4]}
-    write_header(tmp_path / "model.safetensors", shapes)
+    write_weights(tmp_path / "model.safetensors", shapes)
     assert linear_modules(tmp_path) == {"model.layers.0.q_proj"}
 
 

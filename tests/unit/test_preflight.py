@@ -10,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save, save_file
 
 from data.chat_template import TemplateError
 from data.prepare.prompt_lengths import VocabularyError
@@ -26,6 +28,7 @@ from tasks.datasets.problems import prepare_problems
 from tasks.loop import preflight
 from tasks.loop.loop import run_loop
 from tasks.loop.preflight import DiskSpaceError, check
+from tasks.policies.model_folder import INDEX
 from tasks.stage.contract import DriftError, Estimate, OnDrift, Stage, Status
 from tasks.stage.run import Planned, Run, RunInUseError, open_run
 
@@ -103,6 +106,39 @@ def test_a_folder_that_is_no_model_is_refused_saying_what_it_lacks(
     for name in missing:
         (model / name).unlink()
     refused(ModelError, configure(model=str(model)), f"{model} is no model", says, "Give a folder with", "hub id")
+
+
+WEIGHTS = save({"weight": np.zeros(8, dtype=np.float32)})
+TWO_FILES = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"model.safetensors": b""}, "is not a safetensors file, or not a whole one"),
+        ({"model.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:0"}, "git lfs pull"),
+        ({"model.safetensors": WEIGHTS[:40]}, "invalid header length"),
+        ({"model.safetensors": WEIGHTS[:-4]}, "not fully covered"),
+        ({"model.safetensors": WEIGHTS + b"\0"}, "not fully covered"),
+        ({"model-1.safetensors": WEIGHTS, INDEX: TWO_FILES}, f"it lacks model-2.safetensors, which {INDEX} names"),
+        ({"model-1.safetensors": WEIGHTS, INDEX: b"[]"}, f"its {INDEX} cannot be read"),
+    ],
+    ids=["empty", "pointer", "half a header", "cut off", "too long", "a file missing", "no index"],
+)
+def test_damaged_weights_are_refused_with_why(
+    configure: Configure, model: Path, files: dict[str, bytes], says: str
+) -> None:
+    (model / "model.safetensors").unlink()
+    for name, content in files.items():
+        (model / name).write_bytes(content)
+    refused(ModelError, configure(model=str(model)), f"{model} is no model", says)
+
+
+def test_weights_in_several_files_are_fine_where_all_are_there(configure: Configure, model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-1.safetensors")
+    (model / "model-2.safetensors").write_bytes(WEIGHTS)
+    (model / INDEX).write_bytes(TWO_FILES)
+    assert check(loop, configure(model=str(model)), OnDrift.REFUSE).parameters == 8
 
 
 def test_a_folder_in_which_an_adapter_lies_beside_the_model_is_refused(configure: Configure, model: Path) -> None:
@@ -208,8 +244,7 @@ def test_tokens_that_the_model_has_no_embeddings_for_are_refused(configure: Conf
     told = {"model": str(model), "problems": problems}
     refused(VocabularyError, configure(**told), "Problem ", "the prompt has token ", "for 2 tokens", "Resize")
     change(model / "config.json", vocab_size=0)
-    header = json.dumps({"model.embed_tokens.weight": {"dtype": "F32", "shape": [260, 4], "data_offsets": [0, 0]}})
-    (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0")
+    save_file({"model.embed_tokens.weight": np.zeros((260, 4), dtype=np.float32)}, model / "model.safetensors")
     tokenizer = load_tokenizer(model, "refuse")
     tokenizer.add_special_tokens({"eos_token": "<|added|>"})
     tokenizer.save_pretrained(model)

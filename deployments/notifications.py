@@ -1,0 +1,144 @@
+"""Word when a run is over, or waits for a decision: an automation of Prefect's that sends to webhooks and by e-mail.
+
+Addresses are read from the environment of `autodidact up`, since most hold a password or a token. Prefect's database
+keeps them as secrets of notification blocks.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from data.errors import UsageError
+
+if TYPE_CHECKING:
+    from prefect.blocks.abstract import NotificationBlock
+    from prefect.client.orchestration import SyncPrefectClient
+
+ADDRESSES, OCCASIONS = "AUTODIDACT_NOTIFY", "AUTODIDACT_NOTIFY_ON"
+# What a person may ask to be told of, and the states of a flow run that are meant.
+STATES = {
+    "completed": ("Completed",),
+    "failed": ("Failed", "Crashed", "TimedOut"),
+    "decision": ("Suspended",),
+    "cancelled": ("Cancelled",),
+}
+USUAL = ("completed", "failed", "decision")
+
+AUTOMATION = "autodidact: notify"
+BLOCKS = "autodidact-notify-"  # and a number
+SUBJECT = "{{ flow.name }} {{ flow_run.name }}: {{ flow_run.state.name }}"
+BODY = """\
+Flow: {{ flow.name }}
+Run: {{ flow_run.name }}
+State: {{ flow_run.state.name }}
+{% if flow_run.state.name == "Suspended" %}It waits for your decision: press Resume on its page.
+{% endif %}{{ flow_run | ui_url }}"""
+
+
+@dataclass(frozen=True)
+class Notifications:
+    """Who is told, and of what."""
+
+    addresses: tuple[str, ...]
+    occasions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        count = len(self.addresses)
+        return f"{count} {'address' if count == 1 else 'addresses'} ({', '.join(self.occasions)})"
+
+
+def read_notifications(environment: Mapping[str, str]) -> Notifications:
+    """What the environment asks for; no address by default.
+
+    Raises:
+        UsageError: nothing can be sent to an address, or there is no such occasion. No address is shown.
+    """
+    addresses = tuple(dict.fromkeys(environment.get(ADDRESSES, "").split()))
+    for number, address in enumerate(addresses, 1):
+        if _in_apprise(address) is None and not _is_web_address(address):
+            raise UsageError(
+                f"Address {number} of {ADDRESSES} cannot be used.",
+                "It is neither a URL with https:// nor an address that Apprise knows.",
+                what_next="Write one such as https://example.org/hook or mailto://user:password@example.org; several "
+                "are separated by spaces.",
+            )
+    occasions = tuple(dict.fromkeys(environment.get(OCCASIONS, "").replace(",", " ").split())) or USUAL
+    for occasion in occasions:
+        if occasion not in STATES:
+            raise UsageError(
+                f"There is no {occasion!r} to be told of ({OCCASIONS}).", what_next=f"Choose of {', '.join(STATES)}."
+            )
+    return Notifications(addresses, occasions)
+
+
+def _in_apprise(address: str) -> Any:
+    """What Apprise makes of an address; None if it knows no such."""
+    from apprise import Apprise
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it would show the address
+    return Apprise.instantiate(address)
+
+
+def _is_web_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -> None:
+    """Have Prefect's server send what is wanted, and nothing that an earlier call had it send."""
+    from prefect.events.actions import SendNotification
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    for old in client.read_automations_by_name(AUTOMATION):
+        client.delete_automation(old.id)
+    for block in client.read_block_documents(include_secrets=False):
+        if (block.name or "").startswith(BLOCKS):
+            client.delete_block_document(block.id)
+    if not wanted.addresses:
+        return
+    blocks = [_block(address).save(f"{BLOCKS}{n}") for n, address in enumerate(wanted.addresses, 1)]
+    trigger = EventTrigger(
+        expect={f"prefect.flow-run.{state}" for occasion in wanted.occasions for state in STATES[occasion]},
+        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        # A run that belongs to no deployment is a flow inside another, or somebody's who sees how it ends.
+        match_related=ResourceSpecification({"prefect.resource.role": "deployment"}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Reactive,
+        threshold=1,
+    )
+    actions = [SendNotification(block_document_id=block, subject=SUBJECT, body=BODY) for block in blocks]
+    client.create_automation(AutomationCore(name=AUTOMATION, trigger=trigger, actions=[*actions]))
+
+
+def _block(address: str) -> "NotificationBlock":
+    """A block that sends to an address. One in the user's own network is allowed: it is the user who names it."""
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from pydantic import SecretStr
+
+    from tasks.tracking.notifying import AppriseAddress
+
+    if _in_apprise(address) is not None:
+        return AppriseAddress(url=SecretStr(_as_text(address)), allow_private_urls=True)
+    return CustomWebhookNotificationBlock(
+        name="autodidact",
+        url="{{address}}",  # the field itself is shown on Prefect's pages
+        json_data={"text": "{{body}}"},
+        secrets={"address": address},
+        timeout=30,  # seconds; Prefect sends again what was not answered in time
+        allow_private_urls=True,
+    )
+
+
+def _as_text(address: str) -> str:
+    """An Apprise address that is sent the message as it is: where HTML is expected, its lines would run together."""
+    from apprise import NotifyFormat
+
+    if _in_apprise(address).notify_format != NotifyFormat.HTML or "format=" in address:
+        return address
+    return f"{address}{'&' if '?' in address else '?'}format=text"
