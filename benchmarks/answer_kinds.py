@@ -12,7 +12,7 @@ from fractions import Fraction
 from benchmarks.measure import show
 from data.rewards.final_answer import final_answer
 from data.rows import Problem
-from tests.unit.rewards.answer_kinds import KINDS
+from tests.unit.data.rewards.answer_kinds import KINDS
 
 WAYS = {
     "hashes": "#### {}",

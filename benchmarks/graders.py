@@ -24,7 +24,7 @@ from data.prepare.reading import Reading, Tally, first_use, read_records
 from data.rewards.final_answer import close, final_answer
 from data.rewards.program import program
 from data.rows import Problem, Score
-from tests.unit.rewards.math_style import OTHER, SAME
+from tests.unit.data.rewards.math_style import OTHER, SAME
 
 BARE_SECONDS = 10
 FAULTS = {False: "with a fault", True: "with a change that its tests miss"}

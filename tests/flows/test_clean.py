@@ -20,7 +20,7 @@ from tasks.stage.freed import FreedError, free, read_freed
 from tasks.tracking.mlflow import open_registry
 from tests.flows.conftest import make_config, make_history
 from tests.flows.kept_runs import lay_out
-from tests.unit.test_run import another_process_holds
+from tests.unit.tasks.test_run import another_process_holds
 
 RUN = "spin-demo"  # of two iterations, the second of which is the best
 Text = pytest.CaptureFixture[str]

@@ -25,7 +25,7 @@ from tasks.stage import contract
 from tasks.stage.contract import Artifact, Finished, OnDrift, Stage, load_finished, run_stage
 from tasks.stage.run import RunInUseError, open_run
 from tests.flows.conftest import make_config, make_spin, prepared
-from tests.unit.test_run import another_process_holds
+from tests.unit.tasks.test_run import another_process_holds
 
 Text = pytest.CaptureFixture[str]
 

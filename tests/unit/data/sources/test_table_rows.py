@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.sources.reading import read, refusal
+from tests.unit.data.sources.reading import read, refusal
 
 TURNS = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
 LEGACY = (

@@ -8,7 +8,7 @@ import pytest
 from flows.commands.cli import COMMANDS, main
 from flows.commands.flow_table import own_flows
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ASK = """
 source "$1"; shift
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))

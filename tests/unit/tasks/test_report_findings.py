@@ -7,7 +7,7 @@ from data.metrics import Interval
 from tasks.report.content import IterationReport, Report
 from tasks.report.findings import findings
 from tasks.report.wording import detail_label, too_small
-from tests.unit.test_report import difference, metrics
+from tests.unit.tasks.test_report import difference, metrics
 
 CONTROLLED = {"length_controlled": 0.55, "length_controlled_low": 0.48, "length_controlled_high": 0.62}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.sources.reading import read, refusal
+from tests.unit.data.sources.reading import read, refusal
 
 ROWS = [{"question": "a", "answer": "1"}, {"question": "é, b", "answer": "2"}]
 

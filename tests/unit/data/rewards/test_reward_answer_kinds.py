@@ -6,7 +6,7 @@ import pytest
 
 from data.rewards.final_answer import final_answer
 from data.rows import Problem
-from tests.unit.rewards.answer_kinds import KINDS, RIGHT
+from tests.unit.data.rewards.answer_kinds import KINDS, RIGHT
 
 MakeProblem = Callable[[str | None], Problem]
 

@@ -6,7 +6,7 @@ import pytest
 
 from data.rewards.final_answer import final_answer
 from data.rows import Problem
-from tests.unit.rewards.math_style import OTHER, SAME
+from tests.unit.data.rewards.math_style import OTHER, SAME
 
 MakeProblem = Callable[[str | None], Problem]
 

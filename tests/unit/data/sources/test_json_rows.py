@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.prepare.sources import named_splits
-from tests.unit.sources.reading import SUMS, line, read, refusal
+from tests.unit.data.sources.reading import SUMS, line, read, refusal
 
 GOOD = line(1)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from data.prepare.sources import hub_name
-from tests.unit.sources.reading import line, read, refusal, write_files
+from tests.unit.data.sources.reading import line, read, refusal, write_files
 
 LINES = (line(1) + line(2)).encode()
 TABLE = b"question,answer\nWhat is 1?,1\nWhat is 2?,2\n"

@@ -5,8 +5,8 @@ import pytest
 from data.measures import Estimated
 from tasks.report.content import IterationReport
 from tasks.tracking.numbers import iteration_table
-from tests.unit.test_report import difference, metrics
-from tests.unit.test_report_findings import estimated, interval
+from tests.unit.tasks.test_report import difference, metrics
+from tests.unit.tasks.test_report_findings import estimated, interval
 
 ACCURATE = {
     "accuracy": estimated(interval(0.5, 0.4, 0.6), interval(0.1, 0.0, 0.2)),

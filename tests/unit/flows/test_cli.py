@@ -26,7 +26,7 @@ from flows.spin import Spin
 from models.config import AdapterConfig
 from tasks.settings.leading import leading
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from data.prepare.sources import data_files, hub_name, is_here, named_splits
-from tests.unit.sources.reading import SUMS, line, read, refusal, write_files
+from tests.unit.data.sources.reading import SUMS, line, read, refusal, write_files
 
 ONE, TWO, THREE = line(1), line(2), line(3)
 HIDDEN = "its name begins with a dot or an underscore"

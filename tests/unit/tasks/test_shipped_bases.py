@@ -17,7 +17,7 @@ from tasks.policies.shipped import POLICY, ShippedBase, ShippedBaseError, digest
 from tasks.settings.loop import LoopConfig
 from tasks.stage.run import Run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEMOS: dict[str, type[LoopConfig]] = {"demo": RestEM, "nightly": RestEM, "spin-demo": Spin}
 LARGEST = 4 << 20  # bytes
 shipped_base = pytest.mark.parametrize("base", shipped_bases(), ids=lambda base: base.name)

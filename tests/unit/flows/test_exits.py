@@ -19,7 +19,7 @@ from flows.commands.flow_table import own_flows
 AUTODIDACT = Path(sys.executable).with_name("autodidact")
 # The same, telling when Python itself has started: before that nobody can answer Ctrl-C.
 TOLD = "import sys; from flows.commands import start; print('started', flush=True); sys.exit(start.main())"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MOMENTS = 12
 
 Captured = pytest.CaptureFixture[str]

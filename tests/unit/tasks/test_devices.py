@@ -91,7 +91,7 @@ def test_gpus_are_those_that_the_driver_tells_of(monkeypatch: pytest.MonkeyPatch
 
 def hold(folder: Path, name: str, gpus: str, seconds: float) -> subprocess.Popen[str]:
     environment = {"CUDA_VISIBLE_DEVICES": gpus, "TMPDIR": str(folder), "PATH": "/usr/bin:/bin"}
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", HOLD, str(folder / name), str(seconds)]
     return subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE, text=True)
 
