@@ -126,7 +126,7 @@ def test_a_policy_without_template_is_refused(capsys, folder, model):
     ("arguments", "says"),
     [
         (["--pairs", "p.jsonl", "--train.margin", "-1"], "train.margin"),
-        (["--pairs", "p.jsonl", "--held-out", "1"], "held_out"),
+        (["--pairs", "p.jsonl", "--held-out", "1"], "--held-out: Input should be less than 1"),
         (["--pairs", "p.jsonl", "--train.batch-size", "12"], "train.batch_size 12 is not a multiple"),
         ([], "pairs: Field required"),
     ],
