@@ -7,6 +7,7 @@ keeps them as secrets of notification blocks.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -108,7 +109,9 @@ def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
         # A run that belongs to no deployment is a flow inside another, or somebody's who sees how it ends.
         match_related=ResourceSpecification({"prefect.resource.role": "deployment"}),
-        for_each={"prefect.resource.id"},
+        # While SQLite is locked, the same change of state may be told of twice: a run has each state once per start.
+        for_each={"prefect.resource.id", "prefect.state-name", "prefect.run-count"},
+        within=timedelta(hours=1),
         posture=Posture.Reactive,
         threshold=1,
     )
