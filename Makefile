@@ -11,10 +11,10 @@ DONE := .venv/done-$(PLATFORM)
 PACKAGES := deployments flows tasks models data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check docs bench bases deployments lock format clean
+.PHONY: help setup demo up down test test-fast test-nightly browser check docs bench bases deployments lock format clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 setup: $(DONE)  ## Make .venv, exactly as locked
 
@@ -36,11 +36,19 @@ up: setup  ## Start Prefect, MLflow and a worker on this machine
 down: setup  ## Stop what `make up` started
 	.venv/bin/autodidact down
 
-test: setup  ## All tests, with real vLLM and DeepSpeed
+test: browser  ## The suite that CI runs, with real vLLM and DeepSpeed
+	.venv/bin/pytest --numprocesses 3 --no-loadscope-reorder
+
+test-fast: setup  ## What is done to rows and settings, in seconds
+	.venv/bin/pytest --numprocesses 2 -m "not nightly and not slow" tests/unit/data tests/unit/flows
+
+test-nightly: browser  ## What takes long, or repeats what a shorter test holds
+	.venv/bin/pytest --numprocesses 3 --no-loadscope-reorder -m nightly
+
+browser: setup
 	@scripts/provide.sh 'chromium|chromium-browser' \
 	    'There is no chromium, and it cannot be installed here: pages are not tested in a browser.' \
 	    chromium fonts-dejavu-core
-	.venv/bin/pytest --numprocesses 3 --no-loadscope-reorder
 
 check: setup  ## Lint, formatting, types, import contracts
 	.venv/bin/ruff check .

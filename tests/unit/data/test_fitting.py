@@ -48,6 +48,7 @@ def test_what_comes_first_goes_first(
     assert cut_from_left(messages, room, characters) == expected
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=6), st.integers(0, 40))
 def test_the_rest_fits_and_is_the_end_of_the_prompt(texts: list[str], room: int) -> None:
     messages = [(user, assistant)[n % 2](text) for n, text in enumerate(texts)]

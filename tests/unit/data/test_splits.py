@@ -20,6 +20,8 @@ from tasks.datasets.problems import DATA, OverlapConfig, ProblemSource, prepare_
 from tasks.stage.run import Run
 from tests.unit.reading import NO_RULES, load_problems
 
+pytestmark = pytest.mark.slow
+
 TALE = "A farmer from a village by the sea has many sheep and sells some of them at the market each week"
 SHORT = st.text(st.sampled_from("ab \u200bÀÉ１你"), min_size=1, max_size=4)
 

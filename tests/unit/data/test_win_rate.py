@@ -95,6 +95,7 @@ def test_swapping_the_sides_mirrors_every_rate(seed: int):
     assert one.raw.value != one.length_controlled.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_judge_that_always_prefers_the_longer_answer_says_nothing(seed: int):
     """Lengths are random, and balanced: every difference occurs on both sides."""

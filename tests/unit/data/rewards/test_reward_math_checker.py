@@ -14,6 +14,8 @@ import pytest
 import data
 from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeoutError
 
+pytestmark = pytest.mark.slow
+
 READY = 'print(\'["ready", ""]\', flush=True); '
 
 
