@@ -1,4 +1,4 @@
-"""The commands that look after runs and models: `autodidact reconcile`, `verify`, `promote` and `rollback`."""
+"""The commands that maintain runs and models: `autodidact reconcile`, `verify`, `promote` and `rollback`."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from tasks.tracking.mlflow import open_registry, reaching, tracking_uri
 
 
 def reconcile(arguments: Sequence[str]) -> int:
-    """Close what a killed process left open in MLflow and Prefect, and say what was done."""
+    """Close what killed processes left open in MLflow and Prefect, and report what was done."""
     told = CommandParser("reconcile", reconcile.__doc__).parse_args(arguments)
     prepare(told.runs_dir)
     done = close_what_is_stale(told.runs_dir)
@@ -21,17 +21,17 @@ def reconcile(arguments: Sequence[str]) -> int:
 
 
 def verify(arguments: Sequence[str]) -> int:
-    """Compare every file of a run with the SHA-256 that its stage's manifest records."""
+    """Check every file of a run against the SHA-256 in its stage's manifest."""
     parser = CommandParser("verify", verify.__doc__)
     parser.add_argument("run", metavar="RUN")
     told = parser.parse_args(arguments)
     damaged = verify_run(find_run(told.runs_dir, told.run))
-    say("\n".join(damaged) if damaged else f"Every file of {told.run} is as it was written.")
+    say("\n".join(damaged) if damaged else f"Every file of {told.run} is unchanged.")
     return 1 if damaged else 0
 
 
 def promote(arguments: Sequence[str]) -> int:
-    """Make a version of a registered model its champion by hand."""
+    """Make a version of a registered model its champion."""
     parser = CommandParser("promote", promote.__doc__)
     parser.add_argument("model", metavar="MODEL", help="name of the registered model, such as autodidact-demo")
     parser.add_argument("version", metavar="VERSION", help="number of the version")
@@ -41,12 +41,12 @@ def promote(arguments: Sequence[str]) -> int:
         registry = open_registry(told.runs_dir)
         version, before = registry.version(told.model, told.version), registry.champion(told.model)
         registry.crown(version, "hand")
-    say(f"{version} is the champion now; before, it was {before or 'none'}.")
+    say(f"{version} is now the champion; before, it was {before or 'none'}.")
     return 0
 
 
 def rollback(arguments: Sequence[str]) -> int:
-    """Make that version champion again that was it before the present one."""
+    """Make the previous champion the champion again."""
     parser = CommandParser("rollback", rollback.__doc__)
     parser.add_argument("model", metavar="MODEL", help="name of the registered model")
     told = parser.parse_args(arguments)

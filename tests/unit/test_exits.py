@@ -65,7 +65,7 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["rest-em", "--config=~/none.yaml"], 2, "there is no configuration file /home/ada/none.yaml"),
         (["runs", "--runs-dir=~/none"], 2, "there is no folder /home/ada/none"),
         (["rest-em", "--template", "bad.jinja"], 2, "bad.jinja cannot be read"),
-        (["sft", "--train", "x"], 2, "a group of settings was given one value"),
+        (["sft", "--train", "x"], 2, "a group of settings got a single value"),
         (["data", "inspect", "digits.json"], 2, "malformed JSON"),
         (["rest-em", "--reward.name", "judge"], 2, "The judge has no model. Give its `model`"),
         (["rest-em", "--train.learning-rate", "inf"], 2, "finite number"),
