@@ -1,4 +1,4 @@
-"""A reward model (arXiv 2203.02155, section 3.5): a policy learns from pairs to put a number on an answer's quality.
+"""A reward model (arXiv 2203.02155, section 3.5): a policy learns from pairs to score answers.
 
 Held-out pairs measure how often it prefers the chosen answer, its calibration, and its length bias. Start from an SFT
 policy: `--model runs/<run>/best/policy`.
