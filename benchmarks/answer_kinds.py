@@ -34,13 +34,13 @@ WAYS = {
 }
 CHANGED = {
     "or another": "#### {gold} or {other}",
-    "boxed beside another": r"\boxed{{{gold}}} or maybe \boxed{{{other}}}",
+    "boxed next to another": r"\boxed{{{gold}}} or maybe \boxed{{{other}}}",
     "then another": r"#### {gold} … wait, \boxed{{{other}}}",
     "in a thought only": "<think>#### {gold}</think> The answer is {other}.",
     "dozen": "#### {gold} dozen",
     "sixths": "#### {gold} sixths",
     "below zero": "#### {gold} below zero",
-    "a letter behind": "#### {gold} theta",
+    "a letter after": "#### {gold} theta",
     "a false equation": r"\boxed{{{other}={gold}}}",
     "a factorial": "#### {gold}!",
     "as an hour": "#### {gold}:00",

@@ -47,7 +47,7 @@ DRIVER = Path(__file__).with_name("crash_driver.py")
 RUN = "crashed"
 KILLS, KILLS_PER_LOOP = 100, 15
 ANY_TIME, IN_A_STAGE, AS_A_FILE_APPEARS = "at any time", "in a stage", "as a file appears"
-# A kill falls into one of the next few stages, so that a loop takes many kills.
+# A kill falls into one of the next few stages, so a loop takes many kills.
 STAGES_AHEAD = 3
 MOST = {PUBLISHING: 3, MANIFEST: 3, IDS: 4, OTHER: 6, ROWS: 3, SHARD: 3, MLFLOW: 9, SQL: 20, TABLES: 300}
 MOST_FILES = 9

@@ -356,7 +356,7 @@ class ScoreJob(Config):
 
 
 class PairScoreJob(Config):
-    """Pairs whose two answers are to be scored, into a file of PairReward rows in the same order."""
+    """Pairs to score, both answers of each, into a file of PairReward rows in the same order."""
 
     pairs: Path
     output: Path

@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit code; `flows/commands/exits.py` lists them."""
+    """Run the command and return its exit code; `flows/commands/exits.py` lists them."""
     return ended_plainly(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -87,7 +87,8 @@ def _show_help() -> int:
     print("\ncommands:")
     for name, (_, _, description) in COMMANDS.items():
         print(f"  {name:<12} {description}")
-    print("\nautodidact FLOW --help shows the main settings, --help-all shows every one. autodidact --version")
+    print("\nautodidact FLOW --help shows the main settings, --help-all shows every one.")
+    print("autodidact --version prints the version.")
     return 0
 
 
