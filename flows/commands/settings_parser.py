@@ -1,4 +1,4 @@
-"""A parser with a flag for every setting of a class, made by pydantic-settings, and the two lengths of its help."""
+"""A parser with a flag for every setting of a class, made by pydantic-settings, and its short and long help."""
 
 import argparse
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ Told = tuple[Setting, argparse.Action]
 
 
 class SettingsParser(Parser):
-    """A parser with a flag for each setting of a class. --help shows the leading ones, --help-all every one.
+    """A parser with a flag for each setting of a class. --help shows the main ones, --help-all every one.
 
     Args:
-        about: what the command does; by default what the class says of itself.
-        of_a_loop: whether there are `--dry-run` and `--on-drift`.
+        about: what the command does; by default the docstring of the class.
+        of_a_loop: whether to add `--dry-run` and `--on-drift`.
     """
 
     def __init__(self, config_class: type[BaseModel], prog: str, about: str | None = None, of_a_loop: bool = True):
@@ -42,7 +42,7 @@ class SettingsParser(Parser):
             root_parser=self,
             cli_hide_none_type=True,
             cli_avoid_json=True,
-            cli_kebab_case="no_enums",  # of names alone: values and the keys of dictionaries are the user's
+            cli_kebab_case="no_enums",  # only names: values and dictionary keys are the user's
         )
         actions = {action.dest: action for action in self._actions}
         self.settings = {s.name: (s, actions[s.name]) for s in settings_of(config_class) if s.name in actions}
@@ -54,27 +54,27 @@ class SettingsParser(Parser):
 
     def _add_options(self, of_a_loop: bool) -> None:
         self.add_argument(
-            "--config", type=path_at_home, metavar="FILE", help="YAML file of settings; flags win over it"
+            "--config", type=path_at_home, metavar="FILE", help="YAML file of settings; flags override it"
         )
         if of_a_loop:
-            self.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+            self.add_argument("--dry-run", action="store_true", help="show what would be done, without doing it")
             self.add_argument(
                 "--on-drift",
                 choices=["refuse", "rebuild", "accept"],
                 default="refuse",
                 help="what to do with finished stages that were made with other settings (default: refuse)",
             )
-        self.add_argument("-h", "--help", action="help", help="show the settings that matter most")
+        self.add_argument("-h", "--help", action="help", help="show the main settings")
         self.add_argument("--help-all", action=_HelpAll, help="show every setting")
 
     def read_none(self, known: argparse.Namespace) -> None:
-        """Turn `none`, as help and descriptions have it, into what pydantic-settings reads as None."""
+        """Turn `none`, as in help and descriptions, into what pydantic-settings reads as None."""
         for setting, action in self.settings.values():
             if getattr(known, action.dest, None) == "none" and setting.can_be_none and "none" not in setting.choices:
                 setattr(known, action.dest, self.source.cli_parse_none_str)
 
     def format_help(self) -> str:
-        """Usage, what the command does, and its leading settings."""
+        """Usage, what the command does, and its main settings."""
         shown = [self.settings[name] for name in leading(self.config_class) if name in self.settings]
         parts = (
             f"usage: {self.prog} [--config FILE] [--SETTING VALUE …]",
@@ -86,7 +86,7 @@ class SettingsParser(Parser):
         return "\n\n".join(parts) + "\n"
 
     def format_help_all(self) -> str:
-        """Every setting, under the group that it is in."""
+        """Every setting, by group."""
         parts = [paragraph(self.config_class.__doc__ or ""), self._options_section()]
         under: dict[str, list[Told]] = {}
         for found in self._shown():
@@ -100,7 +100,7 @@ class SettingsParser(Parser):
         return [found for found in self.settings.values() if found[1].help != argparse.SUPPRESS]
 
     def _headings(self, found: Iterable[str]) -> list[str]:
-        """First those of settings in no group; then groups, as leading settings are in them, each before its own."""
+        """Headings in order: settings in no group, then groups as in the main settings, each before its subgroups."""
         first = [name.partition(".")[0] for name in leading(self.config_class)]
 
         def rank(heading: str) -> tuple[int, int]:

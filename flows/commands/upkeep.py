@@ -1,4 +1,4 @@
-"""The commands that look after runs and models: `autodidact reconcile`, `verify`, `clean`, `promote` and `rollback`."""
+"""The commands that maintain runs and models: `autodidact reconcile`, `verify`, `clean`, `promote` and `rollback`."""
 
 import argparse
 import re
@@ -21,7 +21,7 @@ from tasks.tracking.mlflow import open_registry, reaching, tracking_uri
 
 
 def reconcile(arguments: Sequence[str]) -> int:
-    """Close what a killed process left open in MLflow and Prefect, and say what was done."""
+    """Close what killed processes left open in MLflow and Prefect, and report what was done."""
     told = CommandParser("reconcile", reconcile.__doc__).parse_args(arguments)
     prepare(told.runs_dir)
     done = close_what_is_stale(told.runs_dir)
@@ -30,7 +30,7 @@ def reconcile(arguments: Sequence[str]) -> int:
 
 
 def verify(arguments: Sequence[str]) -> int:
-    """Compare every file of a run with the SHA-256 that its stage's manifest records."""
+    """Check every file of a run against the SHA-256 in its stage's manifest."""
     parser = CommandParser("verify", verify.__doc__)
     parser.add_argument("run", metavar="RUN")
     told = parser.parse_args(arguments)
@@ -39,12 +39,12 @@ def verify(arguments: Sequence[str]) -> int:
     for sentence in (*damaged, *freed):
         say(sentence)
     if not damaged:
-        say(f"Every {'other ' if freed else ''}file of {told.run} is as it was written.")
+        say(f"Every {'other ' if freed else ''}file of {told.run} is unchanged.")
     return 1 if damaged else 0
 
 
 def clean(arguments: Sequence[str]) -> int:
-    """Free a run's checkpoints but for its best, after asking. All that it measured and its training rows stay."""
+    """Free the disk of a run's checkpoints except its best, after asking. Measurements and training rows stay."""
     parser = CommandParser("clean", clean.__doc__)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument(
@@ -77,7 +77,7 @@ def _keep(text: str) -> str:
 
 
 def _agreed(question: str) -> bool:
-    """Whether a person at the terminal says yes.
+    """Ask the person at the terminal.
 
     Raises:
         UsageError: there is no terminal.
@@ -94,7 +94,7 @@ def _agreed(question: str) -> bool:
 
 
 def promote(arguments: Sequence[str]) -> int:
-    """Make a version of a registered model its champion by hand."""
+    """Make a version of a registered model its champion."""
     parser = CommandParser("promote", promote.__doc__)
     parser.add_argument("model", metavar="MODEL", help="name of the registered model, such as autodidact-demo")
     parser.add_argument("version", metavar="VERSION", help="number of the version")
@@ -105,12 +105,12 @@ def promote(arguments: Sequence[str]) -> int:
         version, before = registry.version(told.model, told.version), registry.champion(told.model)
         require_checkpoint(version)
         registry.crown(version, "hand")
-    say(f"{version} is the champion now; before, it was {before or 'none'}.")
+    say(f"{version} is now the champion; before, it was {before or 'none'}.")
     return 0
 
 
 def rollback(arguments: Sequence[str]) -> int:
-    """Make that version champion again that was it before the present one."""
+    """Make the previous champion the champion again."""
     parser = CommandParser("rollback", rollback.__doc__)
     parser.add_argument("model", metavar="MODEL", help="name of the registered model")
     told = parser.parse_args(arguments)

@@ -140,7 +140,7 @@ def test_what_cannot_be_asked_is_said_plainly(runs: Path, environment, arguments
 @pytest.mark.parametrize("origin", ["prefect.example.org", "https://prefect.example.org/", "https://*.example.org"])
 def test_an_outer_address_that_is_no_origin_is_refused(runs: Path, environment, origin: str):
     environment["AUTODIDACT_ALLOWED_ORIGINS"] = origin
-    with pytest.raises(AutodidactError, match="is no origin"):
+    with pytest.raises(AutodidactError, match="is not an origin"):
         supervision._outer_origins()
 
 

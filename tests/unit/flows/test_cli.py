@@ -109,7 +109,7 @@ def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
         (None, ["--iteration", "3"], ["unknown setting --iteration (did you mean --iterations?)", "--help"]),
         (None, ["--generate.sample=3"], ["unknown setting --generate.sample (did you mean --generate.samples?)"]),
         (None, ["--learning-rate", "1"], ["unknown setting --learning-rate (did you mean --train.learning-rate?)"]),
-        (None, ["stray"], ["'stray' belongs to no setting", "--field value"]),
+        (None, ["stray"], ["'stray' belongs to no setting", "--setting value"]),
         (None, ["--iterations"], ["--iterations", "expected one argument"]),
         (None, ["--on-drift", "ignore"], ["--on-drift", "'ignore'", "refuse"]),
         ("iterations: three", [], ["iterations: ", "integer", "'three'", "settings.yaml and the command line"]),
@@ -134,12 +134,12 @@ def test_an_option_of_the_command_is_no_setting(tmp_path: Path) -> None:
             ["train.batch_size 10 is not a multiple", "2 × 3 = 6", "Change one of the three"],
         ),
         (None, ["--train.batch-size", "12"], ["train.batch_size 12 is not a multiple", "1 × 8 = 8"]),
-        ("", [], ["settings.yaml holds nothing", "key: value"]),
-        ("# only a comment", [], ["settings.yaml holds nothing"]),
-        ("- run\n- seed", [], ["settings.yaml holds no mapping", "key: value"]),
-        ("just words", [], ["settings.yaml holds no mapping"]),
+        ("", [], ["settings.yaml is empty", "key: value"]),
+        ("# only a comment", [], ["settings.yaml is empty"]),
+        ("- run\n- seed", [], ["settings.yaml is not a mapping", "key: value"]),
+        ("just words", [], ["settings.yaml is not a mapping"]),
         ("run: [unclosed", [], ["settings.yaml is not valid YAML", "line 1"]),
-        (None, ["--config", "absent.yaml"], ["no configuration file absent.yaml", "looked for from"]),
+        (None, ["--config", "absent.yaml"], ["no configuration file absent.yaml", "Relative paths start at"]),
     ],
 )
 def test_a_mistake_is_named_with_its_field_and_what_is_right(
@@ -154,8 +154,8 @@ def test_a_mistake_is_named_with_its_field_and_what_is_right(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["rest-me"], ["there is no flow or command 'rest-me' (did you mean rest-em?)", "There are dpo, rest-em"]),
-        (["train"], ["there is no flow or command 'train'", "There are dpo"]),
+        (["rest-me"], ["there is no flow or command 'rest-me' (did you mean rest-em?)", "Use one of dpo, rest-em"]),
+        (["train"], ["there is no flow or command 'train'", "Use one of dpo"]),
         (["--seed", "3"], ["there is no flow or command '--seed'"]),
         (["rest-em", "--config", "absent.yaml"], ["no configuration file absent.yaml"]),
         (["rest-em", "--sed", "3"], ["unknown setting --sed (did you mean --seed?)"]),
@@ -237,7 +237,7 @@ def test_all_help_is_grouped_and_each_setting_says_its_default(monkeypatch: pyte
         "--approve {on,off} Suspend after each iteration until a person has decided in the Prefect UI. (default: off)",
         "--evaluate.pass-at N,… The k of pass@k; each at most `samples`. (default: 1,8,64)",
         "--stop.rule {paper,patience,discriminator,none} paper: once",
-        "--train.adapter [none] alone: have it, as set below; none: do without. (default: none)",
+        "--train.adapter [none] By itself: on, as set below; none: off. (default: none)",
         "--runs-dir PATH Folder that holds all runs. (default: runs)",
         "--columns KEY=VALUE Columns: the format's name to the file's, as in {question: Frage}. (default: none)",
         "as in nightly-%Y-%m-%d;",
@@ -245,7 +245,7 @@ def test_all_help_is_grouped_and_each_setting_says_its_default(monkeypatch: pyte
         assert words in said
     required = " ".join(SettingsParser(DPO, "autodidact dpo").format_help_all().split())
     assert "--pairs PATH Data set of pairs, in any known format. (required)" in required
-    assert "--train.adapter [none] alone: have it, as set below; none: do without. (default: on)" in required
+    assert "--train.adapter [none] By itself: on, as set below; none: off. (default: on)" in required
 
 
 @pytest.mark.parametrize("name", own_flows())
@@ -431,8 +431,8 @@ def test_a_tilde_is_the_home_folder_also_where_no_shell_has_seen_it(settings, mo
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it into quotes"),
-        ("run: 2026-11-28", "YAML reads that as date; put it into quotes"),
+        ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it in quotes"),
+        ("run: 2026-11-28", "YAML reads that as date; put it in quotes"),
         ("run: mlflow.db-wal", "files of its own under the name mlflow.db-wal"),
         ("run: Services", "files of its own under the name Services"),
         ("train: {learning_rate: .inf}", "train.learning_rate: Input should be a finite number"),

@@ -57,7 +57,7 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["rest-me"], 2, "did you mean rest-em?"),
         (["rest-em", "--runn", "x"], 2, "did you mean --run?"),
         (["rest-em", "--config", "self.yaml"], 2, "more than 10,000 values"),
-        (["rest-em", "--config", "number.yaml"], 2, "put it into quotes"),
+        (["rest-em", "--config", "number.yaml"], 2, "put it in quotes"),
         (["rest-em", "--run", "x" * 300], 2, "at most 100 characters"),
         (["rest-em", "--run", "prefect"], 2, "files of its own"),
         (["rest-em", "--runs-dir", "a?b"], 2, "has a question mark in it"),
@@ -65,7 +65,7 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["rest-em", "--config=~/none.yaml"], 2, "there is no configuration file /home/ada/none.yaml"),
         (["runs", "--runs-dir=~/none"], 2, "there is no folder /home/ada/none"),
         (["rest-em", "--template", "bad.jinja"], 2, "bad.jinja cannot be read"),
-        (["sft", "--train", "x"], 2, "a group of settings was given one value"),
+        (["sft", "--train", "x"], 2, "a group of settings got a single value"),
         (["data", "inspect", "digits.json"], 2, "malformed JSON"),
         (["rest-em", "--reward.name", "judge"], 2, "The judge has no model. Give its `model`"),
         (["rest-em", "--train.learning-rate", "inf"], 2, "finite number"),
@@ -139,7 +139,7 @@ def test_modules_of_the_user_do_not_hide_those_of_the_command(site: Path) -> Non
     (site / "more" / "models.py").write_text("")
     code, _, error = ended(site, "runs", env={"PYTHONPATH": os.pathsep.join([str(site / "more"), str(ROOT)])})
     assert code == 2 and error.startswith(
-        f"autodidact: Python finds {site / 'more' / 'models.py'} where its own package"
+        f"autodidact: Python finds {site / 'more' / 'models.py'} instead of this project's"
     )
 
 

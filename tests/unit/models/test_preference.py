@@ -130,5 +130,5 @@ def test_metrics_have_the_log_probability_per_token_of_both_sides(tmp_path, toke
 
 def test_likelihoods_of_other_pairs_are_refused(tokenizer):
     pair = Pair("a", 0, [{"role": "user", "content": "Ada"}], "1", "2", None, None, "gold", "own")
-    with pytest.raises(ValueError, match="Pair a/0 met the likelihood of a/1"):
+    with pytest.raises(ValueError, match="Pair a/0 has the likelihood of a/1"):
         encode(tokenizer, pair, PairLikelihood("a", 1, 0.0, 0.0, 1, 1))

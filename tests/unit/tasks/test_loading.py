@@ -113,7 +113,7 @@ def test_code_that_a_model_needs_is_refused_and_nobody_is_asked(tmp_path: Path, 
     mark = needing(folder, case)
     with pytest.raises(ModelError) as refused:
         USES[use](folder, "refuse")
-    assert f"The model in {folder} needs Python code of its own (own.Own" in str(refused.value)
+    assert f"The model in {folder} needs its own Python code (own.Own" in str(refused.value)
     assert "would run in your processes" in refused.value.why and "--model-code allow" in refused.value.what_next
     assert not mark.exists()
 
@@ -142,9 +142,9 @@ def test_a_model_that_transformers_knows_is_loaded_without_its_code(tmp_path: Pa
 
 def test_a_known_configuration_with_a_model_of_its_own_is_refused_before_weights_are_read(tmp_path: Path) -> None:
     mark = write(tmp_path / "model", "vit", MODEL)
-    with pytest.raises(ModelError, match=r"needs Python code of its own \(own\.OwnModel\)"):
+    with pytest.raises(ModelError, match=r"needs its own Python code \(own\.OwnModel\)"):
         check_code(tmp_path / "model", "refuse", "AutoModelForCausalLM")
-    with pytest.raises(ModelError, match=r"needs Python code of its own"):
+    with pytest.raises(ModelError, match=r"needs its own Python code"):
         load_weights("AutoModelForCausalLM", tmp_path / "model", "refuse")
     assert not mark.exists()
 

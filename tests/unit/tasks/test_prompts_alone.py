@@ -137,7 +137,7 @@ def test_inspect_and_format_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     settings(PROMPTS, JUDGE)
     assert main(["data", "inspect", "problems.jsonl"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "can serve as prompts; they are read as prompts. Its rows hold no answers" in said
+    assert "can be used as prompts; here they are read as prompts. Its rows hold no answers" in said
     assert "60 rows gave 60 prompts, 60 of them usable" in said
     assert main(["data", "format", "problems.jsonl", "--output", "rows"]) == 0
     assert "60 rows read as prompts" in " ".join(capsys.readouterr().out.split())
