@@ -1,4 +1,4 @@
-r"""Normalize what people and models type to one spelling of characters: '3×10⁸' becomes '3\times 10^{8}', '４２。' '42.'.
+r"""Normalize what people and models type to one spelling: '3×10⁸' becomes '3\times 10^{8}', '４２。' becomes '42.'.
 
 Invisible or decorative characters (direction marks, emoji, check marks), special tokens and HTML tags are removed.
 ASCII text without '<' or '&' is returned unchanged.

@@ -1,9 +1,9 @@
-"""What stands in the tests' program for things of the candidate's, and for what it raises.
+"""Stand-ins, in the tests' program, for the candidate's objects and exceptions.
 
-A stand-in has the methods that Python's syntax finds on the thing itself. What these are asked for goes to the
-candidate, which answers from what it has. Never sent there, and so decided here on copies: whether a thing equals,
-orders before or contains what the tests compare it with, and arithmetic with the tests' own numbers. What a class of
-the candidate's does with these by rules of its own cannot be told without it, and is a `CannotError`.
+A stand-in has the methods that Python's syntax finds on the object itself. Their calls go to the candidate, which
+answers from the object. Never sent there, and so decided here on copies: whether an object equals, orders before or
+contains what the tests compare it with, and arithmetic with the tests' own numbers. If a class of the candidate
+implements these with its own rules, they cannot be decided without it, which is a `CannotError`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ORDERS = {
     "__gt__": lambda a, b: a > b,
     "__ge__": lambda a, b: a >= b,
 }
-# Methods of built-in types that say of data whether they fit: an object of another type could always say yes.
+# Methods of built-in types that test data: an object of another type could always return True.
 PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", "__contains__", "__eq__", "__ne__"} | {
     *ORDERS
 }
@@ -41,7 +41,7 @@ _CLASSES: dict[tuple[frozenset[str], str], type[Remote]] = {}
 
 
 class CandidateError(Exception):
-    """The candidate raised what cannot be told more exactly."""
+    """The candidate raised an exception that cannot be reproduced more precisely."""
 
 
 class Remote:
@@ -101,13 +101,13 @@ class Remote:
 
 
 class Inner:
-    """What a stand-in knows, out of the way of the names that it stands for.
+    """The state of a stand-in, kept apart from the names it stands for.
 
     Attributes:
-        number: by which the candidate keeps the thing.
-        told: what the candidate said of it, as `Answering.describe` puts it.
-        handed: whether the tests handed it to the candidate, which then may know all of it.
-        made: whether the tests made it, by a call of a class.
+        number: the number under which the candidate keeps the object.
+        told: the candidate's description of it, see `Answering.describe`.
+        handed: whether the tests handed it to the candidate, which may then know all its content.
+        made: whether the tests created it, by calling a class.
     """
 
     def __init__(self, peer: Asking, number: int | None, told: dict[str, Any]) -> None:
@@ -134,9 +134,9 @@ class Inner:
         return self.query("get", name=name)
 
     def _says_by_value(self, name: str) -> bool:
-        """Whether a method is one of the built-in type that this is of, and only reads: what it says is known here.
+        """Whether a method belongs to the object's built-in type and only reads: its result can be computed here.
 
-        A class that reads data by a rule of its own could be anything that the tests ask for.
+        A class with its own rule for reading data could return anything that the tests ask for.
         """
         if not (self.base and hasattr(self.base, name)) or name in CHANGING or name in TEXTS:
             return False
@@ -155,15 +155,15 @@ class Inner:
         return result
 
     def address(self) -> int | None:
-        """The number, for which the thing has to be there."""
+        """The number, for which the object has to exist on the other side."""
         return self.number
 
     def contents(self) -> Any:
-        """What it is compared by, as it is now: a value of a built-in type, or the values of its fields."""
+        """What it is compared by, as of now: a value of a built-in type, or the values of its fields."""
         kind = self.base or tuple
         if self.base in FIXED:
             found = self.peer.unpacked(self.told.get("contents"))
-        elif self._read_at == self.peer.asked:  # nothing was asked since that could change it
+        elif self._read_at == self.peer.asked:  # nothing that could change it was asked since
             found = self._found
         else:
             found, self._read_at = self.query("contents"), self.peer.asked
@@ -196,7 +196,7 @@ class Inner:
         return self.contents() == theirs.contents()
 
     def see_unchanged_since(self, moment: int) -> None:
-        """See that what this holds is not from another thing, which the candidate made of what the tests expect."""
+        """Check that its content is not from another object that the candidate made from what the tests expect."""
         if (
             "contents" in self.told
             and self.born < moment
@@ -248,10 +248,10 @@ class Inner:
 
 
 class Fields(Inner):
-    """What the tests make by a class of the candidate's that only holds fields, such as a named tuple or a dataclass.
+    """An object that the tests make with a candidate's class that only holds fields: a named tuple or a dataclass.
 
-    What it holds is therefore known here, and the candidate learns of it only when something is asked of the thing:
-    until then it may be what the tests expect.
+    Its content is therefore known here, and the candidate gets it only when something is asked of the object: until
+    then it may be what the tests expect.
     """
 
     def __init__(self, maker: Inner, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -277,7 +277,7 @@ class Fields(Inner):
         return self.values if self.number is None else super().contents()
 
     def see_unchanged_since(self, moment: int) -> None:
-        """What the candidate was never sent, it has put nowhere else."""
+        """The candidate cannot have stored what it was never sent."""
 
     def address(self) -> int | None:
         if self.number is None:
@@ -290,12 +290,12 @@ class Fields(Inner):
 
 
 def stand_in(inner: Inner) -> Remote:
-    """An object that has the methods that the thing has, and a class of that name."""
+    """An object with the methods of the original, and a class of the same name."""
     return _class_of(frozenset(inner.told.get("able", [])), str(inner.told.get("name", "Remote")))(inner)
 
 
 def plain(value: Any) -> Any:
-    """A value with what in it is of a built-in type as that type."""
+    """A value with everything in it that is of a built-in type converted to that type."""
     inner = inner_of(value)
     if inner is not None:
         return plain(inner.contents()) if inner.base else value
@@ -305,7 +305,7 @@ def plain(value: Any) -> Any:
 
 
 def inner_of(thing: Any) -> Any:
-    """What is known of a thing, if it is the candidate's."""
+    """The state of a stand-in, if the value is one."""
     return object.__getattribute__(thing, "_inner") if issubclass(type(thing), Remote) else None
 
 
@@ -316,7 +316,7 @@ def _class_of(able: frozenset[str], name: str) -> type[Remote]:
 
 
 def _asked_for(name: str) -> property:
-    """What every object has, and is asked of the thing itself."""
+    """An attribute that every object has, and that is asked of the original."""
     return property(lambda self: inner_of(self).query("get", name=name))
 
 
