@@ -150,7 +150,7 @@ def _first_that_works(bubblewrap: str | None) -> tuple[Isolation | None, str]:
                 said = str(error)
                 continue
             if not filtered:
-                logging.getLogger(__name__).warning("Programs run without a filter of system calls: %s.", said)
+                logging.getLogger(__name__).warning("Programs run without a system call filter: %s.", said)
             return here, ""
     return None, said
 

@@ -45,7 +45,7 @@ def test_turns_have_to_alternate(roles: str, right: bool) -> None:
     if right:
         assert cleaned(record, {}) is record
     else:
-        with pytest.raises(ContentError, match=r"the turns are .*They must be the user's and the assistant's in turn"):
+        with pytest.raises(ContentError, match=r"the turns are .*User and assistant must alternate"):
             cleaned(record, {})
 
 
@@ -144,7 +144,7 @@ def test_the_advice_is_about_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataFileError) as refused:
         list(read_records(Reading(rows(tmp_path, "I am \x00")), "demonstrations", Tally()))
     assert "Every row needs" not in str(refused.value)
-    assert str(refused.value).endswith("or have such rows left out: unusable: drop.")
+    assert str(refused.value).endswith("or leave such rows out with unusable: drop.")
 
 
 @pytest.mark.parametrize("name", ["x", "", "a b", "{{name}}"])
