@@ -150,7 +150,7 @@ def test_a_gold_answer_that_would_begin_otherwise_than_the_policys_own_is_refuse
     tokenizer.chat_template = REASONER
     with pytest.raises(TemplateError) as refused:
         completion_token_ids(tokenizer, "Yes.")
-    for words in ("ends a prompt in '<|user|>?<|assistant|><think>\\n'", "gold answers would begin diff", "template_opt"):
+    for words in ("ends a prompt in '<|user|>?<|assistant|><think>\\n'", "gold answers would begin", "template_opt"):
         assert words in str(refused.value)
     assert stop_token_ids(tokenizer) == [tokenizer.eos_token_id]
     # All answers that a reward model reads are rendered from their texts, so they do begin alike.

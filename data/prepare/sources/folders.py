@@ -119,7 +119,7 @@ def _registered(folder: Path, entries: Mapping[str, Mapping[str, Any]], names: t
     entry, at = entries[name], f"{folder / REGISTRY}, {name}"
     if not entry.get("file_name"):
         where = next(entry[key] for key in ELSEWHERE if key in entry)
-        raise DataFileError(f"{at} is not in this folder but at {where}.", what_next="Name it as on the hub: owner/name.")
+        raise DataFileError(f"{at} is not here but at {where}.", what_next="Name it as on the hub: owner/name.")
     path = _inside(folder, entry["file_name"])
     how = layout(entry, at)
     everything, skipped = _walk(folder)

@@ -271,7 +271,7 @@ def test_a_registry_says_what_columns_are_called(tmp_path: Path, entry: Any, row
         ({"file_name": "../mine.json"}, "there is no ../mine.json"),
         ({"file_name": "/etc/passwd"}, "there is no /etc/passwd"),
         ({"file_name": 3}, "there is no 3"),
-        ({"hf_hub_url": "owner/name"}, "is not in this folder but at owner/name. Name it as on the hub"),
+        ({"hf_hub_url": "owner/name"}, "is not here but at owner/name. Name it as on the hub"),
         ({"file_name": "mine.json", "formatting": "chatml"}, "there is no formatting 'chatml'"),
         ({"file_name": "mine.json", "columns": [1]}, "columns and tags must be names"),
     ],
