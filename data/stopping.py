@@ -57,7 +57,7 @@ def all_done(iterations: int) -> str:
 
 
 def game_is_over(iteration: int, discriminated: Interval | None) -> str | None:
-    """Why SPIN ends after an iteration whose policy cannot tell gold answers from its opponent's; None to continue.
+    """Why SPIN ends after an iteration whose policy no longer recognizes gold answers; None to continue.
 
     Args:
         discriminated: share of held-out pairs whose gold answer it ranks above the opponent's (arXiv 2401.01335,

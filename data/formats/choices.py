@@ -31,7 +31,7 @@ def _listed(row: Row) -> Iterator[Record]:
         labels, given = _labeled(given)
     if not isinstance(given, list) or not 2 <= len(given) <= len(ascii_uppercase):
         said = row["choices" if "choices" in row else "options"]
-        raise RowError("no choices", f"the options are {short(said)}. There must be 2 to 26 in a list")
+        raise RowError("no choices", f"the options are {short(said)}. There must be 2 to 26, in a list")
     yield _choice(
         row, [answer({"option": option}, "option") for option in given], labels if isinstance(labels, list) else []
     )

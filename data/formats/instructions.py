@@ -90,7 +90,7 @@ def _messages_prompt(row: Row) -> Iterator[Record]:
 def _ultrachat(row: Row) -> Iterator[Record]:
     said = items(row, "data")
     if not all(isinstance(turn, str) and turn.strip() for turn in said):
-        raise RowError("empty turn", f"'data' must hold texts of user and assistant in turn, not {short(said)}")
+        raise RowError("empty turn", f"'data' must hold alternating texts of user and assistant, not {short(said)}")
     yield answered([(user, assistant)[number % 2](turn) for number, turn in enumerate(said)], "data")
 
 

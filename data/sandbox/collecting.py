@@ -67,7 +67,7 @@ def _run_case(case: Any) -> None:
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
     if result.skipped or result.expectedFailures:
-        raise UnknownError("a test that is skipped, or expected to fail, says nothing")
+        raise UnknownError("a test that is skipped or expected to fail proves nothing")
     problems = [said for _, said in (*result.failures, *result.errors)]
     if problems or result.unexpectedSuccesses:
         raise AssertionError((problems or ["a test passed unexpectedly"])[0].strip().splitlines()[-1])

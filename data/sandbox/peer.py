@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-LASTING, LARGE = 64, 1024  # containers kept in sync on both sides, and the size from which they are soon forgotten
+LASTING, LARGE = 64, 1024  # containers kept in sync on both sides; items from which one is soon forgotten
 LONGEST = 64 * 2**20  # characters of one message
 # The methods that Python's syntax and built-in functions use. The other side may ask for no others with `do`.
 QUERIES = {

@@ -145,7 +145,7 @@ def contained() -> Isolation:
                 "it writes outside its folder": f"writes({outside!r}) or writes('/') or writes('/sandbox')",
                 "it sees other processes": "sees_processes()",
                 "it has a network": "has_network()",
-                "it has rights of root, or can get some": "has_rights()",
+                "it has root privileges or can get them": "has_rights()",
                 "it can signal its parent": "signals()",
                 "it shares descriptors with others": "has_shared_descriptors()",
                 "it finds installed packages": "finds_packages()",

@@ -69,7 +69,7 @@ class Remote:
         return self._inner.query("copy")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        self._inner.peer.cannot("the tests pickle an object of the candidate's")
+        self._inner.peer.cannot("the tests pickle an object of the candidate")
 
     def __str__(self) -> str:
         return str(self._inner.does("__str__"))
@@ -97,7 +97,7 @@ class Remote:
         return isinstance(inner_of(kind), Inner) and bool(self._inner.peer.ask({"do": "issubclass"}, [kind, self]))
 
     def __mro_entries__(self, bases: Any) -> Any:
-        self._inner.peer.cannot("the tests derive a class from one of the candidate's")
+        self._inner.peer.cannot("the tests derive a class from one of the candidate")
 
 
 class Inner:
@@ -130,7 +130,7 @@ class Inner:
         if self._says_by_value(name):
             return getattr(self.contents(), name)
         if name in PREDICATES:
-            self.cannot(f"what {name!r} says")
+            self.cannot(f"the result of {name!r}")
         return self.query("get", name=name)
 
     def _says_by_value(self, name: str) -> bool:
@@ -143,7 +143,7 @@ class Inner:
         if name == "__getitem__" and "__missing__" in self.told["able"]:
             return False
         if name in self.own:
-            self.cannot(f"what {name!r} says")
+            self.cannot(f"the result of {name!r}")
         return True
 
     def call(self, *arguments: Any, **named: Any) -> Any:
@@ -175,17 +175,17 @@ class Inner:
     def equals(self, other: Any) -> Any:
         theirs, rule = inner_of(other), self.told.get("equal")
         if rule == "own" or "__eq__" in self.own:
-            self.cannot("what it equals")
+            self.cannot("equality")
         if not isinstance(theirs, Inner):
             return self.contents() == other if self.base else NotImplemented
         if theirs.told.get("equal") == "own" or "__eq__" in theirs.own:
-            theirs.cannot("what it equals")
+            theirs.cannot("equality")
         same = self is theirs
         if not same and (rule == "identity" or bool(self.base) != bool(theirs.base)):
             return False
         for one in (self, theirs):
             if one.made and not one.handed:
-                one.peer.cannot("the tests compare with what they make by a class of the candidate's")
+                one.peer.cannot("the tests compare with an object that they made with a class of the candidate")
         if same:
             return True
         if rule == "fields" and self.told.get("kind") != theirs.told.get("kind"):
@@ -202,7 +202,7 @@ class Inner:
             and self.born < moment
             and self.contents() != self.peer.unpacked(self.told["contents"])
         ):
-            self.peer.cannot("the tests compare a changed object with another one of the candidate's")
+            self.peer.cannot("the tests compare a changed object with another one of the candidate")
 
     def orders(self, name: str, other: Any) -> Any:
         theirs = inner_of(other)
@@ -212,13 +212,13 @@ class Inner:
                 return ORDERS[name](self.contents(), theirs.contents())
         elif self.base and name not in self.own:
             return ORDERS[name](self.contents(), other)
-        self.cannot("what it comes before")
+        self.cannot("order")
         return NotImplemented
 
     def contains(self, item: Any) -> bool:
         if self.base and "__contains__" not in self.own:
             return item in self.contents()
-        self.cannot("what it contains")
+        self.cannot("membership")
         return False
 
     def operates(self, name: str, other: Any, reflected: bool) -> Any:
@@ -230,7 +230,7 @@ class Inner:
         if isinstance(theirs, Inner):
             pair = (other, self.remote) if reflected else (self.remote, other)
             return self.peer.ask({"do": name}, pair)
-        self.cannot("arithmetic with it")
+        self.cannot("arithmetic")
         return NotImplemented
 
     def hashed(self) -> int:
@@ -244,7 +244,7 @@ class Inner:
         return hash(self.contents())
 
     def cannot(self, what: str) -> None:
-        self.peer.cannot(f"{what} is a rule of the candidate's own, which is not asked about what the tests expect")
+        self.peer.cannot(f"{what} is up to the candidate's own code, which must not see what the tests expect")
 
 
 class Fields(Inner):
