@@ -23,7 +23,7 @@ def said(text: str, **fields: str) -> Record:
 def test_a_control_character_in_any_text_makes_a_row_unusable(sign: str, field: str) -> None:
     text = f"before{sign}after"
     record = said(text) if field == "prompt" else said("Hi?", **{field: text})
-    with pytest.raises(ContentError, match=rf"U\+{ord(sign):04X} stands in") as refused:
+    with pytest.raises(ContentError, match=rf"U\+{ord(sign):04X} is in") as refused:
         cleaned(record, {})
     assert refused.value.reason == "control character"
 
