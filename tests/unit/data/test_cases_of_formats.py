@@ -227,7 +227,7 @@ def test_messages_as_a_text_of_json_are_messages(tmp_path: Path) -> None:
     "row", [{"messages": str([ASKED, SAID])}, {"prompt": str([ASKED]), "chosen": "Blue.", "rejected": "Green."}]
 )
 def test_messages_as_python_writes_them_are_refused(tmp_path: Path, row: Row) -> None:
-    assert "It holds messages as Python writes them; write them as JSON" in refusal(
+    assert "It holds messages in Python's notation. Write them as JSON" in refusal(
         tmp_path, "pairs" if "chosen" in row else "demonstrations", row
     )
 
@@ -241,8 +241,8 @@ CALL = [{"id": "a1", "type": "function", "function": {"name": "w", "arguments": 
         ({"role": "assistant", "content": None, "tool_calls": CALL}, "tool call", "turn 2 of 'messages' calls a tool"),
         (SAID | {"tool_calls": CALL}, "tool call", "calls a tool (tool_calls is"),
         (SAID | {"function_call": {"name": "w"}}, "tool call", "calls a tool (function_call is"),
-        ({"role": "tool", "content": "4 C"}, "tool turn", "is a turn of a tool (role is 'tool')"),
-        ({"from": "observation", "value": "4 C"}, "tool turn", "is a turn of a tool (from is 'observation')"),
+        ({"role": "tool", "content": "4 C"}, "tool turn", "is a tool turn (role is 'tool')"),
+        ({"from": "observation", "value": "4 C"}, "tool turn", "is a tool turn (from is 'observation')"),
         ({"from": "function_call", "value": "{}"}, "tool turn", "(from is 'function_call')"),
         ({"role": "function", "content": "4 C"}, "tool turn", "(role is 'function')"),
         ({"role": "assistant", "content": None}, "null content", "no 'content' (content is None)"),
@@ -253,7 +253,7 @@ CALL = [{"id": "a1", "type": "function", "function": {"name": "w", "arguments": 
             "is of type 'image_url'",
         ),
         ({"role": "assistant", "content": [{"type": "image"}, TEXT]}, "part that is no text: 'image'", "Only text"),
-        (SAID | {"weight": 0.5}, "unknown weight", "has the weight 0.5. Known are 0 and 1"),
+        (SAID | {"weight": 0.5}, "unknown weight", "has the weight 0.5. It must be 0 or 1"),
     ],
 )
 def test_a_turn_that_cannot_be_used_is_named_as_what_it_is(tmp_path: Path, turn: Row, reason: str, says: str) -> None:
@@ -314,7 +314,7 @@ def test_an_answer_of_weight_0_is_not_learned(tmp_path: Path, mark: Row) -> None
     assert [said[:2] for said in found] == [([ASKED], "Blue."), ([ASKED, NO, ASKED], "Blue.")]
     assert dict(tally.dropped) == {"weight 0": 1}
     assert [said[:18] for said in tally.noticed] == ["an answer before t"]
-    says = "line 3: an answer before the last has weight 0, and train.loss_on: all learns it"
+    says = "line 3: an answer before the last has weight 0, but train.loss_on: all would learn it"
     assert says in refusal(tmp_path, "demonstrations", *rows, every_answer=True)
 
 
@@ -460,9 +460,9 @@ def test_a_value_is_written_as_people_write_it(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (math.nan, "'answer' is nan, which is no answer"),
-        (math.inf, "'answer' is inf, which is no answer"),
-        (Decimal("NaN"), "'answer' is NaN, which is no answer"),
+        (math.nan, "'answer' is nan, which is not an answer"),
+        (math.inf, "'answer' is inf, which is not an answer"),
+        (Decimal("NaN"), "'answer' is NaN, which is not an answer"),
         (["2", "3"], "'answer' holds 2 answers (['2', '3']). Keep one of them"),
         ('["2", "3"]', "holds 2 answers"),
         ([], "no 'answer' (answer is [])"),

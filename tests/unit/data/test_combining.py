@@ -57,5 +57,5 @@ def test_scores_of_other_samples_are_refused_and_truncated_ones_are_wrong() -> N
         (1.0, "correct", 1, "a@1"),
     ]
     assert (tally.verdicts, tally.truncated) == ({"wrong": 1, "correct": 1}, 1)
-    with pytest.raises(ValueError, match="Sample 0 of problem p met the score of another one"):
+    with pytest.raises(ValueError, match="Sample 0 of problem p got the score of another one"):
         list(combine_scores(samples, {"a": scores[::-1]}, combination, "a@1", Tally()))

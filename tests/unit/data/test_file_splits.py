@@ -126,7 +126,7 @@ def test_pairs_of_held_out_files_are_not_trained_on(tmp_path: Path) -> None:
     assert expected_rows(path, "train") == 2
     for name in ("train_prefs.jsonl", "more.jsonl"):
         (path / name).unlink()
-    with pytest.raises(DataFileError, match=r"test_prefs.jsonl is of test. Name a file itself"):
+    with pytest.raises(DataFileError, match=r"test_prefs.jsonl is of test. Name a file directly"):
         read_pairs(path)
 
 
@@ -159,7 +159,7 @@ def test_the_commands_say_what_was_read_and_what_was_not(
         printed = " ".join(capsys.readouterr().out.split())
         for words in ("train.jsonl │ 100 │ train", "test-0.jsonl │ 20 │ test", "dev.jsonl │ 10 │ validation"):
             assert words in printed
-        assert "all/notes.txt │ its name ends as no data file's does" in printed
+        assert "all/notes.txt │ its name has no known data suffix" in printed
     told = json.loads(Path("rows/_summary.json").read_text())
     assert told["files"] == {"all/dev.jsonl": 10, "all/test-0.jsonl": 20, "all/train.jsonl": 100}
     assert told["file_splits"]["all/dev.jsonl"] == "validation"

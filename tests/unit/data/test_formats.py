@@ -323,5 +323,5 @@ def test_whatever_a_field_holds_a_row_is_read_or_says_why_not(case: Any, data: A
 def test_columns_of_no_format_are_answered_with_the_nearest_and_what_it_lacks() -> None:
     with pytest.raises(FormatError, match=r"No format has the columns 'Frage', 'answer'.*nearest is question-answer"):
         detect({"Frage": "1 + 1?", "answer": "2"})
-    with pytest.raises(FormatError, match=r"no format 'alpacca'\. Known are .*alpaca"):
+    with pytest.raises(FormatError, match=r"no format 'alpacca'\. Known formats: .*alpaca"):
         named("alpacca")

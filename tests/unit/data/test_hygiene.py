@@ -23,7 +23,7 @@ def said(text: str, **fields: str) -> Record:
 def test_a_control_character_in_any_text_makes_a_row_unusable(sign: str, field: str) -> None:
     text = f"before{sign}after"
     record = said(text) if field == "prompt" else said("Hi?", **{field: text})
-    with pytest.raises(ContentError, match=rf"U\+{ord(sign):04X} stands in") as refused:
+    with pytest.raises(ContentError, match=rf"U\+{ord(sign):04X} is in") as refused:
         cleaned(record, {})
     assert refused.value.reason == "control character"
 
@@ -45,7 +45,7 @@ def test_turns_have_to_alternate(roles: str, right: bool) -> None:
     if right:
         assert cleaned(record, {}) is record
     else:
-        with pytest.raises(ContentError, match=r"the turns are .*They must be the user's and the assistant's in turn"):
+        with pytest.raises(ContentError, match=r"the turns are .*User and assistant must alternate"):
             cleaned(record, {})
 
 
@@ -144,7 +144,7 @@ def test_the_advice_is_about_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataFileError) as refused:
         list(read_records(Reading(rows(tmp_path, "I am \x00")), "demonstrations", Tally()))
     assert "Every row needs" not in str(refused.value)
-    assert str(refused.value).endswith("or have such rows left out: unusable: drop.")
+    assert str(refused.value).endswith("or leave such rows out with unusable: drop.")
 
 
 @pytest.mark.parametrize("name", ["x", "", "a b", "{{name}}"])

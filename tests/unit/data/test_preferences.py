@@ -155,7 +155,7 @@ ABSENT = [
         ),
         ({"chosen": GPT_HELLO, "rejected": GPT_NO}, ["no 'prompt'"]),
         ({"chosen": [HELLO, NO], "rejected": [HELLO, HELLO]}, ["'chosen' ends in a turn of the assistant"]),
-        ({"prompt": [SYSTEM], **SIDES}, ["the prompt in 'prompt' ends in a turn of the system", "one of the user"]),
+        ({"prompt": [SYSTEM], **SIDES}, ["the prompt in 'prompt' ends in a turn of the system", "a user turn"]),
         ({"prompt": [USER, HELLO], **SIDES}, ["the prompt in 'prompt' ends in a turn of the assistant"]),
         (SHAREGPT | {"conversations": [HUMAN, GPT_NO]}, ["'conversations' ends in a turn of the assistant"]),
         ({"prompt": [USER, SYSTEM], **SIDES}, ["turn 2 of 'prompt' is a system message"]),
@@ -171,11 +171,11 @@ ABSENT = [
             SHAREGPT | {"conversations": [HUMAN | {"from": "king"}]},
             [
                 "turn 1 of 'conversations' has an unknown 'from'",
-                "Known are 'system', 'user', 'assistant', 'human', 'gpt'",
+                "Known roles: 'system', 'user', 'assistant', 'human', 'gpt'",
             ],
         ),
         (SHAREGPT | {"chosen": {"from": "gpt"}}, ["turn 1 of 'chosen': no 'value' (fields 'from')"]),
-        (SHAREGPT | {"rejected": HUMAN}, ["'rejected' holds user.", "exactly one message of the assistant"]),
+        (SHAREGPT | {"rejected": HUMAN}, ["'rejected' holds user.", "exactly one assistant message"]),
         (SHAREGPT | {"system": ["Be kind."]}, ["no 'system' (system is ['Be kind.'])"]),
         (
             SHAREGPT | {"system": "Be kind.", "conversations": [{"from": "system", "value": "Be rude."}, HUMAN]},
@@ -184,7 +184,7 @@ ABSENT = [
         ({"prompt": [USER], "chosen": [USER], "rejected": [NO]}, ["'chosen' holds user."]),
         (
             {"prompt": [USER], "chosen": [HELLO, MORE, NO], "rejected": [NO]},
-            ["'chosen' holds assistant → user → assistant.", "exactly one message", "into 'prompt'"],
+            ["'chosen' holds assistant → user → assistant.", "exactly one assistant message", "into 'prompt'"],
         ),
         ({"prompt": [USER], "chosen": [HELLO], "rejected": [NO, NO]}, ["'rejected' holds assistant → assistant."]),
         (
@@ -228,7 +228,7 @@ def test_a_row_that_is_no_pair_is_refused_naming_line_and_field(
         (
             "pairs.jsonl",
             '{"prompt": "Hi!", "chosen": "a", "rejected": "a"}\n{"prompt": "Hm?", "chosen": "b c", "rejected": "b  c"}',
-            ["equal in every one of its 2 rows", "nothing can be learned", "Check that"],
+            ["equal in all of its 2 rows", "nothing can be learned", "Check that"],
         ),
     ],
 )

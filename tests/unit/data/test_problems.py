@@ -66,8 +66,8 @@ GOOD = b'{"question": "1 + 1?", "answer": "2"}\n'
         (b'{"question": "1 + 1?", "answer": null}\n', ["no 'answer' (answer is None)"]),
         (b'{"question": "1 + 1?", "answer": {}}\n', ["no 'answer' (answer is {})"]),
         (b'{"question": "1 + 1?", "answer": ["2", "3"]}\n', ["'answer' holds 2 answers (['2', '3'])"]),
-        (b'{"question": "1?", "answer": "One and one\\nmake two"}\n', ["line 1", "holds no final answer", "####"]),
-        (b'{"question": "1?", "answer": "####"}\n', ["line 1: the answer '####' holds no final answer"]),
+        (b'{"question": "1?", "answer": "One and one\\nmake two"}\n', ["line 1", "has no final answer", "####"]),
+        (b'{"question": "1?", "answer": "####"}\n', ["line 1: the answer '####' has no final answer"]),
         (GOOD + b'{"question": "\xe9t\xe9?", "answer": "2"}\n', ["not UTF-8", "Convert the file to UTF-8"]),
     ],
 )

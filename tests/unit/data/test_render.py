@@ -127,7 +127,7 @@ def test_a_template_that_changes_what_is_said_does_not_leave_it_out(tokenizer: A
         == "<|user|>HI THERE<|assistant|>"
     )
     other.chat_template = "{% for m in messages %}<|user|>{{ m['role'] }}{% endfor %}<|assistant|>"
-    with pytest.raises(TemplateError, match=r"leaves the user's words out of the prompt 'Hi there'\. Templates"):
+    with pytest.raises(TemplateError, match=r"leaves the user's message out of the prompt 'Hi there'\. Templates"):
         prompt_token_ids(other, [{"role": "user", "content": "Hi there"}])
 
 
@@ -154,7 +154,7 @@ def test_a_place_is_named(tokenizer: Any) -> None:
     with pytest.raises(TemplateError) as found, naming("rows.jsonl, line 3"):
         prompt_token_ids(other, QUESTION)
     assert str(found.value).startswith("rows.jsonl, line 3: The chat template fails on the prompt 'Ada has 4 books.")
-    assert found.value.what_next.startswith("Leave out what it does not take.")
+    assert found.value.what_next.startswith("Remove what it does not support.")
 
 
 def test_a_template_is_known_by_its_digest(tokenizer: Any) -> None:

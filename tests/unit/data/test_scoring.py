@@ -147,7 +147,7 @@ def test_more_errors_than_the_allowed_share_are_refused(
         f"failed on {errors} of {samples:,} samples ({errors / samples:.1%};",
         f"reward.max_error_share allows {allowed:.1%}",
         "RuntimeError: broke on a",
-        "Mend the reward and run the same command again: the samples are kept.",
+        "Fix the reward and run the same command again: the samples are kept.",
     ]
     for words in says:
         assert words in str(error.value)
@@ -164,12 +164,12 @@ def test_problems_without_samples_are_passed_over() -> None:
     [(["b", "a"], "a"), (["a", "unknown"], "unknown"), (["a", "b", "a"], "a"), (["a", "b", "c"], "c")],
 )
 def test_a_sample_out_of_order_or_of_no_problem_is_refused_with_its_name(order: list[str], named: str) -> None:
-    with pytest.raises(ValueError, match=f"Sample 17 of problem {named} fits none of the problems"):
+    with pytest.raises(ValueError, match=f"Sample 17 of problem {named} belongs to none of the problems"):
         run([sample(name, 17) for name in order])
 
 
 def test_samples_without_any_problem_are_refused() -> None:
-    with pytest.raises(ValueError, match="Sample 0 of problem a fits none"):
+    with pytest.raises(ValueError, match="Sample 0 of problem a belongs to none"):
         run([sample("a", 0)], problems=[])
 
 

@@ -155,7 +155,7 @@ def test_scores_that_do_not_belong_to_the_samples_are_refused(change: str) -> No
         scores[0], scores[1] = scores[1], scores[0]
     else:
         scores[1], scores[3] = scores[3], scores[1]
-    with pytest.raises(ValueError, match=r"met sample|argument"):
+    with pytest.raises(ValueError, match=r"was given for sample|argument"):
         list(select_examples(problems, samples, scores, 1.0, 10, Counter()))
 
 

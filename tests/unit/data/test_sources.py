@@ -101,7 +101,7 @@ def test_no_bytes_end_in_anything_but_rows_or_a_message(tmp_path_factory: Any, c
         ("a.csv", b"a,b\n\xff,2\n", "not UTF-8"),
         ("a.jsonl.gz", b"\x1f\x8b{}", "broken gzip"),
         ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "broken gzip"),
-        ("a.parquet", b"PAR1", "not a parquet file that can be read"),
+        ("a.parquet", b"PAR1", "not a readable parquet file"),
     ],
 )
 def test_a_broken_file_is_refused_naming_the_place(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -115,7 +115,7 @@ def test_a_broken_file_is_refused_naming_the_place(tmp_path: Path, name: str, co
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no data")
-    with pytest.raises(DataFileError, match=r"holds no data file\. notes\.txt: .* Known are \.json"):
+    with pytest.raises(DataFileError, match=r"holds no data file\. notes\.txt: .* Known types are \.json"):
         rows(tmp_path)
 
 

@@ -150,7 +150,7 @@ def test_a_gold_answer_that_would_begin_otherwise_than_the_policys_own_is_refuse
     tokenizer.chat_template = REASONER
     with pytest.raises(TemplateError) as refused:
         completion_token_ids(tokenizer, "Yes.")
-    for words in ("ends a prompt in '<|user|>?<|assistant|><think>\\n'", "a gold answer could be told", "template_opt"):
+    for words in ("ends a prompt in '<|user|>?<|assistant|><think>\\n'", "gold answers would begin", "template_opt"):
         assert words in str(refused.value)
     assert stop_token_ids(tokenizer) == [tokenizer.eos_token_id]
     # All answers that a reward model reads are rendered from their texts, so they do begin alike.
@@ -182,7 +182,7 @@ def test_without_eos_the_templates_own_end_suffices(tokenizer: Any, template: st
     tokenizer.eos_token = tokenizer.pad_token = None
     assert [tokenizer.decode([number]) for number in stop_token_ids(tokenizer)] == ends
     if not ends:
-        with pytest.raises(TemplateError, match="m has no EOS token, and its chat template ends no answer with one"):
+        with pytest.raises(TemplateError, match="m has no EOS token, and its chat template has no end-of-turn token"):
             require_end(tokenizer, "m")
         return
     require_end(tokenizer, "m")

@@ -188,7 +188,7 @@ def test_prompts_without_a_gold_answer_are_counted():
 
 @pytest.mark.parametrize("theirs", [[answer("b", "x")], []])
 def test_answers_to_other_prompts_are_noticed(theirs: list[Sample]):
-    with pytest.raises(ValueError, match="have not both answered problem a"):
+    with pytest.raises(ValueError, match="did not both answer problem a"):
         list(side_by_side([problem("a")], [answer("a", "x")], theirs, Sides()))
 
 

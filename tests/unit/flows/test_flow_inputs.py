@@ -140,7 +140,7 @@ def test_gold_answers_that_cannot_be_graded_are_measured_by_their_likelihood(cap
     assert main([flow, "--problems", file, "--generate.max-tokens", "48", "--dry-run"]) == 0
     planned = capsys.readouterr().out
     assert "iter-0/likelihood" in planned and "final/best-likelihood" in planned and "evaluate" not in planned
-    assert "holds no final answer" in refused(capsys, flow, "--problems", file, "--verify", "true")
+    assert "has no final answer" in refused(capsys, flow, "--problems", file, "--verify", "true")
     held_out = [write(folder / f"{name}.jsonl", [{**ROW, "question": name}]) for name in ("validation", "test")]
     arguments = ["--problems", file, "--validation", held_out[0], "--test", held_out[1]]
     assert main([flow, *arguments, "--generate.max-tokens", "48", "--dry-run"]) == 0

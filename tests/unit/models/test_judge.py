@@ -138,7 +138,7 @@ def test_a_reply_may_hold_latex() -> None:
     ],
 )
 def test_what_is_no_reply_is_refused(kind: Any, text: str) -> None:
-    with pytest.raises(ReplyError, match=r"the reply (is no JSON|has no (score|better))"):
+    with pytest.raises(ReplyError, match=r"the reply (is not a JSON|has no (score|better))"):
         read_reply(kind, text)
 
 
@@ -191,7 +191,7 @@ def test_pointwise_the_replies_that_can_be_read_are_averaged(
     assert score.verdict == verdict
     assert (score.problem_id, score.index, score.grader) == ("p", 0, "judge@1")
     said = next((r for r in replies if r is not None), None)
-    assert (f"because {said}" if said is not None else "is no JSON") in score.explanation
+    assert (f"because {said}" if said is not None else "is not a JSON") in score.explanation
 
 
 def test_an_answer_that_the_judge_failed_on_is_not_below_one_that_it_gave_nothing() -> None:
@@ -277,7 +277,7 @@ def test_a_comparison_with_one_order_unread_does_not_count() -> None:
     samples = [sample(0, "aa"), sample(1, "a")]
     scores, rates = compared(samples, fails_on_one)
     assert [(s.value, s.verdict) for s in scores] == [(None, "error")] * 2
-    assert all("the judge gave no reply that can be read: the reply is no JSON" in s.explanation for s in scores)
+    assert all("the judge gave no readable reply: the reply is not a JSON" in s.explanation for s in scores)
     assert (rates.asked, rates.parsed, rates.comparisons) == (2, 1, 0)
     scores, rates = compared(samples, fails_on_one, opinions=2)
     assert [s.value for s in scores] == [1.0, 0.0]
@@ -420,7 +420,7 @@ def test_an_endpoint_judges_and_is_not_asked_again(server: Server, tmp_path: Pat
 @pytest.mark.parametrize(
     ("answer", "explanation"),
     [
-        ((200, "I would say five."), "the reply is no JSON"),
+        ((200, "I would say five."), "the reply is not a JSON"),
         ((200, None), "the reply is empty (finish reason stop)"),
         ((200, ""), "the reply is empty (finish reason stop)"),
         ((500, "broken"), "the request failed (InternalServerError)"),

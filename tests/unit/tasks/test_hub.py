@@ -78,7 +78,7 @@ def test_a_model_and_a_data_set_that_are_nowhere_are_refused_at_once(
     assert "Did you mean models/qwen?" in refused.value.what_next
     for use in (lambda: list(located_rows(Path("data/rows"))), lambda: dataset_artifact(Path("data/rows"))):
         with pytest.raises(
-            DataFileError, match=r"There is no file data/rows, .*There is a folder data here, and no data/"
+            DataFileError, match=r"There is no file data/rows, .*There is a folder data here, but no data/"
         ):
             use()
 

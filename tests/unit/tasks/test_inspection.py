@@ -108,9 +108,9 @@ def test_what_cannot_be_inspected_is_refused(
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        ("{% if %}", "The chat template is no Jinja: "),
+        ("{% if %}", "The chat template is not valid Jinja: "),
         ("{{ raise_exception('not so') }}", "The chat template fails on the prompt 'Say hi.': not so."),
-        ("always the same", "The chat template leaves the user's words out of the prompt 'Say hi.'."),
+        ("always the same", "The chat template leaves the user's message out of the prompt 'Say hi.'."),
     ],
 )
 def test_a_template_that_cannot_render_a_row_is_refused_naming_it(

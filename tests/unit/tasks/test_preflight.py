@@ -115,7 +115,7 @@ TWO_FILES = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetens
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"model.safetensors": b""}, "is not a safetensors file, or not a whole one"),
+        ({"model.safetensors": b""}, "is not a complete safetensors file"),
         ({"model.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:0"}, "git lfs pull"),
         ({"model.safetensors": WEIGHTS[:40]}, "invalid header length"),
         ({"model.safetensors": WEIGHTS[:-4]}, "not fully covered"),
@@ -179,7 +179,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused_unless_one_is_given(
 
 
 def test_a_template_file_that_is_not_there_is_refused(configure: Configure) -> None:
-    refused(TemplateError, configure(template="absent.jinja"), "no template absent.jinja", "looked for from", "chatml")
+    refused(TemplateError, configure(template="absent.jinja"), "no template absent.jinja", "relative to", "chatml")
 
 
 BY_PARTS = (
@@ -196,9 +196,9 @@ NO_SYSTEM = (
     ("template", "changes", "says"),
     [
         (NO_SYSTEM, {"system": "Be brief."}, ["fails on the prompt '", "System role not supported", "system, user"]),
-        (BY_PARTS, {}, ["leaves the user's words out of the prompt '", "content as a list of parts"]),
-        ("<|assistant|>", {}, ["leaves the user's words out"]),
-        ("{% for m in messages %}{{ m.content }}", {}, ["is no Jinja: ", "line 1"]),
+        (BY_PARTS, {}, ["leaves the user's message out of the prompt '", "content as a list of parts"]),
+        ("<|assistant|>", {}, ["leaves the user's message out"]),
+        ("{% for m in messages %}{{ m.content }}", {}, ["is not valid Jinja: ", "line 1"]),
         ("{{ messages[0]['content'] / 2 }}", {}, ["fails on the prompt '", "unsupported operand"]),
         ("{{ messages[9]['content'] + 'x' }}", {}, ["fails on the prompt '", "has no element 9"]),
         ("{{ range(10 ** 9) }}", {}, ["fails on the prompt '", "Range too big"]),

@@ -103,14 +103,14 @@ def test_where_a_reward_looks_at_a_reference_they_are_refused(
     with pytest.raises(DataFileError) as refused:
         check(loop, RestEM.model_validate(told), OnDrift.REFUSE)
     assert says in str(refused.value)
-    assert "Its rows hold no answers" in str(refused.value) and "such as judge or reward-model" in str(refused.value)
+    assert "Its rows have no answers" in str(refused.value) and "such as judge or reward-model" in str(refused.value)
 
 
 @pytest.mark.parametrize("flow", [SFT, Spin])
 @pytest.mark.parametrize("held_out", [None, SUMS])
 def test_a_flow_that_learns_gold_answers_refuses_them(flow: Any, held_out: Any) -> None:
     told = settings(PROMPTS, JUDGE, held_out)
-    with pytest.raises(DataFileError, match=r"mt-bench.*Its rows hold no answers.*not as demonstrations"):
+    with pytest.raises(DataFileError, match=r"mt-bench.*Its rows have no answers.*not as demonstrations"):
         preflight.check_problems(flow.model_validate(told), OnDrift.REFUSE)
 
 
@@ -137,10 +137,10 @@ def test_inspect_and_format_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     settings(PROMPTS, JUDGE)
     assert main(["data", "inspect", "problems.jsonl"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "can be used as prompts; here they are read as prompts. Its rows hold no answers" in said
+    assert "can be used as prompts; here they are read as prompts. Its rows have no answers" in said
     assert "60 rows gave 60 prompts, 60 of them usable" in said
     assert main(["data", "format", "problems.jsonl", "--output", "rows"]) == 0
     assert "60 rows read as prompts" in " ".join(capsys.readouterr().out.split())
     assert check(loop, RestEM.model_validate(settings(PROMPTS, JUDGE) | {"problems": "rows"}), OnDrift.REFUSE).plan
-    with pytest.raises(DataFileError, match="the answer None holds no final answer"):
+    with pytest.raises(DataFileError, match="the answer None has no final answer"):
         check(loop, RestEM.model_validate(settings(PROMPTS, EXACT) | {"problems": "rows"}), OnDrift.REFUSE)

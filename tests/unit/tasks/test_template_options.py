@@ -125,7 +125,7 @@ def test_gold_answers_that_begin_otherwise_are_refused_until_an_option_makes_the
     if module is rest_em:  # which trains on own answers alone
         assert check(module.loop, flow.model_validate(told), OnDrift.REFUSE).plan
         return
-    with pytest.raises(TemplateError, match="So a gold answer could be told from a policy's own"):
+    with pytest.raises(TemplateError, match="So gold answers would begin differently"):
         check(module.loop, flow.model_validate(told), OnDrift.REFUSE)
     alike = flow.model_validate(told | {"template_options": {"open": False}})
     assert check(module.loop, alike, OnDrift.REFUSE).plan

@@ -62,9 +62,9 @@ def test_what_is_hidden_or_no_data_is_passed_over_and_named(tmp_path: Path) -> N
     assert found.counts == {"train.jsonl": 1, "p2.JSONL": 1, "p3.jsonl.zst": 1}
     assert found.skipped == {
         **dict.fromkeys(("_summary.json", ".hidden.jsonl", ".ipynb_checkpoints", ".git", "__pycache__"), HIDDEN),
-        "p4.txt": "its name ends as no data file's does",
+        "p4.txt": "its name has no known data suffix",
         "book.xlsx": "no .xlsx file is read: save it as CSV",
-        "dataset_infos.json": "it describes data, and holds none",
+        "dataset_infos.json": "it describes data and holds none",
     }
 
 
@@ -80,14 +80,14 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     found = read(data)
     assert found.counts == {"a.jsonl": 1, "b.jsonl": 1, "c.jsonl": 1, "file.jsonl": 1}
     assert found.skipped == {
-        **dict.fromkeys(("z_again", "circle", "above"), "its folder is read already"),
+        **dict.fromkeys(("z_again", "circle", "above"), "its folder has been read already"),
         "broken.jsonl": "it is a link to nothing",
     }
 
 
 def test_other_files_of_a_folder_are_a_pipe_or_a_socket(tmp_path: Path) -> None:
     os.mkfifo(write_files(tmp_path, {"a.jsonl": ONE}) / "pipe.jsonl")
-    assert read(tmp_path).skipped == {"pipe.jsonl": "it is no file"}
+    assert read(tmp_path).skipped == {"pipe.jsonl": "it is not a file"}
 
 
 def saved(folder: Path, **splits: list[dict[str, str]]) -> Path:
@@ -104,10 +104,10 @@ def test_a_saved_data_set_of_several_splits(tmp_path: Path) -> None:
     chosen = read(Path(f"{folder}:test"))
     assert (chosen.rows, chosen.splits, named_splits(Path(f"{folder}:test"))) == (SUMS[4:], [None], frozenset())
     write_files(folder, {"more.jsonl": ONE})
-    assert read(folder).skipped == {"more.jsonl": "the saved data set does not name it"}
+    assert read(folder).skipped == {"more.jsonl": "the saved data set does not list it"}
     assert "It has train, validation, test. Choose one, as in" in refusal(Path(f"{folder}:dev"))
     (folder / "test" / "state.json").unlink()
-    assert "saved in a way that is not known" in refusal(folder)
+    assert "saved in an unknown layout" in refusal(folder)
 
 
 def test_a_data_set_that_was_saved_in_a_folder_of_others(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_registry_says_what_columns_are_called(tmp_path: Path, entry: Any, row
         ({"file_name": "../mine.json"}, "there is no ../mine.json"),
         ({"file_name": "/etc/passwd"}, "there is no /etc/passwd"),
         ({"file_name": 3}, "there is no 3"),
-        ({"hf_hub_url": "owner/name"}, "is not here, but owner/name. Name it as on the hub"),
+        ({"hf_hub_url": "owner/name"}, "is not here but at owner/name. Name it as on the hub"),
         ({"file_name": "mine.json", "formatting": "chatml"}, "there is no formatting 'chatml'"),
         ({"file_name": "mine.json", "columns": [1]}, "columns and tags must be names"),
     ],

@@ -117,4 +117,4 @@ def test_a_kind_that_is_not_read_is_refused_by_name(tmp_path: Path, name: str, s
 
 def test_a_packed_table_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
-    assert "a table in gzip is not read. Unpack it." in refusal(tmp_path / "a.parquet.gz")
+    assert "a table compressed as gzip is not read. Unpack it." in refusal(tmp_path / "a.parquet.gz")

@@ -114,4 +114,4 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"ARROW1", b"{}", b"PAR1" + b"\0" * 50 + b"PAR1"])
 def test_a_broken_table_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    assert f"{tmp_path / name}: not a {name[2:]} file that can be read" in refusal(tmp_path / name)
+    assert f"{tmp_path / name}: not a readable {name[2:]} file" in refusal(tmp_path / name)
