@@ -1,1 +1,1 @@
-"""The verbs that flows are written in: the stage contract, process supervision, tracking, the report."""
+"""The building blocks of flows: the stage contract, process supervision, tracking, the report."""

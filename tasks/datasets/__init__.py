@@ -1,1 +1,1 @@
-"""Data sets in: inspected, turned into problems, gold answers and pairs, and what of them is trained on."""
+"""Data sets: inspecting them, turning them into problems, gold answers and pairs, and selecting training rows."""

@@ -1,4 +1,4 @@
-"""A data set as the project's own rows: split, without duplicates, and apart from what is held out."""
+"""A data set as the project's own rows: split, deduplicated, and separated from held-out data."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ SUMMARY, REPLIES_FILE = "_summary.json", "_replies.parquet"
 
 
 class FormatConfig(ProblemSource):
-    """Settings of `autodidact data format`: those by which a loop reads its data sets, and where the rows go."""
+    """Settings of `autodidact data format`: how data sets are read, as in a loop, and where the rows go."""
 
     leading_settings: ClassVar[tuple[str, ...]] = (
         "problems",
@@ -54,16 +54,16 @@ class FormatConfig(ProblemSource):
         "seed",
     )
 
-    problems: Annotated[Path, Field(description="Data set to be formatted, in any known format.")]
+    problems: Annotated[Path, Field(description="Data set to format, in any known format.")]
     output: Annotated[Path, Field(description="New folder for the rows.")] = Path("formatted")
-    use: Annotated[Use | None, Field(description="What the rows are to serve as; none: the format's first use.")] = None
+    use: Annotated[Use | None, Field(description="What the rows are used as. Default: the format's first use.")] = None
     seed: Annotated[
-        int, Field(ge=0, le=2**31 - 1, description="Seed of the draw from a mixture, and of written prompts.")
+        int, Field(ge=0, le=2**31 - 1, description="Seed for drawing from a mixture and for written prompts.")
     ] = 0
     write_prompts: Annotated[
-        WritePromptsConfig | None, Field(description="Have a model write prompts for texts that have none.")
+        WritePromptsConfig | None, Field(description="Let a model write prompts for texts that have none.")
     ] = None
-    engine: Annotated[EngineConfig, Field(description="How vLLM runs where that model is here. Changes no result.")] = (
+    engine: Annotated[EngineConfig, Field(description="How vLLM runs if that model is local. Changes no result.")] = (
         EngineConfig()
     )
 
@@ -75,22 +75,20 @@ class FormatConfig(ProblemSource):
             ("long_prompts", self.long_prompts != "refuse"),
         ):
             if given:
-                raise ValueError(
-                    f"{name}: this depends on the policy, so it is a setting of the loop. Leave it out here."
-                )
+                raise ValueError(f"{name} depends on the policy, so it is a setting of the loop. Leave it out here.")
         return self
 
 
 @dataclass(frozen=True)
 class Formatted:
-    """What formatting came to.
+    """The result of formatting.
 
     Attributes:
-        kept: rows of each file, by source.
+        kept: rows in each file, by source.
         dropped: rows left out, by reason.
         contaminated: training prompts that repeat held-out ones, left out or not.
         repeated: the first near-duplicates and contaminated prompts.
-        prompts: who wrote the prompts of passages, and what the model was told; None if there were no passages.
+        prompts: the model that wrote the prompts of passages, and its instruction; None if there were no passages.
     """
 
     use: Use
@@ -107,29 +105,31 @@ class Formatted:
 
 
 class OutputError(AutodidactError):
-    """The folder for the rows holds something already."""
+    """The output folder is not empty, or a setting does not apply to the rows."""
 
 
 def format_data(config: FormatConfig) -> Formatted:
     """Write the rows of a data set as Parquet files into `config.output`: one per split, or `pairs.parquet`.
 
-    Beside them lies `_summary.json`, with all counts and with what was noticed. Passages become demonstrations with
-    the prompts that a model writes; its replies are in `_replies.parquet`.
+    `_summary.json` next to them has all counts and notices. Passages become demonstrations with prompts that a model
+    writes; its replies are in `_replies.parquet`.
 
     Raises:
-        OutputError: the folder is not empty, or settings are given that the rows have no use for.
-        DataFileError: a data set that cannot be used.
+        OutputError: the folder is not empty, or a setting does not apply to the rows.
+        DataFileError: a data set is unusable.
         AskedModelError, ModelError, TemplateError, RunFailedError: see `tasks.datasets.passages.prompts_written`.
     """
     output = config.output.absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(
-            f"{config.output} is there already and not empty.",
+            f"{config.output} already exists and is not empty.",
             what_next="Remove it, or choose another --output.",
         )
     use = config.use or first_use(config.reading(config.problems))
     if use == "pairs" and (useless := [name for name, given in _of_problems(config).items() if given]):
-        raise OutputError(f"{', '.join(useless)}: pairs are neither drawn nor limited.", what_next="Leave it out.")
+        raise OutputError(
+            f"{', '.join(useless)}: mixtures and limits do not apply to pairs.", what_next="Leave it out."
+        )
     if config.write_prompts is not None:
         _check_passages(config, use)
         reading = config.reading(config.problems)
@@ -141,27 +141,27 @@ def format_data(config: FormatConfig) -> Formatted:
 
 
 def _check_passages(config: FormatConfig, use: Use) -> None:
-    """Refuse what prompts cannot be written for.
+    """Refuse data that prompts cannot be written for.
 
     Raises:
-        OutputError: the rows have prompts, or so have other data sets that are given.
+        OutputError: the rows, or other given data sets, already have prompts.
     """
     if use != "passages":
         raise OutputError(
-            f"write_prompts: the rows of {config.problems} are read as {use}, and have prompts.",
-            what_next="Leave it out, or name the format passages and the column of the texts, as in columns: "
+            f"write_prompts: the rows of {config.problems} are read as {use}, which already have prompts.",
+            what_next="Leave it out, or set format: passages and name the column of the texts, as in columns: "
             "{text: body}.",
         )
     given = {**_of_problems(config), "validation": config.validation, "test": config.test, "transfer": config.transfer}
     if useless := [name for name in ("mixture", "validation", "test", "transfer") if given[name]]:
         raise OutputError(
-            f"{', '.join(useless)}: where prompts are written, only passages are read.",
-            what_next="Give these to the loop. What the prompts must not repeat goes into overlap.held_out.",
+            f"{', '.join(useless)}: with write_prompts, only passages are read.",
+            what_next="Give these to the loop. Data that the prompts must not repeat goes into overlap.held_out.",
         )
 
 
 def _write(output: Path, work: Callable[[Path], Formatted]) -> Formatted:
-    """Have `work` write into a folder, which becomes the output once it is whole."""
+    """Let `work` write into a folder, which becomes the output once it is complete."""
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -13,14 +13,14 @@ from tasks.datasets.select import EXAMPLES, SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
 
-VERSION = 2  # gold answers are framed as the template frames them
+VERSION = 2  # the chat template frames gold answers
 
 
 def gold_examples(at: Place, problems: Artifact, policy: Artifact, pack_to: int | None) -> Result:
     """Write the gold answers of all problems to `examples.parquet`; counts by reason go to `selection.json`.
 
-    An example that is longer than the policy's context, or than a packed row, is dropped and counted: cutting it would
-    teach the model to stop in the middle.
+    An example longer than the policy's context, or than a packed row, is dropped and counted: cutting it would teach
+    the model to stop in the middle.
 
     Raises:
         NothingKeptError: no example fits.

@@ -1,4 +1,4 @@
-"""What can be measured on the held-out sets of a loop on gold answers: known from their first rows, before it runs."""
+"""What can be measured on the held-out sets of a loop on gold answers, determined from their first rows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from data.rows import Problem
 from tasks.datasets.problems import ProblemSource
 
 LOOKED_AT = 100  # rows of each data set
-ENOUGH = 0.9  # of these, from which on the others count as mistakes, which reading then reports
+ENOUGH = 0.9  # share of these; the others then count as mistakes, which reading reports
 
 
 @dataclass(frozen=True)
 class Measurable:
-    """What of held-out rows there is to measure by.
+    """What can be measured on held-out rows.
 
     Attributes:
         verified: answers to them can be graded.
@@ -31,7 +31,7 @@ class Measurable:
 def measurable(source: ProblemSource) -> Measurable:
     """Look at the first rows of all held-out sets.
 
-    A set that is not there yet counts as one that has all.
+    A set that does not exist yet counts as fully measurable.
     """
     if source.problems is None and source.validation is None and source.test is None:
         return Measurable(verified=True, gold=True)
@@ -54,7 +54,7 @@ def _look(source: ProblemSource, path: Path) -> Measurable:
 
     try:
         rows = list(islice(_rows(source, path, grade), LOOKED_AT))
-    except DataFileError:  # they serve as something else, or as nothing, which is said when they are read
+    except DataFileError:  # of another use, or unusable, which is reported when they are read
         return Measurable(verified=False, gold=not _are_prompts(source, path))
     share = sum(graded) / len(graded) if graded else 0.0
     answered = sum(bool(row.response) for row in rows)

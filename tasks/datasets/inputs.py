@@ -31,9 +31,9 @@ SHOWN = 20  # files
 
 
 def dataset_artifact(source: Path, planning: bool = False) -> Artifact:
-    """A data set with its digest: of a file its content, of a folder names and contents, on the hub its revision.
+    """Return a data set with its digest: of a file's content, a folder's names and contents, or a hub revision.
 
-    What is not there has no digest, and while `planning` neither has what is on a hub that does not answer.
+    A missing data set has no digest. While `planning`, neither has one on a hub that does not answer.
 
     Raises:
         DataFileError: the hub does not answer, or has no such data set.
@@ -53,20 +53,20 @@ def dataset_artifact(source: Path, planning: bool = False) -> Artifact:
 
 
 def dataset_bytes(source: Path) -> int:
-    """How large a data set is on this machine's disk; 0 if it is not there."""
+    """Size of a data set on this machine's disk, in bytes; 0 if it is missing."""
     if hub_name(source) or not is_here(source):
         return 0
     return sum(path.stat().st_size for path in data_files(source))
 
 
 def expected_rows(source: Path | None, serve: Split | None = None) -> int:
-    """How many rows a data set here has where it is to serve as a set; 0 where they cannot be counted."""
+    """Count the rows of a local data set that serves as the given split; 0 if they cannot be counted."""
     return expected_splits(source, serve).total() if source else 0
 
 
 def expected_splits(source: Path, serve: Split | None = None, given: Collection[Split] = ()) -> Counter[Split | None]:
-    """How many rows a data set here has by the split that names say; none where it is on the hub, not there yet, or
-    cannot be read.
+    """Count the rows of a local data set by the split that names give; empty if it is on the hub, missing, or
+    unreadable.
 
     Args:
         serve, given: see `data.prepare.sources.names.serving`.
@@ -79,7 +79,7 @@ def expected_splits(source: Path, serve: Split | None = None, given: Collection[
 
 
 def log_files(files: FilesRead) -> None:
-    """Log how many rows are in each file, and which files were passed over and why."""
+    """Log the number of rows in each file, and the files that were skipped and why."""
     log = run_logger()
     for name, count in islice(files.rows.items(), SHOWN):
         split = f", {files.splits[name]}" if name in files.splits else ""
@@ -94,7 +94,7 @@ def log_files(files: FilesRead) -> None:
 
 
 def files_noted(files: FilesRead) -> dict[str, dict[str, Any]]:
-    """The same, to be written down."""
+    """Return the same as JSON."""
     return {"files": dict(files.rows), "file_splits": files.splits, "skipped_files": files.skipped}
 
 
@@ -106,7 +106,7 @@ def _hub_revision(name: str, source: str) -> str:
         revision = HfApi().dataset_info(name).sha
     except Exception as problem:
         raise DataFileError(
-            f"There is no file {source}, and the hub does not say which revision of {name} is the newest ({problem}).",
+            f"There is no file {source}, and the latest revision of {name} could not be found on the hub ({problem}).",
             what_next=f"Check the name or the path; it is relative to {Path.cwd()}.",
         ) from problem
     return hashlib.sha256(f"{source} {revision}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a data set is, before anything is done with it: its format, its lengths, and what will be dropped."""
+"""Inspecting a data set before use: its format, its lengths, and what will be dropped."""
 
 import hashlib
 from array import array
@@ -29,43 +29,44 @@ from data.rows import problem_id
 from models.config import CodeSetting, Config, ModelName, ReasoningSetting, RevisionSetting, TemplateOptions
 
 SHOWN = 3
-LEARNED: tuple[Use, ...] = ("demonstrations", "pairs")  # uses whose answers a policy learns
+LEARNED: tuple[Use, ...] = ("demonstrations", "pairs")  # uses whose answers the policy learns
 TOO_LONG = "longer than the context"
 
 
 class InspectConfig(Config):
-    """Settings of `autodidact data inspect`: as a loop reads its data sets."""
+    """Settings of `autodidact data inspect`, which reads a data set as a loop does."""
 
     data: Annotated[
         Path, Field(description="A file, a folder[:name][:split], or owner/name[:config][:split] on the hub.")
     ]
-    use: Annotated[Use | None, Field(description="What the rows are to serve as; none: the format's first use.")] = None
+    use: Annotated[Use | None, Field(description="What the rows are used as. Default: the format's first use.")] = None
     model: Annotated[
-        ModelName | None, Field(description="Path or hub id of a model, to see rows and lengths as it will.")
+        ModelName | None, Field(description="Path or hub id of a model, to show rows and lengths as it sees them.")
     ] = None
-    template: Annotated[Path | None, Field(description="Chat template, by name or file; none: the model's own.")] = None
+    template: Annotated[Path | None, Field(description="Chat template, by name or file. Default: the model's.")] = None
     template_options: TemplateOptions
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
-    format: Annotated[str | None, Field(description="Format, by name; none: told by the columns.")] = None
+    format: Annotated[str | None, Field(description="Format, by name. Default: recognized by the columns.")] = None
     columns: Annotated[
-        dict[str, str], Field(default_factory=dict, description="Columns: the format's name to the file's.")
+        dict[str, str],
+        Field(default_factory=dict, description="Column names: from the format's name to the file's."),
     ]
     placeholders: Annotated[
-        dict[str, str], Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada}.")
+        dict[str, str], Field(default_factory=dict, description="Values of placeholders, as in {name: Ada}.")
     ]
     reasoning: ReasoningSetting = "leave"
 
 
 @dataclass
 class Inspection:
-    """What reading a data set came to.
+    """The result of inspecting a data set.
 
     Attributes:
         use: what its rows were read as.
         shown: the first records, with their places.
-        prompts, answers: lengths of all records, in tokens where there is a tokenizer, else in characters; of pairs
-            the longer answer counts.
+        prompts, answers: lengths of all records, in tokens if there is a tokenizer, otherwise in characters; for
+            pairs, of the longer answer.
         left_out: records that a loop would leave out, by reason.
     """
 
@@ -89,15 +90,15 @@ def inspect(
     context: int | None = None,
     near_duplicates: float | None = None,
 ) -> Inspection:
-    """Read a data set to its end and measure it. A row that cannot be used is counted, not refused.
+    """Read a complete data set and measure it. An unusable row is counted, not refused.
 
     Args:
         tokenizer: a policy's, with a chat template; None to measure characters.
-        context: tokens that the policy can attend to.
-        near_duplicates: similarity from which on two prompts count as the same; None not to compare them.
+        context: the policy's context length, in tokens.
+        near_duplicates: similarity from which two prompts count as the same; None to not compare them.
 
     Raises:
-        DataFileError: a file that cannot be read, or whose format cannot serve as `use`.
+        DataFileError: a file cannot be read, or its format does not fit `use`.
     """
     found = Inspection(use, Tally())
     with ExitStack() as stack:
@@ -105,7 +106,7 @@ def inspect(
         seen = stack.enter_context(closing(scratch_database(scratch / "seen.sqlite")))
         seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
         near = None
-        if near_duplicates is not None and use != "pairs":  # a prompt may come again with another pair of answers
+        if near_duplicates is not None and use != "pairs":  # a prompt may recur with another pair of answers
             near = stack.enter_context(closing(NearDuplicates(scratch / "near.sqlite", near_duplicates)))
         for at, record in read_records(replace(reading, drop=True), use, found.tally):
             found.records += 1
@@ -117,7 +118,7 @@ def inspect(
                 )
             found.prompts.append(prompt)
             found.answers.append(answer)
-            key = problem_id(record.messages or [user(record.response or "")])  # of a passage, its text
+            key = problem_id(record.messages or [user(record.response or "")])  # for a passage, its text
             if use == "pairs":
                 key += hashlib.sha256(f"{record.response}\x1e{record.rejected}".encode()).hexdigest()
             reason = None

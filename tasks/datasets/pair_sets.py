@@ -1,4 +1,4 @@
-"""The stage that prepares a user's pairs: those to train on, and held-out sets of them to measure on."""
+"""The stage that prepares a user's pairs: the training pairs and the held-out sets."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from tasks.datasets.select import SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
 
-VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
+VERSION = 2  # more formats; a file belongs to the split in its name; the chat template frames answers
 VALIDATED_AND_TESTED: tuple[Split, ...] = ("validation", "test")
 
 
@@ -35,10 +35,10 @@ class PairSets:
     Attributes:
         training: the data set of pairs to train on.
         names: the held-out sets.
-        given: those of them that are data sets of their own, with the split as which each is read.
-        set_of: of a prompt of `training`, by its id, the set that it is held out for; None: it is trained on.
-        share: expected share of the prompts of `training` in each of the sets that are not given.
-        rules: which training pairs are left out for what held-out prompts say.
+        given: the held-out sets that are separate data sets, each with the split that it is read as.
+        set_of: maps the id of a prompt of `training` to the set that it is held out for; None: it is trained on.
+        share: expected share of the prompts of `training` in each set that is not given.
+        rules: which training pairs are left out because they repeat held-out prompts.
     """
 
     training: Reading
@@ -49,11 +49,11 @@ class PairSets:
     rules: Rules = field(default_factory=Rules)
 
     def wanted(self, pair: Pair) -> bool:
-        """Whether a pair of `training` is one to train on."""
+        """Whether a pair of `training` is trained on."""
         return self._set_of(pair) is None
 
     def unseen(self) -> Iterator[tuple[str, Pair]]:
-        """The pairs of all held-out sets, each with the name of its set."""
+        """Yield the pairs of all held-out sets, each with the name of its set."""
         if len(self.given) < len(self.names):
             for pair in read_pairs(self.training, Tally()):
                 if name := self._set_of(pair):
@@ -62,7 +62,7 @@ class PairSets:
             yield from ((name, pair) for pair in read_pairs(reading, Tally(), split))
 
     def expected(self, name: str) -> int:
-        """How many pairs a held-out set is expected to have. For the dry run."""
+        """Expected number of pairs in a held-out set, for the dry run."""
         if name in self.given:
             return expected_rows(self.given[name][0].source, self.given[name][1])
         return int(self.share * expected_rows(self.training.source, "train"))
@@ -73,7 +73,7 @@ class PairSets:
 
 
 def measured_once(training: Reading, validation: Reading | None, share: float, rules: Rules) -> PairSets:
-    """One held-out set, `held_out`: a data set of its own, or a share of the prompts by their hash."""
+    """One held-out set, `held_out`: a separate data set, or a share of the prompts by their hash."""
     given: dict[str, tuple[Reading, Split]] = {HELD_OUT: (validation, "validation")} if validation else {}
     return PairSets(
         training, (HELD_OUT,), given, lambda identity: HELD_OUT if is_held_out(identity, share) else None, share, rules
@@ -81,9 +81,9 @@ def measured_once(training: Reading, validation: Reading | None, share: float, r
 
 
 def validated_and_tested(training: Reading, validation: Reading | None, test: Reading | None, rules: Rules) -> PairSets:
-    """Validation and test: data sets of their own, files of that name, or a tenth of the prompts each, by their hash.
+    """Validation and test: separate data sets, files of that name, or a tenth of the prompts each, by their hash.
 
-    It is the same tenth that the loops on gold answers hold out: what follows SFT does not train on what SFT tested on.
+    Loops on gold answers hold out the same tenth, so training after SFT never uses what SFT tested on.
     """
     named = named_splits(training.source) if is_here(training.source) else frozenset[Split]()
     own = {"validation": validation or training, "test": test or training}
@@ -100,7 +100,7 @@ def validated_and_tested(training: Reading, validation: Reading | None, test: Re
 
 
 def check_pair_sets(sets: PairSets) -> None:
-    """Read all pairs, and see that there are some to train on and some in every held-out set.
+    """Read all pairs, and check that the training set and every held-out set have some.
 
     Raises:
         DataFileError: see `data.prepare.preferences.read_pairs`; or a set is empty.
@@ -116,8 +116,8 @@ def check_pair_sets(sets: PairSets) -> None:
     change = f"change --held-out ({sets.share:g}), " if HELD_OUT in sets.names else ""
     raise DataFileError(
         f"{sets.training.source}: of its {taken:,} pairs {held_out}, by the hash of their prompts, and {training:,} "
-        "are left to train on; all need some.",
-        what_next=f"Give more pairs, {change}or give pairs to measure on with {settings}.",
+        "are left to train on; each set needs some.",
+        what_next=f"Give more pairs, {change}or give held-out pairs with {settings}.",
     )
 
 
@@ -128,10 +128,10 @@ def prepare_pair_sets(
     length: Callable[[object, Pair], int],
     problems: Mapping[str, Artifact],
 ) -> Result:
-    """Write pairs to train on to `pairs.parquet`, each held-out set to `<set>.parquet`, counts to `selection.json`.
+    """Write training pairs to `pairs.parquet`, each held-out set to `<set>.parquet`, counts to `selection.json`.
 
-    A pair of which one side is longer with its prompt than the policy's context is left out of any and counted.
-    A training pair whose prompt repeats what is held out is, too. What was noticed on the way is in `data.json`.
+    A pair with a side that, with the prompt, exceeds the policy's context is left out and counted. So is a training
+    pair whose prompt repeats held-out ones. Notices about the data are in `data.json`.
 
     Args:
         length: tokens of a pair's prompt with its longer side.
@@ -139,7 +139,7 @@ def prepare_pair_sets(
 
     Raises:
         DataFileError: see `data.prepare.preferences.read_pairs`.
-        NothingKeptError: no pair is left of one of them.
+        NothingKeptError: one of the sets has no pair left.
     """
     inputs = {"file": dataset_artifact(sets.training.source, at.run.planning), "policy": policy, **problems}
     for known, (reading, _) in sets.given.items():
@@ -170,7 +170,7 @@ def prepare_pair_sets(
             for known, pair in sets.unseen():
                 if fits(pair, known):
                     pairs[known].write(pair)
-                if pair.index == 0:  # the first of its prompt
+                if pair.index == 0:  # the first with its prompt
                     asked[known].write(Problem(pair.problem_id, pair.messages, None, None, pair.chosen_source, known))
         apart = {known: artifact.path for known, artifact in problems.items()} | {
             f"held-out pairs ({known})" if known in problems else known: file for known, file in prompts.items()
@@ -196,7 +196,7 @@ def prepare_pair_sets(
 
 
 def answered_length(tokenizer: object, pair: Pair) -> int:
-    """Tokens of the prompt and the longer side, as a policy learns them."""
+    """Tokens of the prompt and the longer side, as a policy is trained on them."""
     sides = (len(completion_token_ids(tokenizer, side)) for side in (pair.chosen, pair.rejected))
     return len(prompt_token_ids(tokenizer, pair.messages)) + max(sides)
 

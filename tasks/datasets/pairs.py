@@ -1,4 +1,4 @@
-"""Pairs: the stage that puts gold answers over the opponent's own (SPIN), and a user's data sets of them."""
+"""Pairs: the stage that pairs gold answers with the opponent's (SPIN), and a user's data sets of pairs."""
 
 import shutil
 from collections import Counter
@@ -26,7 +26,7 @@ from tasks.datasets.select import SELECTION, NothingKeptError
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
 
-VERSION = 2  # further formats; files are of the split in their names; answers as the template frames them
+VERSION = 2  # more formats; a file belongs to the split in its name; the chat template frames answers
 PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 
@@ -36,15 +36,15 @@ class PairSource(Config):
 
     pairs: Annotated[Path, Field(description="Data set of pairs, in any known format.")]
     pairs_format: Annotated[
-        str | None, Field(description="Format of the pairs, by name; none: told by the columns.")
+        str | None, Field(description="Format of the pairs, by name. Default: recognized by the columns.")
     ] = None
     pairs_columns: Annotated[
         dict[str, str],
-        Field(default_factory=dict, description="Columns of the pairs: the format's name to the file's."),
+        Field(default_factory=dict, description="Column names of the pairs: from the format's name to the file's."),
     ]
 
     def pair_reading(self, path: Path) -> Reading:
-        """How a data set of pairs is read, with the settings that every flow has for its rows."""
+        """How a data set of pairs is read, with the flow's settings for reading rows."""
         told: Any = self
         drop, keep = told.unusable == "drop", told.reasoning == "keep"
         return Reading(path, self.pairs_format, self.pairs_columns, drop, told.placeholders, keep)
@@ -53,14 +53,14 @@ class PairSource(Config):
 def pair(at: Place, problems: Artifact, samples: Artifact, tokenizer: Artifact, max_tokens: int) -> Result:
     """Pair gold with own answers into `pairs.parquet`; counts by reason go to `selection.json`.
 
-    How many kept pairs have a side that was cut at the token limit goes to `pairs.json`.
+    The number of kept pairs with a side cut at the token limit goes to `pairs.json`.
 
     Args:
         tokenizer: a policy whose tokenizer renders the gold answers.
-        max_tokens: gold answers are cut at this length, as own answers were when they were generated.
+        max_tokens: gold answers are cut at this length, as the policy's answers were during generation.
 
     Raises:
-        NothingKeptError: the opponent's answers all equal the gold ones, or are empty.
+        NothingKeptError: all of the opponent's answers equal the gold ones or are empty.
     """
     return _pair(at, "pair", (problems, samples), tokenizer, max_tokens)
 
@@ -68,11 +68,11 @@ def pair(at: Place, problems: Artifact, samples: Artifact, tokenizer: Artifact, 
 def pair_held_out(
     at: Place, problems: Mapping[str, Artifact], samples: Result, tokenizer: Artifact, max_tokens: int
 ) -> dict[str, Artifact]:
-    """The same of held-out problems, set by set. Nothing is trained on these pairs, so there need be none.
+    """The same for held-out problems, set by set. These pairs are not trained on, so a set may be empty.
 
     Args:
         problems: by set.
-        samples: of the stage that answered them, in a folder for each set.
+        samples: result of the stage that answered them, with one folder per set.
     """
     stages = {
         known: _pair(at, f"pair-{known}", (artifact, samples.artifact(known)), tokenizer, max_tokens)
@@ -117,16 +117,16 @@ def write_pairs(
     fits: Callable[[Pair], bool],
     wanted: Callable[[Pair], bool] = lambda _: True,
 ) -> tuple[Tally, Counter[str]]:
-    """Write the pairs of a data set to `pairs.parquet` in `folder`, and what was noticed to `data.json`.
+    """Write the pairs of a data set to `pairs.parquet` in `folder`, and notices to `data.json`.
 
     Args:
         held_out: Parquet files of problems whose prompts no pair may repeat, by name.
         rules: what counts as repeating. Pairs are not compared with each other: a prompt may have several.
         fits: whether a pair that repeats nothing is written.
-        wanted: whether a pair is looked at at all.
+        wanted: whether a pair is considered at all.
 
     Returns:
-        What reading came to, and how many pairs were left out for what they repeat.
+        The tally of reading, and the number of pairs left out as repetitions, by reason.
     """
     tally, left_out = Tally(), Counter[str]()
     scratch = folder / ".scratch"
@@ -141,9 +141,9 @@ def write_pairs(
 
 
 def all_held_out(left_out: Counter[str]) -> NothingKeptError:
-    """The error for pairs that were all left out for what they repeat."""
+    """The error if all pairs were left out because they repeat held-out prompts."""
     return NothingKeptError(
-        f"All {left_out.total():,} pairs repeat prompts that are held out, so nothing is left to train on.",
+        f"All {left_out.total():,} pairs repeat held-out prompts, so nothing is left to train on.",
         what_next="Give other pairs or other held-out files, or set --overlap.contaminated keep.",
     )
 
@@ -151,9 +151,9 @@ def all_held_out(left_out: Counter[str]) -> NothingKeptError:
 def _nothing_left(samples: int, dropped: dict[str, int]) -> NothingKeptError:
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
     return NothingKeptError(
-        f"None of the {samples:,} own answers differs from its gold answer ({reasons}), so there is nothing to learn "
-        "from playing on.",
+        f"None of the policy's {samples:,} answers differs from its gold answer ({reasons}), so another iteration has "
+        "nothing to learn.",
         "Nothing was trained; the samples are kept.",
-        "If most are equal, the policy writes the gold answers already: set --iterations to one less, or give other "
-        "prompts. If most are empty, look at the template and the gold answers.",
+        "If most are equal, the policy already writes the gold answers: lower --iterations by one, or give other "
+        "prompts. If most are empty, check the template and the gold answers.",
     )

@@ -1,7 +1,7 @@
-"""Prompts for passages that have none: a model writes them in a folder beside the output, until the rows are there.
+"""Prompts for passages that have none: a model writes them, in a folder beside the output until the rows exist.
 
-That folder is a run of one stage, so a command that was killed goes on with the replies that there are. Other settings
-have them asked for anew.
+That folder is a run of one stage, so a killed command continues with the replies it has. With other settings, all
+prompts are written again.
 """
 
 import shutil
@@ -28,8 +28,8 @@ from tasks.stage.progress import progress_logger
 from tasks.stage.run import Result, Run, RunInUseError, open_run
 
 STAGE, REPLIES, PASSAGES = "prompts", "replies", "passages.parquet"
-MOST_FAILED = 0.1  # share of the requests; an endpoint that fails more is not what a data set should depend on
-WAY_ON = "Run the same command again: only what has no reply yet is asked again."
+MOST_FAILED = 0.1  # share of the requests; an endpoint that fails more often is too unreliable for a data set
+WAY_ON = "Run the same command again: only requests without a reply are sent again."
 
 
 class NoRepliesError(RunFailedError):
@@ -41,9 +41,9 @@ class WrittenPrompts:
     """Passages and the replies to them.
 
     Attributes:
-        tally: what reading the passages came to.
-        writer: who wrote the prompts: the model's name and the beginning of its digest, where that is known.
-        told: the same in full, with what the model was told; for the summary.
+        tally: the tally of reading the passages.
+        writer: the model that writes the prompts: its name and the beginning of its digest, if known.
+        told: the same in full, with the model's instruction and sampling settings; for the summary.
     """
 
     reading: Reading
@@ -54,7 +54,7 @@ class WrittenPrompts:
     told: dict[str, Any]
 
     def demonstrations(self) -> Iterator[Problem]:
-        """The rows that come of them. Replies that cannot be used are counted in `tally`."""
+        """Yield the resulting rows. Unusable replies are counted in `tally`."""
         found = read_rows(Passage, self.passages), read_rows(PromptReply, self.replies)
         return demonstrations(*found, self.writer, named_splits(self.reading.source), self.tally)
 
@@ -63,14 +63,14 @@ class WrittenPrompts:
 def prompts_written(
     reading: Reading, config: WritePromptsConfig, engine: EngineConfig, seed: int, output: Path
 ) -> Iterator[WrittenPrompts]:
-    """Have a prompt written for every passage of a data set. What is kept for going on is removed at the end.
+    """Let a model write a prompt for every passage of a data set. The files kept for resuming are removed at the end.
 
     Args:
-        output: where the rows will be; beside it the replies are kept until then.
+        output: where the rows will be; the replies are kept beside it until then.
 
     Raises:
-        AskedModelError, ModelError, TemplateError: the model cannot be asked.
-        DataFileError: no passage can be used.
+        AskedModelError, ModelError, TemplateError: the model cannot be used.
+        DataFileError: no passage is usable.
         RunInUseError: another process works on the same output.
         NoRepliesError, ChildError: the model failed, or too many of the requests.
     """
@@ -106,10 +106,10 @@ def _write(run: Run, reading: Reading, config: WritePromptsConfig, engine: Engin
 def ask_for_prompts(
     run: Run, passages: Artifact, model: Artifact | None, config: WritePromptsConfig, engine: EngineConfig
 ) -> Result:
-    """The stage: a file of replies for every few passages, in their order.
+    """The stage: one file of replies per shard of passages, in the same order.
 
     Args:
-        model: its folder; None where it is at an endpoint.
+        model: its folder; None if it is at an endpoint.
     """
     settings = asked_identity(config, told_apart=("instruction", "shortest", "longest"))
     settings["instruction"] = config.instruction or INSTRUCTION
@@ -142,16 +142,16 @@ def write_prompts_command(config: Path) -> list[str]:
 
 
 def _failures(replies: Path, asked: int, endpoint: str | None) -> int:
-    """How many passages have no reply.
+    """Count the passages without a reply.
 
     Raises:
-        NoRepliesError: too many, at an endpoint; here none would come the next time either.
+        NoRepliesError: too many at an endpoint. A local model would not reply the next time either.
     """
     failed = [reply.failure for reply in read_rows(PromptReply, replies) if not reply.text]
     if endpoint and len(failed) > MOST_FAILED * asked:
         raise NoRepliesError(
             f"{endpoint} gave no reply for {len(failed):,} of {asked:,} passages.",
-            f"The first: {failed[0]}.",
+            f"First failure: {failed[0]}.",
             WAY_ON,
         )
     return len(failed)

@@ -1,4 +1,4 @@
-"""The stage `problems`: the embedded problems, or a user's data sets, become split, de-duplicated rows."""
+"""The stage `problems`: turns the embedded problems, or a user's data sets, into split, deduplicated rows."""
 
 import json
 import os
@@ -44,25 +44,25 @@ from tasks.stage.logs import run_logger
 from tasks.stage.run import Result, Run
 
 Judged = tuple[Use, Callable[[str | None], bool] | None]  # what problems are read as, and whether one can be judged
-VERSION = 2  # files are of the split in their names; bare answers beside solutions, weights, labels
+VERSION = 2  # a file belongs to the split in its name; bare answers beside solutions, weights, labels
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
-NOTICED = {  # by what was noticed: of what it is counted, and what is said of them
+NOTICED = {  # by what was noticed: what is counted, and the words after the count
     "hidden_characters": ("row", "with invisible characters, such as zero-width spaces"),
-    "cut_prompts": ("prompt", "cut from the left, to leave room for an answer"),
+    "cut_prompts": ("prompt", "truncated on the left, to leave room for an answer"),
     "contaminated": ("training prompt", "repeating a held-out one"),
 }
 
 
 class OverlapRules(Config):
-    """Which training prompts are left out for what other prompts say."""
+    """Which training prompts are left out because they repeat others."""
 
     near_duplicates: Annotated[
         float | None,
         Field(
             gt=0,
             le=1,
-            description="Similarity of two prompts (Jaccard of 5-word runs) from which on the second is left out.",
+            description="Similarity of two prompts (Jaccard of word 5-grams) from which the second is left out.",
         ),
     ] = 0.8
     contamination: Annotated[
@@ -70,11 +70,12 @@ class OverlapRules(Config):
         Field(
             gt=0,
             le=1,
-            description="Share of a held-out prompt's words, in 8-word runs, that a training prompt may not repeat.",
+            description="Share of a held-out prompt's words, in word 8-grams, that a training prompt may not repeat.",
         ),
     ] = 0.5
     contaminated: Annotated[
-        Literal["drop", "keep"], Field(description="What happens to such a problem; it is counted and shown anyway.")
+        Literal["drop", "keep"],
+        Field(description="Whether to drop or keep such a problem; it is counted and shown either way."),
     ] = "drop"
 
     @property
@@ -83,7 +84,7 @@ class OverlapRules(Config):
 
 
 class OverlapConfig(OverlapRules):
-    """The same of problems, with further prompts that are held out."""
+    """The same for problems, with further held-out prompts."""
 
     held_out: Annotated[
         tuple[Path, ...],
@@ -95,7 +96,7 @@ class ProblemSource(Config):
     """Where the problems come from."""
 
     problems: Annotated[
-        Path | None, Field(description="Data set of problems, in any known format; none: the embedded ones.")
+        Path | None, Field(description="Data set of problems, in any known format. Default: the embedded one.")
     ] = None
     mixture: Annotated[
         dict[Annotated[str, AfterValidator(os.path.expanduser)], Annotated[float, Gt(0)]],
@@ -106,77 +107,81 @@ class ProblemSource(Config):
         ),
     ]
     validation: Annotated[
-        Path | None, Field(description="Data set for validation; none: a tenth of the problems, by hash of the prompt.")
+        Path | None, Field(description="Data set for validation. Default: a tenth of the problems, by prompt hash.")
     ] = None
-    test: Annotated[Path | None, Field(description="Data set for the final test; none: a tenth, by hash.")] = None
+    test: Annotated[
+        Path | None, Field(description="Data set for the final test. Default: a tenth of the problems, by prompt hash.")
+    ] = None
     transfer: Annotated[Path | None, Field(description="Data set of other problems, evaluated at the end.")] = None
     format: Annotated[
-        str | None, Field(description="Format of these data sets, by name; none: told by their columns.")
+        str | None, Field(description="Format of these data sets, by name. Default: recognized by their columns.")
     ] = None
     columns: Annotated[
         dict[str, str],
-        Field(default_factory=dict, description="Columns: the format's name to the file's, as in {question: Frage}."),
+        Field(
+            default_factory=dict,
+            description="Column names: from the format's name to the file's, as in {question: Frage}.",
+        ),
     ]
     limit: Annotated[int | None, Field(ge=1, description="Use at most this many training problems.")] = None
     limit_validation: Annotated[int | None, Field(ge=1, description="Use at most this many for validation.")] = None
     limit_test: Annotated[int | None, Field(ge=1, description="Use at most this many for test.")] = None
     limit_transfer: Annotated[int | None, Field(ge=1, description="Use at most this many for transfer.")] = None
     few_shot: Annotated[
-        Path | None, Field(description="Worked examples put in front of every problem, for a base model.")
+        Path | None, Field(description="Data set of worked examples put before every problem, for a base model.")
     ] = None
 
     unusable: Annotated[
         Literal["refuse", "drop"],
-        Field(description="What a row that cannot be used does: have its data set refused, or be dropped and counted."),
+        Field(description="If a row is unusable: refuse the data set, or drop the row and count it."),
     ] = "refuse"
-    system: Annotated[
-        str | None, Field(min_length=1, description="System message for every problem that has none.")
-    ] = None
+    system: Annotated[str | None, Field(min_length=1, description="System message for problems without one.")] = None
     placeholders: Annotated[
         dict[Annotated[str, Field(pattern=NAME)], str],
-        Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada} for {{name}}."),
+        Field(default_factory=dict, description="Values of placeholders, as in {name: Ada} for {{name}}."),
     ]
     reasoning: ReasoningSetting = "leave"
     long_prompts: Annotated[
         Literal["refuse", "drop", "cut"],
         Field(
-            description="A prompt that leaves no room for an answer: refuse the run; drop it; or cut off its beginning."
+            description="If a prompt leaves no room for an answer: refuse the run, drop the prompt, or cut off its "
+            "beginning."
         ),
     ] = "refuse"
     overlap: Annotated[OverlapConfig, Field(description="Near-duplicates and contamination.")] = OverlapConfig()
 
     trains_on_problems: ClassVar[bool] = True
-    """Whether training takes rows of these data sets at all, and not only measures policies by them."""
+    """Whether training uses rows of these data sets; otherwise they only measure policies."""
     trains_on_gold: ClassVar[bool] = False
-    """Whether training needs gold answers, which the embedded training problems lack: it uses the demonstrations."""
+    """Whether training needs gold answers. The embedded training problems lack them, so demonstrations are used."""
     answers_training_prompts: ClassVar[bool] = True
     """Whether the policy is asked to answer the training prompts."""
 
     @property
     def learns_every_answer(self) -> bool:
-        """Whether a conversation's earlier answers are learned, and not its last alone."""
+        """Whether a conversation's earlier answers are learned too, not only the last."""
         return getattr(getattr(self, "train", None), "loss_on", "last") == "all"
 
     @model_validator(mode="after")
     def _mixture_has_a_first(self) -> Self:
         if self.mixture and self.problems is None:
-            raise ValueError("mixture: what is mixed with it is missing. Set problems, which has weight 1.")
+            raise ValueError("mixture needs a first data set. Set problems, which has weight 1.")
         return self
 
     def files(self) -> dict[str, Path]:
-        """Every data set, by the setting that names it."""
+        """Return every data set, by the setting that names it."""
         named = {"problems": self.problems, "validation": self.validation, "test": self.test, "transfer": self.transfer}
         found = {name: path for name, path in (named | {"few_shot": self.few_shot}).items() if path is not None}
         found |= {f"mixture.{number}": Path(path) for number, path in enumerate(self.mixture, start=1)}
         return found | {f"held_out.{number}": path for number, path in enumerate(self.overlap.held_out, start=1)}
 
     def weights(self) -> dict[str, float]:
-        """Weight of each source of a mixture, by its name in the rows; none if there is one source only."""
+        """Return the weight of each source of a mixture, by its name in the rows; empty if there is no mixture."""
         paths = {str(self.problems): 1.0, **self.mixture} if self.mixture else {}
         return {self.source_name(Path(path)): weight for path, weight in paths.items()}
 
     def source_name(self, path: Path) -> str:
-        """What a data set is called in the rows: its file's name, or its path where two have the same name."""
+        """The name of a data set in the rows: its file's name, or its path if two have the same name."""
         names = [known.name for known in self.files().values()]
         return path.name if names.count(path.name) == 1 else str(path)
 
@@ -193,10 +198,10 @@ class ProblemSource(Config):
         )
 
     def judged_by(self, trained: bool = True, measured: bool = True) -> tuple[Use, Callable[[str | None], bool]]:
-        """What problems are read as, and whether one with a reference can be judged.
+        """Return what problems are read as, and a function that tells whether a problem's reference can be judged.
 
         Args:
-            trained, measured: whether answers to them are trained on, and whether policies are measured by them.
+            trained, measured: whether answers to them are trained on, and whether policies are measured on them.
         """
         return "problems", has_answer
 
@@ -210,7 +215,7 @@ class ProblemSource(Config):
 
     @property
     def embedded(self) -> bool:
-        """Whether the embedded problems stand in for those that are not given."""
+        """Whether the embedded problems replace those that are not given."""
         return self.problems is None
 
     @property
@@ -220,11 +225,11 @@ class ProblemSource(Config):
 
     @property
     def held_out_apart(self) -> bool:
-        """Whether validation and test are data sets of their own."""
+        """Whether validation and test are separate data sets."""
         return self.validation is not None and self.test is not None
 
     def preparation(self, seed: int, use: Use | None = None) -> Preparation:
-        """Which problems the loop gets, but for those that are left out for their length or for what others say.
+        """The problems that the loop gets, before any are left out for their length or as repetitions.
 
         Args:
             use: what all rows are read as; None: as the loop needs them.
@@ -255,33 +260,33 @@ class ProblemSource(Config):
 
     def limits(self) -> dict[str, int | None]:
         limits = {"train": self.limit, "validation": self.limit_validation, "test": self.limit_test}
-        # Runs from before this setting was there have not drifted from it.
+        # Left out if not set, so that runs from before this setting existed do not drift.
         return limits | ({} if self.limit_transfer is None else {"transfer": self.limit_transfer})
 
 
 def require_problems(source: ProblemSource) -> None:
-    """Refuse to train a model on nothing, and the embedded problems for what they are not.
+    """Refuse to train without problems, or to use the embedded problems with a reward that cannot judge them.
 
     Raises:
-        DataFileError: there are no problems, or the reward judges others than the embedded ones.
+        DataFileError: there are no problems, or the reward judges another kind than the embedded ones.
     """
     if source.problems is not None:
         return
     if not source.embedded and source.trains_on_problems:
         raise DataFileError(
-            "No data set is given to train on. The embedded arithmetic is for the embedded model only.",
+            "No data set to train on is given. The embedded arithmetic is for the embedded model only.",
             what_next="Give one with --demonstrations." if source.trains_on_gold else "Give one with --problems.",
         )
     read_as = {source.trained_on()[0], source.measured_on()[0]} - {"problems", "prompts", "demonstrations"}
     if source.embedded and read_as:
         raise DataFileError(
-            f"The embedded problems are arithmetic, and the reward judges {' and '.join(sorted(read_as))}.",
-            what_next="Give --problems with such.",
+            f"The embedded problems are arithmetic, but the reward judges {' and '.join(sorted(read_as))}.",
+            what_next="Give problems of that kind with --problems.",
         )
 
 
 def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -> None:
-    """Refuse problems of which none are left to train, to validate or to test on.
+    """Refuse problems that leave the training, validation or test set empty.
 
     Raises:
         DataFileError: naming the set, and what was left out.
@@ -298,14 +303,14 @@ def require_every_split(source: ProblemSource, tally: Tally, found: Splitting) -
         apart = "" if named else " A tenth of the problems is set aside for it, by the hash of the prompt."
         raise DataFileError(
             f"{where} no problem for {split}.{apart} {counted(tally.rows, 'row')} "
-            f"read{f'; left out were {reasons}' if reasons else ''}.",
-            what_next="Give more problems, or a data set for each with --validation and --test; if too many count as "
+            f"read{f'; left out: {reasons}' if reasons else ''}.",
+            what_next="Give more problems, or separate data sets with --validation and --test; if too many count as "
             "contaminated, raise --overlap.contamination.",
         )
 
 
 def note_further(path: Path, tally: Tally) -> None:
-    """Log what reading a data set came to that training must not repeat."""
+    """Log the result of reading a data set that training must not repeat."""
     log_files(tally.files)
     for reason, count in tally.dropped.items():
         run_logger().warning(
@@ -319,10 +324,10 @@ def embedded_split(source: ProblemSource, split: Split) -> Split:
 
 
 def expected_counts(source: ProblemSource) -> dict[str, int]:
-    """How many problems each split is expected to have, before anything is read in earnest. For the dry run."""
+    """Return the expected number of problems in each split, before they are prepared. For the dry run."""
     limits, own = source.limits(), source.files()
     given: dict[Split, Path] = {split: own[split] for split in SPLITS if split in own}
-    # A file that is not there yet counts as its limit, or as one problem: the dry run shows the stage all the same.
+    # A missing file counts as its limit, or as one problem, so that the dry run still shows the stage.
     counts: dict[str, int] = {
         split: expected_rows(path, split) or (0 if source.problems is None else limits.get(split) or 1)
         for split, path in given.items()
@@ -347,9 +352,9 @@ def expected_counts(source: ProblemSource) -> dict[str, int]:
 
 
 def prepare_problems(run: Run, source: ProblemSource) -> Result:
-    """The stage: one Parquet file per split, `held_out.parquet` if training must not repeat further data sets.
+    """The stage: one Parquet file per split, and `held_out.parquet` if training must not repeat further data sets.
 
-    What was noticed on the way is in `data.json`. A split without problems has no file.
+    Notices about the data are in `data.json`. A split without problems has no file.
 
     Raises:
         DataFileError: there is nothing to train on.
@@ -370,9 +375,9 @@ def prepare_problems(run: Run, source: ProblemSource) -> Result:
 
 @contextmanager
 def look_ahead(run: Run, source: ProblemSource, lengths: PromptLengths) -> Iterator[Path]:
-    """A folder with all problems, a file for each split, before the run begins. The stage takes them from there.
+    """Prepare all problems before the run begins, in a folder with a file per split. The stage takes them from there.
 
-    Where the stage is finished they are its own.
+    If the stage is finished, the folder is the stage's own.
 
     Raises:
         DataFileError: there is nothing to train on, or a split is empty.
@@ -390,14 +395,14 @@ def look_ahead(run: Run, source: ProblemSource, lengths: PromptLengths) -> Itera
     require_every_split(source, *found)
     yield Path(folder.name)
     if stage.ready and (finished is None or run.on_drift is OnDrift.REBUILD):
-        _prepared.clear()  # of another run there is nothing to take
+        _prepared.clear()  # problems of another run are no longer needed
         _prepared[json.dumps(stage.identity())] = _Prepared(folder, *found, notes)
     else:
         folder.cleanup()
 
 
 def take_prepared(stage: Stage, folder: Path) -> tuple[Tally, Splitting] | None:
-    """Move the problems that `look_ahead` prepared for this very stage into a folder; None if it did not."""
+    """Move the problems that `look_ahead` prepared for this stage into a folder; None if there are none."""
     if (made := _prepared.pop(json.dumps(stage.identity()), None)) is None:
         return None
     for file in Path(made.folder.name).glob("*.parquet"):
@@ -409,7 +414,7 @@ def take_prepared(stage: Stage, folder: Path) -> tuple[Tally, Splitting] | None:
 
 @dataclass
 class _Notes:
-    """What reading data sets came to that training must not repeat: said in the log of the stage."""
+    """Results of reading data sets that training must not repeat, kept for the stage's log."""
 
     found: list[tuple[Path, Tally]] = field(default_factory=list)
 
@@ -430,11 +435,11 @@ class _Prepared:
 
 
 _prepared: dict[str, _Prepared] = {}
-"""What was prepared before the run began, by the identity of the stage, which takes it from here."""
+"""Problems prepared before the run began, by the identity of the stage that takes them."""
 
 
 def _stage(run: Run, source: ProblemSource) -> tuple[Stage, Callable[[PromptLengths | None], Preparation]]:
-    """The stage, and what it prepares; where nobody says how long prompts may be, the policy's tokenizer is read."""
+    """Return the stage and its preparation, which reads the policy's tokenizer if it gets no prompt lengths."""
     require_problems(source)
     of_a_policy, rules = isinstance(source, PolicySource), Rules()
     config: dict[str, Any] = {"limits": source.limits(), **(length_settings(source) if of_a_policy else {})}
@@ -464,7 +469,7 @@ def _stage(run: Run, source: ProblemSource) -> tuple[Stage, Callable[[PromptLeng
 
 
 def write_notes(file: Path, tally: Tally, contaminated: int, repeated: list[Repeated]) -> None:
-    """Log what was noticed in data sets, and write it down as JSON."""
+    """Log the notices about data sets, and write them as JSON."""
     notes = {
         "hidden_characters": tally.hidden,
         "cut_prompts": tally.cut,

@@ -1,4 +1,4 @@
-"""What a policy can read: its tokenizer, and how long a prompt may be so that an answer fits behind it."""
+"""A policy's tokenizer, and how long a prompt may be so that an answer still fits."""
 
 import hashlib
 from copy import copy
@@ -20,7 +20,7 @@ NO_LIMIT = 1 << 40
 
 
 def policy_tokenizer(config: Any) -> PolicyTokenizer:
-    """The tokenizer of the policy that a run begins with.
+    """Return the tokenizer of the policy that a run starts from.
 
     Raises:
         ModelError: the model cannot be read.
@@ -34,7 +34,7 @@ def policy_tokenizer(config: Any) -> PolicyTokenizer:
 
 
 def prompt_lengths(config: Any) -> PromptLengths:
-    """How long the prompts of a loop may be.
+    """Return how long the prompts of a loop may be.
 
     Args:
         config: settings of a loop, with its policy.
@@ -56,12 +56,12 @@ def prompt_lengths(config: Any) -> PromptLengths:
 
 
 def length_settings(config: Any) -> dict[str, Any]:
-    """What the problems of a loop depend on, where prompts are cut or dropped. Nothing is fetched for it."""
+    """Return what the problems of a loop depend on if long prompts are cut or dropped. Downloads nothing."""
     if config.long_prompts == "refuse":
         return {}
     told = {"long_prompts": config.long_prompts, "max_tokens": config.generate.max_tokens}
     if config.model is not None and resolve_model(config.model, config, offline=True) is None:
-        return told | {"model": config.model}  # not fetched yet, so no stage can have been made with it
+        return told | {"model": config.model}  # not downloaded yet, so no stage can have been made with it
     lengths = prompt_lengths(config)
     tokenizer = lengths.reads.tokenizer
     vocabulary = hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
@@ -70,14 +70,14 @@ def length_settings(config: Any) -> dict[str, Any]:
     return told | limits | {"tokenizer": vocabulary, "template": template}
 
 
-@cache  # a run asks before it starts and once more when it does
+@cache  # called before a run starts, and again when it does
 def _embedded_tokenizer(seed: int) -> Any:
     texts = [t for p in demonstrations(seed, 3000) for t in (p.messages[0]["content"], p.response or "")]
     return tiny.tiny_tokenizer(texts)
 
 
 class ReadModel(ModelChoice, Protocol):
-    """Settings that say what reads prompts: a model by path or hub id; its template, or another, with options."""
+    """Settings of what reads prompts: a model by path or hub id; its template, or another, with options."""
 
     @property
     def model(self) -> str | None: ...
@@ -90,12 +90,12 @@ class ReadModel(ModelChoice, Protocol):
 
 
 def model_tokenizer(choice: ReadModel) -> PolicyTokenizer:
-    """The tokenizer of a model, and what the model can take.
+    """Return a model's tokenizer, context length and vocabulary size.
 
     Raises:
-        ModelError: the model cannot be read, or needs code of its own that is refused.
-        VocabularyError: the token that ends an answer has no embedding.
-        TemplateError: there is no chat template, it has no such option, or nothing tells the end of an answer.
+        ModelError: the model cannot be read, or needs its own Python code, which is refused.
+        VocabularyError: the end-of-turn token has no embedding.
+        TemplateError: there is no chat template, it has no such option, or nothing marks the end of an answer.
     """
     model, code = str(choice.model), choice.model_code
     folder = resolve_model(model, choice)
@@ -108,7 +108,7 @@ def model_tokenizer(choice: ReadModel) -> PolicyTokenizer:
     except Exception as error:
         raise ModelError(
             f"{model} cannot be read as a model: {error}.",
-            what_next="Give a folder as save_pretrained writes it, with the tokenizer.",
+            what_next="Give a folder written by save_pretrained, with the tokenizer.",
         ) from error
     choose_template(tokenizer, choice.template, choice.template_options)
     require_template(tokenizer, model)

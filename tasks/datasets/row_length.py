@@ -1,4 +1,4 @@
-"""Training rows that are too long: for what, how many, and what is said of them."""
+"""Training rows that are too long: the limit, and the messages about them."""
 
 import sys
 from collections import Counter
@@ -15,24 +15,24 @@ from tasks.stage.logs import run_logger
 
 @dataclass(frozen=True)
 class Limit:
-    """How many tokens a row may have, and what sets the limit."""
+    """The most tokens a row may have, and what sets the limit."""
 
     tokens: int
     name: str
 
 
 def tokenizer_and_limit(policy: Path, code: ModelCode, pack_to: int | None = None) -> tuple[object, Limit]:
-    """A policy's tokenizer, and the longest row: the policy's context, or a packed row if that is shorter."""
+    """Return a policy's tokenizer and the row limit: the policy's context, or a packed row if that is shorter."""
     context = context_length(load_config(policy, code))
     limit = Limit(context, "the model's context")
     if pack_to is not None and pack_to < context:
         limit = Limit(pack_to, "a packed row (train.pack_to)")
-    # Rows beyond the limit are counted by the callers: the tokenizer's own warning of them would only alarm.
+    # Callers count rows beyond the limit, so the tokenizer's own warning is turned off.
     return load_tokenizer(policy, code, model_max_length=sys.maxsize), limit
 
 
 def report_too_long(counts: Counter[str], limit: Limit) -> dict[str, int]:
-    """Log how many rows are left out, and return the count for the stage's manifest."""
+    """Log the number of rows left out, and return it for the stage's manifest."""
     if not counts["too_long"]:
         return {}
     run_logger().warning(
@@ -46,7 +46,7 @@ def report_too_long(counts: Counter[str], limit: Limit) -> dict[str, int]:
 
 
 def nothing_fits(total: int, limit: Limit) -> NothingKeptError:
-    """The error for rows of which none fits the limit."""
+    """The error if no row fits the limit."""
     return NothingKeptError(
         f"No row fits {limit.name} of {counted(limit.tokens, 'token')}, so nothing is left to train on "
         f"({counted(total, 'row')} read).",

@@ -1,4 +1,4 @@
-"""The stage `select`: what of scored samples is trained on. In process."""
+"""The stage `select`: chooses the scored samples to train on. In process."""
 
 from collections import Counter
 from pathlib import Path
@@ -32,7 +32,7 @@ class NothingKeptError(RunFailedError):
 
 
 def select(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, config: SelectConfig) -> Result:
-    """Choose what is trained on into `examples.parquet`; counts by reason go to `selection.json`.
+    """Write the samples to train on to `examples.parquet`; counts by reason go to `selection.json`.
 
     Raises:
         NothingKeptError: there is nothing to train on.
@@ -69,7 +69,7 @@ def select(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, c
 
 
 def selected(counts: Counter[str], config: SelectConfig) -> str:
-    """What the log says of answers that were selected."""
+    """The log's summary of selected answers."""
     good = counts["kept"] + counts["duplicate"] + counts["over_limit"]
     kind, reward = "answer", f" with a reward of at least {config.min_reward:g}"
     if config.min_reward == 1:
@@ -79,12 +79,12 @@ def selected(counts: Counter[str], config: SelectConfig) -> str:
 
 
 def nothing_kept(counts: Counter[str]) -> NothingKeptError:
-    """The error for samples of which none can be trained on, with the reasons and what to change."""
+    """The error if no sample can be trained on, with the reasons and what to change."""
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common() if reason not in ("samples", "kept"))
     return NothingKeptError(
         f"None of the {counts['samples']:,} samples can be trained on ({reasons}). Nothing was trained; the samples "
         "and scores are kept.",
         "The problems are too hard for this policy, or its answers do not end as the reward expects.",
         "Use a stronger --model, easier problems, more generate.samples, a larger generate.max_tokens if answers are "
-        "truncated, or --few-shot examples that show the form of an answer.",
+        "truncated, or --few-shot examples that show the format of an answer.",
     )

@@ -1,1 +1,1 @@
-"""What finished and unfinished runs are asked: listed, traced, compared, verified, reconciled."""
+"""Queries of finished and unfinished runs: list, trace, compare, verify, reconcile."""

@@ -1,6 +1,6 @@
-"""Two runs side by side: the settings in which they differ, and what their policies came to on the same rows.
+"""Two runs side by side: the settings in which they differ, and their policies' results on the same rows.
 
-Here that is what they solve of the same problems; measures that need no verified answers are in
+This file compares the problems they solve; measures without verified answers are in
 `tasks/history/compare_measures.py`.
 """
 
@@ -17,7 +17,7 @@ from tasks.stage.run import Result
 
 SETS = ("validation", "test", "transfer")
 GREEDY = "greedy pass@1"
-WHERE = ("run", "runs_dir", "registry")  # settings of where a run is kept, not of what it does
+WHERE = ("run", "runs_dir", "registry")  # settings of where a run is stored, not of what it does
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measure of two policies, second minus first. None where a run does not have it."""
+    """One measure of two policies, second minus first. None if a run does not have it."""
 
     name: str
     first: Interval | None
@@ -41,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two policies on the same problems of one set. `gained` are solved greedily by the second only."""
+    """Two policies on the same problems of one set. `gained` counts those solved greedily only by the second."""
 
     set_name: str
     label: str
@@ -56,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compared:
-    """All that two runs have in common: verified answers, further measures, and what is not compared, with why."""
+    """Everything that two runs have in common: verified answers, further measures, and why others are not compared."""
 
     verified: list[Comparison]
     measures: list[RowsCompared]
@@ -69,11 +69,11 @@ class Compared:
 
 
 def compare_runs(first: History, second: History, wanted: str | None, common: bool) -> Compared:
-    """Compare two runs by iteration on validation, and the best of each on the sets kept to the end.
+    """Compare two runs by iteration on validation, and the best of each on the final sets.
 
     Args:
-        wanted: the one set to compare on; None for all that both have.
-        common: compare on the rows that both have where the sets differ.
+        wanted: the set to compare on; None for all that both have.
+        common: if the sets differ, compare on the rows that both have.
 
     Raises:
         QueryError: nothing can be compared, or the held-out rows differ and `common` is not given.
@@ -91,15 +91,15 @@ def compare_runs(first: History, second: History, wanted: str | None, common: bo
         raise QueryError(
             f"{first.name} and {second.name} have no finished evaluation in common{f' on {wanted}' * bool(wanted)}.",
             " ".join(refused) or "Validation is measured after every iteration, test and transfer at the end of a run.",
-            "`autodidact runs` shows how far each is.",
+            "`autodidact runs` shows the progress of each.",
         )
     apart = {name: message for name, _, one, two in found if (message := _differing(name, one, two))}
     apart |= {f"{c.set_name} {c.measure.rows}": message for c in measured if (message := c.differing())}
     if apart and not common:
         raise QueryError(
             f"{first.name} and {second.name} were not measured on the same rows: {'; '.join(apart.values())}.",
-            "A paired comparison needs the same ones.",
-            "Add --common to compare on those that they share, choose a --set that is the same in both, or run one "
+            "A paired comparison needs the same rows.",
+            "Add --common to compare on the rows that they share, choose a --set that is the same in both, or run one "
             "of them with the held-out rows of the other.",
         )
     seed = int(second.config.get("seed", 0))
@@ -111,7 +111,7 @@ def compare_runs(first: History, second: History, wanted: str | None, common: bo
 
 
 def setting_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Every setting, but for where a run is kept, of which two configurations have different values."""
+    """Return every setting with different values in two configurations, except where a run is stored."""
     one, two = flatten(first), flatten(second)
     names = [name for name in {**one, **two} if name not in WHERE]
     pairs = [(name, str(one.get(name, "absent")), str(two.get(name, "absent"))) for name in names]
@@ -119,7 +119,7 @@ def setting_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> 
 
 
 def evaluation_differences(comparisons: Sequence[Comparison]) -> list[str]:
-    """In what the evaluations that are compared differ besides the policy, as sentences."""
+    """Return how the compared evaluations differ besides the policy, as sentences."""
     notes: dict[str, None] = {}
     for c in comparisons:
         one, two = ({"seed": m.manifest.seed, **m.manifest.config} for m in (c.first, c.second))
@@ -135,7 +135,7 @@ def evaluation_differences(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _stages_of(set_name: str, first: History, second: History) -> list[tuple[str, str]]:
-    """What is compared on a set, and the stage that measured it. Validation is measured after every iteration."""
+    """Return what is compared on a set, and the stage that measured it. Every iteration measures validation."""
     if set_name == "validation":
         both = sorted(iteration_of(name) for name in first.stages.keys() & second.stages.keys() if _evaluates(name))
         return [(f"iteration {number}", f"iter-{number}/evaluate") for number in both]
@@ -152,7 +152,7 @@ def _both(first: History, second: History, stage: str, set_name: str) -> tuple[V
 
 
 def _measured(history: History, stage: str, set_name: str) -> Verified | None:
-    """What an evaluation found on a set; None if it is not finished or has no such set."""
+    """Return the result of an evaluation on a set; None if it is not finished or has no such set."""
     finished = history.stages.get(stage)
     evaluation = load_evaluation(Result(finished.path, finished)) if finished else None
     if finished is None or evaluation is None or set_name not in evaluation.metrics:
@@ -210,7 +210,7 @@ def _figures(first: Verified, second: Verified, before: list[Outcome], after: li
 
 
 def _values(outcomes: list[Outcome], metrics: SetMetrics) -> dict[str, list[float]]:
-    """Each measure's value per problem."""
+    """Return each measure's value per problem."""
     values = {GREEDY: [float(o.greedy_correct) for o in outcomes]}
     values |= {f"pass@{k}": [pass_at_k(o.samples, o.correct, k) for o in outcomes] for k in metrics.pass_at}
     return values | {f"maj@{k}": [o.majority_correct for o in outcomes] for k in metrics.majority_at}

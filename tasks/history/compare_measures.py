@@ -1,4 +1,4 @@
-"""Two runs side by side by measures that need no verified answers: what may be compared, and how they differ by row."""
+"""Two runs side by side by measures without verified answers: which can be compared, and how they differ by row."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from tasks.rollouts.measured import Measured, load_measured
 from tasks.stage.run import Result
 
 WHY_NOT = {
-    "pair_accuracy": "each run holds it against its own base, so the values of two runs say nothing of one another",
-    "discriminator_accuracy": "each run's opponent is its own policy of the iteration before",
+    "pair_accuracy": "each run measures it against its own base, so the values of two runs are not comparable",
+    "discriminator_accuracy": "each run's opponent is its own policy of the previous iteration",
 }
 BASE = Path("base") / "policy"  # whose tokenizer all policies of a run share
 
@@ -50,7 +50,7 @@ class Candidate:
         return _keys(self.first) & _keys(self.second)
 
     def differing(self) -> str | None:
-        """In what the held-out rows differ, as a part of a sentence; None where they are the same."""
+        """Return how the held-out rows differ, as part of a sentence; None if they are the same."""
         one, two = _keys(self.first), _keys(self.second)
         if one == two:
             return None
@@ -59,7 +59,7 @@ class Candidate:
 
 
 def candidates(first: History, second: History, sets: Sequence[str]) -> Iterator[Candidate]:
-    """Every measure that both runs have on a set, by iteration on validation, and of the best at the end."""
+    """Yield every measure that both runs have on a set, by iteration on validation, and of the best at the end."""
     for set_name in sets:
         for label, one, two in _both(first, second, set_name):
             there = one.estimates.get(set_name, {}).keys() & two.estimates.get(set_name, {}).keys()
@@ -70,29 +70,29 @@ def candidates(first: History, second: History, sets: Sequence[str]) -> Iterator
 
 
 def refusal(candidate: Candidate, first: History, second: History) -> str | None:
-    """Why a measure cannot be compared across these two runs, as a sentence; None where it can."""
+    """Return why a measure cannot be compared across these two runs, as a sentence; None if it can."""
     measure = candidate.measure
     if not measure.across_runs:
         return f"{measure.label.capitalize()} is not compared: {WHY_NOT[measure.name]}."
     if measure == LOSS and not same_tokenizer(*(history.directory / BASE for history in (first, second))):
         return (
-            "Loss per token is not compared: the tokenizers of the two runs' policies are not the same, or are not "
-            "there any more, so a token of one is no token of the other."
+            "Loss per token is not compared: the tokenizers of the two runs' policies differ or no longer exist, so "
+            "their tokens are not comparable."
         )
     if measure == WIN_RATE and (apart := _judged_apart(candidate, first, second)):
-        return f"Win rate is not compared on {candidate.set_name}: the two runs have another {apart}."
+        return f"Win rate is not compared on {candidate.set_name}: the two runs differ in the {apart}."
     if not candidate.shared:
         return f"{measure.label.capitalize()} is not compared: {candidate.differing()}."
     if _weights(candidate.first, candidate.shared) != _weights(candidate.second, candidate.shared):
         return (
-            f"{measure.label.capitalize()} is not compared on {candidate.set_name}: the two runs frame or cut the same "
-            f"{measure.rows} differently, so they differ in length."
+            f"{measure.label.capitalize()} is not compared on {candidate.set_name}: the two runs render or truncate "
+            f"the same {measure.rows} differently, so they differ in length."
         )
     return None
 
 
 def compare_rows(candidate: Candidate, seed: int) -> RowsCompared:
-    """Both values and the paired difference, on the rows that both have."""
+    """Return both values and their paired difference, on the rows that both have."""
     shared = candidate.shared
     one, two = ([row for row in rows if _key(row) in shared] for rows in (candidate.first, candidate.second))
     return RowsCompared(
@@ -108,7 +108,7 @@ def compare_rows(candidate: Candidate, seed: int) -> RowsCompared:
 
 
 def best_of_each(first: History, second: History) -> str:
-    """What is compared on the sets that are kept to the end."""
+    """The label of a comparison on the final sets."""
     bests = [history.stages["best"].manifest for history in (first, second) if "best" in history.stages]
     return "best iteration of each: " + " | ".join(str(best.config["iteration"]) for best in bests)
 
@@ -123,14 +123,14 @@ def _both(first: History, second: History, set_name: str) -> Iterator[tuple[str,
 
 
 def _of(history: History, begins: str) -> Measured:
-    """What the stages whose names begin like that measured without verifying answers."""
+    """Load the measures without verified answers of the stages whose names begin like that."""
     found = [stage for name, stage in history.stages.items() if name.startswith(begins)]
     kinds = [stage for stage in found if not stage.manifest.stage.endswith(("/evaluate", "final/best"))]
     return load_measured(Result(stage.path, stage) for stage in kinds)
 
 
 def _judged_apart(candidate: Candidate, first: History, second: History) -> str | None:
-    """What makes win rates of two runs no one measure, if anything: each is by a judge, against given answers."""
+    """Return why win rates of two runs are not comparable, if so: another judge, opponent or opponent's answers."""
     one, two = (_how_judged(history, candidate) for history in (first, second))
     return next((name for name in one if one[name] != two[name]), None)
 
@@ -144,7 +144,9 @@ def _how_judged(history: History, candidate: Candidate) -> dict[str, Any]:
     return {
         "judge": (manifest.config["judge"], manifest.inputs.get("judge")),
         "opponent": rival,
-        "opponent's answers": manifest.inputs.get(f"{rival}_{candidate.set_name}"),  # gold ones are the prompts' own
+        "opponent's answers": manifest.inputs.get(
+            f"{rival}_{candidate.set_name}"
+        ),  # gold answers come with the prompts
     }
 
 

@@ -1,5 +1,5 @@
-"""Closing what a killed process left open in MLflow and Prefect. The disk is the truth: a run whose lock nobody holds
-is not running, whatever the two say.
+"""Closing runs that a killed process left open in MLflow and Prefect. The disk is the source of truth: a run whose lock
+nobody holds is not running, whatever the two say.
 """
 
 import os
@@ -14,18 +14,18 @@ from tasks.stage.run import SUMMARY
 from tasks.tracking.mlflow import IDS, close_stale, reaching, tracking_uri
 from tasks.tracking.servers import reach_prefect, reaching_prefect
 
-# A flow run takes its run's lock some seconds after it is Running, and sets its last state some after letting go.
+# A flow run takes its run's lock some seconds after it is Running, and sets its final state some after releasing it.
 GRACE = timedelta(seconds=60)
 
 
 def reconcile(runs: Path, grace: timedelta = GRACE) -> list[str]:
-    """Close stale runs of a folder in MLflow, and stale flow runs in Prefect where a server is known.
+    """Close stale runs of a folder in MLflow, and stale flow runs in Prefect if a server is set.
 
     Args:
-        grace: how long a flow run may be in its state with nobody holding its run's lock.
+        grace: how long a flow run may be in its state while nobody holds its run's lock.
 
     Returns:
-        A sentence for each thing that was done.
+        A sentence for each change.
 
     Raises:
         HistoryError: MLflow cannot be reached.
@@ -46,7 +46,7 @@ def _close_in_mlflow(runs: Path) -> Iterator[str]:
         with reaching(tracking_uri(runs)):
             closed = close_stale(directory)
         for name in closed:
-            yield f"MLflow: {name} was RUNNING, and no process works on {directory}; it is KILLED now."
+            yield f"MLflow: {name} was RUNNING, but no process works on {directory}; it is KILLED now."
 
 
 def _close_in_prefect(runs: Path, grace: timedelta) -> Iterator[str]:
@@ -71,10 +71,10 @@ def _close_in_prefect(runs: Path, grace: timedelta) -> Iterator[str]:
             elif _finished_since(directory, since):
                 state = Completed(message=f"Closed by autodidact reconcile: {directory} is finished.")
             else:
-                state = Crashed(message=f"Closed by autodidact reconcile: {said}. Run it again to go on.")
+                state = Crashed(message=f"Closed by autodidact reconcile: {said}. Run it again to continue.")
             before = flow_run.state_name
             client.set_flow_run_state(flow_run.id, state, force=True)
-            yield f"Prefect: {flow_run.name} was {before}, and {said}; it is {state.name} now."
+            yield f"Prefect: {flow_run.name} was {before}, but {said}; it is {state.name} now."
 
 
 def _finished_since(directory: Path, since: datetime) -> bool:

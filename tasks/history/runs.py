@@ -1,6 +1,6 @@
-"""The runs of a folder and what each holds, by its configuration and manifests. How far one is, says `state.py`.
+"""The runs of a folder and their contents, from configurations and manifests. Their progress is in `state.py`.
 
-Writes nothing, and needs no server: the disk is the truth.
+Writes nothing, and needs no server: the disk is the source of truth.
 """
 
 import json
@@ -21,11 +21,11 @@ from tasks.stage.contract import CorruptStageError, Finished, Manifest, load_fin
 from tasks.stage.run import CONFIG, LOCK, PLAN
 
 MARKS = (LOCK, "problems", "base")
-DECIDED_BY = "decided_by"  # in the configuration: the measure that the loop chose by, or null
+DECIDED_BY = "decided_by"  # in the configuration: the deciding measure, or null
 
 
 class QueryError(AutodidactError):
-    """What is asked about the runs cannot be answered; the message says why and what to do next."""
+    """A query about runs cannot be answered; the message says why and what to do next."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class History:
     """A run directory as it is on disk.
 
     Attributes:
-        plan: all stages in order, as the run planned them when it was started last; empty for older runs.
-        values: of the deciding measure on validation, by iteration; empty where nothing decides.
-        broken: what cannot be read, with what is wrong and what to do.
+        plan: all stages in order, as planned at the run's last start; empty for older runs.
+        values: the deciding measure on validation, by iteration; empty if no measure decides.
+        broken: what cannot be read, with the problem and what to do.
     """
 
     directory: Path
@@ -62,7 +62,7 @@ class History:
 
     @property
     def measure(self) -> Measure | None:
-        """What decides which iteration is the best one."""
+        """The measure that decides which iteration is best."""
         return _deciding(self.config)
 
     @property
@@ -71,13 +71,13 @@ class History:
 
     @property
     def algorithm(self) -> str | None:
-        """What made the run, such as a loop; None if its configuration does not say."""
+        """The algorithm that made the run; None if its configuration does not name one."""
         found = self.config.get("algorithm")
         return found if isinstance(found, str) else None
 
     @cached_property
     def _artifacts(self) -> dict[str, list[Origin]]:
-        """Every artifact that a stage holds, by digest. `best` holds links only: what it has was made elsewhere."""
+        """Every artifact of the stages, by digest. `best` is skipped: it only links to artifacts made elsewhere."""
         found: dict[str, list[Origin]] = {}
         for stage, finished in self.stages.items():
             outputs = finished.manifest.outputs
@@ -89,7 +89,7 @@ class History:
         return found
 
     def origin(self, digest: str, latest: int) -> Origin | None:
-        """What has that digest, made in iteration `latest` or before; of several, the latest."""
+        """Return the artifact with that digest, made in iteration `latest` or before; if several, the latest."""
         known = [origin for origin in self._artifacts.get(digest, ()) if origin.iteration <= latest]
         return max(known, key=lambda origin: origin.iteration, default=None)
 
@@ -97,7 +97,7 @@ class History:
         return self.stages[origin.stage].path / origin.name
 
     def manifest(self, origin: Origin) -> Manifest:
-        """The manifest of the stage that made it."""
+        """Return the manifest of the stage that made it."""
         return self.stages[origin.stage].manifest
 
     def digest(self, origin: Origin) -> str:
@@ -105,13 +105,13 @@ class History:
 
 
 def iteration_of(stage: str) -> int:
-    """The iteration a stage belongs to; those outside the iterations come before or after all, and count as 0."""
+    """Return the iteration of a stage; stages outside the iterations, before or after them, count as 0."""
     found = re.match(r"iter-(\d+)/", stage)
     return int(found[1]) if found else 0
 
 
 def run_directories(runs: Path) -> list[Path]:
-    """The folders of `runs` that are runs: a run begins with a lock, and a copy without one has its first stages.
+    """Return the folders of `runs` that are runs: they have a lock or, if copied without it, their first stages.
 
     Raises:
         QueryError: there is no such folder.
@@ -119,30 +119,30 @@ def run_directories(runs: Path) -> list[Path]:
     if not runs.is_dir():
         raise QueryError(
             f"there is no folder {runs}, so there are no runs in it.",
-            f"It is looked for from {Path.cwd()}.",
-            "Start a run first, go to where its folder is, or name it with --runs-dir.",
+            f"The path is relative to {Path.cwd()}.",
+            "Start a run first, change to the folder that contains it, or name it with --runs-dir.",
         )
     return sorted(d for d in runs.iterdir() if d.is_dir() and any((d / name).exists() for name in MARKS))
 
 
 def find_run(runs: Path, name: str) -> Path:
-    """The directory of a run.
+    """Return the directory of a run.
 
     Raises:
-        QueryError: there is none of that name; with those that there are.
+        QueryError: there is no run of that name; the message lists those that exist.
     """
     known = run_directories(runs)
     if runs / name in known:
         return runs / name
     there = f"There are {', '.join(d.name for d in known)}." if known else "It has no runs yet."
-    raise QueryError(f"{runs} has no run {name!r}.", what_next=f"{there} Another folder is named with --runs-dir.")
+    raise QueryError(f"{runs} has no run {name!r}.", what_next=f"{there} Name another folder with --runs-dir.")
 
 
 def open_history(runs: Path, name: str) -> History:
-    """The history of the run of that name.
+    """Return the history of the named run.
 
     Raises:
-        QueryError: there is no such run, or a part of it cannot be read.
+        QueryError: there is no such run, or part of it cannot be read.
     """
     history = load_history(find_run(runs, name))
     if history.broken:
@@ -161,8 +161,8 @@ def load_history(directory: Path) -> History:
         config, plan = _read_config(directory / CONFIG), _read_plan(directory / PLAN)
     except (OSError, ValueError, TypeError) as error:
         broken[CONFIG] = (
-            f"{directory / CONFIG} cannot be read ({_first_line(error)}). Run the same command again: it is written "
-            f"anew at every start."
+            f"{directory / CONFIG} cannot be read ({_first_line(error)}). Run the same command again: it is rewritten "
+            f"at every start."
         )
     for path in _stage_directories(directory):
         name = str(path.relative_to(directory))
@@ -175,8 +175,8 @@ def load_history(directory: Path) -> History:
             broken[name] = str(error)
         except (OSError, ValueError) as error:
             broken[name] = (
-                f"{path} cannot be read ({_first_line(error)}). See that you may read it, or delete it and run the "
-                f"same command again to rebuild it."
+                f"{path} cannot be read ({_first_line(error)}). Check its permissions, or delete it and run the same "
+                f"command again to rebuild it."
             )
     return History(directory, config, plan, stages, values, broken)
 
@@ -198,7 +198,7 @@ def _deciding(config: Mapping[str, Any]) -> Measure | None:
 
 
 def _value(stage: Path, measure: Measure | None) -> Interval | None:
-    """What a stage measured on validation by that measure, if it did."""
+    """Return a stage's value of that measure on validation, if it has one."""
     metrics, estimates = stage / "validation" / METRICS, stage / "validation" / ESTIMATES
     if measure in (ACCURACY, SAMPLED_ACCURACY) and metrics.exists():
         found = SetMetrics.model_validate_json(metrics.read_text())
@@ -214,7 +214,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _stage_directories(directory: Path) -> list[Path]:
-    """Where stages lie. Folders deeper down may hold a `manifest.json` too, but it is a model's own."""
+    """Return the folders of stages. Deeper folders may have a `manifest.json` too, but it belongs to a model."""
     groups = [*directory.glob("iter-*"), directory / "final"]
     found = [directory / name for name in ("problems", "base", "best")]
     found += [path for group in groups for path in group.glob("[!.]*")]

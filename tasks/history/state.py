@@ -1,4 +1,4 @@
-"""How far a run is, by its plan, manifests, lock and summary, without its flow's code. Writes nothing."""
+"""A run's progress, from its plan, manifests, lock and summary, without its flow's code. Writes nothing."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class RunState:
-    """A line of the list of runs. `best` is the best iteration so far, `value` what it came to by the measure."""
+    """A line in the list of runs. `best` is the best iteration so far, `value` its value of the measure."""
 
     name: str
     algorithm: str | None
@@ -46,7 +46,7 @@ class RunState:
 
 
 def run_state(directory: Path) -> RunState:
-    """What a run directory says of the run, without its flow's code."""
+    """Return a run's state from its directory, without its flow's code."""
     history = load_history(directory)
     state, detail = _state(history)
     best = _best(history, state)
@@ -68,9 +68,9 @@ def run_state(directory: Path) -> RunState:
 
 
 def holder(directory: Path) -> str | None:
-    """Who has the run open, or None.
+    """Return which process has the run open, or None.
 
-    The lock is asked for as one reader among others, so that two who look at once do not take each other for a run.
+    Tries a shared lock, so that two simultaneous readers do not mistake each other for a run.
     """
     lock = directory / LOCK
     if not lock.exists():
@@ -84,7 +84,7 @@ def holder(directory: Path) -> str | None:
 
 
 def expected_stages(history: History, iterations: int | None = None) -> list[str]:
-    """The stages of a run of so many iterations, or as many as it may have, in order, as it planned them."""
+    """Return the planned stages of a run with that many iterations, or with its maximum, in order."""
     most = _most(history) if iterations is None else iterations
     return [name for name in history.plan if iteration_of(name) <= most]
 
@@ -112,7 +112,7 @@ def _at_rest(history: History) -> tuple[State, str]:
 
 
 def _attempts(directory: Path) -> list[str]:
-    """Stages that were begun and are not done. What is older than the summary was left by an earlier, settled start."""
+    """Stages that were started but are not done. Attempts older than the summary are leftovers of a finished run."""
     found, (concluded, _) = [], _summary(directory)
     for attempt in [*directory.glob(".*.attempt"), *directory.glob("*/.*.attempt")]:
         if _modified(attempt) > concluded:
@@ -122,7 +122,7 @@ def _attempts(directory: Path) -> list[str]:
 
 
 def _left_to_do(history: History) -> str | None:
-    """The next stage, or None if the summary, which is written last, covers all that are there."""
+    """The next stage, or None if the summary, which is written last, covers all existing stages."""
     concluded, iterations = _summary(history.directory)
     last = max(history.stages.values(), key=lambda stage: stage.manifest.ended, default=None)
     ended = datetime.fromisoformat(last.manifest.ended).timestamp() if last else 0.0
@@ -130,7 +130,7 @@ def _left_to_do(history: History) -> str | None:
     names = expected_stages(history, iterations if covered else _planned(history))
     positions = [names.index(name) for name in names if name not in history.stages]
     if last is not None and not covered and last.manifest.stage in names:
-        # After a rebuild that was stopped, the stages that are yet to be made again are there as they were.
+        # After an interrupted rebuild, the stages that have not been made again still exist in their old form.
         positions.append(names.index(last.manifest.stage) + 1)
     position = min(positions, default=len(names))
     if position < len(names):
@@ -143,7 +143,7 @@ def _left_to_do(history: History) -> str | None:
 
 
 def _planned(history: History) -> int:
-    """How many iterations the run has by its settings and the values so far, which may have ended it early."""
+    """Return the number of iterations by the settings and the values so far, which may have ended the run early."""
     stop, most = StopConfig.model_validate(history.config.get("stop", {})), _most(history)
     if stop.rule == "discriminator":
         ended = (number for number in range(1, most + 1) if _is_over(history, number))
@@ -166,7 +166,7 @@ def _most(history: History) -> int:
 
 
 def decided(history: History) -> int:
-    """The latest iteration of which the last stage is there; of an older run, which kept no plan, the last measured."""
+    """Return the latest iteration whose last stage exists; for an older run without a plan, the last measured one."""
     if not history.plan:
         return max(history.values, default=0)
     last = {iteration_of(name): name for name in expected_stages(history)}
@@ -174,10 +174,10 @@ def decided(history: History) -> int:
 
 
 def _summary(directory: Path) -> tuple[float, int]:
-    """When the summary was written and how many iterations it covers; zeros where it or the report is not there."""
+    """Return when the summary was written and how many iterations it covers; zeros if it or the report is missing."""
     file = directory / SUMMARY
     try:
-        covered = max(len(json.loads(file.read_text())["iterations"]) - 1, 1)  # a run that is no loop lists none
+        covered = max(len(json.loads(file.read_text())["iterations"]) - 1, 1)  # a run that is not a loop lists none
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0, 0
     return (_modified(file), covered) if (directory / REPORT).exists() else (0.0, 0)
@@ -198,14 +198,14 @@ def _best(history: History, state: State) -> int | None:
 
 
 def _in_order(history: History) -> list[float]:
-    """Values from the base up to the first iteration that has none."""
+    """Values from the base up to the first iteration without one."""
     numbers = range(max(history.values, default=-1) + 1)
     found = [history.values[number].value if number in history.values else None for number in numbers]
     return from_the_base(found, history.measure or ACCURACY)
 
 
 def _footprint(directory: Path) -> tuple[int, datetime]:
-    """Bytes of all files, hard links counted once, and when the latest of them was written."""
+    """Return the bytes of all files, hard links counted once, and the latest modification time."""
     files = {(found.st_dev, found.st_ino): found for found in _stats(directory) if stat.S_ISREG(found.st_mode)}
     latest = max((found.st_mtime for found in files.values()), default=directory.stat().st_mtime)
     return sum(found.st_size for found in files.values()), datetime.fromtimestamp(latest).astimezone()
@@ -216,5 +216,5 @@ def _stats(directory: Path) -> Iterator[os.stat_result]:
         for name in names:
             try:
                 yield os.lstat(os.path.join(parent, name))
-            except FileNotFoundError:  # a run that is under way removes what it has no more use for
+            except FileNotFoundError:  # a running run removes files that it no longer needs
                 continue

@@ -1,6 +1,6 @@
-"""Where a training row came from: its sample, score and problem, and every policy behind the one that wrote it.
+"""Where a training row came from: its sample, score and problem, and all ancestors of the policy that wrote it.
 
-What a stage read is found by its digest, and the records are checked against one another.
+A stage's inputs are found by their digests, and the records are checked against each other.
 """
 
 import re
@@ -29,7 +29,7 @@ Drawn = TypeVar("Drawn", Sample, Score)
 
 @dataclass(frozen=True)
 class Check:
-    """Something that has to hold if the records are true, and whether it does."""
+    """A statement that must hold if the records are correct, and whether it does."""
 
     statement: str
     holds: bool
@@ -37,7 +37,7 @@ class Check:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A file of training rows, and the policy whose answers it holds; None if people wrote them all."""
+    """A file of training rows, and the policy that wrote its answers; None if people wrote them all."""
 
     file: Origin
     writer: Origin | None
@@ -45,7 +45,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Policy:
-    """A checkpoint, with the policy it started from and what it was trained on."""
+    """A checkpoint, with the policy it started from and its training data."""
 
     origin: Origin
     start: Origin | None
@@ -54,7 +54,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Trace:
-    """A training row and everything behind it. `policies` begins with the one that wrote it and ends with the base."""
+    """A training row and its origins. `policies` starts with the one that wrote it and ends with the base."""
 
     key: str
     row: Example | Pair
@@ -70,7 +70,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class TrainingFile:
-    """A file of training rows: how many it has, and the first of them by key."""
+    """A file of training rows: its number of rows, and the first of them by key."""
 
     file: Origin
     rows: int
@@ -78,7 +78,7 @@ class TrainingFile:
 
 
 def training_files(history: History) -> list[TrainingFile]:
-    """Every file of training rows of a run, with a few keys to choose from.
+    """Return every file of training rows of a run, with a few keys to choose from.
 
     Raises:
         QueryError: there is none.
@@ -86,22 +86,22 @@ def training_files(history: History) -> list[TrainingFile]:
     found = _training_origins(history)
     if not found:
         raise QueryError(
-            f"{history.directory} has no training rows yet, so nothing can be followed back: no stage that chooses "
-            "them is finished.",
-            what_next="`autodidact runs` shows how far it is; run the flow to go on.",
+            f"{history.directory} has no training rows yet, so nothing can be traced: no stage that selects them is "
+            "finished.",
+            what_next="`autodidact runs` shows its progress; run the flow to continue.",
         )
     return [_training_file(history, file) for file in found]
 
 
 def trace(history: History, key: str) -> Trace:
-    """Follow a training row back to what it was made from.
+    """Trace a training row back to its origins.
 
     Args:
-        key: `iter-1/<problem id>/<index>`; the beginning of the problem id will do where it is unique.
+        key: `iter-1/<problem id>/<index>`; a unique prefix of the problem id is enough.
 
     Raises:
-        QueryError: the key is none, or of no training row; with keys that are.
-        CorruptStageError: a file of rows is not what its manifest says.
+        QueryError: the key is invalid or names no training row; the message lists some that do.
+        CorruptStageError: a file of rows does not match its manifest.
     """
     file, row = _find(history, key)
     checks: list[Check] = []
@@ -156,26 +156,26 @@ def _find(history: History, key: str) -> tuple[Origin, Example | Pair]:
     files = training_files(history)
     parts = KEY.fullmatch(key)
     if parts is None:
-        raise QueryError(f"{key!r} is no sample key.", what_next=_hint(files))
+        raise QueryError(f"{key!r} is not a sample key.", what_next=_hint(files))
     here = [f for f in files if f.file.stage.startswith(f"{parts['iteration']}/")]
     if not here:
         there = sorted({f"iter-{f.file.iteration}" for f in files})
         raise QueryError(
-            f"{history.directory} has no training rows of {parts['iteration']}; it has those of {', '.join(there)}.",
+            f"{history.directory} has no training rows of {parts['iteration']}, only of {', '.join(there)}.",
             what_next=_hint(files),
         )
     return _find_among(history, here, parts)
 
 
 def _find_among(history: History, files: Sequence[TrainingFile], parts: re.Match[str]) -> tuple[Origin, Example | Pair]:
-    """The row of that problem and index, of the files of its iteration."""
+    """Return the row of that problem and index from the files of its iteration."""
     rows: list[tuple[Origin, Example | Pair]] = [
         (f.file, row) for f in files for row in _rows(TRAINING_FILES[f.file.name], history, f.file, parts["problem"])
     ]
     problems = sorted({row.problem_id for _, row in rows})
     if len(problems) > 1:
         raise QueryError(
-            f"{parts['problem']} is the beginning of {len(problems)} problems with training rows in "
+            f"{parts['problem']} is the beginning of {len(problems)} problem ids with training rows in "
             f"{parts['iteration']}: {', '.join(problems[:KEYS_SHOWN])}{', …' * (len(problems) > KEYS_SHOWN)}.",
             what_next="Give more of the id.",
         )
@@ -183,9 +183,9 @@ def _find_among(history: History, files: Sequence[TrainingFile], parts: re.Match
         if row.index == int(parts["index"]):
             return file, row
     keys = [_key(file, row) for file, row in rows[:KEYS_SHOWN]]
-    nearest = f"Of that problem there are {', '.join(keys)}." if keys else _hint(files)
+    nearest = f"That problem has {', '.join(keys)}." if keys else _hint(files)
     raise QueryError(
-        f"{parts[0]} is no training row of {history.directory}{_left_out(history, files, parts)}.",
+        f"{parts[0]} is not a training row of {history.directory}{_left_out(history, files, parts)}.",
         what_next=nearest,
     )
 
@@ -196,7 +196,7 @@ def _hint(files: Sequence[TrainingFile]) -> str:
 
 
 def _left_out(history: History, files: Sequence[TrainingFile], parts: re.Match[str]) -> str:
-    """Why a sample is not among the training rows, if it was drawn at all."""
+    """Why a sample is not among the training rows, if it was sampled at all."""
     problem, index = parts["problem"], int(parts["index"])
     for file in (f.file for f in files):
         samples = _follow(history, file.stage, "samples", file.iteration, [])
@@ -205,17 +205,17 @@ def _left_out(history: History, files: Sequence[TrainingFile], parts: re.Match[s
         if len(drawn) != 1:
             continue
         score = _at(index, _rows(Score, history, scores, drawn[0].problem_id)) if scores else None
-        verdict = f" Its verdict is {score.verdict}: {score.explanation or 'no more was said'}." if score else ""
+        verdict = f" Its verdict is {score.verdict}: {score.explanation or 'no explanation'}." if score else ""
         counts = history.stages[file.stage].path / SELECTION
         return f": it was sampled, but {file.stage} left it out.{verdict} The counts by reason are in {counts}"
     return ""
 
 
 def _rows(row_type: type[R], history: History, file: Origin, begins: str, column: str = "problem_id") -> list[R]:
-    """The rows whose problem id begins like that; no others come into memory.
+    """Return the rows whose problem id begins like that, without loading others into memory.
 
     Raises:
-        CorruptStageError: the file is not what its manifest says.
+        CorruptStageError: the file does not match its manifest.
     """
     history.stages[file.stage].verify()
     rows = ds.dataset([str(path) for path in parquet_files(history.path(file))], format="parquet")
@@ -228,21 +228,21 @@ def _at(index: int, rows: Iterable[Drawn]) -> Drawn | None:
 
 
 def _follow(history: History, stage: str, name: str, latest: int, checks: list[Check]) -> Origin | None:
-    """What a stage read under that name, found by its digest; None if it read nothing such, or it is gone."""
+    """Return a stage's input of that name, found by its digest; None if it has no such input, or it is gone."""
     digest = history.stages[stage].manifest.inputs.get(name)
     if digest is None:
         return None
     found = history.origin(digest, latest)
     if found:
-        checks.append(Check(f"{found} has the digest that {stage} was given", True))
+        checks.append(Check(f"{found} has the digest that {stage} recorded", True))
     else:
-        checks.append(Check(f"no stage of the run holds the {name} that {stage} was given, digest {digest}", False))
+        checks.append(Check(f"no stage of the run has the {name} that {stage} recorded, digest {digest}", False))
     return found
 
 
 def _agreements(row: Example | Pair, sample: Sample | None, generate: Manifest) -> list[Check]:
     if sample is None:
-        return [Check(f"{generate.stage} holds the sample of the training row", False)]
+        return [Check(f"{generate.stage} has the sample of the training row", False)]
     if isinstance(row, Example):
         policy, same = row.policy, (row.completion, row.token_ids) == (sample.text, sample.token_ids)
     else:
@@ -251,7 +251,7 @@ def _agreements(row: Example | Pair, sample: Sample | None, generate: Manifest) 
     return [
         Check("the training row has the text and token ids of its sample", same),
         Check("the training row names the policy that its sample names", policy == sample.policy),
-        Check(f"the sample names the policy that {generate.stage} was given", given),
+        Check(f"the sample names the policy that {generate.stage} recorded", given),
     ]
 
 
@@ -260,7 +260,7 @@ def _trains(finished: Finished) -> bool:
 
 
 def _ancestry(history: History, policy: Origin, checks: list[Check]) -> list[Policy]:
-    """A policy and all those behind it: what it started from, and whose answers it was trained on."""
+    """A policy and its ancestors: those it started from, and those whose answers it was trained on."""
     found: dict[str, Policy] = {}
     pending = [policy]
     while pending:

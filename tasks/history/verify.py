@@ -1,4 +1,4 @@
-"""Whether a run's files still are what its stages wrote: every file is read and compared with its stage's manifest."""
+"""Verifying a run: every file is read and compared with its stage's manifest."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +9,9 @@ from tasks.stage.run import RunDirectoryError
 
 
 def verify_run(directory: Path) -> list[str]:
-    """A sentence for every damaged file, and for every stage whose manifest is; nothing where all is well.
+    """Return a sentence for every damaged file or manifest; empty if everything is intact.
 
-    Takes as long as reading all files. Attempts, which are hidden folders beside the stages, are not looked at.
+    Takes as long as reading all files. Attempts, which are hidden folders beside the stages, are skipped.
 
     Raises:
         RunDirectoryError: there is no stage.
@@ -31,7 +31,7 @@ def freed_in(directory: Path) -> list[str]:
 
 
 def _stages(folder: Path) -> Iterator[Path]:
-    """Folders with a manifest, and those with files that no manifest vouches for."""
+    """Yield folders with a manifest, and folders with files but no manifest."""
     for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         if any(p.is_file() for p in path.iterdir()):
             yield path

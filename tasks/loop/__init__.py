@@ -1,1 +1,1 @@
-"""How a loop begins, measures its policies, stops and ends."""
+"""How a loop starts, measures its policies, stops and ends."""

@@ -1,4 +1,4 @@
-"""A person's word after each iteration: the flow is suspended, holds no GPU, and goes on when a form is filled in."""
+"""Human approval after each iteration: the flow is suspended, holds no GPU, and continues when a form is submitted."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -17,11 +17,11 @@ LONGEST_CELL = 2000  # characters of a prompt or an answer
 
 
 class ApprovalError(AutodidactError):
-    """A person is to decide, and there is no way to ask."""
+    """Approval is required but cannot be requested, or the submitted form is invalid."""
 
 
 class Decision(BaseModel):
-    """What a person decided after an iteration."""
+    """A reviewer's decision after an iteration."""
 
     decision: Literal["go on", "stop", "use iteration"] = Field(
         "go on", description="stop: end with the best iteration so far; use iteration: end with the one named below."
@@ -30,7 +30,7 @@ class Decision(BaseModel):
 
 
 def require_deployment() -> None:
-    """See that this flow run can be suspended.
+    """Check that this flow run can be suspended.
 
     Raises:
         ApprovalError: it was not started from a deployment.
@@ -40,21 +40,21 @@ def require_deployment() -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
         raise ApprovalError(
-            "approve is on, and only a run that was started from a deployment can wait for a person.",
+            "approve is on, but only a run started from a deployment can wait for approval.",
             what_next="Start it in the Prefect UI (autodidact up), or set approve to false.",
         )
 
 
 def ask(directory: Path, iteration: int, rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]]) -> Decision:
-    """Suspend the flow until a person has decided; at once what was decided before.
+    """Suspend the flow until a reviewer decides. A decision made before is returned at once.
 
     Args:
         rows: the table of iterations.
-        answers: prompt, reference, answer, verdict of some validation problems, where they are verified.
+        answers: prompt, reference, answer, verdict of some validation problems, if they are verified.
 
     Raises:
-        ApprovalError: the form names an iteration that there is not.
-        prefect.exceptions.Pause: the flow is suspended now. It is run again from its start, and reuses every stage.
+        ApprovalError: the form names an iteration that does not exist.
+        prefect.exceptions.Pause: the flow is suspended now. It will run again from its start and reuse every stage.
     """
     file = directory / DECISIONS
     known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
@@ -63,15 +63,15 @@ def ask(directory: Path, iteration: int, rows: Sequence[dict[str, Any]], answers
     decision = _suspend(iteration, _page(directory.name, iteration, rows, answers))
     if decision.decision == "use iteration" and decision.iteration not in range(iteration + 1):
         raise ApprovalError(
-            f"The form asks for iteration {decision.iteration}, and there are 0 to {iteration}.",
-            what_next="Run the deployment again: it asks anew.",
+            f"The form asks for iteration {decision.iteration}, but there are only 0 to {iteration}.",
+            what_next="Run the deployment again: it shows the form again.",
         )
     write_json(file, known | {str(iteration): decision.model_dump()})
     return decision
 
 
 def decided_best(directory: Path) -> int | None:
-    """The iteration that a person chose to use, if one did."""
+    """Return the iteration that a reviewer chose to use, if any."""
     file = directory / DECISIONS
     known = json.loads(file.read_text()) if file.exists() else {}
     chosen = [d["iteration"] for d in known.values() if d["decision"] == "use iteration"]
@@ -90,7 +90,7 @@ def _suspend(iteration: int, page: str) -> Decision:
 
 
 def _page(run: str, iteration: int, rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]]) -> str:
-    """Markdown for the form: the iterations so far, and some answers of the latest."""
+    """Return the form's Markdown: the iterations so far, and some answers of the latest."""
     names = list(rows[-1])
     table = _markdown_table(names, ([row.get(name, "") for name in names] for row in rows))
     page = f"## {markdown(run)}: iteration {iteration} is done\n\n{table}"

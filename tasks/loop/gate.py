@@ -1,4 +1,4 @@
-"""What a finished loop's best iteration comes to against the registry's champion, on rows that no decision has seen."""
+"""Comparing a finished loop's best iteration with the registry's champion, on rows that no decision has used."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,9 +13,10 @@ from tasks.tracking.champion import Gate, policy_of, refusal
 from tasks.tracking.registry import Version
 
 NOT_THE_SAME = {
-    LOSS: "the two policies' contexts hold different gold answers of the test set, so their losses are of different "
+    LOSS: "different gold answers of the test set fit the two policies' contexts, so their losses are of different "
     "texts. Choose accuracy or a win rate as the run's measure",
-    WIN_RATE: "the judge gave readable replies to no prompt of the test set for both policies. Choose another judge",
+    WIN_RATE: "for no prompt of the test set did the judge give readable replies for both policies. Choose another "
+    "judge",
 }
 
 
@@ -25,13 +26,13 @@ def measure_gate(
     best: int,
     final: tuple[Mapping[str, Result], Mapping[str, Result]],
 ) -> Gate | None:
-    """The best iteration against the champion, by the measure that decides; where there is none, against the base.
+    """Compare the best iteration with the champion by the deciding measure; with the base if there is no champion.
 
     Args:
-        final: what was measured at the end, of the base and of the best iteration.
+        final: the stages that measured the base and the best iteration at the end.
 
     Returns:
-        None where there is neither a champion nor an iteration that is better than the base.
+        None if there is neither a champion nor an iteration better than the base.
     """
     run, measure = measuring.run, measuring.decides
     if run.recorder is None:
@@ -41,7 +42,7 @@ def measure_gate(
     if champion is None and best == 0:
         return None
     if measure is None:
-        return Gate(champion, None, 0, refused="the loop decides by no measure")
+        return Gate(champion, None, 0, refused="the loop has no deciding measure")
     known = {iteration.policy.artifact("policy").digest for iteration in (iterations[0], iterations[best])}
     if champion is None or champion.digest in known:
         return _gate(champion, measure, final, measuring.config.seed)
@@ -51,7 +52,7 @@ def measure_gate(
 def _against_champion(
     measuring: Measuring, measure: Measure, champion: Version, best: Iteration, ours: Mapping[str, Result]
 ) -> Gate:
-    """Measure the champion of an earlier run, and set the two side by side."""
+    """Measure the champion of an earlier run, and compare the two."""
     checkpoint, at = policy_of(champion), measuring.run.place(f"final/champion-{champion.digest[:8]}")
     if checkpoint is None:
         return Gate(champion, None, 0, measure)
@@ -71,9 +72,9 @@ def _gate(
     theirs, ours = (load_measured(stages.values()) for stages in final)
     found = ours.get(TEST, measure.name)
     if found is None:
-        why = f"{measure.label} was not measured on a set for the final test"
+        why = f"{measure.label} was not measured on a test set"
         return Gate(champion, None, 0, measure, refused=why)
-    if measure.even is not None and theirs.get(TEST, measure.name) is None:  # it is against the other policy itself
+    if measure.even is not None and theirs.get(TEST, measure.name) is None:  # it is measured against the other policy
         value, even = found.value, measure.even
         over = Interval(value=value.value - even, low=value.low - even, high=value.high - even)
         return Gate(champion, over, found.rows, measure)

@@ -1,4 +1,4 @@
-"""What every loop shares: its beginning (plan, checks, lock, tracking), its iterations, its end (best, final test).
+"""What all loops share: the start (plan, checks, lock, tracking), the iterations, the end (best, final test).
 
 The loop itself is a `for` statement in the algorithm's own file under flows/.
 """
@@ -33,7 +33,7 @@ NO_PAIRS: Mapping[str, PairsMeasured] = {}
 
 
 def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -> dict[str, Any]:
-    """Check, lock, track and run a loop, or another run. Bad input is refused before anything heavy starts.
+    """Check, lock, track and run a loop or another kind of run. Bad input is refused before anything heavy starts.
 
     Returns:
         The summary, also kept as `summary.json` in the run directory.
@@ -54,7 +54,7 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
 
 
 def flow_run_name() -> str:
-    """The name of a flow run in Prefect: that of the run, with its date."""
+    """Return the name of a flow run in Prefect: the run's name, with its date."""
     from prefect.runtime import flow_run
 
     config = flow_run.parameters["config"]
@@ -63,7 +63,7 @@ def flow_run_name() -> str:
 
 
 def begin(run: Run, config: LoopConfig, problems: Result | None, base: Result) -> tuple[Measuring, list[Iteration]]:
-    """How policies are measured; and iteration 0, which is the base policy, measured on validation."""
+    """Return how policies are measured, and iteration 0: the base policy, measured on validation."""
     held_out = measuring(run, config, problems)
     run.decided_by = held_out.decides.name if held_out.decides else None
     iterations: list[Iteration] = []
@@ -78,13 +78,13 @@ def add_iteration(
     stages: Mapping[str, Result],
     pairs: Mapping[str, PairsMeasured] = NO_PAIRS,
 ) -> str | None:
-    """Measure an iteration's policy on validation, against the base and the iteration before; keep it and record it.
+    """Measure an iteration's policy on validation, against the base and the previous iteration, and record it.
 
     Args:
         pairs: held-out pairs that it is measured on.
 
     Returns:
-        Why the loop has to end here, or None.
+        Why the loop must end here, or None.
     """
     run, config, number = measuring.run, measuring.config, len(iterations)
     against = {"base": iterations[0].stages, "previous": iterations[-1].stages} if iterations else {}
@@ -108,13 +108,13 @@ def conclude(
     best: int | None = None,
     pairs: Mapping[str, PairsMeasured] = NO_PAIRS,
 ) -> dict[str, Any]:
-    """Publish the best iteration; measure base and best on what no decision has seen; write report and summary.
+    """Publish the best iteration; measure base and best on unseen sets; write report and summary.
 
-    The best one is that of the best validation by the measure that decides, or where none does the last, unless it is
-    given or a person chose one.
+    The best iteration is the given one, or the one a reviewer chose, or the best on validation by the deciding measure,
+    or the last if no measure decides.
 
     Args:
-        pairs: held-out pairs that no decision has seen.
+        pairs: held-out pairs that no decision has used.
     """
     run, config = measuring.run, measuring.config
     best = decided_best(run.directory) if best is None else best
@@ -161,7 +161,7 @@ def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | Non
 
 
 def _values(measuring: Measuring, iterations: list[Iteration]) -> list[float]:
-    """What the base and every iteration came to on validation, by the measure that decides; nothing while planning."""
+    """The deciding measure of the base and every iteration on validation; empty while planning."""
     measure = measuring.decides
     if measure is None:
         return []

@@ -1,4 +1,4 @@
-"""How the policies of a loop are measured on held-out rows, and by which measure the loop decides."""
+"""How the policies of a loop are measured on held-out rows, and which measure decides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from tasks.stage.contract import Artifact
 from tasks.stage.run import Place, Result, Run
 
 VALIDATION, TEST, ANSWERS = "validation", "test", "answers"
-LAST = "last"  # as a measure: nothing is measured to decide by
+LAST = "last"  # as a measure: no measure decides
 
 
 class MeasureError(AutodidactError):
-    """The loop is to decide by what cannot be measured in it."""
+    """The settings ask for a measurement that this loop cannot take."""
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """What of a loop's policies is measured.
+    """How a loop's policies are measured.
 
     Attributes:
-        verified: the held-out sets of problems answers to which can be graded.
+        verified: the held-out sets of problems whose answers can be graded.
         gold: the held-out sets of gold answers.
-        prompts: the held-out sets of prompts, which the win rate is measured on.
-        decides: the measure by which the loop stops, chooses its best iteration and moves the champion, if any.
+        prompts: the held-out sets of prompts for the win rate.
+        decides: the measure used to stop, choose the best iteration and move the champion, if any.
     """
 
     run: Run
@@ -51,7 +51,7 @@ class Measuring:
         return found
 
     def test_set(self, pairs: Mapping[str, PairsMeasured]) -> str | None:
-        """Digest of the rows of the final test by the measure that decides, where there are any."""
+        """Digest of the test rows of the deciding measure, if any."""
         if self.decides is PAIR_ACCURACY:
             return pairs[TEST].pairs.digest if TEST in pairs else None
         rows = self.gold if self.decides is LOSS else self.prompts
@@ -65,11 +65,11 @@ class Measuring:
         against: Mapping[str, Mapping[str, Result]],
         pairs: Mapping[str, PairsMeasured],
     ) -> dict[str, Result]:
-        """The stages that measure a policy, by their kind. Those of a kind that the loop has no rows for are left out.
+        """Run the stages that measure a policy, and return them by kind. Kinds without rows in this loop are left out.
 
         Args:
             sets: names of the held-out sets.
-            against: earlier measurements of other policies, which it is compared with, by their names.
+            against: earlier measurements of other policies to compare with, by policy name.
             pairs: held-out pairs, by set.
         """
         config, found = self.config, dict[str, Result]()
@@ -83,10 +83,10 @@ class Measuring:
         return found
 
     def over(self, at: Place, policy: Result, rival: Artifact) -> dict[str, Result]:
-        """The win rate of a policy over another one, on the prompts of the final test.
+        """Measure the win rate of a policy over another, on the test prompts.
 
         Args:
-            policy: a stage that has its answers.
+            policy: a stage with its answers.
         """
         prompts, how = _of(self.prompts, (TEST,)), self.config.comparing
         theirs = answer_prompts(at, rival, prompts, how)
@@ -100,7 +100,7 @@ class Measuring:
         against: Mapping[str, Mapping[str, Result]],
         evaluated: Result | None,
     ) -> dict[str, Result]:
-        """A policy's answers, and what the judge prefers of them and those of its opponents."""
+        """Generate a policy's answers and let the judge compare them with its opponents'."""
         how = self.config.comparing
         ours = evaluated or answer_prompts(at, policy, prompts, how)
         found = {} if evaluated else {ANSWERS: ours}
@@ -115,23 +115,23 @@ class Measuring:
 
 
 def measuring(run: Run, config: LoopConfig, problems: Result | None) -> Measuring:
-    """What can be measured in a loop, and by what of it the loop decides.
+    """Return what can be measured in a loop, and which measure decides.
 
     Raises:
-        MeasureError: the settings name a measure that cannot be taken here, or a judge that has nothing to judge.
+        MeasureError: the settings name a measure that cannot be computed here, or a judge without prompts.
     """
     rows = config.measurable
     sets = {} if problems is None else config.held_out(problems, "validation", "test", "transfer")
     if config.win_rate and not sets:
         raise MeasureError(
-            "A win rate is asked for, and there are no held-out prompts for its judge: pairs give it none.",
+            "win_rate is set, but there are no held-out prompts for its judge: pairs provide none.",
             what_next="Give prompts or problems with --validation (and --test), or leave out win_rate.",
         )
     verified = sets if rows.verified else {}
     gold = sets if rows.gold else {}
     if config.stop.rule == "discriminator" and VALIDATION not in gold:
         raise MeasureError(
-            "stop.rule: discriminator needs gold answers to held-out prompts, and there are none.",
+            "stop.rule: discriminator needs gold answers to held-out prompts, but there are none.",
             what_next="Give --validation with gold answers, or choose stop.rule paper, patience or none.",
         )
     return Measuring(run, config, problems, verified, gold, sets, deciding(config, verified, gold, sets))
@@ -140,10 +140,10 @@ def measuring(run: Run, config: LoopConfig, problems: Result | None) -> Measurin
 def deciding(
     config: LoopConfig, verified: Mapping[str, Any], gold: Mapping[str, Any], prompts: Mapping[str, Any]
 ) -> Measure | None:
-    """The measure that the settings name, or else the first of the flow's that can be taken.
+    """Return the measure that the settings name, or the first of the flow's that can be computed.
 
     Raises:
-        MeasureError: the one that they name cannot be taken.
+        MeasureError: the named measure cannot be computed.
     """
     there = {
         "accuracy": VALIDATION in verified,
@@ -161,7 +161,7 @@ def deciding(
     known = [name for name, possible in there.items() if possible]
     why = _lacking(config.measure, config.win_rate is not None)
     raise MeasureError(
-        f"measure: {config.measure} cannot be taken in this run, which {why}.",
+        f"measure: {config.measure} cannot be computed in this run, which {why}.",
         what_next=f"Choose {', '.join([*known, LAST])}, or leave it out.",
     )
 
@@ -172,7 +172,7 @@ def _lacking(measure: str, judge: bool) -> str:
         "sampled_accuracy": "has no held-out problems whose answers can be graded, or no 1 in evaluate.pass_at",
         "loss": "has no gold answers to held-out prompts",
         "pair_accuracy": "has no held-out pairs",
-        "win_rate": "has no prompts to validate on: give --validation" if judge else "has no judge: set win_rate.judge",
+        "win_rate": "has no validation prompts: give --validation" if judge else "has no judge: set win_rate.judge",
     }[measure]
 
 

@@ -1,4 +1,4 @@
-"""Everything that can be refused before a model loads: files, rows, reward, model, template, lengths, drift, disk."""
+"""All checks before a model loads: files, rows, reward, model, template, lengths, drift, disk."""
 
 import importlib.util
 import shutil
@@ -31,7 +31,7 @@ from tasks.stage.disks import existing_parent
 from tasks.stage.freed import needed_error
 from tasks.stage.run import Planned, Run, check_writable
 
-GOLD = "The answer is 42."  # stands for any
+GOLD = "The answer is 42."  # stands for any answer
 
 Loop = Callable[[Run, Any], dict[str, Any]]
 
@@ -43,7 +43,7 @@ class DiskSpaceError(AutodidactError):
 
 
 def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
-    """Refuse what cannot work, and return the plan. Checks that passed are not repeated in this process.
+    """Refuse a run that cannot work, or return its plan. Checks that passed are not repeated in this process.
 
     Raises:
         RunDirectoryError, DataFileError, RewardError, ModelError, AdapterError, TemplateError, VocabularyError,
@@ -76,9 +76,9 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
 
 
 def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
-    """Walk the loop without doing anything; the returned run's `plan` says what would happen to each stage.
+    """Walk the loop without executing anything; the returned run's `plan` says what would happen to each stage.
 
-    Where drift is rebuilt, checkpoints that were freed and are needed are planned to be made again, and no others.
+    With drift rebuilt, exactly the freed checkpoints that are needed are planned to be made again.
     """
     run = _plan(loop, config, on_drift, frozenset())
     while run.lacking and on_drift is OnDrift.REBUILD:
@@ -96,16 +96,16 @@ def _plan(loop: Loop, config: RunConfig, on_drift: OnDrift, remake: frozenset[st
 
 
 def check_problems(config: LoopConfig, on_drift: OnDrift) -> None:
-    """Prepare all problems, render every prompt with the policy's own tokenizer, and see that an answer fits.
+    """Prepare all problems, render every prompt with the policy's tokenizer, and check that an answer fits.
 
-    Where gold answers are trained on, see that the chat template can render them.
+    If gold answers are trained on, check that the chat template can render them.
     """
     lengths = prompt_lengths(config)
     require_template(lengths.reads.tokenizer, config.model or "the embedded model")
     run = Run(config.directory, planning=True, on_drift=on_drift, seed=config.seed)
     with look_ahead(run, config, lengths) as folder:
         files = [file for split in SPLITS if (file := folder / f"{split}.parquet").exists()]
-        if (folder / MANIFEST).exists():  # else they were looked at while they were prepared
+        if (folder / MANIFEST).exists():  # otherwise they were checked while they were prepared
             for problem in (problem for file in files for problem in read_rows(Problem, file)):
                 lengths.check(problem)
         if config.trains_on_gold:
@@ -114,7 +114,7 @@ def check_problems(config: LoopConfig, on_drift: OnDrift) -> None:
 
 
 def check_judged(config: LoopConfig, files: Sequence[Path]) -> None:
-    """See that the problems can be put to the rewards that are models.
+    """Check that the rewards that are models can score the problems.
 
     Args:
         files: the problems of each split.
@@ -128,7 +128,7 @@ def check_judged(config: LoopConfig, files: Sequence[Path]) -> None:
 
 
 def check_pair_prompts(config: Any) -> None:
-    """Render a pair of every kind, and an answer, with the policy's own tokenizer.
+    """Render one pair of each kind, and an answer, with the policy's tokenizer.
 
     Raises:
         ModelError, TemplateError, VocabularyError: naming the pair.
@@ -140,21 +140,21 @@ def check_pair_prompts(config: Any) -> None:
             reading = replace(config.pair_reading(source), drop=True)
             for pair in first_of_each_shape(read_pairs(reading, Tally())):
                 reads.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
-    if isinstance(config, LoopConfig):  # a reward model writes no answers, so none of its pairs can differ from them
+    if isinstance(config, LoopConfig):  # a reward model generates no answers, so its pairs cannot differ from them
         completion_token_ids(reads.tokenizer, GOLD)
 
 
 def check_adapters(config: RunConfig) -> None:
-    """See that the adapter to begin with belongs to the model, and that the one to be trained can be attached to it.
+    """Check that the starting adapter belongs to the model, and that a new one can be attached to it.
 
     Raises:
-        AdapterError: it does not, or 4 bits are asked for where bitsandbytes is not installed.
+        AdapterError: it does not, or 4-bit weights are set but bitsandbytes is not installed.
     """
     folder = resolve_model(config.model, config) if config.model else None
     if config.adapter:
         if folder is None:
             raise AdapterError(
-                f"--adapter {config.adapter} belongs to a model, and none is given.",
+                f"--adapter {config.adapter} belongs to a model, but no model is given.",
                 what_next="Give the --model that it was trained on.",
             )
         check_adapter(config.adapter, folder)
@@ -164,7 +164,7 @@ def check_adapters(config: RunConfig) -> None:
     if adapter.quantize and importlib.util.find_spec("bitsandbytes") is None:
         raise AdapterError(
             "train.adapter.quantize needs the package bitsandbytes, which is not installed.",
-            what_next="Install it (make setup), or set train.adapter.quantize to false: LoRA on weights of full width.",
+            what_next="Install it (make setup), or set train.adapter.quantize to false: LoRA on unquantized weights.",
         )
     modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
     check_targets(adapter, modules, config.model or "the embedded model")
@@ -176,8 +176,8 @@ def check_disk(run: Run, config: RunConfig) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise DiskSpaceError(
-            f"The run needs up to {needed / 1e9:,.1f} GB of disk and {existing} has {free / 1e9:,.1f} GB free.",
-            what_next="Free some (`autodidact runs --disk` shows what takes it), choose another --runs-dir, --keep "
+            f"The run needs up to {needed / 1e9:,.1f} GB of disk, but {existing} has only {free / 1e9:,.1f} GB free.",
+            what_next="Free some space (`autodidact runs --disk` shows what uses it), choose another --runs-dir, --keep "
             "best, or lower generate.samples or generate.max_tokens.",
         )
 

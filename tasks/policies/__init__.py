@@ -1,1 +1,1 @@
-"""Policies and how they are trained: a model's folder, the base, adapters, the training stages, the best."""
+"""Policies and their training: model folders, the base, adapters, the training stages, the best policy."""

@@ -13,7 +13,7 @@ from tasks.stage.logs import run_logger
 from tasks.stage.run import Run
 
 BASE = "base.json"  # beside an adapter's weights
-# Embeddings and the output layer: the trainers compute log-probabilities from the output layer's own weights.
+# Embeddings and the output layer: trainers compute log-probabilities from the output layer's base weights.
 UNSUPPORTED = frozenset({"lm_head", "embed_tokens", "wte", "wpe", "embed_in", "embed_out"})
 _PREFIX, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
@@ -23,43 +23,43 @@ class AdapterError(AutodidactError):
 
 
 def check_targets(adapter: AdapterConfig, modules: set[str], model: str) -> None:
-    """See that every target of a new adapter is the name of a linear module.
+    """Check that every target of a new adapter names a linear module.
 
     Raises:
-        AdapterError: naming the target and what there is.
+        AdapterError: naming the target and the available modules.
     """
     names = sorted({module.rsplit(".", 1)[-1] for module in modules} - UNSUPPORTED)
     for target in adapter.targets:
         if target.rsplit(".", 1)[-1] not in names or not any(f".{m}".endswith(f".{target}") for m in modules):
             raise AdapterError(
                 f"train.adapter.targets: {target!r} matches no module of {model} that an adapter can be attached to.",
-                what_next=f"It has {', '.join(names)}.",
+                what_next=f"Choose from {', '.join(names)}.",
             )
 
 
 def check_adapter(folder: Path, model: Path) -> None:
-    """See that a trained adapter belongs to the model.
+    """Check that a trained adapter belongs to the model.
 
     Raises:
-        AdapterError: it is no LoRA adapter, or was trained on another base.
+        AdapterError: it is not a LoRA adapter, or was trained on another base.
     """
     settings, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if not settings.is_file() or not weights.is_file():
         raise AdapterError(
-            f"{folder} is no adapter: it needs adapter_config.json and adapter_model.safetensors, as peft's "
-            "save_pretrained writes them.",
-            what_next="A whole model is given with --model alone.",
+            f"{folder} is not an adapter: it needs adapter_config.json and adapter_model.safetensors, as written by "
+            "peft's save_pretrained.",
+            what_next="To use a complete model, give it with --model alone.",
         )
     try:
         kind = json.loads(settings.read_text()).get("peft_type", "LORA")
         base, ours, theirs = read_base(folder), tensor_shapes(folder), tensor_shapes(model)
     except (WeightsError, ValueError, AttributeError) as error:
         raise AdapterError(
-            f"The adapter {folder} cannot be read: {error}.", what_next="Save or fetch it again."
+            f"The adapter {folder} cannot be read: {error}.", what_next="Save or download it again."
         ) from None
     if kind != "LORA":
         raise AdapterError(
-            f"{folder} is an adapter of the kind {kind}; only LoRA can be merged into a model.",
+            f"{folder} is a {kind} adapter; only LoRA can be merged into a model.",
             what_next="Merge it with the library that trained it, and give the result as --model.",
         )
     if base and base.weights != weights_digest(model):
@@ -76,12 +76,12 @@ def check_adapter(folder: Path, model: Path) -> None:
 def _other_base(folder: Path, model: Path, why: str) -> AdapterError:
     return AdapterError(
         f"The adapter {folder} was trained on another base than {model}: {why}. Give the model that it was trained "
-        f"on, or the merged policy alone."
+        f"on, or only the merged policy."
     )
 
 
 class Base(Config):
-    """What an adapter was trained on: the digest of the weights, and how they were held."""
+    """What an adapter was trained on: the digest of the weights, their dtype and quantization."""
 
     weights: str
     dtype: Dtype
@@ -89,13 +89,13 @@ class Base(Config):
 
 
 def record_base(adapter: Path, policy: Path, train: TrainConfig) -> None:
-    """Note beside an adapter what it was trained on."""
+    """Record beside an adapter what it was trained on."""
     base = Base(weights=weights_digest(policy), dtype=train.dtype, quantize=train.quantize)
     write_json(adapter / BASE, base.model_dump())
 
 
 def read_base(adapter: Path) -> Base | None:
-    """What an adapter was trained on; None if it was made elsewhere."""
+    """Read what an adapter was trained on; None if it was made elsewhere."""
     file = adapter / BASE
     return Base.model_validate_json(file.read_text()) if file.is_file() else None
 
@@ -107,10 +107,10 @@ def weights_digest(model: Path) -> str:
 def merge(
     policy: Path, adapter: Path, output: Path, lock: Path, reward: bool = False, code: ModelCode = "refuse"
 ) -> list[str]:
-    """Merge an adapter into the policy that it was trained on, in a program of its own; return the command.
+    """Merge an adapter into the policy that it was trained on, in a separate program; return the command.
 
     Args:
-        reward: the adapter is that of a reward model.
+        reward: the adapter belongs to a reward model.
         code: whether Python code in the policy's folder may run.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A model that is asked something, such as a judge: its identity, and what is refused before anything heavy starts."""
+"""A model that is prompted, such as a judge: its identity, and checks before anything heavy starts."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,14 +20,14 @@ from tasks.stage.environment import SHARED_CPU
 
 
 class AskedModelError(AutodidactError):
-    """A model that is to be asked something cannot be; the message says why and what to do."""
+    """A model cannot be prompted; the message says why and what to do."""
 
 
 def asked_identity(config: AskedModelConfig, told_apart: Collection[str] = ()) -> dict[str, Any]:
-    """What of the settings changes the replies. The weights of a model that runs here are in `asked_artifact`.
+    """Return the settings that change the replies. The weights of a model that runs here are in `asked_artifact`.
 
     Args:
-        told_apart: settings that the caller states in a form of its own.
+        told_apart: settings that the caller adds in its own form.
     """
     places = {"model", "model_code", "model_revision", "endpoint", *told_apart}
     elsewhere = {"model": config.model} if config.endpoint else {}
@@ -41,15 +41,15 @@ def _code(config: AskedModelConfig) -> dict[str, Any]:
 
 
 def asked_artifact(config: AskedModelConfig, role: str, offline: bool = False) -> Artifact | None:
-    """The model's folder and its digest; None for a model at an endpoint, which is known by its name only.
+    """Return the model's folder and digest; None for a model at an endpoint, which is known only by name.
 
     The digest is None if `offline` and the model is not in the cache.
 
     Args:
-        role: what the model is called in messages, such as "judge".
+        role: the model's name in messages, such as "judge".
 
     Raises:
-        AskedModelError, ModelError: there is none, or it is no model.
+        AskedModelError, ModelError: no model is given, or the folder is not a model.
     """
     if config.endpoint:
         return None
@@ -63,12 +63,12 @@ def asked_artifact(config: AskedModelConfig, role: str, offline: bool = False) -
 
 
 def check_asked(config: AskedModelConfig, role: str) -> None:
-    """Refuse a model that cannot be asked anything, before anything heavy starts. No endpoint is called.
+    """Refuse a model that cannot be prompted, before anything heavy starts. No endpoint is called.
 
     Raises:
-        AskedModelError, ModelError, TemplateError: no model or name, no URL of an endpoint, a folder that is no model,
-            or a tokenizer that has no chat template that works, or is none that replies can be held to a form with.
-        UsageError: the package that speaks to endpoints is not installed.
+        AskedModelError, ModelError, TemplateError: no model or name, an invalid endpoint URL, a folder that is not a
+            model, or a tokenizer without a working chat template or that does not support structured output.
+        UsageError: the package for endpoints is not installed.
     """
     if config.endpoint:
         _check_endpoint(config, role)
@@ -84,16 +84,16 @@ def check_asked(config: AskedModelConfig, role: str) -> None:
     except Exception as error:
         raise ModelError(
             f"The {role} {config.model} cannot be read as a model: {error}.",
-            what_next="Give a folder as save_pretrained writes it, with the tokenizer.",
+            what_next="Give a folder written by save_pretrained, with the tokenizer.",
         ) from error
     if not tokenizer.chat_template:
         raise AskedModelError(
-            f"The tokenizer of the {role} {config.model} has no chat template, so it cannot be asked anything.",
-            what_next="Choose a model that was trained to answer, or put a chat_template.jinja into its folder.",
+            f"The tokenizer of the {role} {config.model} has no chat template, so it cannot be prompted.",
+            what_next="Choose an instruction-tuned model, or put a chat_template.jinja into its folder.",
         )
     if not tokenizer.is_fast:
         raise AskedModelError(
-            f"The {role} {config.model} has a slow tokenizer, with which replies cannot be held to a form.",
+            f"The {role} {config.model} has a slow tokenizer, which does not support structured output.",
             what_next="Choose a model with a tokenizer.json, or serve it and give its `endpoint`.",
         )
     with naming(f"The {role} {config.model}"):
@@ -109,12 +109,12 @@ def _check_endpoint(config: AskedModelConfig, role: str) -> None:
         usable = False
     if usable and "@" in url.netloc:
         raise AskedModelError(
-            f"The {role}'s endpoint holds a user or a password, which would be written to files.",
+            f"The {role}'s endpoint contains a user name or password, which would be written to files.",
             what_next="Give the key in the environment variable OPENAI_API_KEY.",
         )
     if not usable:
         raise AskedModelError(
-            f"The {role}'s endpoint {shown!r} is no URL.",
+            f"The {role}'s endpoint {shown!r} is not a URL.",
             what_next="Give one such as http://localhost:8000/v1.",
         )
     if not config.model:
@@ -127,7 +127,7 @@ def _check_endpoint(config: AskedModelConfig, role: str) -> None:
 
 @contextmanager
 def engine_room(config: AskedModelConfig) -> Iterator[Mapping[str, str] | None]:
-    """Hold what the model needs while it is asked: the GPUs, if it runs here. Gives its program's further variables."""
+    """Hold the GPUs while the model is used, if it runs here. Yields its program's extra environment variables."""
     if config.endpoint:
         yield None
     else:

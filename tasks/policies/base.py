@@ -1,4 +1,4 @@
-"""The stage `base`: the policy that a run begins with, the embedded tiny model or a user's own."""
+"""The stage `base`: the policy that a run starts from, the embedded tiny model or a user's own."""
 
 import random
 import shutil
@@ -48,34 +48,34 @@ class BootstrapTrainConfig(SupervisedConfig):
 
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 3e-3
     epochs: Annotated[float, Field(gt=0, description="Passes over the demonstrations.")] = 6.0
-    batch_size: Annotated[int, Field(ge=1, description="Examples per optimiser step.")] = 32
-    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.05
-    dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full.")] = "float32"
-    adapter: Annotated[None, Field(description="An adapter needs trained weights: there is none here.")] = None
+    batch_size: Annotated[int, Field(ge=1, description="Examples per optimizer step.")] = 32
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps with learning-rate warmup.")] = 0.05
+    dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full precision.")] = "float32"
+    adapter: Annotated[None, Field(description="Always none: an adapter needs trained weights.")] = None
 
 
 class BootstrapConfig(Config):
-    """How the embedded tiny model learns from its demonstrations. Used only when no model is given."""
+    """Training of the embedded tiny model on its demonstrations. Used only if no model is given."""
 
     train: Annotated[BootstrapTrainConfig, Field(description="Hyperparameters.")] = BootstrapTrainConfig()
     demonstrations: Annotated[int, Field(ge=1, le=3000, description="Worked examples to learn from.")] = 3000
     bare: Annotated[
-        float, Field(ge=0, lt=1, description="Share of them that show the result only, without the steps to it.")
+        float, Field(ge=0, lt=1, description="Share of them that show only the result, without the steps to it.")
     ] = 0.0
     bare_people: Annotated[
         int | None,
-        Field(ge=1, description=f"How many of the {len(arithmetic.PEOPLE)} people have bare ones; none: all of them."),
+        Field(ge=1, description=f"How many of the {len(arithmetic.PEOPLE)} people have bare examples. Default: all."),
     ] = None
 
 
 class PolicySource(Config):
-    """The model that the loop begins with."""
+    """The model that the loop starts from."""
 
-    model: Annotated[ModelName | None, Field(description="Path or hub id; none: the embedded tiny model.")] = None
+    model: Annotated[ModelName | None, Field(description="Path or hub id. Default: the embedded tiny model.")] = None
     adapter: Annotated[Path | None, Field(description="Trained LoRA adapter to merge into the model first.")] = None
     template: Annotated[
         Path | None,
-        Field(description="Chat template instead of the model's own: a name, such as chatml, or a Jinja file."),
+        Field(description="Chat template that replaces the model's: a name, such as chatml, or a Jinja file."),
     ] = None
     template_options: TemplateOptions
     model_code: CodeSetting = "refuse"
@@ -84,7 +84,7 @@ class PolicySource(Config):
 
 
 def base_policy(run: Run, source: PolicySource) -> Result:
-    """The policy before the first iteration, with its weights and tokenizer in `policy/`."""
+    """Make the policy before the first iteration, with its weights and tokenizer in `policy/`."""
     return _own_model(run, source) if source.model else _embedded_model(run, source)
 
 
@@ -136,7 +136,7 @@ def _embedded_model(run: Run, source: PolicySource) -> Result:
     def work(attempt: Path) -> Outcome:
         if shipped:
             shipped.copy_to(attempt / "policy")
-            said = f"{shipped.name}, which comes with the package"
+            said = f"{shipped.name}, which is included in the package"
             return Outcome(rows_in=bootstrap.demonstrations, origin={"base": shipped.name}, said=said)
         trained = train_embedded(run, source, bootstrap, run.seed)
         trained.verify()
@@ -153,9 +153,9 @@ def _embedded_model(run: Run, source: PolicySource) -> Result:
 
 
 def bootstrap_stage(source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Stage:
-    """The stage that makes a run's base of the embedded model."""
+    """Return the stage that makes a run's base from the embedded model."""
     learning = bootstrap.model_dump(mode="json")
-    if bootstrap.bare_people is None:  # as before this could be set
+    if bootstrap.bare_people is None:  # keeps the fingerprint from before this setting existed
         del learning["bare_people"]
     semantic = {
         "tiny": tiny.VERSION,
@@ -163,14 +163,14 @@ def bootstrap_stage(source: PolicySource, bootstrap: BootstrapConfig, seed: int)
         "bootstrap": learning,
         "template": _template_of(source),
     }
-    if bootstrap.train.dtype == "bfloat16":  # in float32 its versions 2 and 3 changed nothing here
+    if bootstrap.train.dtype == "bfloat16":  # in float32, trainer versions 2 and 3 changed nothing here
         semantic["trainer"] = TRAIN_VERSION
     estimate = Estimate(disk_bytes=60_000_000)
     return Stage("base", VERSION, semantic, {}, seed, command=f"python -m {SUPERVISED}", estimate=estimate)
 
 
 def train_embedded(run: Run, source: PolicySource, bootstrap: BootstrapConfig, seed: int) -> Finished:
-    """The embedded model with its weights and tokenizer in `policy/`, trained once per cache folder."""
+    """Train the embedded model once per cache folder; its weights and tokenizer are in `policy/`."""
     cache = cache_folder() / "bootstrap"
     cache.mkdir(parents=True, exist_ok=True)
     stage = bootstrap_stage(source, bootstrap, seed)
@@ -203,7 +203,7 @@ def _bootstrap(folder: Path, lock: Path, source: PolicySource, bootstrap: Bootst
 def write_bootstrap_inputs(
     folder: Path, source: PolicySource, bootstrap: BootstrapConfig, seed: int
 ) -> tuple[Path, Path]:
-    """Write what the bootstrap trains, and on what, as hidden files of `folder`: untrained model and examples."""
+    """Write the bootstrap's inputs, the untrained model and the examples, as hidden files of `folder`."""
     untrained, examples = folder / ".untrained", folder / ".examples.parquet"
     write_rows(Example, examples, bootstrap_examples(bootstrap, seed))
     worked = demonstrations(seed, bootstrap.demonstrations)
@@ -214,7 +214,7 @@ def write_bootstrap_inputs(
 
 
 def bootstrap_examples(bootstrap: BootstrapConfig, seed: int) -> Iterator[Example]:
-    """What the bootstrap learns from: the demonstrations, a share of those about some people bare."""
+    """Yield the bootstrap's examples: the demonstrations, with a share of those about some people bare."""
     rng, people = random.Random(seed), arithmetic.PEOPLE[: bootstrap.bare_people]
     for problem in demonstrations(seed, bootstrap.demonstrations):
         bare = rng.random() < bootstrap.bare and arithmetic.person(problem) in people
@@ -223,7 +223,7 @@ def bootstrap_examples(bootstrap: BootstrapConfig, seed: int) -> Iterator[Exampl
 
 
 def _template_of(source: PolicySource) -> str | None:
-    """The chat template that the embedded model is given; None where it keeps its own."""
+    """Return the chat template for the embedded model; None if it keeps its own."""
     if not (source.template or source.template_options):
         return None
     text = template_text(source.template) if source.template else tiny.CHAT_TEMPLATE
@@ -231,7 +231,7 @@ def _template_of(source: PolicySource) -> str | None:
 
 
 def demonstrations(seed: int, count: int) -> Iterator[Problem]:
-    """The first `count` worked examples of the embedded problems."""
+    """Yield the first `count` worked examples of the embedded problems."""
     found = (p for p in arithmetic.embedded_problems(seed) if p.split == "demonstration")
     for _, problem in zip(range(count), found, strict=False):
         yield problem

@@ -1,4 +1,4 @@
-"""The stage `best`: the policy of the best iteration, published under a name that does not change."""
+"""The stage `best`: the policy of the best iteration, published under a fixed name."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ VERSION = 1
 
 
 def publish_best(run: Run, policy: Artifact, iteration: int) -> Result:
-    """Publish the policy of the best iteration as `best/policy`, by hard links: no second copy on disk."""
+    """Publish the policy of the best iteration as `best/policy`, with hard links: no second copy on disk."""
     stage = Stage("best", VERSION, {"iteration": iteration}, {"policy": policy})
 
     def work(attempt: Path) -> Outcome:

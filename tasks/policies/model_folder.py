@@ -1,4 +1,4 @@
-"""A model's folder, here or on the hub: where it is, what of it belongs to the policy, its digest, what is wrong."""
+"""A model's folder, local or on the hub: finding it, the policy's files, its digest, its errors."""
 
 import json
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from tasks.stage.contract import digest_of
 from tasks.stage.environment import cache_folder
 from tasks.stage.freed import no_model_error, stage_that_freed
 
-# Files of a model folder that belong to the policy; weights in other formats would only be copied along.
+# Files of a model folder that belong to the policy; weights in other formats would be copied needlessly.
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 CODE = "*.py"
 INDEX = "model.safetensors.index.json"  # of weights in several files: which tensor is in which
@@ -36,14 +36,14 @@ class ModelChoice(Protocol):
 
 
 def resolve_model(model: str, choice: ModelChoice, offline: bool = False) -> Path | None:
-    """The folder of a local model, or of a hub model in the cache folder; fetched if need be and not `offline`.
+    """Return the folder of a local model, or of a hub model in the cache, downloaded if needed and not `offline`.
 
-    Python code is not fetched unless it is allowed. Where `offline`, a run may be planned on a model that another run
-    is still to make: then there is none.
+    Python code is not downloaded unless it is allowed. None if `offline` and the model does not exist yet: a run may be
+    planned on a model that another run has still to make.
 
     Raises:
-        ModelError: the path holds no model, or the hub does not give it.
-        FreedError: it holds a checkpoint of a run that was freed.
+        ModelError: no model at the path, or it cannot be downloaded from the hub.
+        FreedError: the checkpoint at the path was freed.
     """
     path = Path(model)
     if offline and is_path(model) and not path.expanduser().exists():
@@ -54,7 +54,7 @@ def resolve_model(model: str, choice: ModelChoice, offline: bool = False) -> Pat
 
 
 def is_path(model: str) -> bool:
-    """Whether a name of several folders is given, which no model on the hub has."""
+    """Whether the name has several folders, which no hub id has."""
     return model.count("/") > 1
 
 
@@ -62,7 +62,7 @@ def _local_model(model: str, path: Path, revision: str | None) -> Path:
     _require_model(model, path)
     if revision is not None:
         raise ModelError(
-            f"model_revision is {revision}, and {model} is a folder.",
+            f"model_revision is {revision}, but {model} is a folder.",
             "Only a model on the hub has revisions.",
             "Leave model_revision out, or give the model's hub id.",
         )
@@ -98,7 +98,7 @@ def _hub_model(model: str, choice: ModelChoice, offline: bool) -> Path | None:
             f"{model} is neither a folder nor a model{of} on the hub ({error}).",
             what_next=f"{meant_as_path(model)}Check the spelling.",
         ) from error
-    if not offline:  # what was fetched in part is completed before anything is planned on it
+    if not offline:  # a partial download is completed before anything is planned on it
         _require_model(model, folder)
     return folder
 
@@ -108,21 +108,21 @@ def _require_model(model: str, folder: Path) -> None:
         raise no_model_error(folder, stage)
     if problem := _wrong_with(folder):
         raise ModelError(
-            f"{model} is no model: {problem}.",
+            f"{model} is not a model: {problem}.",
             what_next="Give a folder with config.json, *.safetensors and the tokenizer, as save_pretrained writes it, "
             "or a hub id.",
         )
 
 
 def hub_commit(model: str, folder: Path) -> dict[str, str]:
-    """Which model of the hub a folder of the cache holds, and of which commit; empty for a folder of one's own."""
+    """Return the hub model and commit of a folder in the cache; empty for a user's own folder."""
     if folder.parent.name != "snapshots":
         return {}
     return {"model": model, "commit": folder.name}
 
 
 def code_identity(folder: Path | None, code: ModelCode) -> dict[str, Any]:
-    """What of `model_code` changes a result: allowing it, where the folder has code. Unknown if there is none yet."""
+    """Return the part of `model_code` that changes a result: allowing it, if the folder has code or is unknown yet."""
     return {"model_code": code} if code == "allow" and (folder is None or own_code(folder)) else {}
 
 
@@ -138,7 +138,7 @@ def _wrong_with(path: Path) -> str | None:
     if not any(path.glob("tokenizer*")):
         return "it has no tokenizer files"
     if (path / "adapter_config.json").exists():
-        return "it has an adapter beside it (adapter_config.json), which training would apply and vLLM would not"
+        return "it also contains an adapter (adapter_config.json), which training would apply but vLLM would not"
     try:
         parameters_of(path)
     except WeightsError as error:
@@ -159,19 +159,19 @@ def _wrong_with_shards(folder: Path) -> str | None:
 
 
 def model_files(folder: Path, code: bool = True) -> list[Path]:
-    """The files of a model folder that belong to the policy.
+    """Return the files of a model folder that belong to the policy.
 
     Args:
-        code: its Python code as well.
+        code: include its Python code.
     """
     patterns = [*FILES, CODE] if code else FILES
     return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of a model folder's files, the same that a stage's artifact has.
+    """Return the digest of a model folder's files, the same as a stage's artifact has.
 
-    Hashes are remembered in the cache folder, where there is one, by path, size and times.
+    Hashes are cached in the cache folder, if there is one, by path, size and times.
     """
     memory = cache_folder() / "digests.json"
     kept = memory.parent.is_dir()  # a dry run makes none
@@ -191,18 +191,18 @@ def folder_digest(folder: Path) -> str:
 def _read_digests(memory: Path) -> dict[str, str]:
     try:
         return dict(json.loads(memory.read_text()))
-    except (FileNotFoundError, ValueError):  # what is forgotten is computed again
+    except (FileNotFoundError, ValueError):  # lost hashes are computed again
         return {}
 
 
 def same_tokenizer(policy: Path, other: Path) -> bool:
-    """Whether two policies read and write the same tokens: they have the same vocabulary and chat template."""
+    """Whether two policies have the same vocabulary and chat template, and so read and write the same tokens."""
     ours, theirs = _vocabulary_of(policy), _vocabulary_of(other)
     return bool(ours) and ours == theirs and _template_of(policy) == _template_of(other)
 
 
 def _vocabulary_of(policy: Path) -> dict[str, Any]:
-    """The tokenizer.json, which says all, or what an older tokenizer has in its place; none of how batches are made."""
+    """The content of tokenizer.json, or of an older tokenizer's files, without the settings of batching."""
     whole = policy / "tokenizer.json"
     if whole.exists():
         return {

@@ -1,4 +1,4 @@
-"""The stage `reference`: how likely the policy that training starts from finds both answers of every pair."""
+"""The stage `reference`: the likelihood of both answers of every pair under the policy that training starts from."""
 
 import json
 from collections.abc import Mapping
@@ -19,18 +19,18 @@ from tasks.stage.launch import Training, launch_program
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
 
-VERSION = 2  # gold answers are framed as the template frames them
+VERSION = 2  # the chat template frames gold answers
 LIKELIHOOD_FILE = "likelihood.json"
 
 
 @dataclass(frozen=True)
 class PairsMeasured:
-    """Pairs, what a reference says of them, and the loss that both come to.
+    """Pairs, their likelihoods under the reference, and the loss.
 
     Attributes:
         pairs: Parquet file of Pair rows.
-        reference: Parquet file of PairLikelihood rows, made by `measure_reference` of these pairs.
-        answers: folder of the opponent's answers, among them the rejected sides, which are described beside; SPIN's.
+        reference: Parquet file of PairLikelihood rows of these pairs, made by `measure_reference`.
+        answers: folder of the opponent's answers, including the rejected sides, for degeneration metrics; SPIN only.
     """
 
     pairs: Artifact
@@ -42,14 +42,14 @@ class PairsMeasured:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the policy that training starts from says of sets of pairs."""
+    """Likelihoods of sets of pairs under the policy that training starts from."""
 
     stage: Result
     pairs: Mapping[str, Artifact]
     config: PreferenceConfig
 
     def measured(self, name: str, answers: Artifact | None = None) -> PairsMeasured:
-        """One of the sets, with the loss that is trained with."""
+        """Return one of the sets, with the training loss."""
         reference = self.stage.artifact(f"{name}.parquet")
         return PairsMeasured(self.pairs[name], reference, self.config.beta, self.config.loss, answers)
 
@@ -57,9 +57,10 @@ class Reference:
 def measure_reference(
     at: Place, policy: Artifact, pairs: Mapping[str, Artifact], training: Training[PreferenceConfig]
 ) -> Reference:
-    """How likely `policy` finds both answers of every pair: one file of likelihoods for each set of pairs.
+    """Compute the likelihood of both answers of every pair under `policy`: one file per set of pairs.
 
-    The weights are held as training will hold them, so that training starts from log-ratios of zero but for rounding.
+    The weights have the same dtype and quantization as in training, so that training starts from log-ratios of zero,
+    up to rounding.
     """
     run, config, launch = at.run, training.config, training.launch
     expected = sum(artifact.expected for artifact in pairs.values())
@@ -96,7 +97,7 @@ def measure_reference(
 
 
 def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
-    """What `measure_reference` found, by set of pairs; nothing while it is only planned."""
+    """Read the result of `measure_reference`, by set of pairs; empty while it is only planned."""
     if result.finished is None:
         return {}
     found = json.loads((result.path / LIKELIHOOD_FILE).read_text())
@@ -104,7 +105,7 @@ def load_likelihood(result: Result) -> dict[str, LikelihoodMetrics]:
 
 
 def held_as(config: TrainConfig) -> dict[str, Any]:
-    """What of a training's settings changes likelihoods."""
+    """Return the training settings that change likelihoods."""
     return {"dtype": config.dtype, "quantize": config.quantize}
 
 
@@ -113,7 +114,7 @@ def likelihood_command(launch: LaunchConfig) -> str:
 
 
 def likelihood_estimate(run: Run, training: Training[TrainConfig], samples: int, disk_bytes: int) -> Estimate:
-    """What it costs to measure that many answers."""
+    """Estimate the cost of measuring this many answers."""
     return Estimate(
         samples=samples,
         disk_bytes=disk_bytes,

@@ -1,7 +1,7 @@
-"""Embedded bases that come with the package, so that a demo begins with the same bytes on any machine.
+"""Embedded bases that ship with the package, so that a demo starts from the same bytes on any machine.
 
-`models/bases/<name>/` holds a checkpoint in `policy/` and, in `base.json`, what it was made from and how good it is.
-A run looks here before it trains a base of its own. `make bases` makes them anew.
+`models/bases/<name>/` holds a checkpoint in `policy/` and, in `base.json`, what it was made from and its accuracy.
+A run looks here before it trains its own base. `make bases` makes them again.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ RECORD, POLICY = "base.json", "policy"
 
 
 class ShippedBaseError(AutodidactError):
-    """A base that comes with the package is not what its record says."""
+    """A shipped base does not match its record."""
 
 
 class MeasuredBase(BaseModel):
-    """A base on the embedded validation problems, answering greedily."""
+    """A base's greedy accuracy on the embedded validation problems."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     problems: int
@@ -41,26 +41,26 @@ class ShippedBase(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    settings: str = Field(description="The file of settings whose bootstrap made it.")
-    fingerprint: str = Field(description="Of the stage that would train it.")
-    config: dict[str, Any] = Field(description="What of the settings changes the result.")
+    settings: str = Field(description="The settings file whose bootstrap made it.")
+    fingerprint: str = Field(description="Fingerprint of the stage that would train it.")
+    config: dict[str, Any] = Field(description="The settings that change the result.")
     seed: int
     examples: str = Field(description="Digest of the examples that it was trained on.")
     policy: str = Field(description="Digest of the checkpoint's files.")
     validation: MeasuredBase
 
     def copy_to(self, target: Path) -> None:
-        """Copy the checkpoint: what a run does to its own files changes none of the package's.
+        """Copy the checkpoint, so that a run cannot change the package's files.
 
         Raises:
-            ShippedBaseError: the checkpoint is not the one that was recorded.
+            ShippedBaseError: the checkpoint is not the recorded one.
         """
         source = BASES / self.name / POLICY
         if folder_digest(source) != self.policy:
             raise ShippedBaseError(
                 f"{source} is not the base that {RECORD} beside it describes.",
-                "A file of it was changed, is missing, or was added.",
-                "Restore that folder from the repository, or install Autodidact again.",
+                "One of its files was changed, removed or added.",
+                "Restore the folder from the repository, or reinstall Autodidact.",
             )
         target.mkdir(exist_ok=True)
         for file in model_files(source):
@@ -68,17 +68,17 @@ class ShippedBase(BaseModel):
 
 
 def shipped_bases() -> list[ShippedBase]:
-    """The records of all shipped bases, by name."""
+    """Return the records of all shipped bases, by name."""
     return [ShippedBase.model_validate_json(file.read_bytes()) for file in sorted(BASES.glob(f"*/{RECORD}"))]
 
 
 def find_base(fingerprint: str) -> ShippedBase | None:
-    """The shipped base that a stage of this fingerprint would train, if there is one."""
+    """Return the shipped base that a stage of this fingerprint would train, if any."""
     return next((base for base in shipped_bases() if base.fingerprint == fingerprint), None)
 
 
 def digest_of_examples(examples: Iterable[Example]) -> str:
-    """SHA-256 of what a base is trained on, in order; that of a Parquet file would change with the library."""
+    """SHA-256 of a base's training examples, in order. A Parquet file's would change with the library."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps([example.messages, example.completion]).encode() + b"\n")

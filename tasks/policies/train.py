@@ -1,4 +1,4 @@
-"""The stages that train: they launch a training program and hand its progress to the run."""
+"""The training stages: they launch a training program and report its progress to the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from tasks.stage.launch import Training, launch_program
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
 
-TRAIN_VERSION = 3  # gold answers are framed as the template frames them
+TRAIN_VERSION = 3  # the chat template frames gold answers
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of training: its program, what that is told, and how many sequences it holds of a row."""
+    """A kind of training: its program, the program's configuration, and the number of sequences per row."""
 
     module: str
     program: type[LaunchedProgram]
@@ -53,7 +53,8 @@ def train(
     """Fine-tune the policy `start` on `examples`. The new policy is in `policy/`, the curve in `metrics.jsonl`.
 
     Args:
-        held_out: problems whose gold answers are measured meanwhile, `launch.evaluations` times. Changes no weight.
+        held_out: problems whose gold answers are measured during training, `launch.evaluations` times. Changes no
+            weight.
     """
     return _train(at, _SUPERVISED, start, {"examples": {"examples": examples}}, training, {"held_out": held_out})
 
@@ -65,13 +66,13 @@ def train_on_pairs(
     training: Training[PreferenceConfig],
     held_out: PairsMeasured | None = None,
 ) -> Result:
-    """Train the policy `start` to prefer the chosen answers. What pairs were measured by is the reference.
+    """Train the policy `start` to prefer the chosen answers. The reference is the policy that measured the pairs.
 
     The new policy is in `policy/`, the curve in `metrics.jsonl`.
 
     Args:
-        held_out: pairs that are measured meanwhile, `launch.evaluations` times, with the loss that is trained with.
-            Changes no weight.
+        held_out: pairs that are measured during training, `launch.evaluations` times, with the training loss. Changes
+            no weight.
     """
     rows = {
         "pairs": {f"pairs_{key}": one.pairs for key, one in pairs.items()},
@@ -91,7 +92,7 @@ def train_reward_model(
     """Train a reward model that starts from the policy `start`. It is in `policy/`, the curve in `metrics.jsonl`.
 
     Args:
-        held_out: pairs that are measured meanwhile, `launch.evaluations` times. Changes no weight.
+        held_out: pairs that are measured during training, `launch.evaluations` times. Changes no weight.
     """
     return _train(at, _REWARD, start, {"pairs": {"pairs": pairs}}, training, {"held_out": held_out})
 
@@ -104,11 +105,11 @@ def _train(
     training: Training[TrainConfig],
     watched: Mapping[str, Artifact | None],
 ) -> Result:
-    """Train with a program of that kind.
+    """Train with a program of the given kind.
 
     Args:
-        rows: by the program's field, files of rows by the name that they have as inputs. The first field's are counted.
-        watched: what is measured meanwhile, by the program's field.
+        rows: by the program's field, files of rows by input name. The first field's rows are counted.
+        watched: what is measured during training, by the program's field.
     """
     run, config, launch = at.run, training.config, training.launch
     observed = {name: artifact for name, artifact in watched.items() if artifact is not None and launch.evaluations}

@@ -1,1 +1,1 @@
-"""The report of a run: typed records in, one page out. It reads no run."""
+"""The report of a run: typed records in, one page out. It does not read runs."""

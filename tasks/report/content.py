@@ -1,4 +1,4 @@
-"""What the report of one run holds, as typed records: the caller fills them with what the stages wrote."""
+"""The contents of a run's report, as typed records that the caller fills from the stages' files."""
 
 from typing import Self
 
@@ -14,31 +14,31 @@ class Record(BaseModel):
 
 
 class IterationReport(Record):
-    """One iteration. Iteration 0 is the base policy: it is measured, but nothing was sampled or trained for it."""
+    """One iteration. Iteration 0 is the base policy: measured, but without sampling or training."""
 
     iteration: int
     validation: SetMetrics | None = Field(
-        None, description='Of verified answers; `against` may hold "base" and "previous".'
+        None, description='Metrics of verified answers; `against` may have "base" and "previous".'
     )
     measures: dict[str, Estimated] = Field(
-        default_factory=dict, description="Every measure of the validation rows, by name."
+        default_factory=dict, description="All measures of the validation rows, by name."
     )
     selection: dict[str, int] | None = Field(None, description='"samples", "kept", and a count per reason to drop.')
     verdicts: dict[str, int] | None = Field(None, description="Verdicts of the training samples.")
-    coverage_gained: int | None = Field(None, description="Validation problems solved now that the base did not solve.")
-    coverage_lost: int | None = Field(None, description="Validation problems that the base solved, not solved now.")
+    coverage_gained: int | None = Field(None, description="Validation problems solved now but not by the base.")
+    coverage_lost: int | None = Field(None, description="Validation problems solved by the base but not now.")
     seconds: dict[str, float] = Field(default_factory=dict, description="Seconds per stage.")
 
 
 class Answer(Record):
-    """What a policy answered, and what the verifier said to it."""
+    """A policy's answer and its verdict."""
 
     text: str
     verdict: str
 
 
 class SideBySide(Record):
-    """One problem answered by the base policy and by the final one."""
+    """One problem, with the answers of the base and the final policy."""
 
     prompt: str
     reference: str
@@ -53,27 +53,27 @@ class DataReport(Record):
     dropped: dict[str, int] = Field(description="Rows left out, by reason.")
     files: dict[str, int] = Field(default_factory=dict, description="The first files read -> rows.")
     skipped: dict[str, str] = Field(default_factory=dict, description="The first files not read -> why.")
-    noticed: dict[str, int] = Field(description="Rows that something was noticed of, by what.")
-    repeated: list[Repeated] = Field(description="The first prompts that repeat another one.")
+    noticed: dict[str, int] = Field(description="Rows with notices, by notice.")
+    repeated: list[Repeated] = Field(description="The first prompts that repeat another.")
 
 
 class Report(Record):
-    """Everything that the report of one run shows."""
+    """Everything that a run's report shows."""
 
     algorithm: str
     run: str
     status: str
-    measure: str | None = Field("accuracy", description="What chose the best iteration; None: the last is the result.")
+    measure: str | None = Field("accuracy", description="What chose the best iteration. None: the last is the result.")
     best_iteration: int
     stop_reason: str
     iterations: list[IterationReport]
     final: dict[str, tuple[SetMetrics, SetMetrics]] = Field(
-        description='Set name -> metrics of the base and of the best policy; `against["base"]` compares the latter.'
+        description='Set name -> metrics of the base and the best policy; the latter has `against["base"]`.'
     )
     held_out: dict[str, dict[str, tuple[Estimated | None, Estimated]]] = Field(
-        default_factory=dict, description="Set -> measure -> of the base and of the best policy; further to `final`."
+        default_factory=dict, description="Set -> measure -> base and best policy; in addition to `final`."
     )
-    rival: str | None = Field(None, description='Against whose answers wins count: "base", "previous" or "gold".')
+    rival: str | None = Field(None, description='Opponent of the win rate: "base", "previous" or "gold".')
     gates: int | None = Field(None, description="How often the test set has decided on the champion before.")
     examples: list[SideBySide]
     data: DataReport | None = None
@@ -82,10 +82,10 @@ class Report(Record):
     versions: dict[str, str]
     mlflow: str
     extra_curves: dict[str, list[Interval | float | None]] = Field(
-        default_factory=dict, description="Further curves of an algorithm, with one value per entry of `iterations`."
+        default_factory=dict, description="Curves of the algorithm, with one value per entry of `iterations`."
     )
     while_training: dict[str, dict[str, list[tuple[int, float]]]] = Field(
-        default_factory=dict, description="Metric of held-out rows -> iteration -> optimiser step and value."
+        default_factory=dict, description="Metric of held-out rows -> iteration -> optimizer step and value."
     )
 
     @model_validator(mode="after")
@@ -94,6 +94,6 @@ class Report(Record):
             if len(values) != len(self.iterations):
                 raise ValueError(
                     f"Curve {name!r} has {len(values)} values for {len(self.iterations)} iterations. "
-                    "Give one per iteration, None where there is none."
+                    "Give one per iteration, None for a missing one."
                 )
         return self

@@ -1,7 +1,7 @@
-"""The figures of a report, drawn with matplotlib from plain numbers. `tasks/report/figures.py` says what they mean.
+"""The figures of a report, drawn with matplotlib from plain numbers. `tasks/report/figures.py` chooses the numbers.
 
-Each function builds a free-standing `Figure`; pyplot and its registry of open figures are never touched.
-Colours never stand alone: lines differ in marker and dash, bars carry numbers and a legend.
+Each function builds a standalone `Figure`; pyplot and its registry of open figures are not used.
+Color is never the only cue: lines differ in marker and dash, bars have numbers and a legend.
 """
 
 import re
@@ -46,7 +46,7 @@ STYLE = {
     "grid.color": GRID,
     "legend.frameon": False,
     "text.color": INK,
-    "text.parse_math": False,  # run and stage names may hold dollar signs
+    "text.parse_math": False,  # run and stage names may contain dollar signs
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.color": MUTED,
@@ -68,10 +68,10 @@ def learning_curve(
     """Values across iterations with their intervals as bands; `best` is the position of the best iteration.
 
     Args:
-        scale: what is measured.
-        share: of one, to be shown in percent.
-        even: where nothing is different; a line is drawn there.
-        mark: what the best iteration is called.
+        scale: label of the y axis.
+        share: whether values are shares of one, shown in percent.
+        even: the value of no difference, where a line is drawn.
+        mark: label of the best iteration.
     """
     with _style():
         figure, axes = _new(WIDTH, 3.9)
@@ -112,11 +112,11 @@ def panels(
     even: Mapping[str, float] = NO_LINES,
     fitted: Collection[str] = (),
 ) -> "Figure":
-    """One small line chart per curve, each with a scale of its own.
+    """One small line chart per curve, each with its own scale.
 
     Args:
-        even: curves with the value at which nothing is different, where a line is drawn.
-        fitted: curves whose scale need not begin at zero.
+        even: curves with their value of no difference, where a line is drawn.
+        fitted: curves whose scale need not start at zero.
     """
     with _style():
         rows = ceil(len(curves) / 2)
@@ -142,7 +142,7 @@ def panels(
 
 
 def training_panels(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> "Figure":
-    """One small chart per metric over optimiser steps, with a line per iteration."""
+    """One small chart per metric over optimizer steps, with a line per iteration."""
     with _style():
         rows = ceil(len(curves) / 2)
         figure = _figure(WIDTH, 2.3 * rows + 0.4)
@@ -156,7 +156,7 @@ def training_panels(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]
                 label = f"iteration {name}" if place == 1 else None
                 axes.plot(steps, values, color=colour, marker=marker, markersize=4, linestyle=dash, label=label)
             axes.set_title(fill(metric, 28), loc="left", fontsize=10.5)
-            axes.set_xlabel("optimiser step")
+            axes.set_xlabel("optimizer step")
             axes.locator_params(axis="x", integer=True, nbins=5)
         if len(names) > 1:
             figure.legend(loc="outside lower center", ncols=3)
@@ -164,7 +164,7 @@ def training_panels(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]
 
 
 def stacked_bars(rows: Mapping[str, Mapping[str, float]], scale: str) -> "Figure":
-    """One horizontal bar per row, split into its parts; parts that are nowhere above zero are left out."""
+    """One horizontal bar per row, split into its parts; parts that are zero everywhere are left out."""
     with _style():
         figure, axes = _new(WIDTH, 1.5 + 0.42 * len(rows))
         parts = [part for part in dict.fromkeys(p for row in rows.values() for p in row) if _any(rows, part)]
@@ -192,7 +192,7 @@ def stacked_bars(rows: Mapping[str, Mapping[str, float]], scale: str) -> "Figure
 
 
 def gained_and_lost(labels: Sequence[str], gained: Sequence[int], lost: Sequence[int]) -> "Figure":
-    """Bars upwards for problems newly solved, downwards for problems no longer solved."""
+    """Bars upward for problems newly solved, downward for problems no longer solved."""
     with _style():
         figure, axes = _new(WIDTH, 3.2)
         at = range(len(labels))
@@ -220,7 +220,7 @@ def gained_and_lost(labels: Sequence[str], gained: Sequence[int], lost: Sequence
 
 
 def differences(rows: Mapping[str, Interval], scale: float = 100, unit: str = "percentage points") -> "Figure":
-    """Differences with their intervals in a unit, beside a line at zero."""
+    """Differences with their intervals, and a line at zero."""
     with _style():
         figure, axes = _new(WIDTH, 1.0 + 0.5 * len(rows))
         for at, value in enumerate(rows.values()):
@@ -231,12 +231,12 @@ def differences(rows: Mapping[str, Interval], scale: float = 100, unit: str = "p
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.margins(x=0.1)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"difference to the base, {unit}")
+        axes.set_xlabel(f"difference from the base, {unit}")
     return figure
 
 
 def as_svg(figure: "Figure", name: str, description: str) -> str:
-    """The figure as an `<svg>` element to be put into HTML. `name` keeps its ids apart from other figures' ids."""
+    """Return the figure as an `<svg>` element for HTML. `name` makes its ids differ from other figures'."""
     from io import StringIO
 
     text = StringIO()
@@ -250,7 +250,7 @@ def as_svg(figure: "Figure", name: str, description: str) -> str:
 
 
 def write_png(figure: "Figure", path: Path, title: Sequence[str]) -> None:
-    """The figure as a PNG that stands alone, under the lines of its title."""
+    """Write the figure as a standalone PNG, under the lines of its title."""
     with _style():
         lines = [part for line in title for part in fill(line, 76).splitlines()]
         figure.set_figheight(figure.get_figheight() + 0.16 * len(lines))

@@ -1,4 +1,4 @@
-"""The figures of one report and what they show: which numbers go into which, and what is said of them in words."""
+"""The figures of a report: which numbers each one shows, and its description in words."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 VERDICTS = ["correct", "wrong", "unparsable", "timeout", "error"]
 UNACCOUNTED = "unaccounted for"
-VERIFIED = (ACCURACY.name, SAMPLED_ACCURACY.name)  # which the tables of verified answers show
-# Further figures of measures that have a small chart; the others are in the table alone.
+VERIFIED = (ACCURACY.name, SAMPLED_ACCURACY.name)  # shown in the tables of verified answers
+# Details of measures that get a small chart; the others are only in the table.
 PLOTTED = (
     "loss",
     "rewards/chosen",
@@ -33,7 +33,7 @@ Curves = dict[str, list[Interval | float | None]]
 
 
 def drawn(report: Report) -> dict[str, str]:
-    """The figures beside the learning curve, as SVG; an empty string where there is nothing to draw."""
+    """Return all figures but the learning curve, as SVG; an empty string if there is nothing to draw."""
     found = dict.fromkeys(["differences", "selection", "verdicts", "coverage", "panels", "seconds", "training"], "")
     found |= _differences(report)
     time, unit = _time_in_one_unit(report)
@@ -60,7 +60,7 @@ def drawn(report: Report) -> dict[str, str]:
         fitted = [_panel_name(m) for m in _panel_measures(report) if m.unit == "nats"]
         found["panels"] = drawing.as_svg(drawing.panels(names, curves, even, fitted), "panels", text)
     if report.while_training:
-        text = f"Line charts over optimiser steps: {', '.join(report.while_training)}."
+        text = f"Line charts over optimizer steps: {', '.join(report.while_training)}."
         found["training"] = drawing.as_svg(drawing.training_panels(report.while_training), "training", text)
     return found
 
@@ -77,7 +77,7 @@ def learning_curve(report: Report) -> "Figure":
 
 
 def curve_measure(report: Report) -> Measure | None:
-    """What the learning curve shows: what decided, or what comes first; None where no iteration was measured."""
+    """The measure of the learning curve: the deciding one, or the first; None if no iteration was measured."""
     first = headline(report)
     there = [name for i in report.iterations for name in (*i.measures, *VERIFIED[: 1 if i.validation else 0])]
     name = first if first in there else next(iter(there), None)
@@ -94,7 +94,7 @@ def describe_curve(report: Report) -> str:
 
 
 def panel_curves(report: Report) -> Curves:
-    """What the small charts show across iterations: of verified answers, of further measures, of an algorithm."""
+    """The small charts across iterations: of verified answers, of further measures, of the algorithm."""
     curves: Curves = {}
     verified = [iteration.validation for iteration in report.iterations]
     if any(verified):
@@ -113,7 +113,7 @@ def panel_curves(report: Report) -> Curves:
 
 
 def details(report: Report) -> dict[tuple[str, str], list[float | None]]:
-    """Further figures of the measures by measure and name, with one value per iteration."""
+    """Details of the measures, by measure and name, with one value per iteration."""
     names = dict.fromkeys(
         (name, detail)
         for i in report.iterations
@@ -130,14 +130,14 @@ def details(report: Report) -> dict[tuple[str, str], list[float | None]]:
 
 
 def further_measures(report: Report) -> list[Measure]:
-    """The measures of the iterations that no table of verified answers shows, what decided first."""
+    """The measures of the iterations that no table of verified answers shows, the deciding one first."""
     there = {name for i in report.iterations for name in i.measures}
     there -= {name for name in VERIFIED if name != report.measure or name == ACCURACY.name}
     return sorted((MEASURES[n] for n in there & MEASURES.keys()), key=lambda m: (m.name != report.measure, _place(m)))
 
 
 def selection(report: Report) -> dict[str, dict[str, int]]:
-    """Per iteration, the parts into which its samples fell. Whatever no reason accounts for is a part of its own."""
+    """Samples per iteration, kept and dropped by reason. Samples without a reason are a part of their own."""
     rows = {}
     for iteration in report.iterations:
         if iteration.selection is None:
@@ -153,7 +153,7 @@ def training_verdicts(report: Report) -> dict[str, dict[str, int]]:
 
 
 def stages(report: Report) -> list[str]:
-    """Stages in the order in which the fullest iteration ran them: the base runs only some."""
+    """Stages in the order of the iteration with the most stages: the base runs only some."""
     fullest_first = sorted(report.iterations, key=lambda iteration: -len(iteration.seconds))
     return unique(stage for iteration in fullest_first for stage in iteration.seconds)
 
@@ -172,7 +172,7 @@ def name_of(iteration: IterationReport) -> str:
 
 
 def _series(report: Report) -> dict[str, list[Interval | None]]:
-    """The lines of the learning curve: greedy pass@1, pass@k for the largest k, maj@k; or the one of a measure."""
+    """The lines of the learning curve: greedy pass@1, pass@k for the largest k, maj@k; or a single measure's."""
     series: dict[str, list[Interval | None]]
     measure = curve_measure(report)
     if measure is not None and measure.name not in VERIFIED:
@@ -190,7 +190,7 @@ def _series(report: Report) -> dict[str, list[Interval | None]]:
 
 
 def _differences(report: Report) -> dict[str, str]:
-    """Of greedy accuracy where answers were verified; else of the measure that comes first, where it has any."""
+    """The differences of greedy accuracy if answers were verified, otherwise of the headline measure, if any."""
     compared = {
         f"{name}, n = {best.problems:,}": best.against["base"]
         for name, (_, best) in report.final.items()
@@ -210,7 +210,7 @@ def _differences(report: Report) -> dict[str, str]:
 
 
 def _panel_measures(report: Report) -> list[Measure]:
-    """Measures that have a small chart: those that the learning curve does not show."""
+    """Measures with a small chart: those that the learning curve does not show."""
     shown_above = curve_measure(report)
     return [measure for measure in further_measures(report) if measure != shown_above]
 
@@ -220,7 +220,7 @@ def _panel_name(measure: Measure) -> str:
 
 
 def _values(report: Report, measure: Measure) -> list[Interval | None]:
-    """A measure across the iterations. Against itself the base is even, which nobody has to measure."""
+    """A measure across the iterations. The base against itself is even, without measuring."""
     found = [i.measures[measure.name].value if measure.name in i.measures else None for i in report.iterations]
     against_base = measure == PAIR_ACCURACY or (measure == WIN_RATE and report.rival == "base")
     if against_base and measure.even is not None and found and found[0] is None and report.iterations[0].iteration == 0:
@@ -257,7 +257,7 @@ def _covers(iteration: IterationReport) -> bool:
 
 
 def caption(report: Report) -> str:
-    """What the learning curve was measured on, in words; several things when it changed between iterations."""
+    """Describe what the learning curve was measured on; several descriptions if it changed between iterations."""
     measure = curve_measure(report)
     if measure is None:
         return "no policy was measured"
@@ -265,7 +265,7 @@ def caption(report: Report) -> str:
         return "; ".join(unique(_setting(i) for i in report.iterations if i.validation))
     found = [i.measures[measure.name] for i in report.iterations if measure.name in i.measures]
     direction = "" if measure.higher_is_better else ", lower is better"
-    even = "" if measure.even is None else f"; the dotted line at {percent(measure.even)} is where nothing is different"
+    even = "" if measure.even is None else f"; the dotted line at {percent(measure.even)} means no difference"
     return "; ".join(unique(f"{measure.label}, n = {f.rows:,} {measure.rows}{direction}" for f in found)) + even
 
 

@@ -1,4 +1,4 @@
-"""What a run came to, in sentences: for every measure what was gained or lost on held-out rows, the headline first."""
+"""A run's results in sentences: for every measure, the gain or loss on held-out rows, the headline first."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ RIVALS = {"base": "the base's answer", "previous": "the previous policy's answer
 
 
 class Finding(Record):
-    """What the run came to on one set by one measure, in words."""
+    """The run's result on one set by one measure, in words."""
 
     set_name: str
     measure: str
@@ -51,7 +51,7 @@ class Finding(Record):
 
 @dataclass(frozen=True)
 class _Found:
-    """What there is to say something about. `base` is None where only the best policy was measured."""
+    """A result to describe. `base` is None if only the best policy was measured."""
 
     report: Report
     measure: Measure
@@ -77,15 +77,15 @@ class _Found:
 
 
 def findings(report: Report) -> list[Finding]:
-    """A finding for every measure and held-out set: what decided first, or where nothing did, the loss.
+    """Return a finding for every measure and held-out set: first the deciding measure, or the loss if none decided.
 
-    What was measured on validation only is told of that, and marked as such.
+    A measure taken only on validation is reported on validation, and marked as such.
     """
     return [finding for name in _names(report) for finding in _of_measure(report, MEASURES[name])]
 
 
 def headline(report: Report) -> str | None:
-    """The measure that comes first, if anything was measured."""
+    """The first measure, if anything was measured."""
     return next(iter(_names(report)), None)
 
 
@@ -95,7 +95,7 @@ def estimated(metrics: SetMetrics) -> Estimated:
 
 
 def at_equal_length(found: Estimated) -> Interval | None:
-    """The win rate that a fit gives to answers of equal length, where there is one."""
+    """The fitted win rate at equal length, if there is one."""
     ends = [found.details.get(f"{CONTROLLED}{end}") for end in ("", "_low", "_high")]
     value, low, high = ends
     return None if value is None or low is None or high is None else Interval(value=value, low=low, high=high)
@@ -124,7 +124,7 @@ def _of_measure(report: Report, measure: Measure) -> Iterator[Finding]:
     if not sets and best_one is not None and (measure.even is not None or by_number.get(0) is not None):
         found = _finding(_Found(report, measure, "validation", by_number.get(0), best_one))
         chose = ", and the best iteration was chosen on this one" * (report.measure == measure.name)
-        caution = f"No set kept aside has been evaluated{chose}."
+        caution = f"No final set was evaluated{chose}."
         yield found.model_copy(update={"sentence": f"{found.sentence} {caution}"})
 
 
@@ -193,19 +193,19 @@ def _change(found: _Found) -> Finding:
         sentence += " The interval includes zero: the difference is not distinguishable from zero."
     if left_out := best.details.get(LEFT_OUT):
         sentence += (
-            f" Prompts that could be judged for one of the two only are left out of the difference: {left_out:,.0f}."
+            f" Prompts that could be judged for only one of the two are left out of the difference: {left_out:,.0f}."
         )
     return found.said(towards, sentence, too_small(measure, best.rows, difference))
 
 
 def _how(measure: Measure) -> str:
-    """What has to be known of the values of a measure."""
+    """A note on how to read a measure's values."""
     how = {ACCURACY.name: ", greedy", LOSS.name: "; lower is better"}
     return how.get(measure.name, "")
 
 
 def _share(found: _Found) -> str:
-    """In how many of the rows, with the interval."""
+    """The share of the rows, with its interval."""
     value = found.best.value
     n = f"{found.rows} {found.measure.rows}"
     return f"in {percent(value.value)} of {n}, {LEVEL} interval {value_range(value)}"
@@ -215,10 +215,10 @@ def _pairs(found: _Found) -> Finding:
     towards = above(found.measure, found.best.value)
     sentence = (
         f"{found.report.algorithm}: on {found.set_name} pairs the policy prefers the chosen answer {_share(found)}; "
-        "50 % is the run's base."
+        "the run's base is at 50 %."
     )
     sentence += {
-        "lower": " It tells them apart worse than the base.",
+        "lower": " It distinguishes them worse than the base.",
         "no clear difference": " The interval includes 50 %: not distinguishable from the base.",
     }.get(towards, "")
     return found.said(towards, sentence, too_small(found.measure, found.best.rows, found.best.value))
@@ -228,7 +228,7 @@ def _wins(found: _Found) -> Finding:
     towards, level = above(found.measure, found.best.value), at_equal_length(found.best)
     rival = RIVALS.get(found.report.rival or "", "the other answer")
     sentence = (
-        f"{found.report.algorithm}: on {found.set_name} prompts the judge prefers the policy's answer to {rival} "
+        f"{found.report.algorithm}: on {found.set_name} prompts the judge prefers the policy's answer over {rival} "
         f"{_share(found)}; 50 % is a tie."
     )
     sentence += {
@@ -239,8 +239,8 @@ def _wins(found: _Found) -> Finding:
         sentence += _why_no_level(found.best)
     elif (level.low, level.high) == (0, 1):
         sentence += (
-            " What it is at equal length cannot be told: nearly all answers of one side are the longer ones, or which "
-            "is preferred follows from which is longer."
+            " The win rate at equal length cannot be estimated: one side's answers are nearly always longer, or the "
+            "length decides which one is preferred."
         )
     else:
         sentence += f" At equal length it is {percent(level.value)}, interval {value_range(level)}"
@@ -251,12 +251,12 @@ def _wins(found: _Found) -> Finding:
 def _why_no_level(found: Estimated) -> str:
     for side, said in (("ours", "longer"), ("theirs", "shorter")):
         if found.rows and found.details.get(f"longer_{side}") == found.rows:
-            return f" What it is at equal length cannot be told: the policy's answer is always the {said} one."
+            return f" The win rate at equal length cannot be estimated: the policy's answer is always the {said} one."
     return ""
 
 
 def _of_the_game(report: Report) -> Iterator[Finding]:
-    """SPIN's discriminator: the opponent moves, so what counts is how near the share is to a half in the end."""
+    """SPIN's discriminator: the opponent changes, so what counts is how close the share is to a half in the end."""
     told: Mapping[int, Estimated] = {
         i.iteration: i.measures[DISCRIMINATOR.name] for i in report.iterations if DISCRIMINATOR.name in i.measures
     }
@@ -267,12 +267,13 @@ def _of_the_game(report: Report) -> Iterator[Finding]:
     towards = above(DISCRIMINATOR, found.best.value)
     earlier = f"; in iteration {first} it was {percent(told[first].value.value)}" * (first < last)
     sentence = (
-        f"{report.algorithm}: in iteration {last} the policy tells the gold answer from its opponent's "
+        f"{report.algorithm}: in iteration {last} the policy distinguishes the gold answer from its opponent's "
         f"{_share(found)}, on validation{earlier}."
     )
     sentence += (
-        " The interval includes 50 %: the opponent cannot be told from the gold answers, and the game has ended."
+        " The interval includes 50 %: the opponent's answers cannot be distinguished from the gold answers, and the "
+        "game has ended."
         if towards == "no clear difference"
-        else " At 50 % the game has ended."
+        else " The game ends at 50 %."
     )
     yield found.said(towards, sentence, too_small(DISCRIMINATOR, found.best.rows, found.best.value))

@@ -1,7 +1,7 @@
 """The report of one run as one self-contained page, written from typed records (`tasks/report/content.py`).
 
-Measures nothing and reads no run directory. What is said of the run is in `tasks/report/findings.py`, how the page
-reads in `tasks/report/report.html.j2`, what its figures show in `tasks/report/figures.py`.
+Measures nothing and reads no run directory. The sentences about the run are in `tasks/report/findings.py`, the page in
+`tasks/report/report.html.j2`, its figures in `tasks/report/figures.py`.
 """
 
 from collections import Counter
@@ -87,7 +87,7 @@ def _environment() -> Environment:
 
 
 def _changes(examples: list[SideBySide]) -> dict[str, int]:
-    """How many of the examples the final policy gained or lost against the base, in the four ways that it can go."""
+    """Count the examples that the final policy gained, lost, or did not change against the base."""
     right = Counter((example.base.verdict == "correct", example.final.verdict == "correct") for example in examples)
     return {
         "gained": right[False, True],

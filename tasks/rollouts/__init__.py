@@ -1,1 +1,1 @@
-"""What policies answer, what rewards say of it, and what is measured of a policy on held-out rows."""
+"""Policies' answers, their rewards, and the evaluation of policies on held-out rows."""

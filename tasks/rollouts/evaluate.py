@@ -38,10 +38,10 @@ class EvaluateConfig(Config):
 
     samples: Annotated[int, Field(ge=1, description="Sampled answers per problem, for pass@k and maj@k.")] = 64
     temperature: Annotated[float, Field(gt=0, description="Temperature of the sampled answers.")] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus of the sampled answers.")] = 0.95
+    top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus probability of the sampled answers.")] = 0.95
     pass_at: Annotated[tuple[int, ...], Field(description="The k of pass@k; each at most `samples`.")] = (1, 8, 64)
     reward: Annotated[
-        RewardConfig | None, Field(description="What judges answers to held-out problems; none: as for training.")
+        RewardConfig | None, Field(description="Reward for held-out problems. Default: the training reward.")
     ] = None
 
     @model_validator(mode="after")
@@ -49,7 +49,7 @@ class EvaluateConfig(Config):
         if wrong := [k for k in self.pass_at if not 1 <= k <= self.samples]:
             raise ValueError(
                 f"evaluate.pass_at {wrong} is not within 1…{self.samples}, the samples per problem. "
-                f"Raise evaluate.samples or leave it out."
+                f"Raise evaluate.samples or drop those values."
             )
         return self
 
@@ -65,7 +65,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluating:
-    """The settings of a stage that measures a policy by its answers. Of `sampling` the token limit and format count."""
+    """Settings of a stage that evaluates a policy's answers. `sampling` gives only the token limit and dtype."""
 
     config: EvaluateConfig
     sampling: Sampling
@@ -73,7 +73,7 @@ class Evaluating:
 
     @property
     def draws(self) -> dict[str, Sampling]:
-        """The greedy answers and the sampled ones, by the folder that they go to."""
+        """How the greedy and the sampled answers are drawn, by output folder."""
         config, told = self.config, self.sampling.config
         drawn = {"samples": config.samples, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
         sampled = SamplingConfig(max_tokens=told.max_tokens, dtype=told.dtype, **drawn)
@@ -83,7 +83,7 @@ class Evaluating:
 def evaluate(
     at: Place, policy: Artifact, sets: Mapping[str, Artifact], how: Evaluating, against: Mapping[str, Result]
 ) -> Result:
-    """Measure a policy on each set of problems, and compare it with earlier evaluations of the same sets.
+    """Evaluate a policy on each set of problems, and compare it with earlier evaluations of the same sets.
 
     Args:
         sets: set name → problems.
@@ -147,7 +147,7 @@ def load_evaluation(result: Result) -> Evaluation | None:
 
 
 def coverage(ours: list[Outcome], base: list[Outcome]) -> tuple[int, int]:
-    """Problems solved greedily that the base did not solve, and problems that only the base solved."""
+    """Count the problems solved greedily that the base did not solve, and those that only the base solved."""
     solved = {o.problem_id for o in ours if o.greedy_correct}
     before = {o.problem_id for o in base if o.greedy_correct}
     return len(solved - before), len(before - solved)
@@ -192,7 +192,7 @@ def _measure(
 
 
 def scores_folder(samples: Path) -> Path:
-    """Where the scores of a set's greedy or sampled answers are."""
+    """The folder with the scores of a set's greedy or sampled answers."""
     return samples.with_name(f"{samples.name}-scores")
 
 

@@ -32,7 +32,7 @@ class Sampling:
 
     @property
     def greedy(self) -> "Sampling":
-        """One greedy answer to every problem, of the same token limit and number format."""
+        """One greedy answer per problem, with the same token limit and dtype."""
         shared = {"max_tokens": self.config.max_tokens, "dtype": self.config.dtype}
         return Sampling(SamplingConfig(samples=1, temperature=0.0, top_p=1.0, top_k=0, **shared), self.engine)
 
@@ -44,12 +44,12 @@ def generate(
     sampling: Sampling,
     reward: RewardConfig | None = None,
 ) -> Result:
-    """Draw `samples` answers to every problem.
+    """Sample `samples` answers to every problem.
 
     Args:
-        problems: sets of problems by the folder that the samples go to, one file per shard; first `samples`, those of
-            the stage itself. For the others no second engine starts.
-        reward: what will judge `samples`, so that this may begin while others are still being generated.
+        problems: sets of problems by output folder, one file per shard; the first, `samples`, is the stage's own.
+            All share one engine.
+        reward: the reward that will judge `samples`, so that scoring can begin while others are still being generated.
     """
     run, engine = at.run, sampling.engine
     stage = Stage(
@@ -79,7 +79,7 @@ def generate(
 
 
 def generate_job(at: Place, problems: Path, output: Path, sampling: Sampling) -> GenerateJob:
-    """What the generation program is told of one set of problems."""
+    """The generation program's job for one set of problems."""
     told = {"sampling": sampling.config, "seed": at.seed, "shard_size": sampling.engine.shard_size}
     return GenerateJob.model_validate({"problems": problems, "output": output, **told})
 

@@ -1,4 +1,4 @@
-"""Judging by a language model: what a stage needs to run it, and what is refused before anything heavy starts."""
+"""Judging by a language model: how a stage runs it, and what is refused before anything heavy starts."""
 
 import json
 import sys
@@ -19,9 +19,9 @@ from tasks.stage.progress import progress_logger
 from tasks.stage.run import Place
 
 ROLE = "judge"
-LOW_ENTROPY = 0.1  # bits: 99 of 100 replies say the same
-HIGH_FLIP_RATE = 0.4  # a judge that names a place at random reaches 0.5
-ENOUGH = 10  # replies from which on such shares mean something
+LOW_ENTROPY = 0.1  # bits: 99 of 100 replies are the same
+HIGH_FLIP_RATE = 0.4  # a judge that picks a position at random reaches 0.5
+ENOUGH = 10  # replies needed for such rates to mean something
 
 
 class Judge(ModelReward):
@@ -33,13 +33,13 @@ class Judge(ModelReward):
     config: JudgeConfig
 
     def identity(self) -> dict[str, Any]:
-        """What of its settings changes the result. The weights of a judge that runs here are in `artifact`."""
+        """The settings that change the result. The weights of a judge that runs here are in `artifact`."""
         own = asked_identity(self.config, told_apart=("max_tokens", "passes_at"))
         config = self.config
         return {"grader": GRADER, "passes_at": config.threshold, "max_tokens": config.reply_tokens, **own}
 
     def artifact(self, offline: bool = False) -> Artifact | None:
-        """The judge's folder and its digest, see `tasks.policies.asked_model.asked_artifact`."""
+        """The judge's folder and digest, see `tasks.policies.asked_model.asked_artifact`."""
         return asked_artifact(self.config, ROLE, offline)
 
     def estimate(self, artifact: Artifact, engine: EngineConfig) -> Estimate:
@@ -57,7 +57,7 @@ class Judge(ModelReward):
         return dict(json.loads((scores / RATES).read_text()))
 
     def program(self, at: Place, jobs: list[ScoreJob], engine: EngineConfig) -> JudgeProgram:
-        """What the judging program is told."""
+        """The judging program's configuration."""
         artifact = self.artifact()
         folder = artifact.path if artifact else None
         return JudgeProgram(judge=self.config, policy=folder, jobs=jobs, engine=engine, seed=at.seed, grader=GRADER)
@@ -84,37 +84,37 @@ def judge_command(config: Path) -> list[str]:
 
 
 def log_rates(rates: Mapping[str, Any]) -> None:
-    """Log how a judge did, as `judge.json` has it, and warn of what makes its scores worth little."""
+    """Log a judge's rates from `judge.json`, and warn of what makes its scores unreliable."""
     logger = run_logger()
-    words = [f"{rates['parsed']:,} of {counted(rates['asked'], 'reply', 'replies')} read"]
+    words = [f"{rates['parsed']:,} of {counted(rates['asked'], 'reply', 'replies')} parsed"]
     if rates["comparisons"]:
         words.append(f"{rates['flip_rate']:.1%} of {rates['comparisons']:,} comparisons differ between the two orders")
     if rates["parsed"]:
         said = ", ".join(f"{value}: {n:,}" for value, n in rates["distribution"].items())
-        words.append(f"it said {said} (entropy {rates['entropy_bits']:.2f} bits)")
+        words.append(f"verdicts {said} (entropy {rates['entropy_bits']:.2f} bits)")
     logger.info("Judge: %s.", "; ".join(words))
     for warning in warnings(rates):
         logger.warning(warning)
 
 
 def warnings(rates: Mapping[str, Any]) -> list[str]:
-    """What in a judge's rates makes its scores worth little, and what to do."""
+    """Warn of rates that make a judge's scores unreliable, and say what to do."""
     found = []
     if unread := rates["asked"] - rates["parsed"]:
         found.append(
             f"The judge gave no readable reply to {unread:,} of {counted(rates['asked'], 'question')}, which are left "
-            f"out. The first: {rates['first_failure']}"
+            f"out. First failure: {rates['first_failure']}"
         )
     if rates["parsed"] >= ENOUGH and rates["entropy_bits"] < LOW_ENTROPY:
         usual = max(rates["distribution"], key=rates["distribution"].get)
         found.append(
-            f"The judge nearly always says {usual} (entropy {rates['entropy_bits']:.2f} bits), so its scores "
+            f"The judge nearly always replies {usual} (entropy {rates['entropy_bits']:.2f} bits), so its scores "
             f"barely distinguish answers. Use a stronger judge, or the other kind."
         )
     if rates["comparisons"] >= ENOUGH and rates["flip_rate"] > HIGH_FLIP_RATE:
         found.append(
-            f"The judge changes its mind with the order of the answers in {rates['flip_rate']:.0%} of the comparisons. "
-            f"Use a stronger judge, or pointwise."
+            f"The judge changes its verdict with the order of the answers in {rates['flip_rate']:.0%} of the "
+            f"comparisons. Use a stronger judge, or pointwise."
         )
     if rates["alone"]:
         found.append(

@@ -1,4 +1,4 @@
-"""The stage `likelihood`: how likely a policy finds gold answers and pairs that are held out."""
+"""The stage `likelihood`: a policy's likelihood of held-out gold answers and pairs."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ class HeldOutRows:
     Attributes:
         gold: Parquet files of Problem rows.
         pairs: pairs with their reference.
-        pair_measure: what the share of pairs is called: PAIR_ACCURACY, or DISCRIMINATOR for gold over own answers.
+        pair_measure: PAIR_ACCURACY, or DISCRIMINATOR if the pairs are gold over the policy's own answers.
     """
 
     gold: Mapping[str, Artifact]
@@ -58,12 +58,13 @@ def measure_likelihood(
     """Measure a policy on held-out rows without a verifier, all sets in one start of the program.
 
     Writes for each set what `tasks.rollouts.measured` reads: the loss per token of gold answers, and the share of pairs
-    whose chosen answer gained more over the reference than the rejected one, with DPO's metrics. The weights are held
-    as training holds them. Answers that are longer than the policy's context, or missing, are left out and counted.
+    whose chosen answer gained more over the reference than the rejected one, with DPO's metrics. The weights have the
+    same dtype and quantization as in training. Answers that are missing or longer than the policy's context are left
+    out and counted.
 
     Args:
-        against: name, such as "base" → earlier measurement that this one is compared with, row by row. The pairs of two
-            discriminators differ, so those are not compared.
+        against: name, such as "base" → earlier measurement that this one is compared with, row by row. Two
+            discriminators have different pairs, so they are not compared.
 
     Raises:
         ChildError: the program failed.
@@ -131,7 +132,7 @@ def measure_likelihood(
 
 
 def _of_pairs(file: Path, pairs: PairsMeasured) -> tuple[list[MeasuredRow], dict[str, float]]:
-    """The rows of a pair measure, and DPO's metrics of the same pairs."""
+    """Return the rows of a pair measure, and DPO's metrics of the same pairs."""
     ours = list(read_rows(PairLikelihood, file))
     reference = list(read_rows(PairLikelihood, pairs.reference.path))
     ratios = log_ratios(ours, reference)
@@ -139,7 +140,7 @@ def _of_pairs(file: Path, pairs: PairsMeasured) -> tuple[list[MeasuredRow], dict
 
 
 def _of_answers(pairs: PairsMeasured, gold: Path | None) -> dict[str, float]:
-    """How the opponent's answers are in form, beside gold answers to the same prompts."""
+    """Return degeneration metrics of the opponent's answers, next to gold answers to the same prompts."""
     if pairs.answers is None or gold is None:
         return {}
     lengths = {row.problem_id: row.tokens for row in read_rows(GoldLikelihood, gold)}
@@ -152,7 +153,7 @@ def _of_answers(pairs: PairsMeasured, gold: Path | None) -> dict[str, float]:
 
 
 def _comparable(measured: Measured) -> Measured:
-    """A measurement without those of its measures that are of other rows each time."""
+    """Drop the measures whose rows differ from one measurement to the next."""
     kept = {
         key: {name: found for name, found in measures.items() if name != DISCRIMINATOR.name}
         for key, measures in measured.estimates.items()
@@ -161,7 +162,7 @@ def _comparable(measured: Measured) -> Measured:
 
 
 def _count(gold: Iterable[Path], pairs: Iterable[Path], written: Iterable[Path]) -> tuple[int, Counter[str]]:
-    """How many rows there were, and what became of them."""
+    """Count the rows given, and those kept and left out."""
     responses = Counter(row.response is not None for file in gold for row in read_rows(Problem, file))
     given = responses.total() + sum(map(count_rows, pairs))
     kept = sum(map(count_rows, written))
@@ -174,7 +175,7 @@ def _report(run: Run, policy: Artifact, counts: Counter[str]) -> dict[str, int]:
     if counts["no_answer"]:
         run_logger().warning("%s without a gold answer left out", counted(counts["no_answer"], "held-out row"))
     if not counts["kept"]:
-        run_logger().warning("No held-out row can be measured, so nothing is compared")
+        run_logger().warning("None of the held-out rows can be measured, so nothing is compared")
     dropped = {"no_answer": counts["no_answer"]} if counts["no_answer"] else {}
     if counts["too_long"]:
         limit = Limit(context_length(load_config(policy.path, run.model_code)), "the model's context")

@@ -1,7 +1,7 @@
-"""What stages measured of a policy on held-out rows: written by any stage that measures, read by all that look on.
+"""Measurements of a policy on held-out rows: the files that stages write, and how they are read.
 
 A stage keeps in `<set>/measures.json` an estimate of each measure, and in `<set>/<measure>.parquet` the value of every
-row, so that later comparisons are paired. What `evaluate` wrote is read as the measures of accuracy.
+row, so that later comparisons are paired. The output of `evaluate` is read as the measures of accuracy.
 """
 
 import json
@@ -23,7 +23,7 @@ NOBODY: Mapping[str, "Measured"] = {}
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one policy: by set, then by measure."""
+    """Measurements of one policy: by set, then by measure."""
 
     estimates: Mapping[str, Mapping[str, Estimated]] = field(default_factory=dict)
     _rows: Mapping[tuple[str, str], Path | Sequence[MeasuredRow]] = field(default_factory=dict)
@@ -32,10 +32,10 @@ class Measured:
         return self.estimates.get(set_name, {}).get(measure)
 
     def rows(self, set_name: str, measure: str) -> list[MeasuredRow]:
-        """The value of every row.
+        """Return the value of every row.
 
         Raises:
-            KeyError: that was not measured.
+            KeyError: this measure was not taken on this set.
         """
         found = self._rows[set_name, measure]
         return list(read_rows(MeasuredRow, found)) if isinstance(found, Path) else list(found)
@@ -48,14 +48,14 @@ def write_measured(
     against: Mapping[str, Measured] = NOBODY,
     details: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Estimated]:
-    """Write the measures of one set into its folder of a stage. A measure without rows is left out.
+    """Write the measures of one set into its folder in a stage. A measure without rows is left out.
 
     Args:
         folder: of the stage's attempt, named after the set.
         found: the value of every row, by measure.
         seed: of the bootstrap.
-        against: earlier measurements, by the name of the policy, which are compared where they have the same measure.
-        details: further figures of a measure.
+        against: earlier measurements by policy name, compared if they have the same measure.
+        details: further metrics by measure.
     """
     folder.mkdir(parents=True, exist_ok=True)
     estimates = {}
@@ -76,7 +76,7 @@ def write_measured(
 
 
 def load_measured(stages: Iterable[Result]) -> Measured:
-    """What finished stages measured, all together. Stages that measure nothing, or are only planned, add nothing."""
+    """Merge the measurements of finished stages. Stages that measure nothing, or are only planned, add nothing."""
     estimates: dict[str, dict[str, Estimated]] = {}
     rows: dict[tuple[str, str], Path | Sequence[MeasuredRow]] = {}
     for stage in stages:

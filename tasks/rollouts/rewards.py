@@ -1,4 +1,4 @@
-"""What judges answers: one reward or several, functions or models, and what of them changes the result."""
+"""Rewards: one or several, functions or models, and which of their settings change the result."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -23,15 +23,15 @@ JUDGED, MODELLED = "judge", "reward-model"
 
 
 class PartConfig(Config):
-    """How one of several rewards counts."""
+    """How one of several rewards is weighted."""
 
-    weight: Annotated[float, Field(description="Factor of its value.")] = 1.0
+    weight: Annotated[float, Field(description="Weight in the sum.")] = 1.0
     at_least: Annotated[
-        float | None, Field(description="Its value counts as 1 from here on and as 0 below; none: as it is.")
+        float | None, Field(description="Threshold: values from here on count as 1, lower ones as 0. Default: off.")
     ] = None
     gate: Annotated[
         bool,
-        Field(description="Whether an answer that does not reach `at_least`, or is not correct, is worth 0 in all."),
+        Field(description="Whether an answer that misses `at_least`, or is not correct, gets a total reward of 0."),
     ] = False
 
 
@@ -39,59 +39,59 @@ class LengthConfig(Config):
     """A penalty on long answers."""
 
     free_tokens: Annotated[int, Field(ge=0, description="Tokens that cost nothing.")] = 512
-    per_token: Annotated[float, Field(gt=0, description="What each further one takes off the reward.")] = 0.001
+    per_token: Annotated[float, Field(gt=0, description="Penalty for each further token.")] = 0.001
 
 
 class RewardConfig(Config):
-    """What judges an answer."""
+    """How answers are scored."""
 
     name: Annotated[
         str,
         Field(
-            description="A built-in reward; a model: judge or reward-model; or your own as package.module:name, a "
-            "function or a subclass of ModelReward."
+            description="A built-in reward; a model (judge or reward-model); or your own function or ModelReward "
+            "subclass, as package.module:name."
         ),
     ] = "final_answer"
-    judge: Annotated[JudgeConfig, Field(description="The model that judges, for the reward judge.")] = JudgeConfig()
+    judge: Annotated[JudgeConfig, Field(description="The judge model, for the reward judge.")] = JudgeConfig()
     model: Annotated[RewardModelConfig, Field(description="The reward model, for the reward reward-model.")] = (
         RewardModelConfig()
     )
     options: Annotated[
         dict[str, dict[str, Any]],
-        Field(default_factory=dict, description="Settings of rewards of your own that are models, by name."),
+        Field(default_factory=dict, description="Settings of your own ModelReward classes, by name."),
     ]
     parts: Annotated[
         dict[str, PartConfig],
-        Field(default_factory=dict, description="Several rewards by name, whose weighted sum replaces the one above."),
+        Field(default_factory=dict, description="Several rewards by name; their weighted sum replaces the one above."),
     ]
-    length: Annotated[
-        LengthConfig | None, Field(description="A penalty on long answers; none: length costs nothing.")
-    ] = None
+    length: Annotated[LengthConfig | None, Field(description="A penalty on long answers. Default: off.")] = None
     passes_at: Annotated[
-        float, Field(description="Where several rewards make one: answers of at least this sum are correct.")
+        float, Field(description="With several rewards: the sum from which an answer counts as correct.")
     ] = 1.0
     max_error_share: Annotated[
-        float, Field(ge=0, le=1, description="Stop if the reward fails on a larger share of the samples.")
+        float, Field(ge=0, le=1, description="Stop if the reward fails on more than this share of the samples.")
     ] = 0.01
     isolation: Annotated[
         Level,
         Field(
-            description="The weakest sandbox for programs. limits: only a separate user and resource limits, "
+            description="The weakest sandbox accepted for programs. limits: only a separate user and resource limits, "
             "for programs that you trust."
         ),
     ] = "bubblewrap"
-    workers: Annotated[int, Field(ge=1, description="Processes that score; 1: this one, unless it is done ahead.")] = 1
+    workers: Annotated[
+        int, Field(ge=1, description="Scoring processes. 1: score in the flow's process, unless scoring ahead.")
+    ] = 1
     ahead: Annotated[
         bool | None,
-        Field(description="Score answers while others are still being generated; none: where there is a GPU."),
+        Field(description="Score answers while others are still being generated. Default: if there is a GPU."),
     ] = None
 
     @model_validator(mode="after")
     def _parts_have_use(self) -> Self:
         if self.length and not self.parts:
             raise ValueError(
-                "reward.length is taken off a sum of rewards, and reward.parts names none. Name them there, such as "
-                "parts: {final_answer: {}}."
+                "reward.length is subtracted from a sum of rewards, but reward.parts is empty. Name the rewards there, "
+                "such as parts: {final_answer: {}}."
             )
         return self
 
@@ -99,8 +99,8 @@ class RewardConfig(Config):
     def _options_have_use(self) -> Self:
         if unknown := sorted(self.options.keys() - set(self.names)):
             raise ValueError(
-                f"reward.options names {', '.join(unknown)}, and the rewards are {', '.join(self.names)}. Write the "
-                "options of a reward under its own name."
+                f"reward.options names {', '.join(unknown)}, but the rewards are {', '.join(self.names)}. Put the "
+                "options of a reward under its name."
             )
         return self
 
@@ -118,7 +118,7 @@ class RewardConfig(Config):
         """The rewards that are models, by name.
 
         Raises:
-            RewardError: the options of one cannot be used.
+            RewardError: the options of one are invalid.
         """
         return {name: self._model(name) for name in self.names if is_model(name)}
 
@@ -132,17 +132,17 @@ class RewardConfig(Config):
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise RewardError(
-                f"Reward {name!r} cannot use its options: {wrong}.", what_next=f"Correct reward.options.{name}."
+                f"The options of reward {name!r} are invalid: {wrong}.", what_next=f"Correct reward.options.{name}."
             ) from None
 
     @property
     def runs_ahead(self) -> bool:
-        """A model that judges needs the devices that the one which answers has."""
+        """Whether scoring begins during generation. A judge model cannot: it needs the devices that generation uses."""
         return not any(map(is_model, self.names)) and (bool(visible_gpus()) if self.ahead is None else self.ahead)
 
     @property
     def combination(self) -> Combination | None:
-        """How several rewards make one; None where there is one."""
+        """How several rewards are combined; None if there is only one."""
         if not self.parts:
             return None
         parts = {name: Part(**part.model_dump()) for name, part in self.parts.items()}
@@ -152,7 +152,7 @@ class RewardConfig(Config):
 
 @dataclass(frozen=True)
 class Judging:
-    """The settings of a stage in which answers are judged."""
+    """Settings of a stage in which answers are judged."""
 
     reward: RewardConfig
     engine: EngineConfig
@@ -164,7 +164,7 @@ class Judging:
 
 
 def is_model(name: str) -> bool:
-    """Whether the reward of that name is a model."""
+    """Whether the named reward is a model."""
     return name in (JUDGED, MODELLED) or (":" in name and inspect.isclass(load_named(name)))
 
 
@@ -176,22 +176,22 @@ def _own_model(name: str) -> type[ModelReward]:
         or not isinstance(getattr(found, "grader", None), str)
     ):
         raise RewardError(
-            f"Reward {name!r} is a class, but no ModelReward that can be used.",
-            what_next="Name a function (problem, completion) that returns a Score, or subclass "
+            f"Reward {name!r} is a class, but not a usable ModelReward.",
+            what_next="Name a function (problem, completion) that returns a Score, or a subclass of "
             "tasks.rollouts.model_reward.ModelReward with a grader and score().",
         )
     return found
 
 
 def graders(config: RewardConfig) -> dict[str, str]:
-    """Name and version of each reward, by name."""
+    """Return the name and version of each reward, by name."""
     versions = {name: grader_version(reward) for name, reward in config.functions.items()}
     versions |= {name: model.grader for name, model in config.models.items()}
     return {name: versions[name] for name in config.names}
 
 
 def reward_identity(config: RewardConfig) -> dict[str, Any]:
-    """What of a reward changes the scores, for a stage's fingerprint; what is in `reward_inputs` is not."""
+    """Return what changes a reward's scores, for a stage's fingerprint, without what `reward_inputs` covers."""
     models = {name: model.identity() for name, model in config.models.items()}
     if config.combination is None:
         return {"grader": graders(config)[config.name]} | models
@@ -199,16 +199,16 @@ def reward_identity(config: RewardConfig) -> dict[str, Any]:
 
 
 def reward_inputs(run: Run, config: RewardConfig) -> dict[str, Artifact]:
-    """The models that judge, where they run here."""
+    """Return the judging models that run here."""
     found = {name: model.artifact(offline=run.planning) for name, model in config.models.items()}
     return {name: artifact for name, artifact in found.items() if artifact}
 
 
 def judging_estimate(judging: Judging, inputs: Mapping[str, Artifact]) -> Estimate:
-    """Memory and devices that the models which judge take, one after another.
+    """Estimate memory and devices of the judging models, which run one after another.
 
     Args:
-        inputs: what `reward_inputs` gave.
+        inputs: result of `reward_inputs`.
     """
     models = judging.reward.models
     return Estimate.one_after_another(
@@ -217,10 +217,10 @@ def judging_estimate(judging: Judging, inputs: Mapping[str, Artifact]) -> Estima
 
 
 def check_reward(config: RewardConfig) -> None:
-    """See that every reward can work here.
+    """Check that every reward works on this machine.
 
     Raises:
-        RewardError, AskedModelError, ModelError: one cannot be loaded, or cannot work on this machine.
+        RewardError, AskedModelError, ModelError: one cannot be loaded, or does not work on this machine.
     """
     for reward in config.functions.values():
         prepare_reward(reward, config.isolation)
@@ -229,9 +229,9 @@ def check_reward(config: RewardConfig) -> None:
 
 
 def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | None], bool]]:
-    """What data sets have to be read as, and whether a problem with a reference can be judged.
+    """Return what data sets are read as, and a function that tells whether a problem's reference can be judged.
 
-    A model judges any answer, so it needs prompts alone; so does a function that says so. Others need what they read.
+    A model judges any answer, so prompts are enough; also for a function that declares this. Others need references.
 
     Raises:
         RewardError: two rewards need problems of different kinds.
@@ -243,6 +243,6 @@ def problems_judged_by(*configs: RewardConfig) -> tuple[Use, Callable[[str | Non
     if len(uses) > 1:
         raise RewardError(
             f"The rewards {' and '.join(needs)} need problems of different kinds.",
-            what_next="Leave one out.",
+            what_next="Drop one of them.",
         )
     return uses.pop() if uses else "prompts", lambda reference: all(grade(reference) for _, grade in needs.values())

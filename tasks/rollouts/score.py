@@ -1,4 +1,4 @@
-"""The stage `score`: rewards are applied to samples."""
+"""The stage `score`: apply rewards to samples."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,9 @@ SCORES, TALLY = "scores", "tally.json"
 
 
 def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging) -> Result:
-    """Score every sample into `scores/`, a file for each shard of samples; counts by verdict go to `tally.json`.
+    """Score every sample into `scores/`, one file per shard of samples; counts by verdict go to `tally.json`.
 
-    What a model that judges said is in `scores-<its name>/`.
+    The output of a judging model is in `scores-<its name>/`.
     """
     models = reward_inputs(at.run, judging.reward)
     stage = Stage(
@@ -55,7 +55,7 @@ def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging) ->
 
 
 def scored(tally: Tally) -> str:
-    """What the log says of answers that were scored."""
+    """The log's summary of scored answers."""
     share = tally.verdicts["correct"] / tally.samples if tally.samples else 0.0
     ungraded = sum(tally.verdicts[verdict] for verdict in UNGRADED)
     words = [f"{counted(tally.samples, 'answer')} scored", f"{100 * share:.0f} % correct"]

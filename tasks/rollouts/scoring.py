@@ -1,4 +1,4 @@
-"""Scoring samples with every reward that is asked for: models in programs of their own, functions here or beside."""
+"""Scoring samples with every configured reward: models in their own programs, functions here or in workers."""
 
 import hashlib
 import json
@@ -33,21 +33,21 @@ from tasks.stage.logs import run_logger
 from tasks.stage.process import ChildError
 from tasks.stage.run import Place
 
-AHEAD = ".scored"  # what was scored while answers were still being generated, by content
+AHEAD = ".scored"  # scores made while answers were still being generated, by content
 
 
 def score_jobs(at: Place, attempt: Path, jobs: list[ScoreJob], judging: Judging) -> dict[Path, Tally]:
     """Score the samples of all jobs; shards that an earlier attempt finished, or that were scored ahead, are kept.
 
-    Where the reward failed on a sample ahead, or too often in all, that shard is scored again.
+    If the reward failed on a sample while scoring ahead, or too often in total, that shard is scored again.
 
     Returns:
-        What each job came to, by its output.
+        The tally of each job, by its output.
 
     Raises:
-        RewardError: a reward cannot work here.
+        RewardError: a reward does not work here.
         TooManyErrorsError: a reward failed too often.
-        ChildError: a program that scores failed.
+        ChildError: a scoring program failed.
     """
     run, config = at.run, judging.reward
     for reward in config.functions.values():
@@ -79,12 +79,12 @@ def score_jobs(at: Place, attempt: Path, jobs: list[ScoreJob], judging: Judging)
 
 @contextmanager
 def scoring_ahead(at: Place, job: ScoreJob, config: RewardConfig | None) -> Iterator[None]:
-    """Score the shards of a job, if the configuration asks for it, as they appear while the block runs.
+    """Score the shards of a job as they appear while the block runs, if the configuration asks for it.
 
-    The stage that scores then finds them. What goes wrong is only logged: that stage comes to it again.
+    The stage `score` then reuses them. Errors are only logged, because that stage tries again.
 
     Args:
-        job: its output does not matter.
+        job: its output is ignored.
     """
     if config is None or not config.runs_ahead:
         yield
@@ -100,7 +100,7 @@ def scoring_ahead(at: Place, job: ScoreJob, config: RewardConfig | None) -> Iter
         try:
             at.run.start(command, folder / ".log.txt", at.run.scorer_lock, logger)
         except ChildError as error:
-            logger.warning("Scoring while generating has stopped; the answers are scored afterwards. %s", error)
+            logger.warning("Scoring during generation has stopped; the answers are scored afterward. %s", error)
 
     thread = Thread(target=work)
     thread.start()
@@ -114,19 +114,19 @@ def scoring_ahead(at: Place, job: ScoreJob, config: RewardConfig | None) -> Iter
 
 
 def scoring_program(config: RewardConfig, jobs: list[ScoreJob], file: Path, until: Path | None = None) -> list[str]:
-    """Write down in a file what the scoring program is told; return the command that runs it."""
+    """Write the scoring program's configuration to a file; return the command that runs it."""
     file.write_text(_program(config, jobs, until).model_dump_json(indent=2))
     return [sys.executable, "-m", "models.score", str(file)]
 
 
 def forget_ahead(at: Place) -> None:
-    """Remove what was scored ahead for a stage that is finished."""
+    """Remove the scores made ahead for a finished stage."""
     for folder in at.folder.glob(f"{AHEAD}-*"):
         shutil.rmtree(folder)
 
 
 def _ahead(at: Place, config: RewardConfig) -> Path:
-    """Where scores made ahead are, for all stages of an iteration: those of other rewards are in other folders."""
+    """The folder of scores made ahead, for all stages of an iteration. Each reward has its own folder."""
     identity = json.dumps(reward_identity(config), sort_keys=True)
     return at.folder / f"{AHEAD}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
@@ -139,7 +139,7 @@ def _part_jobs(jobs: list[ScoreJob], part: str) -> list[ScoreJob]:
 
 
 def _require_scores(name: str, job: ScoreJob) -> None:
-    """See that a reward that is a model scored every sample, in their order.
+    """Check that a reward model scored every sample, in order.
 
     Raises:
         RewardError: it did not.
@@ -148,9 +148,9 @@ def _require_scores(name: str, job: ScoreJob) -> None:
         samples = pq.read_table(shard, columns=["problem_id"])["problem_id"].to_pylist()
         if not holds(job.output / shard.name, "problem_id", samples):
             raise RewardError(
-                f"The reward {name} left no scores of the {len(samples):,} samples in {shard}, in their order, in "
-                f"{job.output / shard.name}.",
-                what_next="Mend its `score`, and run the same command again: the samples are kept.",
+                f"The reward {name} did not write the scores of the {len(samples):,} samples in {shard}, in the same "
+                f"order, to {job.output / shard.name}.",
+                what_next="Fix its `score`, and run the same command again: the samples are kept.",
             )
 
 
@@ -175,7 +175,7 @@ def _counted(program: ScorerProgram, job: ScoreJob, max_error_share: float) -> T
     try:
         check_errors(whole, max_error_share)
     except TooManyErrorsError:
-        # Whoever mends the reward runs the same command again, and what it failed on is then no longer there.
+        # The user fixes the reward and runs the same command again; shards with errors must then be scored again.
         for file, tally in tallies.items():
             if tally.errors:
                 tally_file(file).unlink()

@@ -1,4 +1,4 @@
-"""Reward models: whether one can be used, the program that scores with one, and the stage that measures one."""
+"""Reward models: checking one, the program that scores with one, and the stage that measures one."""
 
 import json
 import sys
@@ -29,14 +29,14 @@ METRICS, REWARDS = "metrics.json", "rewards.parquet"
 
 
 class TrainedReward(ModelReward):
-    """A reward model: a classifier of one label that was trained on pairs."""
+    """A reward model: a one-label classifier trained on pairs."""
 
     grader: ClassVar[str] = GRADER
 
     config: RewardModelConfig
 
     def identity(self) -> dict[str, Any]:
-        """What of its settings changes the scores. Its weights are in `artifact`."""
+        """The settings that change the scores. The weights are in `artifact`."""
         config = self.config
         own = config.model_dump(mode="json", exclude={"path", "model_code", "model_revision", "batch_tokens"})
         if config.path is None or config.model_code == "refuse":
@@ -44,10 +44,10 @@ class TrainedReward(ModelReward):
         return own | code_identity(resolve_model(config.path, config, offline=True), config.model_code)
 
     def artifact(self, offline: bool = False) -> Artifact:
-        """The reward model as a stage's input. One on the hub that is not fetched yet has no digest.
+        """The reward model as a stage's input. A hub model that is not downloaded yet has no digest.
 
         Raises:
-            ModelError: no path, or the path holds no model.
+            ModelError: no path, or no model at the path.
         """
         if self.config.path is None:
             self.check()
@@ -59,7 +59,7 @@ class TrainedReward(ModelReward):
         return Estimate(gpu_bytes=weights, devices=1)
 
     def check(self) -> None:
-        """See that it can be used; it is fetched from the hub if need be. Loads no weights.
+        """Check that it can be used, downloading it from the hub if needed. Loads no weights.
 
         Raises:
             ModelError, TemplateError: see `read_reward_model`.
@@ -67,7 +67,7 @@ class TrainedReward(ModelReward):
         read_reward_model(self.config)
 
     def check_problems(self, problems: Iterable[Problem]) -> None:
-        """Render a problem of every kind.
+        """Render one problem of each kind.
 
         Raises:
             TemplateError: naming the problem that the chat template fails on.
@@ -98,15 +98,15 @@ class TrainedReward(ModelReward):
 
 
 def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
-    """The folder of a reward model that can be used, fetched from the hub if need be, and its tokenizer.
+    """Return the folder of a usable reward model, downloaded from the hub if needed, and its tokenizer.
 
     Raises:
-        ModelError: no path, no model there, no classifier of one label, or a tokenizer without chat template.
-        TemplateError: the chat template does not work, or nothing tells the end of an answer.
+        ModelError: no path, no model there, not a one-label classifier, or a tokenizer without a chat template.
+        TemplateError: the chat template does not work, or nothing marks the end of an answer.
     """
     if config.path is None:
         raise ModelError(
-            "A reward model is to judge, and none is given.",
+            "The reward is a reward model, but no model is given.",
             what_next="Set its path to the best/policy of a reward-model run, or to a folder or hub id of a sequence "
             "classifier with one label.",
         )
@@ -123,18 +123,18 @@ def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
             what_next="Give the best/policy of a reward-model run, or another sequence classifier.",
         ) from error
     names = kind.architectures or ["no architecture"]
-    # Anything else would be given a head of random weights, and judge by those.
+    # Anything else would get a randomly initialized head and score with it.
     if not any(name.endswith("ForSequenceClassification") for name in names) or kind.num_labels != 1:
         raise ModelError(
-            f"{config.path} is no reward model: its config.json says {', '.join(names)} with {kind.num_labels} "
-            "labels, and a reward model is a ...ForSequenceClassification with 1.",
+            f"{config.path} is not a reward model: its config.json says {', '.join(names)} with {kind.num_labels} "
+            "labels, but a reward model is a ...ForSequenceClassification with 1.",
             what_next=f"Train one: autodidact reward-model --model {config.path} --pairs FILE.",
         )
     if not tokenizer.chat_template:
         raise ModelError(
             f"The tokenizer of the reward model {config.path} has no chat template, so prompts cannot be rendered for "
             "it.",
-            what_next="Put the one that it was trained with into its folder, as chat_template.jinja.",
+            what_next="Put the template that it was trained with into its folder, as chat_template.jinja.",
         )
     require_end(tokenizer, f"the reward model {config.path}")
     with naming(f"The reward model {config.path}"):
@@ -143,7 +143,7 @@ def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
 
 
 def measure_reward_model(at: Place, model: Artifact, pairs: Artifact, config: ScoringConfig) -> Result:
-    """Score both sides of held-out pairs into `rewards.parquet`; what that comes to goes to `metrics.json`."""
+    """Score both sides of held-out pairs into `rewards.parquet`; the metrics go to `metrics.json`."""
     run = at.run
     stage = Stage(
         at.stage("measure"),
@@ -173,7 +173,7 @@ def measure_reward_model(at: Place, model: Artifact, pairs: Artifact, config: Sc
 
 
 def load_reward_metrics(result: Result) -> RewardMetrics | None:
-    """What `measure_reward_model` found; None while it is only planned."""
+    """Read the result of `measure_reward_model`; None while it is only planned."""
     if result.finished is None:
         return None
     return RewardMetrics.model_validate(json.loads((result.path / METRICS).read_text()))

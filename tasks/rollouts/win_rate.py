@@ -1,8 +1,8 @@
-"""The stages that measure a win rate: a policy answers held-out prompts; a fixed judge compares the answers of two.
+"""The stages that measure a win rate: a policy answers held-out prompts, and a fixed judge compares two policies.
 
-Both sides answer greedily, and the judge sees every pair in both orders. Two answers that read the same are a tie, of
-which it is not asked. An answer that was cut off at the token limit is shown as it is, and counted: what is compared is
-what a user would get. The rows of a measurement are the judge's preference for our answer, from 0 to 1, by prompt.
+Both sides answer greedily, and the judge sees every pair in both orders. Two identical answers are a tie, without
+asking the judge. An answer cut off at the token limit is shown as it is, and counted: the comparison is of what a user
+would get. The rows of a measurement are the judge's preference for our answer, from 0 to 1, by prompt.
 """
 
 import json
@@ -31,23 +31,23 @@ from tasks.stage.contract import JUDGE, Artifact, Estimate, Outcome, Stage
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result
 
-VERSION = 2  # a length-controlled rate only where the lengths tell it
+VERSION = 2  # a length-controlled rate only if the lengths can determine it
 SET_THAT_DECIDES = "validation"
-ANSWERS = "greedy"  # the folder of a set's answers, as in `evaluate`, whose answers serve as well
-COMPARED, JUDGED = "compared", "judged"  # for each opponent: pairs of answers, and what the judge said of them
+ANSWERS = "greedy"  # the folder of a set's answers, as in `evaluate`, whose answers can be used too
+COMPARED, JUDGED = "compared", "judged"  # for each opponent: pairs of answers, and the judge's verdicts on them
 NO_GOLD, UNREAD = "no gold answer", "no reply of the judge that can be read"
-MOST_UNREAD = 0.5  # of the comparisons: with more, a rate would be that of what the judge finds easy
+MOST_UNREAD = 0.5  # of the comparisons: with more, the rate would cover only what the judge finds easy
 
 Opponents = Mapping[str, Result | None]
 
 
 class WinRateError(RunFailedError):
-    """No win rate can be told; the message says why and what to do."""
+    """A win rate cannot be computed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Comparing:
-    """The settings of the stages in which answers are compared. Of `sampling` the token limit and format count."""
+    """Settings of the stages that compare answers. `sampling` gives only the token limit and dtype."""
 
     config: WinRateConfig
     sampling: Sampling
@@ -58,7 +58,7 @@ class Comparing:
 
 
 def answer_prompts(at: Place, policy: Artifact, sets: Mapping[str, Artifact], how: Comparing) -> Result:
-    """A policy's greedy answers to the prompts of each set that are compared, in `<set>/greedy`."""
+    """Generate a policy's greedy answers to the compared prompts of each set, in `<set>/greedy`."""
     greedy, most = how.sampling.greedy, how.config.prompts
     estimates = [generation_estimate(at.run, greedy, _at_most(most, p.expected)) for p in sets.values()]
     stage = Stage(
@@ -90,18 +90,18 @@ def answer_prompts(at: Place, policy: Artifact, sets: Mapping[str, Artifact], ho
 def measure_win_rate(
     at: Place, ours: Result, sets: Mapping[str, Artifact], opponents: Opponents, how: Comparing
 ) -> Result:
-    """Have the judge compare a policy's answers with those of each opponent, on each set of prompts.
+    """Let the judge compare a policy's answers with those of each opponent, on each set of prompts.
 
-    The measure `win_rate` is against the first opponent; figures against others are among its details. Prompts of which
-    no reply can be read, and against gold those without a gold answer, are left out and counted. A set of which the
-    first opponent has no answer at all gives no win rate; only validation has to.
+    The measure `win_rate` is against the first opponent; metrics against the others are in its details. Prompts without
+    a readable reply, and against gold those without a gold answer, are left out and counted. A set in which the first
+    opponent has no answers gets no win rate; only validation must have one.
 
     Args:
-        ours: a stage that has answers in `<set>/greedy`: `answer_prompts` or `evaluate`.
-        opponents: the same of each opponent by name; None: the problems' gold answers.
+        ours: a stage with answers in `<set>/greedy`: `answer_prompts` or `evaluate`.
+        opponents: the same for each opponent by name; None for the problems' gold answers.
 
     Raises:
-        WinRateError: too few of the judge's replies can be read, or no prompt of validation has a gold answer.
+        WinRateError: too few of the judge's replies are readable, or no validation prompt has a gold answer.
         ChildError: the judging program failed.
     """
     judge, engine = how.judge, how.sampling.engine
@@ -131,9 +131,9 @@ def measure_win_rate(
         }
         if SET_THAT_DECIDES in sides and not _first(sides[SET_THAT_DECIDES]).lengths:
             raise WinRateError(
-                f"No prompt of {SET_THAT_DECIDES} has a gold answer, so there is nothing to compare the policy's "
+                f"No {SET_THAT_DECIDES} prompt has a gold answer, so there is nothing to compare the policy's "
                 "answers with.",
-                what_next="Let the win rate's `against` begin with base, or give held-out demonstrations.",
+                what_next="Put base first in the win rate's `against`, or give held-out demonstrations.",
             )
         jobs = [
             ScoreJob(problems=sets[key].path, samples=folder / COMPARED, output=folder / JUDGED)
@@ -152,7 +152,7 @@ def measure_win_rate(
 
 
 def _lay_out(folder: Path, prompts: Artifact, ours: Result, theirs: Result | None, how: Comparing) -> Sides:
-    """Write the pairs of answers that differ into `folder`/compared, in shards, for the judge.
+    """Write the pairs of differing answers into `folder`/compared, in shards, for the judge.
 
     Args:
         folder: `<set>/<opponent>` of the attempt.
@@ -164,22 +164,22 @@ def _lay_out(folder: Path, prompts: Artifact, ours: Result, theirs: Result | Non
     pairs = side_by_side(problems, mine, others, sides)
     per_shard = max(1, how.sampling.engine.shard_size // (2 * how.config.judge.opinions))
     (folder / COMPARED).mkdir(parents=True, exist_ok=True)
-    for stale in (folder / COMPARED).glob("*.parquet"):  # of an earlier attempt, which may have had larger shards
+    for stale in (folder / COMPARED).glob("*.parquet"):  # from an earlier attempt, which may have had larger shards
         stale.unlink()
     number = 0
     while batch := list(islice(pairs, per_shard)):
         write_rows(Sample, folder / COMPARED / f"{number:06d}.parquet", (sample for pair in batch for sample in pair))
         number += 1
     if not sides.lengths:
-        run_logger().warning("No prompt of %s has a gold answer, so it has no win rate against gold", set_name)
+        run_logger().warning("No %s prompt has a gold answer, so there is no win rate against gold", set_name)
     return sides
 
 
 def _measure(folder: Path, found: Mapping[str, Sides], seed: int) -> Counter[str]:
-    """Write the measure of one set from what the judge said of each opponent's answers.
+    """Write the measure of one set from the judge's verdicts on each opponent's answers.
 
     Returns:
-        How many comparisons there are, and how many were left out, by reason.
+        The number of comparisons, and of those left out, by reason.
     """
     counts: Counter[str] = Counter()
     rows: list[MeasuredRow] = []
@@ -203,7 +203,7 @@ def _measure(folder: Path, found: Mapping[str, Sides], seed: int) -> Counter[str
 
 
 def _judged(folder: Path, sides: Sides) -> tuple[list[Comparison], dict[str, Any]]:
-    """Every comparison with the judge's preference, and its rates; there are none if it was not asked."""
+    """Return every comparison with the judge's preference, and the judge's rates, empty if it was not asked."""
     if not sides.asked:
         return sides.comparisons({}), {}
     preferences = {s.problem_id: s.value for s in read_rows(Score, folder / JUDGED) if s.index == OURS}
@@ -211,22 +211,22 @@ def _judged(folder: Path, sides: Sides) -> tuple[list[Comparison], dict[str, Any
     unread = sum(value is None for value in preferences.values())
     if unread > MOST_UNREAD * sides.asked:
         raise WinRateError(
-            f"The judge gave no reply that can be read to {unread:,} of {sides.asked:,} comparisons with "
-            f"{folder.name}, so no win rate can be told.",
-            f"The first: {rates['first_failure']}.",
-            "Use another judge (or a longer context, if that is too short) and run the same command again: the "
+            f"The judge gave no readable reply to {unread:,} of {sides.asked:,} comparisons with {folder.name}, so "
+            "the win rate cannot be computed.",
+            f"First failure: {rates['first_failure']}.",
+            "Use another judge (or a longer context, if it is too short) and run the same command again: the "
             "answers are kept.",
         )
     return sides.comparisons(preferences), rates
 
 
 def _first(found: Mapping[str, Sides]) -> Sides:
-    """Beside the opponent that gives the win rate."""
+    """The sides of the first opponent, which gives the win rate."""
     return next(iter(found.values()))
 
 
 def _noted(compared: Sequence[Comparison], sides: Sides, rates: Mapping[str, Any]) -> dict[str, float]:
-    """Mean lengths in characters, how often each is the longer, was cut off or read the same; how the judge did."""
+    """Mean lengths in characters, counts of longer, truncated and identical answers, and the judge's rates."""
     return {
         "length_ours": fmean(one.ours for one in compared),
         "length_theirs": fmean(one.theirs for one in compared),

@@ -1,4 +1,4 @@
-"""The settings of a win rate, and what is refused or warned of before anything heavy starts."""
+"""The settings of a win rate, and checks before anything heavy starts."""
 
 import json
 from collections.abc import Iterator
@@ -19,34 +19,32 @@ from tasks.stage.run import CONFIG
 class WinRateJudge(JudgeConfig):
     """The judge of a win rate: it compares two answers, greedily, once in each order."""
 
-    kind: Annotated[Literal["pairwise"], Field(description="Two answers are compared.")] = "pairwise"
-    opinions: Annotated[int, Field(ge=1, description="Replies per order that are averaged.")] = 1
-    temperature: Annotated[float, Field(ge=0, description="Of the judge's replies; 0 is greedy.")] = 0.0
+    kind: Annotated[Literal["pairwise"], Field(description="Compare two answers.")] = "pairwise"
+    opinions: Annotated[int, Field(ge=1, description="Replies per order; they are averaged.")] = 1
+    temperature: Annotated[float, Field(ge=0, description="Temperature of the judge's replies; 0 is greedy.")] = 0.0
 
     @model_validator(mode="after")
     def _two_answers(self) -> "WinRateJudge":
         if self.opponents != 2 or self.passes_at is not None:
             raise ValueError(
-                "A win rate compares exactly two answers and calls none of them correct. Leave out opponents and "
+                "A win rate compares exactly two answers and calls neither of them correct. Leave out opponents and "
                 "passes_at."
             )
         return self
 
 
 class WinRateConfig(Config):
-    """How often a fixed judge prefers the policy's answers to held-out prompts to those of another."""
+    """How often a fixed judge prefers the policy's answers to held-out prompts over another's."""
 
-    judge: Annotated[WinRateJudge, Field(description="The model that compares; it should be none that is trained.")] = (
+    judge: Annotated[WinRateJudge, Field(description="The judge model; should not be the model being trained.")] = (
         WinRateJudge()
     )
     against: Annotated[
         tuple[Literal["base", "previous", "gold"], ...],
-        Field(
-            description="Whose answers: those of the base, of the iteration before, or gold ones. The first decides."
-        ),
+        Field(description="Opponents: the base, the previous iteration, or gold answers. The first one decides."),
     ] = ("base",)
     prompts: Annotated[
-        int | None, Field(ge=1, description="Compare answers to the first of the held-out prompts only; none: to all.")
+        int | None, Field(ge=1, description="Number of held-out prompts to compare, from the first. Default: all.")
     ] = None
 
     @field_validator("against")
@@ -54,7 +52,7 @@ class WinRateConfig(Config):
     def _can_decide(cls, against: tuple[str, ...]) -> tuple[str, ...]:
         if not against or against[0] == "previous":
             raise ValueError(
-                "The first opponent decides, so it has to stay the same in all iterations. Begin with base or gold."
+                "The first opponent decides, so it must stay the same in all iterations. Put base or gold first."
             )
         if len(set(against)) < len(against):
             raise ValueError("An opponent is named twice. Name each once.")
@@ -65,21 +63,21 @@ def check_win_rate(config: WinRateConfig, policy: PolicySource) -> None:
     """Refuse a judge that cannot work, and warn of one that judges its own answers.
 
     Raises:
-        AskedModelError, ModelError, TemplateError: as `Judge.check` says.
+        AskedModelError, ModelError, TemplateError: see `Judge.check`.
     """
     Judge(config=config.judge).check()
     if judges_itself(config.judge, policy):
         run_logger().warning(
             "The judge of the win rate, %s, is the model being trained, or one that it was trained from. A model "
-            "prefers answers like its own, so this win rate says little. Choose another judge.",
+            "prefers answers like its own, so this win rate means little. Choose another judge.",
             config.judge.model,
         )
 
 
 def judges_itself(judge: JudgeConfig, policy: PolicySource) -> bool:
-    """Whether the judge is the model that the loop begins with, or one that earlier runs trained that from.
+    """Whether the judge is the model that the loop starts from, or an ancestor of it in earlier runs.
 
-    Models are known by name at an endpoint, else by folder or content.
+    At an endpoint, models are compared by name; otherwise by folder or content.
     """
     if policy.model is None:
         return False
@@ -93,9 +91,9 @@ def judges_itself(judge: JudgeConfig, policy: PolicySource) -> bool:
 
 
 def _trained_from(policy: Path) -> Iterator[tuple[str, str | None]]:
-    """The model that the run began with in whose directory a policy lies, with its digest, and so on backwards.
+    """Yield the base model of the run that made a policy, with its digest, then that model's base, and so on.
 
-    It ends at a model that is no run's, and where what a run left is not there any more.
+    Ends at a model that is not from a run, or whose run's files are gone.
     """
     seen: set[Path] = set()
     while (policy := policy.resolve()) not in seen:

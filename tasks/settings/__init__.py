@@ -1,1 +1,1 @@
-"""What can be set of every run and of every loop."""
+"""Settings that every run and every loop has."""

@@ -1,6 +1,6 @@
-"""The settings that a person who starts a run thinks of first, in that order: what --help shows of the many.
+"""The settings that a user is likely to set first, in that order; --help shows only these.
 
-A class of settings names them in `leading_settings`, dotted where they are in a group.
+A class of settings names them in `leading_settings`, with dots for groups.
 """
 
 from pydantic import BaseModel
@@ -12,6 +12,6 @@ MACHINE = ("launch.processes", "launch.micro_batch_size", "launch.zero_stage", "
 
 
 def leading(settings_class: type[BaseModel]) -> tuple[str, ...]:
-    """The names of the leading settings; of a class that names none, those of all its fields."""
+    """Return the names of the leading settings, or of all fields if the class names none."""
     named: tuple[str, ...] = getattr(settings_class, "leading_settings", ())
     return named or tuple(settings_class.model_fields)

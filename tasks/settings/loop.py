@@ -32,8 +32,8 @@ class StopConfig(Config):
     rule: Annotated[
         StopRule,
         Field(
-            description="paper: once validation no longer improves; patience: after some; discriminator (SPIN): once "
-            "gold answers cannot be told from the opponent's; none: never."
+            description="paper: once validation no longer improves; patience: after several iterations without a new "
+            "best; discriminator (SPIN): once gold answers cannot be distinguished from the opponent's; none: never."
         ),
     ] = "paper"
     patience: Annotated[int, Field(ge=1, description="Iterations without a new best, for the rule patience.")] = 1
@@ -57,10 +57,10 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
 
     init: Annotated[
         Literal["base", "champion"],
-        Field(description="What the loop begins with: the model above, or the registry's champion where there is one."),
+        Field(description="What the loop starts from: the model above, or the registry's champion if there is one."),
     ] = "base"
     approve: Annotated[
-        bool, Field(description="Suspend after each iteration until a person has decided in the Prefect UI.")
+        bool, Field(description="Suspend after each iteration until someone approves it in the Prefect UI.")
     ] = False
     keep: Annotated[
         str,
@@ -75,24 +75,24 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     measure: Annotated[
         MeasureName | Literal["last"] | None,
         Field(
-            description="By what the loop stops, chooses its best iteration and moves the champion; last: by nothing, "
-            "its last iteration is the result; none: by the first that can be taken of those usual for the flow."
+            description="Metric used to stop, choose the best iteration and move the champion. last: no metric, the "
+            "last iteration is the result. Default: the first of the flow's usual measures that can be computed."
         ),
     ] = None
-    reward: Annotated[RewardConfig, Field(description="What judges answers.")] = RewardConfig(parts={}, options={})
+    reward: Annotated[RewardConfig, Field(description="How answers are scored.")] = RewardConfig(parts={}, options={})
     evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
     win_rate: Annotated[
         WinRateConfig | None,
-        Field(description="A fixed judge that compares answers to held-out prompts; none: nobody is asked."),
+        Field(description="A fixed judge that compares answers to held-out prompts. Default: off."),
     ] = None
     engine: Annotated[EngineConfig, Field(description="How vLLM runs.")] = EngineConfig()
 
     measures: ClassVar[tuple[MeasureName, ...]] = ("accuracy",)
-    """By which the flow decides, the first that can be taken."""
+    """Measures that the flow can decide by; the first that can be computed is used."""
     has_pairs: ClassVar[bool] = False
     """Whether there are held-out pairs."""
     has_opponent: ClassVar[bool] = False
-    """Whether the policy learns to tell gold answers from an opponent's."""
+    """Whether the policy learns to distinguish gold answers from an opponent's."""
 
     @property
     def embedded(self) -> bool:
@@ -119,27 +119,27 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
 
     @property
     def sampling(self) -> Sampling:
-        """What a stage is told in which the policy answers."""
+        """Settings of a stage in which the policy answers."""
         return Sampling(self.generate, self.engine)
 
     @property
     def judging(self) -> Judging:
-        """What a stage is told in which its answers are judged."""
+        """Settings of a stage in which its answers are judged."""
         return Judging(self.reward, self.engine)
 
     @property
     def evaluating(self) -> Evaluating:
-        """What a stage is told that measures a policy by its answers."""
+        """Settings of a stage that measures a policy by its answers."""
         return Evaluating(self.evaluate, self.sampling, Judging(self.measured_by, self.engine))
 
     @property
     def comparing(self) -> Comparing:
-        """What the stages are told in which a judge compares answers, where one is asked."""
+        """Settings of the stages in which a judge compares answers. Requires `win_rate`."""
         assert self.win_rate is not None
         return Comparing(self.win_rate, self.sampling)
 
     def held_out(self, problems: Result, *names: str) -> dict[str, Artifact]:
-        """Those of the named splits that have problems."""
+        """The named splits that have problems."""
         files = {name: f"{name}.parquet" for name in names}
         expected = {file for file, count in problems.expected.items() if count}
         there = problems.finished_files() if problems.finished else expected
@@ -160,15 +160,15 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     @model_validator(mode="after")
     def _an_opponent_is_there(self) -> Self:
         if self.stop.rule == "discriminator" and not self.has_opponent:
-            raise ValueError("stop.rule discriminator is SPIN's: here is no opponent. Choose paper, patience or none.")
+            raise ValueError("stop.rule discriminator needs SPIN's opponent. Choose paper, patience or none.")
         return self
 
     @model_validator(mode="after")
     def _one_answer_can_be_judged(self) -> Self:
         if JUDGED in self.measured_by.names and self.measured_by.judge.kind == "pairwise":
             raise ValueError(
-                "A pairwise judge compares answers to one problem; a greedy evaluation has one answer. Give held-out "
-                "problems another reward, such as evaluate.reward.name: final_answer."
+                "A pairwise judge compares several answers to one problem, but a greedy evaluation has only one. Use "
+                "another reward for held-out problems, such as evaluate.reward.name: final_answer."
             )
         return self
 
@@ -182,14 +182,14 @@ class GoldLoopConfig(LoopConfig):
         Path | None,
         Field(
             validation_alias=AliasChoices("problems", "demonstrations"),
-            description="Data set of demonstrations, in any known format; none: the embedded ones.",
+            description="Data set of demonstrations, in any known format. Default: the embedded one.",
         ),
     ] = None
     verify: Annotated[
         bool | None,
         Field(
-            description="Whether answers to held-out prompts are graded by the reward; none: if nearly all of their "
-            "references can be. Else only the likelihood of gold answers is measured, and what a judge prefers."
+            description="Whether the reward grades answers to held-out prompts. Default: if nearly all references can "
+            "be graded. If not graded, only the likelihood of gold answers and a judge's preference are measured."
         ),
     ] = None
 

@@ -11,7 +11,7 @@ from tasks.settings.leading import MACHINE, START, TRAINING
 from tasks.stage.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
 from tasks.stage.launch import Training
 
-LONGEST_NAME = 100  # of a run: files, MLflow's runs and Prefect's artifacts are named after it
+LONGEST_NAME = 100  # characters of a run's name: files, MLflow runs and Prefect artifacts are named after it
 
 
 class RunName(Config):
@@ -22,7 +22,7 @@ class RunName(Config):
         Field(
             pattern=r"^([A-Za-z0-9]|%[YmdHMS])([A-Za-z0-9._-]|%[YmdHMS])*$",
             max_length=LONGEST_NAME,
-            description="Name of the run. It may hold the date, as in nightly-%Y-%m-%d; one left unfinished goes on.",
+            description="Name of the run. May contain the date, as in nightly-%Y-%m-%d; an unfinished run continues.",
         ),
     ] = "run"
 
@@ -30,7 +30,7 @@ class RunName(Config):
     @classmethod
     def _is_not_taken(cls, run: str) -> str:
         if run.lower() in (PREFECT, SERVICES, ARTIFACTS) or run.lower().startswith(SQLITE):
-            raise ValueError(f"the folder of runs keeps files of its own under the name {run}. Choose another name")
+            raise ValueError(f"the name {run} is reserved for a file in the folder of runs. Choose another name")
         return run
 
 
@@ -38,14 +38,14 @@ class RunConfig(PolicySource, RunName):
     """Settings that every run has."""
 
     leading_settings: ClassVar[tuple[str, ...]] = (*START, *TRAINING, *MACHINE)
-    """Those that --help shows, in this order (see `tasks/settings/leading.py`)."""
+    """Settings that --help shows, in this order (see `tasks/settings/leading.py`)."""
 
     runs_dir: Annotated[Path, Field(description="Folder that holds all runs.")] = Path("runs")
     registry: Annotated[
         str | None,
-        Field(description="Registered model that the checkpoints become versions of; none: the run's, without date."),
+        Field(description="Registered model for the checkpoints. Default: the run's name without its date."),
     ] = None
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Seed of everything random.")] = 0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Random seed.")] = 0
     train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = TrainConfig()
     launch: Annotated[LaunchConfig, Field(description="How training runs.")] = LaunchConfig()
 
@@ -55,13 +55,13 @@ class RunConfig(PolicySource, RunName):
 
     @property
     def registered(self) -> str:
-        """The registered model; `tasks.tracking.champion.resolve_settings` has named it where the settings do not."""
+        """The registered model; if the settings name none, `tasks.tracking.champion.resolve_settings` has set it."""
         assert self.registry is not None
         return self.registry
 
     @property
     def training(self) -> Training[Any]:
-        """What the stages that train are told."""
+        """Settings of the stages that train."""
         return Training(self.train, self.launch)
 
     @property
@@ -70,18 +70,18 @@ class RunConfig(PolicySource, RunName):
         return 0
 
     def input_files(self) -> dict[str, Path]:
-        """Every file that has to be there before the run starts, by the setting that names it."""
+        """Return every file that must exist before the run starts, by the setting that names it."""
         return {"adapter": self.adapter} if self.adapter else {}
 
     def check_inputs(self) -> None:
-        """Read a run's own input files, if it has any, so that bad ones are refused before anything heavy starts."""
+        """Read the run's own input files, if any, so that bad ones are refused before anything heavy starts."""
 
     @model_validator(mode="after")
     def _launch_fits(self) -> Self:
         gradient_accumulation(self.train, self.launch)
         if self.train.quantize and self.launch.zero_stage == 3:
             raise ValueError(
-                "train.adapter.quantize: ZeRO 3 cannot spread weights of 4 bits over devices. Choose launch.zero_stage "
-                "0, 1 or 2 (each device then holds all weights, at half a byte each), or do not quantize."
+                "train.adapter.quantize: ZeRO 3 cannot shard 4-bit weights across devices. Choose launch.zero_stage 0, "
+                "1 or 2 (each device then holds all weights, at half a byte each), or do not quantize."
             )
         return self

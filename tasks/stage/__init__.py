@@ -1,1 +1,1 @@
-"""What a stage is and what it needs: its contract, a run, an iteration, child processes, files, devices, caches."""
+"""Stages and what they need: their contract, runs, iterations, child processes, files, devices, caches."""

@@ -1,8 +1,8 @@
-"""The stage contract: how a stage's output is named, published, recognised, reused and refused.
+"""The stage contract: how a stage's output is named, published, recognized, reused and refused.
 
 A stage writes one directory. Work happens in an attempt directory beside it; `manifest.json` is written last, and
-one atomic rename publishes the whole. A stage is done if and only if its manifest validates. Nothing here knows
-what a stage computes, nor of Prefect and MLflow.
+one atomic rename publishes everything. A stage is done if and only if its manifest validates. Nothing here knows
+what a stage computes, or about Prefect and MLflow.
 """
 
 import hashlib
@@ -27,27 +27,27 @@ from tasks.stage.freed import freed_files
 from tasks.stage.provenance import code_version, package_versions
 
 MANIFEST = "manifest.json"
-# Hidden files (this one, locks, checkpoints) serve an attempt only and are not part of the output.
+# Hidden files (this one, locks, checkpoints) are only for the attempt and not part of the output.
 ATTEMPT_FILE = ".attempt.json"
-# Files that differ between two runs of the same stage (times, throughput, paths): kept, but outside the digest.
+# Files that differ between two runs of the same stage (times, throughput, paths): kept, but not in the digest.
 PROGRAM, MERGE, SCORER = "program.json", "merge.json", "scorer.json"
 JUDGE, SCORING = "judge-program.json", "scoring.json"
-LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE, SCORER, JUDGE, SCORING})  # programs: what they were told
+LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE, SCORER, JUDGE, SCORING})  # *.json: program configs
 
 
 class DriftError(AutodidactError):
-    """A finished stage was made with another configuration or from other inputs than now asked for."""
+    """A finished stage was made with another configuration or from other inputs than requested now."""
 
 
 class CorruptStageError(AutodidactError):
-    """A finished stage's files are not what its manifest says: `damage` is the sentence that says which, and how."""
+    """A finished stage's files do not match its manifest: the sentence `damage` says which and how."""
 
     def __init__(self, damage: str, stage: Path) -> None:
         super().__init__(
             damage,
             "Nothing was deleted.",
-            "Run the same command again with --on-drift rebuild to make the stage anew (what follows is kept where it "
-            f"comes out the same), or delete {stage} and run the same command again.",
+            "Run the same command again with --on-drift rebuild to make the stage again (later stages are kept if its "
+            f"result is the same), or delete {stage} and run the same command again.",
         )
         self.args = (damage, stage)
 
@@ -63,7 +63,7 @@ class Status(StrEnum):
     RESUME = "resume"
     REUSE = "reuse"
     DRIFT = "drift"
-    OPEN = "open"  # finished, but whether it fits is known only when its inputs are
+    OPEN = "open"  # finished, but whether it can be reused depends on inputs that do not exist yet
 
 
 class FileRecord(BaseModel):
@@ -74,13 +74,13 @@ class FileRecord(BaseModel):
     sha256: str
 
     def difference(self, file: Path, in_full: bool) -> str | None:
-        """How a file's size, or `in_full` its content, differs from what was written; None if it does not."""
+        """Return how a file's size, or `in_full` its content, differs from this record; None if it does not."""
         try:
             size = file.stat().st_size
             if size != self.size:
                 return f"has {size} bytes instead of {self.size}"
             if in_full and file_sha256(file) != self.sha256:
-                return f"has another content than was written (its SHA-256 differs from {MANIFEST})"
+                return f"was changed after it was written (its SHA-256 differs from {MANIFEST})"
         except FileNotFoundError:
             return "is missing"
         except OSError as error:
@@ -89,7 +89,7 @@ class FileRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a finished stage is, what it was made from, and by what."""
+    """Description of a finished stage: its outputs, inputs, settings and code."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
     stage: str
@@ -104,7 +104,7 @@ class Manifest(BaseModel):
     rows_in: int | None
     rows_out: int | None
     dropped: dict[str, int]
-    origin: dict[str, str] = {}  # of a model from the hub: its name and commit
+    origin: dict[str, str] = {}  # for a model from the hub: its name and commit
     command: list[str]
     code: dict[str, Any]
     packages: dict[str, str]
@@ -137,7 +137,7 @@ class Artifact:
 
     Attributes:
         digest: None while the stage that makes it is only planned.
-        expected: how many rows it is expected to have, for the dry run; 0 where nobody says.
+        expected: expected number of rows, for the dry run; 0 if unknown.
     """
 
     path: Path
@@ -145,7 +145,7 @@ class Artifact:
     expected: int = field(default=0, compare=False)
 
     def require(self) -> str:
-        """The digest of an artifact that exists."""
+        """Return the digest of an artifact that exists."""
         if self.digest is None:
             raise RuntimeError(f"{self.path} is needed before the stage that makes it has run.")
         return self.digest
@@ -153,10 +153,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage will cost, for the dry run: upper bounds, from the configuration alone.
+    """Estimated cost of a stage, for the dry run: upper bounds, from the configuration only.
 
     Attributes:
-        checkpoint_bytes: what stays of `disk_bytes` once a stage that trains has ended, until its checkpoint is freed.
+        checkpoint_bytes: the part of `disk_bytes` that stays after training, until the checkpoint is freed.
     """
 
     samples: int = 0
@@ -168,7 +168,7 @@ class Estimate:
 
     @classmethod
     def one_after_another(cls, parts: Sequence["Estimate"]) -> "Estimate":
-        """What parts of a stage come to. Memory is unknown if it is of one that takes a device."""
+        """Combined estimate of sequential parts. Memory is unknown if it is unknown for a part that uses a device."""
         memory = [part.gpu_bytes for part in parts if part.devices]
         known = [size for size in memory if size is not None]
         return cls(
@@ -183,14 +183,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage to be done: its name in the run directory and everything that decides its result.
+    """A stage to run: its name in the run directory and everything that decides its result.
 
     `config` and `inputs` (with `version` and `seed`) make the fingerprint. What does not change the result — device
     counts, paths, shard sizes, ports — belongs in neither.
 
-    `observed` is read as inputs are, and has to exist and to be whole when the stage begins, but decides nothing of the
-    result: a stage that is finished is reused whatever it observed. `expected` is how many rows an output, by its path
-    within the stage, is expected to have; it decides nothing either.
+    `observed` is read like inputs, and must exist and be complete when the stage starts, but does not affect the
+    result: a finished stage is reused whatever it observed. `expected` is the expected number of rows of each output,
+    by its path within the stage; it does not affect the result either.
     """
 
     name: str
@@ -223,7 +223,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the work of a stage reports back: for its manifest, and in `said` for the log."""
+    """What a stage's work reports: for its manifest and, in `said`, for the log."""
 
     rows_in: int | None = None
     rows_out: int | None = None
@@ -235,7 +235,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Finished:
-    """A published stage, and what its work said of it if that was done just now."""
+    """A published stage; `said` is for the log if the work was done just now."""
 
     path: Path
     manifest: Manifest
@@ -243,18 +243,18 @@ class Finished:
     said: str = ""
 
     def artifact(self, name: str = "") -> Artifact:
-        """One output file, one folder of output files, or (by default) all of them, with the digest of just that."""
+        """Return one output file, one folder of output files, or (by default) all of them, with its own digest."""
         return Artifact(self.path / name, _digest(_under(self.manifest.outputs, name)))
 
     def damages(self, in_full: bool = True) -> Iterator[str]:
-        """A sentence for every output file that has not its recorded size or, `in_full`, its recorded SHA-256.
+        """Yield a sentence for every output file whose size or, `in_full`, SHA-256 differs from its record.
 
-        A file that was freed is gone on purpose, and no damage.
+        A freed file is gone on purpose and not damaged.
         """
         freed = freed_files(self.path)
         for name, record in self.manifest.outputs.items():
             if name not in freed and (difference := record.difference(self.path / name, in_full)):
-                yield f"{self.path / name} {difference}, so {self.manifest.stage} is no longer what it was."
+                yield f"{self.path / name} {difference}, so {self.manifest.stage} cannot be reused."
 
     def verify(self, in_full: bool = True) -> None:
         """Compare every output file with its recorded size and, `in_full`, its SHA-256.
@@ -269,10 +269,10 @@ class Finished:
 def status(
     directory: Path, stage: Stage, on_drift: OnDrift = OnDrift.REFUSE, remake: bool = False
 ) -> tuple[Status, Finished | None]:
-    """What running `stage` in `directory` would do, found in milliseconds from manifests and file sizes.
+    """Return what running `stage` in `directory` would do, found in milliseconds from manifests and file sizes.
 
-    Where `on_drift` is REBUILD, files are read in full, and a stage with a damaged one counts as not there. Where
-    `remake`, so does one of which files were freed.
+    If `on_drift` is REBUILD, files are read in full, and a stage with a damaged file counts as missing. With `remake`,
+    so does one with freed files.
 
     Raises:
         CorruptStageError: a manifest is there, but not the files it lists.
@@ -299,21 +299,21 @@ def run_stage(
     runs: Mapping[str, str] | None = None,
     remake: bool = False,
 ) -> Finished:
-    """Do a stage, or reuse what is there.
+    """Run a stage, or reuse it if it is finished.
 
     Args:
         directory: the run directory.
-        stage: what is to be done.
-        work: writes the outputs into the attempt directory it is given; where the stage is resumable, what an
-            earlier attempt of the same fingerprint left is still there.
-        on_drift: what to do with a finished stage of another fingerprint; REBUILD also makes a damaged one anew.
+        stage: the stage to run.
+        work: writes the outputs into the attempt directory it gets. If the stage is resumable, the directory still has
+            the files of an earlier attempt with the same fingerprint.
+        on_drift: what to do with a finished stage of another fingerprint; REBUILD also makes a damaged one again.
         runs: ids of the Prefect and MLflow runs, for the manifest.
         remake: make a finished stage of which files were freed anew.
 
     Raises:
-        DriftError: a finished stage differs from what is asked, and `on_drift` is REFUSE.
+        DriftError: a finished stage differs from what is requested, and `on_drift` is REFUSE.
         CorruptStageError: a finished stage's files are missing or of another size.
-        DiskError: a disk is full, or can only be read.
+        DiskError: a disk is full or read-only.
     """
     state, finished = status(directory, stage, on_drift, remake)
     if finished is not None:
@@ -334,7 +334,7 @@ def run_stage(
         write_json(attempt / ATTEMPT_FILE, {"fingerprint": stage.fingerprint()})
         started, began = _now(), time.monotonic()
         outcome = work(attempt)
-        # Measured, not read from the clock, which can be set back while the stage runs.
+        # From the monotonic clock: the system clock can be set back while the stage runs.
         ended = started + timedelta(seconds=time.monotonic() - began)
         manifest = _describe(attempt, stage, outcome, started, ended, dict(runs or {}))
         write_json(attempt / MANIFEST, manifest.model_dump(mode="json"))
@@ -343,7 +343,7 @@ def run_stage(
 
 
 def load_finished(path: Path) -> Finished | None:
-    """The published stage at `path`, or None where there is none.
+    """Return the published stage at `path`, or None if there is none.
 
     Raises:
         CorruptStageError: the manifest cannot be read, or a file it lists is missing or has another size.
@@ -356,16 +356,16 @@ def load_finished(path: Path) -> Finished | None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the stage at `path`.
+    """Return the manifest of the stage at `path`.
 
     Raises:
-        CorruptStageError: there is none that can be read.
+        CorruptStageError: it is missing or cannot be read.
     """
     file = path / MANIFEST
     try:
         return Manifest.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        damage = f"{file} {_wrong_with_manifest(error)}, so nothing vouches for what {path} holds."
+        damage = f"{file} {_wrong_with_manifest(error)}, so the files in {path} cannot be verified."
         raise CorruptStageError(damage, path) from error
 
 
@@ -388,7 +388,7 @@ def _wrong_with_manifest(error: OSError | ValidationError) -> str:
         return f"cannot be read ({error.strerror})"
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return "is no whole JSON"
+        return "is not complete JSON"
     where = ".".join(str(part) for part in first["loc"])
     return f"is damaged, or of another version of Autodidact ({where + ': ' if where else ''}{first['msg']})"
 
@@ -405,7 +405,7 @@ def drift_error(manifest: Manifest, stage: Stage) -> DriftError:
     return DriftError(
         f"{stage.name} is finished, but was made with another configuration:\n",
         "\n".join(changed) + "\n",
-        "Choose --on-drift rebuild (make it and what follows from it again), --on-drift accept (keep it as it "
+        "Choose --on-drift rebuild (make it and the stages that depend on it again), --on-drift accept (keep it as it "
         "is), or another --run name.",
     )
 
@@ -450,7 +450,7 @@ def _describe(
 
 
 def _unpublished(attempt: Path, stage: Stage) -> Manifest | None:
-    """The manifest of an attempt that was stopped between writing it and the rename."""
+    """Return the manifest of an attempt that was stopped after writing it but before the rename."""
     try:
         found = load_finished(attempt)
     except CorruptStageError:
@@ -470,7 +470,7 @@ def _publish(attempt: Path, final: Path) -> None:
 
 
 def _remove_replaced(final: Path) -> Path:
-    """Remove what a rebuild replaced, also if an earlier process was killed before it could."""
+    """Remove the stage that a rebuild replaced, including one left by a killed process."""
     replaced = final.with_name(f".{final.name}.replaced")
     if replaced.exists():
         shutil.rmtree(replaced)
@@ -503,13 +503,13 @@ def _digest(outputs: Mapping[str, FileRecord]) -> str:
 
 
 def digest_of(hashes: Mapping[str, str]) -> str:
-    """One digest for a set of files, from their names and SHA-256 hashes."""
+    """Return one digest for a set of files, from their names and SHA-256 hashes."""
     lines = "".join(f"{name}\0{sha256}\n" for name, sha256 in sorted(hashes.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings on one level, under names such as `stop.rule`."""
+    """Flatten nested settings into names such as `stop.rule`."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):

@@ -1,4 +1,4 @@
-"""Which GPUs a stage may use, and that no two stages use one at the same time."""
+"""Which GPUs a stage may use, and locks so that no two stages use one at the same time."""
 
 import os
 import tempfile
@@ -15,9 +15,9 @@ LIMIT = "gpu"
 
 
 def count_gpus() -> int:
-    """What programs of this machine can use as a GPU: whole NVIDIA GPUs, and the instances of those split by MIG.
+    """Number of NVIDIA devices that programs can use here: whole GPUs, and the instances of those split by MIG.
 
-    0 where there is no driver.
+    0 without a driver.
     """
     import pynvml
 
@@ -33,16 +33,16 @@ def count_gpus() -> int:
 
 
 def _devices(number: int) -> int:
-    """How many devices for CUDA a GPU is. In MIG mode each instance is one, and without any there is none."""
+    """Number of CUDA devices of a GPU: in MIG mode, its instances."""
     import pynvml
 
     try:
         gpu = pynvml.nvmlDeviceGetHandleByIndex(number)
-    except pynvml.NVMLError:  # another container's, or broken
+    except pynvml.NVMLError:  # belongs to another container, or is broken
         return 0
     try:
         split, _ = pynvml.nvmlDeviceGetMigMode(gpu)
-    except pynvml.NVMLError:  # it cannot be split
+    except pynvml.NVMLError:  # without MIG
         split = pynvml.NVML_DEVICE_MIG_DISABLE
     if split == pynvml.NVML_DEVICE_MIG_DISABLE:
         return 1
@@ -60,7 +60,7 @@ def _has_instance(gpu: Any, place: int) -> bool:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that programs started here use: those of `CUDA_VISIBLE_DEVICES`, else all of the machine."""
+    """The GPUs that programs started here use: those of `CUDA_VISIBLE_DEVICES`, or all in the machine."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return [str(number) for number in range(count_gpus())]
@@ -69,10 +69,10 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def gpus_held() -> Iterator[None]:
-    """Hold every visible GPU while a stage's program runs, waiting for it if need be. Without a GPU, nothing is held.
+    """Hold every visible GPU while a stage's program runs, waiting for it if needed. Without a GPU, hold nothing.
 
-    On a Prefect server each takes a slot of the concurrency limit `gpu`, which has to exist there (`autodidact up`
-    makes it). On the machine itself each is a file lock, for programs that were started without a server.
+    On a Prefect server, each GPU takes a slot of the concurrency limit `gpu`, which must exist there (`autodidact up`
+    makes it). On the machine itself, each is a file lock, for programs started without a server.
 
     Raises:
         prefect.concurrency.sync.ConcurrencySlotAcquisitionError: the server has no limit `gpu`.
@@ -82,9 +82,9 @@ def gpus_held() -> Iterator[None]:
         if gpus and os.environ.get("PREFECT_API_URL"):
             from prefect.concurrency.sync import concurrency
 
-            # strict: the limit has to be there. A server that is away for a while must not end a stage, however.
+            # strict: the limit must exist. A server that is down for a while must not end a stage, however.
             held.enter_context(concurrency(LIMIT, occupy=len(gpus), strict=True, raise_on_lease_renewal_failure=False))
-        # In one order for all, so that two programs never wait for each other.
+        # Always in the same order, so that two programs never wait for each other.
         for gpu in gpus:
             lock = FileLock(Path(tempfile.gettempdir()) / f"autodidact-gpu-{gpu}.lock", mode=0o666)
             try:

@@ -1,4 +1,4 @@
-"""Disks that take no more."""
+"""Disks that are full or read-only."""
 
 import os
 import shutil
@@ -10,22 +10,22 @@ from pathlib import Path
 from data.errors import RunFailedError
 from tasks.stage.environment import cache_folder
 
-# What the system and the libraries say, also in a program's log, when a disk has no room left or cannot be written.
+# Messages of the system and the libraries, also in a program's log, if a disk is full or cannot be written.
 FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 READ_ONLY = ("Read-only file system", "attempt to write a readonly database")
 
 
 class DiskError(RunFailedError):
-    """A disk takes no more; the message says which, what is free there, and what to do."""
+    """A disk is full or read-only; the message says which, how much is free, and what to do."""
 
 
 @contextmanager
 def explain_disk_errors(what: str, folder: Path) -> Iterator[None]:
-    """Turn an error that a full or read-only disk caused, however it is wrapped, into one that says so.
+    """Turn an error caused by a full or read-only disk, however it is wrapped, into a `DiskError`.
 
     Args:
         what: what stops, such as a stage's name.
-        folder: where it writes. The disks of the cache, of the temp folder and of shared memory are looked at as well.
+        folder: where it writes. The disks of the cache, the temp folder and shared memory are checked as well.
 
     Raises:
         DiskError: for such an error. All others pass.
@@ -37,7 +37,7 @@ def explain_disk_errors(what: str, folder: Path) -> Iterator[None]:
     except Exception as error:
         chain = list(_chain(error))
         if earlier := next((e for e in chain if isinstance(e, DiskError)), None):
-            raise earlier from None  # what failed after it, because of it, explains nothing
+            raise earlier from None  # errors that followed from it explain nothing
         for cause in chain:
             if disk := _disk_behind(str(cause), folder):
                 problem, way_on = disk
@@ -54,23 +54,26 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _disk_behind(message: str, folder: Path) -> tuple[str, str] | None:
-    """Which disk an error message is about, and what to do; None if it is not about a disk that takes no more."""
+    """Return which disk an error message is about, and what to do; None if it is not about a full or read-only disk."""
     folders = (folder, cache_folder(), Path(tempfile.gettempdir()), Path("/dev/shm"))
     places = [existing_parent(path).resolve() for path in folders]
-    again = "run the same command again: what is finished is kept."
+    again = "run the same command again: finished work is kept."
     if any(sign in message for sign in FULL):
         disk = _mount(min(places, key=_free_share))
         usage = shutil.disk_usage(disk)
         free = f"{usage.free / 1e9:,.2f} GB of {usage.total / 1e9:,.2f} GB are free"
-        return f"a disk is full. The one mounted at {disk} has least left: {free}.", f"Make room there and {again}"
+        return (
+            f"a disk is full. The one mounted at {disk} has the least space: {free}.",
+            f"Free some space there and {again}",
+        )
     locked = next((place for place in places if os.statvfs(place).f_flag & os.ST_RDONLY), None)
     if locked and any(sign in message for sign in READ_ONLY):
-        return f"{locked} is on a disk that can only be read.", f"See why (dmesg), make it writable and {again}"
+        return f"{locked} is on a read-only disk.", f"Find out why (dmesg), make it writable and {again}"
     return None
 
 
 def existing_parent(path: Path) -> Path:
-    """The path itself, or the nearest folder or file above it that is there."""
+    """Return the path itself, or its nearest parent that exists."""
     path = path.absolute()
     return next(p for p in (path, *path.parents) if os.path.lexists(p))
 
@@ -80,7 +83,7 @@ def _mount(path: Path) -> Path:
 
 
 def _free_share(path: Path) -> float:
-    """How much of a disk is left, of bytes or of files, whichever is less."""
+    """Free share of a disk, in bytes or in files, whichever is less."""
     found = os.statvfs(path)
     pairs = ((found.f_bavail, found.f_blocks), (found.f_favail, found.f_files))
     return min((free / total for free, total in pairs if total), default=1.0)  # some file systems count no files

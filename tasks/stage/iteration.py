@@ -1,4 +1,4 @@
-"""An iteration of a loop, as what comes after it sees it: its policy and its stages."""
+"""An iteration of a loop, as later code sees it: its policy and its stages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tasks.stage.run import Result
 
 @dataclass(frozen=True)
 class Iteration:
-    """One turn of a loop: its policy and the stages that led to it. Iteration 0 is the base."""
+    """One iteration of a loop: its policy and the stages that made it. Iteration 0 is the base."""
 
     number: int
     policy: Result

@@ -1,4 +1,4 @@
-"""How a stage runs a program that trains, or that measures likelihoods: its configuration, its child, the devices."""
+"""How a stage runs a program that trains or measures likelihoods: its configuration, its process, the devices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Trained_co = TypeVar("Trained_co", bound=TrainConfig, covariant=True)
 
 @dataclass(frozen=True)
 class Training(Generic[Trained_co]):
-    """The settings of a stage that trains, or that holds weights as training holds them."""
+    """Settings of a stage that trains, or that loads weights as training does."""
 
     config: Trained_co
     launch: LaunchConfig
@@ -32,7 +32,7 @@ def launch_program(
     """Write the program's configuration, run it in `directory`, return the command.
 
     Args:
-        lock: a file in the run's directory, held while the program lives.
+        lock: a file in the run's directory, held while the program runs.
 
     Raises:
         ChildError: the program failed.

@@ -1,4 +1,4 @@
-"""The logger of the run under way, Prefect's where a flow runs, and what keeps its lines plain."""
+"""The logger of the current run, Prefect's inside a flow run, and the filters that keep its lines plain."""
 
 import logging
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from data.errors import AutodidactError
 from data.text import visible
 from tasks.stage.noise import PREFECT_LOGGERS, tells_something
 
-OWN = "autodidact"  # of what is logged outside of a flow run
+OWN = "autodidact"  # logger for lines outside a flow run
 
 
 def run_logger() -> logging.Logger:
-    """A logger whose lines appear in the Prefect UI if called within a flow or task run."""
+    """Return a logger whose lines appear in the Prefect UI if called within a flow or task run."""
     from prefect.exceptions import MissingContextError
     from prefect.logging import get_run_logger
 
@@ -24,7 +24,7 @@ def run_logger() -> logging.Logger:
 
 @contextmanager
 def progress_shown() -> Iterator[None]:
-    """Have all that is logged outside of a flow run stand on stderr, as plain lines."""
+    """Show lines logged outside a flow run on stderr, as plain text."""
     logger, handler = logging.getLogger(OWN), logging.StreamHandler()
     before = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -39,10 +39,7 @@ def progress_shown() -> Iterator[None]:
 
 
 def keep_logs_plain() -> None:
-    """Have Prefect log no traceback of an error that says itself what happened, and nothing that acts on a terminal.
-
-    Nor does it log what tells a run's user nothing.
-    """
+    """Keep Prefect's log free of tracebacks of self-explanatory errors, of terminal control characters and of noise."""
     for name in PREFECT_LOGGERS:
         logging.getLogger(name).addFilter(tells_something)
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine", OWN):
@@ -51,7 +48,7 @@ def keep_logs_plain() -> None:
 
 def _made_plain(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], AutodidactError):
-        return False  # the state in which the run ends holds its sentences, and is logged next
+        return False  # the run's final state has its message, and is logged next
     record.msg, record.args = visible(record.getMessage()), None
     if record.exc_info:
         record.exc_text = visible(logging.Formatter().formatException(record.exc_info))

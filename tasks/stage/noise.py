@@ -1,12 +1,12 @@
-"""Lines that libraries print and that tell whoever runs a loop nothing. They stay in the stage's own log.
+"""Lines printed by libraries that do not help the user of a loop. They stay in the stage's own log.
 
-Only known messages are listed: any other line, and so every real warning or error, passes.
+Only known messages are listed: any other line passes, and so does every real warning or error.
 """
 
 import logging
 import re
 
-# What the programs of stages print.
+# Lines printed by the stages' programs.
 _PRINTED = re.compile(
     "|".join(
         (
@@ -14,12 +14,12 @@ _PRINTED = re.compile(
             r"Triton is installed, but doesn't include CPU backend",
             r"\[W\S* \S+ utils\.cpp:\d+\] Warning: NUMA binding: Using",
             r"(\([^)]*pid=\d+\) *)?(Loading safetensors checkpoint shards|Capturing CUDA graphs[^:]*): +\d+%",
-            # Transformers: a kernel for 4-bit weights on a CPU that is not installed; it has another one.
+            # Transformers: a kernel for 4-bit weights on CPU that is not installed; it uses another one.
             r"Failed to load CPU gemm_4bit_forward from kernels-community",
             r"`torch_dtype` is deprecated! Use `dtype` instead!",
             r"The tokenizer has new PAD/BOS/EOS tokens that differ from the model config",
             r"Loading weights: +\d+%",
-            # DeepSpeed: all that it logs as information.
+            # DeepSpeed: everything it logs at level INFO.
             r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\] \[INFO\] ",
             # PyTorch: how many processes Gloo connected; that a client tries IPv4 after IPv6; torchrun's advice.
             r"\[Gloo\] Rank \d+ is connected to \d+ peer ranks",
@@ -29,7 +29,7 @@ _PRINTED = re.compile(
     )
 )
 
-# What Prefect says of its own bookkeeping. The log has a line of ours for each of these, or none is needed.
+# Prefect's bookkeeping messages. Our log has its own line for each of these, or needs none.
 _PREFECT = re.compile(
     r"Beginning flow run |Created (task|subflow) run |Finished in state Completed\("
     r"|(Starting|Stopping) temporary server on "
@@ -38,10 +38,10 @@ PREFECT_LOGGERS = ("prefect", "prefect.flow_runs", "prefect.task_runs")
 
 
 def is_noise(line: str) -> bool:
-    """Whether a line that a stage's program printed tells its user nothing."""
+    """Whether a line printed by a stage's program is of no use to the user."""
     return _PRINTED.match(line) is not None
 
 
 def tells_something(record: logging.LogRecord) -> bool:
-    """A filter of Prefect's loggers: whether a record is more than its bookkeeping."""
+    """A filter for Prefect's loggers: whether a record is more than bookkeeping."""
     return record.levelno > logging.INFO or _PREFECT.match(record.getMessage()) is None

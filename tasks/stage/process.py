@@ -1,7 +1,7 @@
 """Starting a heavy stage: a supervised child process whose output goes to the log and to the run's logger.
 
-The supervisor (supervisor.py) sees to it that nothing of the child survives this process. This file starts it,
-forwards its output and turns a failure into an error that says where to look.
+The supervisor (supervisor.py) ensures that no process of the child survives this one. This file starts it, forwards
+its output and turns a failure into an error that says where to look.
 """
 
 import fcntl
@@ -23,16 +23,16 @@ from tasks.stage.noise import is_noise
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 GRACE_SECONDS = 5.0
-LINES_SHOWN, LONGEST_LINE = 20, 1 << 16  # bytes; what is longer is passed on in parts
+LINES_SHOWN, LONGEST_LINE = 20, 1 << 16  # bytes; longer lines are split
 _guards: list[subprocess.Popen[bytes]] = []
 
 
 class ChildError(RunFailedError):
-    """A stage's program failed; the message shows how it ended and the end of its log."""
+    """A stage's program failed; the message shows how it ended and the last lines of its log."""
 
 
 class StillRunningError(AutodidactError):
-    """A program that an earlier process started for this run is still running."""
+    """A program started by an earlier process of this run is still running."""
 
 
 def run_child(
@@ -46,14 +46,14 @@ def run_child(
 
     Args:
         command: the program and its arguments.
-        log_path: the output is appended to it in full.
-        lock: a file that is locked as long as anything of the program runs (see `await_children`).
-        logger: gets the output line by line, without what tells a user nothing (see `tasks.stage.noise`); a progress
-            bar's carriage returns are dropped.
+        log_path: the complete output is appended to it.
+        lock: a file that is locked as long as any process of the program runs (see `await_children`).
+        logger: gets the output line by line, without noise (see `tasks.stage.noise`); a progress bar's carriage returns
+            are dropped.
         environment: variables on top of this process's own.
 
     Raises:
-        ChildError: the program ended with another exit code than 0, or by a signal.
+        ChildError: the program ended with a nonzero exit code, or by a signal.
     """
     child = subprocess.Popen(
         [sys.executable, str(SUPERVISOR), str(lock), str(GRACE_SECONDS), *command],
@@ -78,7 +78,7 @@ def run_child(
                         logger.info(line)
         code = child.wait()
     finally:
-        # Also on the way out of an error or a cancellation: closing the lifeline ends the child.
+        # Also after an error or a cancellation: closing the lifeline ends the child.
         child.stdin.close()
         try:
             child.wait(timeout=GRACE_SECONDS + 10)
@@ -90,14 +90,14 @@ def run_child(
         raise ChildError(
             f"{' '.join(command)} {_describe_exit(code)}.",
             "The last lines of its log:\n" + "".join(f"  {line}\n" for line in last),
-            f"The whole log is {log_path}. Run the same command again to continue from here.",
+            f"The complete log is {log_path}. Run the same command again to continue from here.",
         )
 
 
 def end_with_this_process(pid: int) -> None:
-    """See that a child that a library started does not outlive this process, however this one ends."""
+    """Ensure that a child started by a library does not outlive this process, however it ends."""
     script = f"read _; kill {pid} && sleep {GRACE_SECONDS} && kill -KILL {pid}"
-    # Its input is its lifeline: nothing is ever written to it, and it ends when this process does.
+    # The guard's input is its lifeline: nothing is ever written to it, and it closes when this process ends.
     _guards.append(
         subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     )
@@ -113,10 +113,10 @@ def _describe_exit(code: int) -> str:
 
 
 def await_children(lock: Path, wait_seconds: float = 60.0) -> None:
-    """Wait until no program that an earlier, killed process started under this lock runs any more.
+    """Wait until no program started under this lock by an earlier, killed process is running.
 
     Raises:
-        StillRunningError: one still runs after `wait_seconds`.
+        StillRunningError: one is still running after `wait_seconds`.
     """
     deadline = time.monotonic() + wait_seconds
     with lock.open("w") as file:
@@ -127,7 +127,7 @@ def await_children(lock: Path, wait_seconds: float = 60.0) -> None:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StillRunningError(
-                        f"A program of an earlier start of this run still runs after {wait_seconds:.0f} s.",
+                        f"A program of an earlier start of this run is still running after {wait_seconds:.0f} s.",
                         what_next=f"Find it with `fuser {lock}` and end it, then run the same command again.",
                     ) from None
                 time.sleep(0.1)

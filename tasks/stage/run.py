@@ -1,7 +1,7 @@
 """A run: its directory, its lock, and how its stages are executed or only planned.
 
-A flow's loop is written once, against `Run`. With `planning=True` the same loop is walked without doing anything:
-each stage is recorded with what would happen to it. That is the dry run, and the check before a real one.
+A flow's loop is written once, against `Run`. With `planning=True`, the same loop is walked without executing anything:
+each stage is recorded with what would happen to it. This is the dry run, and the check before a real run.
 """
 
 import json
@@ -39,8 +39,8 @@ from tasks.stage.logs import run_logger
 from tasks.stage.process import await_children, run_child
 
 LOCK, LOCK_HOLDER = ".lock", "lock.json"
-CONFIG, SUMMARY = "config.json", "summary.json"  # the resolved settings, and the result once there is one
-PLAN = "plan.json"  # the names of all stages in order, as they were planned when the run was started last
+CONFIG, SUMMARY = "config.json", "summary.json"  # the resolved settings; the result, once there is one
+PLAN = "plan.json"  # the names of all stages in order, as planned at the last start of the run
 
 
 class RunInUseError(AutodidactError):
@@ -48,7 +48,7 @@ class RunInUseError(AutodidactError):
 
 
 class RunDirectoryError(DiskError):
-    """The run directory cannot be written, or is none."""
+    """The run directory cannot be written, or is not a run's directory."""
 
     exit_code = BAD_INPUT
 
@@ -64,7 +64,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Result:
-    """A stage that is finished, or (when planning) will be: artifacts of the latter have no digest yet."""
+    """A finished stage, or (when planning) one that will be: artifacts of the latter have no digest yet."""
 
     path: Path
     finished: Finished | None
@@ -80,7 +80,7 @@ class Result:
         return set(self.finished.manifest.outputs) if self.finished else set()
 
     def artifact(self, name: str = "") -> Artifact:
-        """One output, or (by default) all of them, with the rows that it is expected to have."""
+        """Return one output, or (by default) all of them, with its expected number of rows."""
         made = self.finished.artifact(name) if self.finished else Artifact(self.path / name, None)
         return replace(made, expected=self.expected.get(name, 0))
 
@@ -90,18 +90,18 @@ class Run:
     """One named run of a flow."""
 
     start: ClassVar[Callable[..., None]] = staticmethod(run_child)
-    """How every program of a stage is started; takes what `run_child` takes."""
+    """Starts a stage's program; same parameters as `run_child`."""
 
     directory: Path
     planning: bool = False
     on_drift: OnDrift = OnDrift.REFUSE
     ids: dict[str, str] = field(default_factory=dict)
-    seed: int = 0  # of everything random
-    # For the estimates of the dry run: parameters of the model, where known, and tokens of a training row.
+    seed: int = 0
+    # For the estimates of the dry run: parameters of the model, if known, and tokens per training row.
     parameters: int | None = None
     row_tokens: int = 0
-    model_code: ModelCode = "refuse"  # of the policy and all that descend from it
-    decided_by: str | None = None  # the measure by which the loop decides, see data.measures
+    model_code: ModelCode = "refuse"  # for the policy and all policies trained from it
+    decided_by: str | None = None  # the measure that decides, see data.measures
     recorder: Any = None  # a tasks.tracking.recorder.Recorder while the run is tracked
     plan: list[Planned] = field(default_factory=list)
     remake: frozenset[str] = frozenset()  # names of stages to make anew because what was freed of them is needed
@@ -116,19 +116,19 @@ class Run:
 
     @property
     def scorer_lock(self) -> Path:
-        """Of the program that scores beside another one."""
+        """Lock of the program that scores while another one runs."""
         return self.directory / ".scorer.lock"
 
     def iteration(self, number: int) -> "Place":
-        """Where the stages of an iteration go, with a seed of its own."""
+        """The place of an iteration's stages, with its own seed."""
         return Place(self, f"iter-{number}", self.seed + number)
 
     def place(self, name: str) -> "Place":
-        """Where stages go that have the run's own seed."""
+        """A place of stages that use the run's seed."""
         return Place(self, name, self.seed)
 
     def execute(self, stage: Stage, work: Callable[[Path], Outcome]) -> Result:
-        """Do a stage under the contract, as a Prefect task where a flow run is under way; or plan it."""
+        """Run a stage under the contract, as a Prefect task inside a flow run; or plan it."""
         if self.planning:
             return self._plan(stage)
 
@@ -150,7 +150,7 @@ class Run:
         return Result(finished.path, finished, stage.expected)
 
     def maker(self, artifact: Artifact) -> str:
-        """The name of the run's stage that made an artifact; of any other its path."""
+        """The name of the run's stage that made an artifact; for any other artifact, its path."""
         made_by = _stage_directory(artifact.path, self.directory)
         return str(made_by.relative_to(self.directory)) if made_by else str(artifact.path)
 
@@ -170,7 +170,7 @@ class Run:
         return [made_by for made_by in found if made_by is not None]
 
     def _begin(self, stage: Stage, attempt: Path) -> Path:
-        """Before a stage reads what earlier processes left, see that it is there, and still is what they wrote."""
+        """Verify the files of earlier processes before a stage reads them."""
         for freed in self._freed_inputs(stage):
             raise needed_error(stage.name, freed)
         for artifact in (*stage.inputs.values(), *stage.observed.values()):
@@ -186,30 +186,30 @@ class Run:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a run stages go: `iter-1`, or `final/base`. What is random in them comes from `seed`."""
+    """Where stages go in a run, `iter-1` or `final/base`, and their random seed."""
 
     run: Run
     name: str
     seed: int
 
     def stage(self, kind: str) -> str:
-        """The name of a stage of that kind: `iter-1/train`; `final/base-likelihood`, but `final/base` to evaluate."""
+        """The name of a stage of that kind: `iter-1/train`; `final/base-likelihood`, but `final/base` for evaluate."""
         if "/" not in self.name:
             return f"{self.name}/{kind}"
         return self.name if kind == "evaluate" else f"{self.name}-{kind}"
 
     @property
     def folder(self) -> Path:
-        """Of the iteration, or of what is final."""
+        """The folder of the iteration, or of the final stages."""
         return self.run.directory / self.name.partition("/")[0]
 
 
 @contextmanager
 def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift, seed: int = 0) -> Iterator[Run]:
-    """Take a run directory for this process alone, and write the resolved configuration into it.
+    """Lock a run directory for this process, and write the resolved configuration into it.
 
     Raises:
-        RunInUseError: another process has it, with who that is.
+        RunInUseError: another process, which the message names, has it open.
         StillRunningError: a killed process's program does not end.
     """
     with hold_run(directory) as run:
@@ -256,7 +256,7 @@ def finish_interrupted(directory: Path) -> None:
 
 
 def describe_holder(directory: Path) -> str:
-    """Who holds a run that is in use, by the note beside its lock."""
+    """Describe the process that holds a run, from the note beside its lock."""
     try:
         who = json.loads((directory / LOCK_HOLDER).read_text())
         since = datetime.fromisoformat(who["since"]).astimezone()
@@ -266,17 +266,17 @@ def describe_holder(directory: Path) -> str:
 
 
 def check_writable(directory: Path) -> None:
-    """See that a run can be kept in `directory`, which need not be there yet.
+    """Check that a run can be kept in `directory`, which need not exist yet.
 
     Raises:
-        RunDirectoryError: a part of the path is a file, or nothing can be written there.
+        RunDirectoryError: a part of the path is a file, or it cannot be written.
     """
     ways_on = "Choose another --runs-dir or --run name"
     try:
         there = existing_parent(directory)
         if not there.is_dir():
             raise RunDirectoryError(
-                f"{directory} cannot be the run's folder, since {there} is no folder.",
+                f"{directory} cannot be the run's folder, because {there} is not a folder.",
                 what_next=f"{ways_on}.",
             )
         with TemporaryFile(dir=there):
@@ -286,12 +286,12 @@ def check_writable(directory: Path) -> None:
     except OSError as error:
         raise RunDirectoryError(
             f"The run's folder {directory} cannot be written: {error.strerror}.",
-            what_next=f"{ways_on}, or see to the disk and to whom the folder belongs.",
+            what_next=f"{ways_on}, or check the disk and the folder's permissions.",
         ) from error
 
 
 def ending(finished: Finished) -> str:
-    """The line of the log with which a stage ends."""
+    """The last line of a stage in the log."""
     name, seconds = finished.manifest.stage, finished.manifest.seconds
     if finished.reused:
         return f"{name}: finished before, reused"
@@ -299,7 +299,7 @@ def ending(finished: Finished) -> str:
 
 
 def _stage_directory(path: Path, root: Path) -> Path | None:
-    """The stage that `path` lies in: the nearest parent with a manifest, below `root`."""
+    """The stage that contains `path`: the nearest parent with a manifest, below `root`."""
     for parent in (path, *path.parents):
         if parent == root or root not in parent.parents:
             return None

@@ -1,14 +1,14 @@
-"""Runs one command so that nothing of it outlives whoever asked for it. A program of its own: no imports of ours.
+"""Runs one command so that none of its processes outlives the caller. A standalone program: imports nothing of ours.
 
 Usage: python supervisor.py LOCK_FILE GRACE_SECONDS COMMAND…
 
-Standard input is the lifeline: end of file on it means that the caller is gone or wants an end, and the command is
-terminated, then killed. As a child subreaper the supervisor adopts every descendant whose parent died, also those
-in sessions of their own (torchrun's and vLLM's workers), and kills all that is left when the command ends. It holds
-LOCK_FILE as long as anything runs, so that a restarted caller can wait until the old attempt is really over.
+Standard input is the lifeline: end of file means that the caller is gone or wants the command to end, and the command
+is terminated, then killed. As a child subreaper, the supervisor adopts every descendant whose parent died, including
+those in their own sessions (torchrun's and vLLM's workers), and kills all that remain when the command ends. It holds
+LOCK_FILE as long as any of them runs, so that a restarted caller can wait until the old attempt is really over.
 
-It may be killed itself, so it is two processes. The inner one runs the command. The outer one adopts what the inner
-one would leave behind, and holds the inner one's lifeline. Only if both are killed at once can something be left.
+It may be killed itself, so it is two processes. The inner one runs the command. The outer one adopts the processes
+that the inner one would leave behind, and holds its lifeline. Only if both are killed at once can a process remain.
 """
 
 import contextlib
@@ -37,14 +37,14 @@ def main() -> int:
     inner = os.fork()
     if inner == 0:
         os.close(held)
-        os.setsid()  # a signal to the outer one's process group must not reach both
+        os.setsid()  # a signal to the outer process's group must not reach both
         return run(command, lifeline, grace)
     os.close(lifeline)
     return guard(inner, held)
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of every descendant whose own parent dies. A fork does not pass that on."""
+    """Make this process the parent of every descendant whose parent dies. A fork does not inherit this."""
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -62,7 +62,7 @@ def run(command: list[str], lifeline: int, grace: float) -> int:
 
 
 def guard(inner: int, held: int) -> int:
-    """The outer process: pass the end of its lifeline on, wait for the inner one, kill what that left behind."""
+    """The outer process: pass on the end of its lifeline, wait for the inner one, kill any processes it left."""
     ended = os.pidfd_open(inner)
     select.select([ended, sys.stdin], [], [])
     os.close(held)
@@ -73,13 +73,13 @@ def guard(inner: int, held: int) -> int:
 
 
 def end_all(grace: float) -> None:
-    """Terminate every descendant, and kill what is left after `grace` seconds, until none is left."""
+    """Terminate every descendant, and kill those left after `grace` seconds, until none remains."""
     first = psutil.Process().children(recursive=True)
     if grace:
         for process in first:
             _signal(process, signal.SIGTERM)
         psutil.wait_procs(first, timeout=grace)
-    # A dying parent can leave a child that was not listed yet: the subreaper finds it in the next round.
+    # A dying parent can leave a child that was not listed yet; the subreaper finds it in the next round.
     while remaining := [p for p in psutil.Process().children(recursive=True) if _runs(p)]:
         for process in remaining:
             _signal(process, signal.SIGKILL)

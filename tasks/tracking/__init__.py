@@ -1,1 +1,1 @@
-"""Where a run is shown while it goes on and afterward: MLflow, Prefect's page, the registry and its champion."""
+"""Where a run is shown, during and afterward: MLflow, Prefect's pages, the registry and its champion."""

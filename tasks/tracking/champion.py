@@ -1,4 +1,4 @@
-"""Runs that follow one another: names that hold the date, a champion to begin with, and the gate to its place."""
+"""Runs that build on each other: names with a date, a champion to start from, and the gate that moves the champion."""
 
 import json
 import re
@@ -24,15 +24,15 @@ from tasks.tracking.registry import Registry, Version
 Settings = TypeVar("Settings", bound=RunConfig)
 
 PIN = "champion.json"
-GATE_SET = "gate_set_digest"  # on a version: the test set that decided about it
-# A champion is whole, and a folder here.
+GATE_SET = "gate_set_digest"  # tag of a version: the test set that decided on it
+# A champion is a complete model in a local folder.
 ALONE: dict[str, Any] = {"adapter": None, "template": None, "template_options": {}, "model_revision": None}
 
 
 def resolve_settings(config: Settings) -> Settings:
-    """Decide what a configuration leaves open: the date in the run's name, the registered model, the champion.
+    """Resolve what a configuration leaves open: the date in the run's name, the registered model, the champion.
 
-    A settled configuration stays as it is.
+    A resolved configuration stays as it is.
 
     Raises:
         ModelError: the champion's checkpoint is gone.
@@ -49,10 +49,10 @@ def resolve_settings(config: Settings) -> Settings:
 
 
 def run_name(runs: Path, pattern: str, now: datetime | None = None) -> str:
-    """The name that a pattern such as nightly-%Y-%m-%d stands for.
+    """Return the run name for a pattern such as nightly-%Y-%m-%d.
 
-    The latest run of that pattern is continued if it is not finished; else a new one begins, named by the time for
-    which the flow run was scheduled, or without one, by the time it is.
+    The latest run of that pattern continues if it is not finished. Otherwise a new one begins, named by the scheduled
+    time of the flow run, or by the current time if there is none.
     """
     if "%" not in pattern:
         return pattern
@@ -68,19 +68,19 @@ def run_name(runs: Path, pattern: str, now: datetime | None = None) -> str:
 
 
 def remember_champion(config: RunConfig) -> None:
-    """Keep in the run's folder which champion it began with: a resumed run begins with the same."""
+    """Record the starting champion in the run's folder, so that a resumed run starts from the same one."""
     if _begins_with_champion(config) and _pinned(config.directory) is None:
         write_json(config.directory / PIN, _find_champion(config))
 
 
 @dataclass(frozen=True)
 class Gate:
-    """How much better the result is than what holds its place, on the test set.
+    """How much better the result is than the champion, on the test set.
 
     Attributes:
-        rival: None if there is no champion yet, and the base stands in.
-        difference: of the measure, the result's minus the rival's; of a win rate against the rival, minus a half. None
-            if the rival's checkpoint is gone, or the two cannot be compared.
+        rival: None if there is no champion yet and the base is used instead.
+        difference: the result's measure minus the rival's; for a win rate against the rival, minus a half. None if the
+            rival's checkpoint is gone, or the two cannot be compared.
         problems: rows of the test set.
         refused: why the two cannot be compared.
     """
@@ -97,12 +97,12 @@ class Gate:
 
     @property
     def caution(self) -> str:
-        """A sentence where there are too few problems to tell, else nothing."""
+        """A warning if there are too few problems, otherwise empty."""
         return "" if self.difference is None else too_small(self.measure, self.problems, self.difference)
 
     @property
     def figures(self) -> str:
-        """What was found, in words."""
+        """The result in words."""
         if self.difference is None:
             return self.refused or "its checkpoint is gone"
         found = f"{self.measure.shown_interval(self.difference)} on {self.problems} {self.measure.rows}"
@@ -113,44 +113,44 @@ class Gate:
 
 
 def refusal(measure: Measure, ours: Path, champion: Version, base: str | None = None) -> str | None:
-    """Why the gate cannot take a measure against a champion of another run; None if it can.
+    """Return why the gate cannot use a measure against a champion of another run; None if it can.
 
     Args:
-        ours: folder of the policy that is to become champion.
-        base: digest of this run's base. If that is the champion, the two are of one run.
+        ours: folder of the policy that may become champion.
+        base: digest of this run's base. If it is the champion, both are from the same run.
     """
     if champion.digest == base:
         return None
     if not measure.across_runs:
         return (
-            f"{measure.label} is measured against the base of its own run, so two runs cannot be compared by it. "
+            f"{measure.label} is measured against the base of its own run, so it cannot compare two runs. "
             f"Choose accuracy, a win rate, or the loss as the run's measure"
         )
     if measure == LOSS and not same_tokenizer(ours, champion.path):
         return (
-            "a loss per token says nothing about a policy with another tokenizer or chat template. Choose accuracy or "
-            "a win rate as the run's measure"
+            "the loss per token is not comparable between policies with different tokenizers or chat templates. Choose "
+            "accuracy or a win rate as the run's measure"
         )
     return None
 
 
 def gates_decided(registry: Registry, set_digest: str, but: str | None = None) -> int:
-    """How many versions, of any registered model, a test set has already decided about.
+    """Count the versions, of any registered model, that a test set has already decided on.
 
     Args:
-        but: digest of a checkpoint that does not count: the one that is to be decided about, perhaps a second time.
+        but: digest of a checkpoint to ignore: the one now being decided on, perhaps for the second time.
     """
     return sum(version.digest != but for version in registry.tagged(GATE_SET, set_digest))
 
 
 def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_digest: str | None = None) -> str:
-    """Let the alias `champion` move to a version if it is clearly better; else it becomes `challenger`.
+    """Move the alias `champion` to a version if it is clearly better; otherwise make it `challenger`.
 
     Args:
-        set_digest: of the test set that decides, which is kept with the version for `gates_decided`.
+        set_digest: digest of the deciding test set, kept with the version for `gates_decided`.
 
     Returns:
-        A sentence that says what happened.
+        A sentence that describes the outcome.
     """
     champion = registry.champion(version.model)
     if champion is not None and champion.number == version.number:
@@ -176,13 +176,13 @@ def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_dige
 
 
 def policy_of(version: Version) -> Artifact | None:
-    """A version's checkpoint, if it is still there."""
+    """Return a version's checkpoint; None if it is gone."""
     there = (version.path / "config.json").exists() and stage_that_freed(version.path) is None
     return Artifact(version.path, version.digest) if there else None
 
 
 def require_checkpoint(version: Version) -> None:
-    """See that a version that is to be champion was not freed.
+    """Check that a version's weights were not freed.
 
     Raises:
         FreedError: it was.
@@ -192,7 +192,7 @@ def require_checkpoint(version: Version) -> None:
 
 
 def _scheduled() -> datetime | None:
-    """When the flow run that is under way was to start, in local time."""
+    """The scheduled start of the current flow run, in local time."""
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
@@ -206,7 +206,7 @@ def _without_date(pattern: str) -> str:
 
 
 def _begins_with_champion(config: RunConfig) -> bool:
-    """A run that is no loop has no such setting."""
+    """Whether the run starts from the champion. Only loops have this setting."""
     return getattr(config, "init", "base") == "champion"
 
 
@@ -217,8 +217,8 @@ def _find_champion(config: RunConfig) -> dict[str, Any]:
         return {"version": None, "path": None, "digest": None}
     if policy_of(found) is None:
         raise ModelError(
-            f"The champion, {found}, should lie in {found.path}, and is gone.",
-            what_next=f"Make another the champion (autodidact promote {found.model} VERSION), or start with "
+            f"The checkpoint of the champion, {found}, is missing from {found.path}.",
+            what_next=f"Make another version champion (autodidact promote {found.model} VERSION), or start with "
             "init: base.",
         )
     return {"version": found.number, "path": str(found.path), "digest": found.digest}

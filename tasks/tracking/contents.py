@@ -1,4 +1,4 @@
-"""What a run's report holds, read from the files of its stages."""
+"""The contents of a run's report, read from its stages' files."""
 
 import json
 from collections import Counter
@@ -25,16 +25,16 @@ from tasks.stage.iteration import Iteration
 from tasks.stage.run import Result
 
 JOURNAL = "metrics.jsonl"
-HELD_OUT = "held_out/"  # begins the names of what training measured of held-out rows
+HELD_OUT = "held_out/"  # prefix of the metrics that training measures on held-out rows
 SIDE_BY_SIDE = 20
 Finals = tuple[Mapping[str, Result], Mapping[str, Result]]
 
 
 def iteration_report(iteration: Iteration, base: Iteration, measure: str | None = None) -> IterationReport:
-    """An iteration as its stages tell it; those that measure may be any, or none.
+    """Read an iteration from its stages, whichever of them measured it.
 
     Args:
-        measure: the one that decides, which is compared with the base's also where the stage has not done so.
+        measure: the one that decides. It is compared with the base's here if the stage has not done so.
     """
     evaluation, first = (evaluation_of(measured.stages) for measured in (iteration, base))
     gained = lost = None
@@ -56,9 +56,9 @@ def iteration_report(iteration: Iteration, base: Iteration, measure: str | None 
 
 
 def held_out(final: Finals, seed: int) -> dict[str, dict[str, tuple[Estimated | None, Estimated]]]:
-    """Every measure of the base and the best policy on the sets that no decision has seen, the test set first.
+    """Every measure of the base and the best policy on the sets that no decision has used, the test set first.
 
-    Where both were measured they are compared row by row, if the stages have not done so.
+    If both were measured, they are compared row by row here unless the stages have done so.
     """
     base, best = (load_measured(stages.values()) for stages in final)
     found: dict[str, dict[str, tuple[Estimated | None, Estimated]]] = {}
@@ -69,7 +69,7 @@ def held_out(final: Finals, seed: int) -> dict[str, dict[str, tuple[Estimated | 
 
 
 def data_report(problems: Result | None, iterations: Sequence[Iteration]) -> DataReport:
-    """The problems, and what training prompts repeat: those of the problems, or a user's pairs."""
+    """Describe the problems, and the training prompts, of problems or a user's pairs, that repeat others."""
     stages = [stage for iteration in iterations for stage in iteration.stages.values()]
     stages = [problems, *stages] if problems else stages
     noticed = [json.loads((stage.path / DATA).read_text()) for stage in stages if (stage.path / DATA).exists()]
@@ -84,7 +84,7 @@ def data_report(problems: Result | None, iterations: Sequence[Iteration]) -> Dat
 
 
 def side_by_side(problems: Result | None, final: Finals) -> list[SideBySide]:
-    """The first test problems as the base and the best policy answered them; none where answers were not verified."""
+    """The base's and the best policy's answers to the first test problems; empty if answers were not verified."""
     base, ours = (evaluation_of(stages) for stages in final)
     if problems is None or base is None or ours is None or "test" not in ours.outcomes:
         return []
@@ -105,7 +105,7 @@ def side_by_side(problems: Result | None, final: Finals) -> list[SideBySide]:
 
 
 def rival(stages: Iterable[Result]) -> str | None:
-    """Against whose answers a judge held those of the policy."""
+    """The opponent whose answers a judge compared the policy's with, if any."""
     for stage in stages:
         told = stage.finished.manifest.config.get("against") if stage.finished is not None else None
         if told:  # one, or several of which the first gives the win rate
@@ -114,10 +114,10 @@ def rival(stages: Iterable[Result]) -> str | None:
 
 
 def preference_curves(iterations: Sequence[Iteration]) -> dict[str, list[Interval | float | None]]:
-    """Of loops that train on pairs: how far apart gold and own answers are, and the margin that training reached."""
+    """For loops that train on pairs: the gap between gold and own answers, and the margin that training reached."""
     if not any("reference" in iteration.stages for iteration in iterations):
         return {}
-    # An iteration's pairs are the answers of the policy before, and measured by it.
+    # An iteration's pairs are the previous policy's answers, and measured by that policy.
     measured = [load_likelihood(iteration.stages["reference"]) for iteration in iterations[1:]]
     gaps: list[Interval | float | None] = [*(found["current"].gap for found in measured), None]
     margins: list[Interval | float | None] = [_last_margin(iteration) for iteration in iterations]
@@ -125,7 +125,7 @@ def preference_curves(iterations: Sequence[Iteration]) -> dict[str, list[Interva
 
 
 def training_curves(iterations: Sequence[Iteration]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """What training measured of held-out rows on its way: metric → iteration → step and value."""
+    """Metrics on held-out rows during training: metric → iteration → step and value."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for iteration in iterations:
         for row in journal(iteration):
@@ -137,13 +137,13 @@ def training_curves(iterations: Sequence[Iteration]) -> dict[str, dict[str, list
 
 
 def journal(iteration: Iteration) -> list[dict[str, Any]]:
-    """The lines that training left. Which numbers a line has depends on what was measured at its step."""
+    """Read the training log. The numbers in a line depend on what was measured at its step."""
     file = iteration.stages["train"].path / JOURNAL if "train" in iteration.stages else None
     return [json.loads(line) for line in file.read_text().splitlines()] if file and file.exists() else []
 
 
 def json_of(iteration: Iteration, name: str) -> dict[str, Any] | None:
-    """The file of that name, from whichever stage of the iteration wrote one."""
+    """Read the file of that name from the first stage of the iteration that wrote one."""
     files = (stage.path / name for stage in iteration.stages.values())
     return next((dict(json.loads(file.read_text())) for file in files if file.exists()), None)
 
@@ -155,7 +155,7 @@ def pairs_file(iterations: Sequence[Iteration]) -> Path | None:
 
 
 def evaluation_of(stages: Mapping[str, Result]) -> Evaluation | None:
-    """What was found of verified answers, where there are any."""
+    """Load the evaluation of verified answers, if there is one."""
     return load_evaluation(stages["evaluate"]) if "evaluate" in stages else None
 
 
@@ -199,7 +199,7 @@ def _sources(problems: Result | None, iterations: Sequence[Iteration]) -> dict[s
 
 
 def _first(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What comes first of several tables, as much of it as the log shows."""
+    """Merge several tables, cut to as many entries as the log shows."""
     return dict(islice((item for part in parts for item in part.items()), SHOWN))
 
 

@@ -1,8 +1,8 @@
-"""Stands in front of a web server and answers its own pages and programs only.
+"""A guard in front of a web server: it accepts requests only from the server's own pages and from programs.
 
-A browser lets any page that it shows send requests to any server that it reaches, also on the loopback interface, and
-a foreign name can be made to point there. So a request has to name the server as it is known, and one that another
-page made is refused, whatever it asks for and whatever key it bears. Programs send no `Origin`: they pass.
+A browser lets any page send requests to any server it can reach, including on the loopback interface, and a foreign
+name can be made to point there (DNS rebinding). So a request must name the server by a known name, and a request from
+another origin's page is refused, whatever it asks for and whatever key it has. Programs send no `Origin`, so they pass.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-ORIGINS = "AUTODIDACT_ORIGINS"  # a server's own origins, set by whoever starts it
+ORIGINS = "AUTODIDACT_ORIGINS"  # a server's own origins, set by the program that starts it
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def guarded(app: ASGIApp, origins: Iterable[str]) -> ASGIApp:
-    """An app that answers under the names in its own origins, and no other origin's pages.
+    """Wrap an app so that it answers only under the names in its own origins, and to no other origin's pages.
 
     Args:
-        app: what is guarded.
+        app: the app to guard.
         origins: as browsers write them, such as http://127.0.0.1:4200.
     """
     origins = frozenset(origins)
@@ -30,20 +30,20 @@ def guarded(app: ASGIApp, origins: Iterable[str]) -> ASGIApp:
 
 
 def own_origins(host: str, port: int) -> list[str]:
-    """The origins of pages that a server shows when it listens on an address and is reached by it or by loopback."""
+    """Return the origins of a server's pages when it is reached by its listening address or by loopback."""
     suffix = "" if port == 80 else f":{port}"
     return [f"http://{name}{suffix}" for name in dict.fromkeys((host.lower(), *LOOPBACK))]
 
 
 class OwnPagesOnly:
-    """Refuses HTTP requests and WebSockets of other origins' pages."""
+    """Refuses HTTP requests and WebSockets from pages of other origins."""
 
     def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
         self.app, self.origins = app, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan" and self._is_foreign(Headers(scope=scope)):
-            refusal = PlainTextResponse("Pages of another origin are not answered.", status_code=403)
+            refusal = PlainTextResponse("Requests from pages of another origin are refused.", status_code=403)
             await refusal(scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -51,8 +51,8 @@ class OwnPagesOnly:
     def _is_foreign(self, headers: Headers) -> bool:
         if given := headers.getlist("origin"):
             return not self.origins.issuperset(given)
-        # Browsers leave the origin out of plain GETs, of images and scripts too, but most say where those come from.
+        # Browsers send no Origin with plain GETs, such as for images and scripts, but most send Sec-Fetch-Site.
         if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
             return False
-        # A link on any page may open one of ours in a tab, not in a frame.
+        # A link on any page may open our pages in a tab, but not in a frame.
         return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")

@@ -1,8 +1,8 @@
 """The history in MLflow: one parent run per loop, one child per iteration, checkpoints registered by reference.
 
 The only file that imports mlflow. Ids are kept in the run directory, so a resumed loop continues the same runs.
-Whatever was logged just before a kill is found again rather than logged twice: runs by a tag, versions by their
-digest, metrics by their time, which is that of the stage they come from.
+Anything logged just before a kill is found again rather than logged twice: runs by a tag, versions by their digest,
+metrics by their time, which is their stage's.
 """
 
 import json
@@ -29,32 +29,32 @@ from tasks.tracking.registry import DIGEST, PATH, Registry, Version
 IDS = "mlflow.json"
 KEY = "autodidact.key"
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_. -]")
-# MLflow's SCHEDULED stands for a loop that waits for a person.
+# MLflow's SCHEDULED means a loop that waits for approval.
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
 
 
 class HistoryError(RunFailedError):
-    """MLflow cannot be reached, or refuses. What is on disk is not touched by it."""
+    """MLflow cannot be reached, or refuses. Files on disk are not affected."""
 
 
 def nameable(name: str) -> str:
-    """A name that MLflow takes for a metric or parameter. A slash would make folders of it."""
+    """Return a name that MLflow accepts for a metric or parameter. A slash would create folders."""
     return _UNNAMEABLE.sub("_", name).strip(".") or "_"
 
 
 def tracking_uri(runs: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or an SQLite file beside the runs."""
+    """Return `MLFLOW_TRACKING_URI`, or an SQLite file beside the runs."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute() / SQLITE}"
 
 
 def open_registry(runs: Path) -> Registry:
-    """The registry of models that goes with a folder of runs."""
+    """Open the model registry of a folder of runs."""
     return Registry(_client(tracking_uri(runs)))
 
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Turn MLflow's errors into one that says what to do.
+    """Turn MLflow's errors into a `HistoryError` that says what to do.
 
     Raises:
         HistoryError: MLflow cannot be reached, or refuses.
@@ -66,14 +66,14 @@ def reaching(uri: str) -> Iterator[None]:
     except MlflowException as error:
         first = str(error).splitlines()[0]
         raise HistoryError(
-            f"MLflow at {uri} does not answer as it should: {first}",
+            f"MLflow at {uri} failed: {first}",
             "Nothing on disk is lost.",
-            "See to the server, then run the same command again to complete the history.",
+            "Check the server, then run the same command again to complete the history.",
         ) from error
 
 
 def reach_history(runs: Path) -> None:
-    """See that MLflow answers.
+    """Check that MLflow answers.
 
     Raises:
         HistoryError: it cannot be reached, or refuses.
@@ -91,10 +91,10 @@ def _client(uri: str) -> Any:
 
 
 def make_database(uri: str) -> None:
-    """Make an SQLite file with all of MLflow's tables: MLflow refuses one that a kill left with a part of them."""
+    """Make an SQLite file with all of MLflow's tables at once: MLflow refuses one that a kill left incomplete."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs is raised as well
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it also raises what it logs
     from mlflow import MlflowClient
 
     if not uri.startswith("sqlite:///"):
@@ -109,7 +109,7 @@ def make_database(uri: str) -> None:
 
 
 class Tracking:
-    """The MLflow runs of one loop. What failed half-way may be called again."""
+    """The MLflow runs of one loop. A method that failed halfway may be called again."""
 
     def __init__(self, directory: Path, experiment: str, config: Mapping[str, Any]) -> None:
         root = directory.parent.absolute()
@@ -127,7 +127,7 @@ class Tracking:
             self._log_params(config)
 
     def reaching(self) -> AbstractContextManager[None]:
-        """For use around calls: MLflow's errors become HistoryError."""
+        """Context for calls: MLflow's errors become HistoryError."""
         return reaching(self.uri)
 
     def logged(self, iteration: int) -> bool:
@@ -137,7 +137,7 @@ class Tracking:
     def log_iteration(
         self, iteration: int, metrics: Mapping[str, float], tables: Mapping[str, Path], time_ms: int
     ) -> None:
-        """Log an iteration's metrics to its own run and, with `step = iteration`, to the parent. Files go along.
+        """Log an iteration's metrics to its own run and, with `step = iteration`, to the parent; files to its own run.
 
         Logging the same iteration again, after a resume, changes nothing.
         """
@@ -152,9 +152,9 @@ class Tracking:
         self._remember(f"logged-{iteration}", "yes")
 
     def log_training(self, iteration: int, journal: Path, time_ms: int) -> None:
-        """Forward a trainer's metrics.jsonl to the iteration's run, whatever numbers its lines have.
+        """Forward all numbers in a trainer's metrics.jsonl to the iteration's run.
 
-        Those of held-out rows are called held_out/…, as the trainer names them, and all others train/….
+        Metrics on held-out rows keep the trainer's names, held_out/…; all others are named train/….
         """
         run = self._iteration(iteration)
         if f"trained-{iteration}" in self._ids or not journal.exists():
@@ -170,7 +170,7 @@ class Tracking:
         self._remember(f"trained-{iteration}", "yes")
 
     def log_dataset(self, name: str, digest: str, path: str, counts: Mapping[str, int]) -> None:
-        """Record a data set by digest on the parent run, with how many of its rows come from which of the user's."""
+        """Record a data set by digest on the parent run, with its number of rows from each of the user's data sets."""
         if f"dataset-{name}" in self._ids:
             return
         from mlflow.entities import Dataset, DatasetInput
@@ -183,7 +183,7 @@ class Tracking:
     def register(self, model: str, iteration: int, policy: Artifact, tags: Mapping[str, str]) -> Version:
         """Register a checkpoint by path and digest as a version of `model`; nothing is copied.
 
-        A checkpoint is registered once: a version of the same digest is returned as it is.
+        A checkpoint is registered once: an existing version with the same digest is returned.
         """
         digest = policy.require()
         for version in self.registry.versions(model):
@@ -200,7 +200,7 @@ class Tracking:
         return Version(model, str(created.version), policy.path, digest, described)
 
     def _reference(self, iteration: int, run: str, described: Mapping[str, str]) -> str:
-        """The id of the external model that a version refers to. One that a kill left unfinished is made again."""
+        """Return the id of a version's external model. One that a kill left unfinished is made again."""
         import mlflow
         from mlflow.entities import LoggedModelStatus
 
@@ -212,7 +212,7 @@ class Tracking:
                 self.client.delete_logged_model(model.model_id)
         mlflow.set_tracking_uri(self.uri)
         made = mlflow.create_external_model(
-            name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # a run may be called v1.5, this may not
+            name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # dots are allowed in run names but not here
             source_run_id=run,
             tags=dict(described),
             experiment_id=self.experiment_id,
@@ -230,16 +230,16 @@ class Tracking:
             self.client.log_artifact(self.parent, str(path))
 
     def finish(self, status: RunStatus) -> None:
-        """Close the parent and every iteration that is still open."""
+        """Close the parent run and every iteration that is still open."""
         for key, run in self._ids.items():
             if key.startswith("iteration-") and self.client.get_run(run).info.status == "RUNNING":
                 self.client.set_terminated(run, status)
         self.client.set_terminated(self.parent, status)
 
     def where(self) -> str:
-        """Where a person finds the run: its page on a server, else how to look at the file."""
+        """Where to find the run: its page on a server, or how to open the file."""
         if self.uri.startswith("http"):
-            shown = re.sub(r"//[^/@]*@", "//", self.uri.rstrip("/"))  # the address may hold a password
+            shown = re.sub(r"//[^/@]*@", "//", self.uri.rstrip("/"))  # the address may contain a password
             return f"{shown}/#/experiments/{self.experiment_id}/runs/{self.parent}"
         return f"run {self.parent}; look at it with: mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
 
@@ -251,7 +251,7 @@ class Tracking:
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def _iteration(self, number: int) -> str:
-        """The run of an iteration, made at its first use."""
+        """Return the run of an iteration, created on first use."""
         return self._run(f"iteration-{number}", f"{self.directory.name}/iteration-{number}", {"iteration": str(number)})
 
     def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
@@ -287,7 +287,7 @@ class Tracking:
 
 
 def close_stale(directory: Path) -> list[str]:
-    """Mark KILLED what is still RUNNING in MLflow of a loop on which no process works. Returns the runs' names."""
+    """Mark a loop's MLflow runs that are still RUNNING as KILLED if no process works on it. Return their names."""
     ids = _read_ids(directory / IDS)
     client, closed = _client(tracking_uri(directory.parent)), []
     for key, run_id in ids.items():

@@ -1,4 +1,4 @@
-"""A run in numbers for MLflow and in tables for people: by iteration, and held out to the end."""
+"""A run's metrics for MLflow and tables for people: per iteration, and on the final sets."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from tasks.tracking.mlflow import nameable
 
 
 def iteration_numbers(report: IterationReport, iteration: Iteration) -> dict[str, float]:
-    """Everything that is known of an iteration, by the names that MLflow shows."""
+    """Return all metrics of an iteration, by their names in MLflow."""
     numbers = _verified("validation", report.validation) | _measured("validation", report.measures)
     numbers |= {f"seconds/{name}": value for name, value in report.seconds.items()}
     numbers |= {f"selection/{name}": float(value) for name, value in (report.selection or {}).items()}
@@ -32,7 +32,7 @@ def iteration_numbers(report: IterationReport, iteration: Iteration) -> dict[str
 
 
 def final_numbers(report: Report) -> dict[str, dict[str, float]]:
-    """What the best policy came to on each set that was kept to the end."""
+    """Return the best policy's metrics on each final set."""
     sets = dict.fromkeys([*report.final, *report.held_out])
     found = {}
     for name in sets:
@@ -43,7 +43,10 @@ def final_numbers(report: Report) -> dict[str, dict[str, float]]:
 
 
 def iteration_table(reports: Sequence[IterationReport], measure: str | None) -> list[dict[str, Any]]:
-    """The table of iterations: every measure that any has, the deciding one first. All rows have all columns."""
+    """The table of iterations, with every measure that any of them has, the deciding one first.
+
+    All rows have all columns.
+    """
     there = {name for report in reports for name in report.measures} & MEASURES.keys()
     if measure != SAMPLED_ACCURACY.name:  # it is the column pass@1
         there.discard(SAMPLED_ACCURACY.name)
@@ -52,12 +55,12 @@ def iteration_table(reports: Sequence[IterationReport], measure: str | None) -> 
 
 
 def final_table(report: Report) -> dict[str, dict[str, str]]:
-    """Greedy accuracy of verified answers by set: base, best and the difference."""
+    """Greedy accuracy of verified answers by set: base, best and their difference."""
     return {name: _final_row(*pair) for name, pair in report.final.items()}
 
 
 def measure_table(report: Report) -> list[dict[str, str]]:
-    """Further measures held out to the end, each with a set: base, best and the difference."""
+    """Further measures on the final sets: base, best and their difference."""
     rows = []
     for set_name, found in report.held_out.items():
         for name, (base, best) in found.items():
@@ -74,7 +77,7 @@ def measure_table(report: Report) -> list[dict[str, str]]:
 
 
 def _measure_row(set_name: str, measure: Measure, base: Estimated | None, best: Estimated) -> dict[str, str]:
-    """`clear` says whether the interval leaves out what says that nothing is different: no gain, or even shares."""
+    """One row. `clear` is whether the interval excludes the value of no difference: no gain, or even shares."""
     gain = best.against.get("base")
     clear = "" if gain is None else "yes" if gain.excludes_zero else "no"
     if gain is None and measure.even is not None:
@@ -134,7 +137,7 @@ def _verified(prefix: str, metrics: SetMetrics | None) -> dict[str, float]:
 
 
 def _measured(prefix: str, measures: Mapping[str, Estimated]) -> dict[str, float]:
-    """Of measures that are no accuracy of verified answers, which has names of its own."""
+    """Metrics of all measures except accuracy of verified answers, which has its own names."""
     numbers: dict[str, float] = {}
     for measure, found in measures.items():
         if measure in (ACCURACY.name, SAMPLED_ACCURACY.name):
@@ -149,7 +152,7 @@ def _measured(prefix: str, measures: Mapping[str, Estimated]) -> dict[str, float
 
 
 def _source_numbers(iteration: Iteration) -> dict[str, float]:
-    """How many rows the iteration made to train on, by the data set that their prompts are from."""
+    """Count the iteration's training rows by the data set of their prompts."""
     counts: Counter[str] = Counter()
     for stage in iteration.stages.values():
         for name, column in (("examples.parquet", "source"), ("pairs.parquet", "chosen_source")):
@@ -162,7 +165,7 @@ def _source_numbers(iteration: Iteration) -> dict[str, float]:
 
 
 def _likelihood_numbers(iteration: Iteration) -> dict[str, float]:
-    """What the policy that the iteration began with thought of its pairs."""
+    """Likelihoods of the iteration's pairs under the policy that it started from."""
     if "reference" not in iteration.stages:
         return {}
     found = load_likelihood(iteration.stages["reference"])

@@ -1,5 +1,5 @@
-"""Prefect's server with a guard in front: `python -m tasks.tracking.prefect_server HOST PORT`, in place of
-`prefect server start`, which has no setting for hosts. Also the server that a run starts for itself where none is set.
+"""Prefect's server with a guard in front: `python -m tasks.tracking.prefect_server HOST PORT`, instead of
+`prefect server start`, which has no setting for hosts. Also the server that a run starts for itself if none is set.
 
 AUTODIDACT_ORIGINS has the origins of its own pages, separated by commas.
 """
@@ -27,7 +27,7 @@ def create_app() -> ASGIApp:
 
 
 def main(host: str, port: int) -> None:
-    """Serve it as `prefect server start` does: API, pages and all background services in this process."""
+    """Serve as `prefect server start` does: API, pages and all background services in this process."""
     import uvicorn
     from prefect.settings import get_current_settings
 
@@ -44,13 +44,13 @@ def main(host: str, port: int) -> None:
 
 
 def start_own_server() -> None:
-    """Start a server for this process alone, with a key that only it knows. It ends with this process, however."""
+    """Start a server for this process only, with a key that only it knows. It ends with this process in any case."""
     from prefect.context import refresh_global_settings_context
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
     class Guarded(SubprocessASGIServer):
-        """Prefect's server of one process: its clients find it, as Prefect keeps one per port."""
+        """Prefect's server for one process. Clients find it because Prefect keeps one per port."""
 
         def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
             known = get_current_settings().to_environment_variables(exclude_unset=True)
@@ -66,7 +66,7 @@ def start_own_server() -> None:
 
     key = new_key()
     os.environ.update(dict.fromkeys(KEY_VARIABLES, key))
-    refresh_global_settings_context()  # Prefect has read its settings when it was imported
+    refresh_global_settings_context()  # Prefect read its settings when it was imported
     server = Guarded()
     server.start()
     if server.server_process:
@@ -74,7 +74,7 @@ def start_own_server() -> None:
 
 
 def new_key() -> str:
-    """A key for Prefect's server, in its form user:password."""
+    """Return a key for Prefect's server, in its format user:password."""
     return f"autodidact:{secrets.token_urlsafe()}"
 
 

@@ -1,6 +1,6 @@
-"""What a run leaves for people: MLflow history, Prefect artifacts, the report and what `summary.json` says.
+"""A run's results for people: MLflow history, Prefect artifacts, the report and the content of `summary.json`.
 
-Everything is read from the stages' files (`tasks/tracking/contents.py`); nothing is measured here but differences.
+Everything is read from the stages' files (`tasks/tracking/contents.py`); only differences are computed here.
 """
 
 import json
@@ -47,11 +47,11 @@ from tasks.tracking.mlflow import HistoryError, RunStatus, Tracking
 from tasks.tracking.numbers import final_numbers, final_table, iteration_numbers, iteration_table, measure_table
 
 REPORT, CURVE = "report.html", "curve.png"
-TABLE_ROWS, LONGEST_CELL = 200, 10_000  # of the answers that MLflow shows
+TABLE_ROWS, LONGEST_CELL = 200, 10_000  # rows, and characters per cell, of the answers in MLflow
 
 
 class Recorder:
-    """Keeps the history while the run is open, and closes it with the right status however the run ends."""
+    """Keeps the history while the run is open, and closes it with the right status."""
 
     def __init__(self, run: Run, algorithm: str, config: RunConfig) -> None:
         self.run, self.algorithm, self.config = run, algorithm, config
@@ -82,12 +82,12 @@ class Recorder:
 
 
 def record_iteration(run: Run, iterations: Sequence[Iteration], measure: str | None = None) -> None:
-    """Log the latest iteration to MLflow, and the table of all to Prefect. Does nothing while planning.
+    """Log the latest iteration to MLflow, and the table of all iterations to Prefect. Does nothing while planning.
 
-    Where MLflow does not answer the loop goes on, and the history is completed with the next iteration, or at the end.
+    If MLflow does not answer, the loop continues, and the history is completed with the next iteration or at the end.
 
     Args:
-        measure: the one that decides; None: nothing does.
+        measure: the one that decides; None if there is none.
     """
     recorder = run.recorder
     if recorder is None:
@@ -95,7 +95,7 @@ def record_iteration(run: Run, iterations: Sequence[Iteration], measure: str | N
     try:
         _complete_history(run, iterations)
     except HistoryError as error:
-        run_logger().warning("%s The loop goes on.", error)
+        run_logger().warning("%s The loop continues.", error)
     rows = iteration_rows(iterations, measure)
     publish_table(f"{run.directory.name}-iterations", rows, "Iterations")
     labels = [m.label for m in MEASURES.values() if rows[-1].get(m.label)]
@@ -110,13 +110,13 @@ def iteration_rows(iterations: Sequence[Iteration], measure: str | None = None) 
 
 
 def answers_shown(run: Run, iteration: Iteration) -> list[list[Any]]:
-    """Prompt, reference, greedy answer and verdict of the first validation problems; none where none are verified."""
+    """Prompt, reference, greedy answer and verdict of the first validation problems; empty if none are verified."""
     table = _sample_table(run, iteration)
     return list(json.loads(table.read_text())["data"]) if table else []
 
 
 def _complete_history(run: Run, iterations: Sequence[Iteration]) -> None:
-    """Log every iteration that is not wholly in MLflow yet."""
+    """Log every iteration that is not completely in MLflow yet."""
     tracking: Tracking = run.recorder.tracking
     with tracking.reaching():
         for name, (file, column) in _datasets(run, iterations).items():
@@ -127,7 +127,7 @@ def _complete_history(run: Run, iterations: Sequence[Iteration]) -> None:
 
 
 def _datasets(run: Run, iterations: Sequence[Iteration]) -> dict[str, tuple[Path, str]]:
-    """The files of problems, or else of a user's pairs, each with the column that names where a row is from."""
+    """The files of problems, or of a user's pairs, each with the column that names a row's source."""
     problems = run.directory / "problems"
     if problems.is_dir():
         return {file.stem: (file, "source") for file in parquet_files(problems)}
@@ -152,11 +152,11 @@ class Ending:
     """How a loop ended.
 
     Attributes:
-        best: the iteration that is the result. It was chosen by `run.decided_by`; where nothing decides it is the last.
+        best: the iteration that is the result: chosen by `run.decided_by`, or the last if no measure decides.
         reason: why the loop ended.
-        final: what measured the base and the best policy at the end, by kind: evaluate, likelihood, win_rate.
-        test_set: digest of the rows that the gate is measured on, if any are.
-        gate: measures the result against what holds the champion's place.
+        final: stages that measured the base and the best policy at the end, by kind: evaluate, likelihood, win_rate.
+        test_set: digest of the rows that the gate is measured on, if any.
+        gate: measures the result against the champion, or the base if there is none.
     """
 
     best: int
@@ -169,10 +169,10 @@ class Ending:
 def record_end(
     run: Run, config: LoopConfig, problems: Result | None, iterations: Sequence[Iteration], ending: Ending
 ) -> dict[str, Any]:
-    """Write the report, complete the history, let the registry's champion follow the gate, and return the summary.
+    """Write the report, complete the history, apply the gate to the registry's champion, and return the summary.
 
     Args:
-        problems: None: the run has none.
+        problems: None if the run has none.
 
     Raises:
         HistoryError: MLflow does not answer. The report is written.
@@ -217,7 +217,7 @@ def record_end(
         policy = iterations[best].policy.artifact("policy")
         version = tracking.register(config.registered, best, policy, {"run": run.directory.name})
         champion = apply_gate(tracking.registry, version, gate, ending.test_set)
-        tracking.finish("FINISHED")  # before the summary: a run that has one is not opened again
+        tracking.finish("FINISHED")  # before the summary: a run with a summary is not opened again
     publish_markdown(f"{run.directory.name}-report", _markdown(report, html, champion), "Result")
     return {
         "best_iteration": best,
@@ -236,18 +236,18 @@ def record_end(
 
 
 def _gates_decided(tracking: Tracking, test_set: str | None, policy: str | None) -> int | None:
-    """How often a test set has decided on the champion before; None where the registry does not answer."""
+    """How often a test set has decided on the champion before; None if the registry does not answer."""
     if test_set is None:
         return None
     try:
         with tracking.reaching():
             return gates_decided(tracking.registry, test_set, but=policy)
-    except HistoryError:  # which ends the run once the report is written
+    except HistoryError:  # it ends the run once the report is written
         return None
 
 
 def _sample_table(run: Run, iteration: Iteration) -> Path | None:
-    """A file of greedy validation answers with their verdicts, for a person to read in MLflow."""
+    """Write a file of greedy validation answers with their verdicts, for people to read in MLflow."""
     evaluation = evaluation_of(iteration.stages)
     if evaluation is None:
         return None

@@ -1,7 +1,7 @@
-"""The registry of models in MLflow: versions by reference, and which of them is the champion.
+"""The model registry in MLflow: versions by reference, and which of them is the champion.
 
-Every move of the alias `champion` is written on the version that it moves to: since when, by whom, and which version
-was champion before. So a move can be taken back.
+Every move of the alias `champion` is recorded on the version that it moves to: when, by whom, and which version was
+champion before. So a move can be undone.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ SINCE, BEFORE, BY = "champion_since", "champion_before", "champion_by"
 
 
 class RegistryError(AutodidactError):
-    """The registry has no such model or version; the message says what there is."""
+    """The registry has no such model or version; the message says what it has."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +43,30 @@ class Registry:
         self.client = client
 
     def champion(self, model: str) -> Version | None:
-        """The version that the alias `champion` points at; None where there is none."""
+        """Return the version that the alias `champion` points to; None if there is none."""
         number = self._aliases(model).get(CHAMPION)
         return self.version(model, number) if number else None
 
     def version(self, model: str, number: str) -> Version:
-        """A version by its number.
+        """Return a version by its number.
 
         Raises:
-            RegistryError: there is none.
+            RegistryError: no such version.
         """
         found = {version.number: version for version in self.versions(model)}
         if number not in found:
             there = f"versions {', '.join(found)}" if found else "no version"
             raise RegistryError(
-                f"There is no version {number} of {model}.", what_next=f"The registry has {there} of it."
+                f"There is no version {number} of {model}.", what_next=f"The registry has {there} of this model."
             )
         return found[number]
 
     def versions(self, model: str) -> list[Version]:
-        """All versions of a model, the oldest first."""
+        """Return all versions of a model, oldest first."""
         return sorted(self._search(f"name = '{model}'"), key=lambda version: int(version.number))
 
     def tagged(self, tag: str, value: str) -> list[Version]:
-        """The versions of all models that have a tag of this value."""
+        """Return the versions of all models that have a tag with this value."""
         return self._search(f"tags.{tag} = '{value}'")
 
     def _search(self, what: str) -> list[Version]:
@@ -106,7 +106,7 @@ class Registry:
         return held
 
     def crown(self, version: Version, by: str) -> None:
-        """Make a version the champion, and record who was champion before. Nothing happens if it is champion already.
+        """Make a version the champion, and record the previous one. Does nothing if it is already champion.
 
         Args:
             by: what moved the alias, such as "gate" or "hand".
@@ -115,18 +115,18 @@ class Registry:
         if before == version.number:
             return
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        # The tags first: a champion always says whom it followed, also after a kill between the two.
+        # Tags first, so that a champion always names its predecessor, even after a kill between the two steps.
         self.tag(version, {SINCE: since, BEFORE: before, BY: by})
         self.client.set_registered_model_alias(version.model, CHAMPION, version.number)
         if self._aliases(version.model).get(CHALLENGER) == version.number:
             self.client.delete_registered_model_alias(version.model, CHALLENGER)
 
     def challenge(self, version: Version) -> None:
-        """Point the alias `challenger` at a version."""
+        """Point the alias `challenger` to a version."""
         self.client.set_registered_model_alias(version.model, CHALLENGER, version.number)
 
     def roll_back(self, model: str) -> Version:
-        """Make the version champion that was it before the present one.
+        """Make the previous champion the champion again.
 
         Raises:
             RegistryError: there is no champion, or none before it.
@@ -136,7 +136,7 @@ class Registry:
             raise RegistryError(f"{model} has no champion.", what_next=f"Name one: autodidact promote {model} VERSION.")
         if not champion.tags.get(BEFORE):
             raise RegistryError(
-                f"Before {champion} no other was champion.",
+                f"There was no champion before {champion}.",
                 what_next=f"Name one: autodidact promote {model} VERSION.",
             )
         before = self.version(model, champion.tags[BEFORE])
@@ -148,7 +148,7 @@ class Registry:
             self.client.set_model_version_tag(version.model, version.number, name, value)
 
     def models(self) -> list[str]:
-        """Names of all registered models."""
+        """Return the names of all registered models."""
         return [model.name for model in self.client.search_registered_models()]
 
     def _aliases(self, model: str) -> dict[str, str]:

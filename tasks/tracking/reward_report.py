@@ -1,4 +1,4 @@
-"""What a reward-model run leaves for people: its figures as tables, a report, MLflow history and `summary.json`.
+"""A reward-model run's results for people: its metrics as tables, a report, MLflow history and `summary.json`.
 
 Everything is read from the stages' files; nothing is measured here.
 """
@@ -28,7 +28,7 @@ from tasks.stage.run import SUMMARY, Result, Run
 from tasks.tracking.recorder import REPORT
 
 REWARD_ACCURACY = Measure("accuracy", "accuracy", "held-out pairs", even=0.5)
-# What rich fills in: a page that loads nothing, with the tables as they are printed.
+# The template that rich fills in: a page that loads nothing, with the tables as printed.
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -53,7 +53,7 @@ pre {{ font-family: ui-monospace, Menlo, "DejaVu Sans Mono", Consolas, monospace
 
 
 def headline(metrics: RewardMetrics) -> str:
-    """What the reward model came to on held-out pairs, in a sentence or two."""
+    """The reward model's result on held-out pairs, in a sentence or two."""
     value, n = metrics.accuracy, f"n = {metrics.pairs:,}"
     sentence = (
         f"The reward model prefers the chosen answer in {percent(value.value)} of {n} held-out pairs, "
@@ -67,29 +67,29 @@ def headline(metrics: RewardMetrics) -> str:
 
 
 def figures(metrics: RewardMetrics) -> dict[str, str]:
-    """The figures of held-out pairs, for people."""
+    """Metrics on held-out pairs, for people."""
     r = metrics.length_correlation
     return {
         "pairs": f"{metrics.pairs:,}",
         "accuracy, with its 95 % interval": str(metrics.accuracy),
         "mean margin": f"{metrics.margin:.3f}",
-        "loss in nats (0.693 without knowledge)": f"{metrics.loss:.3f}",
-        "Brier score (0.250 without knowledge)": f"{metrics.brier:.3f}",
+        "loss in nats (0.693 is chance)": f"{metrics.loss:.3f}",
+        "Brier score (0.250 is chance)": f"{metrics.brier:.3f}",
         "expected calibration error": f"{metrics.calibration_error:.1%}",
         "mean reward": f"{metrics.mean_reward:.3f}",
         "correlation of reward and length": "none" if r is None else f"{r:.2f}",
-        "longer side preferred, by the data": f"{metrics.chosen_longer:.1%}",
-        "longer side preferred, by the model": f"{metrics.preferred_longer:.1%}",
+        "longer side preferred by the data": f"{metrics.chosen_longer:.1%}",
+        "longer side preferred by the model": f"{metrics.preferred_longer:.1%}",
     }
 
 
 def reward_tables(metrics: RewardMetrics) -> list[Table]:
-    """The same and the reliability table, to be printed."""
-    first = Table("figure", title="Held-out pairs", title_justify="left")
+    """The same and the reliability table, for printing."""
+    first = Table("metric", title="Held-out pairs", title_justify="left")
     first.add_column("value", justify="right")
     for name, value in figures(metrics).items():
         first.add_row(name, value)
-    second = Table(title="Reliability: how sure the model is, and how often it is right", title_justify="left")
+    second = Table(title="Reliability: the model's confidence and accuracy", title_justify="left")
     for name in ("confidence", "pairs", "mean confidence", "accuracy"):
         second.add_column(name, justify="right")
     for b in metrics.reliability:
@@ -103,11 +103,11 @@ def conclude_reward_model(
     """Write the report, complete the history with the checkpoint by reference, and write the summary.
 
     Returns:
-        The summary; nothing while the run is only planned.
+        The summary; empty while the run is only planned.
 
     Raises:
-        HistoryError: MLflow does not answer. The report is written; the summary, which says that the run is finished,
-            is not.
+        HistoryError: MLflow does not answer. The report is written, but not the summary, which marks the run as
+            finished.
     """
     metrics = load_reward_metrics(measured)
     if run.recorder is None or metrics is None:
@@ -122,7 +122,7 @@ def conclude_reward_model(
         numbers = _numbers(metrics) | _selection(pairs)
         tracking.log_iteration(1, numbers, {HELD_OUT: measured.path / METRICS}, measured.ended_ms)
         tracking.log_files(html)
-        tracking.finish("FINISHED")  # before the summary: a run that has one is not opened again
+        tracking.finish("FINISHED")  # before the summary: a run with a summary is not opened again
     publish_table(f"{run.directory.name}-held-out", [figures(metrics)], "Held-out pairs")
     publish_table(
         f"{run.directory.name}-reliability", [b.model_dump() for b in metrics.reliability], "Confidence and accuracy"
@@ -132,7 +132,7 @@ def conclude_reward_model(
         f"{run.directory.name}-report", f"{sentence}\n\nReport: {markdown(str(html.absolute()))}", "Result"
     )
     summary = {
-        "iterations": [],  # it is no loop
+        "iterations": [],  # not a loop
         "findings": [sentence],
         "held_out": metrics.model_dump(),
         "best": str(run.directory / "best" / "policy"),

@@ -1,4 +1,4 @@
-"""Whether the servers that a flow reports to are there, said before anything heavy begins."""
+"""Checks that the servers a flow reports to answer, before anything heavy starts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +19,12 @@ class PrefectError(RunFailedError):
 
 
 def reach_servers(runs: Path) -> None:
-    """See that MLflow and Prefect answer. Where no Prefect server is set, start one that ends with this process.
+    """Check that MLflow and Prefect answer. If no Prefect server is set, start one that ends with this process.
 
     Raises:
         HistoryError: MLflow cannot be reached, or refuses.
         PrefectError: Prefect cannot be reached, or refuses, or does not start.
-        UsageError: what is set is no address.
+        UsageError: the configured address is invalid.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -38,18 +38,18 @@ def reach_servers(runs: Path) -> None:
         start_own_server()
     except (RuntimeError, httpx.HTTPError) as error:
         raise PrefectError(
-            "Prefect's own server of this run does not start.",
+            "This run's own Prefect server does not start.",
             f"{error}",
-            "Run the same command again; or start a server (`autodidact up`), which runs then use.",
+            "Run the same command again, or start a server for all runs (`autodidact up`).",
         ) from None
 
 
 def reach_prefect() -> None:
-    """See that the Prefect server that is set answers, and knows the key.
+    """Check that the configured Prefect server answers and accepts the key.
 
     Raises:
         PrefectError: it does not.
-        UsageError: what is set is no address.
+        UsageError: the configured address is invalid.
     """
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -57,20 +57,20 @@ def reach_prefect() -> None:
     address = str(PREFECT_API_URL.value())
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
         raise UsageError(
-            f"{ADDRESS}={address} is no address.",
-            what_next="Write one such as http://127.0.0.1:4200/api, or unset the variable to run without a server.",
+            f"{ADDRESS}={address} is not an address.",
+            what_next="Set one such as http://127.0.0.1:4200/api, or unset the variable to run without a server.",
         )
     patience, timeout = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}), {"timeout": PROBE_SECONDS}
     with patience, reaching_prefect(), get_client(timeout, sync_client=True) as client:
         try:
             client.read_flows(limit=1)
-        except ValueError:  # an answer, but not of Prefect
+        except ValueError:  # an answer, but not from Prefect
             raise PrefectError(*_refusal(address, 200)) from None
 
 
 @contextmanager
 def reaching_prefect() -> Iterator[None]:
-    """Turn the errors of Prefect's client into one that says what to do.
+    """Turn the errors of Prefect's client into a `PrefectError` that says what to do.
 
     Raises:
         PrefectError: Prefect cannot be reached, or refuses.
@@ -85,7 +85,7 @@ def reaching_prefect() -> Iterator[None]:
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise PrefectError(
             f"Prefect's server at {address} cannot be reached ({str(error) or type(error).__name__}).",
-            f"{ADDRESS} names it.",
+            f"The address is from {ADDRESS}.",
             "Start it, correct the address, or unset the variable to run without a server.",
         ) from None
 
@@ -93,12 +93,12 @@ def reaching_prefect() -> Iterator[None]:
 def _refusal(address: str | None, status: int) -> tuple[str, str, str]:
     if status in (401, 403):
         return (
-            f"Prefect's server at {address} refuses this key, or that there is none (HTTP {status}).",
+            f"Prefect's server at {address} refuses this key, or needs one (HTTP {status}).",
             "",
             "Set PREFECT_API_AUTH_STRING to its key: `autodidact status --key` prints it in the folder of its runs.",
         )
     return (
-        f"What answers at {address} is not Prefect's API, or not well (HTTP {status}).",
-        f"{ADDRESS} names it.",
-        "See to the server, or correct the address: that of an own server ends in /api.",
+        f"The server at {address} is not Prefect's API, or not working (HTTP {status}).",
+        f"The address is from {ADDRESS}.",
+        "Check the server, or correct the address: that of a self-hosted server ends in /api.",
     )

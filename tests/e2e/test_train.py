@@ -85,7 +85,7 @@ def test_the_loss_of_held_out_answers_is_that_of_the_policy_afterwards(plain, he
 
 
 def test_the_loss_is_the_reward_weighted_one_of_plain_pytorch(policy, examples, tmp_path):
-    """All 512 examples, with weights of 1 and 2, in one optimiser step of 32 accumulated batches."""
+    """All 512 examples, with weights of 1 and 2, in one optimizer step of 32 accumulated batches."""
     job = program(policy, examples, tmp_path)
     train(tmp_path, job.model_copy(update={"train": HYPERPARAMETERS.model_copy(update={"batch_size": 512})}))
     tokenizer = AutoTokenizer.from_pretrained(policy)

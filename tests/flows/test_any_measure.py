@@ -103,7 +103,7 @@ def test_the_report_begins_with_what_decided_and_has_no_empty_sections(home):
     assert first.startswith("DPO: on test pairs the policy prefers the chosen answer in 75.0 % of n = 40 pairs, 95 %")
     assert "DPO lowered the test loss per token of gold answers from 2.000 to 1.600 nats: −0.400" in page
     assert "has decided on the champion 2 times before" in page
-    assert "rewards/margins" in page and "optimiser step" in page and "mine.jsonl: 1" in page
+    assert "rewards/margins" in page and "optimizer step" in page and "mine.jsonl: 1" in page
     for words in ("pass@1", "Side by side", "Answers on validation", "Gained, lost"):
         assert words not in page
 
@@ -163,7 +163,7 @@ def test_what_may_be_compared_across_runs_is_and_the_rest_is_refused(home, capsy
     table = {row[0]: row[1:] for row in rows(out)}
     loss = ["1.600 [1.570, 1.630]", "1.600 [1.570, 1.630]", "0.000 [0.000, 0.000]", "no", "40"]
     assert table["loss per token"] == loss == table["iteration 1: loss per token"]
-    assert "Pair accuracy is not compared: each run holds it against its own base" in out
+    assert "Pair accuracy is not compared: each run measures it against its own base" in out
     assert not any("pair accuracy" in name for name in table)
 
 
@@ -203,11 +203,15 @@ def test_other_rows_are_refused_and_common_ones_compared_if_asked(tmp_path, caps
 @pytest.mark.parametrize(
     ("second", "tokenizer", "says"),
     [
-        ({"loss": losses(1.0)}, "another", "the tokenizers of the two runs' policies are not the same"),
-        ({"loss": losses(1.0, weight=3.0)}, "t", "frame or cut the same gold answers differently"),
+        ({"loss": losses(1.0)}, "another", "the tokenizers of the two runs' policies differ"),
+        ({"loss": losses(1.0, weight=3.0)}, "t", "render or truncate the same gold answers differently"),
         ({"loss": losses(1.0, start=7)}, "t", "Loss per token is not compared: of the 1 and 1 gold answers of"),
-        ({"discriminator_accuracy": losses(1.0)}, "t", "each run's opponent is its own policy of the iteration before"),
-        ({"pair_accuracy": losses(1.0)}, "t", "each run holds it against its own base"),
+        (
+            {"discriminator_accuracy": losses(1.0)},
+            "t",
+            "each run's opponent is its own policy of the previous iteration",
+        ),
+        ({"pair_accuracy": losses(1.0)}, "t", "each run measures it against its own base"),
         ({"win_rate": losses(1.0)}, "t", "no finished evaluation in common"),
     ],
 )
@@ -268,4 +272,4 @@ def test_win_rates_by_another_judge_or_against_others_are_refused(tmp_path, caps
     if apart is None:
         assert "iteration 1: win rate" in {row[0] for row in rows(compared(tmp_path, capsys, "a", "b"))}
     else:
-        assert f"the two runs have another {apart}." in refused(tmp_path, capsys, "a", "b")
+        assert f"the two runs differ in the {apart}." in refused(tmp_path, capsys, "a", "b")

@@ -163,8 +163,8 @@ def test_a_disk_that_is_full_in_every_stage_once_is_named_and_the_run_ends_like_
         what = config.directory if stopped == "report" else stopped
         for words in (
             f"autodidact: {what} stopped: a disk is full.",
-            f"The one mounted at {disk} has least left: 0.00 GB of 0.03 GB are free.",
-            "Make room there and run the same command again",
+            f"The one mounted at {disk} has the least space: 0.00 GB of 0.03 GB are free.",
+            "Free some space there and run the same command again",
             "No space left on device",
         ):
             assert words in said, f"{stage}, {when}"
@@ -205,8 +205,8 @@ DAMAGED = [
     (cut, "iter-1/generate/samples/000001.parquet", "bytes instead of", {"iter-1/generate"}),
     (cut, "problems/train.parquet", "bytes instead of", {"problems"}),
     (Path.unlink, "iter-1/score/tally.json", "is missing", {"iter-1/score"}),
-    (empty, "iter-1/select/manifest.json", "is no whole JSON", {"iter-1/select"}),
-    (cut, "iter-1/train/manifest.json", "is no whole JSON", {"iter-1/train"}),
+    (empty, "iter-1/select/manifest.json", "is not complete JSON", {"iter-1/select"}),
+    (cut, "iter-1/train/manifest.json", "is not complete JSON", {"iter-1/train"}),
     (age, "best/manifest.json", "is damaged, or of another version of Autodidact (outputs: ", {"best"}),
 ]
 
@@ -236,13 +236,13 @@ def test_a_flipped_bit_is_found_when_the_file_is_next_read_or_when_all_are_verif
     flip(file)
     assert start(finished) == 0  # by its size the stage is complete, and nothing reads it
     assert verify_run(finished.directory) == [
-        f"{file} has another content than was written (its SHA-256 differs from manifest.json), so iter-1/generate is "
-        f"no longer what it was."
+        f"{file} was changed after it was written (its SHA-256 differs from manifest.json), so iter-1/generate "
+        f"cannot be reused."
     ]
     remove(finished, "iter-1/score")
     assert start(finished) == 2
     said = capsys.readouterr().err
-    for words in (f"autodidact: {file} has another content", "iter-1/generate", "--on-drift rebuild"):
+    for words in (f"autodidact: {file} was changed after", "iter-1/generate", "--on-drift rebuild"):
         assert words in said
     assert start(finished, "rebuild") == 0
     assert digests(finished) == digests(undisturbed)
@@ -271,7 +271,7 @@ def test_a_flipped_bit_in_what_only_the_report_reads_is_named_too(finished, undi
     remove(finished, "final/best")
     assert start(finished) == 2
     said = capsys.readouterr().err
-    for words in (f"autodidact: {file} has another content", "Nothing was deleted", "--on-drift rebuild"):
+    for words in (f"autodidact: {file} was changed after", "Nothing was deleted", "--on-drift rebuild"):
         assert words in said
     assert start(finished, "rebuild") == 0
     assert made_again(finished, undisturbed) == {"iter-0/evaluate", "final/best"}
@@ -354,7 +354,7 @@ def test_a_path_that_leads_through_a_file_is_refused(tmp_path, monkeypatch, caps
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("not a folder")
     said = refused(RestEM.model_validate(small(tmp_path) | {"runs_dir": tmp_path / runs}), monkeypatch, capsys)
-    assert f"{tmp_path / runs / 'stub'} cannot be the run's folder, since {tmp_path / file} is no folder." in said
+    assert f"{tmp_path / runs / 'stub'} cannot be the run's folder, because {tmp_path / file} is not a folder." in said
     assert "Choose another --runs-dir or --run name" in said
 
 
@@ -366,7 +366,7 @@ def test_a_disk_that_can_only_be_read_is_refused(tmp_path, write_protect, monkey
     write_protect(config.directory if there else tmp_path)
     said = refused(config, monkeypatch, capsys)
     assert f"The run's folder {config.directory} cannot be written: Read-only file system." in said
-    assert "Choose another --runs-dir or --run name, or see to the disk and to whom the folder belongs" in said
+    assert "Choose another --runs-dir or --run name, or check the disk and the folder's permissions" in said
 
 
 def test_a_disk_that_can_only_be_read_from_the_middle_of_a_run_on_is_named(
@@ -383,7 +383,7 @@ def test_a_disk_that_can_only_be_read_from_the_middle_of_a_run_on_is_named(
     monkeypatch.setattr(tasks.stage.run, "run_stage", run_stage)
     assert start(finished) == 1
     said = capsys.readouterr().err
-    stopped = f"autodidact: best stopped: {finished.directory} is on a disk that can only be read"
+    stopped = f"autodidact: best stopped: {finished.directory} is on a read-only disk"
     for words in (stopped, "make it writable and run the same command again", "Read-only file system"):
         assert words in said
 

@@ -158,7 +158,7 @@ def test_a_corrupt_manifest_is_listed_with_what_to_do_and_not_traced(copy, capsy
 def test_a_configuration_that_cannot_be_read_is_listed(copy, capsys):
     (copy / "config.json").write_text("[")
     assert main(["runs", "--runs-dir", str(copy.parent)]) == 0
-    assert "it is written anew at every start" in capsys.readouterr().out
+    assert "it is rewritten at every start" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ def test_an_example_is_followed_back_to_its_sample_score_problem_policy_and_the_
     wrong = made.dropped["wrong"]
     assert f"iter-1/select/examples.parquet: {made.rows_out} of 400 rows (left out: {wrong} wrong" in out
     assert f"MLflow run {json.loads((run / 'mlflow.json').read_text())['parent']}" in out
-    assert "agrees   the sample names the policy that iter-2/generate was given" in out
-    assert "agrees   iter-1/train/policy has the digest that iter-2/generate was given" in out
+    assert "agrees   the sample names the policy that iter-2/generate recorded" in out
+    assert "agrees   iter-1/train/policy has the digest that iter-2/generate recorded" in out
     assert "DIFFERS" not in out
 
 
@@ -301,10 +301,10 @@ def left_out(home: Path) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("key", "says"),
     [
-        ("0123", "'0123' is no sample key. A key is ITERATION/PROBLEM/INDEX"),
-        ("iter-7/0123/0", "has no training rows of iter-7; it has those of iter-1, iter-2"),
-        ("iter-1/0123456789abcdef/0", "is no training row of"),
-        ("iter-2/1/0", "problems with training rows in iter-2: 1"),
+        ("0123", "'0123' is not a sample key. A key is ITERATION/PROBLEM/INDEX"),
+        ("iter-7/0123/0", "has no training rows of iter-7, only of iter-1, iter-2"),
+        ("iter-1/0123456789abcdef/0", "is not a training row of"),
+        ("iter-2/1/0", "problem ids with training rows in iter-2: 1"),
     ],
 )
 def test_a_key_of_nothing_says_what_there_is(home, capsys, key, says):
@@ -318,7 +318,7 @@ def test_a_sample_that_was_not_selected_says_why(home, capsys):
     key, why = left_out(home)
     assert main(["trace", "em", key, "--runs-dir", str(home)]) == 2
     error = capsys.readouterr().err
-    assert f"{key} is no training row of {home / 'em'}: it was sampled, but iter-1/select left it out" in error
+    assert f"{key} is not a training row of {home / 'em'}: it was sampled, but iter-1/select left it out" in error
     assert f"Its verdict is {why}" in error
 
 
@@ -338,11 +338,11 @@ def test_a_policy_that_is_not_the_one_that_was_asked_is_said_to_differ(tmp_path,
     publish(run, "iter-1/select", {"examples.parquet": [example]}, {"problems": given["problems"], "samples": samples})
     out = traced(tmp_path, "made", "iter-1/ab/0", capsys, code=1)
     for words in (
-        "agrees   iter-1/generate/samples has the digest that iter-1/select was given",
+        "agrees   iter-1/generate/samples has the digest that iter-1/select recorded",
         "DIFFERS  the training row has the text and token ids of its sample",
         "agrees   the training row names the policy that its sample names",
-        "DIFFERS  the sample names the policy that iter-1/generate was given",
-        "DIFFERS  no stage of the run holds the policy that iter-1/generate was given, digest 0000",
+        "DIFFERS  the sample names the policy that iter-1/generate recorded",
+        "DIFFERS  no stage of the run has the policy that iter-1/generate recorded, digest 0000",
         "3 of 7 checks fail",
     ):
         assert words in out

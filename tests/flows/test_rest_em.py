@@ -220,5 +220,5 @@ def test_programs_that_pass_their_tests_are_what_is_learned(tmp_path):
 
 
 def test_the_reward_for_programs_takes_no_arithmetic(tmp_path):
-    with pytest.raises(DataFileError, match="embedded problems are arithmetic, and the reward judges programs"):
+    with pytest.raises(DataFileError, match="embedded problems are arithmetic, but the reward judges programs"):
         run(make_config(tmp_path, reward={"name": "program"}))

@@ -145,8 +145,8 @@ def test_several_rewards_make_one_and_each_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reward", "words"),
     [
-        ({"length": {}}, "reward.length is taken off a sum of rewards"),
-        ({"name": "judge", "judge": JUDGE | {"kind": "pairwise"}}, "Give held-out problems another reward"),
+        ({"length": {}}, "reward.length is subtracted from a sum of rewards"),
+        ({"name": "judge", "judge": JUDGE | {"kind": "pairwise"}}, "Use another reward for held-out problems"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, reward: dict[str, object], words: str) -> None:

@@ -105,7 +105,7 @@ def test_when_all_own_answers_equal_the_gold_ones_nothing_is_trained(tmp_path, m
 
     monkeypatch.setattr(tasks.datasets.pairs, "pair_gold_over_own", all_equal)
     config = make_spin(tmp_path)
-    with pytest.raises(NothingKeptError, match=r"100 equal.*--iterations to one less"):
+    with pytest.raises(NothingKeptError, match=r"100 equal.*lower --iterations by one"):
         run(config)
     assert not (config.directory / "iter-1" / "train").exists()
     assert not (config.directory / "best").exists()

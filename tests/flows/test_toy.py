@@ -161,9 +161,9 @@ def test_a_flow_of_another_package_is_found_everywhere(toy, tmp_path, stubs, mon
     [
         ({"name": NAME}, "longest: Field required"),
         ({"name": NAME, "options": {NAME: {"longest": 1, "shortest": 2}}}, "shortest: Extra inputs are not permitted"),
-        ({"name": "toy_package.lengths:Nameless"}, "is a class, but no ModelReward that can be used"),
-        ({"name": "toy_package.lengths:Unfinished"}, "is a class, but no ModelReward that can be used"),
-        ({"name": "toy_package.best_of_n:BestOfN"}, "is a class, but no ModelReward that can be used"),
+        ({"name": "toy_package.lengths:Nameless"}, "is a class, but not a usable ModelReward"),
+        ({"name": "toy_package.lengths:Unfinished"}, "is a class, but not a usable ModelReward"),
+        ({"name": "toy_package.best_of_n:BestOfN"}, "is a class, but not a usable ModelReward"),
     ],
 )
 def test_a_class_that_cannot_judge_is_refused(toy, reward, message):
@@ -172,11 +172,11 @@ def test_a_class_that_cannot_judge_is_refused(toy, reward, message):
 
 
 def test_options_of_another_reward_and_scores_that_were_not_given_are_said(toy, tmp_path, stubs):
-    with pytest.raises(ValidationError, match=r"options names toy_package\.lengths:Length, and the rewards are"):
+    with pytest.raises(ValidationError, match=r"options names toy_package\.lengths:Length, but the rewards are"):
         RewardConfig.model_validate({"name": NAME, "options": {"toy_package.lengths:Length": {"longest": 1}}})
     told = small(tmp_path) | {"reward": {"name": "toy_package.lengths:Idle"}, "iterations": 1}
     config = RestEM.model_validate(told | {"evaluate": {"reward": {"name": "final_answer"}}})
-    with pytest.raises(RewardError, match=r"The reward toy_package\.lengths:Idle left no scores of the 80 samples"):
+    with pytest.raises(RewardError, match=r"toy_package\.lengths:Idle did not write the scores of the 80 samples"):
         run_loop("ReST-EM", loop, config, OnDrift.REFUSE)
 
 

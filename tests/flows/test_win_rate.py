@@ -148,7 +148,7 @@ def test_against_gold_prompts_without_an_answer_are_left_out(run: Run) -> None:
 
 def test_without_any_gold_answer_there_is_nothing_to_compare_with(run: Run) -> None:
     ours, sets = answers(run, "ours", [RIGHT]), prompts(run, 1)
-    with pytest.raises(WinRateError, match=r"No prompt of validation has a gold answer.*begin with base"):
+    with pytest.raises(WinRateError, match=r"No validation prompt has a gold answer.*Put base first"):
         measured(run, "iter-0", ours, sets, {"gold": None})
 
 
@@ -172,7 +172,7 @@ def test_replies_that_cannot_be_read_count_for_nothing(run: Run, monkeypatch: py
     assert result.finished is not None
     assert result.finished.manifest.dropped == {"no reply of the judge that can be read": 1}
     monkeypatch.setenv("STUB_SILENT", "p1 p2")
-    with pytest.raises(WinRateError, match=r"to 2 of 3 comparisons with base.*The first: .*Use another judge"):
+    with pytest.raises(WinRateError, match=r"to 2 of 3 comparisons with base.*First failure: .*Use another judge"):
         measured(run, "again", ours, sets, {"base": theirs})
 
 

@@ -102,7 +102,7 @@ def test_what_was_left_unfinished_goes_on_and_asks_only_for_what_is_missing(
     server.answer = lambda body: (200, "") if plant_of(body) > "plant30" else answer(body)
     assert format_plants(server) == 1
     assert "gave no reply for 15 of 40 passages" in (said := capsys.readouterr().err)
-    assert "only what has no reply yet is asked again" in said
+    assert "only requests without a reply are sent again" in said
     assert not Path("rows").exists()
     server.requests.clear()
     server.answer = answer
@@ -117,12 +117,12 @@ def test_what_was_left_unfinished_goes_on_and_asks_only_for_what_is_missing(
     [
         (["plants.jsonl", "--columns", '{"text": "body"}'], "plants.jsonl holds texts without prompts"),
         (["bench.jsonl", "--write-prompts.model", "m"], "the rows of bench.jsonl are read as problems"),
-        (["plants.jsonl", "--columns", '{"text": "body"}', "--write-prompts.model", "./no"], "./no is no model"),
+        (["plants.jsonl", "--columns", '{"text": "body"}', "--write-prompts.model", "./no"], "./no is not a model"),
         (["texts.jsonl", "--write-prompts.shortest", "5"], "The prompt writer has no model"),
         (["texts.jsonl", "--write-prompts.endpoint", "http://localhost/v1"], "The prompt writer at http://localhost"),
-        (["texts.jsonl", "--write-prompts.endpoint", "host", "--write-prompts.model", "m"], "'host' is no URL"),
-        (["texts.jsonl", "--write-prompts.model", "m", "--mixture", "b=1"], "mixture: where prompts are written"),
-        (["texts.jsonl", "--write-prompts.model", "m", "--test", "b"], "test: where prompts are written"),
+        (["texts.jsonl", "--write-prompts.endpoint", "host", "--write-prompts.model", "m"], "'host' is not a URL"),
+        (["texts.jsonl", "--write-prompts.model", "m", "--mixture", "b=1"], "mixture: with write_prompts, only"),
+        (["texts.jsonl", "--write-prompts.model", "m", "--test", "b"], "test: with write_prompts, only"),
         (
             ["texts.jsonl", "--write-prompts.endpoint", "http://localhost/v1", "--write-prompts.model", "m"],
             "1 row read, and none is a passage of 200 to 8,000 characters (1 passage too short)",

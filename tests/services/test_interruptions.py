@@ -55,7 +55,7 @@ def test_the_loop_goes_on_without_mlflow_and_completes_the_history_afterwards(si
         (site.folder / "started-unheard.go").touch()
         site.wait(flow_run, "Failed")
         message = site.api("GET", f"flow_runs/{flow_run}")["state"]["message"]
-        assert f"MLflow at {site.mlflow} does not answer" in message
+        assert f"MLflow at {site.mlflow} failed" in message
         assert "run the same command again to complete the history" in message
         assert digests(make_config(site.folder, run="unheard")) == undisturbed
     finally:
@@ -82,7 +82,7 @@ def test_reconcile_closes_what_a_killed_process_left_open(site: Site):
     wait_gone(program, 10)
     assert statuses(site, "left-open")["left-open"] == "RUNNING"
     output = site.autodidact("reconcile")
-    assert "MLflow: left-open was RUNNING, and no process works on" in output
+    assert "MLflow: left-open was RUNNING, but no process works on" in output
     assert statuses(site, "left-open")["left-open"] == "KILLED"
     seconds = 15.0  # to look takes a whole command
     eventually(

@@ -61,7 +61,7 @@ def test_a_person_decides_after_an_iteration(site: Site):
 
 def test_a_run_that_was_started_by_hand_cannot_wait_for_a_person(site: Site):
     output = site.autodidact("rest-em", "--approve", "true", "--run", "by-hand", "--generate.max-tokens", "48", code=2)
-    assert "only a run that was started from a deployment can wait for a person" in output
+    assert "only a run started from a deployment can wait for approval" in output
 
 
 def test_a_schedule_of_one_minute_runs_two_nights_the_second_from_the_champion_of_the_first(site: Site):

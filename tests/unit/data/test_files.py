@@ -84,8 +84,8 @@ def test_a_full_disk_is_named_with_what_is_free_what_to_do_and_the_error(
     assert said.startswith("iter-1/score stopped: a disk is full. The one mounted at /")
     for words in (
         "GB are free",
-        "Make room there and run the same command again",
-        "what is finished is kept",
+        "Free some space there and run the same command again",
+        "finished work is kept",
         str(error),
     ):
         assert words in said
@@ -98,7 +98,7 @@ def test_of_all_disks_that_a_run_writes_to_the_fullest_is_named(
     mounted(places[full], "size=1m")
     (places[full] / "ballast").write_bytes(bytes(1 << 20))
     said = explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), places["run"] / "iter-1" / "score")
-    assert f"The one mounted at {places[full]} has least left: 0.00 GB of 0.00 GB are free." in said
+    assert f"The one mounted at {places[full]} has the least space: 0.00 GB of 0.00 GB are free." in said
 
 
 def test_a_disk_without_room_for_another_file_is_full_too(
@@ -107,7 +107,7 @@ def test_a_disk_without_room_for_another_file_is_full_too(
     mounted(places["cache"], "size=64m,nr_inodes=2")
     (places["cache"] / "last").touch()
     said = explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), places["run"])
-    assert f"The one mounted at {places['cache']} has least left" in said
+    assert f"The one mounted at {places['cache']} has the least space" in said
 
 
 def test_a_read_only_disk_is_named_only_if_there_is_one(places: dict[str, Path], mounted: Callable[..., None]) -> None:
@@ -116,7 +116,7 @@ def test_a_read_only_disk_is_named_only_if_there_is_one(places: dict[str, Path],
         raise error
     mounted(places["run"], "ro")
     said = explained(error, places["run"])
-    assert f"iter-1/score stopped: {places['run']} is on a disk that can only be read" in said
+    assert f"iter-1/score stopped: {places['run']} is on a read-only disk" in said
     assert "make it writable and run the same command again" in said
 
 

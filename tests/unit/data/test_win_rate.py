@@ -207,8 +207,8 @@ def test_the_judge_compares_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"against": ["previous", "base"]}, "The first opponent decides.* Begin with base or gold"),
-        ({"against": []}, "Begin with base or gold"),
+        ({"against": ["previous", "base"]}, "The first opponent decides.* Put base or gold first"),
+        ({"against": []}, "Put base or gold first"),
         ({"against": ["base", "base"]}, "named twice"),
         ({"judge": {"kind": "pointwise"}}, "pairwise"),
         ({"judge": {"opponents": 4}}, "exactly two answers"),

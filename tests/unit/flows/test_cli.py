@@ -234,12 +234,12 @@ def test_all_help_is_grouped_and_each_setting_says_its_default(monkeypatch: pyte
         "--train.learning-rate N Peak learning rate. (default: 1e-06)",
         "--train.epochs N Passes over the examples. (default: 8)",
         "--limit-test N Use at most this many for test. (default: none)",
-        "--approve {on,off} Suspend after each iteration until a person has decided in the Prefect UI. (default: off)",
+        "--approve {on,off} Suspend after each iteration until someone approves it in the Prefect UI. (default: off)",
         "--evaluate.pass-at N,… The k of pass@k; each at most `samples`. (default: 1,8,64)",
         "--stop.rule {paper,patience,discriminator,none} paper: once",
         "--train.adapter [none] By itself: on, as set below; none: off. (default: none)",
         "--runs-dir PATH Folder that holds all runs. (default: runs)",
-        "--columns KEY=VALUE Columns: the format's name to the file's, as in {question: Frage}. (default: none)",
+        "--columns KEY=VALUE Column names: from the format's name to the file's, as in {question: Frage}.",
         "as in nightly-%Y-%m-%d;",
     ):
         assert words in said
@@ -431,10 +431,10 @@ def test_a_tilde_is_the_home_folder_also_where_no_shell_has_seen_it(settings, mo
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it in quotes"),
-        ("run: 2026-11-28", "YAML reads that as date; put it in quotes"),
-        ("run: mlflow.db-wal", "files of its own under the name mlflow.db-wal"),
-        ("run: Services", "files of its own under the name Services"),
+        ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it into quotes"),
+        ("run: 2026-11-28", "YAML reads that as date; put it into quotes"),
+        ("run: mlflow.db-wal", "the name mlflow.db-wal is reserved"),
+        ("run: Services", "the name Services is reserved"),
         ("train: {learning_rate: .inf}", "train.learning_rate: Input should be a finite number"),
         ("run: " + "x" * 300, "at most 100 characters, got 'xxxxx"),
         ("train: {adapter: {rnak: 8}}", "unknown setting train.adapter.rnak (did you mean rank?)"),

@@ -54,7 +54,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--train.adapter.rnak", "2"], ["--train.adapter.rnak", "did you mean --train.adapter.rank?"]),
         (
             ["--train.adapter.quantize", "true", "--launch.zero-stage", "3"],
-            ["ZeRO 3 cannot spread weights of 4 bits", "0, 1 or 2"],
+            ["ZeRO 3 cannot shard 4-bit weights", "0, 1 or 2"],
         ),
         (["--train.adapter.targets", '["query"]'], ["'query' matches no module of the embedded model", "q_proj"]),
         (["--train.adapter.targets", '["lm_head"]'], ["'lm_head' matches no module"]),
@@ -79,7 +79,7 @@ def test_targets_are_compared_with_the_users_own_model(capsys, folder):
     tiny.write_untrained(folder / "model", ["Ada has 4 books."])
     write_tensors(folder / "model", {"layers.0.attention.query.weight": [2, 2]})
     message = refused(capsys, "sft", "--model", "model")
-    assert "'q_proj' matches no module of model" in message and "It has query" in message
+    assert "'q_proj' matches no module of model" in message and "Choose from query" in message
 
 
 def write_tensors(folder: Path, shapes: dict[str, list[int]], name: str = "model.safetensors") -> None:
@@ -124,7 +124,7 @@ def test_an_adapter_needs_its_model_and_its_files(capsys, folder):
     tiny.write_untrained(folder / "model", ["Ada has 4 books."])
     write_tensors(folder / "model", {"layers.0.q_proj.weight": [4, 6]})
     message = refused(capsys, "sft", "--model", "model", "--adapter", "adapter")
-    assert "adapter is no adapter: it needs adapter_config.json" in message
+    assert "adapter is not an adapter: it needs adapter_config.json" in message
 
 
 @pytest.mark.parametrize("flow", ["spin", "sft"])
@@ -158,7 +158,7 @@ def test_gold_answers_that_cannot_be_graded_are_measured_by_their_likelihood(cap
         ("rest-em", ["--measure", "sampled_accuracy", "--evaluate.pass-at", "[8]"], "no 1 in evaluate.pass_at"),
         ("sft", ["--measure", "pair_accuracy"], "has no held-out pairs. Choose accuracy, sampled_accuracy, loss, last"),
         ("spin", ["--measure", "win_rate"], "has no judge: set win_rate.judge"),
-        ("sft", ["--stop.rule", "discriminator"], "stop.rule discriminator is SPIN's"),
+        ("sft", ["--stop.rule", "discriminator"], "stop.rule discriminator needs SPIN's"),
     ],
 )
 def test_a_measure_that_cannot_be_taken_is_refused_with_those_that_can(capsys, folder, flow, arguments, says):

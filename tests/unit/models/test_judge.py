@@ -305,7 +305,7 @@ def test_the_entropy_of_what_a_judge_says(values: list[int], entropy: float | No
 
 @pytest.mark.parametrize(
     ("values", "warned"),
-    [([5] * 20, "nearly always says 5 (entropy 0.00 bits)"), ([5, 0] * 10, None), ([5, 5, 0, "x"] * 3, "3 of 12")],
+    [([5] * 20, "nearly always replies 5 (entropy 0.00 bits)"), ([5, 0] * 10, None), ([5, 5, 0, "x"] * 3, "3 of 12")],
 )
 def test_what_makes_scores_worth_little_is_warned_of(values: list[Any], warned: str | None) -> None:
     rates = Rates()
@@ -318,7 +318,7 @@ def test_what_makes_scores_worth_little_is_warned_of(values: list[Any], warned: 
 def test_flips_are_warned_of() -> None:
     samples = [sample(i) for i in range(12)]
     _, rates = compared(samples, lambda *_: reply("A", "better"))
-    assert any("changes its mind with the order of the answers in 100%" in words for words in warnings(rates.record()))
+    assert any("verdict with the order of the answers in 100%" in words for words in warnings(rates.record()))
 
 
 def test_the_judge_is_shown_what_it_needs_and_no_forged_marks() -> None:
@@ -519,10 +519,10 @@ def test_a_usable_judge_passes_and_is_known_by_its_files(
         ({}, "The judge has no model"),
         ({"model": "/no/such/judge"}, "there is no such folder"),
         ({"endpoint": "http://localhost:8000/v1"}, "has no model. Give its `model`: the name that the server"),
-        ({"endpoint": "localhost:8000", "model": "m"}, "'localhost:8000' is no URL"),
-        ({"endpoint": "http://", "model": "m"}, "is no URL"),
-        ({"endpoint": "http://host:port/v1", "model": "m"}, "is no URL"),
-        ({"endpoint": "http://[::1/v1", "model": "m"}, "is no URL"),
+        ({"endpoint": "localhost:8000", "model": "m"}, "'localhost:8000' is not a URL"),
+        ({"endpoint": "http://", "model": "m"}, "is not a URL"),
+        ({"endpoint": "http://host:port/v1", "model": "m"}, "is not a URL"),
+        ({"endpoint": "http://[::1/v1", "model": "m"}, "is not a URL"),
         ({"endpoint": "https://me:word@host/v1", "model": "m"}, "OPENAI_API_KEY"),
     ],
 )

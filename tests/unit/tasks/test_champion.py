@@ -139,7 +139,7 @@ def test_the_champion_is_the_base_and_a_resumed_run_begins_with_the_same(
 
 def test_a_champion_whose_checkpoint_is_gone_is_named(runs: Path, registry: Registry, tmp_path: Path):
     registry.crown(add_version(registry, tmp_path / "first", "aaa", there=False), "gate")
-    with pytest.raises(ModelError, match=rf"version 1 of {MODEL}, should lie in .*first, and is gone. Make another"):
+    with pytest.raises(ModelError, match=rf"version 1 of {MODEL}, is missing from .*first. Make another"):
         resolve_settings(RestEM(run="n", init="champion", registry=MODEL, runs_dir=runs))
 
 
@@ -241,7 +241,7 @@ def write_tokenizer(folder: Path, vocabulary: list[str], template: str, **more: 
 def test_losses_are_compared_only_with_the_same_tokenizer(registry: Registry, tmp_path: Path):
     old = add_version(registry, tmp_path / "old", "aaa")
     ours = write_tokenizer(tmp_path / "ours", ["a", "b"], "{{ x }}")
-    assert "with another tokenizer or chat template. Choose accuracy" in str(refusal(LOSS, ours, old))
+    assert "with different tokenizers or chat templates. Choose accuracy" in str(refusal(LOSS, ours, old))
     write_tokenizer(old.path, ["a", "b"], "{{ x }}", padding={"length": 8})
     assert refusal(LOSS, ours, old) is None
     for vocabulary, template in ((["a"], "{{ x }}"), (["a", "b"], "{{ y }}")):
@@ -277,7 +277,7 @@ def test_a_move_is_recorded_and_can_be_taken_back(registry: Registry, tmp_path: 
         registry.roll_back(MODEL)
     first, second = (add_version(registry, tmp_path / name, name) for name in ("first", "second"))
     registry.crown(first, "gate")
-    with pytest.raises(RegistryError, match="no other was champion"):
+    with pytest.raises(RegistryError, match="no champion before"):
         registry.roll_back(MODEL)
     registry.crown(second, "hand")
     tags = registry.version(MODEL, "2").tags

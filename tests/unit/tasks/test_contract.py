@@ -327,11 +327,11 @@ def empty_manifest(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (remove_rows, ["rows.parquet is missing", "iter-1/select is no longer what it was"]),
+        (remove_rows, ["rows.parquet is missing", "iter-1/select cannot be reused"]),
         (shorten_shard, ["shards/1.parquet has 3 bytes instead of 6"]),
         (remove_manifest, ["manifest.json is missing"]),
-        (tear_manifest, ["manifest.json is no whole JSON"]),
-        (empty_manifest, ["manifest.json is no whole JSON"]),
+        (tear_manifest, ["manifest.json is not complete JSON"]),
+        (empty_manifest, ["manifest.json is not complete JSON"]),
     ],
 )
 def test_a_damaged_stage_is_refused_naming_the_file_and_what_to_do(
@@ -380,7 +380,7 @@ def edit_manifest(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
         (forge_digest, "its parts contradict each other"),
         (forge_config, "its parts contradict each other"),
         (forge_time, "(ended: "),
-        (spoil_encoding, "is no whole JSON"),
+        (spoil_encoding, "is not complete JSON"),
     ],
 )
 def test_a_manifest_that_is_not_as_it_was_written_is_refused(

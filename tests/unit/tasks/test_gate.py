@@ -64,10 +64,10 @@ def test_win_rates_are_compared_on_the_prompts_that_could_be_judged_for_both(com
 @pytest.mark.parametrize(
     ("measure", "theirs", "ours", "own_run", "said"),
     [
-        (WIN_RATE, {"a": (1.0, 1.0)}, {"b": (1.0, 1.0)}, True, "readable replies to no prompt"),
-        (LOSS, {"a": (4.0, 2.0)}, {"a": (4.0, 2.0), "b": (9.0, 3.0)}, False, "contexts hold different gold answers"),
-        (LOSS, {}, {"a": (4.0, 2.0)}, False, "contexts hold different gold answers"),
-        (LOSS, {"a": (4.0, 2.0)}, {}, False, "was not measured on a set for the final test"),
+        (WIN_RATE, {"a": (1.0, 1.0)}, {"b": (1.0, 1.0)}, True, "for no prompt of the test set"),
+        (LOSS, {"a": (4.0, 2.0)}, {"a": (4.0, 2.0), "b": (9.0, 3.0)}, False, "different gold answers of the test set"),
+        (LOSS, {}, {"a": (4.0, 2.0)}, False, "different gold answers of the test set"),
+        (LOSS, {"a": (4.0, 2.0)}, {}, False, "was not measured on a test set"),
     ],
 )
 def test_what_was_not_measured_on_the_same_rows_is_refused(

@@ -106,7 +106,7 @@ def test_a_model_in_the_cache_is_used_without_a_hub(tmp_path: Path, monkeypatch:
     assert resolve_model("somebody/model", JudgeConfig()) == tmp_path / "cached"
     assert asked == [True]
     (tmp_path / "cached" / "model.safetensors").unlink()  # as where the hub has the weights in a pickle only
-    with pytest.raises(ModelError, match=r"somebody/model is no model: it has no \*\.safetensors weights"):
+    with pytest.raises(ModelError, match=r"somebody/model is not a model: it has no \*\.safetensors weights"):
         resolve_model("somebody/model", JudgeConfig())
 
 

@@ -105,7 +105,7 @@ def test_a_folder_that_is_no_model_is_refused_saying_what_it_lacks(
 ) -> None:
     for name in missing:
         (model / name).unlink()
-    refused(ModelError, configure(model=str(model)), f"{model} is no model", says, "Give a folder with", "hub id")
+    refused(ModelError, configure(model=str(model)), f"{model} is not a model", says, "Give a folder with", "hub id")
 
 
 WEIGHTS = save({"weight": np.zeros(8, dtype=np.float32)})
@@ -143,7 +143,7 @@ def test_weights_in_several_files_are_fine_where_all_are_there(configure: Config
 
 def test_a_folder_in_which_an_adapter_lies_beside_the_model_is_refused(configure: Configure, model: Path) -> None:
     (model / "adapter_config.json").write_text("{}")
-    refused(ModelError, configure(model=str(model)), f"{model} is no model", "training would apply and vLLM would not")
+    refused(ModelError, configure(model=str(model)), f"{model} is not a model", "apply but vLLM would not")
 
 
 @pytest.mark.parametrize("path", ["./absent", "{tmp_path}/absent", "~/absent-model-folder"])
@@ -152,7 +152,7 @@ def test_a_model_path_that_is_not_there_is_refused(configure: Configure, tmp_pat
     refused(
         ModelError,
         configure(model=path),
-        f"{os.path.expanduser(path)} is no model",
+        f"{os.path.expanduser(path)} is not a model",
         "there is no such folder",
         "Give a folder with",
     )
@@ -418,5 +418,5 @@ def test_the_command_says_what_is_wrong_in_one_line_and_ends_with_code_2(
     monkeypatch.setattr("tasks.stage.environment.prepare", lambda runs, dry_run: None)
     monkeypatch.chdir(tmp_path)
     assert main(["rest-em", "--model", "./absent"]) == 2
-    assert capsys.readouterr().err.startswith("autodidact: ./absent is no model: there is no such folder.")
+    assert capsys.readouterr().err.startswith("autodidact: ./absent is not a model: there is no such folder.")
     assert not (tmp_path / "runs").exists()

@@ -254,7 +254,7 @@ def test_a_program_that_does_not_end_is_named_by_its_lock_with_what_to_do(tmp_pa
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(StillRunningError) as refused:
             await_children(lock, wait_seconds=0.3)
-    for words in ("still runs after", f"fuser {lock}", "run the same command again"):
+    for words in ("is still running after", f"fuser {lock}", "run the same command again"):
         assert words in str(refused.value)
     await_children(lock, wait_seconds=0.3)
 

@@ -79,11 +79,11 @@ def test_loss(value: float, gain: Interval, said: str) -> None:
 @pytest.mark.parametrize(
     ("value", "ending"),
     [
-        (interval(0.7, 0.6, 0.8), "50 % is the run's base."),
-        (interval(0.3, 0.2, 0.4), "50 % is the run's base. It tells them apart worse than the base."),
+        (interval(0.7, 0.6, 0.8), "the run's base is at 50 %."),
+        (interval(0.3, 0.2, 0.4), "the run's base is at 50 %. It distinguishes them worse than the base."),
         (
             interval(0.633, 0.467, 0.8),
-            "50 % is the run's base. The interval includes 50 %: not distinguishable from the base.",
+            "the run's base is at 50 %. The interval includes 50 %: not distinguishable from the base.",
         ),
     ],
     ids=["better", "worse", "unclear"],
@@ -102,36 +102,37 @@ def test_pair_accuracy(value: Interval, ending: str) -> None:
             "base",
             interval(0.612, 0.562, 0.662),
             CONTROLLED,
-            "prefers the policy's answer to the base's answer in 61.2 % of n = 99 prompts, 95 % interval [56.2, 66.2]; "
-            "50 % is a tie. At equal length it is 55.0 %, interval [48.0, 62.0], which includes 50 %.",
+            "prefers the policy's answer over the base's answer in 61.2 % of n = 99 prompts, 95 % interval "
+            "[56.2, 66.2]; 50 % is a tie. At equal length it is 55.0 %, interval [48.0, 62.0], which includes 50 %.",
         ),
         (
             "gold",
             interval(0.3, 0.2, 0.4),
             {},
-            "prefers the policy's answer to the gold answer in 30.0 % of n = 99 prompts, 95 % interval [20.0, 40.0]; "
+            "prefers the policy's answer over the gold answer in 30.0 % of n = 99 prompts, 95 % interval [20.0, 40.0]; "
             "50 % is a tie. The judge prefers the other one.",
         ),
         (
             "base",
             interval(0.9, 0.85, 0.95),
             {"longer_ours": 99.0, "longer_theirs": 0.0},
-            "prefers the policy's answer to the base's answer in 90.0 % of n = 99 prompts, 95 % interval [85.0, 95.0]; "
-            "50 % is a tie. What it is at equal length cannot be told: the policy's answer is always the longer one.",
+            "prefers the policy's answer over the base's answer in 90.0 % of n = 99 prompts, 95 % interval "
+            "[85.0, 95.0]; 50 % is a tie. The win rate at equal length cannot be estimated: the policy's answer is "
+            "always the longer one.",
         ),
         (
             "base",
             interval(0.9, 0.85, 0.95),
             {"length_controlled": 0.5, "length_controlled_low": 0.0, "length_controlled_high": 1.0},
-            "prefers the policy's answer to the base's answer in 90.0 % of n = 99 prompts, 95 % interval [85.0, 95.0]; "
-            "50 % is a tie. What it is at equal length cannot be told: nearly all answers of one side are the longer "
-            "ones, or which is preferred follows from which is longer.",
+            "prefers the policy's answer over the base's answer in 90.0 % of n = 99 prompts, 95 % interval "
+            "[85.0, 95.0]; 50 % is a tie. The win rate at equal length cannot be estimated: one side's answers are "
+            "nearly always longer, or the length decides which one is preferred.",
         ),
         (
             "previous",
             interval(0.52, 0.42, 0.62),
             CONTROLLED | {"length_controlled_low": 0.51},
-            "prefers the policy's answer to the previous policy's answer in 52.0 % of n = 99 prompts, 95 % interval "
+            "prefers the policy's answer over the previous policy's answer in 52.0 % of n = 99 prompts, 95 % interval "
             "[42.0, 62.0]; 50 % is a tie. The interval includes 50 %: neither is clearly preferred. At equal length it "
             "is 55.0 %, interval [51.0, 62.0].",
         ),
@@ -147,14 +148,14 @@ def test_win_rate_of_both_policies_against_the_gold_answers_is_compared() -> Non
     assert found.startswith("DPO raised the test win rate against the gold answer from 30.0 % to 40.0 %: +10.0 points")
     unread = best.model_copy(update={"details": {"left_out_of_the_difference": 2.0}})
     found = sentence("win_rate", unread, estimated(interval(0.3, 0.2, 0.4)), rival="gold")
-    assert found.endswith("Prompts that could be judged for one of the two only are left out of the difference: 2.")
+    assert found.endswith("Prompts that could be judged for only one of the two are left out of the difference: 2.")
 
 
 @pytest.mark.parametrize(
     ("last", "said"),
     [
-        (interval(0.75, 0.65, 0.85), "in iteration 1 it was 90.0 %. At 50 % the game has ended."),
-        (interval(0.55, 0.45, 0.65), "cannot be told from the gold answers, and the game has ended."),
+        (interval(0.75, 0.65, 0.85), "in iteration 1 it was 90.0 %. The game ends at 50 %."),
+        (interval(0.55, 0.45, 0.65), "cannot be distinguished from the gold answers, and the game has ended."),
     ],
 )
 def test_discriminator_accuracy_is_told_of_the_last_iteration_beside_the_first(last: Interval, said: str) -> None:
@@ -164,7 +165,9 @@ def test_discriminator_accuracy_is_told_of_the_last_iteration_beside_the_first(l
         for n, share in enumerate(shares, start=1)
     ]
     (found,) = findings(report(iterations=[IterationReport(iteration=0), *games], best_iteration=2, measure=None))
-    assert found.sentence.startswith("DPO: in iteration 2 the policy tells the gold answer from its opponent's in")
+    assert found.sentence.startswith(
+        "DPO: in iteration 2 the policy distinguishes the gold answer from its opponent's in"
+    )
     assert found.sentence.endswith(said)
 
 
@@ -194,7 +197,7 @@ def test_what_was_measured_on_validation_only_is_marked() -> None:
     (chosen,) = findings(report(iterations=iterations))
     (not_chosen,) = findings(report(iterations=iterations, measure=None))
     assert chosen.sentence.endswith("evaluated, and the best iteration was chosen on this one.")
-    assert not_chosen.sentence.endswith("No set kept aside has been evaluated.")
+    assert not_chosen.sentence.endswith("No final set was evaluated.")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,7 @@ def test_sets_of_which_the_interval_says_nothing_are_pointed_out(
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("same", "prompts to which both answers read the same: a tie"),
+        ("same", "prompts with two identical answers: a tie"),
         ("previous_win_rate_low", "against previous: win rate, lower end of the interval"),
         ("gold_length_controlled", "against gold: win rate at equal length"),
         ("rewards/margins", "rewards/margins"),

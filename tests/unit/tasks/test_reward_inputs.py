@@ -77,10 +77,10 @@ def test_what_would_judge_by_random_weights_is_refused(model, changes, says):
 
 def test_no_path_and_no_model(folder):
     for use in (TrainedReward.check, TrainedReward.artifact):
-        with pytest.raises(ModelError, match=r"none is given\. Set its path to the best/policy"):
+        with pytest.raises(ModelError, match=r"no model is given\. Set its path to the best/policy"):
             use(TrainedReward(config=RewardModelConfig()))
     absent = RewardModelConfig(path=str(folder / "absent"))
-    with pytest.raises(ModelError, match="is no model: there is no such folder"):
+    with pytest.raises(ModelError, match="is not a model: there is no such folder"):
         TrainedReward(config=absent).check()
     assert (
         TrainedReward(config=absent).artifact().digest is None
@@ -90,7 +90,7 @@ def test_no_path_and_no_model(folder):
 def test_a_reward_model_without_template_is_refused(model):
     config = reconfigure(model, **CLASSIFIER)
     (model / "chat_template.jinja").unlink()
-    with pytest.raises(ModelError, match=r"has no chat template.*Put the one that it was trained with"):
+    with pytest.raises(ModelError, match=r"has no chat template.*Put the template that it was trained with"):
         TrainedReward(config=config).check()
 
 

@@ -112,7 +112,7 @@ def test_a_corrupt_input_is_found_before_the_stage_that_reads_it_runs(tmp_path: 
     flip_a_bit(generated.path / "samples" / "0.parquet")
     run = Run(tmp_path)
     again = run.execute(first_stage(), no_work)
-    with pytest.raises(CorruptStageError, match=r"samples/0\.parquet .*, so iter-1/generate is no longer what it was"):
+    with pytest.raises(CorruptStageError, match=r"samples/0\.parquet .*, so iter-1/generate cannot be reused"):
         run.execute(second_stage(again.artifact("samples")), no_work)
     assert not (tmp_path / "iter-1" / "score").exists()
 

@@ -39,11 +39,11 @@ def test_every_damaged_file_is_named_with_its_stage_and_how(run: Path) -> None:
     (run / "iter-1" / "train" / "rows.parquet").unlink()
     (run / "final" / "best" / "manifest.json").write_text("{")
     assert verify_run(run) == [
-        f"{run}/final/best/manifest.json is no whole JSON, so nothing vouches for what {run}/final/best holds.",
-        f"{run}/iter-1/train/policy/config.json has 3 bytes instead of 10, so iter-1/train is no longer what it was.",
-        f"{run}/iter-1/train/rows.parquet is missing, so iter-1/train is no longer what it was.",
-        f"{run}/problems/rows.parquet has another content than was written (its SHA-256 differs from manifest.json), "
-        f"so problems is no longer what it was.",
+        f"{run}/final/best/manifest.json is not complete JSON, so the files in {run}/final/best cannot be verified.",
+        f"{run}/iter-1/train/policy/config.json has 3 bytes instead of 10, so iter-1/train cannot be reused.",
+        f"{run}/iter-1/train/rows.parquet is missing, so iter-1/train cannot be reused.",
+        f"{run}/problems/rows.parquet was changed after it was written (its SHA-256 differs from manifest.json), "
+        f"so problems cannot be reused.",
     ]
 
 
