@@ -177,8 +177,8 @@ def check_disk(run: Run, config: RunConfig) -> None:
     if needed > free:
         raise DiskSpaceError(
             f"The run needs up to {needed / 1e9:,.1f} GB of disk, but {existing} has only {free / 1e9:,.1f} GB free.",
-            what_next="Free some space (`autodidact runs --disk` shows what uses it), choose another --runs-dir, --keep "
-            "best, or lower generate.samples or generate.max_tokens.",
+            what_next="Free some space (`autodidact runs --disk` shows what uses it), choose another --runs-dir, "
+            "--keep best, or lower generate.samples or generate.max_tokens.",
         )
 
 
