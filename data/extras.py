@@ -1,4 +1,4 @@
-"""Packages that not every machine needs: which extra of this project brings which, and what to do without it."""
+"""Optional packages: which extra installs each, and the error without it."""
 
 import importlib.util
 
@@ -8,10 +8,10 @@ EXTRAS = {"openai": "endpoint", "psycopg2": "postgres", "supervisor": "services"
 
 
 def require_extra(module: str, purpose: str) -> None:
-    """See that an optional package is there, without importing it.
+    """Check that an optional package is installed, without importing it.
 
     Args:
-        purpose: what needs it; begins the message.
+        purpose: what needs the package; the message starts with it.
 
     Raises:
         UsageError: it is not installed.

@@ -1,4 +1,4 @@
-"""Which iterations' checkpoints a loop keeps: the setting `keep`, and the rule behind it."""
+"""Which iterations' checkpoints a loop keeps: the setting `keep` and its rule."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,13 @@ KEEP_PATTERN = r"^(all|best|last[ -]?[1-9][0-9]{0,5})$"
 
 
 def kept_iterations(keep: str, iterations: Sequence[int], best: int, held: Mapping[int, str]) -> dict[int, str]:
-    """The iterations whose checkpoints stay, each with why. All others may be freed.
+    """Return the iterations whose checkpoints stay, with the reason. All others may be freed.
 
     Args:
-        keep: all; best: the best one alone; last N: the last N, and the best one.
-        iterations: those that have a checkpoint, in order.
-        best: the best one so far.
-        held: iterations that something still needs whatever `keep` says, with what.
+        keep: all; best: only the best; last N: the last N and the best.
+        iterations: those with a checkpoint, in order.
+        best: the best iteration so far.
+        held: iterations that are needed regardless of `keep`, with what needs them.
     """
     last = iterations[-last_of(keep) :] if last_of(keep) else []
     rules = (
@@ -29,9 +29,9 @@ def kept_iterations(keep: str, iterations: Sequence[int], best: int, held: Mappi
 
 
 def earlier_kept(keep: str) -> int | None:
-    """How many earlier checkpoints stay at most while the next is made; None: all of them.
+    """Most earlier checkpoints that stay while the next one is made; None: all of them.
 
-    The best one always stays, and so does the latest, which the next iteration begins with.
+    The best one always stays, and so does the latest, from which the next iteration may start.
     """
     return None if keep == "all" else 1 + max(1, last_of(keep))
 

@@ -1,6 +1,6 @@
-"""Word when a run is over, or waits for a decision: an automation of Prefect's that sends to webhooks and by e-mail.
+"""Notifications when a run is over or waits for a decision: a Prefect automation that sends to webhooks and by e-mail.
 
-Addresses are read from the environment of `autodidact up`, since most hold a password or a token. Prefect's database
+Addresses come from the environment of `autodidact up`, because most contain a password or a token. Prefect's database
 keeps them as secrets of notification blocks.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 ADDRESSES, OCCASIONS = "AUTODIDACT_NOTIFY", "AUTODIDACT_NOTIFY_ON"
-# What a person may ask to be told of, and the states of a flow run that are meant.
+# What can be notified, and the states of a flow run that it covers.
 STATES = {
     "completed": ("Completed",),
     "failed": ("Failed", "Crashed", "TimedOut"),
@@ -40,7 +40,7 @@ State: {{ flow_run.state.name }}
 
 @dataclass(frozen=True)
 class Notifications:
-    """Who is told, and of what."""
+    """Who is notified, and when."""
 
     addresses: tuple[str, ...]
     occasions: tuple[str, ...]
@@ -51,10 +51,10 @@ class Notifications:
 
 
 def read_notifications(environment: Mapping[str, str]) -> Notifications:
-    """What the environment asks for; no address by default.
+    """Read the environment; no address by default.
 
     Raises:
-        UsageError: nothing can be sent to an address, or there is no such occasion. No address is shown.
+        UsageError: an address cannot be used, or an occasion is unknown. The message shows no address.
     """
     addresses = tuple(dict.fromkeys(environment.get(ADDRESSES, "").split()))
     for number, address in enumerate(addresses, 1):
@@ -69,13 +69,13 @@ def read_notifications(environment: Mapping[str, str]) -> Notifications:
     for occasion in occasions:
         if occasion not in STATES:
             raise UsageError(
-                f"There is no {occasion!r} to be told of ({OCCASIONS}).", what_next=f"Choose of {', '.join(STATES)}."
+                f"{OCCASIONS} names {occasion!r}, which is unknown.", what_next=f"Choose from {', '.join(STATES)}."
             )
     return Notifications(addresses, occasions)
 
 
 def _in_apprise(address: str) -> Any:
-    """What Apprise makes of an address; None if it knows no such."""
+    """Return Apprise's notifier for an address; None if it does not know it."""
     from apprise import Apprise
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it would show the address
@@ -91,7 +91,7 @@ def _is_web_address(address: str) -> bool:
 
 
 def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -> None:
-    """Have Prefect's server send what is wanted, and nothing that an earlier call had it send."""
+    """Set up Prefect's server to send these notifications, and only these."""
     from prefect.events.actions import SendNotification
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
@@ -107,7 +107,7 @@ def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -
     trigger = EventTrigger(
         expect={f"prefect.flow-run.{state}" for occasion in wanted.occasions for state in STATES[occasion]},
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-        # A run that belongs to no deployment is a flow inside another, or somebody's who sees how it ends.
+        # A run without a deployment is a subflow, or was started from a terminal that shows how it ends.
         match_related=ResourceSpecification({"prefect.resource.role": "deployment"}),
         # While SQLite is locked, the same change of state may be told of twice: a run has each state once per start.
         for_each={"prefect.resource.id", "prefect.state-name", "prefect.run-count"},
@@ -120,7 +120,7 @@ def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -
 
 
 def _block(address: str) -> "NotificationBlock":
-    """A block that sends to an address. One in the user's own network is allowed: it is the user who names it."""
+    """Return a block that sends to an address. Private networks are allowed, because the user names the address."""
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
     from pydantic import SecretStr
 
@@ -139,7 +139,7 @@ def _block(address: str) -> "NotificationBlock":
 
 
 def _as_text(address: str) -> str:
-    """An Apprise address that is sent the message as it is: where HTML is expected, its lines would run together."""
+    """Return an Apprise address that gets plain text: as HTML, the message's lines would run together."""
     from apprise import NotifyFormat
 
     if _in_apprise(address).notify_format != NotifyFormat.HTML or "format=" in address:

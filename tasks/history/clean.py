@@ -1,4 +1,4 @@
-"""Freeing the checkpoints of a run by hand, once no process works on it."""
+"""Frees checkpoints of a run that no process works on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from tasks.tracking.mlflow import open_registry, reaching, tracking_uri
 
 @contextmanager
 def cleared(directory: Path, keep: str) -> Iterator[Clearing]:
-    """Hold a run that nothing works on, and say what of it would be freed; a removal that was interrupted is finished.
+    """Lock an idle run and yield what would be freed; an interrupted removal is finished first.
 
     Args:
         keep: best, or last N.
 
     Raises:
-        RunInUseError: it is under way.
-        QueryError: it is corrupt.
-        HistoryError: the registry, which may name a checkpoint, does not answer.
+        RunInUseError: the run is in progress.
+        QueryError: the run is corrupt.
+        HistoryError: the registry does not answer, and it may refer to a checkpoint.
     """
     with hold_run(directory):
         history = load_history(directory)
@@ -36,11 +36,11 @@ def cleared(directory: Path, keep: str) -> Iterator[Clearing]:
 
 
 def _best_and_held(history: History, iterations: list[int]) -> tuple[int, dict[int, str]]:
-    """The best iteration, and those that the run still needs to go on from where it stopped."""
+    """Return the best iteration, and those that an unfinished run needs to continue."""
     state, best = settled_state(history)
     best = max(iterations, default=0) if best is None else best
     if state is State.FINISHED:
         return best, {}
     if history.config.get("approve"):
-        return best, dict.fromkeys(iterations, "a person may still choose it")
-    return best, {number: "the run goes on from it" for number in iterations if number >= decided(history)}
+        return best, dict.fromkeys(iterations, "a reviewer may still choose it")
+    return best, {number: "the run continues from it" for number in iterations if number >= decided(history)}

@@ -1,6 +1,6 @@
-"""Which checkpoints of a run stay, and freeing the others: in the loop as `keep` says, and by `autodidact clean`.
+"""Decides which checkpoints of a run stay and frees the others: in the loop by `keep`, and for `autodidact clean`.
 
-A checkpoint is freed once its iteration is decided and nothing needs it any more. See tasks/stage/freed.py for how.
+A checkpoint is freed once its iteration is decided and nothing needs it. tasks/stage/freed.py does the removal.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,11 +20,11 @@ from tasks.tracking.registry import Registry
 
 @dataclass(frozen=True)
 class Clearing:
-    """What of a run would be freed.
+    """What would be freed of a run.
 
     Attributes:
-        freed: the stages whose checkpoints go, by iteration.
-        kept: why each of the others stays, by iteration.
+        freed: stages whose checkpoints are removed, by iteration.
+        kept: reason each other checkpoint stays, by iteration.
     """
 
     freed: Mapping[int, Path]
@@ -32,34 +32,34 @@ class Clearing:
 
     @property
     def room(self) -> int:
-        """Bytes that this gives back."""
+        """Bytes gained."""
         return sum(room_made(weights_of(stage)) for stage in self.freed.values())
 
     def free(self, by: str) -> Iterator[tuple[Path, Freed]]:
-        """Free it stage by stage, on whose word `by` says."""
+        """Free the checkpoints stage by stage; `by` goes into the record."""
         for stage in self.freed.values():
             if (freed := free(stage, by)) is not None:
                 yield stage, freed
 
 
 def checkpoints(run: Path) -> dict[int, Path]:
-    """The stages of a run that trained a policy whose weights are there, by iteration."""
+    """Return the training stages of a run whose weights exist, by iteration."""
     stages = [file.parent for file in run.glob(f"iter-*/train/{MANIFEST}")]
     found = {_iteration(run, stage): stage for stage in stages if weights_of(stage)}
     return dict(sorted((number, stage) for number, stage in found.items() if number is not None))
 
 
 def clearing(there: Mapping[int, Path], keep: str, best: int, held: Mapping[int, str]) -> Clearing:
-    """What `keep` says of the checkpoints that are there; see `data.keeping`."""
+    """Apply `keep` to the existing checkpoints; see `data.keeping`."""
     kept = kept_iterations(keep, list(there), best, held)
     return Clearing({number: stage for number, stage in there.items() if number not in kept}, kept)
 
 
 def held_elsewhere(run: Path, registry: Registry, model: str) -> dict[int, str]:
-    """The iterations of a run whose checkpoints the registry needs, or another run begins with.
+    """Return the iterations whose checkpoints the registry needs or another run starts from.
 
     Args:
-        model: the registered model whose versions the run makes by itself.
+        model: the registered model that gets the run's versions.
 
     Raises:
         mlflow.exceptions.MlflowException: the registry does not answer; see `reaching`.
@@ -68,13 +68,13 @@ def held_elsewhere(run: Path, registry: Registry, model: str) -> dict[int, str]:
 
 
 def free_decided(run: Run, config: LoopConfig, iterations: list[Iteration], best: int, over: bool = False) -> None:
-    """Free what `keep` does not keep, once the latest iteration is decided. What fails is logged, and tried again.
+    """Free what `keep` does not keep, once the latest iteration is decided. Failures are logged and retried.
 
-    Where a person decides, any iteration may still be chosen until the loop is over.
+    With human approval, any iteration may still be chosen until the loop is over.
 
     Args:
         best: the best iteration so far.
-        over: whether no stage of the loop is left to do.
+        over: whether all stages of the loop are done.
     """
     if run.recorder is None or config.keep == "all" or (config.approve and not over):
         return
@@ -89,11 +89,11 @@ def free_decided(run: Run, config: LoopConfig, iterations: list[Iteration], best
     except HistoryError as error:
         run_logger().warning("No checkpoint is freed, since the registry may name it. %s", error)
     except OSError as error:
-        run_logger().warning("A checkpoint cannot be freed: %s. The loop goes on.", error)
+        run_logger().warning("A checkpoint cannot be freed: %s. The loop continues.", error)
 
 
 def _still_read(run: Run) -> dict[int, str]:
-    """The iterations whose checkpoints a stage reads that is still to come."""
+    """Return the iterations whose checkpoints a later stage reads."""
     read = [
         (artifact.path, f"{stage.name} needs it")
         for stage in reversed(run.to_come.values())
@@ -103,19 +103,19 @@ def _still_read(run: Run) -> dict[int, str]:
 
 
 def _begun_with(run: Path) -> list[tuple[Path, str]]:
-    """The checkpoints that other runs of the same folder begin with, whose bases are links to them."""
+    """Return the checkpoints that other runs of the same folder start from: their bases link to them."""
     links = [file for file in run.parent.glob("*/base/policy/*.safetensors") if file.is_symlink()]
-    return [(link.readlink(), f"the run {link.parents[2].name} begins with it") for link in links]
+    return [(link.readlink(), f"the run {link.parents[2].name} starts from it") for link in links]
 
 
 def _by_iteration(run: Path, found: Iterable[tuple[Path, str]]) -> dict[int, str]:
-    """What needs checkpoints of a run, by their iterations; paths that are none of its iterations' are left out."""
+    """Map the iterations of a run to what needs their checkpoints; other paths are ignored."""
     named = ((_iteration(run, path), why) for path, why in found)
     return {number: why for number, why in named if number is not None}
 
 
 def _iteration(run: Path, path: Path) -> int | None:
-    """The iteration of a run that a path lies in."""
+    """Return the iteration of a run that contains a path."""
     path, run = path.resolve(), run.resolve()
     if not path.is_relative_to(run) or path == run:
         return None

@@ -1,8 +1,8 @@
-"""Output files of a finished stage that were freed: removed on purpose, to make room on the disk.
+"""Freed output files of a finished stage: removed on purpose, to make room on the disk.
 
-`freed.json` beside the manifest says what, when and why. It is written first, as an intent; then the files are removed,
-and then it says that they are. So a kill leaves either a whole stage, or one whose removal the next start finishes. The
-manifest stays as it is: its digests still say what the files were.
+`freed.json` beside the manifest records what, when and why. It is written first, as an intent; then the files are
+removed, and the record is marked as done. A kill therefore leaves either a complete stage or a removal that the next
+start finishes. The manifest does not change: its digests still identify the files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,22 +16,22 @@ from data.errors import UsageError
 from data.files import flush, write_json
 
 FREED = "freed.json"
-WEIGHTS = "policy/*.safetensors"  # a checkpoint's files that are freed: configuration, tokenizer and adapter are small
+WEIGHTS = "policy/*.safetensors"  # the rest of a checkpoint is small
 
 
 class FreedError(UsageError):
-    """A checkpoint is needed that was freed; the message says when, why, and what to do."""
+    """A needed checkpoint was freed; the message says when, why, and what to do."""
 
 
 class Freed(BaseModel):
-    """What of a stage was freed.
+    """Record of a stage's freed files.
 
     Attributes:
         files: their paths within the stage.
-        bytes: by how much that made room; a file that has another name too makes none.
+        bytes: space gained; a file with another hard link frees none.
         at: when.
-        by: on whose word, such as "keep: best".
-        done: whether all are removed; if not, a removal is under way or was interrupted.
+        by: what asked for it, such as "keep: best".
+        done: whether all files are removed; if not, the removal is in progress or was interrupted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,7 +47,7 @@ class Freed(BaseModel):
 
 
 def read_freed(stage: Path) -> Freed | None:
-    """What of the stage at that path was freed; None where nothing was, or where no record of it can be read."""
+    """Return a stage's record of freed files; None if there is no readable one."""
     try:
         return Freed.model_validate_json((stage / FREED).read_bytes())
     except (OSError, ValidationError):
@@ -55,7 +55,7 @@ def read_freed(stage: Path) -> Freed | None:
 
 
 def freed_files(stage: Path) -> frozenset[str]:
-    """The files of a stage that are gone on purpose. One that was put back, as from a backup, is there again."""
+    """Return the files of a stage that were freed, except those restored since, for example from a backup."""
     freed = read_freed(stage)
     if freed is None:
         return frozenset()
@@ -63,7 +63,7 @@ def freed_files(stage: Path) -> frozenset[str]:
 
 
 def stage_that_freed(path: Path) -> Path | None:
-    """The stage of which what was freed lies at a path, that of a policy's folder or of the stage; None: nothing."""
+    """Return the stage whose freed files belong to a path (a policy's folder or the stage itself); None if none do."""
     for stage in (path, path.parent):
         if any((stage / name).is_relative_to(path) for name in freed_files(stage)):
             return stage
@@ -71,21 +71,21 @@ def stage_that_freed(path: Path) -> Path | None:
 
 
 def weights_of(stage: Path) -> list[Path]:
-    """The files of a stage's checkpoint that would be freed."""
+    """Return the files of a stage's checkpoint that would be freed."""
     return sorted(file for file in stage.glob(WEIGHTS) if not file.is_symlink())
 
 
 def room_made(files: Sequence[Path]) -> int:
-    """Bytes that removing the files gives back: none for one that stays under another name."""
+    """Bytes gained by removing the files: none for one with another hard link."""
     found = [file.stat() for file in files]
     return sum(stat.st_size for stat in found if stat.st_nlink == 1)
 
 
 def free(stage: Path, by: str) -> Freed | None:
-    """Remove the weights of a finished stage, and leave a record; None where there are none to remove.
+    """Remove the weights of a finished stage and leave a record; None if there are none.
 
     Args:
-        by: on whose word, for the record.
+        by: what asked for it, for the record.
     """
     files = weights_of(stage)
     if not files:
@@ -93,19 +93,19 @@ def free(stage: Path, by: str) -> Freed | None:
     names = {str(file.relative_to(stage)) for file in files} | freed_files(stage)
     freed = Freed(files=tuple(sorted(names)), bytes=room_made(files), at=datetime.now(UTC), by=by)
     write_json(stage / FREED, freed.model_dump(mode="json"))
-    flush(stage)  # the record is on the disk before a file is gone from it
+    flush(stage)  # the record reaches the disk before any file is removed
     return _remove(stage, freed)
 
 
 def finish_freeing(run: Path) -> None:
-    """Finish what a kill interrupted in a run's folder."""
+    """Finish removals in a run's folder that a kill interrupted."""
     for stage, freed in freed_stages(run):
         if not freed.done:
             _remove(stage, freed)
 
 
 def freed_stages(run: Path) -> Iterator[tuple[Path, Freed]]:
-    """The stages of a run of which something was freed, with what."""
+    """Yield the stages of a run with freed files, and their records."""
     for file in sorted(run.glob(f"*/*/{FREED}")):
         if not file.parent.name.startswith(".") and (freed := read_freed(file.parent)) is not None:
             yield file.parent, freed
@@ -120,20 +120,20 @@ def _remove(stage: Path, freed: Freed) -> Freed:
 
 
 def needed_error(needed_by: str, stage: Path) -> FreedError:
-    """The error of a stage of a run that needs a checkpoint of it which was freed."""
+    """Error for a stage that needs a freed checkpoint of its run."""
     run = stage.parents[1]
     return FreedError(
         f"{needed_by} needs the weights of {stage.relative_to(run)}, which are gone: {read_freed(stage)}.",
-        what_next="Run the same command again with --on-drift rebuild, which makes them again, or begin another run "
-        f"with the best policy: --model {run / 'best' / 'policy'}.",
+        what_next="Run the same command again with --on-drift rebuild, which makes them again, or start another run "
+        f"from the best policy: --model {run / 'best' / 'policy'}.",
     )
 
 
 def no_model_error(policy: Path, stage: Path) -> FreedError:
-    """The error of a model's folder whose weights were freed."""
+    """Error for a model's folder whose weights were freed."""
     run = stage.parents[1]
     return FreedError(
-        f"{policy} has no weights any more: {read_freed(stage)}.",
+        f"{policy} no longer has weights: {read_freed(stage)}.",
         what_next=f"Use the best policy of that run, {run / 'best' / 'policy'}, or make it again: delete {stage} and "
         f"run {run.name} again with --keep all.",
     )

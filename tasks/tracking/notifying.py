@@ -1,6 +1,6 @@
-"""A notification block of Prefect's for any address that Apprise knows. Prefect's own are for one service each.
+"""A Prefect notification block for any Apprise address. Prefect's own blocks cover one service each.
 
-Prefect's server makes such a block itself when it sends a message, so it has to have imported this file.
+Prefect's server creates the block when it sends a message, so it must have imported this file.
 """
 
 from prefect.blocks.notifications import AppriseNotificationBlock

@@ -130,7 +130,7 @@ def test_while_a_person_may_still_choose_it_frees_nothing(runs: Path, clean: Cle
     file.write_text(json.dumps(json.loads(file.read_text()) | {"approve": True}))
     (runs / RUN / "summary.json").unlink()
     assert clean("--yes") == 0
-    assert "stays: iteration 1, a person may still choose it" in capsys.readouterr().out
+    assert "stays: iteration 1, a reviewer may still choose it" in capsys.readouterr().out
     assert weights(runs) == [1, 2]
 
 
@@ -151,7 +151,7 @@ def test_it_leaves_what_the_registry_needs(why: str, runs: Path, clean: Clean, c
     assert (f"stays: iteration 1, version {version} of {model}" in told) == (why != "automatic")
     if why == "automatic":
         assert main(["promote", model, str(version), "--runs_dir", str(runs)]) == 2
-        assert f"{policy} has no weights any more: 1 file freed on" in capsys.readouterr().err
+        assert f"{policy} no longer has weights: 1 file freed on" in capsys.readouterr().err
 
 
 def test_it_leaves_what_another_run_begins_with(runs: Path, clean: Clean, capsys: Text) -> None:
@@ -159,7 +159,7 @@ def test_it_leaves_what_another_run_begins_with(runs: Path, clean: Clean, capsys
     link.parent.mkdir(parents=True)
     link.symlink_to((train(runs, 1) / "policy/model.safetensors").resolve())
     assert clean("--yes") == 0
-    assert "stays: iteration 1, the run next begins with it" in capsys.readouterr().out
+    assert "stays: iteration 1, the run next starts from it" in capsys.readouterr().out
     assert weights(runs) == [1, 2]
 
 
@@ -192,5 +192,5 @@ def test_freed_weights_are_no_drift_and_what_needs_them_says_so(runs: Path) -> N
 def test_another_run_cannot_begin_with_freed_weights_and_is_told_why(runs: Path, tmp_path: Path) -> None:
     free(train(runs, 1), "keep: best")
     gone = train(runs, 1) / "policy"
-    with pytest.raises(FreedError, match=rf"{gone} has no weights any more: 1 file freed on .* by keep: best\. Use"):
+    with pytest.raises(FreedError, match=rf"{gone} no longer has weights: 1 file freed on .* by keep: best\. Use"):
         check(rest_em.loop, make_config(tmp_path, run="next", model=str(gone)), OnDrift.REFUSE)

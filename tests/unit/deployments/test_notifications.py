@@ -54,7 +54,9 @@ def test_an_address_that_cannot_be_used_is_refused_and_not_shown(address: str, m
 
 
 def test_an_unknown_occasion_is_refused_with_those_there_are():
-    with pytest.raises(UsageError, match=r"no 'finished' to be told of.*Choose of completed, failed"):
+    with pytest.raises(
+        UsageError, match=r"AUTODIDACT_NOTIFY_ON names 'finished', which is unknown.*Choose from completed, failed"
+    ):
         read_notifications({OCCASIONS: "finished"})
 
 
