@@ -1,7 +1,7 @@
-# Everything runs from .venv, which `make setup` fills with exactly what requirements/$(PLATFORM).txt names.
+# Everything runs from .venv, which `make setup` fills with exactly the packages of requirements/$(PLATFORM).txt.
 PLATFORM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PYTHON ?= python3.11
-# Package caches are kept in the cache folder, like everything that a run writes outside this folder.
+# Package caches are in the cache folder, like everything that runs write outside this folder.
 export AUTODIDACT_CACHE ?= $(HOME)/.cache/autodidact
 export PIP_CACHE_DIR ?= $(AUTODIDACT_CACHE)/pip
 export UV_CACHE_DIR ?= $(AUTODIDACT_CACHE)/uv
@@ -11,19 +11,19 @@ DONE := .venv/done-$(PLATFORM)
 PACKAGES := deployments flows tasks models data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check docs bench bases deployments lock format clean
+.PHONY: help setup demo up down test test-fast test-nightly browser check docs bench bases deployments lock format clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 setup: $(DONE)  ## Make .venv, exactly as locked
 
 $(DONE): requirements/$(PLATFORM).txt pyproject.toml scripts/setup.sh
 	@PYTHON="$(PYTHON)" PLATFORM="$(PLATFORM)" scripts/setup.sh
 	@scripts/provide.sh bwrap \
-	    'There is no bubblewrap, and it cannot be installed here: the reward "program" cannot be used.' bubblewrap
+	    'bubblewrap is missing and cannot be installed here: the reward "program" cannot be used.' bubblewrap
 	@scripts/provide.sh libseccomp.so.2 \
-	    'There is no libseccomp, and it cannot be installed here: programs run without a filter of system calls.' \
+	    'libseccomp is missing and cannot be installed here: programs run without a system-call filter.' \
 	    libseccomp2
 	@touch $@
 
@@ -36,11 +36,19 @@ up: setup  ## Start Prefect, MLflow and a worker on this machine
 down: setup  ## Stop what `make up` started
 	.venv/bin/autodidact down
 
-test: setup  ## All tests, with real vLLM and DeepSpeed
-	@scripts/provide.sh 'chromium|chromium-browser' \
-	    'There is no chromium, and it cannot be installed here: pages are not tested in a browser.' \
-	    chromium fonts-dejavu-core
+test: browser  ## The suite that CI runs, with real vLLM and DeepSpeed
 	.venv/bin/pytest --numprocesses 3 --no-loadscope-reorder
+
+test-fast: setup  ## What is done to rows and settings, in seconds
+	.venv/bin/pytest --numprocesses 2 -m "not nightly and not slow" tests/unit/data tests/unit/flows
+
+test-nightly: browser  ## What takes long, or repeats what a shorter test holds
+	.venv/bin/pytest --numprocesses 3 --no-loadscope-reorder -m nightly
+
+browser: setup
+	@scripts/provide.sh 'chromium|chromium-browser' \
+	    'chromium is missing and cannot be installed here: pages are not tested in a browser.' \
+	    chromium fonts-dejavu-core
 
 check: setup  ## Lint, formatting, types, import contracts
 	.venv/bin/ruff check .
@@ -55,17 +63,17 @@ docs: setup  ## Build the pages into build/docs; every warning is an error
 bench: setup  ## Measure speed, memory and verdicts, side by side
 	.venv/bin/python -m benchmarks
 
-bases: setup  ## Train the bases of the demos anew, which come with the package
+bases: setup  ## Retrain the demos' bases, which come with the package
 	.venv/bin/python scripts/bases.py
 
-deployments: setup  ## Make prefect.yaml anew from flows/ and configs/
+deployments: setup  ## Make prefect.yaml again from flows/ and configs/
 	.venv/bin/python -m deployments.generate
 
 format: setup  ## Format the code
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-lock: setup  ## Make requirements/*.txt anew from pyproject.toml
+lock: setup  ## Make requirements/*.txt again from pyproject.toml
 	scripts/lock.sh
 
 clean:  ## Remove .venv and tool caches; runs/ and the cache folder stay

@@ -1,1 +1,1 @@
-"""Programs that measure side by side, in one run, and print a table. Nothing here is imported by the project."""
+"""Programs that measure side by side, in one run, and print a table. The project does not import them."""

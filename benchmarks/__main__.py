@@ -1,11 +1,11 @@
-"""`python -m benchmarks [NAME…]`: run the named ones: graders, scoring, rewards, generation, preference,
-likelihood, demo, formatting, demos, spin, crashes, memory.
+"""`python -m benchmarks [NAME…]`: run the named benchmarks, by default those of speed, memory and verdicts.
 
-By default all that show speed, memory and right verdicts: not demos and spin, which show what is learned, not the crash
-test, which takes an hour, and not memory, which needs a GPU. What begins with a dash is an option of the one named:
-`python -m benchmarks demos --help`.
+The others run only by name: demos and spin show what is learned, crashes takes an hour, memory needs a GPU. Options
+after a name are that benchmark's own: `python -m benchmarks demos --help`.
 """
 
+import argparse
+import ast
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -15,11 +15,37 @@ from tasks.stage.environment import prepare
 NAMES = ("graders", "scoring", "rewards", "generation", "preference", "likelihood", "demo", "formatting")
 BY_NAME = ("demos", "spin", "crashes", "memory")
 
-if __name__ == "__main__":
-    prepare(Path("runs"))
+
+def main() -> None:
     first = next((i for i, argument in enumerate(sys.argv) if argument.startswith("-")), len(sys.argv))
-    names, sys.argv[1:] = sys.argv[1:first], sys.argv[first:]
-    for name in names or NAMES:
+    parser = _parser()
+    names = parser.parse_args(sys.argv[1:first] or sys.argv[1:]).names
+    for name in names:
         if name not in NAMES + BY_NAME:
-            sys.exit(f"There is no benchmark {name!r}; choose from {', '.join(NAMES + BY_NAME)}.")
+            parser.error(f"there is no benchmark {name!r}; choose from {', '.join(NAMES + BY_NAME)}")
+    sys.argv[1:] = sys.argv[first:]
+    prepare(Path("runs"))
+    for name in names or NAMES:
         import_module(f"benchmarks.{name}").main()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description="Run benchmarks, which measure side by side and print tables.",
+        epilog="\n".join(["run by default:", *map(_line, NAMES), "\nrun only by name:", *map(_line, BY_NAME)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    help = "a benchmark; options after its name are its own: `demos --help`"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=help)
+    return parser
+
+
+def _line(name: str) -> str:
+    """A benchmark with the first line of its docstring, without importing it."""
+    about = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))) or ""
+    return f"  {name:<12} {about.partition(chr(10))[0]}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 """Final answers as people and models write them, kind by kind, for `benchmarks.graders`.
 
-First, the tables of the tests. Then, for a data set of problems that end in a number, its gold answers and others
-written in many ways: another number must stay wrong however it is written, and so must the gold answer beside another
-one or behind it a word that changes it.
+First, the tables of the tests. Then, for a data set whose answers are numbers, its gold answers and other numbers,
+written in many ways: another number must stay wrong however it is written, and so must a gold answer next to another
+number or followed by a word that changes it.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from fractions import Fraction
 from benchmarks.measure import show
 from data.rewards.final_answer import final_answer
 from data.rows import Problem
-from tests.unit.rewards.answer_kinds import KINDS
+from tests.unit.data.rewards.answer_kinds import KINDS
 
 WAYS = {
     "hashes": "#### {}",
@@ -34,23 +34,23 @@ WAYS = {
 }
 CHANGED = {
     "or another": "#### {gold} or {other}",
-    "boxed beside another": r"\boxed{{{gold}}} or maybe \boxed{{{other}}}",
+    "boxed next to another": r"\boxed{{{gold}}} or maybe \boxed{{{other}}}",
     "then another": r"#### {gold} … wait, \boxed{{{other}}}",
     "in a thought only": "<think>#### {gold}</think> The answer is {other}.",
     "dozen": "#### {gold} dozen",
     "sixths": "#### {gold} sixths",
     "below zero": "#### {gold} below zero",
-    "a letter behind": "#### {gold} theta",
+    "a letter after": "#### {gold} theta",
     "a false equation": r"\boxed{{{other}={gold}}}",
     "a factorial": "#### {gold}!",
     "as an hour": "#### {gold}:00",
 }
-# 1 and 2 are their own factorials, and 0 is 0 dozen. Factorials of larger numbers take long.
+# 1 and 2 are their own factorials, and 0 is 0 dozen. Factorials of larger numbers take too long.
 CHANGED_FROM, CHANGED_TO = 3, 100
 
 
 def show_kinds() -> None:
-    """Print how many verdicts of each kind are right, and which are not."""
+    """Print how many verdicts of each kind are right, and which are wrong."""
     rows, totals = [], Counter[str]()
     for kind, answers in KINDS.items():
         counts = Counter[str]()
@@ -68,7 +68,7 @@ def show_kinds() -> None:
 
 
 def show_written(name: str, golds: list[Fraction]) -> None:
-    """Print verdicts on gold answers and on other numbers, each written in every way."""
+    """Print verdicts on gold answers and on other numbers, written in every way."""
     counts: dict[str, Counter[str]] = {}
     for gold in golds:
         for kind, written, right in written_ways(gold):
@@ -84,7 +84,7 @@ def show_written(name: str, golds: list[Fraction]) -> None:
 
 
 def written_ways(gold: Fraction) -> Iterator[tuple[str, str, bool]]:
-    """A way to write, what is written, and whether it is right: the gold answer, others, the gold answer changed."""
+    """A way of writing, the text, and whether it is right: the gold answer, others, the gold answer changed."""
     others = (gold + 1, -gold if gold else Fraction(-1), gold * 10 if gold else Fraction(10))
     for way, template in WAYS.items():
         yield way, template.format(gold), True

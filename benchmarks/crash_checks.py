@@ -1,4 +1,4 @@
-"""What a finished loop leaves behind: its files, rows, locks and history, and what is wrong with them."""
+"""What a finished loop leaves behind: its files, rows, locks and history, and their faults."""
 
 import fcntl
 import re
@@ -16,13 +16,13 @@ from tasks.stage.contract import MANIFEST, CorruptStageError, Finished, load_fin
 from tasks.stage.run import LOCK_HOLDER
 
 TEMPORARY = (".attempt", ".partial", ".replaced")
-# Metrics whose values a run that is made again has to repeat; others measure time, or count anew after a resume.
+# Metrics whose values a repeated run must reproduce; others measure time, or restart after a resume.
 REPEATED = ("validation/", "selection/", "verdicts/", "final/")
 
 
 @dataclass(frozen=True)
 class Traces:
-    """What can be compared between two runs of the same loop, and what is wrong with one of them in itself."""
+    """What can be compared between two runs of the same loop, and faults within one of them."""
 
     stages: dict[str, Finished]
     digests: dict[str, str]
@@ -31,7 +31,7 @@ class Traces:
     faults: list[str] = field(default_factory=list)
 
     def against(self, other: "Traces") -> list[str]:
-        """What is wrong with these, where the others are as they should be."""
+        """The faults of these traces, given that the others are correct."""
         return [
             *self.faults,
             *_differences("the digest of", self.digests, other.digests),
@@ -41,7 +41,7 @@ class Traces:
 
 
 def read_traces(runs: Path, run: str, cache: Path) -> Traces:
-    """Read everything that a loop of the name `run`, the only one below `runs`, left there and in its cache."""
+    """Read everything that the loop `run`, the only one below `runs`, left there and in its cache."""
     directory = runs / run
     faults: list[str] = []
     stages: dict[str, Finished] = {}
@@ -66,7 +66,7 @@ def read_traces(runs: Path, run: str, cache: Path) -> Traces:
 
 
 def read_history(runs: Path) -> dict[str, Any]:
-    """What MLflow has of a loop, by a description in words; what is there twice is twice in it."""
+    """MLflow's records of a loop, by a description in words; duplicates stay duplicates."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
@@ -101,7 +101,7 @@ def read_history(runs: Path) -> dict[str, Any]:
 
 
 def _unfit(history: Mapping[str, Any], stages: Mapping[str, Finished]) -> Iterator[str]:
-    """What no history may be like, whatever it is compared with."""
+    """Faults of a history by itself, without comparing it."""
     iterations = sum(bool(re.fullmatch(r"iter-\d+/evaluate", name)) for name in stages)
     wanted = {f"iteration {number}": 1 for number in range(iterations)} | {"parent": 1}
     yield from _differences("in MLflow,", {"runs": history["runs"]}, {"runs": wanted})
@@ -130,7 +130,7 @@ def _unlisted(stage: Finished) -> Iterator[str]:
 
 
 def _row_files(directory: Path, stages: Mapping[str, Finished]) -> dict[str, list[Path]]:
-    """Parquet files by name; the shards of a folder belong together."""
+    """Parquet files by name; the shards in a folder are one group."""
     found: dict[str, list[Path]] = {}
     for stage in stages.values():
         for name in sorted(stage.manifest.outputs):
@@ -142,7 +142,7 @@ def _row_files(directory: Path, stages: Mapping[str, Finished]) -> dict[str, lis
 
 
 def _count(files: list[Path]) -> tuple[int, int]:
-    """How many rows there are, and how many different ones by the columns that identify a row."""
+    """The number of rows, and of distinct rows by the columns that identify a row."""
     columns = pq.read_schema(files[0]).names
     keys = ["id"] if "id" in columns else ["problem_id", "index"]
     table = pa.concat_tables(pq.read_table(file, columns=keys) for file in files)

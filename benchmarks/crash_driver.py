@@ -1,9 +1,9 @@
-"""Runs a Python program that is killed the n-th time it comes to a named place, and the programs that it starts.
+"""Runs a Python program, and the programs it starts, and kills one the n-th time it reaches a named place.
 
     python crash_driver.py (SCRIPT | -m MODULE) ARGUMENT…
 
-A random time hardly ever falls between two system calls; here the call itself is watched, from outside the code that
-makes it. The orders are in the environment, which all processes of a start share: by it they are found afterwards.
+A random time hardly ever falls between two system calls. Here the call itself is watched, from outside the code that
+makes it. The orders are in the environment, which all processes of a start share and are found by afterward.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ import psutil
 
 ORDERS, FLOW = "AUTODIDACT_CRASH", "AUTODIDACT_CRASH_FLOW"
 BEFORE, WITHIN, AFTER = "before", "within", "after"
-# Places, and what can be told apart there. Files are written beside their final name and then renamed to it.
+# Places, and the positions at each. Files are written next to their final name and then renamed to it.
 PUBLISHING, MANIFEST, IDS, OTHER, ROWS, SHARD, MLFLOW, SQL, TABLES = (
     "publishing a stage",
     "writing a manifest",
@@ -47,7 +47,7 @@ FOR_EVER = 600.0
 
 
 class Victim(StrEnum):
-    """Who is killed; by SIGKILL, where nothing else is said."""
+    """Who is killed, by SIGKILL unless stated otherwise."""
 
     GROUP = "the flow's process group"
     FLOW = "the flow"
@@ -64,22 +64,22 @@ OF_A_PROGRAM = (Victim.SUPERVISOR, Victim.LEADER, Victim.WORKER)
 
 @dataclasses.dataclass(frozen=True)
 class Orders:
-    """What one start of a flow is to suffer. Without a place nothing happens to it from inside."""
+    """What happens to one start of a flow. Without a place, nothing happens to it from inside."""
 
     marker: str
-    reached: str  # the file in which the driver says what it killed, and when
+    reached: str  # the file where the driver records the call at which it killed
     place: str = ""
     position: str = ""
     call: int = 0
     victim: str = ""
-    workers: bool = False  # give every program a worker in a session of its own, without which it fails
+    workers: bool = False  # give every program a worker in its own session, without which it fails
 
     def environment(self) -> dict[str, str]:
         return {ORDERS: json.dumps(dataclasses.asdict(self))}
 
 
 def strike(victim: Victim, flow: int) -> bool:
-    """Kill. Returns False if the flow runs no program at the moment, and one of its processes was meant."""
+    """Kill the victim. Return False if it is a program's process and the flow runs no program now."""
     if victim is Victim.GROUP:
         os.killpg(flow, signal.SIGKILL)
     elif victim not in OF_A_PROGRAM:
@@ -111,14 +111,14 @@ def _is_supervisor(process: psutil.Process) -> bool:
 
 
 class Driver:
-    """Counts how often this process comes to each place, and obeys its orders."""
+    """Counts how often this process reaches each place, and carries out its orders."""
 
     def __init__(self, orders: Orders, flow: int) -> None:
         self.orders, self.flow = orders, flow
         self.counts: Counter[str] = Counter()
 
     def come(self, place: str, position: str, what: str) -> bool:
-        """Whether it is the moment. It is noted down before it comes to the worst."""
+        """Whether this is the moment to kill, which is recorded first."""
         if (place, position) != (self.orders.place, self.orders.position):
             return False
         self.counts[place] += 1
@@ -128,7 +128,7 @@ class Driver:
         return True
 
     def act(self) -> None:
-        """Kill, and do nothing more: what is killed may be another process, and then this one waits for its end."""
+        """Kill, then do nothing: the victim may be another process, and then this one waits for its own end."""
         strike(Victim(self.orders.victim), self.flow)
         time.sleep(FOR_EVER)
 
@@ -145,7 +145,7 @@ class Driver:
         return watched
 
     def watch_files(self) -> None:
-        """Stages are published by os.rename; files that must be whole appear by os.replace of a `.partial`."""
+        """Watch os.rename, which publishes stages, and os.replace of a `.partial`, which writes files atomically."""
         rename, replace = os.rename, os.replace
 
         def watched_rename(source: Any, target: Any, **options: Any) -> None:
@@ -183,14 +183,14 @@ class Driver:
 
     def after_statement(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         place = STATEMENTS.get(statement.split(maxsplit=1)[0])
-        if place == SQL and "alembic" in statement:  # MLflow makes its tables by migrating old ones
+        if place == SQL and "alembic" in statement:  # MLflow creates its tables by migrations
             place = TABLES
         if place and self.come(place, AFTER, " ".join(statement.split())[:60]):
             self.act()
 
 
 def run_programs_here_too() -> None:
-    """Have the flow start its programs through this driver."""
+    """Make the flow start its programs through this driver."""
     from tasks.stage.process import run_child
     from tasks.stage.run import Run
 
@@ -203,7 +203,7 @@ def run_programs_here_too() -> None:
 
 
 def start_worker() -> None:
-    """What torchrun and vLLM do: a process in a session of its own, which the program cannot do without."""
+    """Start a process in its own session that the program depends on, as torchrun and vLLM do."""
     worker = subprocess.Popen(["sleep", str(FOR_EVER)], start_new_session=True)
 
     def follow() -> None:
@@ -235,7 +235,7 @@ def main() -> None:
 
 
 def replace_own_folder(first: str) -> None:
-    """Import from where the program would: with PYTHONSAFEPATH from neither its folder nor this one's."""
+    """Import from where the program would: with PYTHONSAFEPATH neither from its folder nor from this one's."""
     if not sys.flags.safe_path:
         sys.path[0] = first
 

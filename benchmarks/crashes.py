@@ -1,8 +1,8 @@
-"""Kills loops again and again, at random times and at chosen moments; each has to end as if it had been left alone.
+"""Kills loops at random times and chosen moments; each must end as if undisturbed. Takes an hour.
 
 One loop is left alone. Every other one is killed up to `KILLS_PER_LOOP` times and started again with the same command
-after each kill. Once it is done its digests, its rows and its history have to be those of the first, and nothing else
-may be left of it: no process, no lock, no attempt.
+after each kill. Once it is done, its digests, rows and history must equal those of the first, and nothing else may be
+left: no process, no lock, no attempt.
 """
 
 import contextlib
@@ -47,13 +47,13 @@ DRIVER = Path(__file__).with_name("crash_driver.py")
 RUN = "crashed"
 KILLS, KILLS_PER_LOOP = 100, 15
 ANY_TIME, IN_A_STAGE, AS_A_FILE_APPEARS = "at any time", "in a stage", "as a file appears"
-# A kill falls into one of the next few stages, so that a loop takes many on its way.
+# A kill falls into one of the next few stages, so a loop takes many kills.
 STAGES_AHEAD = 3
 MOST = {PUBLISHING: 3, MANIFEST: 3, IDS: 4, OTHER: 6, ROWS: 3, SHARD: 3, MLFLOW: 9, SQL: 20, TABLES: 300}
 MOST_FILES = 9
 # A supervisor gives its program five seconds between SIGTERM and SIGKILL.
 ORPHAN_SECONDS = 10.0
-# What fails again and again need not be seen more often.
+# Repeated failures need not be shown more often.
 MOST_FAILURES, FAULTS_SHOWN = 10, 12
 SETTINGS = """
 iterations: 1
@@ -84,13 +84,13 @@ def main() -> None:
     def command(runs: Path) -> list[str]:
         return [autodidact, "rest-em", "--config", str(settings), "--runs-dir", str(runs), "--run", RUN]
 
-    # The base that the cache then holds is not trained again, and no time is measured on a cold disk.
+    # Fills the cache with the base, which is not trained again, and warms up the disk before anything is timed.
     first = [sys.executable, *command(folder / "first")]
     subprocess.run(first, check=True, stdout=subprocess.DEVNULL, env=environment(folder / "cache"))
     report = crash(command, folder)
     show_report(report)
     if report.failures:
-        print(*report.failures, f"Everything is kept in {folder}.", sep="\n\n", file=sys.stderr)
+        print(*report.failures, f"All files are kept in {folder}.", sep="\n\n", file=sys.stderr)
         sys.exit(1)
     shutil.rmtree(folder)
 
@@ -102,7 +102,7 @@ class Aim:
     victim: Victim
     place: str
     position: str = ""
-    count: int = 0  # how often the place is come to, or how many files appear
+    count: int = 0  # how often the place is reached, or how many files appear
     stage: str = ""
     seconds: float = 0.0
 
@@ -117,7 +117,7 @@ class Aim:
 
 @dataclass
 class Kill:
-    """A kill and what came of it. `lost`: seconds from the start to its end, less those of the stages it published."""
+    """A kill and its outcome. `lost`: seconds from start to end, minus those of the stages published in between."""
 
     number: int
     loop: int
@@ -133,7 +133,7 @@ class Kill:
 
 @dataclass
 class Report:
-    """All kills, and what went wrong in words. `undisturbed` is the wall time of the loop that was left alone."""
+    """All kills, and a description of every failure. `undisturbed` is the wall time of the loop that was left alone."""
 
     seed: int
     undisturbed: float
@@ -154,9 +154,9 @@ def crash(
     """Kill loops until there were `kills` kills, and check each loop when it is done.
 
     Args:
-        command: the script and arguments that run the loop, as the run RUN in the runs folder it is given.
-        folder: an empty folder for everything; the loops share the cache in it.
-        workers: give the programs of the stages a worker each, where they have none that could be killed.
+        command: the script and arguments that run the loop, as the run RUN in the given runs folder.
+        folder: an empty folder for everything; the loops share its cache.
+        workers: give each stage's program a worker, if the programs have none that could be killed.
     """
     crasher = Crasher(command, folder, seed, workers)
     while len(crasher.report.kills) < kills and len(crasher.report.failures) < MOST_FAILURES:
@@ -192,14 +192,14 @@ class Crasher:
         print(f"left alone: {self.report.undisturbed:.1f} s", flush=True)
 
     def crash_loop(self, most: int) -> None:
-        """Kill a loop up to `most` times, let it end, and see what it leaves."""
+        """Kill a loop up to `most` times, let it end, and check what it leaves."""
         report = self.report
         report.loops += 1
         runs, kills = self.folder / f"loop-{report.loops}", list[Kill]()
         code, killed = None, True
         while killed and code != 0:
             code, killed = self._start_once(runs, kills, self._aim(runs) if len(kills) < most else None)
-        faults = ["it does not come to its end"]
+        faults = ["it does not finish"]
         if code == 0:
             faults = read_traces(runs, RUN, self.cache).against(self.traces)
         print(f"loop {report.loops}: {len(faults)} faults", flush=True)
@@ -216,7 +216,7 @@ class Crasher:
                 kill.survived = False
 
     def _start_once(self, runs: Path, kills: list[Kill], aim: Aim | None) -> tuple[int | None, bool]:
-        """Start a loop, and kill if the moment comes. Returns the exit code and whether something was killed."""
+        """Start a loop, and kill if the moment comes. Return the exit code and whether something was killed."""
         report, left = self.report, self._left(runs)
         with self._start(runs, aim) as start:
             killed = aim is not None and self._kill(runs, start, aim)
@@ -240,11 +240,11 @@ class Crasher:
         return code, killed
 
     def _left(self, runs: Path) -> list[str]:
-        """Stages that are not published yet, in the order in which they will be."""
+        """Stages not yet published, in their order."""
         return [name for name in self.seconds if not (runs / RUN / name / contract.MANIFEST).exists()]
 
     def _aim(self, runs: Path) -> Aim:
-        """The next possible kill of a shuffled deck that holds every moment with every victim it can have."""
+        """The next possible kill from a shuffled deck of every moment with every possible victim."""
         ahead = self._left(runs)[:STAGES_AHEAD]
         programs = [name for name in ahead if name in self.with_program]
         new = not (runs / "mlflow.db").exists()
@@ -258,7 +258,7 @@ class Crasher:
             self.deck += self.random.sample(deck := every_aim(), len(deck))
 
     def _sharpen(self, aim: Aim, ahead: list[str], stages: list[str]) -> Aim:
-        """Choose the exact moment: within the next few stages, wherever it can be foreseen."""
+        """Choose the exact moment: within the next few stages, if that can be predicted."""
         if aim.place == ANY_TIME:
             around = self.report.undisturbed - sum(self.seconds.values())
             return replace(aim, seconds=self.random.uniform(0, around + sum(self.seconds[name] for name in ahead)))
@@ -282,7 +282,7 @@ class Crasher:
         return Start(command, environment(self.cache), orders, runs / f"start-{number}.log")
 
     def _kill(self, runs: Path, start: "Start", aim: Aim) -> bool:
-        """Wait for the moment and kill, or let the driver do both. False: the flow ended before."""
+        """Wait for the moment and kill, or let the driver do both. False: the flow ended first."""
         if aim.position:
             start.wait_for(lambda: bool(start.reached()), self.limit)
             return bool(start.reached())
@@ -295,7 +295,7 @@ class Crasher:
 
 
 class Start:
-    """One start of a flow, with everything that it starts in turn: all carry a marker in their environment."""
+    """One start of a flow and all its descendants, which carry a marker in their environment."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], orders: Orders, log: Path) -> None:
         self.orders, self.log = orders, log
@@ -314,7 +314,7 @@ class Start:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave nothing behind, also if the crash test itself is interrupted."""
+        """Leave nothing behind, even if the crash test itself is interrupted."""
         self.process.kill()
         self.process.wait()
         for process in self._processes().values():
@@ -326,12 +326,12 @@ class Start:
         return self.process.pid
 
     def reached(self) -> str:
-        """What the driver was about to do when it killed; nothing if it has not."""
+        """The call at which the driver killed; empty if it has not."""
         file = Path(self.orders.reached)
         return file.read_text() if file.exists() else ""
 
     def wait_for(self, happened: Callable[[], bool], limit: float) -> bool:
-        """Wait until something has happened. False: the flow ended before, or `limit` seconds have passed."""
+        """Wait until something has happened. False: the flow ended first, or `limit` seconds have passed."""
         deadline = time.monotonic() + limit
         while self.process.poll() is None and time.monotonic() < deadline:
             if happened():
@@ -340,7 +340,7 @@ class Start:
         return False
 
     def end(self, limit: float) -> int | None:
-        """Wait for the flow's own end. Returns its exit code, None if it had to be killed after `limit` seconds."""
+        """Wait for the flow to end. Return its exit code, or None if it had to be killed after `limit` seconds."""
         try:
             return self.process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -351,7 +351,7 @@ class Start:
             self.seconds = time.monotonic() - self.began
 
     def orphans(self) -> list[str]:
-        """Wait for the end of all that the flow started. Returns the command lines of what still runs after a while."""
+        """Wait for everything the flow started to end. Return the command lines of what still runs after a while."""
         deadline = time.monotonic() + ORPHAN_SECONDS
         while (left := self._processes()) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -368,13 +368,13 @@ class Start:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """The environment of a loop: no server of the caller's, and its own cache."""
+    """The environment of a loop: none of the caller's servers, and its own cache."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     return kept | {"AUTODIDACT_CACHE": str(cache), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 
 
 def every_aim() -> list[Aim]:
-    """Every moment with every victim that there can be then."""
+    """Every moment with every victim possible then."""
     of_the_flow = [victim for victim in Victim if victim not in OF_A_PROGRAM]
     victims = {ANY_TIME: of_the_flow, IN_A_STAGE: list(Victim), AS_A_FILE_APPEARS: list(Victim), SHARD: list(Victim)}
     outside = [Aim(victim, place) for place in (ANY_TIME, IN_A_STAGE, AS_A_FILE_APPEARS) for victim in victims[place]]
@@ -387,7 +387,7 @@ def every_aim() -> list[Aim]:
 
 
 def stage_begins(directory: Path, stage: str, seconds: float) -> Callable[[], bool]:
-    """Whether an attempt at a stage has begun since now, so many seconds ago."""
+    """A check whether an attempt at a stage has begun since now, at least `seconds` ago."""
     file, now = contract.attempt_directory(directory, stage) / contract.ATTEMPT_FILE, time.time()
     seen: list[float] = []
 
@@ -401,7 +401,7 @@ def stage_begins(directory: Path, stage: str, seconds: float) -> Callable[[], bo
 
 
 def files_appear(directory: Path, count: int) -> Callable[[], bool]:
-    """Whether so many files or folders have appeared in attempts since now."""
+    """A check whether `count` files or folders have appeared in attempts since now."""
 
     def in_attempts() -> set[Path]:
         attempts = [*directory.glob(".*.attempt"), *directory.glob("*/.*.attempt")]
@@ -429,7 +429,7 @@ def show_report(report: Report) -> None:
     show(title, ["moment", "victim", "kills", "survived", "orphans", "s lost per kill"], rows)
     lost = (report.seconds - report.loops * report.undisturbed) / max(1, len(report.kills))
     print(
-        f"A loop left alone took {report.undisturbed:.1f} s; the others took {report.seconds:.0f} s together: "
+        f"A loop left alone took {report.undisturbed:.1f} s; the others took {report.seconds:.0f} s in total: "
         f"{lost:.1f} s more per kill."
     )
 

@@ -1,4 +1,4 @@
-"""The whole demo from an empty cache: wall time and peak memory; what orchestration adds to its programs run bare."""
+"""The demo from an empty cache: wall time, peak memory, and the overhead over its bare programs."""
 
 import json
 import os
@@ -29,13 +29,13 @@ def main() -> None:
         bare = [_bare(path, folder / "bare" / str(i)) for i, path in enumerate(sorted(run.rglob(PROGRAM)))]
     programs = sum(m.seconds for m in bare)
     rows = [
-        ["whole demo", f"{demo.seconds:,.0f} s", "≤ 480 s"],
-        ["peak memory of all its processes", f"{demo.peak_bytes / 2**30:.1f} GiB", "≤ 6 GiB"],
-        [f"its {len(bare)} programs, run bare one after another", f"{programs:,.0f} s", ""],
-        ["whole demo / programs", f"{demo.seconds / programs:.3f}", "≤ 1.05"],
-        ["the finished demo run again", f"{again.seconds:.1f} s", "< 5 s"],
+        ["demo", f"{demo.seconds:,.0f} s", "≤ 480 s"],
+        ["its peak memory, all processes", f"{demo.peak_bytes / 2**30:.1f} GiB", "≤ 6 GiB"],
+        [f"its {len(bare)} programs, run bare, one after another", f"{programs:,.0f} s", ""],
+        ["demo / programs", f"{demo.seconds / programs:.3f}", "≤ 1.05"],
+        ["the finished demo, run again", f"{again.seconds:.1f} s", "< 5 s"],
     ]
-    show("Demo", ["what", "measured", "aim"], rows)
+    show("Demo", ["what", "measured", "target"], rows)
 
 
 def _bare(program: Path, folder: Path) -> Measured:

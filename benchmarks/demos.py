@@ -1,7 +1,7 @@
-"""Both demos over bases of several seeds: base, best and gain on test, and what SPIN did to the habit of its base.
+"""Both demos on bases of several seeds: base, best and gain on test, and how often answers skip the steps.
 
-Seed 0 begins with the base that comes with the package, every other seed trains a base of its own. Given a folder of
-runs, it goes on where it was stopped, and shows finished runs at once.
+Seed 0 uses the base that comes with the package; every other seed trains its own. Given a folder of runs, it continues
+where it stopped, and shows finished runs at once.
 """
 
 import argparse
@@ -45,9 +45,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks demos", description=__doc__)
     parser.add_argument("--flows", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="default: both")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="default: 0 1 2 3 4")
-    parser.add_argument("--runs", type=Path, help="folder of runs to go on with; default: a temporary one")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores; default: 1")
-    parser.add_argument("--show", action="store_true", help="run nothing: show what is there")
+    parser.add_argument("--runs", type=Path, help="folder of runs to continue; default: a temporary one")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, which share the cores; default: 1")
+    parser.add_argument("--show", action="store_true", help="run nothing, only show existing runs")
     return parser.parse_args()
 
 
@@ -61,7 +61,7 @@ def _run(flow: str, seed: int, run: Path, jobs: int) -> None:
 
 
 def measured(run: Path) -> list[str]:
-    """Base, best and gain on test, whether that excludes zero, and the habit, of a finished run."""
+    """Base, best and gain on test, whether the gain excludes zero, and the share without steps, of a finished run."""
     base, best = (_metrics(run / "final" / name / "test") for name in ("base", "best"))
     gain = best.against["base"]
     habits = [without_steps(run / f"iter-{number}" / "evaluate" / "validation") for number in (0, _last(run))]

@@ -1,6 +1,6 @@
-"""Formatting, splitting, deduplicating and decontaminating 10⁴, 10⁵ and 10⁶ rows, beside a plain `datasets.map`.
+"""Formatting, splitting, deduplicating and decontaminating 10⁴ to 10⁶ rows, against a plain `datasets.map`.
 
-The plain one reads, maps and writes the same rows; it removes nothing and splits nothing.
+The latter reads, maps and writes the same rows, but removes and splits nothing.
 """
 
 import json
@@ -16,7 +16,7 @@ from benchmarks.measure import peak_memory, run_measured, show
 
 FORM = "Think about this step by step and then answer in the form of #### and a number ."
 WORDS = 40
-NEAR, EXACT = 0.02, 0.02  # shares of rows that repeat an earlier one, but for one word, or wholly
+NEAR, EXACT = 0.02, 0.02  # shares of rows that repeat an earlier one, except for one word, or exactly
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Generation: the stage's program beside a bare `vllm.LLM.generate` and Hugging Face `generate`, on the same requests.
+"""Generation: the stage's program against bare `vllm.LLM.generate` and Hugging Face `generate`.
 
-The policy is the embedded tiny model; its base stage is made first if no run has left one in the cache.
+All answer the same requests. The policy is the embedded tiny model; its base stage runs first if the cache has no base.
 """
 
 import json
@@ -49,7 +49,7 @@ def main() -> None:
         file = Path(name) / "program.json"
         file.write_text(program.model_dump_json())
         rates: dict[str, list[float]] = {"stage": [], "bare": []}
-        for _ in range(REPEATS):  # in turns, so that a busy machine slows both alike
+        for _ in range(REPEATS):  # alternating, so that a busy machine slows both equally
             rates["stage"].append(_stage(file))
             rates["bare"].append(_other("bare", file))
         others = {kind: _other(kind, file) for kind in ("hf-batched", "hf-one")}

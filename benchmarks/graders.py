@@ -1,9 +1,9 @@
-"""Graders against answers whose verdict is known: `python -m benchmarks.graders [FILE…]`.
+"""Graders on answers with known verdicts; with your own data: `python -m benchmarks.graders FILE…`.
 
-First, the pairs in MATH style of the tests, with what Math-Verify alone says of them, and answers and programs by kind.
-FILE is a data set of problems that end in a number, such as GSM8K, or it is HumanEval's or MBPP's. Its gold answers are
-graded as they stand, and then with a mistake: another number, another sign, another scale; or changed programs, which
-plain Python judges as well, without the sandbox. So give no file of programs that you would not run yourself.
+First, the tests' MATH-style pairs, next to the verdicts of Math-Verify alone, and answers and programs by kind. FILE is
+a data set whose answers are numbers, such as GSM8K, or it is HumanEval's or MBPP's. Its gold answers are graded
+unchanged, then with a mistake: another number, sign or scale, or a changed program, which plain Python also judges,
+without the sandbox. So give no file of programs that you would not run yourself.
 """
 
 import ast
@@ -24,7 +24,7 @@ from data.prepare.reading import Reading, Tally, first_use, read_records
 from data.rewards.final_answer import close, final_answer
 from data.rewards.program import program
 from data.rows import Problem, Score
-from tests.unit.rewards.math_style import OTHER, SAME
+from tests.unit.data.rewards.math_style import OTHER, SAME
 
 BARE_SECONDS = 10
 FAULTS = {False: "with a fault", True: "with a change that its tests miss"}
@@ -126,7 +126,7 @@ def _value(record: Record) -> Fraction:
 
 
 def changed_program(record: Record) -> Iterator[tuple[str, str]]:
-    """The first change of a program that fails its tests when they run bare, and one before it that passes.
+    """The first change of a program that fails its tests without the sandbox, and an earlier one that passes, if any.
 
     Raises:
         ValueError: it is neither HumanEval's nor MBPP's, or no change makes it fail.
@@ -148,7 +148,7 @@ def changed_program(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def mutants(code: str, after: int) -> Iterator[str]:
-    """A program with one change each, behind so many lines: those before are the problem's, not the answer's."""
+    """Variants of a program with one change each, after line `after`: earlier lines are the problem's."""
     for number in range(len(list(ast.walk(ast.parse(code))))):
         tree = ast.parse(code)
         node = list(ast.walk(tree))[number]
@@ -157,7 +157,7 @@ def mutants(code: str, after: int) -> Iterator[str]:
 
 
 def _change(node: ast.AST) -> bool:
-    """Make another program of the one that a node belongs to. False: this node gives none."""
+    """Change a program at this node. Return False if the node cannot be changed."""
     if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in _SWAPS:
         node.op = _SWAPS[type(node.op)]()
     elif isinstance(node, ast.Compare) and type(node.ops[0]) in _SWAPS:
@@ -174,7 +174,7 @@ def _change(node: ast.AST) -> bool:
 
 
 def _passes_bare(code: str, task: dict[str, Any]) -> bool | None:
-    """What plain Python says; None if it takes too long, which says less than a result."""
+    """Plain Python's verdict; None if it takes too long, which is inconclusive."""
     tests = [task["test"], f"check({task['entry_point']})"] if "test" in task else [task["setup"], *task["asserts"]]
     command = [sys.executable, "-I", "-c", "\n".join([code, *tests])]
     try:

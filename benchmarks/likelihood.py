@@ -1,5 +1,7 @@
-"""Held-out rows beside training: rows per second of measuring against training's own forward pass on the same rows,
-and the time that measuring while training adds beside its share of forward passes.
+"""Held-out rows: the speed of measuring them, and the time that measuring adds to training.
+
+The speed, in rows per second, is compared with training's own forward pass on the same rows, and the added time with
+the share of added forward passes.
 """
 
 import json
@@ -36,11 +38,11 @@ def main() -> None:
     columns = ["model", "measuring, rows/s", "forward pass of training, rows/s", "ratio"]
     show("Likelihoods of gold answers", columns, speeds)
     columns = ["model", "time added to training", "forward passes added"]
-    show(f"Measuring a quarter as many rows as are trained on, {EVALUATIONS} times in an epoch", columns, shares)
+    show(f"Measuring a quarter as many rows as are trained on, {EVALUATIONS} times per epoch", columns, shares)
 
 
 def _prepare(folder: Path, case: Case) -> TrainProgram:
-    """A random model, gold answers to train on, and a quarter of them to measure."""
+    """Write a random model, gold answers to train on, and a quarter of them to measure."""
     problems = write_model(folder, case)[: case.pairs]
     examples = [Example(p.id, 0, p.messages, p.response or "", None, "gold") for p in problems]
     write_rows(Example, folder / "examples.parquet", examples)
@@ -69,7 +71,7 @@ def _likelihood(program: TrainProgram) -> LikelihoodProgram:
 
 
 def _run(kind: str, folder: Path, program: TrainProgram | LikelihoodProgram) -> dict[str, float]:
-    """Seconds of each part of the work, without start-up and loading."""
+    """Seconds of each part of the work, without startup and loading."""
     file = folder / f"{kind}.json"
     file.write_text(program.model_dump_json())
     command = [*launch_command("benchmarks.likelihood", program.launch, file), kind]
@@ -79,7 +81,7 @@ def _run(kind: str, folder: Path, program: TrainProgram | LikelihoodProgram) -> 
 
 
 def child(kind: str, told: dict[str, Any]) -> None:
-    """Do it, and print the seconds spent in its parts."""
+    """Do the work, and print the seconds spent in its parts."""
     from models.training import likelihood
     from models.training import supervised as train
     from models.training.common import enter, leave
@@ -111,7 +113,7 @@ def _timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> 
 
 
 def _now(torch: Any) -> float:
-    """The time when the device has done all that it was told."""
+    """The time once the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Running a command and measuring it from outside: wall time and peak memory of its whole process tree."""
+"""Runs a command and measures it from outside: wall time and peak memory of its process tree."""
 
 import contextlib
 import subprocess
@@ -28,7 +28,7 @@ def run_measured(
     """Run a command to its end.
 
     Raises:
-        RuntimeError: it failed; with the end of its output.
+        RuntimeError: it failed; includes the end of its output.
     """
     start = time.perf_counter()
     with subprocess.Popen(
@@ -66,7 +66,7 @@ class _Sampler(threading.Thread):
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has held since its program started: `ru_maxrss` counts who started it, too."""
+    """Peak bytes of this process since its program started; `ru_maxrss` would include its parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 

@@ -1,7 +1,7 @@
-"""Memory of training on a GPU, beside what the dry run says of it (models/estimate.py).
+"""GPU memory of training against the dry run's estimate (models/estimate.py). Needs a GPU.
 
-A Llama of 0.8 B random weights. With short examples activations are small next to weights, gradients and optimiser,
-which differ by ZeRO stage and optimiser; with long ones it is activations that are measured.
+The model is a Llama of 0.8 B random weights. With short examples, activations are small next to weights, gradients and
+optimizer state, which differ by ZeRO stage and optimizer; with long ones, activations dominate.
 """
 
 import json
@@ -31,7 +31,7 @@ SHAPE = {
 }
 SHORT, LONG = 64, 1000  # tokens of an example
 STEPS, BATCH = 4, 8
-# Settings of the training, and of its launch; tokens and number of the examples that are learned at a time.
+# Settings of training and of its launch; tokens and number of examples per forward pass.
 CASES: list[tuple[dict[str, Any], dict[str, Any], int, int]] = [
     ({"dtype": "bfloat16"}, {"zero_stage": 0}, SHORT, BATCH),
     ({"dtype": "bfloat16"}, {"zero_stage": 1}, SHORT, BATCH),
@@ -47,7 +47,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], int, int]] = [
     ({"dtype": "float32"}, {}, LONG, 4),
     ({"dtype": "float32"}, {}, LONG, 8),
 ]
-# Runs the program, which in the end prints what PyTorch held at most, and what it had taken from the device for that.
+# Runs the program, which at the end prints PyTorch's peak allocated memory and the memory reserved for it.
 MEASURE = """
 import runpy, sys, torch
 from models import process
@@ -65,7 +65,7 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        sys.exit("This benchmark needs a GPU: on a CPU, a process's memory holds its libraries as well.")
+        sys.exit("This benchmark needs a GPU: on a CPU, a process's memory includes its libraries.")
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,7 +75,7 @@ def main() -> None:
             config = SupervisedConfig(**{"epochs": 1, "batch_size": batch, "learning_rate": 1e-5} | train)
             how = LaunchConfig(**{"micro_batch_size": batch, "checkpoint_steps": 10_000, "log_steps": 1} | launch)
             rows.append(_row(folder, parameters, config, how, tokens))
-    columns = ["training", "tokens at a time", "dry run, bytes/weight", "held at most", "taken", "ratio", "s"]
+    columns = ["training", "tokens at a time", "dry run, bytes/weight", "peak allocated", "reserved", "ratio", "s"]
     show(f"Training {parameters / 1e9:.2f} B weights on one {torch.cuda.get_device_name()}", columns, rows)
 
 
@@ -120,7 +120,7 @@ def _write_model(folder: Path) -> None:
 
 
 def _write_examples(folder: Path, number: int, tokens: int) -> Path:
-    """Examples of so many tokens each, prompt and answer together."""
+    """Write examples of `tokens` tokens each, prompt and answer together."""
     from models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(folder / "model", "refuse")

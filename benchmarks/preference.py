@@ -1,4 +1,4 @@
-"""Training on pairs: the reference computed once before, beside TRL's default with a resident reference model.
+"""Training on pairs with a precomputed reference, against TRL's default, a resident reference model.
 
 Same pairs, same steps, two epochs, for the tiny architecture and for one of 106 M parameters, both with random weights.
 """
@@ -27,7 +27,7 @@ EPOCHS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """A model size, and as many pairs as it gets through in a minute or two."""
+    """A model size, and the number of pairs that take a minute or two."""
 
     name: str
     shape: dict[str, int]
@@ -54,14 +54,14 @@ def main() -> None:
             program = _prepare(folder, case)
             before = _run("likelihood", folder, _likelihood(program))
             ours = _run("precomputed", folder, program)
-            # A folder of its own: beside the other one's checkpoints it would go on from where that one ended.
+            # Its own folder: next to the other one's checkpoints it would continue from them.
             resident = _run("resident", folder, program.model_copy(update={"output": folder / "resident" / "policy"}))
         steps = EPOCHS * case.pairs // case.batch
         times = [ours["seconds"], ours["seconds"] + before["seconds"]]
         faster = [f"{seconds / resident['seconds']:.2f}" for seconds in times]
         rows += [
             [case.name, "resident reference (TRL)", *_row(resident, steps, 0.0)],
-            ["", "reference computed before", *_row(ours, steps, before["seconds"])],
+            ["", "precomputed reference", *_row(ours, steps, before["seconds"])],
             ["", "ratio", faster[0], "", faster[1], f"{ours['bytes'] / resident['bytes']:.2f}"],
         ]
     columns = ["model", "", "s per step", "pre-pass, s", f"s for {EPOCHS} epochs", "peak memory"]
@@ -79,7 +79,7 @@ def _row(measured: dict[str, float], steps: int, before: float) -> list[str]:
 
 
 def _prepare(folder: Path, case: Case) -> PreferenceProgram:
-    """A random model, and gold answers over answers with another last number."""
+    """Write a random model, and pairs of gold answers and answers with another last number."""
     rng = random.Random(0)
     rows = []
     for problem in write_model(folder, case)[: case.pairs]:
@@ -99,7 +99,7 @@ def _prepare(folder: Path, case: Case) -> PreferenceProgram:
 
 
 def write_model(folder: Path, case: Case) -> list[Problem]:
-    """Write a random model to `model/`, and return the worked problems that its tokenizer is made of."""
+    """Write a random model to `model/`, and return the worked problems that its tokenizer was made from."""
     from transformers import set_seed
 
     from models.loading import load_config, random_weights
@@ -126,7 +126,7 @@ def _likelihood(program: PreferenceProgram) -> LikelihoodProgram:
 
 
 def _run(kind: str, folder: Path, program: PreferenceProgram | LikelihoodProgram) -> dict[str, float]:
-    """Seconds of work, without start-up and loading, and peak bytes of one way to do it."""
+    """Seconds of work, without startup and loading, and peak bytes of one way to do it."""
     file = folder / f"{kind}.json"
     file.write_text(program.model_dump_json())
     command = [*launch_command("benchmarks.preference", program.launch, file), kind]
@@ -136,7 +136,7 @@ def _run(kind: str, folder: Path, program: PreferenceProgram | LikelihoodProgram
 
 
 def child(kind: str, told: dict[str, Any]) -> None:
-    """Do it one way, and print the seconds of the work itself."""
+    """Do the work one way, and print its seconds."""
     from trl import DPOTrainer
 
     from models.training import likelihood, preference
@@ -157,7 +157,7 @@ def child(kind: str, told: dict[str, Any]) -> None:
 
 
 def _resident() -> type:
-    """TRL's own trainer with a second model as reference, on the same token ids."""
+    """TRL's own trainer with a second model as the reference, on the same token ids."""
     from trl import DPOTrainer
 
     from models.training.common import load_policy

@@ -1,4 +1,4 @@
-"""The reward for programs by kind: right ones, hostile ones, and tests that say nothing."""
+"""The reward for programs by kind: correct ones, hostile ones, and tests that prove nothing."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,23 +14,23 @@ from tests.sandbox.judged import HONEST, JUDGED, SCRIPTS
 
 LIMITS, HASTE = Limits(), Limits(seconds=3.0)
 TESTS = "assert double(2) == 4\nassert double(5) == 10\n"
-AT_A_TIME = 4  # most hostile programs wait for their time to be over
+AT_A_TIME = 4  # most hostile programs wait for their timeout
 
 
 def show_program_kinds() -> None:
-    """A table of the kinds of programs in the tests, with what each comes to."""
+    """Print the outcomes of the tests' programs by kind."""
     scripts = [row for row in HONEST if row["kind"] == "script"]
     functions = [row for row in HONEST if row["kind"] == "function"]
     rows = [
         _row("honest scripts", scripts, _script),
-        _row("honest scripts, as they use the system", SCRIPTS, lambda s: judge_by_output(s[0], [s[1:]], LIMITS)),
+        _row("honest scripts that use the system", SCRIPTS, lambda s: judge_by_output(s[0], [s[1:]], LIMITS)),
         _row("honest functions", functions, lambda row: judge_by_tests(row["program"], "", row["tests"], [], LIMITS)),
     ]
     names = {
         "passed": "tests that plain Python passes",
         "failed": "tests that plain Python fails",
         "cannot": "tests that would have to trust the program",
-        "broken": "tests that never ask the program",
+        "broken": "tests that never call the program",
     }
     for outcome, name in names.items():
         cases = [case for case in JUDGED if case[2] == outcome]

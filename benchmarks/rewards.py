@@ -1,8 +1,8 @@
-"""Verdicts per second for mathematics and programs with one and two workers, and how much of scoring is hidden.
+"""Verdicts per second for math and programs with one and two workers, and how much scoring time is hidden.
 
-The answers of each kind are graded by `models.score`, as a loop does it. A sandbox's cost is set beside the
-same program run bare. What is hidden is measured beside a stand-in for generation, which writes a shard whenever a
-generation as fast as scoring would, and leaves the processor idle, as a GPU does.
+`models.score` grades the answers of each kind, as in a loop. The sandbox's cost is compared with the same program run
+bare. Hidden time is measured with a stand-in for generation, which writes shards at the pace of a generation as fast as
+scoring, and leaves the CPU idle, as a GPU does.
 """
 
 import json
@@ -35,7 +35,7 @@ def latex(number: int) -> tuple[str, str]:
 
 
 def pathological(number: int) -> tuple[str, str]:
-    """Half of them LaTeX; every fiftieth takes its whole limit of five seconds."""
+    """Half of the answers are LaTeX; every fiftieth takes its full limit of five seconds."""
     answers = [f"{'(' * 400}{number}{')' * 400}", "9" * 900, rf"\sqrt{{{number}}}" * 40, rf"\frac{{{number}}}{{0}}"]
     slow = rf"{number}^{{{number}^{{{number}^{{{number}}}}}}}"
     if number % 50 == 3:
@@ -99,12 +99,12 @@ def _show_overhead() -> None:
     start = time.perf_counter()
     for _ in range(repeats):
         judge_by_output(script, [("2", "4")], Limits())
-    shut_in = (time.perf_counter() - start) / repeats
+    sandboxed = (time.perf_counter() - start) / repeats
     start = time.perf_counter()
     for _ in range(repeats):
         subprocess.run([sys.executable, "-I", "-S", "-c", script], input=b"2", capture_output=True, check=True)
     bare = (time.perf_counter() - start) / repeats
-    row = [isolation().level, f"{shut_in * 1000:.0f} ms", f"{bare * 1000:.0f} ms", f"{shut_in / bare:.1f}"]
+    row = [isolation().level, f"{sandboxed * 1000:.0f} ms", f"{bare * 1000:.0f} ms", f"{sandboxed / bare:.1f}"]
     show("A program that prints one line", ["level", "sandboxed", "bare", "ratio"], [row])
 
 
@@ -124,7 +124,7 @@ def _show_hidden() -> None:
 def _seconds_after_generation(
     make: Callable[[int], tuple[str, str]], reward: str, count: int, generation: float
 ) -> float:
-    """How long scoring goes on when generation, which takes so many seconds, has ended."""
+    """How long scoring continues after the end of a generation that takes `generation` seconds."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
         (run.directory / "iter-1").mkdir()

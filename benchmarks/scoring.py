@@ -1,4 +1,4 @@
-"""Scoring and selecting 10⁴, 10⁵ and 10⁶ generated samples: rows per second, and that memory stays the same."""
+"""Scoring and selecting 10⁴ to 10⁶ generated samples: rows per second, and constant memory."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The ablation of the SPIN paper (figure 3): SPIN beside going on with SFT for as many steps, from the same base."""
+"""The SPIN paper's ablation (figure 3): SPIN against continued SFT for as many steps, from the same base."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _sft_settings(runs: Path, steps: int, rate: float) -> str:
-    """SPIN's own settings, with SFT's training for as many steps of as many examples."""
+    """SPIN's settings, with SFT training for as many steps with as many examples."""
     import yaml
 
     from flows.spin import Spin
@@ -59,7 +59,7 @@ def _steps(stage: Path) -> int:
 
 
 def _row(name: str, summary: dict[str, Any]) -> list[str]:
-    """The last policy, good or bad: on the test set only the best one by validation is measured."""
+    """A row for the last policy, good or bad: the test set measures only the best by validation."""
     last = summary["iterations"][-1]
     return [name, last[ACCURACY.label], last["against base"]]
 

@@ -1,1 +1,1 @@
-"""Rows and what is done to them, without weights: load, render, grade, select, measure. Imports no torch."""
+"""Rows and what is done with them, without weights: load, render, grade, select, measure. Imports no torch."""

@@ -26,16 +26,16 @@ _QUESTION = "How many {things} are there now?"
 
 @lru_cache(maxsize=1)
 def embedded_problems(seed: int) -> tuple[Problem, ...]:
-    """All splits, in order, with distinct prompts throughout. Only demonstrations have an answer.
+    """All splits, in order; no prompt occurs twice. Only demonstrations have an answer.
 
-    They are made once per process: a run needs them for its plan, its vocabulary and its splits.
+    Generated once per process: a run needs them for its plan, its vocabulary and its splits.
     """
     return tuple(p if p.split == "demonstration" else replace(p, response=None) for p in worked_problems(seed))
 
 
 @lru_cache(maxsize=1)
 def worked_problems(seed: int) -> tuple[Problem, ...]:
-    """The same, all with worked answers. The same seed gives the same problems."""
+    """The same problems, all with worked answers. The same seed gives the same problems."""
     rng = random.Random(f"arithmetic-{VERSION}-{seed}")
     problems: list[Problem] = []
     seen: set[str] = set()
@@ -55,17 +55,17 @@ def worked_problems(seed: int) -> tuple[Problem, ...]:
 
 
 def bare(problem: Problem) -> Problem:
-    """The problem with a response that gives the result and none of the steps: `#### 5`."""
+    """The problem with a response that gives the result without any steps: `#### 5`."""
     return replace(problem, response=f"#### {problem.reference}")
 
 
 def person(problem: Problem) -> str:
-    """Whom the problem is about."""
+    """The person the problem is about."""
     return problem.messages[0]["content"].split(maxsplit=1)[0]
 
 
 def shows_no_steps(answer: str) -> bool:
-    """Whether an answer gives a result at once."""
+    """Whether an answer gives the result without any steps."""
     return answer.lstrip().startswith("####")
 
 

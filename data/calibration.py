@@ -1,8 +1,8 @@
-"""What a reward model's rewards of held-out pairs come to: accuracy, calibration, and a taste for length.
+"""Reward-model metrics on held-out pairs: accuracy, calibration and length bias.
 
-Bradley–Terry reads a margin Δ = r_chosen − r_rejected as the probability σ(Δ) that the chosen answer is the better one.
-A pair has no order of its own, so the model's claim is taken from the side that it prefers: with confidence σ(|Δ|),
-which is never below a half, that side is the better one.
+Bradley–Terry reads a margin Δ = r_chosen − r_rejected as the probability σ(Δ) that the chosen answer is better.
+Which side is called "chosen" must not matter to calibration, so the prediction is the side with the higher reward, with
+confidence σ(|Δ|) ≥ 0.5.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ BINS = 10
 
 
 class ReliabilityBin(BaseModel):
-    """Pairs of similar confidence: what the model claims, and how often it is right."""
+    """Pairs of similar confidence: what the model claims and how often it is right."""
 
     model_config = ConfigDict(frozen=True)
     low: float
@@ -34,26 +34,26 @@ class RewardMetrics(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     pairs: int
-    accuracy: Interval = Field(description="Share of pairs whose chosen side has the higher reward; a tie is a half.")
+    accuracy: Interval = Field(description="Share of pairs whose chosen side has the higher reward; a tie counts 0.5.")
     margin: float = Field(description="Mean of Δ = r_chosen − r_rejected.")
-    loss: float = Field(description="Mean of −log σ(Δ), in nats; log 2 for a model that knows nothing.")
-    brier: float = Field(description="Mean of (1 − σ(Δ))²; a quarter for a model that knows nothing.")
+    loss: float = Field(description="Mean of −log σ(Δ), in nats; log 2 at chance.")
+    brier: float = Field(description="Mean of (1 − σ(Δ))²; 0.25 at chance.")
     calibration_error: float = Field(description="Expected calibration error: mean |accuracy − confidence| over bins.")
-    reliability: list[ReliabilityBin] = Field(description="Bins of equal width that have pairs.")
+    reliability: list[ReliabilityBin] = Field(description="Non-empty bins of equal width.")
     mean_reward: float
     length_correlation: float | None = Field(description="Pearson's r of reward and length; None if one is constant.")
-    chosen_longer: float = Field(description="Share of pairs whose chosen side is the longer one; a tie is a half.")
-    preferred_longer: float = Field(description="Share of pairs whose higher-rewarded side is the longer one.")
+    chosen_longer: float = Field(description="Share of pairs whose chosen side is longer; a tie counts 0.5.")
+    preferred_longer: float = Field(description="Share of pairs whose higher-rewarded side is longer.")
 
 
 def reward_metrics(rows: Iterable[PairReward], seed: int) -> RewardMetrics:
-    """Measure rewards of pairs.
+    """Compute metrics from the rewards of pairs.
 
     Args:
         seed: of the bootstrap over prompts.
 
     Raises:
-        ValueError: there is no pair.
+        ValueError: no pairs.
     """
     found = list(rows)
     if not found:
@@ -80,7 +80,7 @@ def reward_metrics(rows: Iterable[PairReward], seed: int) -> RewardMetrics:
 
 
 def reliability(margins: Sequence[float] | np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
-    """The reliability table of margins Δ: confidences from a half to one in bins of equal width, empty ones left out.
+    """Reliability table of margins Δ: confidences from 0.5 to 1 in bins of equal width, empty bins left out.
 
     Guo et al. 2017 (arXiv 1706.04599), section 2, for the two classes "this side is the better one" and "the other".
     """

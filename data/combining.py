@@ -1,4 +1,4 @@
-"""Several rewards of one sample as one: weights, thresholds, gates, and a penalty on length."""
+"""Combine several rewards of one sample: weights, thresholds, gates and a length penalty."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ class Part:
 
     Attributes:
         weight: factor of its value.
-        at_least: its value counts as 1 from here on and as 0 below; None: as it is.
-        gate: below `at_least`, or where that is not given unless it is `correct`, the whole is wrong and worth 0.
+        at_least: from here on its value counts as 1, below as 0. None: the value counts as it is.
+        gate: if it misses `at_least` (without `at_least`: if its verdict is not `correct`), the total is `wrong`, 0.
     """
 
     weight: float = 1.0
@@ -25,13 +25,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Combination:
-    """How several rewards make one: the sum of weight · value, less the penalty.
+    """How several rewards are combined: the sum of weight · value, less the penalty.
 
     Attributes:
         parts: by name.
-        passes_at: a sum from which on a sample is `correct`.
-        free_tokens: tokens of an answer that cost nothing.
-        per_token: what each further one costs.
+        passes_at: the total from which on a sample is `correct`.
+        free_tokens: tokens of an answer that are not penalized.
+        per_token: penalty for each further token.
     """
 
     parts: Mapping[str, Part]
@@ -41,10 +41,10 @@ class Combination:
 
 
 def combine(scores: Mapping[str, Score], tokens: int, combination: Combination) -> Score:
-    """One score of several, all of the same sample, which has that many tokens.
+    """Combine several scores of one sample, whose answer has `tokens` tokens.
 
-    Where a part could not tell, the whole cannot either: it gets that part's verdict and no value. The answer is the
-    first that a part has read. What each part said is kept in `parts`.
+    If a part reached no verdict, neither does the total: it gets that part's verdict and no value. The answer is the
+    first one that a part extracted. Each part's score is kept in `parts`.
     """
     kept = [{"name": name, "value": score.value, "verdict": score.verdict} for name, score in scores.items()]
     answer = next((score.answer for score in scores.values() if score.answer is not None), None)

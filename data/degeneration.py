@@ -1,4 +1,4 @@
-"""How a policy's own answers go wrong in form: too long or too short, going round in circles, without an end."""
+"""Degeneration of a policy's own answers: too short or too long, repetitive, or never ending."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,18 +10,18 @@ N = 4
 
 
 class Degeneration(BaseModel):
-    """Own answers beside the gold ones to the same prompts. Shares are fractions of 1, lengths are in tokens."""
+    """Own answers compared with the gold answers to the same prompts. Shares are fractions of 1; lengths in tokens."""
 
     model_config = ConfigDict(frozen=True)
     samples: int
     mean_tokens: float
-    gold_tokens: float = Field(description="Mean length of the gold answers, each counted once for each sample.")
+    gold_tokens: float = Field(description="Mean length of the gold answers, counted once per sample.")
     repeated: float = Field(description="Mean share of an answer's 4-grams of tokens that repeat an earlier one.")
-    ended: float = Field(description="Share that ended by itself rather than at the token limit.")
+    ended: float = Field(description="Share of answers that ended on their own rather than at the token limit.")
 
     @property
     def length_ratio(self) -> float:
-        """Mean length against gold."""
+        """Mean length divided by the gold answers' mean length."""
         return self.mean_tokens / self.gold_tokens
 
 
@@ -32,7 +32,7 @@ def degeneration(samples: Iterable[Sample], gold_tokens: Mapping[str, int]) -> D
         gold_tokens: length of the gold answer by problem id. Samples of other problems are left out.
 
     Raises:
-        ValueError: there is no sample of a problem that has a gold answer.
+        ValueError: no sample belongs to a problem with a gold answer.
     """
     found = [sample for sample in samples if sample.problem_id in gold_tokens]
     if not found:
@@ -48,6 +48,6 @@ def degeneration(samples: Iterable[Sample], gold_tokens: Mapping[str, int]) -> D
 
 
 def repeated_share(token_ids: Sequence[int], n: int = N) -> float | None:
-    """1 − distinct n-grams / n-grams of one answer, seq-rep-n of arXiv 1908.04319; None where it has no n-gram."""
+    """1 − distinct n-grams / n-grams of one answer, seq-rep-n of arXiv 1908.04319; None if it has no n-gram."""
     grams = [tuple(token_ids[start : start + n]) for start in range(len(token_ids) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else None

@@ -1,6 +1,6 @@
-"""The one base of this project's errors: what a user can read and act on, never a fault in the code itself.
+"""The base class of this project's errors: what a user can read and act on, never a bug in the code itself.
 
-Whoever shows one prints its text and ends with its exit code; nobody needs a list of its subclasses.
+Whoever shows an error prints its text and exits with its exit code; no list of subclasses is needed.
 """
 
 from typing import ClassVar
@@ -9,11 +9,11 @@ BAD_INPUT, FAILED, STOPPED = 2, 1, 130  # exit codes: refused before it began; f
 
 
 class AutodidactError(Exception):
-    """An expected failure, in up to three sentences.
+    """An expected failure, described in up to three sentences.
 
     Attributes:
         what: what happened or cannot be done.
-        why: the reason, where it is not part of the first sentence.
+        why: the reason, unless the first sentence gives it.
         what_next: what the reader can do about it.
         exit_code: of a command that ends with this error.
     """
@@ -21,7 +21,7 @@ class AutodidactError(Exception):
     exit_code: ClassVar[int] = BAD_INPUT
 
     def __init__(self, what: str, why: str = "", what_next: str = "") -> None:
-        super().__init__(what, why, what_next)  # all three, so that it can be pickled
+        super().__init__(what, why, what_next)  # all three, so it can be pickled
         self.what, self.why, self.what_next = what, why, what_next
 
     def __str__(self) -> str:
@@ -32,10 +32,10 @@ class AutodidactError(Exception):
 
 
 class UsageError(AutodidactError):
-    """The command line or the configuration file cannot be used as it is."""
+    """The command line or the configuration file cannot be used."""
 
 
 class RunFailedError(AutodidactError):
-    """A failure under way: what was asked for was fine."""
+    """A failure while the run was under way: the input was fine."""
 
     exit_code = FAILED

@@ -1,4 +1,4 @@
-"""Files that are never half written, and their digests."""
+"""Atomic writes and file digests."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ def _hash_file(path: Path, size: int, modified: int, changed: int) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content. A file whose size and times are unchanged is read once per process."""
+    """SHA-256 of a file's content. An unchanged file (same size and times) is read once per process."""
     stat = path.stat()
-    # A copy can be given the time of the file that it replaces, but no program can choose when the inode changed.
+    # A copy can take over the modification time of the file it replaces, but no program can set the inode change time.
     return _hash_file(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is either the old one or the whole new one, also after a power cut."""
+    """Write JSON atomically: the file is either the old one or the complete new one, even after a power failure."""
     partial = path.with_name(f".{path.name}.partial")
-    # Half a surrogate pair, which no UTF-8 has, is written as JSON's own escape, and read back as it was.
+    # A lone surrogate cannot be encoded in UTF-8; it is written as a JSON escape and read back unchanged.
     with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
@@ -34,7 +34,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have a file or folder on the disk, not only on its way there. Some file systems report a full disk only now."""
+    """Sync a file or folder to disk. Some file systems report a full disk only now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""The Hugging Face hub: whether it can be reached at all, asked once and briefly.
+"""The Hugging Face hub: whether it can be reached, checked once and quickly.
 
-Its own libraries try again and again for half a minute, which is long for a path with a spelling mistake in it.
+Its own libraries retry for half a minute, which is long if the cause is a typo in a path.
 """
 
 import time
@@ -10,13 +10,13 @@ from pathlib import Path
 PATIENCE_SECONDS = 3.0
 REMEMBERED_SECONDS = 60.0
 
-_failed: dict[str, tuple[float, str]] = {}  # by address: when, and why
+_failed: dict[str, tuple[float, str]] = {}  # by address: when it failed, and why
 
 
 def why_unreachable() -> str | None:
-    """Why the hub (of HF_ENDPOINT) cannot be asked now; None if it answers, whatever it says.
+    """Why the hub (HF_ENDPOINT) cannot be reached now; None if it responds, with whatever status.
 
-    With HF_HUB_OFFLINE it is not asked: then the libraries do not try for long either.
+    Not checked with HF_HUB_OFFLINE: the libraries do not retry then.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -29,7 +29,7 @@ def why_unreachable() -> str | None:
         return why
     try:
         get_session().head(address, timeout=PATIENCE_SECONDS)
-    except Exception as error:  # of whatever library carries the request
+    except Exception as error:  # whichever HTTP library is used
         why = f"{address} does not answer: {error}"
         _failed[address] = time.monotonic(), why
         return why
@@ -37,18 +37,18 @@ def why_unreachable() -> str | None:
 
 
 def hub_is_off() -> bool:
-    """Whether HF_HUB_OFFLINE says that nothing is to be fetched."""
+    """Whether HF_HUB_OFFLINE forbids downloads."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
 
 
 def meant_as_path(name: str) -> str:
-    """A hint for a name that is on no hub: the path that it may have been meant as. Ends in a blank, or is empty."""
+    """A hint for a name that is not on the hub: the path it may have been meant as. Ends in a space, or is empty."""
     first, *rest = Path(name).parts
     folders = [path.name for path in Path.cwd().iterdir() if path.is_dir()]
     if first in folders:
-        return f"There is a folder {first} here, and no {name} in it. "
+        return f"There is a folder {first} here, but no {name} in it. "
     for close in get_close_matches(first, folders):
         if (path := Path(close, *rest)).exists():
             return f"Did you mean {path}? "

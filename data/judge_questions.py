@@ -1,8 +1,8 @@
-"""What a judge model is asked about samples, and what its replies say. What they come to is in opinions.py.
+"""The questions to a judge model about samples, and the parsing of its replies. opinions.py turns replies into scores.
 
 Pointwise, an answer earns up to five points, one for each step of an additive rubric (Self-Rewarding Language Models,
-arXiv 2401.10020, figure 2). Pairwise, two answers to one problem are compared, in both orders, because judges prefer a
-place (arXiv 2306.05685, section 3.3). The reasoning comes before the verdict.
+arXiv 2401.10020, figure 2). Pairwise, two answers to one problem are compared in both orders, because judges have a
+position bias (arXiv 2306.05685, section 3.3). The reasoning comes before the verdict.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ _TASKS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question to the judge: about one sample, or about two of the same problem, of which `first` is called A."""
+    """One question to the judge: about one sample, or about two of the same problem, with `first` shown as A."""
 
     first: Sample
     second: Sample | None
@@ -52,9 +52,9 @@ class Question:
     swapped: bool = False
 
     def seed_key(self) -> str:
-        """What a request's seed is made from: what is shown, and in which order, but not how samples are numbered.
+        """The request's seed depends on what is shown and in which order, but not on sample numbers.
 
-        So the same answers get the same scores wherever they stand among the samples.
+        So the same answers get the same scores wherever they appear among the samples.
         """
         texts = [sample.text for sample in (self.first, self.second) if sample]
         shown = hashlib.sha256("\0".join(texts).encode()).hexdigest()
@@ -63,10 +63,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """A question and the judge's reply to it, as it was. `other` is -1 where one sample is judged alone.
+    """A question and the judge's unedited reply. `other` is -1 if one sample is judged alone.
 
     `swapped` is whether sample `other` was shown first, as A. `value` is the score, or `A`, `B` or `tie`; it is None
-    if there is none, and `failure` says why. `text` is empty if no reply came at all.
+    if the reply has none, and `failure` says why. `text` is empty if no reply came at all.
     """
 
     problem_id: str
@@ -95,9 +95,9 @@ class Opinion:
 def questions(
     kind: Kind, samples: Sequence[Sample], opinions: int, opponents: int, truncated: bool = False
 ) -> Iterator[Question]:
-    """Everything to be asked about the samples of one problem. Truncated ones are left out unless `truncated`.
+    """All questions about the samples of one problem. Truncated samples are left out unless `truncated`.
 
-    Pairwise, the samples stand in a ring, and each is compared with `opponents` / 2 on either side; every pair once.
+    Pairwise, the samples form a ring, and each is compared with `opponents` / 2 on either side; every pair once.
     """
     judged = [sample for sample in samples if truncated or not sample.truncated]
     if kind == "pointwise":
@@ -120,7 +120,7 @@ def ring(count: int, opponents: int) -> list[tuple[int, int]]:
 
 
 def messages(kind: Kind, problem: Problem, question: Question, show_reference: bool) -> list[dict[str, str]]:
-    """The question as one turn of a user: some chat templates have no other role to begin with."""
+    """The question as one user turn: some chat templates cannot start with any other role."""
     turns = "\n".join(f"{turn['role']}: {_shown(turn['content'])}" for turn in problem.messages)
     parts = [f"<conversation>\n{turns}\n</conversation>"]
     if show_reference and problem.reference:
@@ -135,14 +135,14 @@ def messages(kind: Kind, problem: Problem, question: Question, show_reference: b
 
 
 def _shown(text: str) -> str:
-    """A text in which the signs around an answer cannot be forged."""
+    """A text in which the tags around an answer cannot be forged."""
     return _MARKUP.sub(lambda found: found[0].replace("<", "‹"), text)
 
 
 def reply_schema(kind: Kind, max_reasoning: int) -> dict[str, Any]:
-    """JSON schema of a reply. Reasoning is of 1 to `max_reasoning` characters, without line breaks or control signs.
+    """JSON schema of a reply. Reasoning has 1 to `max_reasoning` characters, no line breaks or control characters.
 
-    The length stands in a pattern, which more servers take than `maxLength`, and which forbids long escapes as well.
+    The length limit is in a pattern, which more servers support than `maxLength`, and which also forbids long escapes.
     """
     reasoning = {"type": "string", "pattern": f"^[^\\u0000-\\u001f\\u007f]{{1,{max_reasoning}}}$"}
     values = {"type": "integer" if kind == "pointwise" else "string", "enum": list(_VALUES[kind])}
@@ -156,7 +156,7 @@ def reply_schema(kind: Kind, max_reasoning: int) -> dict[str, Any]:
 
 
 def longest_reply(max_reasoning: int) -> int:
-    """Tokens that no reply of this schema exceeds: one for each byte of UTF-8, 4 per character, and the frame."""
+    """Upper bound on the tokens of a reply of this schema: one per byte of UTF-8, 4 per character, plus the frame."""
     return 4 * max_reasoning + 64
 
 
@@ -164,7 +164,7 @@ def read_reply(kind: Kind, text: str) -> tuple[str, str]:
     """The value and the reasoning of a reply.
 
     Raises:
-        ReplyError: it is not what was asked for.
+        ReplyError: the reply does not match the schema.
     """
     key = _KEYS[kind]
     reply = read_json(text, key)
@@ -175,14 +175,14 @@ def read_reply(kind: Kind, text: str) -> tuple[str, str]:
 
 
 def _spelling(value: Any) -> str:
-    """'4' for 4, 4.0 and '4', 'tie' for 'Tie'. Nothing else is guessed: no truth value is a score."""
+    """'4' for 4, 4.0 and '4', 'tie' for 'Tie'. Nothing else is guessed: a boolean is not a score."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip().lower() if type(value) in (int, str) else ""
 
 
 def as_opinion(kind: Kind, question: Question, text: str, failure: str = "") -> Opinion:
-    """Read a reply, or note why there is none."""
+    """Parse a reply, or record why there is none."""
     first, second = question.first, question.second
     one, other = (second, first) if question.swapped and second else (first, second)
     value = None

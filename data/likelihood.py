@@ -1,4 +1,4 @@
-"""What a policy's likelihoods of gold answers and of pairs come to in figures, alone and beside a reference's."""
+"""Metrics from a policy's likelihoods of gold answers and of pairs, alone or relative to a reference."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ LogRatios = tuple[float, float]  # log p(y) − log p_ref(y) of the chosen and o
 
 
 class LikelihoodMetrics(BaseModel):
-    """Means over pairs. Log-probabilities are in nats; in SPIN, chosen is the gold answer and rejected the own one."""
+    """Means over pairs. Log-probabilities are in nats; in SPIN, chosen is gold and rejected is the policy's own."""
 
     model_config = ConfigDict(frozen=True)
     pairs: int
@@ -27,10 +27,10 @@ class LikelihoodMetrics(BaseModel):
 
 
 def likelihood_metrics(rows: Iterable[PairLikelihood]) -> LikelihoodMetrics:
-    """Sum up a file of likelihoods, streamed.
+    """Compute metrics from a stream of likelihoods.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no pairs.
     """
     count = chosen_tokens = rejected_tokens = 0
     chosen = rejected = 0.0
@@ -53,14 +53,14 @@ def likelihood_metrics(rows: Iterable[PairLikelihood]) -> LikelihoodMetrics:
 
 
 def loss_rows(rows: Iterable[GoldLikelihood]) -> list[MeasuredRow]:
-    """The negative log-likelihood of each gold answer, weighted by its tokens: summed up, the loss per token."""
+    """The negative log-likelihood of each gold answer, weighted by its tokens; the sums give the loss per token."""
     return [MeasuredRow(row.problem_id, row.index, -row.log_prob, float(row.tokens)) for row in rows]
 
 
 def loss_details(rows: Sequence[MeasuredRow]) -> dict[str, float]:
-    """Perplexity, exp(loss per token), and how many tokens that is over. Nothing of no rows.
+    """Perplexity, exp(loss per token), and the number of tokens. Empty without rows.
 
-    A policy that has diverged has no perplexity that a number could hold.
+    A diverged policy can have a perplexity too large for a float; then it is left out.
     """
     tokens = sum(row.weight for row in rows)
     if not tokens:
@@ -84,10 +84,10 @@ def log_ratios(policy: Iterable[PairLikelihood], reference: Iterable[PairLikelih
 
 
 def accuracy_rows(policy: Sequence[PairLikelihood], reference: Iterable[PairLikelihood]) -> list[MeasuredRow]:
-    """Whether each pair's chosen answer has the higher log-ratio: 1, or 0; a tie is a half.
+    """Whether each pair's chosen answer has the higher log-ratio: 1 or 0; a tie counts 0.5.
 
-    So a policy that is its own reference is right half of the time, as one that guesses. Of pairs that people made it
-    is the accuracy of DPO's rewards, of gold over own answers that of SPIN's discriminator.
+    So a policy that is its own reference scores 0.5, like random guessing. On human preference pairs this is DPO's
+    reward accuracy; on gold over own answers, the accuracy of SPIN's discriminator.
 
     Raises:
         ValueError: the two were not measured on the same pairs.
@@ -100,12 +100,12 @@ def accuracy_rows(policy: Sequence[PairLikelihood], reference: Iterable[PairLike
 
 
 def preference_metrics(ratios: Sequence[LogRatios], beta: float, loss: PreferenceLoss) -> dict[str, float]:
-    """Means over pairs of the loss and of DPO's rewards β · log-ratio (arXiv 2305.18290), by the names TRL gives them.
+    """Means over pairs of the loss and of DPO's rewards β · log-ratio (arXiv 2305.18290), under TRL's names.
 
-    `rewards/accuracies` is the share whose chosen answer has strictly the higher reward, as TRL counts: a tie is none.
+    `rewards/accuracies` is the share whose chosen answer has strictly the higher reward, as in TRL: a tie counts 0.
 
     Raises:
-        ValueError: there is no pair.
+        ValueError: no pairs.
     """
     if not ratios:
         raise ValueError("There are no pairs to measure.")

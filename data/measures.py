@@ -1,8 +1,8 @@
-"""By what policies are measured on held-out rows: each measure, which way is better, and what it may decide.
+"""Measures of policies on held-out rows: how each is computed, which direction is better, and what it may decide.
 
-A measure gives every row a value and a weight, and a set the ratio of their sums: for a share all weights are 1, for a
-loss per token the value is the loss of an answer and the weight its number of tokens. Policies are compared row by row,
-and intervals are by prompt.
+A measure gives every row a value and a weight; for a set it is the ratio of their sums. For a share all weights are 1;
+for a loss per token, the value is an answer's loss and the weight its number of tokens. Policies are compared row by
+row, and intervals are by prompt.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,11 +23,11 @@ class Measure:
     """What is measured.
 
     Attributes:
-        label: what people call it.
+        label: its name for people.
         rows: what it is measured on, in the plural.
         higher_is_better: the direction.
         unit: how values are shown: as a percentage, or in nats.
-        even: the value that says that nothing is different; None where only two policies can be compared.
+        even: the value that means no difference; None if it is only compared between two policies.
         across_runs: whether values of two runs on the same rows can be compared.
     """
 
@@ -40,11 +40,11 @@ class Measure:
     across_runs: bool = True
 
     def improves(self, difference: float) -> bool:
-        """Whether a difference, later minus earlier, is one for the better."""
+        """Whether a difference, later minus earlier, is an improvement."""
         return difference > 0 if self.higher_is_better else difference < 0
 
     def clearly_better(self, difference: Interval) -> bool:
-        """Whether the whole interval of a difference is one for the better."""
+        """Whether the entire interval of a difference is an improvement."""
         return difference.low > 0 if self.higher_is_better else difference.high < 0
 
     def shown(self, value: float) -> str:
@@ -59,10 +59,10 @@ SAMPLED_ACCURACY = Measure("sampled_accuracy", "sampled pass@1", "problems")
 LOSS = Measure("loss", "loss per token", "gold answers", higher_is_better=False, unit="nats")
 PAIR_ACCURACY = Measure("pair_accuracy", "pair accuracy", "pairs", even=0.5, across_runs=False)
 WIN_RATE = Measure("win_rate", "win rate", "prompts", even=0.5)
-# How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds: no loop
-# chooses by it, and it is no MeasureName.
+# How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds: no
+# loop chooses by it, and it is not a MeasureName.
 DISCRIMINATOR = Measure("discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, across_runs=False)
-LEFT_OUT = "left_out_of_the_difference"  # a detail of a win rate: prompts that were judged for one policy only
+LEFT_OUT = "left_out_of_the_difference"  # a detail of a win rate: prompts judged for only one policy
 MEASURES = {m.name: m for m in (ACCURACY, SAMPLED_ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, DISCRIMINATOR)}
 
 
@@ -73,9 +73,9 @@ class Estimated(BaseModel):
     value: Interval
     rows: int
     against: dict[str, Interval] = Field(
-        default_factory=dict, description="This policy minus another, row by row, by the other's name."
+        default_factory=dict, description="This policy minus another, row by row; keys are the other's name."
     )
-    details: dict[str, float] = Field(default_factory=dict, description="Further figures of the same rows.")
+    details: dict[str, float] = Field(default_factory=dict, description="Further metrics of the same rows.")
 
 
 def estimate(rows: Sequence[MeasuredRow], seed: int) -> Interval:
@@ -103,7 +103,7 @@ def difference(ours: Iterable[MeasuredRow], theirs: Iterable[MeasuredRow], seed:
 
 
 def _by_prompt(rows: Iterable[tuple[str, float, float]], seed: int) -> Interval:
-    """Rows of one prompt are alike, so they are drawn together: alone they would make the interval too narrow."""
+    """Rows of one prompt are correlated, so they are resampled together; otherwise the interval would be too narrow."""
     values, weights = dict[str, float](), dict[str, float]()
     for prompt, value, weight in rows:
         values[prompt] = values.get(prompt, 0.0) + value
@@ -112,17 +112,17 @@ def _by_prompt(rows: Iterable[tuple[str, float, float]], seed: int) -> Interval:
 
 
 def shared(ours: Sequence[MeasuredRow], theirs: Sequence[MeasuredRow]) -> tuple[list[MeasuredRow], list[MeasuredRow]]:
-    """The rows that both policies have: an unread reply of the judge leaves out a prompt for one of them."""
+    """The rows that both policies have: an unreadable judge reply removes a prompt for one of them."""
     both = {(row.problem_id, row.index) for row in ours} & {(row.problem_id, row.index) for row in theirs}
     one, two = ([row for row in rows if (row.problem_id, row.index) in both] for rows in (ours, theirs))
     return one, two
 
 
 def ratio_interval(values: Sequence[float], weights: Sequence[float], seed: int) -> Interval:
-    """Σ values / Σ weights, with a 95 % percentile bootstrap interval over their places (10,000 resamples).
+    """Σ values / Σ weights, with a 95 % percentile bootstrap interval over positions (10,000 resamples).
 
     Raises:
-        ValueError: no rows, or weights that sum to nothing.
+        ValueError: no rows, or weights that sum to zero.
     """
     from scipy.stats import bootstrap
 

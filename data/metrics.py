@@ -28,7 +28,7 @@ class Interval(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What one problem's answers came to. `correct` of `samples` sampled answers were right."""
+    """The outcome of one problem. `correct` of `samples` sampled answers were right."""
 
     model_config = ConfigDict(frozen=True)
     problem_id: str
@@ -56,7 +56,7 @@ class SetMetrics(BaseModel):
     mean_tokens: float = Field(description="Mean length of all answers.")
     against: dict[str, Interval] = Field(
         default_factory=dict,
-        description="Greedy pass@1 minus that of another policy on the same problems, paired bootstrap interval.",
+        description="Greedy pass@1 minus another policy's on the same problems, paired bootstrap interval.",
     )
 
 
@@ -66,7 +66,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     1 − C(n−c, k) / C(n, k), Chen et al. 2021 (arXiv 2107.03374), equation 1.
 
     Raises:
-        ValueError: k is not within 1…n, or correct not within 0…n.
+        ValueError: k is not in 1…n, or correct not in 0…n.
     """
     if not (1 <= k <= n and 0 <= correct <= n):
         raise ValueError(f"pass@{k} needs 1 ≤ k ≤ n and 0 ≤ correct ≤ n, got n={n}, correct={correct}.")
@@ -74,10 +74,10 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def majority_correct(votes: Sequence[tuple[str | None, bool]]) -> float:
-    """Whether the commonest answer among `votes` of (answer, correct) is correct.
+    """Whether the most common answer among `votes` of (answer, correct) is correct.
 
-    Answers that could not be read (None) do not vote. Among tied answers one is drawn at random, so a tie counts
-    the share of tied answers that are correct. No vote at all counts 0.
+    Unparsable answers (None) do not vote. Among tied answers one is drawn at random, so a tie counts the share of tied
+    answers that are correct. With no votes the result is 0.
     """
     counts = Counter(answer for answer, _ in votes if answer is not None)
     if not counts:

@@ -1,6 +1,6 @@
-"""What a judge's opinions come to: a score for each sample, and the rates that tell how far the judge can be trusted.
+"""Turn a judge's opinions into a score for each sample, and into rates that show how reliable the judge is.
 
-A reply that cannot be read counts for nothing: it lowers no score. Asking and reading is in judge_questions.py.
+An unreadable reply is ignored: it lowers no score. Questions and parsing are in judge_questions.py.
 """
 
 import math
@@ -13,7 +13,7 @@ from data.judge_questions import Kind, Opinion, read_reply
 from data.rows import Sample, Score
 
 ALONE = "the problem has no other finished answer to compare this one with"
-SHOWN_CHARACTERS = 300  # of a reply's reasoning, in a score's explanation
+SHOWN_CHARACTERS = 300  # of a reply's reasoning shown in a score's explanation
 
 
 def score_problem(
@@ -26,11 +26,11 @@ def score_problem(
 ) -> Iterator[Score]:
     """Scores of one problem's samples, in order, from all opinions about them.
 
-    Pointwise, the value is the mean of the scores that could be read, 0 to 5. Pairwise, it is the mean over a
-    sample's comparisons, 0 to 1: 1 for a win in both orders, 0 for a loss, 0.5 for a tie and where the orders disagree.
-    `correct` from `passes_at`. A truncated sample is `wrong`, unless `truncated` ones are
-    judged as well. Where no reply could be read, or there was nothing to
-    compare with, the verdict is `error`, without a value: a judge that failed says nothing of an answer.
+    Pointwise, the value is the mean of the readable scores, 0 to 5. Pairwise, it is the mean over a sample's
+    comparisons, 0 to 1: 1 for a win in both orders, 0 for a loss, 0.5 for a tie and if the orders disagree. The verdict
+    is `correct` from `passes_at` on. A truncated sample is `wrong`, unless `truncated` ones are judged as well. If no
+    reply could be read, or there was nothing to compare with, the verdict is `error`, without a value: a failed
+    judgment says nothing about an answer.
     """
     values, explanations = _pointwise(opinions) if kind == "pointwise" else _pairwise(opinions)
     failures = {i: o.failure for o in reversed(opinions) if o.failure for i in (o.index, o.other)}
@@ -41,7 +41,7 @@ def score_problem(
             value = values[sample.index]
             score = Score(value, "correct" if value >= passes_at else "wrong", explanations[sample.index])
         elif sample.index in failures:
-            score = Score(None, "error", f"the judge gave no reply that can be read: {failures[sample.index]}")
+            score = Score(None, "error", f"the judge gave no readable reply: {failures[sample.index]}")
         else:
             score = Score(None, "error", ALONE)
         yield Score(score.value, score.verdict, score.explanation, None, sample.problem_id, sample.index, grader)
@@ -82,7 +82,7 @@ def _pairwise(opinions: Iterable[Opinion]) -> tuple[dict[int, float], dict[int, 
 
 
 def both_orders(opinions: Iterable[Opinion]) -> Iterator[tuple[Opinion, Opinion]]:
-    """The opinions of a comparison in both orders, where both could be read. They follow each other."""
+    """Pairs of opinions about one comparison in both orders, if both are readable. They follow each other."""
     waiting: Opinion | None = None
     for opinion in opinions:
         if not opinion.swapped:
@@ -92,7 +92,7 @@ def both_orders(opinions: Iterable[Opinion]) -> Iterator[tuple[Opinion, Opinion]
 
 
 def _result(opinion: Opinion) -> float:
-    """1 if sample `index` is the better one, 0 if `other` is, 0.5 for a tie."""
+    """1 if sample `index` is better, 0 if `other` is, 0.5 for a tie."""
     if opinion.value == "tie":
         return 0.5
     return float((opinion.value == "B") == opinion.swapped)
@@ -104,7 +104,7 @@ def _reasoning(kind: Kind, opinion: Opinion) -> str:
 
 @dataclass
 class Rates:
-    """How a judge did, over any number of opinions and scores."""
+    """Statistics of a judge, over any number of opinions and scores."""
 
     asked: int = 0
     replied: int = 0
@@ -133,22 +133,22 @@ class Rates:
 
     @property
     def parse_rate(self) -> float | None:
-        """Share of the questions whose reply could be read; None if nothing was asked."""
+        """Share of the questions with a readable reply; None if nothing was asked."""
         return self.parsed / self.asked if self.asked else None
 
     @property
     def flip_rate(self) -> float | None:
-        """Share of the comparisons on which both orders do not agree; None if there were none."""
+        """Share of the comparisons on which the two orders disagree; None if there were none."""
         return self.flips / self.comparisons if self.comparisons else None
 
     @property
     def entropy(self) -> float | None:
-        """Entropy of the replies' values in bits: 0 for a judge that always says the same; None without replies."""
+        """Entropy of the replies' values in bits: 0 for a judge that always gives the same; None without replies."""
         shares = [n / self.parsed for n in self.values.values()]
         return abs(sum(share * math.log2(share) for share in shares)) if shares else None
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """The rates as JSON values."""
         return {
             "asked": self.asked,
             "replied": self.replied,

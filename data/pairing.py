@@ -1,4 +1,4 @@
-"""Pairing, the data of SPIN: the gold answer to a prompt over the opponent's own."""
+"""Pairing, the data of SPIN: the gold answer to a prompt, preferred to the opponent's own."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +15,11 @@ def pair_gold_over_own(
     max_tokens: int,
     counts: Counter[str],
 ) -> Iterator[Pair]:
-    """Put each problem's gold answer over every distinct answer that the opponent wrote to it.
+    """Pair each problem's gold answer with every distinct answer that the opponent wrote to it.
 
-    Pairs whose two sides are the same, or where one is empty, carry no signal and are dropped (arXiv 2401.01335 trains
-    on what the opponent's answers and the gold ones differ in). Own answers stopped at `max_tokens` when they were
-    generated and then have no end of turn; gold answers are cut at the same length, so that length gives no side away.
+    Pairs whose two sides are equal, or one of them empty, carry no signal and are dropped (arXiv 2401.01335 learns from
+    the difference between gold and own answers). Own answers that stopped at `max_tokens` have no end-of-turn token;
+    gold answers are cut at the same length, so length does not give either side away.
 
     Args:
         samples: in the order of their problems.

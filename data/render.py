@@ -1,7 +1,7 @@
 """The one renderer: prompts and completions become token ids here, for generation, training and evaluation alike.
 
-An answer is what stands behind the prompt in the template's own rendering of it, up to the token that ends its turn:
-so a person's answer begins and ends as a policy's own does.
+An answer is what follows the prompt in the template's own rendering, up to the token that ends its turn, so a gold
+answer begins and ends exactly as a policy's own does.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,23 +24,23 @@ class PromptTooLongError(AutodidactError):
 def prompt_token_ids(tokenizer: Any, messages: Messages) -> list[int]:
     """Token ids of a prompt, up to where the policy's answer begins.
 
-    The chat template alone decides on special tokens: no second BOS is added. The ids are what `apply_chat_template`
-    gives, but that no token reaches over the beginning or the end of an earlier answer.
+    The chat template alone decides on special tokens: no second BOS is added. The ids equal `apply_chat_template`'s,
+    except that no token crosses the beginning or end of an earlier answer.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         messages: the turns, `{"role": …, "content": …}`.
 
     Raises:
-        TemplateError: the chat template fails on them, or leaves out what the user says.
+        TemplateError: the chat template fails, or leaves out the user's message.
     """
     return prompt_and_answers(tokenizer, messages)[0]
 
 
 def prompt_and_answers(tokenizer: Any, messages: Messages) -> tuple[list[int], list[bool]]:
-    """Token ids of a prompt, and which of them belong to the assistant's earlier answers and to what ends each.
+    """Token ids of a prompt, and which of them belong to the assistant's earlier answers and their end-of-turn tokens.
 
-    Where a template changes earlier answers (some leave out what was thought), no token belongs to them.
+    If a template changes earlier answers (some drop the reasoning), no token belongs to them.
     """
     text = rendered_prompt(tokenizer, messages)
     pieces = list(_pieces(tokenizer, messages, text))
@@ -60,13 +60,13 @@ def prompt_and_answers(tokenizer: Any, messages: Messages) -> tuple[list[int], l
 
 
 def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a finished answer written by a person: its text, then the token that ends a turn.
+    """Token ids of a finished answer given as text: the text, then the end-of-turn token.
 
-    What the template puts between a prompt and an answer, be it a blank or an empty block of thoughts, belongs to the
-    answer, as it would if a policy had written it.
+    What the template puts between a prompt and an answer, such as a space or an empty block of reasoning, belongs to
+    the answer, as it would if a policy had generated it.
 
     Raises:
-        TemplateError: the template fails on an answer, or begins one otherwise than the prompt of a policy's own.
+        TemplateError: the template fails on an answer, or starts it differently from a policy's own.
     """
     if _turn(tokenizer, str(tokenizer.chat_template)).opening is None:
         raise _begins_otherwise(tokenizer)
@@ -74,45 +74,45 @@ def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def finished_token_ids(tokenizer: Any, text: str) -> list[int]:
-    """The same of an answer that is not learned, so that it may begin otherwise than a policy's own."""
+    """The same for an answer that is not learned, so it may begin differently from a policy's own."""
     turn = _turn(tokenizer, str(tokenizer.chat_template))
     said = _opened(tokenizer, turn.opening or "", turn.tail, text) + turn.blank
     return [*tokenizer(said, add_special_tokens=False)["input_ids"], turn.end]
 
 
 def stop_token_ids(tokenizer: Any) -> list[int]:
-    """The ids that end an answer: the template's end of a turn, with which gold answers are closed, and EOS."""
+    """The ids that end an answer: the template's end-of-turn token, which closes gold answers, and EOS."""
     try:
         end = _turn(tokenizer, str(tokenizer.chat_template)).end
-    except TemplateError:  # it takes no answers: those that come after its prompts can end in EOS all the same
+    except TemplateError:  # it renders no answers; answers to its prompts can still end in EOS
         end = None
     return sorted({found for found in (end, tokenizer.eos_token_id) if found is not None})
 
 
 def answer_token_ids(tokenizer: Any, text: str, token_ids: list[int] | None) -> list[int]:
-    """Token ids of an answer to train on: exactly those a policy generated, or a person's answer rendered."""
+    """Token ids of an answer to train on: exactly those a policy generated, or a gold answer rendered from text."""
     return token_ids or completion_token_ids(tokenizer, text)
 
 
 def judged_token_ids(tokenizer: Any, messages: Messages, text: str) -> tuple[list[int], list[int]]:
     """Token ids of a prompt, and of a finished answer to it that is to be judged.
 
-    The answer is rendered from its text: whoever wrote it may have another tokenizer. White space around it is no part
-    of it, since a person's answer has none and a policy's own often begins with some.
+    The answer is rendered from its text, because its writer may have another tokenizer. Surrounding white space is
+    stripped: a gold answer has none, but a policy's own often begins with some.
     """
     return prompt_token_ids(tokenizer, messages), finished_token_ids(tokenizer, text.strip())
 
 
 def require_end(tokenizer: Any, source: str) -> None:
-    """See that an answer can be finished.
+    """Check that an answer can be finished.
 
     Raises:
-        TemplateError: neither does the template end an answer with a token of its own, nor is there an EOS token.
+        TemplateError: the template ends no answer with a token of its own, and there is no EOS token.
     """
     if not stop_token_ids(tokenizer):
         raise TemplateError(
-            f"The tokenizer of {source} has no EOS token, and its chat template ends no answer with one of its own.",
-            "Without one, no answer could be told to be finished.",
+            f"The tokenizer of {source} has no EOS token, and its chat template has no end-of-turn token.",
+            "Without either, nothing marks an answer as finished.",
             "Set eos_token in its tokenizer_config.json to the token that ends an answer.",
         )
 
@@ -121,10 +121,10 @@ class Turn(NamedTuple):
     """How a template frames an answer.
 
     Attributes:
-        opening: what it puts between a prompt and the answer; None if finished answers do not stand behind the prompt.
+        opening: what it puts between a prompt and the answer; None if finished answers do not follow the prompt.
         blank: the white space between the answer and the token that ends it.
-        mark, end: that token and its id: EOS where the template has none of its own, None if there is no EOS either.
-        tail: all that it puts behind the answer.
+        mark, end: that token and its id: EOS if the template has none of its own, None if there is no EOS either.
+        tail: everything it puts after the answer.
     """
 
     opening: str | None
@@ -136,14 +136,14 @@ class Turn(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _turn(tokenizer: Any, template: str) -> Turn:
-    """How the tokenizer's template frames an answer. `template` is its text, by which this is remembered."""
+    """How the tokenizer's template frames an answer. `template` is its text, the cache key."""
     prompt = rendered_prompt(tokenizer, [ASKED])
     whole = rendered(tokenizer, [ASKED, _said("!")])
     opening, answer, tail = whole.removeprefix(prompt).partition("!")
     behind, begins = tail.lstrip(), opening if whole.startswith(prompt) else None
     mark = _mark(tokenizer, behind)
     if not answer or mark is None or (not (begins or "").strip() and prompt.endswith(tail) and mark == behind.strip()):
-        # No token, or only the one with which this template always asks for an answer.
+        # No token, or only the one that this template always starts an answer with.
         return Turn(
             "" if begins and not answer else begins, "", tokenizer.eos_token or "", tokenizer.eos_token_id, tail
         )
@@ -151,14 +151,14 @@ def _turn(tokenizer: Any, template: str) -> Turn:
 
 
 def _mark(tokenizer: Any, text: str) -> str | None:
-    """The token of the tokenizer's own, other than white space, that a text begins with."""
+    """The tokenizer's own token, other than white space, that a text begins with."""
     marks = (str(token) for token in tokenizer.added_tokens_decoder.values())
     return max((mark for mark in marks if mark.strip() and text.startswith(mark)), key=len, default=None)
 
 
 def _opened(tokenizer: Any, opening: str, tail: str, text: str) -> str:
-    """An answer behind what the template puts before it."""
-    if opening.strip():  # a block of thoughts: whether the answer brings its own is the template's to say
+    """An answer after what the template puts before it."""
+    if opening.strip():  # a block of reasoning: the template decides whether the answer brings its own
         prompt, whole = rendered_prompt(tokenizer, [ASKED]), rendered(tokenizer, [ASKED, _said(text)])
         if whole.startswith(prompt) and "".join(text.split()) in "".join(whole.split()):
             return whole.removeprefix(prompt).removesuffix(tail)
@@ -168,10 +168,10 @@ def _opened(tokenizer: Any, opening: str, tail: str, text: str) -> str:
 def _begins_otherwise(tokenizer: Any) -> TemplateError:
     prompt, whole = rendered_prompt(tokenizer, [ASKED]), rendered(tokenizer, [ASKED, _said("!")])
     return TemplateError(
-        f"The chat template ends a prompt in {prompt[-QUOTED:]!r}, and writes a finished answer without that: "
+        f"The chat template ends a prompt in {prompt[-QUOTED:]!r}, but writes a finished answer without that: "
         f"{whole[-QUOTED:]!r}.",
-        "So a gold answer could be told from a policy's own by how it begins.",
-        f"Set template_options to what makes both begin alike, such as {{enable_thinking: false}}. {other_template()}",
+        "So gold answers would begin differently from the policy's own.",
+        f"Set template_options so that both begin alike, such as {{enable_thinking: false}}. {other_template()}",
     )
 
 
@@ -180,13 +180,13 @@ def _said(text: str) -> dict[str, str]:
 
 
 def _pieces(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[str, bool]]:
-    """The rendered text, cut at the beginning and the end of each earlier answer, and whether a piece is one."""
+    """The rendered text, cut at the beginning and end of each earlier answer, and whether a piece is an answer."""
     done = 0
     for number, turn in enumerate(messages):
         if turn["role"] != "assistant" or number == 0:
             continue
         before = rendered_prompt(tokenizer, messages[:number])
-        if not text.startswith(before):  # a block of thoughts that only the last answer has
+        if not text.startswith(before):  # a block of reasoning that only the last answer has
             before = _shared(before, text)
         start = text.find(turn["content"], len(before))
         if start < 0 or text[len(before) : start].strip():
@@ -200,13 +200,13 @@ def _pieces(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[str
 
 
 def _shared(one: str, other: str) -> str:
-    """The beginning that two texts share."""
+    """The common prefix of two texts."""
     unlike = (number for number, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return one[: next(unlike, min(len(one), len(other)))]
 
 
 def _end(tokenizer: Any, text: str, end: int) -> int:
-    """Where an answer ends whose words do so at `end`: behind the token that ends a turn, if that is there."""
+    """The end of an answer whose text ends at `end`: after the end-of-turn token, if it follows."""
     turn = _turn(tokenizer, str(tokenizer.chat_template))
     for mark in (turn.blank + turn.mark, tokenizer.eos_token):
         if mark and text.startswith(mark, end):
@@ -215,7 +215,7 @@ def _end(tokenizer: Any, text: str, end: int) -> int:
 
 
 def _answers(starts: list[int], pieces: list[tuple[str, bool]]) -> list[bool]:
-    """Which tokens belong to answers, by where each starts in the text."""
+    """Which tokens belong to answers, given where each token starts in the text."""
     found, position, number = [], 0, 0
     for start in starts:
         while start >= position + len(pieces[number][0]):
@@ -226,15 +226,15 @@ def _answers(starts: list[int], pieces: list[tuple[str, bool]]) -> list[bool]:
 
 
 def context_length(config: Any) -> int:
-    """Tokens that a model with this Hugging Face configuration can attend to; very many if it does not say."""
+    """Context length in tokens of a model with this Hugging Face configuration; a very large number if not given."""
     return int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
 
 
 def check_room(prompt_tokens: int, max_tokens: int, context: int, problem: str) -> None:
-    """Refuse a prompt after which an answer of `max_tokens` does not fit into the context.
+    """Refuse a prompt that leaves no room in the context for an answer of `max_tokens`.
 
     Raises:
-        PromptTooLongError: naming the problem and the three lengths.
+        PromptTooLongError: names the problem and the three lengths.
     """
     if prompt_tokens + max_tokens > context:
         raise PromptTooLongError(
@@ -246,7 +246,7 @@ def check_room(prompt_tokens: int, max_tokens: int, context: int, problem: str) 
 
 
 def first_of_each_shape(rows: Iterable[Row]) -> Iterator[Row]:
-    """The first row of every order of roles: it is by these that chat templates fail."""
+    """The first row of every order of roles, since those are what chat templates fail on."""
     seen = set()
     for row in rows:
         shape = tuple(turn["role"] for turn in row.messages)

@@ -1,7 +1,7 @@
-"""Finds the JSON object in a model's reply: fenced, among words, behind a byte order mark, with raw line breaks.
+"""Find the JSON object in a model's reply: fenced, amid prose, after a byte order mark, with raw line breaks.
 
-What a person could read is read; what a person would have to guess is refused. A key given twice is an error: JSON's
-readers would silently take the last.
+What a person could read is read; what a person would have to guess is rejected. A key that occurs twice is an error:
+JSON parsers would silently take the last.
 """
 
 import json
@@ -12,21 +12,21 @@ from typing import Any
 from data.errors import AutodidactError
 from data.rewards.answer import outside_thoughts
 
-MAX_STARTS = 50  # places at which an object may begin
+MAX_STARTS = 50  # places where an object may begin
 _BACKSLASH = re.compile(r'\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})|\\')
 _LAST_COMMA = re.compile(r",(?=\s*\})")
-_TWICE = "\0twice"  # stands beside the keys of an object that gives one twice
+_TWICE = "\0twice"  # marks an object that has a key twice
 
 
 class ReplyError(AutodidactError):
-    """A model's reply cannot be read; the message says why."""
+    """A model's reply cannot be parsed; the message says why."""
 
 
 def read_json(text: str, key: str) -> dict[str, Any]:
-    """The one object in `text` that has `key`. Keys are read in lower case, reasoning in <think> not at all.
+    """The one object in `text` that has `key`. Keys are lower-cased; reasoning in <think> is skipped.
 
     Raises:
-        ReplyError: there is none, there are several that differ, or one gives a key twice.
+        ReplyError: there is none, there are several that differ, or one has a key twice.
     """
     bare = text.lstrip("\ufeff \t\r\n")
     said = bare if bare.startswith("{") else outside_thoughts(bare)
@@ -34,7 +34,7 @@ def read_json(text: str, key: str) -> dict[str, Any]:
     if twice := next((reply[_TWICE] for reply in found if _TWICE in reply), None):
         raise ReplyError(f"the reply gives {twice} twice: {text[:80]!r}")
     if not found:
-        raise ReplyError(f"the reply is no JSON object: {text[:80]!r}")
+        raise ReplyError(f"the reply is not a JSON object: {text[:80]!r}")
     having = [reply for reply in found if key in reply]
     if not having:
         raise ReplyError(f"the reply has no {key}: {text[:80]!r}")
@@ -49,8 +49,8 @@ def _mended(text: str) -> str:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """All objects in a text that stand in no other."""
-    # Not strict: models put line breaks into strings as they are.
+    """All top-level objects in a text."""
+    # Not strict: models put raw line breaks into strings.
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=_once)
     at = -1
     for _ in range(MAX_STARTS):

@@ -1,7 +1,7 @@
-"""The row types that cross stage boundaries, and their Parquet schemas. What is done to rows is elsewhere.
+"""The row types that cross stage boundaries, and their Parquet schemas.
 
-A row can be followed back: Example → Sample (problem id, index) → policy digest → the manifest of the stage
-that wrote that policy.
+Rows can be traced back: Example → Sample (problem id, index) → policy digest → the manifest of the stage that wrote
+that policy.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ UNGRADED: tuple[Verdict, ...] = ("timeout", "error")
 Split = Literal["demonstration", "train", "validation", "test", "transfer"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "transfer")  # those of a run's problems
 
-# Zero-width spaces and joiners, marks and overrides of direction, the byte-order mark, soft hyphens; and what is left
-# of dashes and quotes that were read in the wrong encoding. Persian, Indic and right-to-left texts need some of them,
-# so texts keep them all; only a comparison of two prompts passes over them.
+# Zero-width spaces and joiners, direction marks and overrides, the byte-order mark, soft hyphens; and remnants
+# of dashes and quotes read in the wrong encoding. Persian, Indic and right-to-left texts need some of them,
+# so texts keep them all; only the comparison of prompts ignores them.
 HIDDEN = re.compile("[\x80-\x9f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -28,7 +28,7 @@ _TOKEN_IDS = pa.list_(pa.int32())
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A prompt, and what a verifier needs to judge an answer to it."""
+    """A prompt and what a verifier needs to judge an answer to it."""
 
     id: str
     messages: list[dict[str, str]]
@@ -51,7 +51,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion that a policy wrote. Its `token_ids` end in the token that generation stopped at, if at any."""
+    """One completion that a policy wrote. Its `token_ids` include the stop token, if generation ended at one."""
 
     problem_id: str
     index: int
@@ -85,14 +85,14 @@ BY_THE_ANSWER = "The answer keeps it from being told: "
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a reward says of one completion.
+    """The result of a reward for one completion.
 
     A reward returns `value`, `verdict`, `explanation` and `answer` (the final answer as the grader read it, in a
-    canonical form that equal answers share; majority votes count it). The score stage fills in the other fields;
-    `parts` holds name, value and verdict of each reward where several make one.
-    `value` is None exactly when nothing could be graded (`timeout`, `error`): that is not a wrong answer. An `error`
-    whose explanation begins with `BY_THE_ANSWER` is no failure of the reward: the answer is written so that nobody can
-    tell, and a policy that writes many of these must not stop the run.
+    canonical form that equal answers share; used by majority votes). The score stage fills in the other fields;
+    `parts` holds name, value and verdict of each reward if several are combined.
+    `value` is None exactly if nothing could be graded (`timeout`, `error`): that is not a wrong answer. An `error`
+    whose explanation begins with `BY_THE_ANSWER` is not a failure of the reward: the way the answer is written makes it
+    undecidable, and a policy that writes many of these must not stop the run.
     """
 
     value: float | None
@@ -124,8 +124,8 @@ class Example:
 
     `source` is the data set that the prompt is from.
 
-    A completion that a policy wrote carries its own `token_ids` and is trained on exactly these; a completion
-    from a person has none and is rendered from `completion`.
+    A completion that a policy wrote carries its own `token_ids` and is trained on exactly these; a gold completion has
+    none and is rendered from `completion`.
     """
 
     problem_id: str
@@ -156,7 +156,7 @@ class Pair:
     """One prompt with a preferred and a dispreferred completion, and where each came from.
 
     `chosen_source` and `rejected_source` are the digest of the policy that wrote the completion, or the name of the
-    file it was read from. Token ids are None for a completion from a person, as in `Example`.
+    file it was read from. Token ids are None for a gold completion, as in `Example`.
     """
 
     problem_id: str
@@ -186,7 +186,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PairLikelihood:
-    """What one policy says of one pair: log-probabilities summed over answer tokens, and how many tokens those are."""
+    """One policy's likelihoods of one pair: log-probabilities summed over answer tokens, and the numbers of tokens."""
 
     problem_id: str
     index: int
@@ -209,9 +209,9 @@ class PairLikelihood:
 
 @dataclass(frozen=True, slots=True)
 class GoldLikelihood:
-    """What one policy says of one gold answer: its log-probability, summed over answer tokens, and how many those are.
+    """One policy's likelihood of one gold answer: log-probability summed over answer tokens, and the number of tokens.
 
-    `index` tells apart the answers to one prompt.
+    `index` distinguishes the answers to one prompt.
     """
 
     problem_id: str
@@ -226,7 +226,7 @@ class GoldLikelihood:
 
 @dataclass(frozen=True, slots=True)
 class PairReward:
-    """What a reward model says of one pair: the rewards of both answers, and how many tokens those have."""
+    """One reward model's rewards of both answers of one pair, and the answers' numbers of tokens."""
 
     problem_id: str
     index: int
@@ -240,7 +240,7 @@ class PairReward:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRow:
-    """What one policy came to on one held-out row, by one measure; see `data.measures`."""
+    """One policy's value on one held-out row, by one measure; see `data.measures`."""
 
     problem_id: str
     index: int
@@ -253,11 +253,11 @@ class MeasuredRow:
 
 
 def normalise_prompt(text: str) -> str:
-    """The form in which two prompts count as the same: NFKC, case folded, white space collapsed, hidden signs gone."""
+    """The form in which prompts are compared: NFKC, case folded, white space collapsed, invisible characters gone."""
     return " ".join(HIDDEN.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
 
 
 def problem_id(messages: list[dict[str, str]]) -> str:
-    """Identity of a prompt: 16 hex digits of the SHA-256 over its normalised messages."""
+    """Identity of a prompt: 16 hex digits of the SHA-256 over its normalized messages."""
     joined = "\x1e".join(f"{m['role']}\x1f{normalise_prompt(m['content'])}" for m in messages)
     return hashlib.sha256(joined.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Scoring: rewards are applied to every sample, in order, in constant memory. Which these are is not known here."""
+"""Scoring: apply any reward to every sample, in order, in constant memory."""
 
 import math
 import traceback
@@ -12,7 +12,7 @@ from data.errors import RunFailedError
 from data.rows import BY_THE_ANSWER, UNGRADED, Problem, Sample, Score, Verdict
 from data.text import storable
 
-LONGEST_TEXT = 10_000  # characters of what a reward says of one sample
+LONGEST_TEXT = 10_000  # characters of a reward's texts for one sample
 
 Reward = Callable[[Problem, str], Score]
 
@@ -44,7 +44,7 @@ class Tally:
             self.first_traceback = self.first_traceback or score.explanation
 
     def add(self, other: "Tally") -> None:
-        """Count what another pass has counted."""
+        """Add the counts of another pass."""
         self.verdicts.update(other.verdicts)
         self.truncated += other.truncated
         self.tokens += other.tokens
@@ -57,11 +57,11 @@ def score_samples(
 ) -> Iterator[Score]:
     """Score samples that follow the order of their problems.
 
-    A truncated sample counts as wrong without being judged. A reward that raises gives the verdict `error`: that is
-    no answer about the sample, and its first traceback is kept.
+    A truncated sample counts as wrong without being graded. A reward that raises gives the verdict `error`, which says
+    nothing about the sample; the first traceback is kept.
 
     Raises:
-        ValueError: a sample belongs to none of the problems, or out of order.
+        ValueError: a sample belongs to none of the problems, or is out of order.
     """
     for problem, sample in pair_up(problems, samples):
         score = _score(problem, sample, reward, tally)
@@ -72,18 +72,18 @@ def score_samples(
 def combine_scores(
     samples: Iterable[Sample], parts: Mapping[str, Iterable[Score]], combination: Combination, grader: str, tally: Tally
 ) -> Iterator[Score]:
-    """Combine the scores that several rewards gave the same samples. A truncated sample is wrong, and worth 0.
+    """Combine the scores that several rewards gave the same samples. A truncated sample is wrong and worth 0.
 
     Args:
         parts: by name, a score for each sample, in the same order.
 
     Raises:
-        ValueError: the scores are those of other samples, or of fewer.
+        ValueError: the scores belong to other samples, or there are too few.
     """
     for sample, *scores in zip(samples, *parts.values(), strict=True):
         key = (sample.problem_id, sample.index)
         if any((score.problem_id, score.index) != key for score in scores):
-            raise ValueError(f"Sample {sample.index} of problem {sample.problem_id} met the score of another one.")
+            raise ValueError(f"Sample {sample.index} of problem {sample.problem_id} got the score of another one.")
         if sample.truncated:
             score = Score(0.0, "wrong", TRUNCATED)
         else:
@@ -96,14 +96,14 @@ def check_errors(tally: Tally, max_error_share: float) -> None:
     """Refuse a scoring pass in which the reward failed too often.
 
     Raises:
-        TooManyErrorsError: with the first traceback.
+        TooManyErrorsError: includes the first traceback.
     """
     if tally.samples and tally.errors / tally.samples > max_error_share:
         raise TooManyErrorsError(
             f"The reward failed on {tally.errors:,} of {tally.samples:,} samples ({tally.errors / tally.samples:.1%}; "
             f"reward.max_error_share allows {max_error_share:.1%}).",
             f"The first failure:\n{tally.first_traceback}\n",
-            "Mend the reward and run the same command again: the samples are kept.",
+            "Fix the reward and run the same command again: the samples are kept.",
         )
 
 
@@ -119,15 +119,15 @@ def pair_up(problems: Iterable[Problem], samples: Iterable[Sample]) -> Iterator[
         while problem is not None and problem.id != sample.problem_id:
             problem = next(remaining, None)
         if problem is None:
-            raise ValueError(f"Sample {sample.index} of problem {sample.problem_id} fits none of the problems.")
+            raise ValueError(f"Sample {sample.index} of problem {sample.problem_id} belongs to none of the problems.")
         yield problem, sample
 
 
 def check_score(score: Score) -> None:
-    """Refuse what a reward must not return.
+    """Reject an invalid result of a reward.
 
     Raises:
-        TypeError, ValueError: no Score, an unknown verdict, or a value that does not fit the verdict.
+        TypeError, ValueError: not a Score, an unknown verdict, or a value that does not fit the verdict.
     """
     if not isinstance(score, Score):
         raise TypeError(f"The reward returned {score!r}; it must return a data.rows.Score.")
@@ -139,7 +139,7 @@ def check_score(score: Score) -> None:
     elif isinstance(score.value, bool) or not isinstance(score.value, int | float) or not math.isfinite(score.value):
         raise ValueError(f"The reward gave the value {score.value!r}; it must be a finite number or None.")
     if not isinstance(score.explanation, str) or not isinstance(score.answer, str | None):
-        raise TypeError(f"The reward gave {score.explanation!r} and {score.answer!r} as texts; both must be text.")
+        raise TypeError(f"The reward gave {score.explanation!r} and {score.answer!r} as texts; both must be strings.")
 
 
 def _score(problem: Problem, sample: Sample, reward: Reward, tally: Tally) -> Score:
@@ -148,7 +148,7 @@ def _score(problem: Problem, sample: Sample, reward: Reward, tally: Tally) -> Sc
     try:
         score = reward(problem, sample.text)
         check_score(score)
-    except (Exception, SystemExit) as error:  # a reward that ends the process is one that failed
+    except (Exception, SystemExit) as error:  # a reward that exits has failed
         tally.first_traceback = tally.first_traceback or storable(traceback.format_exc(), LONGEST_TEXT)
         score = Score(None, "error", "".join(traceback.format_exception_only(error)).strip())
     answer = None if score.answer is None else storable(score.answer, LONGEST_TEXT)

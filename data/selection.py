@@ -1,4 +1,4 @@
-"""Selection, the filter of ReST-EM's E-step: which samples are trained on, and why each other one is not."""
+"""Selection, the filter of ReST-EM's E-step: which samples are trained on, and why the others are dropped."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,10 +16,10 @@ def select_examples(
     max_per_problem: int,
     counts: Counter[str],
 ) -> Iterator[Example]:
-    """Keep, per problem, the distinct samples of sufficient reward, best first, up to a cut-off.
+    """Keep, per problem, the distinct samples of sufficient reward, best first, up to a cutoff.
 
-    The cut-off keeps easy problems from dominating (arXiv 2312.06585, section 4: at most 10 per problem). Two answers
-    are the same if they differ in white space only. Memory is bounded by one problem's samples.
+    The cutoff keeps easy problems from dominating (arXiv 2312.06585, section 4: at most 10 per problem). Two answers
+    are the same if they differ only in white space. Memory is bounded by one problem's samples.
 
     Args:
         counts: receives "samples", "kept", and a count for every reason to drop: a verdict, "truncated",
@@ -34,7 +34,7 @@ def select_examples(
         for (problem, sample), score in group:
             if (score.problem_id, score.index) != (sample.problem_id, sample.index):
                 raise ValueError(
-                    f"Score {score.problem_id}/{score.index} met sample {sample.problem_id}/{sample.index}."
+                    f"Score {score.problem_id}/{score.index} was given for sample {sample.problem_id}/{sample.index}."
                 )
             counts["samples"] += 1
             if reason := _refusal(sample, score, min_reward):

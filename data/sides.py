@@ -1,4 +1,4 @@
-"""Two policies' answers to the same prompts, side by side: what a judge is to be asked, and what is known without."""
+"""Two policies' answers to the same prompts, side by side: what a judge has to compare, and what needs no judge."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,13 +11,13 @@ OURS, THEIRS = 0, 1  # the index of a side's sample
 
 @dataclass
 class Sides:
-    """What of two sides' answers is known before a judge looks.
+    """What is known about two sides' answers without a judge.
 
     Attributes:
-        lengths: of ours and of theirs, in characters, by prompt, in order.
-        same: prompts to which both answer alike.
-        truncated: how many answers of each side were cut off.
-        without_gold: prompts that were left out because they have no gold answer to compare with.
+        lengths: of ours and theirs, in characters, by prompt, in order.
+        same: prompts that both answer identically.
+        truncated: number of truncated answers of each side.
+        without_gold: prompts left out because they have no gold answer to compare with.
     """
 
     lengths: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Sides:
 
     @property
     def asked(self) -> int:
-        """Prompts of which a judge has to be asked."""
+        """Number of prompts that a judge has to compare."""
         return len(self.lengths) - len(self.same)
 
     def add(self, ours: Sample, theirs: Sample) -> None:
@@ -37,7 +37,7 @@ class Sides:
             self.same.add(ours.problem_id)
 
     def comparisons(self, preferences: Mapping[str, float | None]) -> list[Comparison]:
-        """Every prompt of which something is known, with the judge's preference for our answer; the same is a tie."""
+        """Every prompt with a known result: the judge's preference for our answer, or a tie for identical answers."""
         known = {**preferences, **dict.fromkeys(self.same, 0.5)}
         found = ((problem, known.get(problem), lengths) for problem, lengths in self.lengths.items())
         return [Comparison(problem, value, *lengths) for problem, value, lengths in found if value is not None]
@@ -46,12 +46,12 @@ class Sides:
 def side_by_side(
     problems: Iterable[Problem], ours: Iterable[Sample], theirs: Iterable[Sample] | None, sides: Sides
 ) -> Iterator[tuple[Sample, Sample]]:
-    """The two answers to each prompt that a judge has to compare, ours with index 0, theirs with 1; `sides` notes all.
+    """The two answers to each prompt that a judge has to compare, ours with index 0, theirs with 1; fills in `sides`.
 
     Args:
-        problems: as many as are compared.
+        problems: the problems to compare on.
         ours: one answer to each of them, in the same order; there may be more.
-        theirs: the same; None: the gold answers of the problems.
+        theirs: the same; None: the problems' gold answers.
 
     Raises:
         ValueError: answers to other prompts, or too few.
@@ -63,7 +63,7 @@ def side_by_side(
             sides.without_gold += 1
             continue
         if one is None or other is None or {one.problem_id, other.problem_id} != {problem.id}:
-            raise ValueError(f"The two sides have not both answered problem {problem.id}, or in another order.")
+            raise ValueError(f"The two sides did not both answer problem {problem.id}, or in different orders.")
         sides.add(one, other)
         if one.text != other.text:
             yield replace(one, index=OURS), replace(other, index=THEIRS)

@@ -1,4 +1,4 @@
-"""When a loop ends, and which iteration was the best, from what its iterations came to on validation alone."""
+"""When a loop ends, and which iteration was best, based on validation results alone."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -12,15 +12,15 @@ StopRule = Literal["paper", "patience", "discriminator", "none"]
 
 
 def best_iteration(values: Sequence[float], measure: Measure = ACCURACY) -> int:
-    """The best iteration by a measure, counting the base as 0; the earliest where several are equal."""
+    """The best iteration by a measure, counting the base as 0; the earliest if several are equal."""
     sign = 1 if measure.higher_is_better else -1
     return max(range(len(values)), key=lambda i: (sign * values[i], -i))
 
 
 def from_the_base(values: Sequence[float | None], measure: Measure) -> list[float]:
-    """What the base and the iterations after it came to, up to the first that was not measured.
+    """The values of the base and the iterations after it, up to the first without a measurement.
 
-    Where only two policies can be compared the base has no value: it is what the others are measured against.
+    If the measure only compares two policies, the base has no value: the others are measured against it.
     """
     found = list(values)
     if len(found) > 1 and found[0] is None and found[1] is not None:
@@ -29,14 +29,14 @@ def from_the_base(values: Sequence[float | None], measure: Measure) -> list[floa
 
 
 def stop_reason(rule: StopRule, patience: int, values: Sequence[float], measure: Measure = ACCURACY) -> str | None:
-    """Why the loop ends after the latest iteration, or None to go on.
+    """Why the loop ends after the latest iteration, or None to continue.
 
     `paper` (arXiv 2312.06585, algorithm 1) ends once validation no longer improves on the iteration before;
     `patience` ends after that many iterations without a new best; the other rules do not look at a measure.
 
     Args:
-        values: what the base and each iteration so far came to on validation.
-        measure: what that is.
+        values: the values of the base and each iteration so far on validation.
+        measure: the measure of these values.
     """
     latest = len(values) - 1
     if rule not in ("paper", "patience") or latest < 1:
@@ -52,20 +52,20 @@ def stop_reason(rule: StopRule, patience: int, values: Sequence[float], measure:
 
 
 def all_done(iterations: int) -> str:
-    """Why a loop ends that nothing ended early."""
+    """The reason for the end of a loop that was not stopped early."""
     return "its only iteration is done" if iterations == 1 else f"all {iterations} iterations are done"
 
 
 def game_is_over(iteration: int, discriminated: Interval | None) -> str | None:
-    """Why SPIN ends after an iteration whose policy cannot tell gold answers from its opponent's; None to go on.
+    """Why SPIN ends after an iteration whose policy no longer recognizes gold answers; None to continue.
 
     Args:
         discriminated: share of held-out pairs whose gold answer it ranks above the opponent's (arXiv 2401.01335,
-            section 4.1: the game has ended when the two cannot be told apart). None: no pair is left.
+            section 4.1: the game has ended when the two are indistinguishable). None: no pair is left.
     """
     if discriminated is None:
-        return f"no held-out answer of the opponent is left to be told from a gold one in iteration {iteration}"
+        return f"no held-out answer of the opponent is left to compare with a gold one in iteration {iteration}"
     if discriminated.low <= 0.5 <= discriminated.high:
         shown = DISCRIMINATOR.shown_interval(discriminated)
-        return f"gold answers cannot be told from the opponent's any more in iteration {iteration} ({shown})"
+        return f"gold answers can no longer be distinguished from the opponent's in iteration {iteration} ({shown})"
     return None

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from data.text import encodable
 
 ROWS_PER_BATCH = 8192  # written as one row group
-ROWS_AT_ONCE = 1024  # read; by one thread, since each would keep memory of its own
+ROWS_AT_ONCE = 1024  # read at a time; by one thread, since each thread would keep its own memory
 
 
 class Row(Protocol):
@@ -44,7 +44,7 @@ def read_rows(row_type: type[R], path: Path) -> Iterator[R]:
 
 
 def read_rows_of(row_type: type[R], path: Path, column: str, values: Collection[str]) -> Iterator[R]:
-    """The rows of a file that have one of these values in a column, in the order they were written."""
+    """The rows of a file with one of these values in a column, in the order they were written."""
     table = pq.read_table(path, filters=[(column, "in", values)], use_threads=False)
     for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
         for row in batch.to_pylist():
@@ -52,12 +52,12 @@ def read_rows_of(row_type: type[R], path: Path, column: str, values: Collection[
 
 
 def count_rows(path: Path) -> int:
-    """How many rows there are, from the files' footers alone."""
+    """The number of rows, from the files' footers alone."""
     return sum(pq.read_metadata(file).num_rows for file in parquet_files(path))
 
 
 def count_by(path: Path, column: str) -> Counter[str]:
-    """How many rows have each value of a column."""
+    """The number of rows for each value of a column."""
     counts: Counter[str] = Counter()
     for file in parquet_files(path):
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
@@ -67,7 +67,7 @@ def count_by(path: Path, column: str) -> Counter[str]:
 
 
 def holds(path: Path, column: str, values: list[Any]) -> bool:
-    """Whether a Parquet file can be read and has exactly these values in a column."""
+    """Whether a Parquet file is readable and has exactly these values in a column."""
     try:
         with pq.ParquetFile(path, pre_buffer=False) as parquet:
             return bool(parquet.read([column])[column].to_pylist() == values)
@@ -76,10 +76,10 @@ def holds(path: Path, column: str, values: list[Any]) -> bool:
 
 
 def write_rows(row_type: type[Row], path: Path, rows: Iterable[Any]) -> int:
-    """Stream rows into one Parquet file, which appears whole or not at all, also after a power cut.
+    """Stream rows into one Parquet file, which appears complete or not at all, even after a power failure.
 
     Returns:
-        How many rows were written.
+        The number of rows written.
     """
     with RowWriter(row_type, path) as writer:
         for row in rows:
@@ -88,7 +88,7 @@ def write_rows(row_type: type[Row], path: Path, rows: Iterable[Any]) -> int:
 
 
 class RowWriter:
-    """Rows on their way into one Parquet file, which appears when the block ends without an error."""
+    """Writes rows to one Parquet file, which appears when the block ends without an error."""
 
     def __init__(self, row_type: type[Row], path: Path) -> None:
         self.path = path
@@ -119,7 +119,7 @@ class RowWriter:
         finally:
             self._partial.unlink(
                 missing_ok=True
-            )  # on a full disk, half a file would keep the error from being recorded
+            )  # on a full disk, a partial file would leave no room to record the error
 
     def _flush(self) -> None:
         if self._batch:
@@ -131,7 +131,7 @@ class RowWriter:
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, kind)
-    except UnicodeEncodeError:  # half a surrogate pair, which a model or a program may write
+    except UnicodeEncodeError:  # a lone surrogate, which a model or a program may write
         return pa.array([_encodable(value) for value in values], kind)
 
 

@@ -1,10 +1,10 @@
-"""How counts and times are worded for people, wherever they are shown."""
+"""How counts and durations are worded, wherever they are shown."""
 
 from collections.abc import Mapping
 
 
 def counted(number: float, noun: str, plural: str = "") -> str:
-    """A count with its noun: `1 row`, `2,000 rows`; `plural` where that is not the noun with an s."""
+    """A count with its noun: `1 row`, `2,000 rows`; `plural` if that is not the noun with an s."""
     shown = f"{int(number):,}" if number == int(number) else f"{number:,}"
     return f"{shown} {noun if number == 1 else plural or noun + 's'}"
 
@@ -19,6 +19,6 @@ def duration(seconds: float) -> str:
 
 
 def and_left_out(dropped: Mapping[str, int]) -> str:
-    """What is said of rows that were left out, behind what was kept: nothing where none were."""
+    """What follows the count of kept rows to describe those left out; empty if there were none."""
     reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count)
     return f"; left out: {reasons}" if reasons else ""

@@ -1,6 +1,6 @@
-"""`make deployments`: writes prefect.yaml from the flows and from the files in configs/ that say how they are deployed.
+"""`make deployments`: writes prefect.yaml from the flows and from the files in configs/ that have a `deployment`.
 
-Every flow has a deployment `own` besides, with nothing set but what has to be.
+Every flow also has a deployment `own`, which sets only what is required.
 """
 
 import sys
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 PREFECT_YAML, CONFIGS = ROOT / "prefect.yaml", ROOT / "configs"
 HEADER = """\
 # Made by `make deployments` from flows/ and configs/. `autodidact up` registers these; so does `prefect deploy --all`
-# where a server and a pool are. A run's folder is the one that this was called in. Schedules are examples: switch them
-# on in the UI.
+# if there is a server and a pool. Runs work in the folder where this was called. Schedules are examples: switch them on
+# in the UI.
 """
 POOL = "autodidact"
 WORK_POOL = {"name": POOL, "job_variables": {"working_dir": "{{ $PWD }}"}}
@@ -31,7 +31,7 @@ OWN_CRON, TIMEZONE = "0 22 * * 5", "Europe/Berlin"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Gives what every deployment shares a name that tells what it is."""
+    """Gives the parts that all deployments share readable anchor names."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return data is not WORK_POOL and data is not ONE_AT_A_TIME
@@ -42,7 +42,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def prefect_yaml(flows: Iterable[Flow]) -> str:
-    """The deployments of these flows, as Prefect reads them."""
+    """The deployments of these flows in Prefect's format."""
     content = {
         "name": "autodidact",
         "definitions": {"pool": WORK_POOL, "one_at_a_time": ONE_AT_A_TIME},
@@ -52,16 +52,16 @@ def prefect_yaml(flows: Iterable[Flow]) -> str:
 
 
 def with_others(text: str) -> str:
-    """A prefect.yaml, which may have been changed by hand, with the flows of other packages besides.
+    """Add the flows of other packages to a prefect.yaml, which may have been edited by hand.
 
-    One that cannot be loaded is warned of and left out.
+    A flow that cannot be loaded is left out with a warning.
 
     Raises:
-        UsageError: the text holds no list of deployments.
+        UsageError: the text has no list of deployments.
     """
     content = yaml.safe_load(text)
     if not (isinstance(content, dict) and isinstance(content.get("deployments"), list)):
-        raise UsageError("prefect.yaml has no list `deployments`.", what_next="Make it anew: make deployments.")
+        raise UsageError("prefect.yaml has no list `deployments`.", what_next="Make it again: make deployments.")
     for name, flow in all_flows().items():
         if name in own_flows():
             continue
@@ -98,14 +98,14 @@ def _deployment(
 
 
 def _own(flow: Flow) -> dict[str, Any]:
-    """Settings of a user's own run: its name, and a file name for each setting that has to be given."""
+    """Settings of a user's own run: its name, and a file name for each required setting."""
     fields = flow.load().settings.model_fields.items()
     needed = [name for name, field in fields if field.is_required()]
     return {"run": f"own-{flow.name}", **{name: f"{name}.jsonl" for name in needed}}
 
 
 def main() -> int:
-    """Write prefect.yaml. Prefect, which flows import, makes its home in a temporary folder meanwhile."""
+    """Write prefect.yaml. Flows import Prefect, which gets a temporary home folder for this."""
     with TemporaryDirectory() as runs:
         prepare(Path(runs))
         PREFECT_YAML.write_text(prefect_yaml(own_flows().values()), encoding="utf-8")

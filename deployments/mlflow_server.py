@@ -1,7 +1,7 @@
-"""MLflow's server with a guard in front, which `mlflow server --app-name autodidact` serves.
+"""MLflow's server behind a guard, as served by `mlflow server --app-name autodidact`.
 
-By itself MLflow lets other origins' pages post to what does not lie below /api/, and takes every page of this machine,
-whatever its port, for its own.
+MLflow alone lets pages of other origins post to paths outside /api/, and trusts every page of this machine, whatever
+its port.
 """
 
 import os

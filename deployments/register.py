@@ -1,8 +1,9 @@
 """Registers with a Prefect server what the services need: the work pool, the limit `gpu`, automations, deployments.
 
-A program of its own: `python -m deployments.register GPUS`. It may be run again and again.
+A separate program: `python -m deployments.register GPUS`. It may be run repeatedly.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 
 from deployments.generate import POOL, PREFECT_YAML, with_others
+from deployments.notifications import read_notifications, register_notifications
 from tasks.stage.devices import LIMIT
 from tasks.stage.environment import HEARTBEAT_SECONDS
 
@@ -28,18 +30,19 @@ MISSED = 4  # heartbeats
 
 
 def main(gpus: int) -> None:
-    """Register everything; the deployments are those of `prefect.yaml`, and one of each flow of another package."""
+    """Register everything; deployments are those in `prefect.yaml`, and one for each flow of another package."""
     with get_client(sync_client=True) as client:
         register_pool(client)
-        # A limit of 0 would let no stage start: without a GPU no stage asks for it.
+        # A limit of 0 would block every stage, and without a GPU no stage asks for the limit.
         client.upsert_global_concurrency_limit_by_name(LIMIT, max(gpus, 1))
         register_automations(client)
+        register_notifications(client, read_notifications(os.environ))
         with schedules_kept(client):
             deploy_all(with_others(PREFECT_YAML.read_text(encoding="utf-8")))
 
 
 def deploy_all(prefect_yaml: str) -> None:
-    """`prefect deploy --all` of the deployments in a text."""
+    """Run `prefect deploy --all` on the text of a prefect.yaml."""
     prefect = Path(sys.executable).with_name("prefect")
     with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         file.write(prefect_yaml)
@@ -49,9 +52,9 @@ def deploy_all(prefect_yaml: str) -> None:
 
 @contextmanager
 def schedules_kept(client: SyncPrefectClient) -> Iterator[None]:
-    """Put back the schedules of deployments that were there before: `prefect deploy` makes them as in `prefect.yaml`.
+    """Restore the schedules of existing deployments, since `prefect deploy` resets them to those in `prefect.yaml`.
 
-    So what was switched on or added in the UI stays.
+    So schedules that were switched on or added in the UI stay.
     """
     before = {deployment.id: deployment.schedules for deployment in client.read_deployments()}
     yield
@@ -65,8 +68,8 @@ def schedules_kept(client: SyncPrefectClient) -> Iterator[None]:
 
 
 def register_pool(client: SyncPrefectClient) -> None:
-    """A pool of local processes; each deployment has a limit of its own, so the pool needs none."""
-    description = "Runs flows as processes of this machine."
+    """Register a pool of local processes. Each deployment has its own limit, so the pool needs none."""
+    description = "Runs flows as processes on this machine."
     try:
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", description=description))
     except ObjectAlreadyExists:
@@ -74,7 +77,7 @@ def register_pool(client: SyncPrefectClient) -> None:
 
 
 def register_automations(client: SyncPrefectClient) -> None:
-    """Mark a flow run Crashed whose heartbeats end: its process and its worker were killed together."""
+    """Mark a flow run as Crashed if its heartbeats stop: its process and its worker were killed together."""
     trigger = EventTrigger(
         after={"prefect.flow-run.heartbeat"},
         expect={
@@ -94,7 +97,7 @@ def register_automations(client: SyncPrefectClient) -> None:
     action = ChangeFlowRunState(
         state=StateType.CRASHED,
         name="Crashed",
-        message="No heartbeat: its process is gone. Run it again to go on where it stopped.",
+        message="No heartbeat: its process is gone. Run it again to continue where it stopped.",
     )
     wanted = AutomationCore(name=CRASHED, trigger=trigger, actions=[action])
     for old in client.read_automations_by_name(CRASHED):

@@ -1,7 +1,7 @@
 """`autodidact up | down | status`: Prefect server, MLflow server and worker on one machine, kept alive by supervisord.
 
-Everything they keep lies in `runs`, in the folder where they were started. They listen on the loopback address and
-answer no other origin's pages; Prefect, which can start programs, asks for a key.
+They keep everything in `runs`, in the folder where they were started. They listen on the loopback address and do not
+answer pages of other origins. Prefect, which can start programs, asks for a key.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import psutil
 
 from data.errors import AutodidactError, UsageError
 from data.text import visible
+from deployments.notifications import read_notifications
 from deployments.supervision import Options, ServiceError, connect, is_stopping, launch, refuse_taken_ports
 from flows.commands.parser import Parser
 from tasks.history.reconcile import reconcile
@@ -42,15 +43,15 @@ RUNS = Path("runs")
 
 
 def up(arguments: Sequence[str]) -> int:
-    """Start what does not run yet, wait until it is healthy, register deployments, print the addresses."""
+    """Start the services that are not running, wait until they are healthy, register deployments, print addresses."""
     parser = Parser("autodidact up", up.__doc__)
-    # What runs already stays where it is.
+    # Running services keep their addresses.
     at = Options.of(running_services(RUNS)) or Options()
     parser.add_argument("--host", default=at.host, help="address to listen on (default: loopback)")
-    parser.add_argument("--prefect-port", type=_port, default=at.prefect_port)
-    parser.add_argument("--mlflow-port", type=_port, default=at.mlflow_port)
+    parser.add_argument("--prefect-port", type=_port, default=at.prefect_port, metavar="N", help="default: 4200")
+    parser.add_argument("--mlflow-port", type=_port, default=at.mlflow_port, metavar="N", help="default: 5000")
     parser.add_argument(
-        "--gpus", type=int, help="slots of the concurrency limit `gpu`; by default all this machine has"
+        "--gpus", type=int, metavar="N", help="slots of the concurrency limit `gpu`; by default all this machine has"
     )
     told = parser.parse_args(arguments)
     from tasks.stage.devices import count_gpus
@@ -58,11 +59,15 @@ def up(arguments: Sequence[str]) -> int:
     gpus = count_gpus() if told.gpus is None else told.gpus
     options = Options(told.host, told.prefect_port, told.mlflow_port, gpus)
     _refuse(options)
-    return start(options)
+    notifications = read_notifications(os.environ)
+    code = start(options)
+    if notifications.addresses:
+        print(f"Notified: {notifications}.")
+    return code
 
 
 def down(arguments: Sequence[str]) -> int:
-    """Stop exactly what `autodidact up` started. Flows under way are stopped as if cancelled; they can be resumed."""
+    """Stop only what `autodidact up` started. Running flows stop as if cancelled; they can be resumed."""
     Parser("autodidact down", down.__doc__).parse_args(arguments)
     return stop()
 
@@ -70,21 +75,21 @@ def down(arguments: Sequence[str]) -> int:
 def status(arguments: Sequence[str]) -> int:
     """Show which services run, and where."""
     parser = Parser("autodidact status", status.__doc__)
-    parser.add_argument("--key", action="store_true", help="print the key of Prefect's server, and nothing else")
+    parser.add_argument("--key", action="store_true", help="print only the key of Prefect's server")
     return show_key() if parser.parse_args(arguments).key else show()
 
 
 def start(options: Options) -> int:
-    """Bring everything up, or complete what is up already.
+    """Start every service that is not running.
 
     Raises:
-        ServiceError: a port is taken, or a service does not become healthy; with the end of its log.
+        ServiceError: a port is taken, or a service does not become healthy; includes the end of its log.
         AutodidactError: the host is not this machine's, or the folder cannot be written.
     """
     prepare(RUNS)
     bypass_proxies(options.host)
     folder = services_folder(RUNS)
-    _wait(lambda: not is_stopping(connect(folder)), "the end of the services before", folder / "supervisord.log")
+    _wait(lambda: not is_stopping(connect(folder)), "the shutdown of earlier services", folder / "supervisord.log")
     found = connect(folder)
     if found is None:
         refuse_taken_ports(options)
@@ -92,7 +97,7 @@ def start(options: Options) -> int:
         found = _wait(lambda: connect(folder), "supervisord", folder / "supervisord.log")
     elif (running := running_services(RUNS)) and running != options.addresses:
         raise ServiceError(
-            f"The services of {RUNS.absolute()} run already at {running.prefect} and {running.mlflow}.",
+            f"The services of {RUNS.absolute()} already run at {running.prefect} and {running.mlflow}.",
             what_next="Stop them first (autodidact down), or leave out the address.",
         )
     for program in ("prefect", "mlflow"):
@@ -103,25 +108,25 @@ def start(options: Options) -> int:
     _register(options, folder)
     _start_program(found, "worker")
     _wait(lambda: _worker_is_online(at), "the worker", folder / "worker.log")
-    print(f"Prefect  {at.prefect.removesuffix('/api')}  (asks once for the key that `autodidact status --key` prints)")
+    print(f"Prefect  {at.prefect.removesuffix('/api')}  (asks once for the key; `autodidact status --key` prints it)")
     print(f"MLflow   {at.mlflow}")
     print(f"Data and logs are in {folder.parent} and {folder}; `autodidact down` stops the services.")
     return 0
 
 
 def stop() -> int:
-    """Stop the services of this folder: the worker first, so that the history can be told how its flows ended.
+    """Stop the services of this folder: the worker first, so the history records how its flows ended.
 
     Raises:
-        ServiceError: they do not end.
+        ServiceError: they do not stop.
     """
     folder = services_folder(RUNS)
-    _wait(lambda: not is_stopping(connect(folder)), "the end of the services", folder / "supervisord.log")
+    _wait(lambda: not is_stopping(connect(folder)), "the shutdown of the services", folder / "supervisord.log")
     found = connect(folder)
     if found is None:
         print(f"No services of {RUNS.absolute()} are running.")
         return 0
-    if services := running_services(RUNS):  # whatever servers the environment names
+    if services := running_services(RUNS):  # these, not servers named in the environment
         os.environ.update(PREFECT_API_URL=services.prefect, MLFLOW_TRACKING_URI=services.mlflow)
         os.environ["PREFECT_API_AUTH_STRING"] = read_key(RUNS) or ""
     prepare(RUNS)
@@ -130,7 +135,7 @@ def stop() -> int:
     try:
         for closed in reconcile(RUNS, grace=timedelta()):
             print(visible(closed))
-    except AutodidactError as error:  # a server that does not answer has to be stopped all the same
+    except AutodidactError as error:  # a server that does not answer must still be stopped
         print(f"autodidact: {visible(str(error))}", file=sys.stderr)
     supervisord = psutil.Process(found.supervisor.getPID())
     ours = [supervisord, *supervisord.children(recursive=True)]
@@ -145,7 +150,7 @@ def stop() -> int:
 
 
 def show() -> int:
-    """Print the state of each service. Returns 0 where all run, else 1."""
+    """Print the state of each service. Return 0 if all run, else 1."""
     folder = services_folder(RUNS)
     found, at = connect(folder), running_services(RUNS)
     if found is None or at is None or is_stopping(found):
@@ -159,15 +164,15 @@ def show() -> int:
 
 
 def show_key() -> int:
-    """Print the key of Prefect's server, whether it runs or not.
+    """Print the key of Prefect's server, whether or not it runs.
 
     Raises:
-        ServiceError: there is none, or it is another user's.
+        ServiceError: there is no key, or it belongs to another user.
     """
     if (key := read_key(RUNS)) is None:
         raise ServiceError(
             f"There is no key in {key_file(RUNS)} that this user may read.",
-            "`autodidact up` makes it, for the user who calls it.",
+            "`autodidact up` creates it for the user who calls it.",
             "Call this in the folder where `up` was called, as the same user.",
         )
     print(key)
@@ -177,29 +182,29 @@ def show_key() -> int:
 def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and 0 < int(text) < 2**16:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no port; ports are numbers from 1 to 65535")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port; ports are numbers from 1 to 65535")
 
 
 def _refuse(options: Options) -> None:
     if options.host in ("0.0.0.0", "::"):
         raise UsageError(
-            f"--host {options.host} stands for all addresses, and browsers and workers are told one.",
-            what_next="Give the address by which they reach this machine.",
+            f"--host {options.host} means all addresses, but browsers and workers need a single one.",
+            what_next="Give the address at which they reach this machine.",
         )
     if options.prefect_port == options.mlflow_port:
         raise UsageError(
             f"Prefect and MLflow cannot both listen on port {options.prefect_port}.",
-            what_next="Choose another with --prefect-port or --mlflow-port.",
+            what_next="Choose another port with --prefect-port or --mlflow-port.",
         )
 
 
 def _start_program(found: Any, name: str) -> None:
-    with contextlib.suppress(Fault):  # it runs already
+    with contextlib.suppress(Fault):  # it is already running
         found.supervisor.startProcess(name, False)
 
 
 def _register(options: Options, folder: Path) -> None:
-    """Register pool, limits, automations and deployments, in a process that has the server's address from its start."""
+    """Register pool, limits, automations and deployments, in a process that starts with the server's address."""
     at = options.addresses
     key = {"PREFECT_API_AUTH_STRING": read_key(RUNS) or ""}
     environment = dict(os.environ) | key | {"PREFECT_API_URL": at.prefect, "PWD": str(Path.cwd())}
@@ -236,7 +241,7 @@ def _wait(ready: Callable[[], Any], name: str, log: Path) -> Any:
         if time.monotonic() > deadline:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-20:]) if log.exists() else "(nothing)"
             raise ServiceError(
-                f"{name} is not up after {START_SECONDS} s.",
+                f"Gave up on {name} after {START_SECONDS} s.",
                 f"The end of {log}:\n{end}\n",
                 "Call `autodidact up` again.",
             )

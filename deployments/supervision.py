@@ -1,4 +1,4 @@
-"""supervisord, which keeps the services alive: where it listens, how it is started, and how it is spoken to."""
+"""supervisord, which keeps the services alive: its addresses, how it is started, and the connection to it."""
 
 import errno
 import hashlib
@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from xmlrpc.client import ServerProxy
 
 from data.errors import RunFailedError, UsageError
+from data.extras import require_extra
+from deployments.notifications import ADDRESSES, OCCASIONS
 from tasks.stage.environment import ARTIFACTS, KEY_VARIABLES, SQLITE, Services, cache_folder, key_file, read_key
 from tasks.tracking.guard import own_origins
 from tasks.tracking.mlflow import make_database
@@ -39,7 +41,7 @@ class Options:
 
     @classmethod
     def of(cls, services: Services | None) -> Self | None:
-        """The options with which running services were started."""
+        """The options that running services were started with."""
         if services is None:
             return None
         prefect, mlflow = urlsplit(services.prefect), urlsplit(services.mlflow)
@@ -51,7 +53,7 @@ class Options:
 
     @property
     def name(self) -> str:
-        """The host as it stands in addresses."""
+        """The host as written in addresses."""
         return f"[{self.host}]" if ":" in self.host else self.host
 
 
@@ -59,8 +61,10 @@ def connect(folder: Path) -> Any:
     """The running supervisord's interface, or None.
 
     Raises:
-        ServiceError: its socket is another user's.
+        ServiceError: its socket belongs to another user.
+        UsageError: supervisord is not installed.
     """
+    require_extra("supervisor", "Running the services")
     from supervisor.xmlrpc import SupervisorTransport
 
     path = _socket(folder)
@@ -69,8 +73,8 @@ def connect(folder: Path) -> Any:
         owner = folder.stat().st_uid if folder.exists() else os.geteuid()
         if path.lstat().st_uid != owner:
             raise ServiceError(
-                f"{path}, by which the services of {folder} are spoken to, belongs to another user than that folder.",
-                "In a temp folder that is shared, anybody can make a file of that name.",
+                f"{path}, the control socket of the services of {folder}, and that folder have different owners.",
+                "In a shared temp folder, anybody can create a file of that name.",
                 "Have it removed, then run the same command again.",
             )
         server.supervisor.getState()
@@ -91,17 +95,17 @@ def is_stopping(found: Any) -> bool:
 
 
 def _socket(folder: Path) -> Path:
-    """A socket's path may have some hundred characters only, so it does not lie in the services' folder."""
+    """The control socket. Socket paths hold only about a hundred characters, so it is not in the services' folder."""
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"autodidact-{name}.sock"
 
 
 def launch(options: Options, folder: Path) -> None:
-    """Start supervisord, with Prefect's server and MLflow's.
+    """Start supervisord, with Prefect's and MLflow's servers.
 
     Raises:
         ServiceError: it does not start, or the folder cannot be written.
-        UsageError: a variable of the user's cannot be used.
+        UsageError: one of the user's environment variables cannot be used.
     """
     outer, databases = _outer_origins(), _databases(folder.parent)
     try:
@@ -110,24 +114,25 @@ def launch(options: Options, folder: Path) -> None:
         (folder / "services.json").write_text(json.dumps(asdict(options.addresses)))
     except OSError as error:
         raise ServiceError(
-            f"{folder} cannot be written: {error.strerror}.", what_next="Let this user write there, then call up again."
+            f"{folder} cannot be written: {error.strerror}.",
+            what_next="Make it writable for this user, then call `up` again.",
         ) from None
     environment = _environment(options, folder, key, outer) | databases
     make_database(environment["MLFLOW_BACKEND_STORE_URI"])
     supervisord, settings = Path(sys.executable).with_name("supervisord"), Path(__file__).with_name("supervisord.conf")
-    # The last argument also tells whose supervisord a process is.
+    # The last argument also identifies whose supervisord a process is.
     command = [str(supervisord), "--configuration", str(settings), "--pidfile", str(folder / "supervisord.pid")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ServiceError(
             "supervisord does not start.",
-            f"It says: {(done.stdout + done.stderr).strip()}",
-            "Mend that, then call `autodidact up` again.",
+            f"Its output: {(done.stdout + done.stderr).strip()}",
+            "Fix that, then call `autodidact up` again.",
         )
 
 
 def _keep_key(runs: Path) -> str:
-    """The key of Prefect's server: the user's own, that of before, or a new one. Its file was never open to others."""
+    """The key of Prefect's server: the user's own, the previous one, or a new one. Its file is never open to others."""
     file = key_file(runs)
     key = os.environ.get(KEY_VARIABLES[0]) or read_key(runs) or new_key()
     handle, partial = tempfile.mkstemp(dir=file.parent)
@@ -138,13 +143,13 @@ def _keep_key(runs: Path) -> str:
 
 
 def _environment(options: Options, folder: Path, key: str, outer: list[str]) -> dict[str, str]:
-    """What supervisord and the services are started with; `outer` are origins besides those of the address."""
+    """The environment of supervisord and the services; `outer` are origins besides those of the address."""
     at = options.addresses
     prefect, mlflow = (
         [*own_origins(options.name, port), *outer] for port in (options.prefect_port, options.mlflow_port)
     )
     names = [urlsplit(origin).netloc for origin in mlflow]
-    # MLflow checks names as well, and refuses what it is not told. What the user has set stays.
+    # MLflow also checks names, and refuses those it does not know. What the user has set stays.
     checks = {"MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(names), "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(mlflow)}
     own = {
         "AUTODIDACT_BIN": str(Path(sys.executable).parent),
@@ -156,31 +161,32 @@ def _environment(options: Options, folder: Path, key: str, outer: list[str]) -> 
         "AUTODIDACT_PREFECT_PORT": str(options.prefect_port),
         "AUTODIDACT_SERVICES": str(folder),
         "AUTODIDACT_SOCKET": str(_socket(folder)),
-        # Where runs without a server put them too: what was begun with the one can go on with the other.
+        # The same place as for runs without a server, so a run can continue with or without one.
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": (folder.parent / ARTIFACTS).as_uri(),
         "MLFLOW_SERVE_ARTIFACTS": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_TRACKING_URI": at.mlflow,
         "PREFECT_API_URL": at.prefect,
-        "PYTHONSAFEPATH": "1",  # flows run in a folder of the user's, which may hold a data.py
+        "PYTHONSAFEPATH": "1",  # flows run in a user's folder, which may contain a data.py
         "PYTHONUNBUFFERED": "1",
     }
-    return checks | dict(os.environ) | own | dict.fromkeys(KEY_VARIABLES, key)
+    inherited = {name: value for name, value in os.environ.items() if name not in (ADDRESSES, OCCASIONS)}
+    return checks | inherited | own | dict.fromkeys(KEY_VARIABLES, key)
 
 
 def _outer_origins() -> list[str]:
-    """Under which other origins the pages are seen: those that a reverse proxy shows them under.
+    """Other origins at which browsers see the pages, such as those of a reverse proxy.
 
     Raises:
-        UsageError: one is no origin.
+        UsageError: one is not an origin.
     """
     origins = [given.strip() for given in os.environ.get(OUTER_ORIGINS, "").split(",") if given.strip()]
     for origin in origins:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
             raise UsageError(
-                f"{origin!r} in {OUTER_ORIGINS} is no origin.",
-                what_next="Write them as https://prefect.example.org, without a path, separated by commas.",
+                f"{origin!r} in {OUTER_ORIGINS} is not an origin.",
+                what_next="Write origins like https://prefect.example.org, without a path, separated by commas.",
             )
     return origins
 
@@ -188,13 +194,14 @@ def _outer_origins() -> list[str]:
 def _databases(runs: Path) -> dict[str, str]:
     """Where the servers keep their data: SQLite files in the runs folder, or `AUTODIDACT_DATABASE`.
 
-    That is postgresql://user:password@host:port; it has the databases `prefect` and `mlflow`.
+    The latter is postgresql://user:password@host:port, with the databases `prefect` and `mlflow`.
     """
     server = os.environ.get(DATABASE)
     if not server:
         return {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{runs / SQLITE}"}
     if not server.startswith("postgresql://"):
-        raise UsageError(f"{DATABASE} has to start with postgresql://.", what_next="Unset it to use SQLite files.")
+        raise UsageError(f"{DATABASE} must start with postgresql://.", what_next="Unset it to use SQLite files.")
+    require_extra("psycopg2", f"{DATABASE} with PostgreSQL")
     base = server.removeprefix("postgresql://").rstrip("/")
     return {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{base}/prefect",
@@ -213,11 +220,11 @@ def refuse_taken_ports(options: Options) -> None:
             unknown = isinstance(error, socket.gaierror | UnicodeError)
             if unknown or (isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL):
                 raise UsageError(
-                    f"--host {options.host} is no address of this machine.",
-                    what_next="Give one of its own; `ip address` lists them.",
+                    f"--host {options.host} is not an address of this machine.",
+                    what_next="Give one of its addresses; `ip address` lists them.",
                 ) from None
             raise ServiceError(
-                f"Port {port} on {options.host}, which {name} is to listen on, cannot be taken.",
+                f"Port {port} on {options.host}, which {name} needs, cannot be used.",
                 f"{error.strerror}." if isinstance(error, OSError) else "",
-                f"Stop what uses it, or choose another with --{flag}-port.",
+                f"Stop the program that uses it, or choose another port with --{flag}-port.",
             ) from None

@@ -1,4 +1,4 @@
-"""DPO (arXiv 2305.18290): a model learns from pairs of a better and a worse answer, with itself as reference.
+"""DPO (arXiv 2305.18290): a model learns from pairs of a better and a worse answer, with itself as the reference.
 
 Defaults are TRL's recipe for Llama 2, QLoRA on q and v. Start from an SFT policy: `--model runs/<run>/best/policy`.
 """
@@ -31,11 +31,11 @@ class DPOTrainConfig(PreferenceConfig):
 
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 5e-4
     epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 1.0
-    batch_size: Annotated[int, Field(ge=1, description="Pairs per optimiser step, over all devices.")] = 16
-    optimizer: Annotated[Optimizer, Field(description="Optimiser.")] = "adamw"
+    batch_size: Annotated[int, Field(ge=1, description="Pairs per optimizer step, over all devices.")] = 16
+    optimizer: Annotated[Optimizer, Field(description="Optimizer.")] = "adamw"
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
     weight_decay: Annotated[float, Field(ge=0, description="Decoupled weight decay.")] = 0.05
-    adapter: Annotated[QLoRAConfig | None, Field(description="The adapter; none: train all weights.")] = QLoRAConfig()
+    adapter: Annotated[QLoRAConfig | None, Field(description="The adapter; none trains all weights.")] = QLoRAConfig()
 
 
 class DPO(PairSource, LoopConfig):
@@ -64,10 +64,10 @@ class DPO(PairSource, LoopConfig):
 
     validation_pairs: Annotated[
         Path | None,
-        Field(description="Data set of pairs to validate on; none: a tenth of the pairs, by hash of the prompt."),
+        Field(description="Pairs to validate on; if not set, a tenth of the pairs, by hash of the prompt."),
     ] = None
     test_pairs: Annotated[
-        Path | None, Field(description="Data set of pairs for the final test; none: another tenth, by hash.")
+        Path | None, Field(description="Pairs for the final test; if not set, another tenth, by hash.")
     ] = None
     train: Annotated[DPOTrainConfig, Field(description="How the policy is trained.")] = DPOTrainConfig()
 
@@ -76,7 +76,7 @@ class DPO(PairSource, LoopConfig):
         return replace(measurable(self), gold=False)
 
     def measured_on(self) -> Judged:
-        """Held-out problems are for the win rate alone where answers to them cannot be graded."""
+        """Held-out problems serve only the win rate if answers to them cannot be graded."""
         rows = measurable(self)
         if rows.verified:
             return super().measured_on()
@@ -88,7 +88,7 @@ class DPO(PairSource, LoopConfig):
 
     @property
     def sets(self) -> PairSets:
-        """Which pairs are trained on, and which are held out."""
+        """Which pairs to train on, and which to hold out."""
         training, *held_out = (
             None if path is None else self.pair_reading(path)
             for path in (self.pairs, self.validation_pairs, self.test_pairs)
@@ -102,12 +102,12 @@ class DPO(PairSource, LoopConfig):
 
 @flow(name="dpo", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
 def dpo(config: DPO, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
-    """Run DPO, or go on where an earlier start of the same run stopped."""
+    """Run DPO, or continue where an earlier start of the same run stopped."""
     return run_loop("DPO", loop, config, on_drift)
 
 
 def loop(run: Run, config: DPO) -> dict[str, Any]:
-    """The algorithm. Walked without effect when `run` is only planning."""
+    """The algorithm. Has no effect when `run` is only planning."""
     problems = prepare_problems(run, config) if config.has_problems else None
     base = base_policy(run, config)
     measuring, iterations = begin(run, config, problems, base)

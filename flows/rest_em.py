@@ -1,4 +1,4 @@
-"""ReST-EM (arXiv 2312.06585): a policy learns from those of its own answers that are correct.
+"""ReST-EM (arXiv 2312.06585): a policy learns from its own correct answers.
 
 E-step: sample answers from the current policy, keep the correct and distinct ones, a few per problem.
 M-step: fine-tune the base model on them by reward-weighted negative log-likelihood. Repeat while validation improves.
@@ -24,7 +24,7 @@ from tasks.stage.run import Run
 
 
 class RestEM(LoopConfig):
-    """Every setting of a ReST-EM run. Defaults are the paper's; where it is silent, those of VinePPO's re-run."""
+    """Every setting of a ReST-EM run. Defaults are the paper's; where it gives none, those of VinePPO's rerun."""
 
     leading_settings = (
         *START,
@@ -46,21 +46,21 @@ class RestEM(LoopConfig):
         Literal["base", "last", "champion"],
         Field(
             description="What each M-step starts from: the base model, or the last policy. champion: the registry's "
-            "champion, where there is one, is the base."
+            "champion is the base, if there is one."
         ),
     ] = "base"  # type: ignore[assignment]
     train: Annotated[SupervisedConfig, Field(description="How the policy is trained.")] = SupervisedConfig()
-    select: Annotated[SelectConfig, Field(description="Which answers are trained on.")] = SelectConfig()
+    select: Annotated[SelectConfig, Field(description="Which answers to train on.")] = SelectConfig()
 
 
 @flow(name="rest-em", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
 def rest_em(config: RestEM, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
-    """Run ReST-EM, or go on where an earlier start of the same run stopped."""
+    """Run ReST-EM, or continue where an earlier start of the same run stopped."""
     return run_loop("ReST-EM", loop, config, on_drift)
 
 
 def loop(run: Run, config: RestEM) -> dict[str, Any]:
-    """The algorithm. Walked without effect when `run` is only planning."""
+    """The algorithm. Has no effect when `run` is only planning."""
     problems, base = prepare_problems(run, config), base_policy(run, config)
     measuring, iterations = begin(run, config, problems, base)
     train_set, start = problems.artifact("train.parquet"), base.artifact("policy")

@@ -1,7 +1,7 @@
-"""A reward model (arXiv 2203.02155, section 3.5): a policy learns from pairs to say in a number how good an answer is.
+"""A reward model (arXiv 2203.02155, section 3.5): a policy learns from pairs to score answers.
 
-It is measured on held-out pairs: how often it prefers the chosen side, whether it is as sure as it should be, and
-whether it likes answers for their length. Start from an SFT policy: `--model runs/<run>/best/policy`.
+Held-out pairs measure how often it prefers the chosen answer, its calibration, and its length bias. Start from an SFT
+policy: `--model runs/<run>/best/policy`.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ from tasks.tracking.reward_report import conclude_reward_model
 
 
 class RewardModel(PairSource, RunConfig):
-    """Every setting of a reward model. Defaults are those of InstructGPT, where it tells them."""
+    """Every setting of a reward model. Defaults are InstructGPT's, where published."""
 
     leading_settings = (
         *START,
@@ -50,19 +50,19 @@ class RewardModel(PairSource, RunConfig):
     )
 
     validation_pairs: Annotated[
-        Path | None, Field(description="Data set of pairs to measure on; none: a share of the pairs is held out.")
+        Path | None, Field(description="Pairs to measure on; if not set, a share of the pairs is held out.")
     ] = None
     held_out: Annotated[
         float,
-        Field(gt=0, lt=1, description="That share, by the hash of the prompt: rows that are added change nothing."),
+        Field(gt=0, lt=1, description="That share, by hash of the prompt, so adding rows moves no other row."),
     ] = 0.1
     unusable: Annotated[
         Literal["refuse", "drop"],
-        Field(description="What a row that cannot be used does: have its data set refused, or be dropped and counted."),
+        Field(description="What to do with a row that cannot be used: reject the data set, or drop and count the row."),
     ] = "refuse"
     placeholders: Annotated[
         dict[Annotated[str, Field(pattern=NAME)], str],
-        Field(default_factory=dict, description="What placeholders stand for, as in {name: Ada} for {{name}}."),
+        Field(default_factory=dict, description="Values of placeholders, such as {name: Ada} for {{name}}."),
     ]
     reasoning: ReasoningSetting = "leave"
     overlap: Annotated[OverlapRules, Field(description="Pairs whose prompts repeat held-out ones.")] = OverlapRules()
@@ -75,7 +75,7 @@ class RewardModel(PairSource, RunConfig):
 
     @property
     def sets(self) -> PairSets:
-        """Which pairs are trained on, and which are held out."""
+        """Which pairs to train on, and which to hold out."""
         validation = self.pair_reading(self.validation_pairs) if self.validation_pairs else None
         return measured_once(self.pair_reading(self.pairs), validation, self.held_out, self.overlap.rules)
 
@@ -93,12 +93,12 @@ class RewardModel(PairSource, RunConfig):
     validate_parameters=True,
 )
 def reward_model(config: RewardModel, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
-    """Train and measure a reward model, or go on where an earlier start of the same run stopped."""
+    """Train and measure a reward model, or continue where an earlier start of the same run stopped."""
     return run_loop("Reward model", loop, config, on_drift)
 
 
 def loop(run: Run, config: RewardModel) -> dict[str, Any]:
-    """All there is to it: one round. Walked without effect when `run` is only planning."""
+    """The algorithm: a single iteration. Has no effect when `run` is only planning."""
     at, start = run.place("iter-1"), base_policy(run, config).artifact("policy")
     pairs = prepare_pair_sets(at, config.sets, start, judged_length, {})
     unseen = pairs.artifact(f"{HELD_OUT}.parquet")

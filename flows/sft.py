@@ -1,6 +1,6 @@
 """SFT: a model learns gold answers.
 
-Defaults are TRL's recipe for Llama 2, QLoRA (arXiv 2305.14314) on q and v. The result is merged, so that
+Defaults are TRL's recipe for Llama 2, QLoRA (arXiv 2305.14314) on q and v. The result is merged, so
 `--model runs/<run>/best/policy` starts any other flow from it.
 """
 
@@ -28,13 +28,14 @@ class SFTTrainConfig(SupervisedConfig):
 
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-4
     epochs: Annotated[float, Field(gt=0, description="Passes over the examples.")] = 1.0
-    batch_size: Annotated[int, Field(ge=1, description="Rows per optimiser step, over all devices.")] = 8
+    batch_size: Annotated[int, Field(ge=1, description="Rows per optimizer step, over all devices.")] = 8
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
     weight_decay: Annotated[float, Field(ge=0, description="Decoupled weight decay.")] = 0.05
     pack_to: Annotated[
-        int | None, Field(ge=16, description="Pack short examples into rows of this many tokens; none: a row each.")
+        int | None,
+        Field(ge=16, description="Pack short examples into rows of this many tokens; if not set, a row each."),
     ] = 1024
-    adapter: Annotated[QLoRAConfig | None, Field(description="The adapter; none: train all weights.")] = QLoRAConfig()
+    adapter: Annotated[QLoRAConfig | None, Field(description="The adapter; none trains all weights.")] = QLoRAConfig()
 
 
 class SFT(GoldLoopConfig):
@@ -63,12 +64,12 @@ class SFT(GoldLoopConfig):
 
 @flow(name="sft", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
 def sft(config: SFT, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
-    """Run SFT, or go on where an earlier start of the same run stopped."""
+    """Run SFT, or continue where an earlier start of the same run stopped."""
     return run_loop("SFT", loop, config, on_drift)
 
 
 def loop(run: Run, config: SFT) -> dict[str, Any]:
-    """The algorithm. Walked without effect when `run` is only planning."""
+    """The algorithm. Has no effect when `run` is only planning."""
     problems, base = prepare_problems(run, config), base_policy(run, config)
     measuring, iterations = begin(run, config, problems, base)
     at, start = run.place("iter-1"), base.artifact("policy")

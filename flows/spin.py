@@ -1,7 +1,7 @@
 """SPIN (arXiv 2401.01335): a policy learns to tell gold answers from its own, and becomes its next opponent.
 
-The opponent, which is the last policy, answers the prompts of the SFT data. Training prefers the gold answers to its
-own, starts from the opponent and has it as reference. Repeat.
+The opponent is the last policy. It answers the prompts of the SFT data. Training starts from the opponent, with it as
+the reference, and prefers gold answers to the opponent's. Repeat.
 """
 
 from typing import Annotated, Any, ClassVar, Self
@@ -31,7 +31,7 @@ PER_ITERATION = ("learning_rate", "beta", "epochs")
 
 
 class SpinTrainConfig(PreferenceConfig):
-    """Training of one iteration; what the paper changes from one to the next is a number or a list of numbers."""
+    """Training of one iteration. Settings that the paper changes between iterations are one number or a list."""
 
     learning_rate: Annotated[PerIteration, Field(description="Peak learning rate.")] = (5e-7, 5e-7, 1e-7, 1e-7)  # type: ignore[assignment]
     beta: Annotated[PerIteration, Field(description="Scale of the log-ratios; λ in the paper.")] = (0.1, 0.1, 0.1, 5.0)  # type: ignore[assignment]
@@ -40,7 +40,7 @@ class SpinTrainConfig(PreferenceConfig):
     @field_validator(*PER_ITERATION)
     @classmethod
     def _one_number_is_for_all(cls, values: float | tuple[float, ...]) -> float | tuple[float, ...]:
-        """On the command line a number comes as a list of one."""
+        """The command line gives a single number as a list of one."""
         return values[0] if isinstance(values, tuple) and len(values) == 1 else values
 
     def at(self, iteration: int) -> PreferenceConfig:
@@ -53,11 +53,11 @@ class SpinTrainConfig(PreferenceConfig):
 
 
 class SpinSamplingConfig(SamplingConfig):
-    """How the opponent answers: once, from its whole distribution."""
+    """How the opponent answers: once, from its full distribution."""
 
-    samples: Annotated[int, Field(ge=1, description="Own answers per prompt.")] = 1
-    temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 1.0
-    top_k: Annotated[int, Field(ge=0, description="Sample from this many most likely tokens; 0 is all.")] = 0
+    samples: Annotated[int, Field(ge=1, description="The opponent's answers per prompt.")] = 1
+    temperature: Annotated[float, Field(ge=0, description="Sampling temperature; 0 is greedy.")] = 1.0
+    top_k: Annotated[int, Field(ge=0, description="Sample from the k most likely tokens; 0: from all.")] = 0
 
 
 class Spin(GoldLoopConfig):
@@ -83,7 +83,7 @@ class Spin(GoldLoopConfig):
 
     iterations: Annotated[int, Field(ge=1, description="Most iterations.")] = 4
     mix_previous: Annotated[
-        bool, Field(description="Train on the pairs of the iteration before as well, where there is one.")
+        bool, Field(description="Also train on the pairs of the previous iteration, if there is one.")
     ] = True
     generate: Annotated[SpinSamplingConfig, Field(description="How the opponent answers.")] = SpinSamplingConfig()
     train: Annotated[SpinTrainConfig, Field(description="How the policy is trained.")] = SpinTrainConfig()
@@ -102,12 +102,12 @@ class Spin(GoldLoopConfig):
 
 @flow(name="spin", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
 def spin(config: Spin, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
-    """Run SPIN, or go on where an earlier start of the same run stopped."""
+    """Run SPIN, or continue where an earlier start of the same run stopped."""
     return run_loop("SPIN", loop, config, on_drift)
 
 
 def loop(run: Run, config: Spin) -> dict[str, Any]:
-    """The algorithm. Walked without effect when `run` is only planning."""
+    """The algorithm. Has no effect when `run` is only planning."""
     problems, base = prepare_problems(run, config), base_policy(run, config)
     measuring, iterations = begin(run, config, problems, base)
     prompts, tokenizer, most = problems.artifact("train.parquet"), base.artifact("policy"), config.generate.max_tokens

@@ -1,1 +1,1 @@
-"""Everything that touches weights: the vLLM and DeepSpeed programs, their configs, the embedded tiny model."""
+"""Everything that touches weights: the vLLM and DeepSpeed programs, their configuration, the embedded tiny model."""

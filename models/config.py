@@ -1,6 +1,6 @@
 """Configuration of the programs: what changes the result (sampling, training) and what does not (engine, launch).
 
-The first enters a stage's fingerprint, the second does not. Importing this loads neither torch nor vLLM.
+The former is part of a stage's fingerprint, the latter is not. Importing this loads neither torch nor vLLM.
 """
 
 import json
@@ -19,24 +19,24 @@ ModelCode = Literal["refuse", "allow"]
 CodeSetting = Annotated[
     ModelCode,
     Field(
-        description="Python code that comes with the model: refuse it, or allow it to run here, with all that you may "
-        "do. Few models need any."
+        description="Python code that comes with the model: refuse it, or allow it to run here with your permissions. "
+        "Few models need it."
     ),
 ]
 ReasoningSetting = Annotated[
     Literal["leave", "keep"],
     Field(
-        description="What a data set's messages hold of reasoning apart from their text: leave it out, or keep it in "
-        "front of the text, as <think> … </think>."
+        description="Reasoning that a data set's messages store separately from their text: leave it out, or keep it "
+        "before the text as <think> … </think>."
     ),
 ]
 RevisionSetting = Annotated[
-    str | None, Field(min_length=1, description="Of a model on the hub: branch, tag or commit; none: its newest.")
+    str | None, Field(min_length=1, description="Branch, tag or commit of a model on the hub; if not set, the newest.")
 ]
 
 
 def _typed(value: Any) -> Any:
-    """The number or truth value that a text says: on the command line all values are texts."""
+    """Convert a string to the number or Boolean it spells: on the command line every value is a string."""
     if not isinstance(value, str):
         return value
     try:
@@ -53,13 +53,13 @@ TemplateOptions = Annotated[
     ],
     Field(
         default_factory=dict,
-        description="Options of the chat template, as in {enable_thinking: false}. They are kept with the policy.",
+        description="Options of the chat template, such as {enable_thinking: false}; saved with the policy.",
     ),
 ]
 
 
 class Config(BaseModel):
-    """Base of every configuration class: frozen; an unknown key is an error, and so is a number that is not finite."""
+    """Base of every configuration class: frozen; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
@@ -68,13 +68,13 @@ class Config(BaseModel):
     @field_validator("*")
     @classmethod
     def _tilde_is_the_home_folder(cls, value: Any) -> Any:
-        """In a path from a file or a form no shell has replaced it."""
+        """No shell expands `~` in paths that come from a file or a form."""
         if isinstance(value, tuple):
             return tuple(_at_home(item) for item in value)
         return _at_home(value)
 
 
-# A path, or a name on the hub.
+# A path or a hub id.
 ModelName = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
@@ -86,62 +86,58 @@ class SamplingConfig(Config):
     """How completions are drawn from a policy."""
 
     samples: Annotated[int, Field(ge=1, description="Samples per problem.")] = 32
-    temperature: Annotated[float, Field(ge=0, description="0 is greedy.")] = 0.7
+    temperature: Annotated[float, Field(ge=0, description="Sampling temperature; 0 is greedy.")] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus sampling: keep this probability mass.")] = 1.0
-    top_k: Annotated[int, Field(ge=0, description="Sample from this many most likely tokens; 0 is all.")] = 40
-    max_tokens: Annotated[int, Field(ge=1, description="Longest answer in tokens; longer ones are truncated.")] = 1024
+    top_k: Annotated[int, Field(ge=0, description="Sample from the k most likely tokens; 0: from all.")] = 40
+    max_tokens: Annotated[int, Field(ge=1, description="Longest answer, in tokens; longer ones are truncated.")] = 1024
     dtype: Annotated[
         Dtype,
         Field(
             description="Number format of the weights while generating. "
-            "On a processor without AVX-512 BF16 or AMX, float32 is faster."
+            "On a CPU without AVX-512 BF16 or AMX, float32 is faster."
         ),
     ] = "bfloat16"
 
 
 class AskedModelConfig(Config):
-    """A model that is asked something, here or at an endpoint."""
+    """A model that gets requests, run here or served at an endpoint."""
 
     model: Annotated[
-        ModelName | None, Field(description="The model: path or hub id, or with an endpoint its name there.")
+        ModelName | None, Field(description="Path or hub id of the model, or its name at the endpoint.")
     ] = None
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
     endpoint: Annotated[
         str | None,
         Field(
-            description="Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1; none: the model "
-            "runs here. The key is read from the environment variable OPENAI_API_KEY."
+            description="Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1; if not set, the "
+            "model runs here. The key comes from the environment variable OPENAI_API_KEY."
         ),
     ] = None
-    temperature: Annotated[float, Field(ge=0, description="Of the model's replies; 0 is greedy.")] = 0.7
-    dtype: Annotated[Dtype, Field(description="Number format of the model's weights, where it runs here.")] = "bfloat16"
+    temperature: Annotated[float, Field(ge=0, description="Sampling temperature of replies; 0 is greedy.")] = 0.7
+    dtype: Annotated[Dtype, Field(description="Number format of the weights if the model runs here.")] = "bfloat16"
 
 
 class JudgeConfig(AskedModelConfig):
-    """A model that judges answers. Three opinions and the rubric are those of Self-Rewarding (arXiv 2401.10020)."""
+    """A model that judges answers. The rubric and three opinions come from Self-Rewarding (arXiv 2401.10020)."""
 
     kind: Annotated[
         Kind,
-        Field(description="pointwise: each answer by itself, 0 to 5 points; pairwise: against others, 0 to 1."),
+        Field(description="pointwise: each answer alone, 0 to 5 points; pairwise: against other answers, 0 to 1."),
     ] = "pointwise"
-    opinions: Annotated[
-        int, Field(ge=1, description="Replies that are averaged: per answer, or per comparison and order.")
-    ] = 3
+    opinions: Annotated[int, Field(ge=1, description="Replies to average per answer, or per comparison and order.")] = 3
     opponents: Annotated[
-        int, Field(ge=2, multiple_of=2, description="Pairwise: other answers that each is compared with.")
+        int, Field(ge=2, multiple_of=2, description="Pairwise: how many other answers each is compared with.")
     ] = 2
     max_reasoning: Annotated[int, Field(ge=1, description="Longest reasoning before the verdict, in characters.")] = 600
     max_tokens: Annotated[
         int | None,
-        Field(ge=1, description="Longest reply in tokens; none: what the longest reasoning can take, 4 per character."),
+        Field(ge=1, description="Longest reply, in tokens; if not set, 4 per character of max_reasoning."),
     ] = None
-    show_reference: Annotated[bool, Field(description="Show the judge a problem's reference, where it has one.")] = (
-        False
-    )
+    show_reference: Annotated[bool, Field(description="Show the judge a problem's reference, if it has one.")] = False
     passes_at: Annotated[
         float | None,
-        Field(description="Answers of at least this value are correct; none: 4 points, or 0.75 of the comparisons."),
+        Field(description="Lowest value that counts as correct; if not set, 4 points, or 0.75 of the comparisons."),
     ] = None
 
     @property
@@ -157,58 +153,60 @@ class JudgeConfig(AskedModelConfig):
         needed = longest_reply(self.max_reasoning)
         if self.reply_tokens < needed:
             raise ValueError(
-                f"max_tokens {self.max_tokens} cuts off replies: with max_reasoning {self.max_reasoning} one can take "
-                f"{needed} tokens. Lower max_reasoning, or leave max_tokens out."
+                f"max_tokens {self.max_tokens} cuts off replies: with max_reasoning {self.max_reasoning} a reply can "
+                f"take {needed} tokens. Lower max_reasoning, or leave max_tokens unset."
             )
         if self.temperature == 0 and self.opinions > 1:
             raise ValueError(
-                f"At temperature 0 all {self.opinions} opinions are the same. Set opinions to 1, or a temperature."
+                f"At temperature 0 all {self.opinions} opinions are the same. Set opinions to 1, or raise temperature."
             )
         top = {"pointwise": 5, "pairwise": 1}[self.kind]
         if not 0 <= self.threshold <= top:
-            raise ValueError(f"passes_at {self.passes_at} is out of reach: {self.kind} values go from 0 to {top}.")
+            raise ValueError(f"passes_at {self.passes_at} is out of reach: {self.kind} values range from 0 to {top}.")
         return self
 
 
 class WritePromptsConfig(AskedModelConfig):
-    """A model that writes the prompt to which a passage is the answer: instruction backtranslation (arXiv 2308.06259,
-    section 2.2, whose temperature this is). There a model is fine-tuned for it; here any that follows instructions is
-    asked.
+    """A model that writes the prompt a passage answers: instruction backtranslation (arXiv 2308.06259, section 2.2).
+
+    The temperature is the paper's. The paper fine-tunes a model for this; here any instruction-tuned model is asked.
     """
 
     instruction: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="What the model is told behind the passage; none: INSTRUCTION of "
-            "data/prepare/written_prompts.py. Replies are held to JSON with the one key `instruction`.",
+            description="Instruction after the passage; if not set, INSTRUCTION in data/prepare/written_prompts.py. "
+            "Replies are constrained to JSON with the single key `instruction`.",
         ),
     ] = None
-    max_tokens: Annotated[int, Field(ge=16, description="Longest reply in tokens; a longer one is left out.")] = 256
-    shortest: Annotated[int, Field(ge=1, description="Passages of fewer characters are left out.")] = 200
-    longest: Annotated[int, Field(ge=1, description="Passages of more characters are left out.")] = 8000
+    max_tokens: Annotated[int, Field(ge=16, description="Longest reply, in tokens; longer ones are dropped.")] = 256
+    shortest: Annotated[int, Field(ge=1, description="Passages with fewer characters are dropped.")] = 200
+    longest: Annotated[int, Field(ge=1, description="Passages with more characters are dropped.")] = 8000
 
     @model_validator(mode="after")
     def _some_passage_fits(self) -> Self:
         if self.shortest > self.longest:
-            raise ValueError(f"No passage has at least {self.shortest} and at most {self.longest} characters.")
+            raise ValueError(f"No passage can have at least {self.shortest} and at most {self.longest} characters.")
         return self
 
 
 class EngineConfig(Config):
     """Where and how fast vLLM runs. Nothing here changes the result."""
 
-    tensor_parallel_size: Annotated[int, Field(ge=1, description="Devices one copy of the model is spread over.")] = 1
+    tensor_parallel_size: Annotated[int, Field(ge=1, description="Devices that share one copy of the model.")] = 1
     max_model_len: Annotated[
-        int | None, Field(ge=16, description="Context in tokens; none: the model's own, or what prompts need.")
+        int | None,
+        Field(ge=16, description="Context length, in tokens; if not set, the model's, or what prompts need."),
     ] = None
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, description="Share of GPU memory to take.")] = 0.9
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, description="Share of GPU memory to use.")] = 0.9
     cpu_kv_cache_gib: Annotated[int, Field(ge=1, description="Memory for the KV cache on the CPU, in GiB.")] = 1
-    max_num_seqs: Annotated[int, Field(ge=1, description="Sequences decoded together.")] = 256
+    max_num_seqs: Annotated[int, Field(ge=1, description="Most sequences decoded together.")] = 256
     enforce_eager: Annotated[
-        bool | None, Field(description="Skip graph compilation; none: on the CPU only, where it does not pay.")
+        bool | None,
+        Field(description="Skip graph compilation; if not set, only on the CPU, where it does not pay off."),
     ] = None
-    shard_size: Annotated[int, Field(ge=1, description="Requests per shard, the unit of resuming.")] = 4096
+    shard_size: Annotated[int, Field(ge=1, description="Requests per shard; generation resumes by shard.")] = 4096
 
 
 class AdapterConfig(Config):
@@ -217,34 +215,34 @@ class AdapterConfig(Config):
     rank: Annotated[int, Field(ge=1, description="Rank r of the update B·A.")] = 8
     alpha: Annotated[int, Field(ge=1, description="The update is scaled by alpha / rank.")] = 16
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Dropout in front of A in supervised training; pairs are trained without.")
+        float, Field(ge=0, lt=1, description="Dropout before A in supervised training; training on pairs uses none.")
     ] = 0.05
     targets: Annotated[
-        tuple[str, ...], Field(min_length=1, description="Names of the linear modules that get an update.")
+        tuple[str, ...], Field(min_length=1, description="Names of the linear modules that get an adapter.")
     ] = ("q_proj", "v_proj")
-    quantize: Annotated[bool, Field(description="Hold the frozen weights in 4 bits (NF4): QLoRA.")] = False
+    quantize: Annotated[bool, Field(description="QLoRA: hold the frozen weights in 4 bits (NF4).")] = False
 
 
 class QLoRAConfig(AdapterConfig):
-    """An adapter around weights of 4 bits."""
+    """An adapter on 4-bit weights."""
 
-    quantize: Annotated[bool, Field(description="Hold the frozen weights in 4 bits (NF4): QLoRA.")] = True
+    quantize: Annotated[bool, Field(description="QLoRA: hold the frozen weights in 4 bits (NF4).")] = True
 
 
 class TrainConfig(Config):
-    """Hyperparameters of any training. All of them change the result."""
+    """Hyperparameters of all training. Each of them changes the result."""
 
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-6
     epochs: Annotated[float, Field(gt=0, description="Passes over the examples.")] = 8.0
-    batch_size: Annotated[int, Field(ge=1, description="Examples per optimiser step, over all devices.")] = 64
-    optimizer: Annotated[Optimizer, Field(description="Optimiser.")] = "adamw"
+    batch_size: Annotated[int, Field(ge=1, description="Examples per optimizer step, over all devices.")] = 64
+    optimizer: Annotated[Optimizer, Field(description="Optimizer.")] = "adamw"
     weight_decay: Annotated[float, Field(ge=0, description="Decoupled weight decay.")] = 0.0
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "linear"
-    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of steps spent on learning-rate warmup.")] = 0.1
     max_grad_norm: Annotated[float, Field(gt=0, description="Gradients are clipped to this norm.")] = 1.0
     dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full.")] = "bfloat16"
     adapter: Annotated[
-        AdapterConfig | None, Field(description="Train a LoRA adapter and merge it; none: train all weights.")
+        AdapterConfig | None, Field(description="Train a LoRA adapter and merge it; if not set, train all weights.")
     ] = None
 
     @property
@@ -256,11 +254,12 @@ class SupervisedConfig(TrainConfig):
     """Hyperparameters of supervised training on answer tokens."""
 
     pack_to: Annotated[
-        int | None, Field(ge=16, description="Pack short examples into rows of this many tokens; none: a row each.")
+        int | None,
+        Field(ge=16, description="Pack short examples into rows of this many tokens; if not set, a row each."),
     ] = None
     loss_on: Annotated[
         Literal["last", "all"],
-        Field(description="Which of a conversation's answers are learned: its last, or those before it as well."),
+        Field(description="Which answers of a conversation to learn: the last, or all."),
     ] = "last"
 
 
@@ -273,58 +272,58 @@ class PreferenceConfig(TrainConfig):
     beta: Annotated[float, Field(gt=0, description="Scale of the log-ratios; λ in SPIN.")] = 0.1
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 5e-7
     epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 2.0
-    optimizer: Annotated[Optimizer, Field(description="Optimiser.")] = "rmsprop"
+    optimizer: Annotated[Optimizer, Field(description="Optimizer.")] = "rmsprop"
 
 
 class RewardTrainConfig(TrainConfig):
     """Hyperparameters of training a reward model on pairs with the loss of Bradley and Terry.
 
     Rate, batch, single pass and schedule are those of InstructGPT (arXiv 2203.02155, appendix C.2), which overfitted in
-    a second pass; the warm-up is that of Llama 2 (arXiv 2307.09288, section 3.2.2).
+    a second pass; the warmup is that of Llama 2 (arXiv 2307.09288, section 3.2.2).
     """
 
     margin: Annotated[
         float,
-        Field(
-            ge=0, description="How far apart the rewards of every pair are to be: −log σ(r_chosen − r_rejected − m)."
-        ),
+        Field(ge=0, description="Margin m between the rewards of a pair: −log σ(r_chosen − r_rejected − m)."),
     ] = 0.0
     centering: Annotated[
         float,
-        Field(ge=0, description="Weight of (r_chosen + r_rejected)², which keeps rewards about zero; 0: left out."),
+        Field(ge=0, description="Weight of (r_chosen + r_rejected)², which keeps rewards around zero; 0: off."),
     ] = 0.01
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 9e-6
     epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 1.0
-    batch_size: Annotated[int, Field(ge=1, description="Pairs per optimiser step, over all devices.")] = 64
+    batch_size: Annotated[int, Field(ge=1, description="Pairs per optimizer step, over all devices.")] = 64
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the rate rises.")] = 0.03
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of steps spent on learning-rate warmup.")] = 0.03
 
 
 class ScoringConfig(Config):
-    """How a reward model is run. The size of a batch changes no result beyond rounding."""
+    """How a reward model is run. The batch size changes nothing but rounding."""
 
-    batch_tokens: Annotated[int, Field(ge=1, description="Tokens put through at a time, padding included.")] = 16_384
+    batch_tokens: Annotated[int, Field(ge=1, description="Tokens per batch, including padding.")] = 16_384
     dtype: Annotated[Dtype, Field(description="Number format of the weights while scoring.")] = "bfloat16"
 
 
 class RewardModelConfig(ScoringConfig):
-    """A reward model in use: it judges answers."""
+    """A reward model that judges answers."""
 
     path: Annotated[
-        ModelName | None, Field(description="Path or hub id of a reward model, such as one that was trained.")
+        ModelName | None,
+        Field(description="Path or hub id of a reward model, such as the result of `autodidact reward-model`."),
     ] = None
     model_code: CodeSetting = "refuse"
     model_revision: RevisionSetting = None
     passes_at: Annotated[
-        float, Field(description="Reward from which on an answer counts as correct; centred rewards lie about 0.")
+        float, Field(description="Lowest reward that counts as correct; centered rewards lie around 0.")
     ] = 0.0
     max_length: Annotated[
-        int | None, Field(ge=1, description="Longest prompt with its answer, in tokens; none: the model's context.")
+        int | None,
+        Field(ge=1, description="Longest prompt with its answer, in tokens; if not set, the model's context."),
     ] = None
 
 
 class LaunchConfig(Config):
-    """How training is spread over devices. Nothing here changes the result beyond rounding."""
+    """How training is spread over devices. Nothing here changes the result, except for rounding."""
 
     processes: Annotated[int, Field(ge=1, description="Processes, one per device.")] = 1
     zero_stage: Annotated[int, Field(ge=0, le=3, description="DeepSpeed ZeRO stage.")] = 0
@@ -333,12 +332,13 @@ class LaunchConfig(Config):
     checkpoint_steps: Annotated[int, Field(ge=1, description="Steps between checkpoints to resume from.")] = 200
     log_steps: Annotated[int, Field(ge=1, description="Steps between lines of metrics.jsonl.")] = 10
     evaluations: Annotated[
-        int, Field(ge=0, description="How often held-out rows are measured while training, last at its end; 0: never.")
+        int,
+        Field(ge=0, description="How often held-out rows are measured during training, the last at its end; 0: never."),
     ] = 4
 
 
 class GenerateJob(Config):
-    """One set of problems to be answered by one sampling setting, into one folder of shards."""
+    """One set of problems to answer with one sampling configuration, into one folder of shards."""
 
     problems: Path
     output: Path
@@ -348,7 +348,7 @@ class GenerateJob(Config):
 
 
 class ScoreJob(Config):
-    """Samples to be scored: for each of their shards a file of Score rows of the same name, in the same order."""
+    """Samples to score. Each shard gets a file of Score rows with the same name and order."""
 
     problems: Path
     samples: Path
@@ -356,14 +356,14 @@ class ScoreJob(Config):
 
 
 class PairScoreJob(Config):
-    """Pairs of which both sides are to be scored: a file of PairReward rows in the same order."""
+    """Pairs to score, both answers of each, into a file of PairReward rows in the same order."""
 
     pairs: Path
     output: Path
 
 
 class GenerateProgram(Config):
-    """Everything `models.generate` is told."""
+    """Configuration of the program `models.generate`."""
 
     policy: Path
     policy_digest: str
@@ -373,9 +373,9 @@ class GenerateProgram(Config):
 
 
 class JudgeProgram(Config):
-    """Everything `models.asking.judge` is told. `policy` is the folder of the judge, None where it is at an endpoint.
+    """Configuration of the program `models.asking.judge`. `policy` is the judge's folder, None if it is at an endpoint.
 
-    `truncated`: samples that were cut off are judged as they are; else they are wrong, and nobody looks at them.
+    `truncated`: judge truncated samples as they are; otherwise they are wrong without being judged.
     """
 
     judge: JudgeConfig
@@ -388,7 +388,7 @@ class JudgeProgram(Config):
 
 
 class WritePromptsProgram(Config):
-    """Everything `models.asking.write_prompts` is told. `policy` is the model's folder, None where at an endpoint."""
+    """Configuration of the program `models.asking.write_prompts`. `policy`: the model's folder, None at an endpoint."""
 
     writer: WritePromptsConfig
     policy: Path | None
@@ -399,13 +399,13 @@ class WritePromptsProgram(Config):
 
 
 class LaunchedProgram(Config):
-    """What a program is told that is started on one device or several."""
+    """Configuration of a program that runs on one or more devices."""
 
     launch: LaunchConfig
 
 
 class TrainProgram(LaunchedProgram):
-    """Everything `models.training.supervised` is told. The gold answers of `held_out` (Problem rows) are measured."""
+    """Configuration of `models.training.supervised`, which measures the gold answers of `held_out` (Problem rows)."""
 
     policy: Path
     model_code: ModelCode = "refuse"
@@ -417,9 +417,9 @@ class TrainProgram(LaunchedProgram):
 
 
 class MergeProgram(Config):
-    """Everything `models.training.merge` is told. Without a `dtype`, the policy's own number format is kept.
+    """Configuration of the program `models.training.merge`. Without a `dtype`, the policy keeps its number format.
 
-    `reward`: the adapter is that of a reward model, whose head came with it.
+    `reward`: the adapter belongs to a reward model and includes its head.
     """
 
     policy: Path
@@ -432,7 +432,7 @@ class MergeProgram(Config):
 
 
 class LikelihoodProgram(LaunchedProgram):
-    """Everything `models.training.likelihood` is told.
+    """Configuration of the program `models.training.likelihood`.
 
     `outputs` has one file for each of `pairs`, and `gold_outputs` one for each of `gold`, which has Problem rows.
     """
@@ -448,9 +448,9 @@ class LikelihoodProgram(LaunchedProgram):
 
 
 class PreferenceProgram(LaunchedProgram):
-    """Everything `models.training.preference` is told. `reference` has the likelihoods of `pairs`, file by file.
+    """Configuration of `models.training.preference`. `reference` has the likelihoods of `pairs`, file by file.
 
-    `held_out` has pairs that are measured meanwhile, and `held_out_reference` their likelihoods.
+    `held_out` has pairs to measure during training, and `held_out_reference` their likelihoods.
     """
 
     policy: Path
@@ -465,7 +465,7 @@ class PreferenceProgram(LaunchedProgram):
 
 
 class RewardTrainProgram(LaunchedProgram):
-    """Everything `models.training.reward_model` is told. `held_out` has pairs that are measured meanwhile."""
+    """Configuration of `models.training.reward_model`. `held_out` has pairs to measure during training."""
 
     policy: Path
     model_code: ModelCode = "refuse"
@@ -477,7 +477,7 @@ class RewardTrainProgram(LaunchedProgram):
 
 
 class RewardScoreProgram(Config):
-    """Everything `models.reward_score` is told. `grader` goes into the Score rows of `jobs`."""
+    """Configuration of the program `models.reward_score`. `grader` goes into the Score rows of `jobs`."""
 
     model: Path
     model_code: ModelCode = "refuse"
@@ -490,7 +490,7 @@ class RewardScoreProgram(Config):
 
 
 def gradient_accumulation(train: TrainConfig, launch: LaunchConfig) -> int:
-    """Forward passes per optimiser step and device.
+    """Forward passes per optimizer step and device.
 
     Raises:
         ValueError: the batch does not divide evenly.

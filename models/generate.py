@@ -1,9 +1,9 @@
-"""Generation: token ids in, samples out, in shards that appear whole or not at all.
+"""Generation: token ids in, samples out, in shards written atomically.
 
     python -m models.generate CONFIG.json
 
-Each request has a seed of its own, made from the stage's seed and the problem's id, so a shard comes out the same
-whatever ran before it. A shard that is already there is not generated again.
+Each request has its own seed, made from the stage's seed and the problem's id, so a shard is the same whatever ran
+before it. An existing shard is not generated again.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from models.progress import Progress
 
 @dataclass(frozen=True)
 class Shard:
-    """The next few problems of a job, and the file their samples go to."""
+    """The next few problems of a job, and the file for their samples."""
 
     job: GenerateJob
     problems: list[Problem]
@@ -36,7 +36,7 @@ class Shard:
 
 
 def plan_shards(job: GenerateJob) -> Iterator[Shard]:
-    """Cut a job's problems into shards of at most `shard_size` requests."""
+    """Split a job's problems into shards of at most `shard_size` requests."""
     per_shard = max(1, job.shard_size // job.sampling.samples)
     batch: list[Problem] = []
     number = 0
@@ -50,9 +50,9 @@ def plan_shards(job: GenerateJob) -> Iterator[Shard]:
 
 
 def missing_shards(job: GenerateJob) -> list[Shard]:
-    """The shards of a job that are still to be made. Files of any other content are removed.
+    """The missing shards of a job. Files with other content are removed.
 
-    Such are shards that a power cut tore, and those of an earlier attempt that cut the problems otherwise.
+    Those are shards torn by a power failure, and shards of an earlier attempt that split the problems differently.
     """
     shards = list(plan_shards(job))
     missing = [shard for shard in shards if not _is_whole(shard)]
@@ -81,7 +81,7 @@ def sampling_digest(sampling: SamplingConfig) -> str:
 
 
 def generate(program: GenerateProgram) -> None:
-    """Do every job whose shards are not all there yet. The engine starts only if something is left to do."""
+    """Do every job with missing shards. The engine starts only if something is left to do."""
     jobs = program.jobs
     total = sum(count_rows(job.problems) * job.sampling.samples for job in jobs)
     missing = [shard for job in jobs for shard in missing_shards(job)]
@@ -111,7 +111,7 @@ def generate(program: GenerateProgram) -> None:
 
 
 def engine_request(job: GenerateJob, problem: str, prompt: list[int], stop: list[int]) -> Request:
-    """What the engine is asked of one problem."""
+    """The engine's request for one problem."""
     sampling = job.sampling
     return Request(
         prompt,

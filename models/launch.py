@@ -1,4 +1,4 @@
-"""How the programs that train are started: one process per device, several by PyTorch's launcher."""
+"""Commands that start training programs: one process per device, several through PyTorch's launcher."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ REWARD = "models.training.reward_model"
 
 
 def launch_command(module: str, launch: LaunchConfig, config: Path) -> list[str]:
-    """The command that runs a training program on what the file `config` says. A process alone needs no launcher."""
+    """The command that runs a training program with the file `config`. A single process needs no launcher."""
     program = ["-m", module, str(config)]
     if launch.processes == 1:
         return [sys.executable, *program]

@@ -1,7 +1,7 @@
-"""Loading what a model's folder holds: tokenizer, configuration, weights. Nothing else in the project does.
+"""Loads the contents of a model's folder: tokenizer, configuration, weights. Nothing else in the project does.
 
-Python code in such a folder (its `auto_map`) runs only where `model_code` is `allow`. If Transformers were not told so,
-it would ask on stdin. Weights are read from safetensors alone, since a pickle can run code as well.
+Python code in such a folder (its `auto_map`) runs only if `model_code` is `allow`. Unless told, Transformers would ask
+on stdin. Weights are read only from safetensors, since a pickle can also run code.
 """
 
 import json
@@ -14,23 +14,23 @@ from data.errors import AutodidactError
 from models.config import ModelCode
 
 Kind = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
-# Where `auto_map` stands. Several classes may stand for one: a slow tokenizer and a fast one.
+# Files with an `auto_map`. It may name several classes for one: a slow and a fast tokenizer.
 _MAPPED = ("config.json", "tokenizer_config.json")
 _ELSEWHERE = "--"  # between a repository and a class in it
 
 
 class ModelError(AutodidactError):
-    """The model cannot be used; the message says why and what to do."""
+    """The model cannot be used."""
 
 
 def load_tokenizer(folder: Path, code: ModelCode, **settings: Any) -> Any:
     """The tokenizer in `folder`.
 
     Args:
-        settings: further ones of Transformers' `from_pretrained`.
+        settings: further arguments of Transformers' `from_pretrained`.
 
     Raises:
-        ModelError: it needs code of its own, and that is refused.
+        ModelError: it needs its own code, which is refused.
     """
     from transformers import AutoTokenizer
 
@@ -42,7 +42,7 @@ def load_config(folder: Path, code: ModelCode) -> Any:
     """Transformers' configuration of the model in `folder`.
 
     Raises:
-        ModelError: it needs code of its own, and that is refused.
+        ModelError: it needs its own code, which is refused.
     """
     from transformers import AutoConfig
 
@@ -51,13 +51,13 @@ def load_config(folder: Path, code: ModelCode) -> Any:
 
 
 def load_weights(kind: Kind, folder: Path, code: ModelCode, **settings: Any) -> Any:
-    """The model in `folder`, of the kind that is asked for.
+    """The model in `folder`, as the requested kind.
 
     Args:
-        settings: further ones of Transformers' `from_pretrained`.
+        settings: further arguments of Transformers' `from_pretrained`.
 
     Raises:
-        ModelError: it needs code of its own, and that is refused.
+        ModelError: it needs its own code, which is refused.
     """
     import transformers
 
@@ -70,11 +70,11 @@ def random_weights(config: Any, code: ModelCode, **settings: Any) -> Any:
     """A causal language model with random weights.
 
     Args:
-        config: of `load_config`.
-        settings: further ones of Transformers' `from_config`.
+        config: from `load_config`.
+        settings: further arguments of Transformers' `from_config`.
 
     Raises:
-        ModelError: it needs code of its own, and that is refused.
+        ModelError: it needs its own code, which is refused.
     """
     from transformers import AutoModelForCausalLM
 
@@ -83,29 +83,29 @@ def random_weights(config: Any, code: ModelCode, **settings: Any) -> Any:
 
 
 def engine_arguments(code: ModelCode) -> dict[str, Any]:
-    """What vLLM is told about code and weights."""
+    """vLLM's arguments for code and weights."""
     return {"trust_remote_code": code == "allow", "load_format": "safetensors"}
 
 
 def own_code(folder: Path) -> list[str]:
-    """Classes that a model's folder names as code of its own, such as `modeling_own.OwnForCausalLM`."""
+    """Classes that a model's folder names as its own code, such as `modeling_own.OwnForCausalLM`."""
     named = [_auto_map(folder / name) for name in _MAPPED]
     return sorted({reference for mapped in named for references in mapped.values() for reference in references})
 
 
 def check_code(folder: Path, code: ModelCode, kind: Kind) -> None:
-    """Refuse a model whose weights could not be loaded for the code that they need. Loads none.
+    """Refuse a model whose weights need code that may not run. Loads nothing.
 
     Raises:
-        ModelError: Transformers lacks the model's class and its own code is refused; or that code is elsewhere.
+        ModelError: Transformers lacks the model's class and its own code is refused, or that code is elsewhere.
     """
     if code == "allow":
         elsewhere = next((reference for reference in own_code(folder) if _ELSEWHERE in reference), None)
         if elsewhere is not None:
             raise ModelError(
                 f"The code of {folder} is in another repository ({elsewhere}).",
-                "What is there can change, and no digest of a run would tell.",
-                "Copy its files into the folder and take the repository's name out of auto_map; or leave model_code at "
+                "Its files can change without any digest of a run changing.",
+                "Copy them into the folder and remove the repository's name from auto_map; or leave model_code at "
                 "refuse, if Transformers knows the model.",
             )
         return
@@ -119,7 +119,7 @@ def check_code(folder: Path, code: ModelCode, kind: Kind) -> None:
     }
     try:
         known = load_config(folder, code).model_type in names[kind]
-    except (OSError, ValueError, KeyError, TypeError):  # no type that Transformers has ever heard of
+    except (OSError, ValueError, KeyError, TypeError):  # a type that Transformers does not know
         known = False
     if not known:
         raise _refused(folder)
@@ -134,26 +134,26 @@ def _code_explained(folder: Path, code: ModelCode) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if code == "refuse" and "trust_remote_code" in str(error):  # what to do about it is another setting here
+        if code == "refuse" and "trust_remote_code" in str(error):  # here another setting controls it
             raise _refused(folder) from error
         raise
 
 
 def _refused(folder: Path) -> ModelError:
     return ModelError(
-        f"The model in {folder} needs Python code of its own ({', '.join(own_code(folder))}).",
+        f"The model in {folder} needs its own Python code ({', '.join(own_code(folder))}).",
         "That would run in your processes, with your files and your keys, so it is refused by default.",
-        "Read it; if you trust it, set model_code to allow beside the model (--model-code allow for the policy).",
+        "Read it; if you trust it, set the model's model_code to allow (--model-code allow for the policy).",
     )
 
 
 def _auto_map(file: Path) -> dict[str, list[str]]:
-    """Classes of its own that a file names, by what they stand in for."""
+    """The model's own classes that a file names, by the class they replace."""
     try:
         mapped = json.loads(file.read_text()).get("auto_map") or {}
-    except (OSError, ValueError, AttributeError):  # whoever loads it says what is wrong with it
+    except (OSError, ValueError, AttributeError):  # loading the file reports the error
         return {}
-    if not isinstance(mapped, dict):  # of a tokenizer, as it was once written
+    if not isinstance(mapped, dict):  # the old format of tokenizers
         mapped = {"AutoTokenizer": mapped}
     as_lists = {kind: found if isinstance(found, list) else [found] for kind, found in mapped.items()}
     return {kind: [name for name in found if isinstance(name, str)] for kind, found in as_lists.items()}

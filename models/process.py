@@ -1,4 +1,4 @@
-"""How a model program's process begins and ends: what takes long there and changes nothing is left out."""
+"""How a model program's process begins and ends, without slow steps that change nothing."""
 
 import atexit
 import gc
@@ -11,9 +11,9 @@ from data.errors import AutodidactError
 
 
 def keep_imports() -> None:
-    """Collect garbage again, which was off while the program imported, but not among what was imported.
+    """Turn garbage collection, off during imports, on again, but exempt the imported objects.
 
-    To look there takes long and finds nothing. A program that fails does it after all as it ends, or bindings would
+    Scanning them takes long and finds nothing. A failing program still scans them at exit, or native bindings would
     print a page of leaks below its traceback.
     """
     gc.freeze()
@@ -22,7 +22,7 @@ def keep_imports() -> None:
 
 
 def fail_plainly() -> None:
-    """Have an error that says itself what happened end this process without a traceback above it."""
+    """End this process without a traceback on errors whose message explains them."""
     sys.excepthook = _say
 
 
@@ -34,7 +34,7 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
 
 
 def end() -> NoReturn:
-    """End the process, once everything is on disk: to take apart what was imported would only cost seconds."""
+    """End the process once everything is on disk: tearing down imported modules would only cost seconds."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

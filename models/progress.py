@@ -14,7 +14,7 @@ class Progress:
         self.initial = self.done = done
 
     def update(self, done: int, note: str = "") -> None:
-        """Say that `done` of the total are done; `note` is shown behind the bar."""
+        """Report that `done` of the total are done; `note` is shown after the bar."""
         self.done = done
         now = time.monotonic()
         if now - self.printed >= self.seconds or done == self.total:

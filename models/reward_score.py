@@ -1,8 +1,8 @@
-"""Scoring with a reward model: one forward pass over each prompt with its answer, in batches of similar length.
+"""Scores with a reward model: one forward pass over each prompt with its answer, in batches of similar length.
 
     python -m models.reward_score CONFIG.json
 
-A shard of samples becomes a file of scores of the same name, whole or not at all; one that is there is not made again.
+A shard of samples becomes a file of scores with the same name, written atomically; an existing one is not made again.
 """
 
 import gc
@@ -29,9 +29,9 @@ from models.training.common import leave, load_reward_model, pad_token_id, quiet
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Numbers of sequences, longest first, in batches of at most so many tokens with padding; one alone may have more.
+    """Indices of sequences, longest first, in batches of at most `batch_tokens` with padding; one alone may be longer.
 
-    What does not fit into memory fails at once, and little is padded.
+    So what does not fit into memory fails at once, and there is little padding.
     """
     batch: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
@@ -57,7 +57,7 @@ class Judge:
         self.progress = Progress("score", total, "answer")
 
     def rewards(self, sequences: Sequence[list[int]]) -> list[float]:
-        """The rewards of token ids of prompts with answers, in their order. Padding does not change them."""
+        """The rewards of prompts with answers, given as token ids, in order. Padding does not change them."""
         found = [0.0] * len(sequences)
         for batch in batches([len(ids) for ids in sequences], self.program.scoring.batch_tokens):
             rows = [torch.tensor(sequences[number]) for number in batch]
@@ -75,7 +75,7 @@ class Judge:
         self.progress.update(self.progress.done + answers)
 
     def scores(self, rows: Sequence[tuple[Problem, Sample]]) -> Iterator[Score]:
-        """Scores of samples, in their order. All samples of a problem have to be among them."""
+        """Scores of samples, in order. All samples of a problem must be among them."""
         rendered: dict[int, list[int]] = {}
         for number, (problem, sample) in enumerate(rows):
             if not sample.truncated:
@@ -91,7 +91,7 @@ class Judge:
                 lowest[rows[number][0].id] = min(known, value)
         for number, (problem, sample) in enumerate(rows):
             if sample.truncated:
-                # A reward can be below zero, so 0 could win: one less than the problem's worst finished answer cannot.
+                # Rewards can be negative, so 0 could win; one less than the problem's worst finished answer cannot.
                 value = lowest.get(problem.id, self.program.passes_at) - 1.0
                 score = Score(value, "wrong", "truncated at the token limit")
             elif number not in values:
@@ -110,7 +110,7 @@ class Judge:
 
 
 def score_job(judge: Judge, job: ScoreJob) -> None:
-    """Score the shards of a job that are still to be scored. Files that belong to none are removed."""
+    """Score the missing shards of a job. Files that match no shard are removed."""
     rows = pair_up(read_rows(Problem, job.problems), read_rows(Sample, job.samples))
     shards = parquet_files(job.samples)
     job.output.mkdir(parents=True, exist_ok=True)
@@ -131,10 +131,10 @@ def _is_whole(output: Path, rows: Sequence[tuple[Problem, Sample]]) -> bool:
 
 
 def score_pairs(judge: Judge, job: PairScoreJob) -> None:
-    """Score both sides of every pair.
+    """Score both answers of every pair.
 
     Raises:
-        ValueError: a side is longer than the model reads.
+        ValueError: a prompt with its answer is longer than the model can read.
     """
     pairs = list(read_rows(Pair, job.pairs))
     sides = [
@@ -143,7 +143,9 @@ def score_pairs(judge: Judge, job: PairScoreJob) -> None:
         for text in (pair.chosen, pair.rejected)
     ]
     if (longest := max((len(prompt) + len(answer) for prompt, answer in sides), default=0)) > judge.limit:
-        raise ValueError(f"A pair of {job.pairs} has a side of {longest:,} tokens; the model reads {judge.limit:,}.")
+        raise ValueError(
+            f"A pair in {job.pairs} has an answer of {longest:,} tokens with its prompt; the limit is {judge.limit:,}."
+        )
     values = judge.rewards([prompt + answer for prompt, answer in sides])
     rows = []
     for number, pair in enumerate(pairs):

@@ -1,9 +1,9 @@
-"""Scoring with rewards that are functions, shard by shard: in the process that asks, or as a program of several.
+"""Scores with rewards that are functions, shard by shard: in the caller's process, or as a program with several.
 
     python -m models.score CONFIG.json
 
-As a program it may start while the samples are still being generated. It then scores each shard as it appears, until
-it is told that there are no more. No more shards are taken up than there are processes: the others wait on disk.
+The program may start while samples are still being generated. It then scores each shard as it appears, until it gets
+the message that there are no more. It takes at most one shard per process; the others wait on disk.
 """
 
 import json
@@ -28,18 +28,18 @@ from data.scoring import Tally, combine_scores, score_samples
 from data.storage import holds, parquet_files, read_rows, read_rows_of, write_rows
 from models.config import Config, ScoreJob
 
-ALL, STOP = "all", "stop"  # what the file `until` says: that there are no more shards, or that none is wanted
+ALL, STOP = "all", "stop"  # contents of the file `until`: no more shards will come, or scoring should stop
 POLL_SECONDS = 0.2
 
 
 class ScorerProgram(Config):
-    """Everything `models.score` is told.
+    """Configuration of the program `models.score`.
 
     Attributes:
         graders: name and version of each reward, by name.
-        models: those of them that are models, whose scores are there already: see `part_folder`.
-        combination: how several make one; None where there is one.
-        until: a file that appears when no more shards do. Scores are then named by their samples' content.
+        models: the rewards that are models, whose scores already exist: see `part_folder`.
+        combination: how to combine several rewards; None for a single one.
+        until: a file that appears when no more shards will. Score files are then named by their samples' content.
     """
 
     graders: dict[str, str]
@@ -52,12 +52,12 @@ class ScorerProgram(Config):
 
 
 def part_folder(job: ScoreJob, part: str) -> Path:
-    """Where the scores are that a model gave, a file for each shard, with what it said."""
+    """The folder of a model's scores and replies, one file for each shard."""
     return job.output.with_name(f"{job.output.name}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', part)}")
 
 
 def scores_file(program: ScorerProgram, job: ScoreJob, shard: Path) -> Path:
-    """Where the scores of a shard of samples go."""
+    """The file for the scores of a shard of samples."""
     return job.output / (shard.name if program.until is None else f"{file_sha256(shard)}.parquet")
 
 
@@ -66,7 +66,7 @@ def tally_file(scores: Path) -> Path:
 
 
 def is_scored(program: ScorerProgram, job: ScoreJob, shard: Path) -> bool:
-    """Whether a shard's scores are all there."""
+    """Whether a shard's scores are complete."""
     scores = scores_file(program, job, shard)
     return tally_file(scores).exists() and holds(
         scores, "problem_id", pq.read_table(shard, columns=["problem_id"])[0].to_pylist()
@@ -74,13 +74,13 @@ def is_scored(program: ScorerProgram, job: ScoreJob, shard: Path) -> bool:
 
 
 def read_tally(scores: Path) -> Tally:
-    """What scoring a shard came to."""
+    """The tally of a scored shard."""
     told = json.loads(tally_file(scores).read_text())
     return Tally(**told | {"verdicts": Counter(told["verdicts"])})
 
 
 def take(known: Path, scores: Path) -> None:
-    """Use scores that were made before."""
+    """Reuse existing scores."""
     shutil.copyfile(tally_file(known), tally_file(scores))
     shutil.copyfile(known, partial := scores.with_name(f".{scores.name}.partial"))
     partial.replace(scores)
@@ -90,7 +90,7 @@ def score_shard(program: ScorerProgram, job: ScoreJob, shard: Path) -> None:
     """Score the samples of a shard."""
     scores = scores_file(program, job, shard)
     tally = Tally()
-    counted = Tally() if program.combination else tally  # of several rewards, what they make is counted
+    counted = Tally() if program.combination else tally  # of several rewards, only the combination is counted
     parts = {
         name: _given(job, shard, name, counted)
         if name in program.models
@@ -124,8 +124,8 @@ def _scored(job: ScoreJob, shard: Path, name: str, grader: str, tally: Tally) ->
 
 
 def run(program: ScorerProgram) -> None:
-    """Score every shard of every job that is not scored, each in one of several processes."""
-    os.nice(10)  # whatever generates comes first
+    """Score every shard that has no scores yet, in several processes."""
+    os.nice(10)  # generation has priority
     taken: set[Path] = set()
     working: set[Future[None]] = set()
     with ProcessPoolExecutor(program.workers, initializer=prepare, initargs=(program,)) as pool:

@@ -1,6 +1,6 @@
-"""The embedded tiny model: a tokenizer made from the demonstrations, and a Llama architecture of 0.9 M weights.
+"""The embedded tiny model: a tokenizer made from the demonstrations, and a Llama architecture with 0.9 M weights.
 
-The bootstrap trains it from nothing with the project's own trainer.
+The bootstrap trains it from scratch with the project's own trainer.
 """
 
 import json
@@ -23,9 +23,9 @@ CHAT_TEMPLATE = (
 )
 
 
-# What tells the embedded model, and what descends from it, from others.
+# Distinguishes the embedded model and its descendants from others.
 ARCHITECTURE = {
-    "model_type": "llama",  # for other architectures AutoTokenizer replaces parts of a tokenizer of one's own
+    "model_type": "llama",  # for other architectures AutoTokenizer replaces parts of a custom tokenizer
     "vocab_size": VOCABULARY,
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -45,7 +45,7 @@ def is_of_the_family(model: Path) -> bool:
 
 
 def tiny_tokenizer(texts: Iterable[str]) -> Any:
-    """A byte-level BPE tokenizer: the texts' words and numbers are one token each, and any text can be encoded."""
+    """A byte-level BPE tokenizer: each word and number in the texts is one token, and any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -73,15 +73,15 @@ def tiny_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def write_untrained(path: Path, texts: Iterable[str]) -> None:
-    """Write the tokenizer and the architecture to `path`, without weights: training begins from random ones."""
+    """Write the tokenizer and the architecture to `path`, without weights: training starts from random ones."""
     tokenizer = tiny_tokenizer(texts)
-    # As JSON and not by LlamaConfig, which would import PyTorch into the flow's own process.
+    # As JSON instead of LlamaConfig, which would import PyTorch into the flow's process.
     config = {
         **ARCHITECTURE,
         "architectures": ["LlamaForCausalLM"],
         "max_position_embeddings": CONTEXT,
         "tie_word_embeddings": True,
-        "initializer_range": 0.08,  # ≈ 1/√hidden_size: at 0.02 so narrow a model learns several times slower
+        "initializer_range": 0.08,  # ≈ 1/√hidden_size: at 0.02 such a narrow model learns several times slower
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

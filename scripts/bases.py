@@ -1,6 +1,6 @@
 """`make bases`: train the bases that come with the package, measure them, and write them to models/bases/.
 
-Each is what the bootstrap of a demo's settings makes, with the project's own trainer, which takes minutes.
+Each is the result of bootstrapping with a demo's settings, by the project's own trainer, which takes minutes.
 """
 
 import os
@@ -28,7 +28,7 @@ SETTINGS = {"half-bare": "configs/demo.yaml"}
 
 def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["AUTODIDACT_CACHE"] = str(Path(folder) / "cache")  # or one that was trained before would be taken
+        os.environ["AUTODIDACT_CACHE"] = str(Path(folder) / "cache")  # or a base trained earlier would be reused
         runs = Path(folder) / "runs"
         prepare(runs)
         for name in names or SETTINGS:
@@ -36,7 +36,7 @@ def main(names: list[str]) -> None:
 
 
 def make(name: str, runs: Path) -> None:
-    """Make one base anew, in place of the one that is there."""
+    """Make one base again, replacing the existing one."""
     from flows.rest_em import RestEM  # after `prepare`, since it imports Prefect
 
     settings = read_config(ROOT / SETTINGS[name]).settings | {"runs_dir": runs, "run": name}
@@ -64,7 +64,7 @@ def make(name: str, runs: Path) -> None:
 
 
 def measure(run: Run, config: LoopConfig, policy: Artifact) -> MeasuredBase:
-    """Its greedy answers to the embedded validation problems, as a demo measures them."""
+    """Measure its greedy answers to the embedded validation problems, as a demo does."""
     sets = config.held_out(prepare_problems(run, config), "validation")
     found = load_evaluation(evaluate(run.place("iter-0"), policy, sets, config.evaluating, {}))
     assert found is not None

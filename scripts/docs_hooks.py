@@ -1,6 +1,6 @@
-"""What MkDocs needs to build the pages in docs/: formulas, and the configuration reference made from the settings.
+"""MkDocs hooks for the pages in docs/: formulas, and the configuration reference made from the settings.
 
-Formulas become MathML, which browsers draw by themselves: no page needs a script from elsewhere.
+Formulas become MathML, which browsers render natively, so no page needs an external script.
 """
 
 import re
@@ -21,7 +21,7 @@ HEAD = "| setting | value | default | what it is |\n| --- | --- | --- | --- |"
 
 
 def formula(source: str, *_: Any, **__: Any) -> str:
-    """A fenced block `math` as MathML."""
+    """A fenced `math` block as MathML."""
     return f'<div class="math">{convert(source.strip(), display="block")}</div>'
 
 
@@ -39,18 +39,18 @@ def _add(files: Files, config: MkDocsConfig, page: str, name: str, about: str, s
 
 
 def reference(name: str, about: str, settings: type[BaseModel]) -> str:
-    """A page of all settings of a class, under their headings. How they are given, `configuration.md` says."""
+    """A page of all settings of a class, under their headings. `configuration.md` explains how to set them."""
     tables: dict[str, list[str]] = {}
     for setting in settings_of(settings):
         if not setting.is_group or setting.can_be_none:
             tables.setdefault(setting.heading, []).append(_row(setting))
-    parts = [f"# {name}", about, "How settings are given: [Configuration](../configuration.md)."]
+    parts = [f"# {name}", about, "How to set them: [Configuration](../configuration.md)."]
     parts += ["\n".join([f"## {heading}\n", HEAD, *tables[heading]]) for heading in _in_order(list(tables))]
     return "\n\n".join(parts) + "\n"
 
 
 def _in_order(headings: list[str]) -> list[str]:
-    """First those of settings in no group; then groups as they are declared, each before those within it."""
+    """Headings in order: settings in no group, then groups as declared, each before its subgroups."""
     groups = [heading.partition(".")[0] for heading in headings if heading not in UNGROUPED]
     grouped = [heading for heading in headings if heading not in UNGROUPED]
     return [heading for heading in UNGROUPED if heading in headings] + sorted(
@@ -60,12 +60,13 @@ def _in_order(headings: list[str]) -> list[str]:
 
 def _row(setting: Setting) -> str:
     values = ", ".join(f"`{choice}`" for choice in setting.choices) or f"`{setting.metavar}`"
-    cells = f"`{setting.name}`", values, f"`{setting.shown_default}`", setting.about
+    default = setting.standing.strip("()").removeprefix("default: ")
+    cells = f"`{setting.name}`", values, f"`{default}`", setting.about
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Draw the formulas in a line, `$x$`."""
+    """Convert inline formulas, `$x$`."""
     parts = FENCED.split(markdown)
     return "".join(part if part.startswith("```") else INLINE.sub(_inline, part) for part in parts)
 

@@ -2,10 +2,10 @@
 # Make requirements/cpu.txt and requirements/gpu.txt: every package with its exact version, from pyproject.toml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-compile=(.venv/bin/uv pip compile pyproject.toml --extra dev --extra docs --python-version 3.11 --no-header --annotation-style line
-    --no-emit-find-links --quiet --upgrade)
+compile=(.venv/bin/uv pip compile pyproject.toml --extra postgres --extra services --extra endpoint --extra dev --extra docs
+    --python-version 3.11 --no-header --annotation-style line --no-emit-find-links --quiet --upgrade)
 
-# uv does not read pip's settings: hand it the folder in which pip may know the CPU build of torch, else PyTorch's index.
+# uv does not read pip's settings: give it the folder where pip may find the CPU build of torch, else PyTorch's index.
 links=${PIP_FIND_LINKS:-$(.venv/bin/pip config get global.find-links 2>/dev/null || true)}
 if ls "$links"/torch-*+cpu* >/dev/null 2>&1; then
     torch_from=(--find-links "$links")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install a program or library of the system where that is possible; where not, say what will not work. It never fails.
+# Install a system program or library if possible; if not, print what will not work. Never fails.
 # provide.sh PROGRAM|LIBRARY.so.N[|OTHER] MESSAGE PACKAGE…
 set -uo pipefail
 names=$1 message=$2

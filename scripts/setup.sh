@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 lock=requirements/$PLATFORM.txt
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || {
-    echo "Python 3.11 is needed, and '$PYTHON' is not that. Name it: make PYTHON=/path/to/python3.11" >&2
+    echo "Python 3.11 is needed, but '$PYTHON' is not Python 3.11. Name it: make PYTHON=/path/to/python3.11" >&2
     exit 1
 }
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
@@ -13,8 +13,8 @@ lock=requirements/$PLATFORM.txt
 uv=$(grep '^uv==' "$lock" | cut -d' ' -f1)
 .venv/bin/pip install --quiet "$uv"
 
-# uv does not read pip's settings. Where pip knows the CPU build of torch it installs it, and uv finds it there;
-# where it does not, the build comes from PyTorch's own index.
+# uv does not read pip's settings. If pip can find the CPU build of torch, it installs it, and uv keeps it; if not, the
+# build comes from PyTorch's index.
 torch=$(grep '^torch==' "$lock" | cut -d' ' -f1)
 if [ "$PLATFORM" = cpu ]; then
     .venv/bin/pip install --quiet --no-deps "$torch" 2>/dev/null ||

@@ -34,7 +34,8 @@ os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_folder() / "vllm"))
 LONGEST = "tests/e2e/test_rest_em.py"
 # Files for one test process: a site with its services is started once for all.
 TOGETHER = dict.fromkeys(
-    ("tests/services/test_browser.py", "tests/services/test_strangers.py"), "tests/services/test_services.py"
+    (f"tests/services/test_{name}.py" for name in ("browser", "notifications", "strangers")),
+    "tests/services/test_services.py",
 )
 
 

@@ -1,6 +1,6 @@
-"""The formats of data sets, told by their columns, and what a row of each says.
+"""The data set formats, recognized by their columns, and how a row of each is read.
 
-To add a format, write its reader and its line in the file of its kind; nothing else has to know of it.
+To add a format, write its reader and add its entry to the file of its kind; nothing else has to change.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -50,12 +50,12 @@ FORMATS: tuple[Format, ...] = (
 
 
 class FormatError(AutodidactError):
-    """No format fits the columns, or none of that name is known."""
+    """No format fits the columns, or no format has that name."""
 
 
 @dataclass(frozen=True)
 class Detected:
-    """A format and why it was taken."""
+    """A format and why it was chosen."""
 
     format: Format
     reason: str
@@ -65,22 +65,22 @@ def named(name: str) -> Format:
     """The format of that name.
 
     Raises:
-        FormatError: there is none; with the names that there are.
+        FormatError: no such format; the message lists the known names.
     """
     for known in FORMATS:
         if known.name == name:
             return known
     raise FormatError(
         f"There is no format {name!r}.",
-        what_next=f"Known are {', '.join(known.name for known in FORMATS)}.",
+        what_next=f"Known formats: {', '.join(known.name for known in FORMATS)}.",
     )
 
 
 def detect(row: Row) -> Detected:
-    """The format whose columns a row has; of several, the one that needs most of them, then the one that reads most.
+    """The format whose columns a row has: of several, the one that needs most of them, then the one that reads most.
 
     Raises:
-        FormatError: none; with the one that comes nearest, and what it lacks.
+        FormatError: no format fits; the message names the nearest and the columns it lacks.
     """
     fitting = [known for known in FORMATS if not missing(known, row) and known.fits(row)]
     if fitting:
@@ -91,14 +91,14 @@ def detect(row: Row) -> Detected:
 
 
 def help_towards(near: Format, row: Row) -> tuple[str, str]:
-    """What a row lacks of a format, and how it comes to have it without a loss, in two sentences."""
+    """Which columns a row lacks for a format, and how to supply them without losing data, in two sentences."""
     lacks = missing(near, row)
     alike = {name.lower(): name for name in row}
     mapped = ", ".join(f"{name}: {alike.get(name, '<your column>')}" for name in lacks)
     return (
         f"The nearest is {near.name} ({near.about}), which also needs {', '.join(map(repr, lacks))}.",
-        f"Name the format, or map its columns to yours, as in columns: {{{mapped}}}. A column that is "
-        "neither the format's nor mapped is not read: if a text is spread over several, join them first.",
+        f"Set the format, or map its columns to yours, as in columns: {{{mapped}}}. A column that is "
+        "neither the format's nor mapped is not read: if a text spans several columns, join them first.",
     )
 
 
@@ -108,19 +108,19 @@ def columns_read(known: Format, row: Row) -> list[str]:
 
 
 def unread_columns(known: Format, row: Row) -> str:
-    """The row's columns that a format does not read, in words."""
+    """The row's columns that a format does not read, as text for a message."""
     unread = [name for name in row if name not in columns_read(known, row)]
     return f"; not read: {', '.join(name or repr(name) for name in unread)}" if unread else ""
 
 
 def holding_unread(known: Format, row: Row, told: Collection[str]) -> list[str]:
-    """The row's columns that hold something and that a format does not read, besides those that were told."""
+    """The row's non-empty columns that a format does not read, except those in `told` (already reported)."""
     read = columns_read(known, row)
     return [name for name in row if name not in told and name not in read and row[name] not in (None, "", [], {})]
 
 
 def without_twice(known: Format, row: Row, columns: Mapping[str, str]) -> Row:
-    """The row without a column that a format reads under its own name as well as under the one it is mapped to."""
+    """The row without columns that a format would read twice: under its own name and under the one it is mapped to."""
     read = columns_read(known, row) if columns else []
     twice = {theirs for ours, theirs in columns.items() if ours in read and theirs in read and theirs not in columns}
     return {name: value for name, value in row.items() if name not in twice} if twice else row
@@ -130,7 +130,7 @@ def nearest(row: Row, formats: Sequence[Format]) -> Format:
     """The format of whose columns a row has the largest share, but not all; of equals, the one that reads most of the
     row, then the first.
 
-    One that its values tell comes last: more columns do not make a row one of these.
+    Formats recognized by their values come last: adding columns does not turn a row into one of these.
     """
     return max(
         (known for known in formats if missing(known, row)),
@@ -148,12 +148,12 @@ def missing(known: Format, row: Row) -> list[str]:
 
 
 def needed(known: Format, row: Row) -> list[str]:
-    """The row's own names of the columns that a format needs, as far as it has them."""
+    """The row's own names of the columns that a format needs, as far as present."""
     return [choice for name in known.needs if (choice := next((c for c in name.split("|") if c in row), None))]
 
 
 def records(known: Format, row: Row, use: Use) -> Iterator[Record]:
-    """What a row says.
+    """The records of a row.
 
     Raises:
         RowError: the row cannot be used.
@@ -168,23 +168,23 @@ def records(known: Format, row: Row, use: Use) -> Iterator[Record]:
 
 
 def _judged_by_answer(known: Format, row: Row, record: Record) -> Record:
-    """The record with the row's bare answer as its reference, where a gold answer alone would be it."""
+    """The record with the row's bare answer as its reference, if otherwise the gold answer alone would be used."""
     name = bare_column(row) if record.reference is None else None
     return replace(record, reference=answer(row, name)) if name in columns_read(known, row) and name else record
 
 
 def _refuse_disliked(known: Format, row: Row) -> None:
-    """KTO (arXiv 2402.01306) marks each answer as liked or not; one that is not is no gold answer."""
+    """KTO (arXiv 2402.01306) labels each answer as desirable or not; an undesirable one is not a gold answer."""
     for name in LABELS:
         if name in row and is_dislike(row[name]) and name in columns_read(known, row):
             raise LeftOutError("disliked answer", f"{name!r} is {short(row[name])}: the answer is not liked")
 
 
 def unread_of_messages(known: Format, row: Row, use: Use) -> set[str]:
-    """The keys of a row's messages that hold something and that its format does not read."""
+    """The non-empty keys of a row's messages that its format does not read."""
     return unread_keys(row, columns_read(known, row), weighed=use != "pairs")
 
 
 def reasoned(known: Format, row: Row) -> Row:
-    """The row with its assistants' reasoning put in front of what they say."""
+    """The row with the assistant's reasoning put in front of its answers."""
     return with_reasoning(row, columns_read(known, row))

@@ -1,4 +1,4 @@
-"""Lists of messages as prompts, answers and conversations, and what of their messages is not read."""
+"""Lists of messages as prompts, answers and conversations, and which message keys are not read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,12 +20,12 @@ from data.formats.message import (
 from data.formats.record import LeftOutError, Message, Record, Row, RowError, short, text
 from data.formats.written import AS_JSON, is_python, written_down
 
-A_LIST = "It must be a list with something in it."
+A_LIST = "It must be a non-empty list."
 
 
 def conversation(value: Any) -> Any:
-    """The messages in a value: one is a list of one; a table of columns, as `datasets` once wrote it, is rows; a text
-    that is a list of messages as JSON, as in a field of CSV, is that list.
+    """The messages in a value. One message becomes a list of one; a table of columns, as `datasets` once wrote it,
+    becomes rows; a text that holds a list of messages as JSON, as in a CSV field, becomes that list.
     """
     if isinstance(value, str):
         return written_down(value)
@@ -38,10 +38,10 @@ def conversation(value: Any) -> Any:
 
 
 def messages_in(row: Row, name: str) -> list[Any]:
-    """The messages in a field, as they stand there.
+    """The messages in a field, unchanged.
 
     Raises:
-        RowError: the field is absent, no list, or empty.
+        RowError: the field is absent, not a list, or empty.
     """
     values = conversation(row.get(name))
     if not isinstance(values, list) or not values:
@@ -51,10 +51,10 @@ def messages_in(row: Row, name: str) -> list[Any]:
 
 
 def turns(values: Sequence[Any], name: str) -> list[Message]:
-    """The messages of a list, as `{"role": …, "content": …}`; see `unread_keys` for whatever else they carry.
+    """The messages of a list, as `{"role": …, "content": …}`; `unread_keys` finds other keys they carry.
 
     Raises:
-        RowError: a message that cannot be read, see `data.formats.message.plain`; a system message that is not first.
+        RowError: a message cannot be read (see `data.formats.message.plain`), or a system message is not first.
     """
     messages: list[Message] = []
     for number, turn in enumerate(values, start=1):
@@ -66,7 +66,7 @@ def turns(values: Sequence[Any], name: str) -> list[Message]:
 
 
 def said(row: Row, name: str, role: str) -> list[Message]:
-    """The messages in a field, of which a bare text is one of that role."""
+    """The messages in a field; a bare text becomes one message of `role`."""
     value = conversation(row.get(name))
     if isinstance(value, str) and is_python(value):
         raise RowError(f"messages in Python's notation in {name}", f"{name!r} is {short(value)}. {AS_JSON}")
@@ -74,10 +74,10 @@ def said(row: Row, name: str, role: str) -> list[Message]:
 
 
 def asked(row: Row, name: str) -> list[Message]:
-    """The prompt in a field, which is a text, a message or a list of them, behind the row's `system`.
+    """The prompt in a field (a text, a message or a list of them), after the row's `system` message.
 
     Raises:
-        RowError: there is none, or it does not end in a turn of the user.
+        RowError: the prompt is missing or does not end in a user turn.
     """
     return ending_in_the_user(with_system(row, said(row, name, "user")), name)
 
@@ -86,32 +86,32 @@ def ending_in_the_user(messages: list[Message], name: str) -> list[Message]:
     """The messages of a prompt.
 
     Raises:
-        RowError: the last is not the user's.
+        RowError: the last message is not the user's.
     """
     if messages[-1]["role"] != "user":
         raise RowError(
             "prompt ends in an answer",
-            f"the prompt in {name!r} ends in a turn of the {messages[-1]['role']}. It must end in one of the user, "
-            f"which the answer follows; correct or remove the row.",
+            f"the prompt in {name!r} ends in a turn of the {messages[-1]['role']}. It must end in a user turn, "
+            f"which the answer follows. Correct or remove the row.",
         )
     return messages
 
 
 def reply(row: Row, name: str) -> str:
-    """The answer in a field, which is a text or one message of the assistant.
+    """The answer in a field: a text or one assistant message.
 
     Raises:
-        RowError: there is none, or another number of messages.
+        RowError: there is no message, or more than one.
     """
     messages = said(row, name, "assistant")
     if [turn["role"] for turn in messages] != ["assistant"]:
         roles = " → ".join(turn["role"] for turn in messages)
-        raise RowError("not one answer", f"{name!r} holds {roles}. It must hold exactly one message of the assistant.")
+        raise RowError("not one answer", f"{name!r} holds {roles}. It must hold exactly one assistant message.")
     return messages[0]["content"]
 
 
 def with_system(row: Row, messages: list[Message]) -> list[Message]:
-    """The messages behind the row's `system`, if it has one."""
+    """The messages after the row's `system` message, if it has one."""
     if row.get("system") in (None, ""):
         return messages
     if messages[0]["role"] == "system":
@@ -120,11 +120,11 @@ def with_system(row: Row, messages: list[Message]) -> list[Message]:
 
 
 def demonstrated(row: Row, name: str) -> Iterator[Record]:
-    """A conversation as its prompt and the last answer that is to be learned; what follows that is cut off.
+    """A conversation as its prompt and the last answer to learn from; everything after that answer is cut off.
 
     Raises:
-        RowError: it does not end in a turn of the user and the assistant's answer to it.
-        LeftOutError: none of its answers is to be learned.
+        RowError: it does not end in a user turn and the assistant's answer to it.
+        LeftOutError: all its answers have weight 0.
     """
     values = messages_in(row, name)
     messages = turns(values, name)
@@ -132,7 +132,7 @@ def demonstrated(row: Row, name: str) -> Iterator[Record]:
     while messages[-1]["role"] == "assistant" and not learned[len(messages) - 1]:
         del messages[max(len(messages) - 2, 0) :]  # with the question
         if not any(turn["role"] == "assistant" for turn in messages):
-            raise LeftOutError("weight 0", f"no answer in {name!r} is to be learned: its weight is 0")
+            raise LeftOutError("weight 0", f"no answer in {name!r} is to be learned: each has weight 0")
     unweighted = not all(learned[: len(messages)])
     yield answered(with_system(row, messages), name, unweighted)
 
@@ -141,30 +141,30 @@ def answered(messages: list[Message], name: str, unweighted: bool = False) -> Re
     """A conversation as its prompt and its last answer.
 
     Raises:
-        RowError: it does not end in a turn of the user and the assistant's answer to it.
+        RowError: it does not end in a user turn and the assistant's answer to it.
     """
     roles = [message["role"] for message in messages[-2:]]
     if roles != ["user", "assistant"]:
         raise RowError(
             "no answer at the end",
-            f"{name!r} ends in {' → '.join(roles)}. It must end in a turn of the user and the assistant's response to "
-            f"it; cut off what follows, or remove the row.",
+            f"{name!r} ends in {' → '.join(roles)}. It must end in a user turn and the assistant's response to "
+            f"it. Cut off what follows, or remove the row.",
         )
     return Record(messages[:-1], response=messages[-1]["content"], unweighted=unweighted)
 
 
 def prompted(row: Row, name: str) -> Iterator[Record]:
-    """A conversation up to the last turn of the user."""
+    """A conversation up to the user's last turn."""
     messages = with_system(row, turns(messages_in(row, name), name))
     while messages and messages[-1]["role"] != "user":
         messages.pop()
     if not messages:
-        raise RowError("no prompt", f"{name!r} has no turn of the user.")
+        raise RowError("no prompt", f"{name!r} has no user turn.")
     yield Record(messages)
 
 
 def unread_keys(row: Row, names: Sequence[str], weighed: bool) -> set[str]:
-    """The keys of the messages in these fields that hold something and are not read.
+    """The non-empty keys of the messages in these fields that are not read.
 
     Args:
         weighed: whether weights are read.
@@ -177,7 +177,7 @@ def unread_keys(row: Row, names: Sequence[str], weighed: bool) -> set[str]:
 
 
 def with_reasoning(row: Row, names: Sequence[str]) -> Row:
-    """The row with what assistants thought put before what they say in these fields, as `<think>` … `</think>`."""
+    """The row with the assistant's reasoning put before its answers in these fields, as `<think>` … `</think>`."""
     changed = {
         name: [_thinking(turn) if isinstance(turn, Mapping) else turn for turn in conversation(row[name])]
         for name in names

@@ -1,4 +1,4 @@
-"""Formats of multiple-choice questions: the options are lettered, and the reference is the letter."""
+"""Multiple-choice formats: the options are lettered, and the reference is the letter."""
 
 from collections.abc import Iterator, Mapping
 from string import ascii_uppercase
@@ -24,21 +24,21 @@ KEYS = ("answer", "answerKey", "answer_index", "label")
 
 
 def _listed(row: Row) -> Iterator[Record]:
-    """MMLU (arXiv 2009.03300), MMLU-Pro, ARC, whose options are texts with labels, and MedQA, with one under each."""
+    """MMLU (arXiv 2009.03300), MMLU-Pro and ARC (option texts with labels), and MedQA (each option under its label)."""
     given: Any = row["choices" if "choices" in row else "options"]
     labels: Any = []
     if isinstance(given, Mapping):
         labels, given = _labeled(given)
     if not isinstance(given, list) or not 2 <= len(given) <= len(ascii_uppercase):
         said = row["choices" if "choices" in row else "options"]
-        raise RowError("no choices", f"the options are {short(said)}. There must be 2 to 26 in a list")
+        raise RowError("no choices", f"the options are {short(said)}. There must be 2 to 26, in a list")
     yield _choice(
         row, [answer({"option": option}, "option") for option in given], labels if isinstance(labels, list) else []
     )
 
 
 def _labeled(given: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The labels of options and the options, which stand in two lists, or each under its label."""
+    """The labels and the options, given as two lists or as a mapping from label to option."""
     if "text" in given:
         return given.get("label"), given["text"]
     there = {label: option for label, option in given.items() if option is not None}
@@ -46,7 +46,7 @@ def _labeled(given: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _in_columns(row: Row) -> Iterator[Record]:
-    """MMLU's own files, C-Eval and CMMLU: an option in each column."""
+    """MMLU's own files, C-Eval and CMMLU: one option per column."""
     options = [answer(row, name) for name in COLUMNS if name in row and not is_blank(row, name)]
     yield _choice(row, options, [])
 
@@ -61,10 +61,10 @@ def _choice(row: Row, options: list[str], labels: Any) -> Record:
 
 
 def _index(row: Row, key: str, options: list[str], labels: Any) -> int:
-    """Which option is right: by its label, its letter, its text, or its number counted from 0.
+    """The index of the right option, given by its label, its letter, its text, or its number counted from 0.
 
     Raises:
-        RowError: none is named.
+        RowError: no option matches.
     """
     given = answer(row, key).strip()
     letters = [*ascii_uppercase[: len(options)]]
@@ -74,7 +74,7 @@ def _index(row: Row, key: str, options: list[str], labels: Any) -> int:
         [option.strip() for option in options],
     ]
     names += [[letter.lower() for letter in letters], [f"({letter})" for letter in letters]]
-    if isinstance(row[key], int | float):  # a number counts, whatever the options say
+    if isinstance(row[key], int | float):  # a number is an index, even if an option is that number
         names = names[:1]
     names.append([str(number) for number in range(len(options))])
     for known in names:

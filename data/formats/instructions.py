@@ -24,10 +24,10 @@ _BAIZE_TURN = re.compile(r"\[\|(Human|AI)\|\]")
 
 
 def instructed(row: Row, context: str = "input") -> list[Message]:
-    """Instruction and context in one turn, on two lines, as LLaMA-Factory joins them; earlier rounds before it.
+    """Instruction and context in one turn, on two lines, as LLaMA-Factory joins them, after earlier rounds.
 
     Raises:
-        RowError: there is no instruction, or a round is no question with an answer.
+        RowError: there is no instruction, or a round is not a question with an answer.
     """
     rounds: list[Message] = []
     history = row.get("history") or []
@@ -90,12 +90,12 @@ def _messages_prompt(row: Row) -> Iterator[Record]:
 def _ultrachat(row: Row) -> Iterator[Record]:
     said = items(row, "data")
     if not all(isinstance(turn, str) and turn.strip() for turn in said):
-        raise RowError("empty turn", f"'data' must hold texts of user and assistant in turn, not {short(said)}")
+        raise RowError("empty turn", f"'data' must hold alternating texts of user and assistant, not {short(said)}")
     yield answered([(user, assistant)[number % 2](turn) for number, turn in enumerate(said)], "data")
 
 
 def _baize(row: Row) -> Iterator[Record]:
-    """A transcript with `[|Human|]` and `[|AI|]`. Before the first stands a preamble; the last is often empty."""
+    """A transcript with `[|Human|]` and `[|AI|]`. It starts with a preamble, and its last turn is often empty."""
     before, *parts = _BAIZE_TURN.split(text(row, "input"))
     said = [(who, words.strip()) for who, words in zip(parts[::2], parts[1::2], strict=True)]
     while said and not said[-1][1]:
@@ -106,7 +106,7 @@ def _baize(row: Row) -> Iterator[Record]:
 
 
 def _mt_bench(row: Row) -> Iterator[Record]:
-    """The first turn alone: the later ones answer what a model says."""
+    """The first turn only: the later ones reply to a model's answer."""
     first = items(row, "turns")[0]
     if not isinstance(first, str) or not first.strip():
         raise RowError("empty turn", f"the first of 'turns' is {short(first)}")
@@ -128,7 +128,7 @@ PROMPT_COLUMNS = ("prompt", "question", "problem", "instruction", "query")
 ANSWER_COLUMNS = {*BARE, "answers", "solution", "generated_solution", "response", "completion", "output"}
 ANSWER_COLUMNS |= {"chosen", "rejected"}
 GOLD: tuple[Use, ...] = ("demonstrations", "problems", "prompts")
-# Whether a person liked the answer, and what a verifier takes for right instead of it.
+# Whether a person liked the answer, and the reference that a verifier uses instead of it.
 BESIDE = " ".join(("system", *LABELS, *BARE))
 FORMATS = (
     Format(

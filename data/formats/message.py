@@ -1,4 +1,4 @@
-"""One message of a conversation, in any dialect: who says it, what, whether it is to be learned, what was thought."""
+"""One message of a conversation, in any dialect: role, content, weight and reasoning."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +14,9 @@ ROLES |= dict.fromkeys(("model", "bot", "ai", "chatgpt", "chatbot", "bing", "bar
 TOOL_ROLES = {"tool", "observation", "function", "function_call", "function_response", "tool_call", "tool_calls"}
 TOOL_ROLES |= {"tool_response", "tool_result", "ipython", "environment"}
 CALLS = ("tool_calls", "function_call")
-NO_TOOLS = "No flow learns the use of tools; remove the row."
+NO_TOOLS = "No flow trains tool use; remove the row."
 REASONING = ("reasoning_content", "reasoning", "thinking")
-WEIGHTS = ("weight", "train", "training", "loss")  # the words of OpenAI, Axolotl and ms-swift for the same
+WEIGHTS = ("weight", "train", "training", "loss")  # the same setting in OpenAI, Axolotl and ms-swift
 TEXT_PARTS, THOUGHT_PARTS = ("text", "input_text", "output_text", None), ("thinking", "reasoning")
 
 
@@ -24,26 +24,26 @@ def plain(turn: Any, at: str) -> Message:
     """A message as `{"role": …, "content": …}`.
 
     Args:
-        at: where it stands, for an error.
+        at: its place, for error messages.
 
     Raises:
-        RowError: it is no message, has no text or an unknown role, is the turn of a tool, or calls one.
+        RowError: it is not a message, has no text or an unknown role, is a tool turn, or calls a tool.
     """
     if not isinstance(turn, Mapping):
         raise RowError("not a message", f"{at} is {short(turn)}. Each must be an object with 'role' and 'content'.")
     role, key = role_name(turn), next((key for key in ROLE_KEYS if key in turn), "role")
     if role in TOOL_ROLES:
-        raise RowError("tool turn", f"{at} is a turn of a tool ({found(turn, key)}). {NO_TOOLS}")
+        raise RowError("tool turn", f"{at} is a tool turn ({found(turn, key)}). {NO_TOOLS}")
     if role not in ROLES:
         known = ", ".join(map(repr, ROLES))
-        raise RowError("unknown role", f"{at} has an unknown {key!r} ({found(turn, key)}). Known are {known}.")
+        raise RowError("unknown role", f"{at} has an unknown {key!r} ({found(turn, key)}). Known roles: {known}.")
     if call := next((call for call in CALLS if turn.get(call)), None):
         raise RowError("tool call", f"{at} calls a tool ({found(turn, call)}). {NO_TOOLS}")
     return {"role": ROLES[role], "content": content(turn, at)}
 
 
 def role_name(turn: Turn) -> str:
-    """The role as the message has it, in small letters; empty if it has none."""
+    """The message's role in lower case; empty if it has none."""
     given = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
     return given.strip().lower() if isinstance(given, str) else ""
 
@@ -53,10 +53,10 @@ def is_assistant(turn: Turn) -> bool:
 
 
 def content(turn: Turn, at: str) -> str:
-    """What a message says. The texts of several parts stand on lines of their own, as vLLM joins them.
+    """The text of a message. Several text parts are joined by newlines, as vLLM does.
 
     Raises:
-        RowError: nothing; or a part that is no text.
+        RowError: there is no content, or a part is not text.
     """
     key = next((key for key in TEXT_KEYS if turn.get(key) is not None), None)
     if key is None:
@@ -89,7 +89,7 @@ def parts(turn: Turn) -> list[Turn]:
 
 
 def kind(part: Turn) -> str | None:
-    """The type of a part; None if it is a text that does not say so."""
+    """The type of a part; None if it is a text without a type."""
     named = part.get("type")
     if isinstance(named, str) or "text" in part:
         return named if isinstance(named, str) else None
@@ -97,7 +97,7 @@ def kind(part: Turn) -> str | None:
 
 
 def thought(turn: Turn) -> str:
-    """What an assistant thought before an answer; empty if the message does not say."""
+    """The assistant's reasoning before an answer; empty if the message has none."""
     if not is_assistant(turn):
         return ""
     own = [turn.get(key) for key in REASONING]
@@ -106,7 +106,7 @@ def thought(turn: Turn) -> str:
 
 
 def is_learned(turn: Any, at: str) -> bool:
-    """Whether a message is to be learned, as far as it says.
+    """Whether a message is to be learned, by its weight if it has one.
 
     Raises:
         ContentError: its weight is neither 0 nor 1.
@@ -114,5 +114,5 @@ def is_learned(turn: Any, at: str) -> bool:
     if not isinstance(turn, Mapping) or not is_assistant(turn):
         return True
     if turn.get("weight") not in (None, 0, 1):
-        raise ContentError("unknown weight", f"{at} has the weight {short(turn['weight'])}. Known are 0 and 1")
+        raise ContentError("unknown weight", f"{at} has the weight {short(turn['weight'])}. It must be 0 or 1")
     return not any(turn.get(key) == 0 for key in WEIGHTS)

@@ -1,4 +1,4 @@
-"""Rows that Autodidact wrote itself, as `autodidact data format` leaves them."""
+"""Rows in Autodidact's own format, as `autodidact data format` writes them."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ def _problem(row: Row) -> Iterator[Record]:
     response, reference = optional_text(row, "response"), optional_text(row, "reference")
     source, split = optional_text(row, "source"), text(row, "split")
     if split not in SPLITS:
-        raise RowError("unknown split", f"there is no split {split!r}. There are {', '.join(SPLITS)}")
+        raise RowError("unknown split", f"there is no split {split!r}. The splits are {', '.join(SPLITS)}")
     messages = turns(items(row, "messages"), "messages")
     yield Record(messages, response or None, None, reference or None, source or None, split)
 

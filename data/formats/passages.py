@@ -6,7 +6,7 @@ from data.formats.instructions import ANSWER_COLUMNS, PROMPT_COLUMNS
 from data.formats.record import Format, Record, Row, text
 
 COLUMNS = ("text", "passage", "content", "document")
-# Beside these a text is no passage, but part of something that was asked or said.
+# With one of these beside it, a text is not a passage but part of a prompt or an answer.
 ASIDE = {*ANSWER_COLUMNS, *PROMPT_COLUMNS, "role", "messages"}
 
 

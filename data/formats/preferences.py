@@ -24,7 +24,7 @@ from data.formats.record import (
 )
 
 SIDES = ("chosen", "rejected")
-SHP_RATIO = 2.0  # Ethayarajh et al. (2022) advise to train on pairs whose scores differ by this factor or more
+SHP_RATIO = 2.0  # Ethayarajh et al. (2022) recommend training on pairs whose scores differ by at least this factor
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
 
@@ -55,7 +55,7 @@ def _openai(row: Row) -> Iterator[Record]:
 
 
 def _implicit(row: Row) -> Iterator[Record]:
-    """TRL's implicit prompt: both sides are whole conversations, and the prompt is what they begin with alike."""
+    """TRL's implicit prompt: both sides are complete conversations, and the prompt is their common beginning."""
     sides = [turns(messages_in(row, name), name) for name in ("chosen", "rejected")]
     if sides[0][:-1] != sides[1][:-1]:
         raise LeftOutError("different prompts", "'chosen' and 'rejected' differ before the last answer")
@@ -67,7 +67,7 @@ def _implicit(row: Row) -> Iterator[Record]:
 
 
 def _pair(row: Row, name: str, asked: list[Message]) -> Record:
-    """Each side is a text, a message or a list of them. Both may begin with the turns of the prompt, or more."""
+    """Each side is a text, a message or a list of them. Both may start with the prompt's turns, or with more turns."""
     chosen, rejected = (said(row, side, "assistant") for side in SIDES)
     shared = _shared(asked, chosen, rejected)
     messages = ending_in_the_user(with_system(row, shared or asked), name)
@@ -76,7 +76,7 @@ def _pair(row: Row, name: str, asked: list[Message]) -> Record:
 
 
 def _shared(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> list[Message]:
-    """The turns with which both sides begin, if the prompt is among them: they are then the whole prompt."""
+    """The turns that both sides share at the start, if they include the prompt: they are then the complete prompt."""
     both = takewhile(lambda turns: turns[0] == turns[1], zip(chosen[:-1], rejected[:-1], strict=False))
     shared = [turn for turn, _ in both]
     said = [turn["content"].split() for turn in shared]
@@ -88,14 +88,14 @@ def _answer(messages: list[Message], prompt: str, name: str) -> str:
     if roles != ["assistant"]:
         raise RowError(
             "not one answer",
-            f"besides the prompt's turns, {name!r} holds {' → '.join(roles)}. It must hold exactly one message of the "
-            f"assistant; move the turns before it into {prompt!r}, or remove the row.",
+            f"besides the prompt's turns, {name!r} holds {' → '.join(roles)}. It must hold exactly one assistant "
+            f"message. Move the turns before it into {prompt!r}, or remove the row.",
         )
     return messages[0]["content"]
 
 
 def _hh(row: Row) -> Iterator[Record]:
-    """Two whole transcripts, equal up to the last answer (Bai et al. 2022, arXiv 2204.05862)."""
+    """Two complete transcripts, equal up to the last answer (Bai et al. 2022, arXiv 2204.05862)."""
     chosen, rejected = (_transcript(row, name) for name in SIDES)
     if chosen[:-1] != rejected[:-1]:
         raise LeftOutError("different prompts", "'chosen' and 'rejected' differ before the last answer")
@@ -120,7 +120,7 @@ def _transcript(row: Row, name: str) -> list[Message]:
 
 
 def _shp(row: Row) -> Iterator[Record]:
-    """Two comments to a post, `labels` 1 if A has the higher score; pairs too near each other are left out."""
+    """Two comments on a post, `labels` 1 if A has the higher score; pairs with close scores are left out."""
     post = text(row, "history")
     a, b = text(row, "human_ref_A"), text(row, "human_ref_B")
     if row.get("labels") not in (0, 1):
@@ -134,12 +134,12 @@ def _shp(row: Row) -> Iterator[Record]:
 
 def _stack_exchange(row: Row) -> Iterator[Record]:
     asked, better, worse = (text(row, name) for name in ("question", "response_j", "response_k"))
-    # The wording of TRL's StackLLaMA, for which the data set was made.
+    # The wording of TRL's StackLLaMA, which the data set was made for.
     yield Record([user(f"Question: {asked}\n\nAnswer: ")], better, worse)
 
 
 def _oasst(row: Row) -> Iterator[Record]:
-    """A tree of messages: of every two ranked answers to one message the better is preferred (arXiv 2304.07327)."""
+    """A tree of messages: of every two ranked answers to a message, the better is preferred (arXiv 2304.07327)."""
     pairs = list(_branches(row["prompt"], []))
     if not pairs:
         raise LeftOutError("no ranked answers", "the tree holds no two answers to one message with a 'rank' each")
@@ -165,7 +165,7 @@ def _branches(node: Any, before: list[Message]) -> Iterator[Record]:
 
 
 def _best_path(row: Row) -> Iterator[Record]:
-    """The tree's conversation of best answers, as one demonstration."""
+    """The tree's conversation of best-ranked answers, as one demonstration."""
     messages: list[Message] = []
     node = row["prompt"]
     if not isinstance(node, dict) or not node:
@@ -183,7 +183,7 @@ def _best_path(row: Row) -> Iterator[Record]:
 
 
 def _rank(reply: dict[str, Any]) -> float:
-    """Its place among the replies to the same message, 0 the best; only one reply has none."""
+    """The reply's rank among replies to the same message, 0 is best; a single reply has no rank."""
     rank = reply.get("rank")
     return rank if isinstance(rank, int) else 0
 
@@ -201,7 +201,7 @@ def _are_conversations(row: Row) -> bool:
 
 
 def _has_prompt(row: Row) -> bool:
-    """Whether the messages are a prompt, and not the whole of one side, as they may be beside both."""
+    """Whether the messages are the prompt rather than one side's complete conversation, which may also be present."""
     held = conversation(row["messages"])
     last = held[-1] if isinstance(held, list) and held else None
     return not (isinstance(last, Mapping) and is_assistant(last))

@@ -1,4 +1,4 @@
-"""What a row of any format says, and the reading of its plain fields. Messages are read in `chat`."""
+"""The record that a row of any format becomes, and readers of plain fields. Messages are read in `chat`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Use = Literal["problems", "programs", "demonstrations", "pairs", "prompts", "pas
 
 
 class RowError(AutodidactError):
-    """A row cannot be used. `reason` is the word under which such rows are counted."""
+    """A row cannot be used. `reason` is the key under which such rows are counted."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -21,11 +21,11 @@ class RowError(AutodidactError):
 
 
 class ContentError(RowError):
-    """A row has all its columns, and what is in them cannot be used."""
+    """A row has all its columns, but their content cannot be used."""
 
 
 class LeftOutError(RowError):
-    """A row is sound, and is left out all the same: its format says that such rows teach nothing."""
+    """A sound row that is left out because its format marks it as teaching nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Record:
     """A prompt and what a row has for it.
 
     Attributes:
-        messages: the turns up to the answer; the last is the user's. Of a passage there are none.
+        messages: the turns up to the answer; the last is the user's. Empty for a passage.
         response: the gold answer; of a pair, the preferred one; the text of a passage.
         rejected: the dispreferred answer of a pair.
         reference: what a verifier needs: a text that ends in the final answer, or tests as JSON.
-        source: the data set that the row itself says it is from.
-        split: the set that the row itself says it belongs to.
-        file_split: the set that the name of its file says.
-        unweighted: the row says of an earlier answer among `messages` that it is not to be learned.
+        source: the data set named in the row itself.
+        split: the split named in the row itself.
+        file_split: the split given by the file's name.
+        unweighted: an earlier answer among `messages` has weight 0.
     """
 
     messages: list[Message]
@@ -54,22 +54,22 @@ class Record:
 
 
 def any_values(row: Row) -> bool:
-    """Nothing but its columns tells a format."""
+    """The format is recognized by its columns alone."""
     return True
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the columns that tell it, and how a row is read.
+    """A format: the columns it is recognized by, and how a row is read.
 
     Attributes:
         read: the records of a row. Raises RowError.
         uses: what its rows can serve as.
-        required: columns that every row has, separated by blanks; `text|prompt` is either.
-        optional: columns that are read where they are there.
+        required: columns that every row has, separated by spaces; `text|prompt` means either.
+        optional: columns that are read if present.
         fits: whether a row with these columns has values of this format.
-        demonstrate: the records of a row as demonstrations, where these are others.
-        ask: the records of a row as prompts alone, where its answers are not needed to read it.
+        demonstrate: the records of a row as demonstrations, if they differ.
+        ask: the records of a row as prompts alone, if they can be read without its answers.
     """
 
     name: str
@@ -109,7 +109,7 @@ def text(row: Row, name: str) -> str:
 
 
 def optional_text(row: Row, name: str) -> str:
-    """The text in a field that may be absent, null or blank, which all come to an empty one."""
+    """The text in a field that may be absent, null or blank; empty in all three cases."""
     return "" if row.get(name) in (None, "") or str(row[name]).isspace() else text(row, name)
 
 
@@ -117,20 +117,20 @@ def items(row: Row, name: str) -> list[Any]:
     """The list in a field.
 
     Raises:
-        RowError: the field is absent, no list, or empty.
+        RowError: the field is absent, not a list, or empty.
     """
     value = row.get(name)
     if not isinstance(value, list) or not value:
-        raise RowError(f"no {name}", f"{name!r} is {short(value)}. It must be a list with something in it.")
+        raise RowError(f"no {name}", f"{name!r} is {short(value)}. It must be a non-empty list.")
     return value
 
 
 def found(row: Row, name: str) -> str:
-    """What a row has where the field `name` was looked for, for an error message."""
+    """Describe, for an error message, what the row has instead of the field `name`."""
     return f"{name} is {short(row[name])}" if name in row else f"fields {', '.join(map(repr, row)) or 'none'}"
 
 
 def short(value: Any) -> str:
-    """A value as an error message can show it, in at most 60 characters."""
+    """A value shortened for an error message, to at most 60 characters."""
     said = repr(value)
     return said if len(said) <= 60 else said[:57] + "…"

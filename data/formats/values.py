@@ -1,4 +1,4 @@
-"""How the value in an answer's field is written: as people write it, or refused by its name."""
+"""How the value in an answer field becomes text, and which values are rejected."""
 
 import json
 import math
@@ -8,13 +8,13 @@ from typing import Any
 from data.formats.record import ContentError, Row, short, text
 
 BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers
-LABELS = ("label", "kto_tag", "desirable")  # columns that say whether an answer is liked
+LABELS = ("label", "kto_tag", "desirable")  # columns that label an answer as liked or not
 DISLIKES = {"false", "0", "0.0", "no", "undesirable", "disliked", "rejected"}
 SEVERAL = "several answers"
 
 
 def is_blank(row: Row, name: str) -> bool:
-    """Whether a field is absent, null, a blank text, an empty list, or the NaN that stands for a missing number."""
+    """Whether a field is absent, null, a blank text, an empty list, or NaN for a missing number."""
     value = row.get(name)
     if isinstance(value, str):
         return not value.strip()
@@ -22,12 +22,12 @@ def is_blank(row: Row, name: str) -> bool:
 
 
 def bare_column(row: Row) -> str | None:
-    """The column of a bare answer that holds something: of several, one that is called so rather than `answer`."""
+    """The non-empty column of a bare answer; of several, a specific name rather than `answer`."""
     return next((name for name in (*BARE[1:], BARE[0]) if not is_blank(row, name)), None)
 
 
 def is_dislike(value: Any) -> bool:
-    """Whether a label says that an answer is not liked: a false one, also as a number, a text of CSV or a name."""
+    """Whether a label marks an answer as disliked: false, also as a number, CSV text or name."""
     if isinstance(value, str):
         return value.strip().lower() in DISLIKES
     return isinstance(value, bool | int | float | Decimal) and value == 0
@@ -36,11 +36,11 @@ def is_dislike(value: Any) -> bool:
 def answer(row: Row, name: str) -> str:
     """The answer in a field, as text.
 
-    A text stays as it is. Whole numbers lose their point (2.0 is 2), others are written without an exponent and without
-    zeros at the end; truth values are True and False; a list of one, also one written as JSON (`["2"]`), is its item.
+    A text stays as it is. Whole numbers lose their decimal point (2.0 is 2), others are written without exponent and
+    trailing zeros; booleans are True and False; a list of one item, also as JSON text (`["2"]`), is that item.
 
     Raises:
-        RowError: there is none; NaN or infinity; several answers; a value of another type.
+        RowError: the value is missing, NaN, infinite, several answers, or of another type.
     """
     value = row.get(name)
     while isinstance(value, list) and len(value) == 1:
@@ -58,7 +58,7 @@ def _number(value: int | float | Decimal, name: str) -> str:
     if isinstance(value, int):
         return _digits(value, name)
     if not math.isfinite(value):
-        raise ContentError(f"{value!s} in {name}".lower(), f"{name!r} is {value}, which is no answer")
+        raise ContentError(f"{value!s} in {name}".lower(), f"{name!r} is {value}, which is not an answer")
     exact = Decimal(repr(value)) if isinstance(value, float) else value
     written = format(exact, "f")
     written = written.rstrip("0").rstrip(".") if "." in written else written
@@ -73,7 +73,7 @@ def _digits(value: int, name: str) -> str:
 
 
 def _unlisted(said: str, name: str) -> str:
-    """The text itself, or the only text of the list that it writes down."""
+    """The text itself, or the only item of the list that it spells out."""
     if not (said.lstrip().startswith('["') and said.rstrip().endswith('"]')):
         return said
     try:

@@ -1,4 +1,4 @@
-"""Formats of problems that a verifier can judge: final answers and programs."""
+"""Formats of problems that a verifier can check: final answers and programs."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ def _question_answer(row: Row) -> Iterator[Record]:
 def _math(row: Row) -> Iterator[Record]:
     r"""MATH: a worked solution that holds `\boxed{…}` (Hendrycks et al. 2021, arXiv 2103.03874).
 
-    OpenR1, NuminaMath and DeepScaleR have the bare answer beside it.
+    OpenR1, NuminaMath and DeepScaleR have the bare answer as well.
     """
     yield _worked(row, "problem")
 
@@ -33,19 +33,19 @@ def _prompt_answer(row: Row) -> Iterator[Record]:
 
 
 def _worked(row: Row, question: str, columns: Sequence[str] = SOLUTIONS) -> Record:
-    """The reference is the bare answer, the gold answer the worked solution; where one is missing, the other serves."""
+    """The reference is the bare answer, the gold answer the worked solution; if one is missing, the other serves."""
     final = bare_column(row)
     worked = next((name for name in (*columns, BARE[0]) if name != final and not is_blank(row, name)), None)
     if worked is None:
         given = answer(row, final or next((name for name in (*BARE, *columns) if name in row), BARE[0]))
-        # Where other rows have a solution, the bare answer is none to learn from.
+        # If other rows have a solution, the bare answer is not one to learn from.
         return Record(asked(row, question), None if row.keys() & columns else given, reference=given)
     solution = answer(row, worked) if worked in (*SOLUTIONS, BARE[0]) else reply(row, worked)
     return Record(asked(row, question), solution, reference=answer(row, final) if final else solution)
 
 
 def _demonstrated(read: Callable[[Row], Iterator[Record]]) -> Callable[[Row], Iterator[Record]]:
-    """The same rows as demonstrations, which need a gold answer."""
+    """A reader of the same rows as demonstrations, which need a gold answer."""
 
     def demonstrate(row: Row) -> Iterator[Record]:
         for record in read(row):
@@ -58,7 +58,7 @@ def _demonstrated(read: Callable[[Row], Iterator[Record]]) -> Callable[[Row], It
 
 
 def _verl(row: Row) -> Iterator[Record]:
-    """verl: the reference is nested in `reward_model`, and what its rewards look at besides in `extra_info`."""
+    """verl: the reference is nested in `reward_model`, and further inputs of its rewards in `extra_info`."""
     truth = row.get("reward_model")
     if not isinstance(truth, Mapping) or is_blank(truth, "ground_truth"):
         raise RowError("no ground truth", f"'reward_model' must hold a 'ground_truth' ({found(row, 'reward_model')})")
@@ -90,7 +90,7 @@ def _apps(row: Row) -> Iterator[Record]:
         raise RowError("no tests", "'inputs' and 'outputs' of 'input_output' must be lists")
     if (given := len(tests["inputs"])) != (wanted := len(tests["outputs"])):
         raise RowError(
-            "unequal tests", f"'input_output' holds {given} inputs and {wanted} outputs. Each needs the other."
+            "unequal tests", f"'input_output' holds {given} inputs and {wanted} outputs. The numbers must be equal."
         )
     solutions = _json(row, "solutions") if row.get("solutions") else []
     gold = (
@@ -102,19 +102,19 @@ def _apps(row: Row) -> Iterator[Record]:
 
 
 def _human_eval(row: Row) -> Iterator[Record]:
-    """HumanEval (Chen et al. 2021, arXiv 2107.03374): the answer goes on where the prompt stops."""
+    """HumanEval (Chen et al. 2021, arXiv 2107.03374): the answer continues where the prompt stops."""
     tests = {"test": text(row, "test"), "entry_point": text(row, "entry_point"), "prompt": text(row, "prompt")}
     gold = optional_text(row, "canonical_solution") or None
     yield Record([user(tests["prompt"])], gold, reference=_tests("humaneval", tests))
 
 
 def _mbpp(row: Row) -> Iterator[Record]:
-    """MBPP (Austin et al. 2021, arXiv 2108.07732); its sanitised edition calls the text `prompt`."""
+    """MBPP (Austin et al. 2021, arXiv 2108.07732); its sanitized edition calls the text `prompt`."""
     asked = text(row, "text" if "text" in row else "prompt")
     tests = _texts(row, "test_list")
     imports = _texts(row, "test_imports") if row.get("test_imports") else []
     setup = optional_text(row, "test_setup_code") or "\n".join(imports)
-    # The paper shows the tests, without which the name of the function cannot be known.
+    # As in the paper, the prompt shows the tests: without them the function's name is unknown.
     asked = "\n".join((asked, "Your code should pass these tests:", "", *tests))
     yield Record(
         [user(asked)], optional_text(row, "code") or None, reference=_tests("mbpp", {"setup": setup, "asserts": tests})
@@ -144,7 +144,7 @@ def _json(row: Row, name: str) -> Any:
 
 
 def _tests(kind: str, tests: Mapping[str, Any]) -> str:
-    """Tests as a reference: JSON that names whose they are."""
+    """Tests as a reference: JSON that names their format."""
     return json.dumps({"kind": kind, **tests}, ensure_ascii=False, sort_keys=True)
 
 

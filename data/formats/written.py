@@ -1,4 +1,4 @@
-"""Messages that stand as a text in a field, as a table of texts holds them."""
+"""Messages that are stored as text in a field, as in a CSV table."""
 
 import json
 import re
@@ -7,13 +7,13 @@ from typing import Any
 
 from data.formats.message import ROLE_KEYS, ROLES, TEXT_KEYS, TOOL_ROLES, role_name
 
-AS_JSON = "It holds messages as Python writes them; write them as JSON, or as a list in JSON Lines or Parquet."
+AS_JSON = "It holds messages in Python's notation. Write them as JSON, or as a list in JSON Lines or Parquet."
 _BEGINS = re.compile(r"\s*\[\s*\{")
 _PYTHON = re.compile(rf"\s*\[\s*\{{'(?:{'|'.join((*ROLE_KEYS, *TEXT_KEYS))})':")
 
 
 def written_down(text: str) -> Any:
-    """The list of messages that a text is as JSON; the text itself if it is none, or one of other objects."""
+    """The list of messages that a JSON text holds; otherwise the text itself."""
     if not _BEGINS.match(text):
         return text
     try:
@@ -24,7 +24,7 @@ def written_down(text: str) -> Any:
 
 
 def is_python(text: str) -> bool:
-    """Whether a text is messages as Python's `str` writes them, which pandas does where it writes CSV."""
+    """Whether a text is messages as Python's `str` writes them, which pandas does when writing CSV."""
     return bool(_PYTHON.match(text))
 
 

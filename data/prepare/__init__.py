@@ -1,1 +1,1 @@
-"""From files to rows that are used: what they hold, which split they are of, which are left out and why."""
+"""From files to the rows that are used: their content, their split, and which rows are left out and why."""

@@ -1,4 +1,4 @@
-"""Prompts that leave no room for an answer, cut from the left."""
+"""Cut prompts that leave no room for an answer, from the left."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,17 @@ LengthOf = Callable[[list[Message]], int]
 
 
 def cut_from_left(messages: list[Message], room: int, length_of: LengthOf) -> list[Message] | None:
-    """A prompt without what comes first in it, so that the rest fits.
+    """Cut a prompt from the beginning so that the rest fits.
 
-    The system message stays. Earlier turns go first, oldest first, each of the user's together with the answers to it;
-    then the beginning of the last turn.
+    The system message stays. Earlier turns go first, oldest first, each user turn together with its answers; then the
+    beginning of the last turn.
 
     Args:
-        room: the most that `length_of` may say of the result, in tokens.
+        room: maximum of `length_of` for the result, in tokens.
         length_of: tokens of a rendered prompt.
 
     Returns:
-        None if not one character of the last turn would be left.
+        None if not one character of the last turn would remain.
     """
     start = 1 if messages[0]["role"] == "system" else 0
     system, turns = messages[:start], messages[start:]
@@ -34,7 +34,7 @@ def cut_from_left(messages: list[Message], room: int, length_of: LengthOf) -> li
     def without(characters: int) -> list[Message]:
         return [*system, {**last, "content": text[characters:].lstrip()}]
 
-    low, high = 0, len(text)  # too long without `low` characters; how short it can be is looked for between the two
+    low, high = 0, len(text)  # binary search: still too long after cutting `low` characters
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if length_of(without(middle)) <= room else (middle, high)

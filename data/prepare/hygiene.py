@@ -1,4 +1,4 @@
-"""What a record may hold: wrong order of turns and impossible signs are refused, placeholders filled in."""
+"""Checks on a record's texts: wrong turn order and control characters are refused, placeholders filled in."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,35 +7,35 @@ from dataclasses import replace
 from data.formats import ContentError, Record
 from data.rows import HIDDEN
 
-# ASCII's but tab, line feed, vertical tab, form feed and carriage return, which white space may be.
+# ASCII control characters except tab, line feed, vertical tab, form feed and carriage return, which are white space.
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 PLACEHOLDER = re.compile(r"\{\{ *([A-Za-z]\w+) *\}\}(?!\})", re.ASCII)
-NAME = r"^[A-Za-z][A-Za-z0-9_]+$"  # of one letter it might as well be LaTeX
-# What stands before the braces of LaTeX, as in x^{{ab}} or \frac{{ab}}{{cd}}.
+NAME = r"^[A-Za-z][A-Za-z0-9_]+$"  # a single letter might as well be LaTeX
+# What precedes the braces of LaTeX, as in x^{{ab}} or \frac{{ab}}{{cd}}.
 BEFORE_LATEX = re.compile(r"(\\[A-Za-z]*|[\^_{}])$")
 
 
 def cleaned(record: Record, placeholders: Mapping[str, str] | None) -> Record:
-    """A record with its placeholders filled in.
+    """Return a record with its placeholders filled in.
 
     Args:
-        placeholders: what each `{{name}}` stands for; other double braces stay, since code is full of them. None to
-            fill in nothing, as in programs.
+        placeholders: the text for each `{{name}}`; other double braces stay, since code is full of them. None fills in
+            nothing, as in programs.
 
     Raises:
-        ContentError: turns of user and assistant that do not alternate; a control character in any text.
+        ContentError: turns of user and assistant do not alternate, or a text has a control character.
     """
     roles = [turn["role"] for turn in record.messages if turn["role"] != "system"]
     if roles != (["user", "assistant"] * len(roles))[: len(roles)]:
         raise ContentError(
             "wrong role order",
-            f"the turns are {' → '.join(roles)}. They must be the user's and the assistant's in turn, the user's first",
+            f"the turns are {' → '.join(roles)}. User and assistant must alternate, starting with the user",
         )
     for text in _texts(record):
         if found := CONTROL.search(text):
             raise ContentError(
                 "control character",
-                f"the control character U+{ord(found[0]):04X} stands in {_around(text, found.start())}",
+                f"the control character U+{ord(found[0]):04X} is in {_around(text, found.start())}",
             )
     if not placeholders or not any("{{" in text for text in _texts(record)):
         return record
@@ -54,12 +54,12 @@ def cleaned(record: Record, placeholders: Mapping[str, str] | None) -> Record:
 
 
 def has_hidden(record: Record) -> bool:
-    """Whether a text of the record has characters that nobody sees."""
+    """Whether a text of the record has invisible characters."""
     return any(HIDDEN.search(text) for text in _texts(record))
 
 
 def has_placeholder(record: Record) -> bool:
-    """Whether double braces around a name stand in the record, other than LaTeX's."""
+    """Whether the record has a name in double braces that is not LaTeX."""
     return any("{{" in text and any(not latex for _, latex in _places(text)) for text in _texts(record))
 
 
@@ -78,7 +78,7 @@ def _filled(text: str, values: Mapping[str, str]) -> Iterator[str]:
 
 
 def _places(text: str) -> Iterator[tuple[re.Match[str], bool]]:
-    """Where a name stands in double braces, and whether these are LaTeX's."""
+    """The names in double braces, and whether each is LaTeX."""
     done, was_latex = 0, False
     for place in PLACEHOLDER.finditer(text):
         adjacent = place.start() == done > 0

@@ -1,4 +1,4 @@
-"""Which training prompts are left out for what other prompts say."""
+"""Which training prompts are left out because they overlap with other prompts."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Rules:
-    """Which training prompts are left out for what other prompts say.
+    """Which training prompts are left out because they overlap with other prompts.
 
     Attributes:
-        near_duplicates: similarity to an earlier or held-out one from which on, above 0, at most 1; None: never.
-        contamination: repeated share of a held-out prompt from which on, above 0, at most 1; None: never.
-        keep_contaminated: count those that are near a held-out prompt or repeat one, but train on them.
+        near_duplicates: similarity to an earlier or held-out prompt at which one is left out, in (0, 1]; None: never.
+        contamination: repeated share of a held-out prompt at which one is left out, in (0, 1]; None: never.
+        keep_contaminated: count prompts that are near a held-out prompt or repeat one, but train on them.
     """
 
     near_duplicates: float | None = None
@@ -31,7 +31,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Repeated:
-    """A training prompt, and the earlier or held-out one that it repeats, for people to look at."""
+    """A training prompt and the earlier or held-out prompt that it repeats, for display."""
 
     reason: str
     share: float
@@ -41,13 +41,13 @@ class Repeated:
 
 
 class Overlaps:
-    """What training prompts repeat: held-out prompts, or each other.
+    """Finds training prompts that repeat held-out prompts or each other.
 
     Args:
-        rules: what is looked for.
-        scratch: a folder for the indices, which are of no use afterwards.
-        files: the Parquet files of Problem rows to look at: of all training prompts under the name "train", if they
-            are to be compared with each other; of held-out prompts under other names.
+        rules: what to look for.
+        scratch: a folder for the indices, which can be deleted afterward.
+        files: the Parquet files of Problem rows to compare: all training prompts under the name "train", if they are to
+            be compared with each other; held-out prompts under other names.
     """
 
     def __init__(self, rules: Rules, scratch: Path, files: Mapping[str, Path]) -> None:
@@ -72,7 +72,7 @@ class Overlaps:
                     self._near_held_out.add(name, prompt_of(problem.messages))
 
     def leave_out(self, identity: str, messages: list[dict[str, str]], dropped: Counter[str]) -> bool:
-        """Whether a training prompt is left out; it is counted then, by reason."""
+        """Whether to leave out a training prompt; if so, it is counted by reason."""
         if self.rules == Rules():
             return False
         prompt = prompt_of(messages)
@@ -89,7 +89,7 @@ class Overlaps:
         return False
 
     def shown(self) -> list[Repeated]:
-        """The first of each reason."""
+        """The first example of each reason."""
         wanted = {overlap.name for _, _, overlap in self._shown}
         others: dict[str, Problem] = {}
         for file in sorted({other.partition("/")[0] for other in wanted}):

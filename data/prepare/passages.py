@@ -1,4 +1,4 @@
-"""Passages: texts without a prompt, as they are read of a data set. What is asked of them is in written_prompts.py."""
+"""Passages: texts without a prompt, as read from a data set. written_prompts.py has their prompts written."""
 
 import hashlib
 import tempfile
@@ -18,7 +18,7 @@ from data.wording import counted
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text, where it stands in its data set, and the set that the name of its file says, if any."""
+    """A text, its place in the data set, and the split given by the file's name, if any."""
 
     id: str
     text: str
@@ -32,14 +32,14 @@ class Passage:
 
 
 def read_passages(reading: Reading, shortest: int, longest: int, tally: Tally) -> Iterator[Passage]:
-    """Read the passages of a data set, one after another, each once and without white space around it.
+    """Read the distinct passages of a data set, one after another, stripped of surrounding white space.
 
     Args:
-        shortest, longest: characters; other passages are counted and left out.
-        tally: is filled in on the way.
+        shortest, longest: in characters; other passages are counted and left out.
+        tally: updated while reading.
 
     Raises:
-        DataFileError: missing, empty or malformed file; a row of another format; no passage that can be used.
+        DataFileError: missing, empty or malformed file; a row of another format; no usable passage.
     """
     found = 0
     with tempfile.TemporaryDirectory() as folder, closing(scratch_database(Path(folder) / "seen.sqlite")) as seen:

@@ -17,11 +17,11 @@ from data.wording import counted
 
 
 def is_held_out(identity: str, share: float) -> bool:
-    """Whether the pairs of a prompt are held out, by the hash of the prompt alone: rows that are added change nothing.
+    """Whether a prompt's pairs are held out, by the hash of the prompt alone, so added rows change nothing.
 
     Args:
         identity: the prompt's id, see `data.rows.problem_id`.
-        share: expected share of prompts that are held out, from 0 to 1.
+        share: expected share of held-out prompts, from 0 to 1.
     """
     return bool(int(identity, 16) / 16 ** len(identity) < share)
 
@@ -29,15 +29,15 @@ def is_held_out(identity: str, share: float) -> bool:
 def read_pairs(reading: Reading, tally: Tally, split: Split = "train") -> Iterator[Pair]:
     """Read the pairs of a data set, one after another.
 
-    A pair whose sides differ in white space only is left out, and so is one whose prompt and sides were there before.
+    A pair whose sides differ only in white space is left out, and so is a repeated pair of the same prompt.
 
     Args:
-        tally: is filled in on the way.
-        split: the set as which they serve: of a folder with held-out files, those for it are read.
+        tally: updated while reading.
+        split: the split that they serve as; in a folder with held-out files, those files are read for held-out splits.
 
     Raises:
         DataFileError: missing, empty or malformed file; a row of another format, or without prompt, chosen or rejected
-            text; a file none of whose rows is a pair to learn from.
+            text; a file without any pair to learn from.
     """
     source, found = reading.source.name, 0
     reading = replace(reading, only=serving(split, named_splits(reading.source)))
@@ -66,7 +66,7 @@ def read_pairs(reading: Reading, tally: Tally, split: Split = "train") -> Iterat
         )
     if not found:
         raise DataFileError(
-            f"{reading.source}: the two sides are equal in every one of its {tally.rows} rows, so nothing can be "
+            f"{reading.source}: the two sides are equal in all of its {tally.rows} rows, so nothing can be "
             "learned from it.",
             what_next="Check that whatever wrote the file did not copy the same response into both fields.",
         )

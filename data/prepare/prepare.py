@@ -1,4 +1,4 @@
-"""All problems of a loop, from their files to a file for each split: one specification in, one pass."""
+"""All problems of a loop, from their data sets to one file per split, in one pass."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from data.prepare.splits import Splitting, write_splits
 from data.rewards.final_answer import close as close_math_worker
 from data.rows import SPLITS, Problem, Split
 
-Note = Callable[[Path, Tally], None]  # is told what reading a data set came to that is in no tally
+Note = Callable[[Path, Tally], None]  # receives the tally of a data set that is in no other tally
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class ProblemSet:
     """A data set of problems.
 
     Attributes:
-        name: what it is called in the rows.
-        use: what its rows are read as; None: whatever they are, for their prompts alone.
-        can_grade: whether a reference can be judged; None: nobody judges.
+        name: its name in the rows.
+        use: what its rows are read as; None: anything, for their prompts alone.
+        can_grade: whether a reference can be graded; None: nothing is graded.
     """
 
     reading: Reading
@@ -38,18 +38,18 @@ class Preparation:
     """Everything that decides which problems a loop gets.
 
     Attributes:
-        given: data sets of which the rows or a hash say the split; several make a mixture.
+        given: data sets split by their rows or by hash; several make a mixture.
         apart: splits that are data sets of their own.
         further: data sets that training must not repeat, which are in no split.
         embedded: embedded problems, by the split that they serve as.
         worked: whether the embedded training problems have worked answers.
         few_shot: examples put in front of every problem.
         system: system message for every problem that has none.
-        lengths: sees to prompts that leave no room for an answer; None where nobody answers them.
-        rules: which training prompts are left out for what others say.
-        limits: the most problems of a split.
-        weights: by name of a data set, the proportions of a mixture.
-        seed: of the embedded problems, and of what is drawn.
+        lengths: handles prompts that leave no room for an answer; None if no prompt is answered.
+        rules: which training prompts are left out because they overlap with others.
+        limits: maximum number of problems per split.
+        weights: the proportions of a mixture, by name of a data set.
+        seed: of the embedded problems and of sampling.
     """
 
     given: tuple[ProblemSet, ...]
@@ -71,7 +71,7 @@ def prepare(told: Preparation, folder: Path, note: Note) -> tuple[Tally, Splitti
 
     Raises:
         DataFileError: see `data.prepare.problems.read_problems`.
-        PromptTooLongError: a prompt leaves no room for an answer, and the lengths say to refuse it.
+        PromptTooLongError: a prompt leaves no room for an answer, and such prompts are to be refused.
     """
     tally = Tally()
     turns = read_few_shot(told.few_shot) if told.few_shot else []
@@ -88,12 +88,12 @@ def prepare(told: Preparation, folder: Path, note: Note) -> tuple[Tally, Splitti
 
     further = (problem for one in told.further for problem in read_prompts(one, None, note))
     found = write_splits(problems, further, folder, told.rules, told.limits, told.weights, told.seed, finish)
-    close_math_worker()  # references may have been tried there
+    close_math_worker()  # references may have been checked there
     return tally, found
 
 
 def read_held_out(told: Preparation, note: Note) -> Iterator[Problem]:
-    """The prompts of all data sets that training must not repeat, of whatever format they are."""
+    """The prompts of all data sets that training must not repeat, in any format."""
     for split, one in told.apart.items():
         yield from read_prompts(one, split, note)
     for one in told.further:
@@ -101,7 +101,7 @@ def read_held_out(told: Preparation, note: Note) -> Iterator[Problem]:
 
 
 def read_prompts(one: ProblemSet, split: Split | None, note: Note) -> Iterator[Problem]:
-    """The prompts of a data set, of whatever format it is."""
+    """The prompts of a data set, in any format."""
     tally = Tally()
     yield from read_problems(one.reading, split, None, tally, first_use(one.reading), one.name)
     note(one.reading.source, tally)
@@ -117,7 +117,7 @@ def _read(told: Preparation, tally: Tally) -> Iterator[Problem]:
     for one in told.given:
         for problem in read_problems(one.reading, None, one.can_grade, tally, one.use, one.name, apart):
             if told.weights:
-                problem = replace(problem, source=one.name)  # by which it is weighed
+                problem = replace(problem, source=one.name)  # the key of its weight
             # A validation or test file replaces the tenth that would be split off.
             yield replace(problem, split="train") if problem.split in told.apart else problem
     for split in apart:

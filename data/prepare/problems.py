@@ -1,4 +1,4 @@
-"""Problems and demonstrations from a user's data set, of any format that has them."""
+"""Problems and demonstrations from a user's data set, in any format that has them."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -25,17 +25,17 @@ def read_problems(
     source: str | None = None,
     given: Collection[Split] = (),
 ) -> Iterator[Problem]:
-    """Read problems, one after another. The same prompt may come again.
+    """Read problems, one after another. The same prompt may occur again.
 
     Args:
         reading: the data set.
-        split: the split of all its problems; of a folder with files of that name only these are read. None: what the
-            rows or the names of their files say, or by the hash of the prompt, 80/10/10.
-        has_answer: whether a reference holds an answer that the reward can read: a reference ends in `#### n` or is
-            the bare answer. None if no reward reads it, as in SFT, where the gold response suffices.
-        tally: is filled in on the way.
-        use: what the rows are read as; by default problems, or demonstrations where no reward reads them.
-        source: what the data set is called where the rows do not say it; by default the name of its file.
+        split: the split of all its problems; in a folder with files of that name, only those are read. None: the split
+            given by the rows or file names, else 80/10/10 by the hash of the prompt.
+        has_answer: whether a reference has an answer that the reward can read: it ends in `#### n` or is the bare
+            answer. None if no reward reads it, as in SFT, where the gold response suffices.
+        tally: updated while reading.
+        use: what the rows are read as; by default problems, or demonstrations if no reward reads them.
+        source: the name of the data set for rows that have none; by default the file's name.
         given: the splits for which there is another data set.
 
     Raises:
@@ -49,9 +49,9 @@ def read_problems(
     for at, record in read_records(replace(reading, only=serving(split, named, given)), use, tally):
         reference = record.response if record.reference is None else record.reference
         if has_answer is not None and not has_answer(reference or ""):
-            problem = f"{at}: the answer {short(reference)} holds no final answer."
+            problem = f"{at}: the answer {short(reference)} has no final answer."
             if not reading.drop:
-                advice = "Write it bare, into a column 'answer' beside a worked solution, or end the text in "
+                advice = "Put the bare answer into a column 'answer' beside a worked solution, or end the text in "
                 raise DataFileError(problem, what_next=f"{advice}'#### <answer>'.")
             tally.drop(NO_FINAL_ANSWER, problem)
         else:
@@ -68,7 +68,7 @@ def read_problems(
 
 
 def split_of(identity: str) -> Split:
-    """Split of a problem by the hash of its prompt alone, so it stays the same when rows are added."""
+    """The split of a problem by the hash of its prompt alone, so it stays the same when rows are added."""
     bucket = int(identity, 16) % 100
     if bucket < VALIDATION_SHARE:
         return "validation"
@@ -76,7 +76,7 @@ def split_of(identity: str) -> Split:
 
 
 def split_from(identity: str, file_split: str | None, named: Collection[Split]) -> str:
-    """A problem's split by its file's; of training files, a tenth for each held-out split without a file, by hash."""
+    """A problem's split by its file's; of training files, one tenth by hash for each held-out split without a file."""
     if file_split in HELD_OUT:
         return file_split
     hashed = split_of(identity)
@@ -104,13 +104,13 @@ def read_few_shot(reading: Reading) -> list[Message]:
 
 
 def with_system(problem: Problem, text: str) -> Problem:
-    """The problem behind a system message, unless it has one. Its id stays."""
+    """The problem with this system message, unless it has one. Its id stays."""
     if problem.messages[0]["role"] == "system":
         return problem
     return replace(problem, messages=[{"role": "system", "content": text}, *problem.messages])
 
 
 def with_prefix(problem: Problem, turns: list[Message]) -> Problem:
-    """The problem with few-shot turns in front, but after a system message. Its id stays that of the question alone."""
+    """The problem with few-shot turns before it, after any system message. Its id stays that of the question alone."""
     start = 1 if problem.messages[0]["role"] == "system" else 0
     return replace(problem, messages=[*problem.messages[:start], *turns, *problem.messages[start:]])

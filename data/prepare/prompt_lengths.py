@@ -16,13 +16,13 @@ TOO_LONG = "prompt_too_long"
 
 
 class VocabularyError(AutodidactError):
-    """A token that the tokenizer knows and the model does not."""
+    """A token that the tokenizer has and the model does not."""
 
     def __init__(self, whose: str, token: str, token_id: int, embeddings: int) -> None:
         super().__init__(
             f"{whose} token {token!r} with the id {token_id:,}, and the model has embeddings for {embeddings:,} "
             "tokens.",
-            "Tokens were added to the tokenizer, and none to the model.",
+            "Tokens were added to the tokenizer but not to the model.",
             "Resize the model's embeddings (resize_token_embeddings) and save both, or give the tokenizer that belongs "
             "to the model.",
         )
@@ -30,17 +30,17 @@ class VocabularyError(AutodidactError):
 
 @dataclass(frozen=True)
 class PolicyTokenizer:
-    """A policy's tokenizer with its chat template, and what the policy can take: tokens in all, and token ids."""
+    """A policy's tokenizer with its chat template, and the policy's context length and vocabulary size."""
 
     tokenizer: Any
     context: int
     embeddings: int
 
     def token_ids(self, messages: Sequence[Message], place: str) -> list[int]:
-        """A prompt as the policy will see it.
+        """The token ids of a prompt as the policy will see it.
 
         Raises:
-            TemplateError, VocabularyError: naming `place`: it cannot be rendered, or has tokens that the model lacks.
+            TemplateError, VocabularyError: the prompt at `place` cannot be rendered or has tokens the model lacks.
         """
         with naming(place):
             ids = prompt_token_ids(self.tokenizer, messages)
@@ -52,18 +52,18 @@ class PolicyTokenizer:
 
 @dataclass(frozen=True)
 class PromptLengths:
-    """Whether the prompts of a loop leave room for an answer, and what is done with those that leave none.
+    """Checks whether the prompts of a loop leave room for an answer, and handles those that do not.
 
-    A prompt has to leave as much as the longest answer takes. A training prompt that is not answered, as in SFT, has to
-    leave what its gold answer takes; `refuse` lets it pass, since the stage that makes training rows counts those that
-    are too long.
+    A prompt has to leave room for the longest answer. A training prompt that is not answered, as in SFT, has to leave
+    room for its gold answer; `refuse` lets it pass, since the stage that makes training rows counts rows that are too
+    long.
 
     Attributes:
         reads: the policy's tokenizer.
-        context: tokens of a prompt and its answer, as the engine serves them.
-        longest_row: tokens that a training row may have which nobody answers.
-        max_tokens: the longest answer.
-        answered: the splits whose prompts the policy is asked to answer.
+        context: maximum tokens of a prompt and its answer in the engine.
+        longest_row: maximum tokens of a training row whose prompt is not answered.
+        max_tokens: maximum tokens of an answer.
+        answered: the splits whose prompts the policy answers.
     """
 
     reads: PolicyTokenizer
@@ -74,10 +74,10 @@ class PromptLengths:
     too_long: Literal["refuse", "drop", "cut"]
 
     def fit(self, problem: Problem, prompted: Callable[[Problem], Problem], tally: Tally) -> Problem | None:
-        """A problem whose prompt is cut if it is too long, or None if such prompts are dropped; both are counted.
+        """The problem, cut if its prompt is too long, or None if such prompts are dropped; both are counted.
 
         Args:
-            prompted: puts before the prompt what the loop puts there. Of that nothing is cut.
+            prompted: adds the loop's system message and few-shot turns, which are never cut.
         """
         if self.too_long == "refuse":
             return problem
@@ -96,11 +96,11 @@ class PromptLengths:
         return replace(problem, id=problem_id(cut), messages=cut)
 
     def check(self, problem: Problem) -> None:
-        """Refuse a finished prompt that cannot be rendered, or that will be answered and leaves no room for it.
+        """Refuse a finished prompt that cannot be rendered, or that is answered and leaves no room for it.
 
         Raises:
-            PromptTooLongError: naming the problem and the three lengths.
-            TemplateError: naming the problem.
+            PromptTooLongError: names the problem and the three lengths.
+            TemplateError: names the problem.
         """
         length = self._length(problem)
         if problem.split in self.answered:

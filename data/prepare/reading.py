@@ -1,4 +1,4 @@
-"""Records of a data set: its rows, each read by the format that its columns tell."""
+"""Records of a data set: its rows, each read by the format that its columns indicate."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ from data.prepare.sources import DataFileError, FilesRead, located_rows
 from data.rows import Split
 from data.wording import counted
 
-# What is noticed of a row, in words that follow "In 3 rows: ".
+# Notices about rows, worded to follow "In 3 rows: ".
 UNREAD = "not read of a message:"
 LATER = "not read, and not a column of the first row:"
 KEPT = ", which reasoning: keep puts in front of its text"
@@ -42,8 +42,8 @@ UNWEIGHTED = "an answer before the last has weight 0, which only train.loss_on: 
 UNFILLED = "names in double braces stay as they stand; placeholders: {name: …} fills one in"
 
 NO_ANSWERS = (
-    "Its rows hold no answers: they are for a flow that learns from answers of its own, such as rest-em, with a reward "
-    "that looks at no reference, such as judge or reward-model."
+    "Its rows have no answers: use them in a flow that learns from its own answers, such as rest-em, with a reward "
+    "that needs no reference, such as judge or reward-model."
 )
 
 HAVE_PROMPTS_WRITTEN = (
@@ -54,17 +54,17 @@ HAVE_PROMPTS_WRITTEN = (
 
 @dataclass
 class Tally:
-    """What reading came to.
+    """Counts and notices from reading a data set.
 
     Attributes:
         rows: rows read.
-        dropped: those that could not be used, by reason.
-        first: the first of each reason, and of what is noticed at one place, in words.
-        hidden: records with characters that nobody sees, such as zero-width spaces. They are used as they are.
-        noticed: rows of which something is left out or left as it stands, by what that is.
-        cut: prompts of which the beginning was cut off, to leave room for an answer.
-        formats: names of the formats met, and why each was taken.
-        files: the files read, and those passed over.
+        dropped: rows that could not be used, by reason.
+        first: the first row of each reason and of each notice with a known place, described.
+        hidden: records with invisible characters, such as zero-width spaces. They are used unchanged.
+        noticed: rows of which something is left out or left unchanged, by notice.
+        cut: prompts whose beginning was cut off to leave room for an answer.
+        formats: names of the formats found, and why each was chosen.
+        files: the files read and the files skipped.
     """
 
     rows: int = 0
@@ -85,7 +85,7 @@ class Tally:
         self.first.setdefault(what, where)
 
     def said(self) -> list[str]:
-        """What was noticed of rows, a sentence for each."""
+        """The notices, one sentence each."""
         return [
             f"In {counted(count, 'row')}: {what}." + (f" The first: {self.first[what]}." if what in self.first else "")
             for what, count in sorted(self.noticed.items())
@@ -98,11 +98,11 @@ class Reading:
 
     Attributes:
         source: see `data.prepare.sources.located_rows`.
-        format: name of its format; None to tell it by the columns.
-        columns: the format's name of a column to the file's.
-        drop: count rows that cannot be used and leave them out, instead of refusing the data set.
-        placeholders: what each `{{name}}` in its texts stands for. Others stay as they stand.
-        reasoning: put what assistants thought, where a message has it apart, in front of what they say.
+        format: name of its format; None: recognized by its columns.
+        columns: the format's column names mapped to the file's.
+        drop: count unusable rows and leave them out, instead of refusing the data set.
+        placeholders: the text for each `{{name}}`. Others stay unchanged.
+        reasoning: put an assistant's reasoning, if a message has it separately, in front of its content.
         every_answer: the earlier answers of a conversation are learned as well.
         only: the splits whose files are read, see `data.prepare.sources.names.serving`; None: all.
     """
@@ -122,13 +122,13 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
 
     Args:
         use: what they are to serve as.
-        tally: is filled in on the way.
+        tally: updated while reading.
 
     Raises:
-        DataFileError: a file that cannot be read, or that cannot serve as that; a row that cannot be used.
+        DataFileError: a file cannot be read or cannot serve as `use`, or a row cannot be used.
     """
-    last: Detected | None = None  # the format of the rows before
-    told: set[str] = set()  # columns of the rows that told a format, of which its reason names those not read
+    last: Detected | None = None  # the format of the previous rows
+    told: set[str] = set()  # columns of the rows that a format was detected from; its reason names those not read
 
     def unreadable(reason: str, where: str) -> None:
         tally.rows += 1
@@ -167,12 +167,12 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
                 raise DataFileError(
                     f"{at}: {_sentence(problem)}",
                     advice,
-                    "Correct or remove the row, or have such rows left out: unusable: drop.",
+                    "Correct or remove the row, or leave such rows out with unusable: drop.",
                 ) from None
             tally.drop(problem.reason, f"{at}: {problem}")
         except RecursionError:
             if not reading.drop:
-                raise DataFileError(f"{at}: nested too deep to be read.", what_next="Remove the row.") from None
+                raise DataFileError(f"{at}: nested too deeply to be read.", what_next="Remove the row.") from None
             tally.drop("nested too deep", at)
 
 
@@ -181,15 +181,15 @@ def _unread(key: str) -> str:
 
 
 def _notice(record: Record, reading: Reading, use: Use, tally: Tally) -> None:
-    """Count what nobody sees in a record, and see that what is not to be learned is not.
+    """Count invisible characters and unfilled placeholders, and refuse to learn what has weight 0.
 
     Raises:
-        ContentError: an earlier answer is not to be learned, and all are learned.
+        ContentError: an earlier answer has weight 0, but all answers are learned.
     """
     if record.unweighted and reading.every_answer:
         raise ContentError(
             "weight 0 before the answer",
-            "an answer before the last has weight 0, and train.loss_on: all learns it. Set train.loss_on: last",
+            "an answer before the last has weight 0, but train.loss_on: all would learn it. Set train.loss_on: last",
         )
     tally.hidden += has_hidden(record)
     tally.noticed.update([UNWEIGHTED] * record.unweighted)
@@ -197,7 +197,7 @@ def _notice(record: Record, reading: Reading, use: Use, tally: Tally) -> None:
 
 
 def first_use(reading: Reading) -> Use:
-    """What the rows of a data set serve as first of all.
+    """The first use that the rows of a data set can serve as.
 
     Raises:
         DataFileError: a file that cannot be read, is empty, or has columns of no format.
@@ -220,7 +220,7 @@ def _renamed(row: Row, reading: Reading) -> Row:
 
 
 def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None) -> Detected:
-    """The format of the first row, or of one that lacks columns of the format of those before."""
+    """The format of the first row, or of one that lacks columns of the previous rows' format."""
     try:
         known = detect(row) if reading.format is None else _named(named(reading.format), row)
     except FormatError:
@@ -230,7 +230,7 @@ def _format(reading: Reading, row: Row, use: Use | None, before: Detected | None
     serves = use is None or use in known.format.uses
     if before and (not serves or missing(known.format, row)):
         fitting = [before.format, *(known for known in FORMATS if use in known.uses)]
-        return Detected(nearest(row, fitting), "it comes nearest")
+        return Detected(nearest(row, fitting), "it is the nearest")
     if use is not None and not serves:
         raise _other_use(known, row, use)
     return known
@@ -241,7 +241,7 @@ def _named(known: Format, row: Row) -> Detected:
 
 
 def _other_use(known: Detected, row: Row, use: Use) -> FormatError:
-    """The error for rows that serve as something else; where they are no more than prompts, with what they lack."""
+    """The error for rows of another use; for prompts alone, it says which columns they lack."""
     uses = " or ".join(known.format.uses)
     lacks, mend = "", ""
     if known.format.uses == ("prompts",):

@@ -1,4 +1,4 @@
-"""Indices of prompts: which say nearly the same, and which repeat a held-out one. They are files, not memory."""
+"""Indices of prompts, in files rather than memory: near-duplicates, and overlap with held-out prompts."""
 
 import re
 import sqlite3
@@ -17,15 +17,15 @@ import xxhash
 from data.rows import normalise_prompt
 
 PERMUTATIONS = 128
-STEEPEST = 0.9  # above this threshold locality-sensitive hashing has too few bands to choose from
+STEEPEST = 0.9  # above this threshold locality-sensitive hashing has too few bands
 SHINGLE = 5  # words
 GRAM = 8  # words, as in Tülu 3
-CHARACTERS = 2 * GRAM  # of scripts without blanks, in which a word has about two
+CHARACTERS = 2 * GRAM  # in scripts without spaces, where a word has about two
 CANDIDATES = 100
-COMMON = 10  # an n-gram of more held-out prompts than this is an instruction or a form that they share
-AT_ONCE = 4096  # runs of words, each of which takes 128 numbers
+COMMON = 10  # an n-gram in more held-out prompts than this is a shared instruction or template
+AT_ONCE = 4096  # shingles, each of which takes 128 numbers
 FILTER_BITS = 27  # 16 MiB
-# A word is a run of letters and digits, a mark (3 + 4 is not 3 - 4), or a character of a script without blanks:
+# A word is a run of letters and digits, a mark (3 + 4 is not 3 - 4), or a character of a script without spaces:
 # Thai, Lao, Burmese, Khmer, Japanese, Chinese, Korean.
 MARKS = r"!-/:-@\[-`{-~\u2010-\u205e\u3001-\u303f"
 SCRIPTS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -35,14 +35,14 @@ WORDS = re.compile(rf"[{MARKS}{SCRIPTS}]|[^\s{MARKS}{SCRIPTS}]+")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as its words, and apart from them its system message, which many prompts share."""
+    """A prompt as its words, with its system message separate, since many prompts share it."""
 
     words: list[str]
     system: str = ""
 
     @cached_property
     def signature(self) -> Any:
-        """MinHash of the runs of five words, the system message being part of each."""
+        """MinHash of the five-word shingles; the system message is part of each."""
         sketch = _empty_sketch().copy()
         runs = [f"{self.system}\x1e{run}".encode() for run in _runs(self.words, min(SHINGLE, len(self.words)))]
         for start in range(0, len(runs), AT_ONCE):
@@ -52,7 +52,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Another prompt that a prompt overlaps with, by the name it was added under, and how much: from 0 to 1."""
+    """Another prompt that a prompt overlaps with, by the name it was added under, and how much, from 0 to 1."""
 
     name: str
     share: float
@@ -66,23 +66,23 @@ def prompt_of(messages: list[dict[str, str]]) -> Prompt:
 
 
 class NearDuplicates:
-    """Prompts of which no two are near-duplicates of each other, kept in an SQLite file.
+    """A set of prompts without near-duplicates, kept in an SQLite file.
 
-    Two prompts are near-duplicates if their system messages are equal and the Jaccard similarity of their sets of five
-    consecutive words, estimated by MinHash with 128 permutations (standard error at most 0.045), reaches a threshold.
+    Two prompts are near-duplicates if their system messages are equal and the Jaccard similarity of their five-word
+    shingles, estimated by MinHash with 128 permutations (standard error at most 0.045), reaches a threshold.
     Candidates are found by locality-sensitive hashing, which misses one in twenty right at a threshold of 0.8 and one
     in two hundred at 0.85. The 100 candidates that share most bands are compared.
 
     Args:
-        file: where the index is kept; a new file.
-        threshold: similarity from which on two prompts count as the same; above 0, at most 1.
+        file: the file of the index; must not exist.
+        threshold: similarity at which two prompts count as the same, in (0, 1].
     """
 
     def __init__(self, file: Path, threshold: float) -> None:
         from datasketch import MinHashLSH
 
         self.threshold = threshold
-        # To miss one is worse than to compare one more: every candidate is compared anyway.
+        # A missed duplicate is worse than an extra comparison: every candidate is compared anyway.
         best = MinHashLSH(min(threshold, STEEPEST), PERMUTATIONS, weights=(0.05, 0.95))
         self.bands, self.rows = int(best.b), int(best.r)
         self.database = scratch_database(file)
@@ -90,7 +90,7 @@ class NearDuplicates:
         self.database.execute(
             "CREATE TABLE band (key INTEGER, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID"
         )
-        # A band that very many have is that of a form that they share: what is nearer shares other bands as well.
+        # A band in very many prompts comes from a shared template; nearer prompts share other bands as well.
         of_a_band = f"SELECT * FROM (SELECT number FROM band WHERE key = ? LIMIT {CANDIDATES})"
         self.candidates = (
             f"SELECT name, signature FROM kept JOIN (SELECT number, count(*) AS bands FROM "
@@ -99,10 +99,10 @@ class NearDuplicates:
         )
 
     def add(self, name: str, prompt: Prompt, keep: bool = True) -> Overlap | None:
-        """Keep a prompt; or give the kept one that it is a near-duplicate of, of several the nearest.
+        """Keep a prompt and return None, or return the nearest kept prompt that it is a near-duplicate of.
 
         Args:
-            keep: False to look only.
+            keep: False only looks it up.
         """
         if not prompt.words:
             return None
@@ -131,18 +131,18 @@ class NearDuplicates:
 
 
 class HeldOutRuns:
-    """Prompts that no training prompt may repeat, by their n-grams of words, kept in an SQLite file.
+    """Held-out prompts that no training prompt may repeat, by their word n-grams, kept in an SQLite file.
 
-    A training prompt is contaminated if the n-grams that it shares with one held-out prompt cover a large enough share
-    of the words of the latter (Tülu 3, arXiv 2411.15124, section 3.2: 8-grams, half of the tokens). In Chinese and
-    other scripts without blanks an n-gram has 16 characters. N-grams of more than ten held-out prompts, and the words
-    that only they cover, do not count: they are an instruction or a form that these share. A held-out prompt of which
-    then nothing is left, or that is shorter than one n-gram, is not looked for.
+    A training prompt is contaminated if the n-grams it shares with one held-out prompt cover a large enough share of
+    the held-out prompt's words (Tülu 3, arXiv 2411.15124, section 3.2: 8-grams, half of the tokens). In Chinese and
+    other scripts without spaces an n-gram has 16 characters. N-grams in more than ten held-out prompts, and words that
+    only those cover, do not count: they are a shared instruction or template. A held-out prompt with nothing left
+    after that, or shorter than one n-gram, is not searched for.
 
     Args:
-        file: where the index is kept; a new file.
+        file: the file of the index; must not exist.
         prompts: the held-out prompts, each with a name.
-        share: of the held-out prompt's words, from which on a prompt is contaminated; above 0, at most 1.
+        share: of the held-out prompt's words, at which a prompt is contaminated, in (0, 1].
     """
 
     def __init__(self, file: Path, prompts: Iterable[tuple[str, Prompt]], share: float) -> None:
@@ -150,7 +150,7 @@ class HeldOutRuns:
         self.database = scratch_database(file)
         self.database.execute("CREATE TABLE held (number INTEGER PRIMARY KEY, name TEXT, words INTEGER)")
         self.database.execute("CREATE TABLE every_gram (key INTEGER, number INTEGER, position INTEGER, n INTEGER)")
-        # Most n-grams of training prompts are in no held-out one; one bit for each hash spares asking the file.
+        # Most n-grams of training prompts are in no held-out prompt; a bit per hash avoids looking them up in the file.
         self.filter = bytearray(1 << FILTER_BITS - 3)
         self.sizes: set[int] = set()
         for name, prompt in prompts:
@@ -158,7 +158,7 @@ class HeldOutRuns:
         self._leave_common_out()
 
     def repeated_by(self, prompt: Prompt) -> Overlap | None:
-        """The held-out prompt that a prompt repeats; of several the one it repeats most of."""
+        """The held-out prompt that a prompt repeats; of several, the one it repeats most."""
         covered: defaultdict[int, set[int]] = defaultdict(set)
         for n in self.sizes:
             for key in set(_grams(prompt.words, n)):
@@ -187,7 +187,7 @@ class HeldOutRuns:
         )
 
     def _leave_common_out(self) -> None:
-        # Copied rather than deleted: to delete rows, SQLite first holds the numbers of all of them in memory.
+        # Copied rather than deleted: to delete rows, SQLite first keeps all their row ids in memory.
         self.database.execute("CREATE INDEX of_key ON every_gram (key, number, position, n)")
         self.database.execute(
             f"CREATE TABLE common AS SELECT key FROM every_gram GROUP BY key HAVING count(DISTINCT number) > {COMMON}"
@@ -210,7 +210,7 @@ class HeldOutRuns:
 
 
 def share_repeated(prompt: Prompt, other: Prompt) -> float:
-    """Share of a prompt's words that stand in n-grams which another one has as well; 0 if it is shorter than one."""
+    """Share of a prompt's words in n-grams that another prompt also has; 0 if it is shorter than one n-gram."""
     n = _gram_size(prompt.words)
     known = set(_runs(other.words, n))
     covered = {word for at, run in enumerate(_runs(prompt.words, n)) if run in known for word in range(at, at + n)}
@@ -218,7 +218,7 @@ def share_repeated(prompt: Prompt, other: Prompt) -> float:
 
 
 def scratch_database(file: Path) -> sqlite3.Connection:
-    """A database that is made anew by whoever is stopped, and so need not survive anything."""
+    """A scratch database: after an interruption it is built again, so it need not survive a crash."""
     database = sqlite3.connect(file, isolation_level=None)
     database.execute("PRAGMA journal_mode = OFF")
     database.execute("PRAGMA synchronous = OFF")
@@ -232,7 +232,7 @@ def _covered(grams: Iterator[tuple[int, int, int]]) -> set[int]:
 
 
 def _grams(words: list[str], n: int) -> list[int]:
-    """Hashes of the n-grams, as SQLite's integers, which have a sign."""
+    """Hashes of the n-grams as signed integers, for SQLite."""
     return [_signed(xxhash.xxh3_64_intdigest(gram.encode(), seed=n)) for gram in _runs(words, n)]
 
 

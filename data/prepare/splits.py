@@ -1,4 +1,4 @@
-"""Problems of one or several data sets as disjoint splits: duplicates, near-duplicates and leaks left out and counted.
+"""Problems of one or more data sets as disjoint splits: duplicates, near-duplicates and leaks left out and counted.
 
 Everything passes through files, so memory does not grow with the number of problems.
 """
@@ -24,18 +24,18 @@ HELD_OUT = "held_out"  # the file of further prompts that training must not repe
 
 
 class MixtureError(DataFileError):
-    """The problems that there are do not make the mixture."""
+    """The available problems are too few for the mixture."""
 
 
 @dataclass
 class Splitting:
-    """What splitting came to.
+    """The result of splitting.
 
     Attributes:
         dropped: problems left out, by reason.
         sources: problems of each split, by source.
         contaminated: training problems that repeat held-out ones, left out or not.
-        repeated: the first near-duplicates and the first contaminated problems.
+        repeated: examples: the first near-duplicates and the first contaminated problems.
     """
 
     dropped: Counter[str] = field(default_factory=Counter)
@@ -58,19 +58,19 @@ def write_splits(
 
     A split without problems has no file.
 
-    A prompt that comes more than once is kept once: in the split that is evaluated last, at its first place there.
+    A prompt that occurs several times is kept once: in the split that is evaluated last, at its first place there.
 
     Args:
         problems: each with its split.
         held_out: further prompts that training must not repeat.
-        limits: the most problems of a split.
-        weights: by source, the proportions in which training problems are drawn: as many as there can be without
-            taking one twice. Empty: all of them.
+        limits: maximum number of problems per split.
+        weights: by source, the proportions in which training problems are drawn, as many as possible without drawing
+            one twice. Empty: all of them.
         seed: of that draw.
-        finish: what is done to each problem at last.
+        finish: applied to each problem at the end.
 
     Raises:
-        MixtureError: no problem can be drawn of a source.
+        MixtureError: no problem can be drawn from a source.
     """
     result, spool = Splitting(), folder / ".spool"
     spool.mkdir(parents=True)
@@ -109,10 +109,10 @@ def write_splits(
 
 
 def quotas(counts: Mapping[str, int], weights: Mapping[str, float], limit: int | None) -> dict[str, int]:
-    """How many problems to draw of each source, in proportion to the weights, so that none need be taken twice.
+    """How many problems to draw from each source, in proportion to the weights, without drawing any twice.
 
     Raises:
-        MixtureError: none of a source.
+        MixtureError: a source would get none.
     """
     scale = min(counts.get(source, 0) / weight for source, weight in weights.items())
     if limit is not None:
@@ -123,8 +123,7 @@ def quotas(counts: Mapping[str, int], weights: Mapping[str, float], limit: int |
         raise MixtureError(
             f"No training problem can be drawn from {', '.join(none)}.",
             f"There are {there}{'' if limit is None else f', at most {limit:,} in all'}.",
-            "Give it more problems that are in no other, change its weight, raise the limit, or leave it out of the "
-            "mixture.",
+            "Give it more problems of its own, change its weight, raise the limit, or leave it out of the mixture.",
         )
     return drawn
 
@@ -147,7 +146,7 @@ def _counted(problems: Iterable[Problem], counts: Counter[str]) -> Iterator[Prob
 def _drawn(
     problems: Iterable[Problem], counts: Mapping[str, int], wanted: Mapping[str, int], seed: int
 ) -> Iterator[Problem]:
-    """As many problems of each source as wanted, each choice as likely as any other (Knuth 3.4.2, algorithm S)."""
+    """Draw the wanted number of problems from each source, uniformly (Knuth 3.4.2, algorithm S)."""
     rng = random.Random(seed)
     left, missing = dict(counts), dict(wanted)
     for problem in problems:

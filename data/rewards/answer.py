@@ -1,16 +1,16 @@
-r"""Where the final answer stands in a text. What it is worth, and whether it is right, is decided elsewhere.
+r"""Find the final answer in a text. Whether it is right is decided elsewhere.
 
 The answer is the last statement outside <think>…</think>, whatever announces it:
 
-    #### 18                          hashes, with a value behind them or below
+    #### 18                          hashes, with a value after or below them
     \boxed{18}                       boxes; those joined by 'or', 'and', a comma or spacing are one answer
     The answer is 18, My answer is   'answer', with 'is', 'would be', ':' or '='; also 答案：42 and 答案是42
     **Final Answer**, ## Answer      a line of its own, the value below
     <answer>18</answer>
 
-A heading is no statement: '#### Conclusion', '#### 2. Check', '#### Step 1: Add', or any words behind hashes with text
-below them, where another statement is there. Nor are words that only speak of an answer ('the answer is correct').
-There is no fall-back to the last number in the text: a policy is to say which number is its answer.
+A heading is not a statement: '#### Conclusion', '#### 2. Check', '#### Step 1: Add', or any words after hashes with
+text below them, if there is another statement. Nor are words about an answer ('the answer is correct').
+There is no fallback to the last number in the text: a policy must say which number is its answer.
 """
 
 import re
@@ -88,10 +88,10 @@ _VAGUE = frozenset("a an the all that this it we you they there how what which".
 
 
 def extract_answer(completion: str) -> str | None:
-    r"""The final answer that `completion` gives, without markup, or None if it gives none.
+    r"""The final answer in `completion`, without markup, or None.
 
     Boxes joined by 'or', 'and' or a comma are one answer that lists them: '\boxed{3} or \boxed{4}' gives '3 or 4'.
-    The answer may be longer than `MAX_ANSWER_LENGTH`; it is then returned as it stands.
+    An answer longer than `MAX_ANSWER_LENGTH` is returned unchanged.
     """
     text = outside_thoughts(completion) if "think" in completion else completion
     if number := plain_statement(text):
@@ -107,8 +107,8 @@ def extract_answer(completion: str) -> str | None:
 def reference_answer(reference: str | None) -> str | None:
     """The gold answer in a problem's reference, or None.
 
-    A reference with a marker is read like a completion. One without is itself the answer if it is a single line;
-    several lines without a marker are a worked solution whose answer cannot be told.
+    A reference with a marker is read like a completion. Without one, a single line is itself the answer; several lines
+    are a worked solution whose answer cannot be determined.
     """
     if reference and NUMBER.fullmatch(reference):
         return reference.strip()
@@ -119,7 +119,7 @@ def reference_answer(reference: str | None) -> str | None:
 
 
 def has_answer(reference: str | None) -> bool:
-    """Whether a problem with this reference can be graded; one that cannot is refused when problems are loaded."""
+    """Whether a problem with this reference can be graded; others are refused when problems are loaded."""
     answer = reference_answer(reference)
     if answer is None or len(answer) > MAX_ANSWER_LENGTH:
         return False
@@ -127,7 +127,7 @@ def has_answer(reference: str | None) -> bool:
 
 
 def outside_thoughts(text: str) -> str:
-    """`text` without <think>…</think>. A thought that is not closed goes to the end, one not opened begins the text."""
+    """`text` without <think>…</think>. An unclosed thought extends to the end, an unopened one begins the text."""
     kept: list[str] = []
     thinking = False
     for piece in _THOUGHT.split(text):
@@ -142,24 +142,24 @@ def outside_thoughts(text: str) -> str:
 
 
 def _tidy(answer: str) -> str | None:
-    # The bound keeps markup, which is taken off layer by layer, from costing quadratic time.
+    # The bound avoids quadratic time: markup is removed layer by layer.
     if len(answer) > MAX_ANSWER_LENGTH:
         return answer
     return strip_markup(_EXCLAMATION.sub("", _BLANKS.sub(" ", answer))) or None
 
 
 def _statements(text: str) -> Iterator[tuple[str, bool]]:
-    """What the text states, last first, and whether that is certain to be meant as an answer."""
+    """The text's statements, last first, and whether each is certain to be meant as an answer."""
     found = [(at, "hashes", "") for at in _hashes(text)]
     found_boxes = boxes(text)
     found_boxes = [box for box in found_boxes if not RETRACTED.match(text, box.end)]
     if found_boxes:
-        # A box that is cut off takes back what was said before, but is no answer of its own.
+        # A truncated box retracts what was said before, but is not an answer itself.
         found += [(box.start, "box", box.content) for box in found_boxes if box.closed or len(found_boxes) > 1]
     found += _worded(text, found_boxes)
     if len(found) > 1:
         found.sort(reverse=True)
-    offered: list[str] = []  # what is offered beside the statement before it: 'the answer is 3 or the answer is 5'
+    offered: list[str] = []  # alternatives to the statement before them: 'the answer is 3 or the answer is 5'
     for at, kind, content in islice(found, MAX_STATEMENTS):
         value, certain = _READERS[kind](text, at, content)
         value = _tidy(value) if value else None
@@ -173,7 +173,7 @@ def _statements(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _worded(text: str, found_boxes: list[Box]) -> Iterator[tuple[int, str, str]]:
-    """Statements in words. 'The answer is' within a box announces nothing but what the box holds."""
+    """Statements in words. 'The answer is' inside a box only announces the content of the box."""
     starts = [box.start for box in found_boxes]
     for trigger in (TRIGGER if text.isascii() else _FOREIGN_TRIGGER).finditer(text):
         at = trigger.start()
@@ -186,7 +186,7 @@ def _worded(text: str, found_boxes: list[Box]) -> Iterator[tuple[int, str, str]]
 
 
 def _announced(text: str, at: int) -> tuple[str, int] | None:
-    """The kind of a statement that has the word 'answer' at a place, and where its value begins; None if it is none."""
+    """The kind of the statement with the word 'answer' at a place, and where its value begins; None if it is none."""
     if text[at - 1 : at + 7].lower() in ("<answer>", "[answer]"):
         return "tag", at + 7
     if match := _PHRASE.match(text, at):
@@ -257,7 +257,7 @@ def _read_heading(text: str, at: int, content: str) -> tuple[str | None, bool]:
 
 def _read_label(text: str, at: int, content: str) -> tuple[str | None, bool]:
     line = _line(content)
-    if line.count("}") > line.count("{"):  # of JSON: {"answer": 42}
+    if line.count("}") > line.count("{"):  # from JSON: {"answer": 42}
         line = line.rstrip("}` ")
     return _shortened(line), _is_certain(line)
 
@@ -277,13 +277,13 @@ def _line(content: str) -> str:
 
 
 def _one_line(line: str) -> str:
-    """A line up to what ends a tag or a turn. Long runs of blanks would cost the readers quadratic time."""
+    """A line up to the end of a tag or turn. Long runs of spaces would cost the readers quadratic time."""
     line = _TAG_END.split(line, maxsplit=1)[0] if "<" in line else line
     return _BLANKS.sub(" ", line.strip())
 
 
 def _is_certain(line: str) -> bool:
-    """Whether words behind 'the answer is' are a value rather than talk: a number, mathematics, or up to four words."""
+    """Whether words after 'the answer is' are a value rather than talk: a number, mathematics, or up to four words."""
     if _VALUE.match(line) or _holds_number(line):
         return True
     words = line.split()
@@ -291,7 +291,7 @@ def _is_certain(line: str) -> bool:
 
 
 def _first_sentence(line: str) -> str:
-    """A line up to the end of its first sentence, or all of it if the second takes that back: '5. Or maybe 6.'"""
+    """A line up to the end of its first sentence, or all of it if the second retracts that: '5. Or maybe 6.'"""
     end = _SENTENCE_END.search(line)
     return line if end is None or _TAKES_BACK.match(line, end.end()) else line[: end.start()]
 

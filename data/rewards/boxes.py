@@ -1,11 +1,11 @@
-r"""Finds \boxed{…} in a text. Boxes joined by 'or', 'and', a comma or spacing are one group, and one answer."""
+r"""Find \boxed{…} in a text. Boxes joined by 'or', 'and', a comma or spacing are one group and one answer."""
 
 import re
 from typing import NamedTuple
 
 _BRACES = re.compile(r"\\{1,4}(?:boxed|fbox)\s{0,3}\{|\\.|[{}]", re.DOTALL)
 _WITHOUT_BRACES = re.compile(r"\\{1,4}(?:boxed|fbox)\s{1,3}(-?[0-9][0-9.,]*[0-9]|[0-9A-Za-z])")
-# What may stand between two boxes of a group: delimiters, spacing, and words that offer one beside the other.
+# What may separate two boxes of a group: delimiters, spacing, and words that offer alternatives.
 _JOINT = re.compile(
     r"(?:[\s$*.,;/&|()（），、；。]|(?<![A-Za-z0-9])[a-h1-9][).）]\s|(?<=\n)-\s|或者?|和|与|以及|"
     r"\\[()\[\],;:! ]|\\\\|\\q?quad|\\(?:lor|land|vee|wedge|text|mathrm|textbf|mbox)(?![A-Za-z])|[{}]|"
@@ -18,7 +18,7 @@ MAX_GROUP = 50
 
 
 class Box(NamedTuple):
-    """Where a box, or a group of them, begins and ends in a text, and what it holds. `closed`: its brace is there."""
+    """A box, or a group of them: its start, end and content. `closed`: its closing brace is there."""
 
     start: int
     end: int
@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 def boxes(text: str) -> list[Box]:
-    """All boxes of a text in order, groups put together: '3 or 4'. Of a box around a box, the inner one counts."""
+    """All boxes of a text in order, groups joined: '3 or 4'. For nested boxes, the inner one counts."""
     if "boxed" not in text and "fbox" not in text:
         return []
     groups: list[list[Box]] = []
@@ -40,7 +40,7 @@ def boxes(text: str) -> list[Box]:
 
 
 def _first(text: str) -> int:
-    """Where the first box begins: what stands before it needs no reading."""
+    """Where the first box begins: the text before it needs no reading."""
     return max(0, min(at for at in (text.find(r"\boxed"), text.find(r"\fbox"), len(text)) if at >= 0) - 1)
 
 

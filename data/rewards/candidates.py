@@ -1,4 +1,4 @@
-"""Tells one answer from a list of candidates. '3 or 4' may hold the right number, but does not say which it is."""
+"""Distinguish one answer from a list of candidates. '3 or 4' may hold the right number but does not say which it is."""
 
 import re
 
@@ -14,9 +14,9 @@ _BARS = re.compile(r"\\mid\b|\|")
 def lists_several(answer: str) -> bool:
     """Whether `answer` reads as several values: with commas, semicolons, 'or', or numbers side by side.
 
-    Numbers side by side count because Math-Verify would add them up: it reads '3 4' as a mixed number worth 7.
-    A single bar lists too, two are those of an absolute value. Points, intervals and sets are lists in this sense.
-    They are compared only with a reference that is one too.
+    Numbers side by side count because Math-Verify would add them: it reads '3 4' as a mixed number worth 7.
+    A single bar also makes a list; two are an absolute value. Points, intervals and sets are lists in this sense.
+    They are only compared with a reference that is also a list.
     """
     bare = _THOUSANDS.sub("", answer)
     return _SEPARATORS.search(bare) is not None or len(_BARS.findall(bare)) % 2 == 1

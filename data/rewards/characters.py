@@ -1,7 +1,7 @@
-r"""Brings what people and models type to one spelling of characters: '3×10⁸' becomes '3\times 10^{8}', '４２。' '42.'.
+r"""Normalize what people and models type to one spelling: '3×10⁸' becomes '3\times 10^{8}', '４２。' becomes '42.'.
 
-Signs that show nothing (marks of direction, emoji, ticks), special tokens and HTML tags are taken out. ASCII text
-without '<' or '&' is returned as it is.
+Invisible or decorative characters (direction marks, emoji, check marks), special tokens and HTML tags are removed.
+ASCII text without '<' or '&' is returned unchanged.
 """
 
 import html
@@ -65,12 +65,12 @@ _PLAIN = {
     "⅘": " 4/5", "⅙": " 1/6", "⅚": " 5/6", "⅛": " 1/8", "⅜": " 3/8", "⅝": " 5/8", "⅞": " 7/8", "°": "°", "√": "√",
     "º": "°", "˚": "°",    "❌": "❌", "✗": "✗", "✘": "✘", "∎": "", "�": "",
 }  # fmt: skip
-# Blanks that cannot break a line stand between groups of three digits; '~' is LaTeX's sign for one.
+# Non-breaking spaces separate groups of three digits; '~' is LaTeX's non-breaking space.
 _BLANKS = dict.fromkeys("\u00a0\u2009\u202f\u2007\u2008", "~")
 
 
 class _Table(dict[int, str]):
-    """What each character becomes, worked out when it is first met."""
+    """The replacement of each character, computed when it is first met."""
 
     def __missing__(self, code: int) -> str:
         self[code] = becomes = _becomes(chr(code))
@@ -87,7 +87,7 @@ def _becomes(sign: str) -> str:
     if sign.isspace():
         return "\n" if sign in "\u2028\u2029" else " "
     category = unicodedata.category(sign)
-    # Not marks in general: they belong to letters. Those behind an emoji choose how it is shown.
+    # Not combining marks in general: they belong to letters. Variation selectors after an emoji are removed.
     shows_nothing = (
         category in ("Cf", "So", "Co", "Cs") or 0xFE00 <= ord(sign) <= 0xFE0F or 0x1F3FB <= ord(sign) <= 0x1F3FF
     )
@@ -98,7 +98,7 @@ _TABLE = _Table({code: chr(code) for code in range(128)})
 
 
 def plain_characters(text: str) -> str:
-    """`text` in the one spelling of characters that the readers of numbers and mathematics know."""
+    """`text` in the spelling of characters that the readers of numbers and mathematics know."""
     if "<" in text or "&" in text or "[/" in text or "[E" in text or "[PAD" in text:
         text = _without_tags(text)
     if "~~" in text:

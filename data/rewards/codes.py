@@ -1,6 +1,6 @@
-r"""Times, dates, versions, telephone, IP and hexadecimal numbers: compared sign by sign, never calculated.
+r"""Times, dates, versions, telephone, IP and hexadecimal numbers: compared character by character, never calculated.
 
-Math-Verify would read '12:30' as 12/30, '1-2-3' as -4, '0x1F' as 0·x·F, and would leave the base of '1011_2' out.
+Math-Verify would read '12:30' as 12/30, '1-2-3' as -4, '0x1F' as 0·x·F, and would ignore the base of '1011_2'.
 """
 
 import re
@@ -33,14 +33,14 @@ MAX_LENGTH = 60
 
 
 def code(text: str) -> str | None:
-    """One spelling of a `normalized` text that is a time, date, version or number to dial; None if it is none."""
+    """The canonical spelling of a `normalized` text that is a time, date, version or phone number; None otherwise."""
     if len(text) > MAX_LENGTH or not any(sign in text for sign in "0123456789"):
         return None
     return _time(text) or _date(text) or _based(text) or (_plain(text) if _CODES.fullmatch(text) else None)
 
 
 def same_code(gold: str, answer: str) -> bool:
-    """Whether two codes agree. A time may be more exact than the reference: '3:30 pm' answers '3:30'."""
+    """Whether two codes agree. A time may be more precise than the reference: '3:30 pm' answers '3:30'."""
     return gold == answer or (_is_time(gold) and answer in (f"{gold} am", f"{gold} pm"))
 
 
@@ -63,7 +63,7 @@ def _time(text: str) -> str | None:
 
 
 def _date(text: str) -> str | None:
-    # '1/2/3' may be meant as a quotient of quotients, which nobody gives as an answer.
+    # '1/2/3' could be a quotient of quotients, but nobody gives that as an answer.
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", text) if _DATE.fullmatch(text) else None
 
 

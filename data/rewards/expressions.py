@@ -1,6 +1,6 @@
-r"""Tells quickly that a text is mathematics: sums, products, powers, fractions and roots of numbers and letters.
+r"""Recognize quickly that a text is mathematics: sums, products, powers, fractions and roots of numbers and letters.
 
-What it does not know may be mathematics all the same. It saves data sets of many references a parse of each.
+Other texts may also be mathematics. This saves parsing each reference of a large data set.
 """
 
 import re
@@ -9,7 +9,7 @@ MAX_DEPTH = 12
 
 _ATOM = r"(?>[0-9]++(?:\.[0-9]++)?|\\(?:pi|infty|alpha|beta|theta)(?![A-Za-z])|[A-DF-Za-z])"
 _SUM = rf"[-+]?{_ATOM}(?:(?:[-+/^]|\\cdot(?![A-Za-z])|\\times(?![A-Za-z]))?{_ATOM})*+"
-# The letter that stands for a part already read.
+# The placeholder letter for a part already read.
 _PART = "x"
 _INNERMOST = re.compile(
     rf"\\frac\{{{_SUM}\}}\{{{_SUM}\}}|\\sqrt(?:\[[0-9]\])?\{{{_SUM}\}}|\({_SUM}\)|(?<=\^)\{{{_SUM}\}}"
@@ -18,7 +18,7 @@ _WHOLE = re.compile(_SUM)
 
 
 def surely_mathematics(text: str) -> bool:
-    """Whether `text` is such an expression, nested up to `MAX_DEPTH` deep. False says nothing."""
+    """Whether `text` is such an expression, nested up to `MAX_DEPTH` deep. False is inconclusive."""
     text = "".join(text.split())
     for _ in range(MAX_DEPTH):
         if _WHOLE.fullmatch(text):

@@ -1,22 +1,22 @@
 r"""The program in a completion. The rule, in words:
 
-A block is what stands between two fences of three or more back-ticks or tildes, indented, quoted by '>' or not. A fence
-labelled as Python opens one after any text on its line; one without a label after a tag or colon. One may be open when
+A block is what is between two fences of three or more backticks or tildes, indented, quoted by '>' or not. A fence
+labeled as Python opens one after any text on its line; one without a label after a tag or colon. One may be open when
 the text begins. What closes it:
 
-    ```                        alone, or before a sign or a blank and words, but not before a label of its own
-    return 2```                the same behind code, if the block is Python so
+    ```                        alone, or before a punctuation mark or a space and words, but not before a label
+    return 2```                the same after code, if that makes the block Python
 
-A fence inside a text of the program does not end it, where the program would be none otherwise. A block of Markdown is
-looked into. What is thought in <think>…</think> does not count if a block stands outside. A text that is Python as it
-stands is the program.
+A fence inside a string of the program does not end it if the program would be invalid otherwise. A Markdown block is
+searched for blocks. Content of <think>…</think> does not count if there is a block outside. A text that is Python as it
+is, is the program.
 
-Of the blocks that are Python, by their label or, without one, by what is in them, the last counts that defines what the
-tests call and is no sketch (`...`, `pass`, `raise`), or, for a script, the last that runs, if possible reads input, and
-runs on its own. Those that define what it lacks are added: earlier ones before later ones. Examples of use, unit tests,
-outputs and shell commands are so passed over.
+Of the blocks that are Python, by label or, without one, by content, the last one counts that defines what the tests
+call and is not a stub (`...`, `pass`, `raise`); for a script, the last that runs on its own, preferably one that reads
+input. Blocks that define what it lacks are added: earlier ones before later ones. Usage examples, unit tests, outputs
+and shell commands are skipped this way.
 
-Without a block what is in <answer>…</answer>, [BEGIN]…[DONE] or [PYTHON]…[/PYTHON] counts, else the whole text.
+Without a block, the content of <answer>…</answer>, [BEGIN]…[DONE] or [PYTHON]…[/PYTHON] counts, else the entire text.
 """
 
 import ast
@@ -41,12 +41,12 @@ _PYTHON = {"python", "py", "python3", "py3", "python2", "ipython", "sage"}
 _MARKS = {*_PYTHON, "BEGIN", "DONE", "PYTHON"}  # '~~~python' and '[DONE]' could be Python
 _MARKDOWN = {"markdown", "md"}
 _OTHER_LABELS = {*_MARKDOWN, *"pycon bash sh shell console text txt plaintext output input json c cpp java js".split()}
-LONGEST_TEXT = 100_000  # characters of an answer in which programs are looked for
-MOST_BLOCKS, MOST_ENDS = 32, 5  # the last blocks of an answer, and the fences that may end one: both are read at a cost
+LONGEST_TEXT = 100_000  # characters of an answer that are searched for programs
+MOST_BLOCKS, MOST_ENDS = 32, 5  # the last blocks of an answer, and the fences that may end one: both are costly to read
 
 
 class Block(NamedTuple):
-    """A block that may be Python, with what it defines and lacks if it is any."""
+    """A block that may be Python, with what it defines and lacks if so."""
 
     code: str
     labelled: bool
@@ -54,10 +54,10 @@ class Block(NamedTuple):
 
 
 def extract_program(completion: str, names: Sequence[str] = ()) -> str:
-    """The program that a completion gives; all of it if it has no block of Python.
+    """The program in a completion; all of it if it has no block of Python.
 
     Args:
-        names: what the tests call; none for a script.
+        names: what the tests call; empty for a script.
     """
     whole = completion.lstrip("\ufeff")
     found = defined(whole[:LONGEST_TEXT])
@@ -71,7 +71,7 @@ def extract_program(completion: str, names: Sequence[str] = ()) -> str:
 
 
 def _without_blocks(whole: str, said: str, names: Sequence[str]) -> str:
-    """What is between tags, else the whole text."""
+    """The content between tags, else the entire text."""
     if len(whole) > LONGEST_TEXT:
         return whole
     pieces = [_CLOSING_TAG.split(piece, maxsplit=1)[0].strip("\r\n") for piece in _OPENING_TAG.split(said)]
@@ -84,7 +84,7 @@ def _block(code: str, labelled: bool = True) -> Block:
 
 
 def _chosen(blocks: list[Block], names: Sequence[str]) -> str:
-    """The block that counts, and those that define what it lacks."""
+    """The block that counts, with those that define what it lacks."""
     known = set[str]()
     ranks = list[tuple[bool | int, ...]]()
     for number, block in enumerate(blocks):
@@ -95,13 +95,13 @@ def _chosen(blocks: list[Block], names: Sequence[str]) -> str:
 
 
 def _rank_by_names(block: Block, names: set[str]) -> tuple[bool, ...]:
-    """Whether it defines what tests call, in full; whether it is labelled, and Python."""
+    """Whether it fully defines what tests call; whether it is labeled, and Python."""
     makes = block.defined is not None and bool(block.defined.makes & names)
     return makes and not _is_sketch(block.code, names), makes, block.labelled, block.defined is not None
 
 
 def _rank_of_script(blocks: list[Block], number: int, known: set[str]) -> tuple[bool, ...]:
-    """Whether it runs and reads input; whether it runs, is labelled, is Python, and lacks nothing defined before."""
+    """Whether it runs and reads input; whether it runs, is labeled, is Python, and lacks nothing defined before."""
     code, labelled, found = blocks[number]
     if found is None:
         return False, False, labelled, False, False
@@ -110,7 +110,7 @@ def _rank_of_script(blocks: list[Block], number: int, known: set[str]) -> tuple[
 
 
 def _is_sketch(code: str, names: set[str]) -> bool:
-    """Whether nothing is in the functions of these names or, if there is none, in any function or class."""
+    """Whether the functions of these names are stubs or, if there are none, every function and class is."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     parts = [node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]
     asked = [node for node in parts if node.name in names and not isinstance(node, ast.ClassDef)]
@@ -118,14 +118,14 @@ def _is_sketch(code: str, names: set[str]) -> bool:
 
 
 def _is_hollow(node: ast.stmt) -> bool:
-    """Whether a statement within a function or class does nothing. What it defines is looked at by itself."""
+    """Whether a statement inside a function or class does nothing. Definitions inside are checked separately."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)
     return isinstance(node, ast.Pass | ast.Raise | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
 def _completed(blocks: list[Block], chosen: int) -> str:
-    """A block with those that define what it lacks, earlier ones first. A later one that acts goes behind."""
+    """A block with those that define what it lacks, earlier ones first. A later block that acts goes last."""
     code, _, known = blocks[chosen]
     lacks, before, between, behind = {*known.lacks} if known else set(), list[str](), list[str](), list[str]()
     for other, _, found in reversed(blocks[:chosen]):
@@ -140,7 +140,7 @@ def _completed(blocks: list[Block], chosen: int) -> str:
 
 
 def _python_blocks(text: str) -> list[Block]:
-    """The blocks that are labelled as Python, and those without a label that are Python, or all of these if none is."""
+    """The blocks labeled as Python, and those without a label that are Python, or all of these if none is."""
     text = text[:LONGEST_TEXT]
     if _QUOTED_FENCE.search(text):
         text = _QUOTE.sub("", text)
@@ -150,7 +150,7 @@ def _python_blocks(text: str) -> list[Block]:
 
 
 def _does_something(code: str) -> bool:
-    """Whether this is a program, and not a number or a word that happens to be Python."""
+    """Whether this is a program, not a number or word that happens to be Python."""
     return re.search(r"[=(:]|\b(?:import|pass)\b", code) is not None and defined(code) is not None
 
 
@@ -161,7 +161,7 @@ def _is_python(code: str) -> bool:
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """The label and what is in each block. The last need not be closed."""
+    """Label and content of each block. The last one may be unclosed."""
     lines = text.split("\n")
     blocks, number = _begun(lines)
     while number < len(lines):
@@ -174,7 +174,7 @@ def _blocks(text: str) -> list[tuple[str, str]]:
 
 
 def _begun(lines: list[str]) -> tuple[list[tuple[str, str]], int]:
-    """The block that was opened before the text begins, as a prompt may, and the line behind it."""
+    """The block that was opened before the text begins, as a prompt may do, and the line after it."""
     first = next((number for number, line in enumerate(lines) if line.startswith(("```", "~~~"))), 0)
     code = "\n".join(lines[:first])
     is_body = code.lstrip("\n")[:1].isspace() and _is_python(code)
@@ -194,9 +194,9 @@ def _label(words: str) -> str:
 
 
 def _inside(lines: list[str], start: int, opening: re.Match[str], label: str) -> tuple[str, int]:
-    """What is in a block, and the line behind it.
+    """The content of a block, and the line after it.
 
-    It ends at the first fence after which it is Python, else at the first there is, else with the text.
+    It ends at the first fence that makes it valid Python, else at the first fence, else with the text.
     """
     python, ends, otherwise = label in ("", "pycon", *_PYTHON), 0, None
     for number in range(start, len(lines)):
@@ -207,7 +207,7 @@ def _inside(lines: list[str], start: int, opening: re.Match[str], label: str) ->
             if (inner := _FENCE.match(lines[number].rstrip())) and (otherwise or _label(inner["label"]) in _PYTHON):
                 if otherwise:
                     break  # another block begins
-                otherwise = number, number  # this one was not closed
+                otherwise = number, number  # this one was left unclosed
         elif ends < MOST_ENDS or not (otherwise or before):
             code = _unindented([*lines[start:number], *filter(None, [before])], opening)
             if not python or _is_python(code):
@@ -221,7 +221,7 @@ def _inside(lines: list[str], start: int, opening: re.Match[str], label: str) ->
 
 
 def _before_closing(line: str, fence: str) -> str | None:
-    """What stands before the fence on a line that closes a block; None if the line does not."""
+    """The text before the fence on a line that closes a block; None if the line does not close one."""
     if line.lstrip().startswith(fence):
         return "" if _ends_fence(line.lstrip().lstrip(fence[0])) else None
     head, found, tail = line.rpartition(fence)
@@ -229,7 +229,7 @@ def _before_closing(line: str, fence: str) -> str | None:
 
 
 def _ends_fence(rest: str) -> bool:
-    """Whether what follows a fence leaves it a closing one: no label."""
+    """Whether a fence with this text after it still closes a block: the text is not a label."""
     if not rest[:1].isspace():
         return not rest or not (rest[0].isalnum() or rest[0] in "_{`")
     label = _label(rest)

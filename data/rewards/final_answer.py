@@ -1,11 +1,10 @@
-r"""The reward `final_answer`: 1 if a completion's final answer equals the reference's, else 0. It reads no reasoning.
+r"""The reward `final_answer`: 1 if a completion's final answer equals the reference's, else 0. It ignores reasoning.
 
-Plain numbers are compared exactly, and words as words, here and at once. Anything else goes to Math-Verify in a worker
-process that is killed after `LIMIT_SECONDS`; an expression need not be simplified (5+1 equals 6). A list of candidates
-is wrong unless the reference is a list too. A comparison that could not be carried out is `timeout` or `error`, never
-`wrong`.
+Plain numbers are compared exactly and words as words, right here. Anything else goes to Math-Verify in a worker process
+that is killed after `LIMIT_SECONDS`; an expression need not be simplified (5+1 equals 6). A list of candidates is wrong
+unless the reference is also a list. A comparison that could not be carried out is `timeout` or `error`, never `wrong`.
 
-Source: the answer format '#### n' is GSM8K's (Cobbe et al. 2021, arXiv:2110.14168), \boxed{…} is that of MATH
+Source: the answer format '#### n' is from GSM8K (Cobbe et al. 2021, arXiv:2110.14168), \boxed{…} from MATH
 (Hendrycks et al. 2021, arXiv:2103.03874).
 """
 
@@ -36,7 +35,7 @@ _COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
 _PI = re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])")
 _NAMED_E = re.compile(r"(?<![A-Za-z\\\\])E(?=_)")
 MAX_READINGS = 4
-MAX_DEPTH = 16  # of brackets: Math-Verify takes a second for ten
+MAX_DEPTH = 16  # of nested brackets: Math-Verify takes a second for ten
 _LETTER = re.compile(r"[A-Ja-j]")
 _GROUPED = re.compile(r"-?[0-9]{1,3}(?: [0-9]{3})+")
 
@@ -45,7 +44,7 @@ def final_answer(problem: Problem, completion: str) -> Score:
     """Grade the final answer in `completion` against `problem.reference`.
 
     The reference is a bare answer ('18', '\\\\frac{1}{2}') or a text that ends in one ('… #### 18'). `Score.answer` is
-    the answer as read, in a form that equal numbers share. A reference without an answer gives `error`.
+    the parsed answer in canonical form, which equal numbers share. A reference without an answer gives `error`.
     """
     gold = _reference(problem.reference)
     if gold is None:
@@ -64,9 +63,9 @@ final_answer.version = 3  # type: ignore[attr-defined]
 
 
 def compared_as_text(reference: str | None) -> bool:
-    """Whether a reference is neither a number nor words nor anything that can be read as mathematics.
+    """Whether a reference is neither a number nor words nor readable as mathematics.
 
-    Only its own text answers it. Mathematics goes to the worker, once for each text; plain references do not.
+    Only its exact text matches it. Mathematics goes to the worker, once for each text; plain references do not.
     """
     gold = _reference(reference)
     if gold is None or gold.is_plain:
@@ -81,16 +80,16 @@ def compared_as_text(reference: str | None) -> bool:
 
 
 def close() -> None:
-    """End the worker process, if one runs. The next comparison that needs one starts it again."""
+    """End the worker process, if one runs. The next comparison that needs it starts it again."""
     _checker.close()
 
 
 def _at_once(gold: Answer, answer: Answer, extracted: str) -> bool | None:
-    """Whether the answer is right, where that can be told without Math-Verify; else None."""
+    """Whether the answer is right, if that can be decided without Math-Verify; else None."""
     if gold.canonical == answer.canonical:
         return True
     if gold.number is not None:
-        if _GROUPED.fullmatch(answer.text):  # '1 234' is no plain number, but nothing else where one is asked for
+        if _GROUPED.fullmatch(answer.text):  # '1 234' is not plain, but a numeric reference leaves no other reading
             return answer.text.replace(" ", "") == gold.canonical
         return False if answer.is_plain else None
     literal = read(extracted)
@@ -140,11 +139,11 @@ def _reference(reference: str | None) -> Answer | None:
 
 
 def _best_outcome(gold: Answer, extracted: str) -> str:
-    """How the answer compares with the reference, read in the first of few ways that makes them equal."""
+    """Compare the answer with the reference, in the first reading of a few that makes them equal."""
     found = []
     for reading in islice(readings(extracted), MAX_READINGS):
         if "=" in gold.text and "=" in extracted and "=" not in reading.text:
-            continue  # 'y=1' is no answer 'x=1'
+            continue  # 'y=1' does not answer 'x=1'
         outcome = _outcome(gold, reading)
         if outcome in ("equal", "timeout"):
             return outcome
@@ -185,7 +184,7 @@ def _all_apart(named: list[tuple[str, str]]) -> bool:
 
 
 def _outcome_of_equation(reference: str, equation: Sides) -> str:
-    """An equation answers with its value if what it says is true as far as can be told."""
+    """The value of an equation is its answer, if the equation is true as far as can be determined."""
     if equation.approximate:
         if not _nearly(equation.value, equation.others[0]):
             return "different"
@@ -213,7 +212,7 @@ def _equal(reference: str, given: str) -> str:
     if names(reference) != names(given):
         return "different"
     outcome = _math_verify(reference, given)
-    # What cannot be read as mathematics is text. That it is not the same text has been seen before.
+    # A reference that is not mathematics is text; that the texts differ was checked before.
     return "different" if outcome == "bad reference" else outcome
 
 
@@ -223,8 +222,8 @@ def _nearly(side: str, other: str) -> bool:
 
 @lru_cache(maxsize=2**14)
 def _math_verify(reference: str, answer: str, approximately: bool = False) -> str:
-    # A timeout is remembered: a policy that has found a slow expression tends to repeat it, and each costs the full
-    # limit. Other failures are raised, which no cache keeps, so that a retry is a new attempt.
+    # A timeout is cached: a policy that has found a slow expression tends to repeat it, and each one costs the full
+    # limit. Other failures are raised and thus not cached, so a retry is a new attempt.
     try:
         return (
             _checker.compare(reference, answer, approximately) if approximately else _checker.compare(reference, answer)
@@ -234,11 +233,11 @@ def _math_verify(reference: str, answer: str, approximately: bool = False) -> st
 
 
 def _mathematics(answer: Answer, in_list: bool) -> str:
-    # A number goes as a fraction: Math-Verify compares decimals after rounding, and reads '5 km' as 5·k·m. Where a list
-    # is expected, '40,150' is one.
+    # A number is passed as a fraction: Math-Verify compares decimals after rounding, and reads '5 km' as 5·k·m. If a
+    # list is expected, '40,150' is one.
     if answer.number is not None and not (in_list and "," in answer.text):
         return answer.canonical
-    # Dollar signs left inside would make Math-Verify look for separate formulas.
+    # Remaining dollar signs would make Math-Verify look for separate formulas.
     text = plain_intervals(canonical_text(answer.text).replace(r"\boxed", ""))
     if in_list:
         text = _COMMA.sub(", ", text)

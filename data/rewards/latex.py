@@ -1,7 +1,7 @@
-r"""Takes out of LaTeX what changes no value: fonts, colors, spacing, tags, sizes. '\textcolor{red}{18}' becomes '18'.
+r"""Remove from LaTeX what changes no value: fonts, colors, spacing, tags, sizes. '\textcolor{red}{18}' becomes '18'.
 
-Words keep one mark, `\text{…}`, whatever command they stood in. Text longer than an answer may be is not to be given
-here: nested commands are unwrapped one after another.
+Words keep one markup, `\text{…}`, whatever command they were in. Do not pass text longer than an answer may be: nested
+commands are unwrapped one after another.
 """
 
 import re
@@ -36,7 +36,7 @@ _REPLACED = (
 )  # fmt: skip
 _GROUPED = re.compile(r"(?<=[0-9])\s*\{,\}\s*(?=[0-9]{3}(?![0-9]))")
 _COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)", re.DOTALL)
-# Those that nothing above replaces: most answers hold no other.
+# Commands that nothing above replaces: most answers have no others.
 _PLAIN_COMMANDS = frozenset(
     rf"\{name}"
     for name in (
@@ -52,7 +52,7 @@ _CLOSES = {")": "(", "}": "{", "]": "["}
 
 
 def plain_latex(text: str) -> str:
-    """`text` in one spelling; the value is that of the LaTeX given."""
+    """`text` in one spelling; its value as LaTeX is unchanged."""
     if "{,}" in text:
         text = _GROUPED.sub(",", text)
     if "\\" in text:
@@ -78,7 +78,7 @@ def collapse_brackets(text: str) -> str:
 
 
 def balanced(text: str) -> bool:
-    """Whether every brace has its partner."""
+    """Whether every brace has its counterpart."""
     depth = 0
     for token in _BRACKETS.findall(text):
         depth += (token == "{") - (token == "}")
@@ -88,7 +88,7 @@ def balanced(text: str) -> bool:
 
 
 def depth(text: str) -> int:
-    """How deep brackets are nested, but for the braces of commands."""
+    """How deep brackets are nested, not counting the braces of commands."""
     deepest = level = 0
     for token in _SHOWN_BRACKETS.findall(text):
         level += 1 if token in ("(", "[", r"\{") else -1
@@ -97,7 +97,7 @@ def depth(text: str) -> int:
 
 
 def _partners(text: str) -> dict[int, int]:
-    """The place of each opening bracket, and that of the one which closes it."""
+    """The position of each opening bracket mapped to that of the one that closes it."""
     found: dict[int, int] = {}
     waiting: list[int] = []
     for match in _BRACKETS.finditer(text):

@@ -1,4 +1,4 @@
-"""Finds a reward by name or import path, and says which version of it this is. Judges nothing itself."""
+"""Find a reward by name or import path, and its version. Grades nothing itself."""
 
 import difflib
 import hashlib
@@ -25,25 +25,25 @@ BUILT_IN: dict[str, str] = {
 
 
 class RewardError(AutodidactError):
-    """A reward that cannot be loaded: what is wrong, why, and what to do next."""
+    """A reward cannot be loaded: what is wrong, why, and what to do next."""
 
 
 def load_reward(name: str) -> Reward:
     """The reward called `name`: a built-in one, or the user's own as `package.module:function`.
 
-    Modules in the current directory are found too, also when the program was started from its console script.
+    Modules in the current directory are found too, even if the program was started from its console script.
 
     Raises:
-        RewardError: there is no such reward, its module cannot be imported, or it is no function of two arguments.
+        RewardError: there is no such reward, its module cannot be imported, or it is not a function of two arguments.
     """
     return _checked(load_named(name), name)
 
 
 def load_named(name: str) -> object:
-    """What is called `name`, of whatever kind it is.
+    """The object called `name`, of any kind.
 
     Raises:
-        RewardError: there is no such thing, or its module cannot be imported.
+        RewardError: it does not exist, or its module cannot be imported.
     """
     module_name, colon, attribute = BUILT_IN.get(name, name).partition(":")
     if not colon:
@@ -61,25 +61,25 @@ def load_named(name: str) -> object:
 
 
 def judged_by(reward: Reward) -> tuple[Use, Callable[[str | None], bool]]:
-    """What data sets have to be read as for a reward, and whether it can judge a problem with a reference."""
+    """The use that data sets have to be read for, and a function that tells whether a reference can be graded."""
     return getattr(reward, "reads", "problems"), getattr(reward, "can_grade", has_answer)
 
 
 def prepare_reward(reward: Reward, isolation: Level) -> None:
-    """See that a reward can work in this process, and set the lowest level at which it may sandbox programs.
+    """Check that a reward can work in this process, and set the lowest isolation level it may run programs at.
 
     Raises:
-        RewardError: it cannot.
+        RewardError: the reward cannot work here.
     """
     getattr(reward, "isolate", lambda _: None)(isolation)
     getattr(reward, "prepare", lambda: None)()
 
 
 def grader_version(reward: Reward) -> str:
-    """Name and version of a reward, kept with every score: 'final_answer@1' for a built-in one.
+    """Name and version of a reward, stored with every score: 'final_answer@1' for a built-in one.
 
-    For the user's own it ends in 12 hex digits of the SHA-256 over its module's source, so that scores from before
-    an edit are not mistaken for scores from after it. What that module imports is not covered.
+    For a user's own reward it ends in 12 hex digits of the SHA-256 over its module's source, so scores from before an
+    edit are not mistaken for scores from after it. Modules that it imports are not covered.
 
     Raises:
         RewardError: the function has no source file (it was defined interactively).
@@ -92,13 +92,13 @@ def grader_version(reward: Reward) -> str:
     if source is None:
         raise RewardError(
             f"Reward {path!r} has no source file, so an edit to it would go unnoticed.",
-            what_next="Move the function into a module of its own, and name it as 'module:function'.",
+            what_next="Move the function into a module, and name it as 'module:function'.",
         )
     return f"{path}@{hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]}"
 
 
 def _import(module_name: str, name: str) -> ModuleType:
-    # Last, so that a file here cannot hide an installed package; kept, because a reward may import lazily.
+    # Last, so a file here cannot shadow an installed package; kept, because a reward may import lazily.
     if (here := os.getcwd()) not in sys.path and "" not in sys.path:
         sys.path.append(here)
     importlib.invalidate_caches()
@@ -111,7 +111,7 @@ def _import(module_name: str, name: str) -> ModuleType:
         raise RewardError(
             f"Reward {name!r} cannot be loaded: there is no module {error.name!r}.{hint}",
             f"Searched the installed packages and {here}.",
-            "Run from the directory that holds it, or install it.",
+            "Run from the directory that contains it, or install it.",
         ) from error
     except (Exception, SystemExit) as error:
         raise _raised(module_name, name, error) from error
@@ -141,7 +141,7 @@ def _checked(reward: object, name: str) -> Reward:
         what = "a class" if inspect.isclass(reward) else f"an object of type {type(reward).__name__!r}"
         raise RewardError(
             f"Reward {name!r} is {what}, not a function.",
-            what_next="Name a function (problem, completion) that returns a Score.",
+            what_next="Give a function (problem, completion) that returns a Score.",
         )
     try:
         inspect.signature(reward).bind(None, "")

@@ -1,4 +1,4 @@
-"""Takes wrapping off an answer: bold, code and LaTeX delimiters, closing punctuation. Knows nothing of numbers."""
+"""Remove the wrapping of an answer: bold, code and LaTeX delimiters, closing punctuation. Knows nothing of numbers."""
 
 import re
 from functools import lru_cache
@@ -16,7 +16,7 @@ _DELIMITERS = (("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ("(", ")"
 
 
 def strip_markup(text: str) -> str:
-    """`text` without what surrounds the answer: '**$18$.**' becomes '18', '(B)' becomes 'B'; '(1, 2)' is kept."""
+    """`text` without surrounding markup: '**$18$.**' becomes '18', '(B)' becomes 'B'; '(1, 2)' is kept."""
     if "**" in text:
         text = _BOLD.sub(r"\1", text)
     while True:
@@ -27,7 +27,7 @@ def strip_markup(text: str) -> str:
         for opening, closing in _DELIMITERS:
             if len(text) > len(opening) and text.startswith(opening) and text.endswith(closing):
                 inner = text[len(opening) : -len(closing)]
-                # '(1, 2)' is a point and '(a)(b)' a product: only brackets that say nothing are taken off.
+                # '(1, 2)' is a point and '(a)(b)' a product: only brackets without meaning are removed.
                 if len(opening) > 1 or not any(mark in inner for mark in ("{}" if opening == "{" else "(),")):
                     text = inner
         if text == before:
@@ -36,7 +36,7 @@ def strip_markup(text: str) -> str:
 
 @lru_cache(maxsize=2**12)
 def normalized(text: str) -> str:
-    """An answer in the one spelling that all readers know, without anything around it."""
+    """An answer in the normalized spelling that all readers know, without surrounding markup."""
     if text.isascii() and text.isalnum():
         return text
     text = strip_markup(plain_characters(text))

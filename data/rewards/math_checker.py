@@ -1,6 +1,6 @@
-"""Compares two mathematical expressions in a child process that can be killed. How they are compared: `math_worker`.
+"""Compare two mathematical expressions in a child process that can be killed. `math_worker` does the comparison.
 
-A limit on time that works from any thread, and on code that never returns to Python, is another process.
+Only a separate process gives a time limit that works from any thread and on code that never returns to Python.
 """
 
 import json
@@ -30,19 +30,19 @@ class MathCheckTimeoutError(MathCheckError):
 class MathChecker:
     """One child process, started at the first comparison, replaced when it dies or is killed.
 
-    Threads may share a checker; they take turns. `command` is the program to run in place of the worker; the limit
-    in seconds is appended to it.
+    Threads may share a checker; they take turns. `command` is the program to run instead of the worker; the limit in
+    seconds is appended to it.
     """
 
     def __init__(self, limit_seconds: float = 5.0, command: list[str] | None = None) -> None:
         self.limit_seconds = limit_seconds
-        # -P: the worker's own directory must not come first in its search path.
+        # -P: the worker's own directory must not be first in its search path.
         self._command = [*(command or [sys.executable, "-P", str(WORKER)]), str(limit_seconds)]
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def compare(self, reference: str, answer: str, approximately: bool = False) -> str:
-        """'equal', 'different', 'bad reference' or 'bad answer', as `math_worker.compare` says.
+        """Return 'equal', 'different', 'bad reference' or 'bad answer', see `math_worker.compare`.
 
         Raises:
             MathCheckTimeoutError: no reply within `limit_seconds`; the worker was killed.
@@ -60,20 +60,20 @@ class MathChecker:
         return str(outcome)
 
     def close(self) -> None:
-        """End the worker, if there is one. The next comparison starts another."""
+        """End the worker, if any. The next comparison starts another."""
         with self._lock:
             self._kill()
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id, None when there is none."""
+        """The worker's process id, None if there is none."""
         return self._process.pid if self._process else None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._kill()
-        # Errors come back as replies. An inherited stderr would keep a caller waiting who reads ours to its end.
+        # Errors come back as replies. An inherited stderr would block a caller that reads ours to its end.
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
         )

@@ -1,7 +1,7 @@
 """The program that compares two mathematical expressions with Math-Verify. It runs as a child of `math_checker`.
 
-Nothing here trusts the text: an expression may take minutes or all memory to simplify. The parent kills this program
-when its time is up, and should the parent be dead, the kernel does. It reads one JSON list [reference, answer] or
+Nothing here trusts the text: simplifying an expression may take minutes or all memory. The parent kills this program
+at its time limit; if the parent is dead, the kernel does. It reads one JSON list [reference, answer] or
 [reference, answer, true] per line and writes one JSON list [outcome, detail] per line; end of input ends it.
 Run: python math_worker.py SECONDS
 """
@@ -22,12 +22,12 @@ def main() -> None:
     limit_seconds = float(sys.argv[1])
     # Ctrl-C reaches the whole process group; this program ends when its parent does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The default action, not a handler: Python would run a handler only after a long multiplication returns.
+    # The default action, not a handler: Python would run a handler only after a long multiplication has returned.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with os.fdopen(os.dup(1), "w") as replies:
-        os.dup2(2, 1)  # a library that prints must not write among the replies
+        os.dup2(2, 1)  # output of a library must not mix with the replies
         logging.disable(logging.CRITICAL)
         print(json.dumps(_import_math_verify()), file=replies, flush=True)
         for request in sys.stdin:
@@ -55,12 +55,12 @@ def _guarded_compare(reference: str, answer: str, approximately: bool = False) -
 
 
 def compare(reference: str, answer: str, approximately: bool = False) -> str:
-    """'equal', 'different', 'bad reference' or 'bad answer' (one that cannot be read as mathematics).
+    """Return 'equal', 'different', 'bad reference' or 'bad answer' (one that cannot be read as mathematics).
 
-    Math-Verify takes numbers below 10⁻¹⁵ for 0, so that what it calls equal is compared again, relative to its size.
+    Math-Verify treats numbers below 10⁻¹⁵ as 0, so what it calls equal is compared again with a relative tolerance.
 
     Args:
-        approximately: whether a hundredth more or less is equal, as in 'π ≈ 3.14'.
+        approximately: whether values within one percent are equal, as in 'π ≈ 3.14'.
 
     Source: Math-Verify, https://github.com/huggingface/Math-Verify
     """
@@ -78,7 +78,7 @@ def compare(reference: str, answer: str, approximately: bool = False) -> str:
 
 
 def _with_imaginary_unit(parsed: list[Any]) -> list[Any]:
-    """Math-Verify takes i for a letter like any other."""
+    """Replace i, which Math-Verify treats like any other letter, by the imaginary unit."""
     from sympy import Basic, I
 
     def replaced(expression: Any) -> Any:
@@ -90,7 +90,7 @@ def _with_imaginary_unit(parsed: list[Any]) -> list[Any]:
 
 
 def _agree(one: Any, other: Any, tolerance: float) -> bool:
-    """Whether two expressions, equal to Math-Verify, are so relative to their size. True if that cannot be told."""
+    """Whether two expressions that Math-Verify calls equal are equal relative to their size. True if undecidable."""
     from sympy import Basic, FiniteSet, Interval, MatrixBase, Tuple
 
     if one == other:
@@ -111,7 +111,7 @@ def _agree(one: Any, other: Any, tolerance: float) -> bool:
 def _near(one: Any, other: Any, tolerance: float) -> bool:
     from sympy import Float, N
 
-    # A decimal is rounded by whoever wrote it.
+    # A decimal was rounded by its writer.
     if one.has(Float) or other.has(Float):
         tolerance = max(tolerance, 1e-6)
     values = N(one, 30), N(other, 30)
@@ -129,9 +129,9 @@ def _parse(text: str) -> list[Any]:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
-    # LaTeX only: Math-Verify's reader of plain expressions hands text to Python's eval. First match only: otherwise
-    # it would search an answer that it cannot read for a part that it can.
-    # Units off: it takes 'ab', 'c' and 'd' for units, so that 2ab would equal 2.
+    # LaTeX only: Math-Verify's reader of plain expressions passes text to Python's eval. First match only: otherwise
+    # it would search an unreadable answer for a readable part.
+    # Units off: it takes 'ab', 'c' and 'd' for units, so 2ab would equal 2.
     normalization = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
     parsed: list[Any] = parse(
         rf"\boxed{{{text}}}",

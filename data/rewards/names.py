@@ -1,7 +1,7 @@
-r"""Names in mathematics: ABC, CO, Bob. Math-Verify multiplies their letters, so that ACB would equal ABC.
+r"""Names in mathematics: ABC, CO, Bob. Math-Verify multiplies their letters, so ACB would equal ABC.
 
 A name is a run of letters with two capitals side by side ('ABC', 'CO'), a capitalized word ('Bob'), a run of five or
-more, or one of three or four that holds a letter seldom used for a variable ('god'). Other runs are products: 'ab'.
+more, or one of three or four with a letter rarely used for a variable ('god'). Other runs are products: 'ab'.
 """
 
 import re

@@ -17,7 +17,7 @@ _SCALES = {name: value for name, value in SCALES.items() if name not in ("ten", 
 
 
 def number_in_words(text: str) -> Fraction | None:
-    """The value of `text` if it is a number in words, perhaps with a known unit, else None."""
+    """The value of `text` if it is a number in words, optionally with a known unit, else None."""
     if not _WORDS.fullmatch(text):
         return None
     words = re.split(r"[\s,-]+", text.lower())
@@ -33,7 +33,7 @@ def number_in_words(text: str) -> Fraction | None:
 
 
 def _mixed(words: list[str]) -> tuple[Fraction | None, list[str]]:
-    """A number and the words behind it: a whole one, a fraction, or one 'and' the other."""
+    """A number and the words after it: a whole number, a fraction, or one 'and' the other."""
     whole, rest = _whole(words)
     if whole is None:
         return _part(words)
@@ -57,10 +57,10 @@ def _part(words: list[str]) -> tuple[Fraction | None, list[str]]:
 
 
 def _whole(words: list[str]) -> tuple[int | None, list[str]]:
-    """The whole number that `words` begin with. None if they begin with none."""
+    """The whole number that `words` begin with, else None."""
     total = group = 0
     at = 0
-    last = None  # how large the last word was: 'five three' and 'twenty forty' are two numbers each
+    last = None  # magnitude of the last word: 'five three' and 'twenty forty' are two numbers each
     if words[:1] in (["a"], ["an"]) and words[1:2] and words[1] in _SCALES:
         group, at, last = 1, 1, 1
     start = at

@@ -1,20 +1,20 @@
 r"""Plain numbers in text, read exactly. No algebra: '3x', '\sqrt{2}' and '2^{10}' are not plain numbers.
 
-What counts as plain, and what it is worth:
+What counts as plain, and its value:
 
     18   -3   −3   +4   .5   5.   5.00   1,234   １８        decimals; commas only between groups of three digits
-    1 234 567   1\,234   1~234   1{,}234   11,\! 111         other signs between groups; one plain blank is not enough
+    1 234 567   1\,234   1~234   1{,}234   11,\! 111         other separators; one plain space is not enough
     3/4   1 1/2   ½   \frac{3}{4}   0.\overline{3}           fractions, mixed numbers, repeating decimals
     1e3   2.5e-4   3×10⁸   3 x 10^8   3 \times 10^{8}        at most three digits of exponent
     $18   -$18   18 dollars   18 USD   €5   Rs. 10           currency is ignored
     50%   50 percent                                         50, never 0.5: percent is ignored like any other unit
-    12 apples   5 km/h   60 square meters   42个             units are ignored; what is one, `units` says
-    3 million   2 dozen   5 sixths   5 below zero            words that change the value do so
+    12 apples   5 km/h   60 square meters   42个             units are ignored; `units` defines what is one
+    3 million   2 dozen   5 sixths   5 below zero            words that change the value are applied
     five   twenty-one   negative 5   two thirds              numbers in words
-    **18**   $18$   18.   (3)                                markup is taken off; (3) is 3, not -3
+    **18**   $18$   18.   (3)                                markup is removed; (3) is 3, not -3
 
 '1,2' and '1 234' are not plain: each could be one number or two. Nor is '3 or 4', nor '5!'. Nothing is rounded:
-0.333 is not 1/3. Text is matched, never evaluated, and one longer than `MAX_LENGTH` characters is not looked at.
+0.333 is not 1/3. Text is matched, never evaluated, and text longer than `MAX_LENGTH` characters is rejected.
 """
 
 import re
@@ -53,7 +53,7 @@ _GROUPS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:(?:[ ][0-9]{3}){2,}|(?:~[0-
 _REPEATING = re.compile(r"(-?)([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{?\s*([0-9]{1,30})\s*\}?")
 _IN_WORDS = re.compile(r"[A-Za-z]+[A-Za-z\s,-]*")
 
-# A space on both sides of what is unwrapped, lest '\frac{1}{2}3' become '1/23'.
+# A space on both sides of the unwrapped part, so '\frac{1}{2}3' does not become '1/23'.
 _REWRITES = (
     (re.compile(r"\$([^$]+)\$"), r" \1 "),
     (re.compile(r"\\text\s*\{([^{}]*)\}"), r" \1 "),
@@ -77,7 +77,7 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def number_of(text: str) -> Fraction | None:
-    """The same for a text that is `normalized` already."""
+    """The same for text that is already `normalized`."""
     if len(text) > MAX_LENGTH:
         return None
     text = _rewritten(text)
@@ -95,7 +95,7 @@ def number_of(text: str) -> Fraction | None:
 
 
 def canonical_number(number: Fraction) -> str:
-    """The one spelling that equal numbers share: '1234' for 1,234 and 1234.0, '1/2' for 0.5 and 2/4."""
+    """The canonical spelling shared by equal numbers: '1234' for 1,234 and 1234.0, '1/2' for 0.5 and 2/4."""
     return str(number)
 
 

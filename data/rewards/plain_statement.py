@@ -1,7 +1,7 @@
-r"""Reads what most answers look like, a number behind the last '####', 'the answer is' or \boxed, without more ado.
+r"""A fast path for the most common answers: a number after the last '####', 'the answer is' or \boxed.
 
-It answers only where `answer` would say the same, in a fraction of the time. What offers one answer beside another, or
-takes one back, stands here as well.
+It answers only if `answer` would give the same result, in a fraction of the time. The patterns of alternative and
+retracted answers are here as well.
 """
 
 import re
@@ -13,18 +13,18 @@ TRIGGER = re.compile(r"[Aa][Nn][Ss]")
 _OR = ("or ", "or\n")
 RETRACTED = re.compile(r"[\s$)*.\\]{0,6}(?:is|was|seems|looks)\s+(?:wrong|incorrect|not\s+(?:right|correct|the))\b")
 OFFERS = re.compile(r"\bor,?\s+(?:maybe\s+|perhaps\s+|possibly\s+)?(?:the\s|my\s|final\s|[#*$\s])*\Z", re.IGNORECASE)
-MAX_BEHIND = 1000  # characters behind a box
+MAX_BEHIND = 1000  # characters after a box
 
 
 def plain_statement(text: str) -> str | None:
-    """The number that a text gives as its answer in one of the plain ways; None says nothing."""
+    """The number that a text gives as its answer in one of the plain ways; None is inconclusive."""
     if (end := text.rfind("####")) >= 0 and NUMBER.fullmatch(text, end + 4) and not text.endswith(_OR, 0, end):
         return text[end + 4 :].strip()
     return _number_in_a_box(text) or _number_in_the_last_sentence(text)
 
 
 def _number_in_a_box(text: str) -> str | None:
-    """What the only box of a text holds, if that is a number and nothing behind it can state another answer."""
+    """The content of the only box of a text, if it is a number and nothing after it can state another answer."""
     at = text.find(r"\boxed{")
     if at < 0 or (match := _BOXED_NUMBER.match(text, at)) is None:
         return None
@@ -37,7 +37,7 @@ def _number_in_a_box(text: str) -> str | None:
 
 
 def _number_in_the_last_sentence(text: str) -> str | None:
-    """The number, perhaps with a word, that 'the answer is' announces at the end of a text without boxes."""
+    """The number, optionally with one word, that 'the answer is' announces at the end of a text without boxes."""
     at = text.rfind(" answer is ")
     if at < 0 or "box" in text or (match := _LAST_SENTENCE.fullmatch(text, at)) is None:
         return None

@@ -1,8 +1,8 @@
 """The reward `program`: 1 if a completion's program passes the problem's tests, else 0. It runs in a sandbox.
 
-The problem's reference names its kind, as the formats of data sets write it: `apps` (APPS, Hendrycks et al. 2021,
+The problem's reference names its kind, as the data set formats write it: `apps` (APPS, Hendrycks et al. 2021,
 arXiv 2105.09938: standard input and output, or calls of a function), `humaneval` (Chen et al. 2021, arXiv 2107.03374),
-`mbpp` (Austin et al. 2021, arXiv 2108.07732). No test and no expected result is ever in the process of the candidate.
+`mbpp` (Austin et al. 2021, arXiv 2108.07732). Tests and expected results are never in the candidate's process.
 """
 
 import ast
@@ -25,7 +25,7 @@ SUPPLIED = {
     *("bisect", "collections", "copy", "datetime", "fractions", "functools", "heapq", "itertools", "json", "math"),
     *("operator", "os", "random", "re", "string", "sys", "time", "typing"),
 }
-# APPS has its results as JSON, which knows no tuples and only texts as keys, and wraps most of them in a list of one.
+# APPS stores results as JSON, which has no tuples and only string keys, and wraps most of them in a list of one.
 _CALLS = (
     f"TOLERANCE = {TOLERANCE}"
     + """
@@ -57,9 +57,9 @@ def _given(value):
 def program(problem: Problem, completion: str) -> Score:
     """Run the program in `completion` against the tests in `problem.reference`.
 
-    The verdict is that of Python running program and tests as one, but for what a program could decide about itself.
-    A program that takes too long gets `timeout`; one that cannot be judged, because its tests are broken, never ask it,
-    or would have to trust it, or because the sandbox fails, `error`. The explanation says how it was sandboxed.
+    The verdict is that of Python running program and tests as one file, except for what a program could decide about
+    itself. A program that takes too long gets `timeout`; one that cannot be judged gets `error`: its tests are broken,
+    never call it, or would have to trust it, or the sandbox fails. The explanation names the sandbox's level.
     """
     task = _task(problem.reference)
     if task is None:
@@ -81,15 +81,15 @@ def program(problem: Problem, completion: str) -> Score:
 
 
 def can_run(reference: str | None) -> bool:
-    """Whether a problem with this reference has tests that can be run."""
+    """Whether a problem with this reference has runnable tests."""
     return _task(reference) is not None
 
 
 def require_isolation(level: Level) -> None:
-    """See that programs can be sandboxed here, at this level or a higher one.
+    """Check that programs can be sandboxed here, at this level or a higher one.
 
     Raises:
-        RewardError: they cannot be; with what to do.
+        RewardError: they cannot; the message says what to do.
     """
     require(level)
     try:
@@ -128,11 +128,11 @@ def _judge(completion: str, task: dict[str, Any]) -> Judged:
 
 
 def _judge_human_eval(completion: str, task: dict[str, Any]) -> Judged:
-    """The answer goes on where the prompt stops, unless it defines the function itself."""
+    """The answer continues where the prompt stops, unless it defines the function itself."""
     name, tests = task["entry_point"], task["test"]
     found = defined(tests)
     if found and "check" not in found.names:
-        return Judged(BROKEN, "they define no function 'check'")
+        return Judged(BROKEN, "they do not define a function 'check'")
     code = extract_program(completion, [name])
     if not re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
         code = task["prompt"] + code
@@ -142,7 +142,7 @@ def _judge_human_eval(completion: str, task: dict[str, Any]) -> Judged:
 def _judge_calls(completion: str, task: dict[str, Any]) -> Judged:
     name = task["fn_name"]
     if not (isinstance(name, str) and name.isidentifier()):
-        return Judged(BROKEN, f"{name!r} is no name of a function")
+        return Judged(BROKEN, f"{name!r} is not a function name")
     code = extract_program(completion, [name, "Solution"])
     called, required = (f"Solution().{name}", "Solution") if _has_solution(code) else (name, name)
     cases = json.dumps(list(zip(task["inputs"], task["outputs"], strict=True)))
@@ -151,12 +151,12 @@ def _judge_calls(completion: str, task: dict[str, Any]) -> Judged:
 
 
 def _has_solution(code: str) -> bool:
-    """Whether a program is a class, as LeetCode has it."""
+    """Whether a program is a class, as on LeetCode."""
     return re.search(r"^class Solution\b", code, re.MULTILINE) is not None
 
 
 def _supplied(code: str) -> str:
-    """Imports of what a program lacks and the harness of its task supplies."""
+    """Imports that a program lacks and that its task's harness supplies."""
     found = defined(code)
     lacks = sorted(found.lacks) if found else []
     modules = [f"import {name}" for name in lacks if name in SUPPLIED]
@@ -164,7 +164,7 @@ def _supplied(code: str) -> str:
 
 
 def _imports(setup: str) -> str:
-    """The imports of a set-up, which the program may rely on. It gets no more: a set-up can hold an answer."""
+    """The imports of a setup, which the program may rely on. It gets nothing else: a setup can hold an answer."""
     try:
         body = ast.parse(setup).body
     except (SyntaxError, ValueError):

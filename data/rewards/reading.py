@@ -1,4 +1,4 @@
-"""What an answer is: a number, words, a code such as a time, or mathematics; and one spelling for each."""
+"""Parse an answer as a number, words, a code such as a time, or mathematics; with a canonical spelling for each."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _OTHER_CHOICE = re.compile(
 
 
 class Answer(NamedTuple):
-    """An answer as read. `text` is in the readers' spelling; equal answers of a kind share `canonical`."""
+    """A parsed answer. `text` is in the readers' spelling; equal answers of a kind share `canonical`."""
 
     text: str
     number: Fraction | None = None
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
     @property
     def may_be_list(self) -> bool:
-        """Whether a list may equal it: it is one, or an inequality, which an interval may equal."""
+        """Whether a list may equal it: it is a list, or an inequality, which may equal an interval."""
         return self.is_list or _INEQUALITY.search(self.text) is not None
 
     @property
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 
 @lru_cache(maxsize=2**12)
 def read(text: str) -> Answer:
-    """Read an answer as it stands, without a search among words around it. A gloss in brackets is taken off."""
+    """Read an answer as it is, without searching among surrounding words. A gloss in parentheses is removed."""
     if (number := parse_number(text)) is not None:
         return Answer(text, number, canonical=canonical_number(number))
     text = normalized(text)
@@ -75,7 +75,7 @@ def read(text: str) -> Answer:
 
 
 def readings(text: str) -> Iterator[Answer]:
-    """How an answer may be read: as it stands, then by the values among its words, likeliest first."""
+    """The possible readings of an answer: as it is, then by the values among its words, likeliest first."""
     yield (first := read(text))
     if first.number is None:
         yield from (read(value) for value in values_within(first.text))
@@ -83,7 +83,7 @@ def readings(text: str) -> Iterator[Answer]:
 
 @lru_cache(maxsize=2**12)
 def best_reading(text: str) -> Answer:
-    """The reading that a plain number is found in, else the answer as it stands."""
+    """The reading that has a plain number, else the answer as it is."""
     first = read(text)
     if first.number is not None or first.is_code:
         return first
@@ -94,7 +94,7 @@ def best_reading(text: str) -> Answer:
 
 
 def choice(text: str) -> str | None:
-    """The letter of '(C) 42', 'C: 42', 'option C' and the like; None if there is none, or more than one."""
+    """The letter of '(C) 42', 'C: 42', 'option C' and the like; None if there is none or more than one."""
     text = normalized(text)
     text = " ".join((_TEXT_COMMAND.sub(r" \1 ", text) if "\\text" in text else text).split())
     match = _BRACKETED_CHOICE.fullmatch(text) or _CHOICE.fullmatch(text)

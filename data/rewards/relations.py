@@ -1,6 +1,6 @@
-r"""Brings equations, inequalities and intervals to what can be compared: sides, names and values.
+r"""Convert equations, inequalities and intervals to what can be compared: sides, names and values.
 
-'5=2' is no answer 2, '2+3=5' is one of 5; 'y=1, x=2' is the point (2,1).
+'5=2' does not answer 2, '2+3=5' answers 5; 'y=1, x=2' is the point (2,1).
 """
 
 import re
@@ -39,7 +39,7 @@ class Sides(NamedTuple):
 
 
 def sides(text: str) -> Sides | None:
-    """What `text` sets equal, None if it is no single equation."""
+    """The sides that `text` sets equal; None if it is not a single equation."""
     if "," in text or ";" in text or r"\begin" in text or _REASON.search(text):
         return None
     if "approx" in text or "sim" in text or "~" in text:
@@ -55,14 +55,14 @@ def sides(text: str) -> Sides | None:
 
 
 def is_numeric(side: str) -> bool:
-    """Whether a side holds no letter but those of commands and constants: 2+3, not x, |AB| or f(2)."""
+    """Whether a side has no letters except in commands and constants: 2+3, not x, |AB| or f(2)."""
     return re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", side)) is None and not re.search(
         r"\\(?:theta|alpha|beta|angle|triangle|text|mu|sigma|lambda)", side
     )
 
 
 def assignments(text: str) -> list[tuple[str, str]] | None:
-    """'y=1, x=2' as names and values, sorted by name; None if it is no such list."""
+    """'y=1, x=2' as names and values, sorted by name; None if it is not such a list."""
     if text.count("=") < 2:
         return None
     matches = [_ASSIGNED.fullmatch(part) for part in _split_outside_brackets(text)]
@@ -72,7 +72,7 @@ def assignments(text: str) -> list[tuple[str, str]] | None:
 
 
 def as_interval(text: str) -> str | None:
-    r"""'x<-1 or 1\le x<2' as '(-\infty,-1)\cup[1,2)'; None if it is no inequality of one letter."""
+    r"""'x<-1 or 1\le x<2' as '(-\infty,-1)\cup[1,2)'; None if it is not an inequality of one letter."""
     pieces = [_piece(part.strip()) for part in _OR.split(text)]
     return r"\cup ".join(piece for piece in pieces if piece) if all(pieces) else None
 

@@ -1,8 +1,8 @@
-r"""Finds the value among words: '18, which is even', 'So she has $42 left.', '42 (forty-two)', 'x = 5'.
+r"""Find the value among words: '18, which is even', 'So she has $42 left.', '42 (forty-two)', 'x = 5'.
 
-The words must say nothing about the value. Digits, a second value, and words that change or doubt a number ('or',
-'not', 'half', 'minus') keep an answer as it is. Only answers are read so, references are not, but for a gloss in
-brackets: 'Tuesday, 3' as a reference is both.
+The words must not affect the value. Digits, a second value, and words that change or doubt a number ('or', 'not',
+'half', 'minus') keep an answer as it is. Only answers are read this way; references are not, except for a gloss in
+parentheses: 'Tuesday, 3' as a reference is both.
 """
 
 import re
@@ -39,7 +39,7 @@ _REMARK = re.compile(r"[\s.,;:!?)|#/'\"*`\-–—\\$]*(?:[A-Za-z][A-Za-z'’ \s,
 _BREAK = re.compile(
     r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)"
 )
-# Why a value is right may hold other numbers: 'because 9*2 = 18'.
+# The reason why a value is right may contain other numbers: 'because 9*2 = 18'.
 _REASON = re.compile(r",?\s+(?:as|since|because)\s")
 _REASONING = re.compile(r"(?:[A-Za-z0-9\s.,+*/=$()'-]|\\(?:times|cdot|div)\b)*")
 _COMMAND = re.compile(r"\\[a-z]+")
@@ -47,7 +47,7 @@ _YES_NO = re.compile("yes|no|true|false", re.IGNORECASE)
 _MATH_THEN_WORDS = re.compile(r"(?P<value>\$[^$]+\$|\\\(.+?\\\))\s*(?P<rest>[^$\\]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:n't)?")
 _SINGLE = re.compile(r"\b[b-hj-zB-HJ-Z]\b")
-# Words that change a number right behind it, but not in a remark.
+# Words that change a number right after it, but not in a remark.
 _HARMLESS = frozenset("is was has and this its as thus us above product sum difference point to through".split())
 _DOUBT = (CHANGING - _HARMLESS) | frozenset(
     """
@@ -56,14 +56,14 @@ _DOUBT = (CHANGING - _HARMLESS) | frozenset(
     """.split()
 )
 _SAID_DOUBT = _DOUBT | {"sum", "product", "difference", "to"}
-# What may follow a word by a comma: 'red, blue' is two answers.
+# What may follow a word and a comma: 'red, blue' is two answers.
 _STARTERS = frozenset(
     "which as because since so the i it that this where who whose when given by in for they he she we".split()
 )
 
 
 def without_gloss(text: str) -> str:
-    """'9' for '9 (apples)' and '42 (forty-two)'. A gloss in brackets says in words what stands before it."""
+    """'9' for '9 (apples)' and '42 (forty-two)'. A gloss in parentheses repeats in words what precedes it."""
     if "(" not in text or ")" not in text:
         return text
     match = _GLOSS.fullmatch(_TEXT.sub(r"\1", text) if "\\text" in text else text)
@@ -88,7 +88,7 @@ def _without_digits(value: str, said: str, text: str) -> str:
 
 
 def values_within(text: str) -> Iterator[str]:
-    """What may be the value among words, likeliest first; nothing if the words may change it."""
+    """The candidate values among words, likeliest first; nothing if the words may change the value."""
     for rest in dict.fromkeys((text, *_after_words(text))):
         head = _before_remark(rest)
         for found in dict.fromkeys((without_gloss(rest), head, without_gloss(head))):

@@ -1,10 +1,10 @@
-r"""Words behind a number: units, which are ignored, and words that change its value. What is neither makes no number.
+r"""Words after a number: units, which are ignored, and words that change its value. Other words make it no number.
 
-The rule. A phrase behind a number is a unit if its head, the last word before 'per', 'of', 'in', 'for' and the like,
-is a known unit or thing ('km', 'dollars', 'egg', 'children') or looks like an English plural: at least four letters,
-the last an s, one a vowel ('18 blue marbles'). 'left', 'in total', 'each' may stand behind or in place of it. So
-'3 abc' and '2 theta' are no numbers. Before that come multiples ('3 lakh', '2 dozen'), fractions ('5 sixths') and
-'below zero'. A phrase that holds a word of `CHANGING` ('or', 'minus', 'squared') is no unit.
+The rule. A phrase after a number is a unit if its head, the last word before 'per', 'of', 'in', 'for' and the like, is
+a known unit or thing ('km', 'dollars', 'egg', 'children') or looks like an English plural: at least four letters, the
+last an s, one a vowel ('18 blue marbles'). 'left', 'in total', 'each' may follow or replace it. So '3 abc' and
+'2 theta' are not numbers. Multiples ('3 lakh', '2 dozen'), fractions ('5 sixths') and 'below zero' are checked first.
+A phrase with a word of `CHANGING` ('or', 'minus', 'squared') is not a unit.
 """
 
 import re
@@ -74,7 +74,7 @@ _IRREGULAR = frozenset(
     """.split()
 )
 _CURRENCY_CODES = frozenset("USD EUR GBP INR JPY CNY RMB KRW CHF CAD AUD NZD SGD HKD".split())
-# Without a space even fewer words are units: '3m' is as likely algebra as it is three metres.
+# Without a space even fewer words are units: '3m' is as likely algebra as three meters.
 _ATTACHED = frozenset(
     """
     km cm mm in ft yd mi kg mg lb oz ml mL hr kW kB MB GB lbs hrs min mins sec secs mph kph kmh cents kWh cm² USD
@@ -90,7 +90,7 @@ _NUMERAL = re.compile(
     r"|(?:grosse|double|inverse|reciprocal)s"
 )
 _WORD = re.compile(r"[A-Za-z]+")
-# A counter and whatever it counts, but no half, no fraction, no second number.
+# A counter word and what it counts, but no half, fraction or second number.
 _HAN = re.compile(
     r"(?P<scale>[十百千万亿]*)"
     r"(?:(?:平方|立方)?(?:个|個|只|隻|元|块|塊|颗|粒|本|张|張|枚|名|位|人|天|年|月|日|号|小时|小時|时|分钟|分鐘|分|秒|米|千米|"
@@ -113,9 +113,9 @@ _HAN_CHANGING = re.compile("半|分之|又|或|和|与|到|至|负|零下|不|�
 
 @lru_cache(maxsize=2**12)
 def worth(phrase: str, attached: bool = False) -> Fraction | None:
-    """What the words behind a number multiply it by: 1 for a unit, 12 for 'dozen', -1 for 'degrees below zero'.
+    """The factor that the words after a number apply: 1 for a unit, 12 for 'dozen', -1 for 'degrees below zero'.
 
-    None: they are no unit, so that this is no plain number. `attached`: no space stands between number and words.
+    None: they are not a unit, so this is not a plain number. `attached`: no space between number and words.
     """
     if not phrase.isascii():
         return _worth_in_han(phrase)
@@ -134,12 +134,12 @@ def worth(phrase: str, attached: bool = False) -> Fraction | None:
 
 
 def part_named(word: str) -> int | None:
-    """4 for 'fourth', 'fourths' and 'quarters'; None if it names no part of a whole."""
+    """4 for 'fourth', 'fourths' and 'quarters'; None if it names no fraction."""
     return _ORDINALS.get(word) or _ORDINALS.get(word.removesuffix("s"))
 
 
 def is_unit(words: list[str]) -> bool:
-    """Whether words behind a number leave its value as it is. No words do."""
+    """Whether words after a number leave its value unchanged. True for no words."""
     lowered = [word.lower() for word in words]
     if any(word in CHANGING for word in lowered):
         return False
@@ -150,7 +150,7 @@ def is_unit(words: list[str]) -> bool:
 
 
 def is_known_unit(words: list[str]) -> bool:
-    """The same, of a single word that is listed: no other plural will do."""
+    """The same for a single word, which must be listed: other plurals do not count."""
     return not words or (len(words) == 1 and _is_listed(words[0].lower()))
 
 

@@ -1,1 +1,1 @@
-"""Running programs that nobody has read: how they are sandboxed, and how what they answer is judged from outside."""
+"""Run untrusted programs: how they are sandboxed, and how their answers are judged from outside."""

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-LONGEST_PRINTED = 2**20  # characters of what is printed that are passed on, for each answer
+LONGEST_PRINTED = 2**20  # characters of printed output that are passed on, per answer
 
 
 class Foreign:
-    """A thing of the tests, that the candidate was given. It does what the tests let it do."""
+    """An object of the tests that was given to the candidate. It does what the tests let it do."""
 
     def __init__(self, peer: Answering, number: int) -> None:
         self.__dict__.update(_peer=peer, _number=number)
@@ -38,7 +38,7 @@ def _forwarded(name: str) -> Any:
 
 
 class Answering(Peer):
-    """A candidate, answering until the tests are over."""
+    """A candidate that answers until the tests are over."""
 
     takes = frozenset(name for name, _ in BUILTIN.values())
 
@@ -64,10 +64,10 @@ class Answering(Peer):
             self.answer(asked)
 
     def admit(self, asked: dict[str, Any]) -> None:
-        """The tests may ask for anything: they are there to."""
+        """The tests may ask for anything."""
 
     def printed(self, text: str) -> None:
-        """What the tests print is nothing to the candidate."""
+        """Ignore what the tests print."""
 
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
         name = asked["do"]
@@ -83,7 +83,7 @@ class Answering(Peer):
         if name == "call":
             return thing(*others[0], **others[1])
         if name == "await":
-            import asyncio  # takes longer than all else that is imported here
+            import asyncio  # takes longer than all other imports here
 
             return asyncio.run(_awaited(thing))
         if name in ("copy", "deepcopy"):
@@ -115,7 +115,7 @@ class Answering(Peer):
         return told
 
     def _describe_instances(self, kind: type) -> dict[str, Any]:
-        """What the objects of a class can do, and by what they are compared."""
+        """The methods of a class's objects, and what they are compared by."""
         able = [name for name in (*QUERIES, *OPERATIONS, *COMPARED) if has(kind, name)]
         told: dict[str, Any] = {"able": able, "name": kind.__name__, "equal": _equality(kind), "kind": self.kept(kind)}
         told["hashable"] = kind.__hash__ is not None
@@ -172,7 +172,7 @@ def _is_of_base(kind: type, base: type, name: str) -> bool:
 
 
 def _contents(value: Any) -> Any:
-    """What an object is compared by: the value that it is of a built-in type, or the values of its fields."""
+    """What an object is compared by: its value as a built-in type, or the values of its fields."""
     base = base_of(type(value))
     if base is None:
         return tuple(getattr(value, name) for name in _field_names(type(value)))
@@ -180,7 +180,7 @@ def _contents(value: Any) -> Any:
 
 
 def _equality(kind: type) -> str:
-    """By what objects equal others: their "identity", their "base", a built-in type; "fields"; or their "own" rule."""
+    """How objects compare equal: by "identity", by "base" (a built-in type), by "fields", or by their "own" rule."""
     equal: Any = kind.__eq__
     if any(equal is known for known in (object.__eq__, type.__eq__)):
         return "identity"
@@ -191,12 +191,12 @@ def _equality(kind: type) -> str:
 
 
 def _is_plain_dataclass(kind: type) -> bool:
-    """Whether a class equals by its fields, as `dataclasses` has it."""
+    """Whether a class compares by its fields, as `dataclasses` generates it."""
     return hasattr(kind, "__dataclass_fields__") and _is_generated(kind.__eq__)
 
 
 def _is_generated(method: Any) -> bool:
-    """Whether `dataclasses` wrote a method."""
+    """Whether `dataclasses` generated a method."""
     return getattr(getattr(method, "__code__", None), "co_filename", None) == "<string>"
 
 
@@ -209,7 +209,7 @@ def _is_field(field: Any) -> bool:
 
 
 def _plain_fields(kind: Any) -> list[tuple[str, list[Any]]] | None:
-    """The fields of a class that does nothing but hold them, each with its default if it has one; None of any other."""
+    """The fields of a class that only holds them, each with its default if it has one; None for any other class."""
     if issubclass(kind, tuple) and kind.__bases__ == (tuple,) and hasattr(kind, "_field_defaults"):
         defaults = kind._field_defaults
         return [(name, [defaults[name]] if name in defaults else []) for name in kind._fields]

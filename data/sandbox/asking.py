@@ -1,4 +1,4 @@
-"""The tests' side of the conversation: it asks the candidate, and does for it little."""
+"""The tests' side of the conversation: it asks the candidate, and does little for it in turn."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Asking(Peer):
 
     Attributes:
         asked: how often it was asked for anything but its names.
-        trouble: the first thing that could not be carried, or why the candidate is gone, whatever tests make of it.
+        trouble: the first thing that could not be transferred, or why the candidate is gone, even if tests hide it.
     """
 
     gives = frozenset(name for name, _ in BUILTIN.values())
@@ -51,7 +51,7 @@ class Asking(Peer):
         self._result(self._reply())
 
     def named(self, names: Sequence[str]) -> dict[str, Any]:
-        """What the candidate defines of these names."""
+        """The candidate's definitions of these names."""
         found = super().ask({"do": "names", "names": list(names)})
         if type(found) is not dict:
             raise GoneError("malformed message")
@@ -68,7 +68,7 @@ class Asking(Peer):
             raise
 
     def cannot(self, why: str) -> NoReturn:
-        """Say that something cannot be carried.
+        """Report that something cannot be transferred.
 
         Raises:
             CannotError: always.
@@ -78,7 +78,7 @@ class Asking(Peer):
         raise error
 
     def gone(self, why: str) -> NoReturn:
-        """Say that the candidate talks nonsense.
+        """Report that the candidate sends malformed messages.
 
         Raises:
             GoneError: always.
@@ -91,13 +91,13 @@ class Asking(Peer):
             sys.stdout.write(text)
 
     def unpacked(self, packed: Any) -> Any:
-        """What the candidate said of a thing, as values."""
+        """The candidate's description of an object, as values."""
         try:
             return Unpacker(self.held, named=self.takes).unpack(packed)
         except NotDataError as error:
             raise GoneError(str(error)) from None
 
-    # What is the candidate's.
+    # Objects of the candidate.
 
     def stand_in(self, number: int, described: dict[str, Any]) -> Any:
         if "awaitable" in described:
@@ -109,12 +109,12 @@ class Asking(Peer):
         return self.stand_ins[number]
 
     async def _awaited(self, number: int) -> Any:
-        """A coroutine of the candidate's, which runs there until it ends."""
+        """A coroutine of the candidate, which runs there until it ends."""
         return self.ask({"do": "await"}, [stand_in(Inner(self, number, {}))])
 
     def number_of(self, value: Any) -> int | None:
         if (inner := inner_of(value)) is not None:
-            inner.handed = inner.handed or not self._reads  # what is read to be compared is not handed over by that
+            inner.handed = inner.handed or not self._reads  # reading for a comparison does not hand it over
             return inner.address()
         return next((number for number, kind in self.errors.items() if kind is value), None)
 
@@ -126,7 +126,7 @@ class Asking(Peer):
         arguments, state = unpacker.unpack(packed["arguments"]), unpacker.unpack(packed["state"])
         try:
             error = kind(*arguments)
-        except TypeError:  # some take more than they keep
+        except TypeError:  # some take more arguments than they keep
             error = kind.__new__(kind, *arguments)
             error.args = arguments
         vars(error).update(state)
@@ -143,10 +143,10 @@ class Asking(Peer):
             kind = self.errors[number]
         return kind
 
-    # What is the tests'.
+    # Objects of the tests.
 
     def keep(self, value: Any) -> Any:
-        """As a value where it is one: an `IntEnum` is handed over as its number, a named tuple as one of its kind."""
+        """Pass by value what is a value: an `IntEnum` as its number, a named tuple as one of its kind."""
         kind = type(value)
         if inner_of(value) is None and (base := base_of(kind)) in FIXED:
             packed = Packer(super().keep, named=self.gives).pack(as_base(value, base))
@@ -166,14 +166,14 @@ class Asking(Peer):
         return {"able": []}
 
     def admit(self, asked: dict[str, Any]) -> None:
-        """The candidate may only ask for what it was handed, by its number."""
+        """The candidate may only ask for objects it was handed, by their number."""
         first = asked["values"][0]
         handed = isinstance(first, dict) and first.keys() == {"yours"} and type(first["yours"]) is int
         if asked["do"] != "input" and not (handed and 0 <= first["yours"] < len(self.things)):
             raise TypeError("the tests handed over no such thing")
 
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
-        """What the candidate may do with what it was handed: call it, go through it, use what the tests define."""
+        """Do what the candidate may do with an object it was handed: call it, iterate, use what the tests define."""
         name, thing, *others = asked["do"], *values
         if name == "input":
             return input(str(thing))
@@ -195,7 +195,7 @@ class Asking(Peer):
 
 
 def _library_error(module: str, name: str) -> type[Exception] | None:
-    """The standard library's exception, if the tests have loaded it; none by which a runner of tests is told."""
+    """The standard library's exception, if the tests have loaded it; none that a test runner reacts to."""
     if module.partition(".")[0] in ("unittest", "asyncio", "concurrent") or module in OWN_MODULES:
         return None
     kind = getattr(sys.modules.get(module), name, None)

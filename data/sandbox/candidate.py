@@ -1,8 +1,8 @@
-"""The program in whose process a candidate runs, inside the sandbox. Nothing it says is believed.
+"""The program that a candidate runs in, inside the sandbox. Nothing it says is trusted.
 
-It gets the code over one pipe. As a script it runs it and ends. Else it then does over two others what the tests ask
-for: a call, an attribute, an item. Whatever the code does to this process changes only what the code itself would
-answer. Run: python candidate.py LIMITS CODE [QUESTIONS ANSWERS], all but the first being descriptors.
+It gets the code over one pipe. A script is run and ends. Otherwise it then does what the tests ask for over two other
+pipes: a call, an attribute, an item. Whatever the code does to this process only changes its own answers.
+Run: python candidate.py LIMITS CODE [QUESTIONS ANSWERS], all but the first being descriptors.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def run(code: str, supplied: str, name: str) -> dict[str, Any]:
-    """Run a candidate as a module of that name, which others can find, and return what it defines."""
+    """Run a candidate as an importable module of that name, and return what it defines."""
     module = ModuleType(name)
     sys.modules[name] = module
     module.__file__ = _saved(code)
@@ -53,17 +53,17 @@ def run(code: str, supplied: str, name: str) -> dict[str, Any]:
 
 
 def _saved(code: str) -> str:
-    """The file where a candidate finds itself."""
+    """The file of a candidate's own code."""
     try:
         with open(FILE, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(code)
     except OSError:
-        pass  # without bubblewrap, a folder may be read-only: then it has a name and no file
+        pass  # without bubblewrap, the folder may be read-only: then it has a name but no file
     return os.path.abspath(FILE)
 
 
 def _offer_exit() -> None:
-    """`exit` and `quit`, which Python's `site` puts there, and which is not imported."""
+    """Define `exit` and `quit`, which Python's `site` module defines but which is not imported."""
     from _sitebuiltins import Quitter
 
     builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")  # type: ignore[assignment]

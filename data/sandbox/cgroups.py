@@ -1,6 +1,6 @@
-"""Cgroups, version 1 or 2, that hold the processes and the memory of one program together, where they can be made.
+"""Cgroups, version 1 or 2, that limit the processes and the memory of one program together, if they can be created.
 
-A limit of a process is not enough where a program may start others: only a cgroup bounds their sum.
+A per-process limit is not enough if a program may start others: only a cgroup bounds their sum.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ CONTROLLERS = ("pids", "memory")
 
 @contextmanager
 def limited(processes: int, memory: int) -> Iterator[list[Path]]:
-    """Cgroups for one program, to be joined by it; whatever is left in them at the end is killed.
+    """Cgroups for one program to join; whatever is left in them at the end is killed.
 
     Args:
-        processes: the most processes and threads.
-        memory: the most bytes, swap included.
+        processes: maximum number of processes and threads.
+        memory: maximum number of bytes, including swap.
     """
     groups = _groups(controlled(), processes, memory)
     try:
@@ -39,7 +39,7 @@ def limited(processes: int, memory: int) -> Iterator[list[Path]]:
 
 @cache
 def controlled() -> frozenset[str]:
-    """What can be limited here, "pids" and "memory" or less: found out by joining a cgroup of that limit."""
+    """What can be limited here, "pids" and "memory" or less: determined by joining a cgroup with that limit."""
     held = set()
     for controller in CONTROLLERS:
         for group, settings in _groups({controller}, 100, 2**30).items():
@@ -54,12 +54,12 @@ def controlled() -> frozenset[str]:
 
 
 def join(groups: list[Path], then: str) -> str:
-    """A shell's command that joins cgroups and goes on with another one."""
+    """A shell command that joins cgroups and then runs another command."""
     return " && ".join([*(f"echo $$ > {group}/cgroup.procs" for group in groups), then])
 
 
 def _groups(controllers: frozenset[str] | set[str], processes: int, memory: int) -> dict[Path, dict[str, int]]:
-    """New cgroups that have the controllers, with their settings."""
+    """New cgroups with these controllers, with their settings."""
     name = f"autodidact-{uuid.uuid4().hex[:12]}"
     groups: dict[Path, dict[str, int]] = {}
     for controller in sorted(controllers):
@@ -67,7 +67,7 @@ def _groups(controllers: frozenset[str] | set[str], processes: int, memory: int)
             continue
         bounds = {"pids.max": processes}
         if controller == "memory":
-            # Version 1 lacks the swap file where the kernel does not count it.
+            # Version 1 has no swap file if the kernel does not account for swap.
             unified = (parent / "cgroup.controllers").exists()
             bounds = {"memory.max": memory, "memory.swap.max": 0} if unified else {"memory.limit_in_bytes": memory}
         groups.setdefault(parent / name, {}).update(bounds)
@@ -75,9 +75,9 @@ def _groups(controllers: frozenset[str] | set[str], processes: int, memory: int)
 
 
 def _parent(controller: str) -> Path | None:
-    """The cgroup in which one with this controller can be made: this process's own, or in version 2 the one above.
+    """The cgroup in which one with this controller can be created: this process's own, or in version 2 its parent.
 
-    In version 2 a cgroup that holds processes passes no controllers on.
+    In version 2 a cgroup that contains processes does not pass controllers on.
     """
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         number, controllers, path = line.split(":", 2)
@@ -105,7 +105,7 @@ def _remove(group: Path) -> None:
         with contextlib.suppress(OSError):
             group.rmdir()
             return
-        # What is left in it is killed, and may then still be on its way out.
+        # Remaining processes are killed, and may take a moment to exit.
         with contextlib.suppress(OSError):
             for pid in (group / "cgroup.procs").read_text().split():
                 os.kill(int(pid), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Tests that have to be collected: functions and classes as pytest names them, and the classes of `unittest`."""
+"""Tests that have to be collected: functions and classes as pytest names them, and `unittest` classes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ COROUTINE = 0x80  # the flag of its code
 
 
 class UnknownError(CannotError):
-    """Tests of a kind that is not known here."""
+    """Tests of an unsupported kind."""
 
 
 def offer(tests: str) -> None:
-    """Have `unittest.main` wait for `run`, and put a stand-in where the tests may import `pytest`."""
+    """Make `unittest.main` wait for `run`, and install a stand-in for tests that import `pytest`."""
     if "unittest" in tests:
         import unittest
 
@@ -32,11 +32,11 @@ def offer(tests: str) -> None:
 
 
 def run(namespace: dict[str, Any]) -> None:
-    """Run what there is to collect.
+    """Run the collected tests.
 
     Raises:
         AssertionError: a test failed.
-        UnknownError: a test needs what is not offered here.
+        UnknownError: a test needs something unsupported.
     """
     for name, value in [*namespace.items()]:
         if isinstance(value, FunctionType) and name.startswith("test"):
@@ -49,7 +49,7 @@ def run(namespace: dict[str, Any]) -> None:
 
 
 def later(*_: Any, **__: Any) -> None:
-    """What `unittest.main` and `pytest.main` do here: the tests are run when all of them are known."""
+    """Replacement of `unittest.main` and `pytest.main`: the tests are run once all are known."""
 
 
 def _run_class(kind: type) -> None:
@@ -67,7 +67,7 @@ def _run_case(case: Any) -> None:
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
     if result.skipped or result.expectedFailures:
-        raise UnknownError("a test that is skipped, or expected to fail, says nothing")
+        raise UnknownError("a test that is skipped or expected to fail proves nothing")
     problems = [said for _, said in (*result.failures, *result.errors)]
     if problems or result.unexpectedSuccesses:
         raise AssertionError((problems or ["a test passed unexpectedly"])[0].strip().splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Descriptors for a program in the sandbox: memory and pipes of its own, by which it reaches nothing of others."""
+"""Descriptors for a program in the sandbox: its own memory and pipes, which give no access to anything shared."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def sealed(content: bytes) -> Iterator[int]:
-    """A descriptor from which that can be read, and nothing changed by whoever has it."""
+    """A descriptor to read the content from; whoever has it cannot change the content."""
     written = os.memfd_create("sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(written, "wb") as file:
         file.write(content)
@@ -25,9 +25,9 @@ def sealed(content: bytes) -> Iterator[int]:
 
 @contextmanager
 def sink(thread: ThreadPoolExecutor) -> Iterator[int]:
-    """A descriptor for what nobody reads. When the block ends, the thread takes it, until nobody can write any more.
+    """A descriptor for output that nobody reads. After the block, the thread drains it until nobody can write any more.
 
-    It is not /dev/null, which belongs to the machine: whoever is root outside could change its permissions from inside.
+    It is not /dev/null, which belongs to the machine: a program started by root could change its permissions.
     """
     reading, writing = os.pipe()
     taken = False

@@ -1,4 +1,4 @@
-"""What bubblewrap shows a program of this machine's files: Python, its standard library, and what these need."""
+"""Which of this machine's files bubblewrap shows a program: Python, its standard library, and what these need."""
 
 import importlib.util
 import os
@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 
 ZONES = Path("/usr/share/zoneinfo")
-SHARED_PREFIXES = (Path("/usr"), Path("/usr/local"))  # where Python's folders are not its own
+SHARED_PREFIXES = (Path("/usr"), Path("/usr/local"))  # where Python's folders are shared with other software
 
 
 @cache
 def system() -> list[str]:
-    """The options that show the system's libraries, and none of what else has a folder beside them."""
+    """The options that show the system's libraries and nothing else from the folders around them."""
     shown: list[str] = []
     for folder in map(Path, ("/usr/lib", "/usr/lib64", "/lib", "/lib64")):
         libraries = folder / str(sysconfig.get_config_var("MULTIARCH"))
@@ -25,7 +25,7 @@ def system() -> list[str]:
 
 
 def _time_zones() -> list[str]:
-    """The options that show the time zones, which Python's `zoneinfo` reads: the system's, or those of a package."""
+    """The options that show the time zones for Python's `zoneinfo`: the system's, or those of a package."""
     package = importlib.util.find_spec("tzdata")
     folders = [ZONES, *(Path(place, "zoneinfo") for place in (package and package.submodule_search_locations) or [])]
     return next((["--ro-bind", str(folder), str(ZONES)] for folder in folders if folder.is_dir()), [])
@@ -33,7 +33,7 @@ def _time_zones() -> list[str]:
 
 @cache
 def python(prefix: Path, executable: str) -> list[str]:
-    """The options that show Python, its standard library and the libraries that it was built with."""
+    """The options that show Python, its standard library and the libraries it was built with."""
     shown = _shown(prefix / executable, Path("/python", executable))
     own = ["lib*/python3.*", "lib*/libpython3*"] if prefix in SHARED_PREFIXES else ["lib*"]
     for path in (path for pattern in own for path in sorted(prefix.glob(pattern))):
@@ -42,7 +42,7 @@ def python(prefix: Path, executable: str) -> list[str]:
 
 
 def _shown(path: Path, inside: Path) -> list[str]:
-    """The options that show a file or folder, if there is one, without the packages that are installed in it."""
+    """The options that show a file or folder, if it exists, without the packages installed in it."""
     if path.is_symlink() and path == inside:
         return ["--symlink", os.readlink(path), str(inside)]
     if not path.exists():

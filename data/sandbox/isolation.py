@@ -1,9 +1,9 @@
-"""How a program is sandboxed: by bubblewrap in namespaces of its own, by a filter of system calls, limits, and cgroups.
+"""How a program is sandboxed: bubblewrap with its own namespaces, a system call filter, limits, and cgroups.
 
-Inside there is Python's standard library and nothing else of this machine: no network, no process but its own, no key,
-no file but the system's libraries, read-only, and a temporary folder of fixed size. The user it runs as has no rights,
-and cannot make further namespaces. Its descriptors are pipes and sealed memory, nothing that others have as well.
-Whatever it starts dies with it. The level `limits` does without bubblewrap, and shuts in very little.
+Inside there is Python's standard library and nothing else of this machine: no network, no other processes, no keys, no
+files except the system's libraries, read-only, and a temporary folder of fixed size. The program's user has no
+privileges and cannot create further namespaces. Its descriptors are pipes and sealed memory, shared with nobody.
+Whatever it starts dies with it. The level `limits` works without bubblewrap and contains very little.
 """
 
 import compileall
@@ -37,22 +37,22 @@ PROGRAMS = Path(__file__).parent
 PREFIX = Path(sys.base_prefix).resolve()
 INSIDE = "/sandbox"
 NOBODY = 65534
-FIRST_USER = 900_000_000  # beyond what people, services and containers are given
+FIRST_USER = 900_000_000  # beyond the ids of people, services and containers
 PYTHON = f"bin/{Path(sys.executable).resolve().name}"
 
 
 class IsolationError(AutodidactError):
-    """Programs cannot be sandboxed here as they have to be."""
+    """Programs cannot be sandboxed here as required."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use.
+    """Limits of one program.
 
     Attributes:
-        seconds: wall-clock time; half as much again of processor time.
-        memory: bytes of address space of a process, and of all of them together where a cgroup can hold them.
-        processes: processes and threads together, where a cgroup or a user of its own can hold them.
+        seconds: wall-clock time; the limit of processor time is half as much again.
+        memory: bytes of address space per process, and of all its processes together if a cgroup can limit them.
+        processes: processes and threads together, if a cgroup or a separate user can limit them.
         disk: bytes of the temporary folder; without bubblewrap, of a file.
         output: bytes of standard output that are read.
     """
@@ -66,12 +66,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Isolation:
-    """What holds here. `level` is recorded with every verdict.
+    """The protections that work here. `level` is recorded with every verdict.
 
     Attributes:
-        bubblewrap: its path; None: programs are not sandboxed, only limited.
-        seccomp: whether a filter leaves them the system calls that Python needs, and no others.
-        users: whether each program that runs at a time has a user of its own. That takes root.
+        bubblewrap: its path; None: programs are only limited, not sandboxed.
+        seccomp: whether a filter allows only the system calls that Python needs.
+        users: whether each program running at a time has a separate user. That requires root.
         pids: whether a cgroup limits a program's processes.
         memory: whether a cgroup limits their memory together.
     """
@@ -92,7 +92,7 @@ _required: Level = "bubblewrap"
 
 
 def require(level: Level) -> None:
-    """Set the lowest level at which programs are run in this process. What is better is used where it works."""
+    """Set the lowest level at which programs may run in this process. Better protections are used if they work."""
     global _required
     _required = level
     isolation.cache_clear()
@@ -100,12 +100,12 @@ def require(level: Level) -> None:
 
 @cache
 def isolation() -> Isolation:
-    """What holds on this machine, found out by trying.
+    """The protections that work on this machine, determined by trying.
 
     Raises:
-        IsolationError: bubblewrap is required and not installed, or does not work; with what to do.
+        IsolationError: bubblewrap is required but not installed or not working; the message says what to do.
     """
-    # Each verdict starts programs of this folder, which cannot keep what they compile.
+    # Each verdict starts programs of this folder, which cannot cache their bytecode.
     compileall.compile_dir(PROGRAMS, maxlevels=0, quiet=2)
     bubblewrap = shutil.which("bwrap")
     failure = "Programs run only in a bubblewrap sandbox, and bubblewrap is not installed."
@@ -116,8 +116,8 @@ def isolation() -> Isolation:
             return here
         failure = f"bubblewrap does not work here: {said}."
         advice = (
-            "It needs user namespaces: see to kernel.unprivileged_userns_clone, to AppArmor, and in a container to its "
-            "seccomp profile. As root it needs cgroups that it can make, or a Python that other users can read."
+            "It needs user namespaces: check kernel.unprivileged_userns_clone, AppArmor, and in a container its "
+            "seccomp profile. As root it needs permission to create cgroups, or a Python that other users can read."
         )
     if _required == "bubblewrap":
         raise IsolationError(failure, what_next=advice)
@@ -125,22 +125,22 @@ def isolation() -> Isolation:
     if here is None:
         raise IsolationError(
             failure,
-            "Without it nothing but its user stops a program, and this process is root and cannot give it another "
+            "Without bubblewrap only its user restricts a program, and this process is root and cannot give it another "
             f"one: {said}.",
-            f"{advice} Or start as a user without rights.",
+            f"{advice} Or start as an unprivileged user.",
         )
     return here
 
 
 def _first_that_works(bubblewrap: str | None) -> tuple[Isolation | None, str]:
-    """The best of what works, and what was said by what does not."""
+    """The best level that works, and the error of the last one that does not."""
     held, said = cgroups.controlled(), "setpriv is not installed"
     root = os.geteuid() == 0
     for users in (True, False):
         if users and not (root and shutil.which("setpriv")):
             continue
         if root and not users and not (bubblewrap and "pids" in held):
-            # No limit of processes holds for root: one fork bomb would stop the whole machine.
+            # Process limits do not apply to root: one fork bomb would stop the entire machine.
             continue
         for filtered in (True, False):
             here = Isolation(bubblewrap, filtered, users, "pids" in held, "memory" in held)
@@ -150,7 +150,7 @@ def _first_that_works(bubblewrap: str | None) -> tuple[Isolation | None, str]:
                 said = str(error)
                 continue
             if not filtered:
-                logging.getLogger(__name__).warning("Programs run without a filter of system calls: %s.", said)
+                logging.getLogger(__name__).warning("Programs run without a system call filter: %s.", said)
             return here, ""
     return None, said
 
@@ -159,7 +159,7 @@ def _try(here: Isolation) -> None:
     """Run an empty program.
 
     Raises:
-        IsolationError, OSError: it does not run; with what was said.
+        IsolationError, OSError: it does not run; with its error output.
     """
     if here.seccomp:
         seccomp.program()
@@ -174,12 +174,12 @@ def _try(here: Isolation) -> None:
 def started(
     program: str, limits: Limits, channels: Sequence[int], stdin: bytes = b"", stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of this folder, running in the sandbox; it and all that it started are gone when the block ends.
+    """Run a program of this folder in the sandbox; the program and all its children are gone when the block ends.
 
     Args:
-        channels: open descriptors that it gets; it is told their numbers.
-        stdin: what it reads from standard input.
-        stdout: as for subprocess.Popen; None: nobody reads what it prints.
+        channels: open descriptors passed to the program, which gets their numbers as arguments.
+        stdin: the content of its standard input.
+        stdout: as for subprocess.Popen; None: nobody reads the output.
     """
     here = isolation()
     with ExitStack() as stack:
@@ -188,7 +188,7 @@ def started(
         folder = None if here.bubblewrap else stack.enter_context(tempfile.TemporaryDirectory())
         if folder and user is not None:
             os.chown(folder, user, user)
-        # It lives as long as the program, which would die with it.
+        # This thread must outlive the program, which dies with it.
         thread = stack.enter_context(ThreadPoolExecutor(1))
         unread = descriptors.sink(thread) if here.bubblewrap else nullcontext(subprocess.DEVNULL)
         with descriptors.sealed(stdin) as given, unread as sink, descriptors.sealed(stdin) as file:
@@ -222,10 +222,10 @@ def _launch(
     file: int | None = None,
     **popen: Any,
 ) -> subprocess.Popen[bytes]:
-    """Start Python in the sandbox, from a thread of its own: what is set here is the thread's, and inherited.
+    """Start Python in the sandbox, from a separate thread: what is set here applies to the thread and its children.
 
     Raises:
-        IsolationError: the kernel gives it no keyring, or takes no filter of system calls.
+        IsolationError: the kernel provides no keyring, or rejects the system call filter.
     """
     try:
         keyrings.join_fresh()
@@ -241,7 +241,7 @@ def _launch(
             described = stack.enter_context(descriptors.sealed(seccomp.program()))
         empty = stack.enter_context(descriptors.sealed(b"")) if here.bubblewrap else None
         return subprocess.Popen(
-            # The shell joins the cgroups, and then becomes the program.
+            # The shell joins the cgroups and then becomes the program.
             [
                 *("/bin/sh", "-c", cgroups.join(groups or [], 'exec "$@"'), "sh"),
                 *_command(here, limits, user, described, [] if empty is None else [(empty, "null"), (file, "stdin")]),
@@ -254,9 +254,9 @@ def _launch(
 
 
 def _end(process: subprocess.Popen[bytes], here: Isolation, user: int | None) -> None:
-    """Kill a program and all that it started."""
+    """Kill a program and all its children."""
     if here.bubblewrap:
-        # With process 1 inside all others die. Bubblewrap reaps it and ends.
+        # All others die with process 1 inside. Bubblewrap reaps it and exits.
         with contextlib.suppress(psutil.NoSuchProcess):
             for inner in psutil.Process(process.pid).children():
                 inner.kill()
@@ -275,14 +275,14 @@ def _end(process: subprocess.Popen[bytes], here: Isolation, user: int | None) ->
 
 @contextmanager
 def _user(here: Isolation) -> Iterator[int | None]:
-    """A user that no other program has at the same time, so that a limit of processes holds for it alone."""
+    """A user that no other program has at the same time, so its process limit applies to this program alone."""
     if not here.users:
         yield None
         return
     folder = Path(tempfile.gettempdir()) / "autodidact-users"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.geteuid():
-        raise IsolationError(f"{folder} is somebody else's, who could put links there.", what_next="Remove it.")
+        raise IsolationError(f"{folder} belongs to another user, who could put links there.", what_next="Remove it.")
     for slot in count():
         lock = FileLock(folder / str(slot))
         with contextlib.suppress(Timeout):
@@ -301,11 +301,11 @@ def _command(
     described: int | None,
     devices: Sequence[tuple[int | None, str]] = (),
 ) -> list[str]:
-    """The command of sandboxed Python, as that user if one is given, with the filter that a descriptor holds.
+    """The command of sandboxed Python, as `user` if given, with the filter that a descriptor holds.
 
     Args:
-        devices: descriptors of what files in /dev hold, and their names. They are files because a device is the
-            machine's: whoever is root outside could change its permissions from inside.
+        devices: descriptors with the content of files in /dev, and the files' names. They are files because a device
+            belongs to the machine: a program started by root could change its permissions.
     """
     change = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     python = ["-I", "-S", "-B"]

@@ -1,4 +1,4 @@
-"""Judging a program from outside: what it answers or prints is compared where it cannot reach."""
+"""Judge a program from outside: what it answers or prints is compared where it cannot interfere."""
 
 import json
 import math
@@ -17,21 +17,21 @@ from data.sandbox.naming import naming
 from data.sandbox.values import BROKEN, CANNOT, FAILED, PASSED
 
 TIMEOUT = "timeout"
-TOLERANCE = 1e-6  # of numbers with a decimal point, relative or absolute
-START_SECONDS = 0.5  # that a sandbox may take to start
+TOLERANCE = 1e-6  # for numbers with a decimal point, relative or absolute
+START_SECONDS = 0.5  # allowed for starting a sandbox
 LONGEST_VERDICT = 10_000
 LONGEST_REASON = 1_000
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a candidate.
+    """The result for a candidate.
 
     Attributes:
-        outcome: "passed"; "failed"; "timeout"; "broken" if the tests are, and "cannot" if they ask for what cannot be
-            told from outside: both say nothing of the candidate.
-        why: in words, unless it passed. A candidate has a say in them, so they are kept short, and what is not printed
-            is escaped, lone surrogates among it, which no file takes.
+        outcome: "passed"; "failed"; "timeout"; "broken" if the tests are broken, and "cannot" if they ask for what
+            cannot be decided from outside: both say nothing about the candidate.
+        why: the reason, unless it passed. The candidate can influence this text, so it is kept short, and unprintable
+            characters are escaped, including lone surrogates, which cannot be written to a file.
     """
 
     outcome: str
@@ -47,14 +47,14 @@ class Judged:
 def judge_by_tests(
     code: str, prelude: str, tests: str, required: Sequence[str], limits: Limits, supplied: str = ""
 ) -> Judged:
-    """Run tests that call a candidate. It runs in one sandbox and they in another; only data pass between them.
+    """Run tests that call a candidate. Each runs in its own sandbox; only data pass between them.
 
-    For an honest candidate the outcome is that of Python running candidate and tests as one program. What nothing
-    defines that the tests use, the candidate supplies, as far as `naming` lets it.
+    For an honest candidate the outcome is that of Python running candidate and tests as one program. Names that the
+    tests use and nothing defines are supplied by the candidate, as far as `naming` allows.
 
     Args:
         prelude: code that the tests need and that is not the candidate's.
-        required: names that the candidate must define, although the prelude or Python may have them too.
+        required: names that the candidate must define, even if the prelude or Python has them too.
         supplied: code that runs before the candidate, in its namespace.
 
     Raises:
@@ -91,19 +91,19 @@ def judge_by_tests(
         return Judged(reply["outcome"], str(reply["why"]))
     except (ValueError, TypeError, KeyError):
         raise IsolationError(
-            f"The program that runs the tests ended without a verdict; it said {said!r}.",
-            what_next="Is the machine out of memory? Run the same command again.",
+            f"The program that runs the tests ended without a verdict; its output was {said!r}.",
+            what_next="Check whether the machine is out of memory, then run the same command again.",
         ) from None
 
 
 def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits, supplied: str = "") -> Judged:
-    """Run a candidate as a script, once for each text that it reads, and compare what it prints.
+    """Run a candidate as a script, once per input, and compare what it prints.
 
     Words have to be equal, whatever the white space between them; numbers with a decimal point may differ by 1e-6.
 
     Args:
-        cases: what it reads from standard input, and what it has to print.
-        limits: for each run; all of them together have twice the time, and a start for each.
+        cases: the standard input, and the expected output.
+        limits: for each run; all of them together have twice the time, plus a start for each.
         supplied: code that runs before the candidate, in its namespace.
 
     Raises:
@@ -117,7 +117,7 @@ def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits,
         except UnicodeEncodeError as error:
             return Judged(BROKEN, f"{at}: no program can read its input: {error}")
         left = max(0.0, end - time.monotonic())
-        output = max(limits.output, 4 * len(expected))  # bytes, of which a character takes up to four
+        output = max(limits.output, 4 * len(expected))  # bytes; a character takes up to four
         within = replace(limits, seconds=min(limits.seconds, left), output=output)
         outcome, why, printed = _run_script({"code": code, "supplied": supplied}, stdin, within)
         if outcome == TIMEOUT:
@@ -157,7 +157,7 @@ def _same_words(printed: list[str], expected: list[str]) -> bool:
 
 
 def _same_word(printed: str, expected: str) -> bool:
-    if printed == expected or "." not in expected or "_" in printed:  # which Python takes for a part of a number
+    if printed == expected or "." not in expected or "_" in printed:  # which Python accepts inside a number
         return printed == expected
     try:
         ours, theirs = float(printed), float(expected)
@@ -168,7 +168,7 @@ def _same_word(printed: str, expected: str) -> bool:
 
 @contextmanager
 def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
-    """Both ends, to read from and to write to. Through a socket a program could see this machine's network."""
+    """Both ends of a pipe, to read and to write. Through a socket a program could see this machine's network."""
     reading, writing = os.pipe()
     with FileIO(reading, "r") as end, FileIO(writing, "w") as start:
         yield end, start
@@ -176,13 +176,13 @@ def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
 
 def _tell(channel: FileIO, message: Any) -> None:
     left = memoryview(json.dumps(message).encode() + b"\n")
-    with suppress(BrokenPipeError):  # whoever is gone will be missed soon enough
+    with suppress(BrokenPipeError):  # a missing reader is noticed soon enough
         while left:
             left = left[channel.write(left) :]
 
 
 def _line(channel: FileIO, deadline: float) -> bytes | None:
-    """A line, or what there was before the other side was gone; None if it takes too long."""
+    """A line, or what was read before the other side closed; None if it takes too long."""
     said = b""
     while not said.endswith(b"\n") and len(said) < LONGEST_VERDICT:
         block = _block(channel.fileno(), deadline)
@@ -195,8 +195,8 @@ def _line(channel: FileIO, deadline: float) -> bytes | None:
 
 
 def _block(descriptor: int, deadline: float) -> bytes | None:
-    """What can be read, empty at the end; None if nothing comes in time."""
-    poll = select.poll()  # select takes no descriptor beyond 1023
+    """The available bytes, empty at the end; None if nothing comes in time."""
+    poll = select.poll()  # select does not support descriptors above 1023
     poll.register(descriptor, select.POLLIN)
     ready = poll.poll(1000 * max(0.0, deadline - time.monotonic()))
     return os.read(descriptor, 65536) if ready else None

@@ -1,6 +1,6 @@
-"""The kernel's keyrings, where a login keeps its keys: a program must have none of them.
+"""The kernel's keyrings, where a login keeps its keys: a program must not have access to any of them.
 
-A session keyring is passed on to child processes. It belongs to a thread, so one thread can leave it for a new one.
+A session keyring is inherited by child processes. It belongs to a thread, so one thread can replace it by a new one.
 """
 
 import ctypes
@@ -8,11 +8,11 @@ import errno
 import os
 import platform
 
-# add_key, request_key, keyctl. Elsewhere keyrings are left alone.
+# add_key, request_key, keyctl. On other machines keyrings are left alone.
 CALLS = {"x86_64": (248, 249, 250), "aarch64": (217, 218, 219)}
 _JOIN_SESSION_KEYRING = 1
 SESSION_KEYRING = -3
-_ABSENT = (errno.ENOSYS, errno.EPERM)  # the kernel has none; a container keeps them from all of its processes
+_ABSENT = (errno.ENOSYS, errno.EPERM)  # the kernel has none; a container denies them to its processes
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -21,7 +21,7 @@ def join_fresh() -> bool:
     """Give this thread, and what it starts from now on, a new session keyring. False: there are no keyrings here.
 
     Raises:
-        OSError: there are, and it cannot be had, as when this user has too many.
+        OSError: there are keyrings, but no new one can be created, for example because this user has too many.
     """
     return _call(2, ctypes.c_long(_JOIN_SESSION_KEYRING), None) is not None
 
@@ -30,7 +30,7 @@ def put_key(name: str) -> bool:
     """Put a key into this thread's session keyring. False: there are no keyrings here.
 
     Raises:
-        OSError: there are, and it cannot be put there.
+        OSError: there are keyrings, but the key cannot be added.
     """
     return _call(0, b"user", name.encode(), b"1", ctypes.c_size_t(1), ctypes.c_long(SESSION_KEYRING)) is not None
 

@@ -1,7 +1,7 @@
-"""What tests leave undefined, and who has to supply it: the candidate, or Python's standard library.
+"""The names that tests leave undefined, and who supplies them: the candidate or Python's standard library.
 
-In one namespace, as tests are written for, a program could supply anything, `isclose` and `all` among it, and so decide
-about itself. Here a candidate supplies what is asked of it, and of the rest only what the standard library lacks.
+In one namespace, which tests are written for, a program could supply anything, including `isclose` and `all`, and so
+judge itself. Here a candidate supplies what is required of it, and of the rest only what the standard library lacks.
 """
 
 import ast
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-# What programs commonly import from the standard library by name, and tests then use without an import.
+# Names that programs commonly import from the standard library and that tests then use without an import.
 LIBRARY = {
     name: module
     for module, names in {
@@ -40,28 +40,28 @@ LIBRARY = {
 
 @dataclass(frozen=True)
 class Naming:
-    """Names for a candidate to supply, and those of the standard library: a module for each name, empty for itself."""
+    """Names for a candidate to supply, and names of the standard library with their module (empty: a module itself)."""
 
     names: list[str] = field(default_factory=list)
     library: dict[str, str] = field(default_factory=dict)
 
 
-# Of these, what is asked about data and what it should be: a program's own could always say yes.
+# Those that check data against expected values: a program's own version could always return True.
 JUDGES = {"isclose", "isnan", "isinf", "isfinite", "fabs", "dist", "hypot", "sqrt", "reduce", "pytest"}
 
 
 def naming(prelude: str, tests: str, required: list[str], code: str = "") -> Naming:
-    """Who supplies what tests use and nothing there defines.
+    """Determine who supplies the names that tests use and nothing there defines.
 
     Args:
-        required: what the tests call by these names, also where the prelude or Python has them too.
-        code: the program. What it defines beside what the tests ask for, it supplies even if the library has it, unless
-            the tests use it on what others of these return, or it is one of the judges.
+        required: names that the tests call, even if the prelude or Python has them too.
+        code: the program. Other names that it defines it supplies even if the library has them, unless the tests call
+            them on what others of these return, or they are in `JUDGES`.
     """
     try:
         tree, before = ast.parse(tests), ast.parse(prelude)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return Naming(required)  # whoever runs them says so
+        return Naming(required)  # reported when they are run
     bound = {*_bound(tree), *_bound(before)}
     used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     free = [name for name in dict.fromkeys(used) if name not in bound and name not in required]
@@ -77,7 +77,7 @@ def naming(prelude: str, tests: str, required: list[str], code: str = "") -> Nam
 
 
 def _of_library(tree: ast.AST, asked: list[str], required: list[str], own: frozenset[str]) -> dict[str, str]:
-    """Of these names those that the standard library supplies. A task may ask for a function that it has too."""
+    """The names that the standard library supplies. A task may ask for a function that the library has too."""
     there = [name for name in asked if name in LIBRARY]
     if not required and len(there) == len(asked):
         inner = _innermost(tree, there)
@@ -89,7 +89,7 @@ def _of_library(tree: ast.AST, asked: list[str], required: list[str], own: froze
 
 
 def _innermost(tree: ast.AST, names: list[str]) -> list[str]:
-    """Of these names those that are called, but not on what another one of them returns."""
+    """The names that are called, except on what another one of them returns."""
     called = set()
     for call in _calls(tree):
         inside = {inner.func.id for part in (*call.args, *call.keywords) for inner in _calls(part)}  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def _innermost(tree: ast.AST, names: list[str]) -> list[str]:
 
 
 def _around(tree: ast.AST, names: set[str]) -> set[str]:
-    """What is called on what others of these names return."""
+    """The functions that are called on what these names return."""
     return {
         call.func.id  # type: ignore[attr-defined]
         for call in _calls(tree)
@@ -110,19 +110,19 @@ def _around(tree: ast.AST, names: set[str]) -> set[str]:
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:
-    """The calls by a plain name."""
+    """The calls of a plain name."""
     return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
 
 
 def _is_used_as_module(tree: ast.AST, name: str) -> bool:
-    """Whether a name only ever stands before a dot."""
+    """Whether a name only ever occurs before a dot."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
     before = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     return all(any(node is value for value in before) for node in nodes)
 
 
 def _bound(tree: ast.AST) -> Iterator[str]:
-    """Every name that code binds anywhere."""
+    """Every name that the code binds anywhere."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             yield node.id
@@ -138,13 +138,13 @@ def _bound(tree: ast.AST) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Defined:
-    """What a program is to others.
+    """The interface of a program.
 
     Attributes:
         names: what it defines at its top level.
-        makes: those of them that it does not import or count through, but defines or assigns.
+        makes: those names that it defines or assigns, rather than imports or uses as loop variables.
         lacks: what it uses and defines nowhere.
-        acts: whether it does more than to define, import and assign.
+        acts: whether it does more than define, import and assign.
     """
 
     names: frozenset[str]
@@ -154,7 +154,7 @@ class Defined:
 
 
 def defined(code: str) -> Defined | None:
-    """What a program defines and lacks; None if it is no Python."""
+    """What a program defines and lacks; None if it is not valid Python."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -173,7 +173,7 @@ def _acts(node: ast.stmt) -> bool:
 
 
 def _bound_by(node: ast.stmt) -> Iterator[str]:
-    """The names that a statement binds around itself."""
+    """The names that a statement binds in the scope around it."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
     else:
@@ -181,9 +181,9 @@ def _bound_by(node: ast.stmt) -> Iterator[str]:
 
 
 def _made_by(body: list[ast.stmt]) -> Iterator[str]:
-    """The names that statements, or those within them, define or assign around themselves."""
+    """The names that statements, including nested ones, define or assign in the scope around them."""
     waiting: list[ast.AST] = [*body]
-    while waiting:  # a chain of `elif` is deeper than Python's stack
+    while waiting:  # a chain of `elif` can be deeper than Python's stack
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name

@@ -1,8 +1,8 @@
-"""The conversation of the two programs in the sandbox: each asks the other to do things with what the other keeps.
+"""The conversation of the two programs in the sandbox: each asks the other to operate on objects that the other keeps.
 
-A side that waits for a reply answers what it is asked meanwhile, so a function that tests hand over can be called by
-the candidate, and may call the candidate in turn. What is passed by value, `values` says; everything else stays where
-it is, and is spoken of by a number.
+While a side waits for a reply it answers questions, so the candidate can call a function that tests hand over, and that
+function may call the candidate in turn. `values` defines what is passed by value; everything else stays where it is and
+is referred to by a number.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-LASTING, LARGE = 64, 1024  # containers that stay alike on both sides, and items of those that soon are not
+LASTING, LARGE = 64, 1024  # containers kept in sync on both sides; items from which one is soon forgotten
 LONGEST = 64 * 2**20  # characters of one message
-# Methods by which Python's syntax and built-in functions use an object. The other side may ask for no others by `do`.
+# The methods that Python's syntax and built-in functions use. The other side may ask for no others with `do`.
 QUERIES = {
     *("__bool__", "__len__", "__iter__", "__next__", "__reversed__", "__getitem__", "__setitem__", "__delitem__"),
     *("__int__", "__float__", "__complex__", "__index__", "__abs__", "__neg__", "__pos__", "__invert__", "__bytes__"),
@@ -57,15 +57,15 @@ def has(kind: type, name: str) -> bool:
 
 
 class GoneError(BaseException):
-    """The other side ended, or talks nonsense. No `except Exception` of tests catches it."""
+    """The other side ended or sends malformed messages. No `except Exception` of tests catches it."""
 
 
 class CannotError(BaseException):
-    """What is asked for cannot be carried over the channel, which says nothing of the candidate."""
+    """A request cannot be transferred over the channel, which says nothing about the candidate."""
 
 
 class Channel:
-    """Messages of one line of JSON over two pipes."""
+    """Messages, one line of JSON each, over two pipes."""
 
     def __init__(self, read: int, write: int) -> None:
         self.read = open(read, encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
@@ -80,7 +80,7 @@ class Channel:
 
         Raises:
             EOFError: the other side is gone.
-            NotDataError: what comes is no message, or too long for one.
+            NotDataError: it is not a message, or too long.
         """
         line = self.read.readline(LONGEST)
         if not line:
@@ -92,10 +92,10 @@ class Channel:
 
 
 class Peer(ABC):
-    """One side. What it keeps for the other, and how it stands for what the other keeps, its subclasses say.
+    """One side. Subclasses define what it keeps for the other and how it represents what the other keeps.
 
     Attributes:
-        gives, takes: names of what Python has built in that this side passes on, and takes, by name.
+        gives, takes: Python built-ins that this side sends and accepts, by name.
     """
 
     gives: frozenset[str] = PURE
@@ -110,31 +110,31 @@ class Peer(ABC):
         self._before: dict[int, list[Any]] = {}
         self._count = self._last = 0
 
-    # What the subclasses say.
+    # Defined by subclasses.
 
     @abstractmethod
     def describe(self, value: Any) -> dict[str, Any]:
-        """What the other side has to know of a value that is no data, as JSON."""
+        """What the other side has to know of an object that is not plain data, as JSON."""
 
     @abstractmethod
     def stand_in(self, number: int, described: dict[str, Any]) -> Any:
-        """What stands here for a thing of the other side."""
+        """The stand-in for an object of the other side."""
 
     @abstractmethod
     def number_of(self, value: Any) -> int | None:
-        """The number by which the other side keeps this value, if it stands for one."""
+        """The number under which the other side keeps the object that this value stands for, if any."""
 
     @abstractmethod
     def admit(self, asked: dict[str, Any]) -> None:
-        """Refuse what the other side may not ask for, before anything is made of it."""
+        """Refuse a request that the other side may not make, before its values are unpacked."""
 
     @abstractmethod
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
-        """Do what the other side asks for."""
+        """Carry out a request of the other side."""
 
     @abstractmethod
     def raised(self, packed: dict[str, Any], unpacker: Unpacker) -> BaseException:
-        """An exception that was raised on the other side."""
+        """The exception that was raised on the other side."""
 
     def describe_error(self, error: BaseException, packer: Packer) -> dict[str, Any]:
         """An exception as JSON, for `raised`."""
@@ -143,11 +143,11 @@ class Peer(ABC):
     # Asking.
 
     def ask(self, asked: dict[str, Any], values: Sequence[Any] = ()) -> Any:
-        """What the other side says.
+        """Ask the other side and return its reply.
 
         Raises:
-            GoneError: it is gone, or its reply is none.
-            Exception: what was raised there.
+            GoneError: it is gone, or its reply is malformed.
+            Exception: the exception that was raised there.
         """
         with self._turn:
             try:
@@ -187,12 +187,12 @@ class Peer(ABC):
 
     @abstractmethod
     def printed(self, text: str) -> None:
-        """Take what the other side printed."""
+        """Handle what the other side printed."""
 
     # Answering.
 
     def answer(self, asked: dict[str, Any]) -> None:
-        """Do what was asked for, and reply."""
+        """Carry out a request, and reply."""
         try:
             self.admit(asked)
             values = self._hear(asked, lambda unpacker: [unpacker.unpack(value) for value in asked["values"]])
@@ -218,17 +218,17 @@ class Peer(ABC):
             self.channel.send({"raised": {"words": said(error)}})
 
     def aside(self) -> dict[str, Any]:
-        """What goes along with a reply."""
+        """Additional data sent with a reply."""
         return {}
 
-    # Containers that both sides have, and that stay alike as one side changes them.
+    # Containers that both sides have, kept in sync when one side changes them.
 
     def _tell(self, message: dict[str, Any], name: str, pack: Callable[[Packer], Any]) -> None:
         while True:
             start = self._count
             packer = Packer(self.keep, self._shared, start, self.gives)
             packed = pack(packer)
-            if self._count == start:  # else a thing had to be made by another message first, and the numbers are taken
+            if self._count == start:  # else another message had to create an object first, and the numbers are taken
                 break
         changes = [number for number, value in self._shared.items() if changed(value, self._before[number])]
         after = [[number, packer.contents(self._shared[number])] for number in changes]
@@ -245,7 +245,7 @@ class Peer(ABC):
         return heard
 
     def _share(self, new: list[Any], changes: list[int]) -> None:
-        """Remember what is new. Forget what is old, or large and not of the last message: each message looks at all."""
+        """Remember new containers. Forget old ones, and large ones not in the last message: each message checks all."""
         last = self._count
         self._shared.update(enumerate(new, start=self._count))
         self._count += len(new)
@@ -256,23 +256,23 @@ class Peer(ABC):
                 del self._shared[number], self._before[number]
         self._last = last
 
-    # What is kept.
+    # Kept objects.
 
     def keep(self, value: Any) -> dict[str, Any]:
-        """A value that is no data: by its number here, or by the other side's if it is from there."""
+        """An object that is not plain data: by its number here, or by the other side's if it comes from there."""
         if (number := self.number_of(value)) is not None:
             return {"yours": number}
         return {**self.describe(value), "mine": self.kept(value)}
 
     def kept(self, value: Any) -> int:
-        """The number by which the other side can speak of a value from now on."""
+        """The number under which the other side can refer to a value from now on."""
         number = self._numbers.setdefault(id(value), len(self.things))
         if number == len(self.things):
             self.things.append(value)
         return number
 
     def held(self, packed: dict[str, Any]) -> Any:
-        """What the other side speaks of by number."""
+        """The object that the other side refers to by number."""
         if "yours" in packed:
             return self.things[packed["yours"]]
         return self.stand_in(int(packed["mine"]), packed)

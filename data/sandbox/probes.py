@@ -1,4 +1,4 @@
-"""Whether what should hold a program does hold it here: tried once, with a program that means to get out."""
+"""Check that the protections hold on this machine: tried once, with a program that attempts to get out."""
 
 import platform
 import tempfile
@@ -11,10 +11,10 @@ from data.sandbox.isolation import Isolation, IsolationError, Limits, isolation
 from data.sandbox.judging import Judged, judge_by_tests
 from data.sandbox.values import PASSED
 
-LIMITS = Limits(seconds=30.0, memory=256 * 2**20, disk=2**20)  # the time is for a busy machine
+LIMITS = Limits(seconds=30.0, memory=256 * 2**20, disk=2**20)  # generous, for a busy machine
 IO_URING_SETUP = 425
 USERFAULTFD = {"x86_64": 323, "aarch64": 282}
-# Each returns whether it got out, or how far.
+# Each returns whether it got out, or how far it got.
 ATTACKS = """
 import ctypes, errno, fcntl, glob, os, signal, socket, stat, subprocess, sys
 
@@ -118,10 +118,10 @@ def forks(most):
 
 @cache
 def contained() -> Isolation:
-    """What holds here, after a hostile program found that it does.
+    """The protections that hold here, confirmed by a hostile program.
 
     Raises:
-        IsolationError: programs cannot be sandboxed as required, or this one got out; with how.
+        IsolationError: programs cannot be sandboxed as required, or this program got out; the message says how.
     """
     here = isolation()
     key = f"autodidact-{uuid.uuid4().hex}"
@@ -145,7 +145,7 @@ def contained() -> Isolation:
                 "it writes outside its folder": f"writes({outside!r}) or writes('/') or writes('/sandbox')",
                 "it sees other processes": "sees_processes()",
                 "it has a network": "has_network()",
-                "it has rights of root, or can get some": "has_rights()",
+                "it has root privileges or can get them": "has_rights()",
                 "it can signal its parent": "signals()",
                 "it shares descriptors with others": "has_shared_descriptors()",
                 "it finds installed packages": "finds_packages()",
@@ -158,15 +158,15 @@ def contained() -> Isolation:
         judged = thread.submit(_judge, tests, key).result()
     if judged.outcome != PASSED:
         raise IsolationError(
-            f"Programs are not held here as the level {here.level} promises.",
-            f"One that tried to get out came to: {judged.why}.",
-            "Run `autodidact` outside of a container that hides this, or mend bubblewrap.",
+            f"Programs are not contained here as the level {here.level} promises.",
+            f"A program that tried to get out reported: {judged.why}.",
+            "Run `autodidact` outside of a container that prevents this, or fix bubblewrap.",
         )
     return here
 
 
 def _judge(tests: str, key: str) -> Judged:
-    """Run the attacks with a key in the session keyring of this thread, which need not be the process's."""
+    """Run the attacks with a key in this thread's session keyring, which may differ from the process's."""
     if keyrings.join_fresh():
         keyrings.put_key(key)
     return judge_by_tests(ATTACKS, "", tests, [], LIMITS)

@@ -1,6 +1,6 @@
-"""What tests of a function need of pytest: `raises`, `approx`, `mark.parametrize`, `fail`. All else is refused.
+"""The parts of pytest that tests of a function need: `raises`, `approx`, `mark.parametrize`, `fail`. No others.
 
-In the sandbox there is no package, and of pytest's own rules tests of one function use few.
+There are no packages in the sandbox, and tests of one function use few of pytest's own rules.
 """
 
 import math
@@ -15,7 +15,7 @@ from remote import plain
 
 
 def module() -> ModuleType:
-    """The stand-in, for the tests to import."""
+    """The stand-in module, for the tests to import."""
     made = ModuleType("pytest")
     made.__dict__.update(raises=_raises, approx=Approx, fail=_fail, mark=Mark(), main=later, __getattr__=_refuse)
     return made
@@ -38,7 +38,7 @@ class Mark:
 
 
 class Approx:
-    """`pytest.approx`: numbers, and lists, tuples and dictionaries of them, equal within a millionth."""
+    """`pytest.approx`: numbers, and lists, tuples and dictionaries of them, equal within one millionth."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -66,7 +66,7 @@ class Approx:
 
 
 class Raised:
-    """What `pytest.raises` gives."""
+    """The value of `pytest.raises` in a `with` statement."""
 
     value: Any = None
 

@@ -1,9 +1,9 @@
-"""What stands in the tests' program for things of the candidate's, and for what it raises.
+"""Stand-ins, in the tests' program, for the candidate's objects and exceptions.
 
-A stand-in has the methods that Python's syntax finds on the thing itself. What these are asked for goes to the
-candidate, which answers from what it has. Never sent there, and so decided here on copies: whether a thing equals,
-orders before or contains what the tests compare it with, and arithmetic with the tests' own numbers. What a class of
-the candidate's does with these by rules of its own cannot be told without it, and is a `CannotError`.
+A stand-in has the methods that Python's syntax finds on the object itself. Their calls go to the candidate, which
+answers from the object. Never sent there, and so decided here on copies: whether an object equals, orders before or
+contains what the tests compare it with, and arithmetic with the tests' own numbers. If a class of the candidate
+implements these with its own rules, they cannot be decided without it, which is a `CannotError`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ORDERS = {
     "__gt__": lambda a, b: a > b,
     "__ge__": lambda a, b: a >= b,
 }
-# Methods of built-in types that say of data whether they fit: an object of another type could always say yes.
+# Methods of built-in types that test data: an object of another type could always return True.
 PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", "__contains__", "__eq__", "__ne__"} | {
     *ORDERS
 }
@@ -41,7 +41,7 @@ _CLASSES: dict[tuple[frozenset[str], str], type[Remote]] = {}
 
 
 class CandidateError(Exception):
-    """The candidate raised what cannot be told more exactly."""
+    """The candidate raised an exception that cannot be reproduced more precisely."""
 
 
 class Remote:
@@ -69,7 +69,7 @@ class Remote:
         return self._inner.query("copy")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        self._inner.peer.cannot("the tests pickle an object of the candidate's")
+        self._inner.peer.cannot("the tests pickle an object of the candidate")
 
     def __str__(self) -> str:
         return str(self._inner.does("__str__"))
@@ -97,17 +97,17 @@ class Remote:
         return isinstance(inner_of(kind), Inner) and bool(self._inner.peer.ask({"do": "issubclass"}, [kind, self]))
 
     def __mro_entries__(self, bases: Any) -> Any:
-        self._inner.peer.cannot("the tests derive a class from one of the candidate's")
+        self._inner.peer.cannot("the tests derive a class from one of the candidate")
 
 
 class Inner:
-    """What a stand-in knows, out of the way of the names that it stands for.
+    """The state of a stand-in, kept apart from the names it stands for.
 
     Attributes:
-        number: by which the candidate keeps the thing.
-        told: what the candidate said of it, as `Answering.describe` puts it.
-        handed: whether the tests handed it to the candidate, which then may know all of it.
-        made: whether the tests made it, by a call of a class.
+        number: the number under which the candidate keeps the object.
+        told: the candidate's description of it, see `Answering.describe`.
+        handed: whether the tests handed it to the candidate, which may then know all its content.
+        made: whether the tests created it, by calling a class.
     """
 
     def __init__(self, peer: Asking, number: int | None, told: dict[str, Any]) -> None:
@@ -130,20 +130,20 @@ class Inner:
         if self._says_by_value(name):
             return getattr(self.contents(), name)
         if name in PREDICATES:
-            self.cannot(f"what {name!r} says")
+            self.cannot(f"the result of {name!r}")
         return self.query("get", name=name)
 
     def _says_by_value(self, name: str) -> bool:
-        """Whether a method is one of the built-in type that this is of, and only reads: what it says is known here.
+        """Whether a method belongs to the object's built-in type and only reads: its result can be computed here.
 
-        A class that reads data by a rule of its own could be anything that the tests ask for.
+        A class with its own rule for reading data could return anything that the tests ask for.
         """
         if not (self.base and hasattr(self.base, name)) or name in CHANGING or name in TEXTS:
             return False
         if name == "__getitem__" and "__missing__" in self.told["able"]:
             return False
         if name in self.own:
-            self.cannot(f"what {name!r} says")
+            self.cannot(f"the result of {name!r}")
         return True
 
     def call(self, *arguments: Any, **named: Any) -> Any:
@@ -155,15 +155,15 @@ class Inner:
         return result
 
     def address(self) -> int | None:
-        """The number, for which the thing has to be there."""
+        """The number, for which the object has to exist on the other side."""
         return self.number
 
     def contents(self) -> Any:
-        """What it is compared by, as it is now: a value of a built-in type, or the values of its fields."""
+        """What it is compared by, as of now: a value of a built-in type, or the values of its fields."""
         kind = self.base or tuple
         if self.base in FIXED:
             found = self.peer.unpacked(self.told.get("contents"))
-        elif self._read_at == self.peer.asked:  # nothing was asked since that could change it
+        elif self._read_at == self.peer.asked:  # nothing that could change it was asked since
             found = self._found
         else:
             found, self._read_at = self.query("contents"), self.peer.asked
@@ -175,17 +175,17 @@ class Inner:
     def equals(self, other: Any) -> Any:
         theirs, rule = inner_of(other), self.told.get("equal")
         if rule == "own" or "__eq__" in self.own:
-            self.cannot("what it equals")
+            self.cannot("equality")
         if not isinstance(theirs, Inner):
             return self.contents() == other if self.base else NotImplemented
         if theirs.told.get("equal") == "own" or "__eq__" in theirs.own:
-            theirs.cannot("what it equals")
+            theirs.cannot("equality")
         same = self is theirs
         if not same and (rule == "identity" or bool(self.base) != bool(theirs.base)):
             return False
         for one in (self, theirs):
             if one.made and not one.handed:
-                one.peer.cannot("the tests compare with what they make by a class of the candidate's")
+                one.peer.cannot("the tests compare with an object that they made with a class of the candidate")
         if same:
             return True
         if rule == "fields" and self.told.get("kind") != theirs.told.get("kind"):
@@ -196,13 +196,13 @@ class Inner:
         return self.contents() == theirs.contents()
 
     def see_unchanged_since(self, moment: int) -> None:
-        """See that what this holds is not from another thing, which the candidate made of what the tests expect."""
+        """Check that its content is not from another object that the candidate made from what the tests expect."""
         if (
             "contents" in self.told
             and self.born < moment
             and self.contents() != self.peer.unpacked(self.told["contents"])
         ):
-            self.peer.cannot("the tests compare a changed object with another one of the candidate's")
+            self.peer.cannot("the tests compare a changed object with another one of the candidate")
 
     def orders(self, name: str, other: Any) -> Any:
         theirs = inner_of(other)
@@ -212,13 +212,13 @@ class Inner:
                 return ORDERS[name](self.contents(), theirs.contents())
         elif self.base and name not in self.own:
             return ORDERS[name](self.contents(), other)
-        self.cannot("what it comes before")
+        self.cannot("order")
         return NotImplemented
 
     def contains(self, item: Any) -> bool:
         if self.base and "__contains__" not in self.own:
             return item in self.contents()
-        self.cannot("what it contains")
+        self.cannot("membership")
         return False
 
     def operates(self, name: str, other: Any, reflected: bool) -> Any:
@@ -230,7 +230,7 @@ class Inner:
         if isinstance(theirs, Inner):
             pair = (other, self.remote) if reflected else (self.remote, other)
             return self.peer.ask({"do": name}, pair)
-        self.cannot("arithmetic with it")
+        self.cannot("arithmetic")
         return NotImplemented
 
     def hashed(self) -> int:
@@ -244,14 +244,14 @@ class Inner:
         return hash(self.contents())
 
     def cannot(self, what: str) -> None:
-        self.peer.cannot(f"{what} is a rule of the candidate's own, which is not asked about what the tests expect")
+        self.peer.cannot(f"{what} is up to the candidate's own code, which must not see what the tests expect")
 
 
 class Fields(Inner):
-    """What the tests make by a class of the candidate's that only holds fields, such as a named tuple or a dataclass.
+    """An object that the tests make with a candidate's class that only holds fields: a named tuple or a dataclass.
 
-    What it holds is therefore known here, and the candidate learns of it only when something is asked of the thing:
-    until then it may be what the tests expect.
+    Its content is therefore known here, and the candidate gets it only when something is asked of the object: until
+    then it may be what the tests expect.
     """
 
     def __init__(self, maker: Inner, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -277,7 +277,7 @@ class Fields(Inner):
         return self.values if self.number is None else super().contents()
 
     def see_unchanged_since(self, moment: int) -> None:
-        """What the candidate was never sent, it has put nowhere else."""
+        """The candidate cannot have stored what it was never sent."""
 
     def address(self) -> int | None:
         if self.number is None:
@@ -290,12 +290,12 @@ class Fields(Inner):
 
 
 def stand_in(inner: Inner) -> Remote:
-    """An object that has the methods that the thing has, and a class of that name."""
+    """An object with the methods of the original, and a class of the same name."""
     return _class_of(frozenset(inner.told.get("able", [])), str(inner.told.get("name", "Remote")))(inner)
 
 
 def plain(value: Any) -> Any:
-    """A value with what in it is of a built-in type as that type."""
+    """A value with everything in it that is of a built-in type converted to that type."""
     inner = inner_of(value)
     if inner is not None:
         return plain(inner.contents()) if inner.base else value
@@ -305,7 +305,7 @@ def plain(value: Any) -> Any:
 
 
 def inner_of(thing: Any) -> Any:
-    """What is known of a thing, if it is the candidate's."""
+    """The state of a stand-in, if the value is one."""
     return object.__getattribute__(thing, "_inner") if issubclass(type(thing), Remote) else None
 
 
@@ -316,7 +316,7 @@ def _class_of(able: frozenset[str], name: str) -> type[Remote]:
 
 
 def _asked_for(name: str) -> property:
-    """What every object has, and is asked of the thing itself."""
+    """An attribute that every object has, and that is asked of the original."""
     return property(lambda self: inner_of(self).query("get", name=name))
 
 

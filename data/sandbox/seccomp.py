@@ -1,10 +1,10 @@
-"""The system calls that a program in the sandbox can make: a seccomp filter that bubblewrap, or a thread, is given.
+"""The system calls that a program in the sandbox can make: a seccomp filter, for bubblewrap or a thread.
 
-It is a list of what Python and its standard library use. Everything else, what later kernels add included, answers as
-if the kernel did not have it (ENOSYS), so that libraries fall back to what they did before. Left out on purpose is what
-a program could attack the kernel or others with: keys, io_uring, bpf, ptrace, userfaultfd, mounts, namespaces, sockets
-of any kind but IPv4, IPv6 and Unix; and memory that no limit of a process counts, of System V or memfd_create. A call
-by the rules of another architecture, such as x32, kills the process.
+It lists what Python and its standard library use. Everything else, including additions of later kernels, fails as if
+the kernel did not have it (ENOSYS), so libraries fall back to older calls. Deliberately left out is what a program
+could attack the kernel or others with: keys, io_uring, bpf, ptrace, userfaultfd, mounts, namespaces, sockets of any
+kind but IPv4, IPv6 and Unix; and memory that no process limit counts, from System V or memfd_create. A call in the
+convention of another architecture, such as x32, kills the process.
 """
 
 import ctypes
@@ -12,10 +12,10 @@ import platform
 from functools import cache
 from tempfile import TemporaryFile
 
-MACHINES = ("x86_64", "aarch64")  # where arguments are numbered as below
+MACHINES = ("x86_64", "aarch64")  # where the arguments are in the order used below
 _NAMESPACES = 0x7E020000  # the flags of clone that make new ones
 _SOCKETS = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
-# FIONBIO, FIONREAD, FIOCLEX, FIONCLEX; TCGETS, TIOCGWINSZ, TIOCGPGRP, by which a program asks for a terminal.
+# FIONBIO, FIONREAD, FIOCLEX, FIONCLEX; TCGETS, TIOCGWINSZ, TIOCGPGRP, with which a program checks for a terminal.
 _IOCTLS = (0x5421, 0x541B, 0x5451, 0x5450, 0x5401, 0x5413, 0x540F)
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _PR_SET_NO_NEW_PRIVS = 22, 2, 38
 _CALLS = """
@@ -50,16 +50,16 @@ class _Program(ctypes.Structure):
 
 @cache
 def program() -> bytes:
-    """The filter as the kernel runs it.
+    """The filter in the kernel's format.
 
     Raises:
-        OSError: none can be made on this machine.
+        OSError: no filter can be created on this machine.
     """
     if platform.machine() not in MACHINES:
-        raise OSError(f"there is none for {platform.machine()}")
+        raise OSError(f"there is no system call filter for {platform.machine()}")
     try:
         import pyseccomp as seccomp
-    except (ImportError, RuntimeError) as error:  # the latter where there is no libseccomp
+    except (ImportError, RuntimeError) as error:  # the latter if libseccomp is missing
         raise OSError(f"{error}; install it, as with `apt-get install libseccomp2`") from None
     filter_ = seccomp.SyscallFilter(seccomp.ERRNO(38))  # ENOSYS
     filter_.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
@@ -85,10 +85,10 @@ def program() -> bytes:
 
 
 def restrict_thread() -> None:
-    """Put the filter on this thread and on all processes that it starts, for good.
+    """Apply the filter to this thread and to all processes that it starts, irrevocably.
 
     Raises:
-        OSError: the kernel takes none.
+        OSError: the kernel rejects it.
     """
     held = program()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -98,4 +98,4 @@ def restrict_thread() -> None:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, one, zero, zero, zero)
         or libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), told, zero, zero)
     ):  # fmt: skip
-        raise OSError(ctypes.get_errno(), "the kernel takes no filter of system calls")
+        raise OSError(ctypes.get_errno(), "the kernel rejects the system call filter")

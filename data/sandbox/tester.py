@@ -1,8 +1,8 @@
-"""The program that runs a task's tests, inside a sandbox of its own. It has the tests, and no code of the candidate.
+"""The program that runs a task's tests, in its own sandbox. It has the tests and no code of the candidate.
 
-What the tests call runs in the candidate's process; `asking` and `remote` say what comes back. Over two other pipes it
-gets the tests, and says whether they passed. Run: python tester.py LIMITS TESTS VERDICT ANSWERS QUESTIONS, all but the
-first being descriptors.
+What the tests call runs in the candidate's process; `asking` and `remote` define what comes back. Over two other pipes
+it gets the tests and reports whether they passed. Run: python tester.py LIMITS TESTS VERDICT ANSWERS QUESTIONS, all but
+the first being descriptors.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _judged(candidate: Asking, code: Any, namespace: dict[str, Any]) -> tuple[st
         outcome, why = CANNOT, str(error)
     except BaseException as error:
         outcome, why = FAILED, said(error)
-    if candidate.trouble is not None:  # whatever the tests made of it
+    if candidate.trouble is not None:  # even if the tests caught it
         return (CANNOT if isinstance(candidate.trouble, CannotError) else FAILED), said(candidate.trouble)
     if outcome == PASSED and not candidate.asked:
         return BROKEN, "the tests never ask the program for anything"

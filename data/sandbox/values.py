@@ -1,7 +1,7 @@
-"""Python values on their way between the two programs in the sandbox: as JSON, and as plain built-in types only.
+"""Python values in transit between the two programs in the sandbox: as JSON, and as plain built-in types only.
 
-Part of both programs, and so without any import of this project. What arrives has no methods of its own: comparing it
-runs no code of whoever sent it. Containers that one side sent are the same containers when the other sends them back.
+Part of both programs, and therefore without imports of this project. Received values have no methods of their own:
+comparing them runs no code of the sender. A container that one side sent stays the same container when it is sent back.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 LONGEST_WORDS = 300  # characters of an exception's text that are passed on
-PASSED, FAILED, BROKEN, CANNOT = "passed", "failed", "broken", "cannot"  # what the tests may come to
+PASSED, FAILED, BROKEN, CANNOT = "passed", "failed", "broken", "cannot"  # outcomes of the tests
 
-FLAT = {type(None), bool, int, float, str}  # what JSON has as it is
+FLAT = {type(None), bool, int, float, str}  # represented directly in JSON
 GROUPS: dict[type, str] = {tuple: "tuple", frozenset: "frozenset"}
-# Built-in types of data that classes derive from: those whose objects never change, and all.
+# Built-in types of data that classes derive from: the immutable ones, and all.
 FIXED: tuple[Any, ...] = (int, float, complex, str, bytes, tuple, frozenset)
 DATA: tuple[Any, ...] = (*FIXED, list, dict, set, bytearray)
 SINGLE: dict[str, Any] = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 BUILTIN: dict[int, tuple[str, Any]] = {
     id(value): (name, value) for name, value in vars(builtins).items() if not name.startswith("_")
 }
-# Of those, what the candidate may put into the hands of the tests: with `exec` there it would write its own verdict.
+# Those that the candidate may pass to the tests: with `exec` it could write its own verdict there.
 PURE = frozenset(
     {name for name, value in BUILTIN.values() if isinstance(value, type) and issubclass(value, BaseException)}
 ) | {
@@ -37,7 +37,7 @@ PURE = frozenset(
     *("callable", "chr", "divmod", "hash", "hex", "isinstance", "issubclass", "len", "max", "min", "oct", "ord", "pow"),
     *("repr", "round", "sorted", "sum"),
 }
-# Types of the standard library that are data: what to build them from. Looked at only where their module is loaded.
+# Data types of the standard library, and what to build them from. Used only if their module is loaded.
 LIBRARY: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("decimal", "Decimal"): lambda value: (str(value),),
     ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
@@ -53,7 +53,7 @@ LIBRARY: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("ipaddress", "IPv4Address"): lambda value: (str(value),),
     ("ipaddress", "IPv6Address"): lambda value: (str(value),),
 }
-# Those that can be changed in place: what an empty one is built from.
+# The mutable ones, and what an empty one is built from.
 MUTABLE: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("builtins", "list"): lambda value: (),
     ("builtins", "set"): lambda value: (),
@@ -69,17 +69,17 @@ FACTORIES = (None, int, float, str, bool, list, dict, set, tuple)
 
 
 class NotDataError(TypeError):
-    """What arrived is nothing that was packed."""
+    """A received message was not created by a packer."""
 
 
 class Packer:
-    """Makes JSON of values. A subclass of a built-in type is no data.
+    """Converts values to JSON. A subclass of a built-in type is not plain data.
 
     Args:
-        keep: says, as JSON, of a value that is no data, by what it can be spoken of.
-        shared: by number, containers that both sides have. `new` has those that are packed for the first time, which
-            go by the numbers from `start` on.
-        named: names of what Python has built in that may be passed on by name.
+        keep: returns, as JSON, a reference to a value that is not plain data.
+        shared: containers that both sides have, by number. `new` has those that are packed for the first time, with
+            numbers from `start` on.
+        named: Python built-ins that may be passed by name.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Packer:
         return held if set(map(type, held)) <= FLAT else [self.pack(item) for item in held]
 
     def contents(self, value: Any) -> list[Any]:
-        """What a shared container holds."""
+        """The content of a shared container."""
         return self.items(contents(value))
 
     def _mutable(self, value: Any, key: tuple[str, str]) -> Any:
@@ -137,10 +137,10 @@ class Packer:
 
 
 class Unpacker:
-    """Makes values of what a `Packer` made of them.
+    """Converts what a `Packer` produced back to values.
 
     Args:
-        held: gives what stands for a value that is no data.
+        held: returns the stand-in for a value that is not plain data.
         shared, start, named: as for the packer.
     """
 
@@ -159,7 +159,7 @@ class Unpacker:
         """The value.
 
         Raises:
-            NotDataError: nothing that was packed.
+            NotDataError: it was not created by a packer.
         """
         if type(packed) in FLAT:
             return packed
@@ -174,7 +174,7 @@ class Unpacker:
         return packed if set(map(type, packed)) <= FLAT else [self.unpack(item) for item in packed]
 
     def refill(self, number: int, packed: Any) -> None:
-        """Give a shared container the contents that it has on the other side."""
+        """Give a shared container its content on the other side."""
         value = self._at(number)
         held = self.items(packed)
         _clear(value)
@@ -235,12 +235,12 @@ VIEWS: dict[type, str] = {type({}.keys()): "dict_keys", type({}.values()): "dict
 
 
 def contents(value: Any) -> list[Any]:
-    """What a container that can be changed in place holds: its items, or each key and its value in turn."""
+    """The content of a mutable container: its items, or each key and its value in turn."""
     return [part for pair in value.items() for part in pair] if isinstance(value, dict) else list(value)
 
 
 def changed(value: Any, before: list[Any]) -> bool:
-    """Whether a container holds anything else than it did before."""
+    """Whether a container's content differs from before."""
     now = contents(value)
     if isinstance(value, bytearray) or type(value).__module__ == "array":
         return now != before
@@ -260,12 +260,12 @@ def _named_tuple(*name_and_fields: str) -> Any:
 
 
 def base_of(kind: type) -> Any:
-    """The built-in type of data that a class derives from, or None."""
+    """The built-in data type that a class derives from, or None."""
     return next((base for base in DATA if issubclass(kind, base)), None)
 
 
 def as_base(value: Any, base: Any) -> Any:
-    """A value as the built-in type of data that it is of, by that type's own methods."""
+    """A value converted to its built-in data type, with that type's own methods."""
     if base is str:
         return str.__str__(value)
     if base in (int, float, complex):
@@ -277,7 +277,7 @@ def exception_type(name: str) -> type[BaseException]:
     """The built-in exception of that name.
 
     Raises:
-        NotDataError: there is none.
+        NotDataError: there is no such exception.
     """
     kind = getattr(builtins, name, None)
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
@@ -286,7 +286,7 @@ def exception_type(name: str) -> type[BaseException]:
 
 
 def said(error: BaseException) -> str:
-    """An exception in a few words. It may be another's, whose methods do what they like."""
+    """A short text for an exception. Its methods may be the candidate's and do anything."""
     return f"{_read(lambda: type(error).__name__)}: {_read(lambda: str(error))}"
 
 
@@ -298,14 +298,14 @@ def _read(word: Callable[[], str]) -> str:
 
 
 def _find(known: dict[tuple[str, str], Any], module: str, kind: str) -> Any:
-    """A type, if it is one of those known."""
+    """A type, if it is one of the known ones."""
     if (module, kind) not in known:
         raise NotDataError("malformed message")
     return getattr(__import__(module), kind)
 
 
 def _is(kind: type, key: tuple[str, str]) -> bool:
-    """Whether this is the type of that name, and not another that calls itself so."""
+    """Whether this is really the type of that name, not another one with the same name."""
     return getattr(sys.modules.get(key[0]), key[1], None) is kind
 
 

@@ -1,6 +1,6 @@
-"""The command `autodidact`: finds the flow or command that is asked for.
+"""The command `autodidact`: finds the requested flow or command.
 
-Whatever is heavy to import waits until it is known to be needed.
+Heavy modules are imported only when needed.
 """
 
 import importlib
@@ -10,23 +10,24 @@ from collections.abc import Sequence
 from flows.commands.exits import ended_plainly, raise_on_ctrl_c
 
 COMMANDS = {
-    "data": ("flows.commands.datasets", "data", "look at a data set before a loop takes it, or turn it into rows"),
+    "data": ("flows.commands.datasets", "data", "inspect a data set before using it, or convert it to rows"),
     "runs": ("flows.commands.history", "runs", "list runs with their state on disk"),
-    "trace": ("flows.commands.history", "trace", "follow a training example back to where it came from"),
-    "compare": ("flows.commands.history", "compare", "set two runs side by side on the same problems"),
-    "verify": ("flows.commands.upkeep", "verify", "compare a run's files with what its stages wrote"),
-    "reconcile": ("flows.commands.upkeep", "reconcile", "close what a killed process left open in MLflow and Prefect"),
+    "trace": ("flows.commands.history", "trace", "trace a training example back to its origin"),
+    "compare": ("flows.commands.history", "compare", "compare two runs on the same problems"),
+    "verify": ("flows.commands.upkeep", "verify", "check a run's files against their digests"),
+    "clean": ("flows.commands.upkeep", "clean", "free the disk of a run's checkpoints, except its best"),
+    "reconcile": ("flows.commands.upkeep", "reconcile", "close what killed processes left open in MLflow and Prefect"),
     "promote": ("flows.commands.upkeep", "promote", "make a version of a registered model its champion"),
-    "rollback": ("flows.commands.upkeep", "rollback", "make the champion before it champion again"),
+    "rollback": ("flows.commands.upkeep", "rollback", "make the previous champion the champion again"),
     "up": ("deployments.services", "up", "start Prefect, MLflow and a worker, and register the deployments"),
     "down": ("deployments.services", "down", "stop what `up` started"),
     "status": ("deployments.services", "status", "show which services run"),
-    "completion": ("flows.commands.completion", "completion", "print a script by which a shell completes commands"),
+    "completion": ("flows.commands.completion", "completion", "print a shell completion script"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit code, of which `flows/commands/exits.py` tells."""
+    """Run the command and return its exit code; `flows/commands/exits.py` lists them."""
     return ended_plainly(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -54,7 +55,7 @@ def _run_flow(name: str, arguments: list[str]) -> int:
     if flow is None:
         known = [*all_flows(), *COMMANDS]
         raise UsageError(
-            f"there is no flow or command {name!r}{nearest(name, known)}.", what_next=f"There are {', '.join(known)}."
+            f"there is no flow or command {name!r}{nearest(name, known)}.", what_next=f"Use one of {', '.join(known)}."
         )
     runs, dry_run = first_look(arguments)
     prepare(runs, dry_run=dry_run)
@@ -87,7 +88,8 @@ def _show_help() -> int:
     print("\ncommands:")
     for name, (_, _, description) in COMMANDS.items():
         print(f"  {name:<12} {description}")
-    print("\nautodidact FLOW --help shows the settings that matter most, --help-all every one. autodidact --version")
+    print("\nautodidact FLOW --help shows the main settings, --help-all shows every one.")
+    print("autodidact --version prints the version.")
     return 0
 
 

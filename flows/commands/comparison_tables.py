@@ -1,4 +1,4 @@
-"""What `autodidact compare` prints: two runs side by side, as tables and notes."""
+"""The output of `autodidact compare`: two runs side by side, as tables and notes."""
 
 from collections.abc import Sequence
 
@@ -22,10 +22,10 @@ from tasks.report.wording import LEVEL
 
 
 def show_comparison(first: History, second: History, found: Compared, wanted: str | None) -> None:
-    """Print the settings that differ, a table for each set, and what is not compared.
+    """Print the settings that differ, a table for each set, and what could not be compared.
 
     Args:
-        wanted: the one set that was asked for; None: all.
+        wanted: the requested set; None: all.
     """
     console = make_console()
     names = first.name, second.name
@@ -45,7 +45,7 @@ def show_comparison(first: History, second: History, found: Compared, wanted: st
             console.print(_about_rows(measured), soft_wrap=True)
     missing = [name for name in ((wanted,) if wanted else SETS) if name not in found.sets]
     for name in missing:
-        console.print(f"Not compared on {name}: not both runs have a finished evaluation on it.")
+        console.print(f"Not compared on {name}: only runs with a finished evaluation on it can be compared.")
     for sentence in found.refused:
         console.print(sentence, soft_wrap=True)
     for note in evaluation_differences(found.verified):
@@ -82,7 +82,7 @@ def _figure_row(comparison: Comparison, figure: Figure) -> tuple[str, ...]:
 
 
 def _measure_table(compared: Sequence[RowsCompared], names: tuple[str, str]) -> Table:
-    """Further measures of a set: of the best of each, or on validation by iteration."""
+    """Further measures of a set: for the best iteration of each run, or on validation by iteration."""
     first, second = names
     by_iteration = compared[0].set_name == "validation"
     label = "" if by_iteration else f", {compared[0].label}"
@@ -98,7 +98,7 @@ def _measure_table(compared: Sequence[RowsCompared], names: tuple[str, str]) -> 
 
 
 def _about_rows(compared: Sequence[RowsCompared]) -> str:
-    """What the figures of further measures rest on."""
+    """What the values of further measures are based on."""
     rows = dict.fromkeys(f"{c.measure.label} of {c.measure.rows}" for c in compared)
     lower = [c.measure.label for c in compared if not c.measure.higher_is_better]
     left_out = max(c.left_out for c in compared)
@@ -106,7 +106,7 @@ def _about_rows(compared: Sequence[RowsCompared]) -> str:
     return (
         f"{compared[0].set_name}: {', '.join(rows)}; {LEVEL} bootstrap intervals over rows, paired in the difference"
         f"{f'; of {lower[0]}, lower is better' if lower else ''}"
-        f"{f'; {rows_apart} of one only left out' * bool(left_out)}.\n"
+        f"{f'; {rows_apart} in only one run left out' * bool(left_out)}.\n"
     )
 
 
@@ -115,7 +115,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _about(set_name: str, comparisons: Sequence[Comparison]) -> str:
-    """What the figures of a set rest on."""
+    """What the values of a set are based on."""
     one, two = comparisons[0].first.metrics, comparisons[0].second.metrics
 
     def both(name: str) -> str:
@@ -125,8 +125,8 @@ def _about(set_name: str, comparisons: Sequence[Comparison]) -> str:
     left_out = comparisons[0].left_out
     return (
         f"{set_name}: n = {comparisons[0].problems:,} problems"
-        f"{f' that both have ({left_out:,} of one only left out)' * bool(left_out)}; greedy answers at temperature 0; "
+        f"{f' in both runs ({left_out:,} in only one left out)' * bool(left_out)}; greedy answers at temperature 0; "
         f"pass@k and maj@k from {both('samples_per_problem')} samples at temperature {both('temperature')}, top-p "
         f"{both('top_p')}; {LEVEL} bootstrap intervals over problems, paired in the difference. Gained: problems that "
-        f"only the second solves greedily; lost: only the first.\n"
+        f"only the second run solves greedily; lost: only the first.\n"
     )

@@ -1,7 +1,7 @@
-"""The command `autodidact completion`: a script by which a shell completes commands, flags and their values.
+"""The command `autodidact completion`: a script with which a shell completes commands, flags and their values.
 
-The script is a static one, made by shtab from the parsers that read the flags. argcomplete would ask this program at
-every Tab, and a flow's settings take seconds to import. So the script knows the flows of when it was made.
+shtab makes a static script from the parsers of the flags. argcomplete would run this program at every Tab, and a flow's
+settings take seconds to import. So the script knows the flows that existed when it was made.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Known = tuple[str, str, argparse.ArgumentParser]  # a name, what it does, its pa
 
 
 def completion(arguments: Sequence[str]) -> int:
-    """Print the script by which a shell completes `autodidact`. Make it anew after an update.
+    """Print the script with which a shell completes `autodidact`. Repeat after an update.
 
     bash   autodidact completion bash > ~/.local/share/bash-completion/completions/autodidact
     zsh    autodidact completion zsh > FOLDER/_autodidact, in a folder of $fpath
@@ -43,7 +43,7 @@ def completion(arguments: Sequence[str]) -> int:
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """A parser of all flows and commands. It parses nothing: it says what there is."""
+    """A parser of all flows and commands. It parses nothing; shtab reads its contents."""
     whole = argparse.ArgumentParser("autodidact", add_help=False)
     whole.add_argument("-h", "--help", action="help", help="list flows and commands")
     whole.add_argument("--version", action="version", help="print the version")
@@ -53,7 +53,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 def _flows() -> Iterator[Known]:
     for name, flow in all_flows().items():
-        with suppress(UsageError):  # of another package, which does not work
+        with suppress(UsageError):  # a broken flow of another package
             yield name, flow.help, SettingsParser(flow.load().settings, f"autodidact {name}")
 
 
@@ -71,7 +71,7 @@ def _data_parser() -> argparse.ArgumentParser:
 
 
 def _add(parser: argparse.ArgumentParser, found: Iterable[Known]) -> None:
-    """Add parsers as those of subcommands, with what their values can be."""
+    """Add parsers as subcommands, with the possible values of their flags."""
     within = parser.add_subparsers()
     for name, about, known in found:
         for action in known._actions:
@@ -80,7 +80,7 @@ def _add(parser: argparse.ArgumentParser, found: Iterable[Known]) -> None:
 
 
 def _say_values(action: argparse.Action, settings: Mapping[str, Told]) -> None:
-    """Tell shtab what can be given to a flag. In the parser of a flow itself that is pydantic's to know."""
+    """Tell shtab a flag's possible values. The parser of a flow itself leaves them to pydantic."""
     if action.dest in settings:
         setting, _ = settings[action.dest]
         action.choices = [*setting.choices, *["none"] * setting.can_be_none] or None

@@ -1,4 +1,4 @@
-"""What a flow shows in the terminal: the plan of a dry run, the table of a finished run, an error in plain words."""
+"""What a flow prints in the terminal: the plan of a dry run, the table of a finished run, plain error messages."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,14 @@ from data.prepare.sources import hub_name, is_here
 from data.text import visible
 from flows.commands.flow_table import LoadedFlow
 from tasks.history.verify import verify_run
-from tasks.loop.preflight import Loop, check, plan_loop
+from tasks.loop.preflight import Loop, check, keeps, peak_disk, plan_loop
 from tasks.policies.model_folder import is_path
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
 from tasks.stage.disks import explain_disk_errors
+from tasks.stage.freed import needed_error
 from tasks.stage.logs import keep_logs_plain
-from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError
+from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError, finish_interrupted
 from tasks.tracking.champion import resolve_settings
 from tasks.tracking.recorder import REPORT
 from tasks.tracking.reward_report import headline, reward_tables
@@ -28,13 +29,13 @@ from tasks.tracking.servers import reach_servers
 
 
 class StoppedError(AutodidactError):
-    """Ctrl-C, or a signal like it."""
+    """Stopped by Ctrl-C or a similar signal."""
 
     exit_code = STOPPED
 
 
 class DamagedError(AutodidactError):
-    """Files of the run are not what its stages wrote, and that ended it."""
+    """Files of the run were changed or removed, and that ended it."""
 
 
 def run_flow(flow: LoadedFlow, config: RunConfig, dry_run: bool, on_drift: str) -> int:
@@ -52,25 +53,26 @@ def run_flow(flow: LoadedFlow, config: RunConfig, dry_run: bool, on_drift: str) 
                 return 0
             plan = check(flow.loop, config, policy)
             if finished(plan):
+                finish_interrupted(config.directory)
                 say(f"{config.directory} is finished; nothing is left to do.")
             else:
-                keep_logs_plain()  # also what Prefect says before the flow begins
+                keep_logs_plain()  # also Prefect's messages before the flow begins
                 reach_servers(config.runs_dir)
                 flow.flow(config, policy)
             show_summary(config.directory)
             return 0
     except KeyboardInterrupt:
-        raise StoppedError("stopped.", what_next="Run the same command again to go on from here.") from None
+        raise StoppedError("stopped.", what_next="Run the same command again to continue.") from None
     except AutodidactError:
         raise
     except Exception as error:
-        # Whatever a stage reads was verified, but not what only the report reads: a damaged file may explain it.
+        # A stage's inputs were verified, but not files that only the report reads: a damaged one may be the cause.
         if not (damages := _damages(config.directory)):
             raise
         raise DamagedError(
             "\n".join(damages) + "\n",
             f"That ended the run ({type(error).__name__}). Nothing was deleted.",
-            "Run the same command again with --on-drift rebuild to make it anew.",
+            "Run the same command again with --on-drift rebuild to rebuild the damaged stages.",
         ) from error
 
 
@@ -82,13 +84,13 @@ def _damages(directory: Path) -> list[str]:
 
 
 def finished(plan: Run) -> bool:
-    """Whether every stage would be reused and the report is there."""
+    """Whether every stage would be reused and the report exists."""
     kept = (Status.REUSE, Status.DRIFT) if plan.on_drift is OnDrift.ACCEPT else (Status.REUSE,)
     return all(p.status in kept for p in plan.plan) and _has_report(plan.directory)
 
 
 def _has_report(directory: Path) -> bool:
-    """Whether the report and a summary that can be read are there; if not, they are made again."""
+    """Whether the report and a readable summary exist; if not, they are made again."""
     try:
         return isinstance(_summary(directory), dict) and (directory / REPORT).exists()
     except (OSError, ValueError):
@@ -100,7 +102,7 @@ def _summary(directory: Path) -> Any:
 
 
 def show_summary(directory: Path) -> None:
-    """Print the table of iterations and the final comparison, or what a reward model came to; and where it all is."""
+    """Print the table of iterations and the final comparison, or a reward model's measures; then paths and links."""
     summary = _summary(directory)
     console = make_console()
     if "held_out" in summary:
@@ -146,7 +148,7 @@ def _iteration_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def show_plan(loop: Loop, config: RunConfig, on_drift: OnDrift) -> None:
-    """Print what every stage would do and cost. Needs no server, no GPU and no model."""
+    """Print what every stage would do and cost. Needs no server, GPU or model."""
     plan = plan_loop(loop, config, on_drift)
     table = Table(title=f"{config.directory}: {len(plan.plan)} stages (figures are upper bounds)", title_justify="left")
     for name in ("stage", "would", "samples or examples", "tokens", "disk", "memory per GPU", "GPUs"):
@@ -160,21 +162,26 @@ def show_plan(loop: Loop, config: RunConfig, on_drift: OnDrift) -> None:
         "",
         "",
         _si(sum(e.tokens for e in left)),
-        format_bytes(sum(e.disk_bytes for e in left)),
+        format_bytes(peak_disk(plan.plan, keeps(config))),
         "",
         "",
     )
     console = make_console()
     console.print(table)
+    if (keep := keeps(config)) != "all":
+        without = format_bytes(peak_disk(plan.plan, "all"))
+        console.print(f"keep: {keep} frees trained weights on the way; with keep: all, disk would come to {without}")
+    for made_by, needed_by in plan.lacking.items():
+        console.print(f"missing: {needed_error(needed_by, plan.directory / made_by)}", soft_wrap=True)
     for planned in plan.plan:
         if planned.stage.command:
             console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True)
     for name, path in config.input_files().items():
         if not is_here(path) and hub_name(path) is None:
-            console.print(f"missing: {name} {path}; it has to be there before the run starts")
+            console.print(f"missing: {name} {path}; it must exist before the run starts")
     base = next(planned.stage for planned in plan.plan if planned.stage.name == "base")
     if config.model and base.inputs["model"].digest is None:
-        way_on = "it has to be there before the run starts" if is_path(config.model) else "it will be fetched"
+        way_on = "it must exist before the run starts" if is_path(config.model) else "it will be fetched"
         console.print(f"missing: model {config.model} is not here; {way_on}")
 
 
@@ -214,15 +221,15 @@ def format_bytes(number: int) -> str:
 
 
 class PlainConsole(Console):
-    """A terminal on which a text means only itself: no markup, no codes of emoji, no control characters."""
+    """A terminal that prints text literally: no markup, no emoji codes, no control characters."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
     def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704  # Rich calls this while it handles the error, and would end the process with code 1
+        raise  # noqa: PLE0704  # Rich calls this while handling the error, and would exit with code 1
 
-    def render_str(self, text: str, **options: Any) -> Text:  # also of the cells of a table, and its title
+    def render_str(self, text: str, **options: Any) -> Text:  # also for a table's cells and title
         return super().render_str(visible(text), **options)
 
 
@@ -232,5 +239,5 @@ def make_console() -> PlainConsole:
 
 
 def say(text: str = "") -> None:
-    """Print a text as it is, in which nothing acts on the terminal."""
+    """Print a text literally, so nothing in it acts on the terminal."""
     print(visible(text))

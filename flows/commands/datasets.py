@@ -1,4 +1,4 @@
-"""The command `autodidact data`: what a data set is, before a loop takes it."""
+"""The command `autodidact data`: shows how a data set is read, before a loop uses it."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -26,18 +26,18 @@ from tasks.stage.environment import prepare
 from tasks.stage.logs import progress_shown
 
 PREVIEW = 600
-FILES = 20  # of those read, and of those passed over
+FILES = 20  # shown of those read, and of those not read
 
 
 COMMANDS = {
-    "inspect": "say what a data set is, show rows of it, and what will be left out",
-    "format": "write its rows, split and without duplicates, into a folder",
+    "inspect": "show how a data set is read, some of its rows, and what will be left out",
+    "format": "write its rows to a folder, split and without duplicates",
 }
 SETTINGS: dict[str, type[Config]] = {"inspect": InspectConfig, "format": FormatConfig}
 
 
 def data(arguments: list[str]) -> int:
-    """Look at a data set before a loop takes it, or turn it into the project's rows."""
+    """Inspect a data set before using it, or convert it to the project's rows."""
     parser = Parser("autodidact data", data.__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, description in COMMANDS.items():
@@ -48,7 +48,7 @@ def data(arguments: list[str]) -> int:
 
 
 def _settings(config_class: type[Config], command: str, first: str, arguments: list[str]) -> Any:
-    """The settings of a command; what stands first without a name is the setting `first`."""
+    """The settings of a command; a first argument without a flag is the setting `first`."""
     if arguments and not arguments[0].startswith("-"):
         arguments = [f"--{first}", *arguments]
     return read_settings(config_class, arguments, f"autodidact data {command} [DATA]", of_a_loop=False)[0]
@@ -59,7 +59,7 @@ def _format(arguments: list[str]) -> int:
     with ExitStack() as stack:
         stack.enter_context(explain_disk_errors(str(config.output), config.output))
         if config.write_prompts:
-            prepare(Path("runs"), dry_run=True)  # where libraries may write, and which services have the GPUs
+            prepare(Path("runs"), dry_run=True)  # where libraries may write, and which services use the GPUs
             stack.enter_context(progress_shown())
         found = format_data(config)
     console = make_console()
@@ -75,7 +75,7 @@ def _format(arguments: list[str]) -> int:
     _show_files(found.tally.files)
     _show_drops(found.dropped, found.tally)
     for shown in found.repeated:
-        said = f"{shown.reason.replace('_', ' ')} ({shown.share:.0%}), of {shown.source}"
+        said = f"{shown.reason.replace('_', ' ')} ({shown.share:.0%}), from {shown.source}"
         console.print(f"\n{said}", style="bold")
         console.print(f"{_cut(shown.prompt)}\n▸ repeats: {_cut(shown.repeats)}")
     return 0 if found.rows else 1
@@ -100,7 +100,7 @@ def _show(source: Path, found: Inspection, tokenizer: Any | None) -> None:
     _show_formats(source, found.tally)
     for name in found.tally.formats:
         uses = named(name).uses
-        console.print(f"Rows of {name} can serve as {' or '.join(uses)}; they are read as {found.use}.")
+        console.print(f"Rows of {name} can be used as {' or '.join(uses)}; here they are read as {found.use}.")
         if uses == ("prompts",):
             console.print(NO_ANSWERS)
         if uses == ("passages",):
@@ -131,7 +131,7 @@ def _show_formats(source: Path, tally: Tally) -> None:
 
 
 def _show_files(files: FilesRead) -> None:
-    """What was read and what was passed over; nothing of a single file."""
+    """Print which files were read and which were not; nothing for a single file."""
     if len(files.rows) + len(files.skipped) < 2:
         return
     read = Table("file", "rows", "set", title="What was read", title_justify="left")
@@ -155,7 +155,7 @@ def _show_drops(dropped: Counter[str], tally: Tally) -> None:
         console.print(said)
     if not dropped:
         return
-    table = Table("reason", "rows", "the first", title="What is left out", title_justify="left")
+    table = Table("reason", "rows", "first", title="What is left out", title_justify="left")
     for reason, count in dropped.items():
         table.add_row(reason.replace("_", " "), f"{count:,}", tally.first.get(reason, "–"))
     console.print(table)

@@ -1,7 +1,7 @@
-"""How a command ends, whatever happens: with an exit code and at most one plain message. Imports nothing heavy.
+"""How every command ends: with an exit code and at most one plain message. Imports nothing heavy.
 
 Exit codes: 0 done; 1 it failed under way; 2 bad input; 130 stopped by Ctrl-C; 141 nobody reads its output any more,
-which, as with any other program in a pipe, is no reason for a message. A traceback means a fault of this project.
+which, as for any program in a pipe, needs no message. A traceback means a bug in this project.
 """
 
 import errno
@@ -21,14 +21,14 @@ NOBODY_READS = 128 + signal.SIGPIPE
 
 
 def ended_plainly(work: Callable[[], int]) -> int:
-    """Do the work of a command, and return the exit code.
+    """Run a command, and return the exit code.
 
-    Until the work calls `raise_on_ctrl_c`, and again afterwards, Ctrl-C does what it did before: of a command that was
-    started as one, it ends the process.
+    Until the work calls `raise_on_ctrl_c`, and again afterward, Ctrl-C does what it did before: it ends the process of
+    a command started from a shell.
     """
     before = signal.getsignal(signal.SIGINT)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may know ASCII only, a file name be no text
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may be ASCII-only, and a file name may not be text
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _code_of(work)
@@ -47,17 +47,17 @@ def ended_plainly(work: Callable[[], int]) -> int:
             raise
         return _say(*_about(error))
     finally:
-        _on_ctrl_c(before)  # the interpreter is still shutting down
+        _on_ctrl_c(before)  # the interpreter still has to shut down
 
 
 def raise_on_ctrl_c() -> None:
-    """From here on there is something to tidy up: Ctrl-C raises KeyboardInterrupt instead of ending the process."""
+    """From here on something may need cleanup: Ctrl-C raises KeyboardInterrupt instead of ending the process."""
     _on_ctrl_c(signal.default_int_handler)
 
 
 def _on_ctrl_c(handler: Any) -> None:
     main = threading.current_thread() is threading.main_thread()
-    if main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs have it
+    if main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background jobs
         signal.signal(signal.SIGINT, handler)
 
 
@@ -78,13 +78,13 @@ def _say(message: str, code: int) -> int:
 
 
 def _about(error: OSError) -> tuple[str, int]:
-    """What the system refused, in words, and the exit code: what names a file is the user's to mend."""
+    """The system's error in words, and the exit code: an error that names a file is for the user to fix."""
     again = "and run the same command again."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.filename or 'the output'}: {error.strerror}. Make room there, {again}", FAILED
     if error.filename is None:  # a limit of the machine, or a connection
-        return f"{error.strerror}. See to that, {again}", FAILED
-    return f"{error.filename}: {error.strerror}. See that it is there and that you may use it, {again}", BAD_INPUT
+        return f"{error.strerror}. Fix that, {again}", FAILED
+    return f"{error.filename}: {error.strerror}. Check that it exists and that you may use it, {again}", BAD_INPUT
 
 
 def _is_unread(descriptor: int) -> bool:
@@ -95,7 +95,7 @@ def _is_unread(descriptor: int) -> bool:
 
 
 def _forget_output() -> None:
-    """Have what is still to be written go nowhere, or the interpreter would complain of it at its end."""
+    """Discard pending output, or the interpreter would complain about it at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

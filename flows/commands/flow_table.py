@@ -1,8 +1,8 @@
-"""Every flow, told by its file: the modules of flows/, and what other packages name as entry points `autodidact.flows`.
+"""Every flow, found by its file: the modules of flows/, and the entry points `autodidact.flows` of other packages.
 
-A flow's module is its only declaration. Its name is the command, the first line of its docstring the help. It holds a
-Prefect flow of its own name, whose argument `config` has the class of the settings, and `loop`, which that flow runs.
-An entry point is a module: `kto = "my_package.kto"`. Nothing is imported before a flow is asked for.
+A flow's module is its only declaration. Its name is the command; the first line of its docstring is the help. It has a
+Prefect flow of the same name, whose argument `config` is of the settings class, and `loop`, which that flow runs. An
+entry point is a module: `kto = "my_package.kto"`. Nothing is imported before a flow is requested.
 """
 
 import ast
@@ -28,7 +28,7 @@ GROUP = "autodidact.flows"
 
 @dataclass(frozen=True)
 class LoadedFlow:
-    """A flow that has been imported: the Prefect flow, the class of its settings, and the loop that it runs."""
+    """An imported flow: the Prefect flow, its settings class, and the loop that it runs."""
 
     flow: Any
     settings: "type[RunConfig]"
@@ -37,7 +37,7 @@ class LoadedFlow:
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow that is known by its module, which has not been imported."""
+    """A flow whose module has not been imported yet."""
 
     name: str
     module: str
@@ -48,7 +48,7 @@ class Flow:
 
     @property
     def entrypoint(self) -> str:
-        """As a Prefect deployment names it."""
+        """The flow as a Prefect deployment names it."""
         return f"{self.module}:{self.function}"
 
     @property
@@ -74,12 +74,12 @@ class Flow:
             spec = find_spec(self.module)
         except ImportError:
             spec = None
-        except Exception as error:  # the package of another's flow is imported for it
+        except Exception as error:  # this imports the package that has the flow
             raise self._broken(error) from error
         if spec is None or spec.origin is None:
             raise UsageError(
-                f"the flow {self.name} should be in the module {self.module}, which is not there.",
-                what_next=f"Install the package that names it as an entry point {GROUP}, or uninstall what is left.",
+                f"the flow {self.name} should be in the module {self.module}, which does not exist.",
+                what_next=f"Reinstall or uninstall the package that names it as an entry point {GROUP}.",
             )
         return Path(spec.origin)
 
@@ -93,7 +93,7 @@ class Flow:
         """Import the flow.
 
         Raises:
-            UsageError: the module is not there, or lacks what a flow has.
+            UsageError: the module does not exist, or lacks what a flow needs.
         """
         from tasks.settings.run import RunConfig
 
@@ -105,12 +105,12 @@ class Flow:
         except Exception as error:
             raise self._broken(error) from error
         flow, loop, settings = getattr(module, self.function, None), getattr(module, "loop", None), None
-        with suppress(NameError, TypeError):  # of what only a type checker imports, or what is no function
+        with suppress(NameError, TypeError):  # a name that only type checkers import, or not a function
             settings = get_type_hints(getattr(flow, "fn", flow)).get("config")
         if not (inspect.isclass(settings) and issubclass(settings, RunConfig)) or loop is None:
             raise UsageError(
-                f"{self.module} is no flow: it needs a Prefect flow {self.function}(config: Settings, …) and loop(run, "
-                f"config).",
+                f"{self.module} is not a flow: it needs a Prefect flow {self.function}(config: Settings, …) and "
+                f"loop(run, config).",
                 what_next="See flows/sft.py for the shortest one.",
             )
         return LoadedFlow(flow, settings, loop)
@@ -123,7 +123,7 @@ def own_flows() -> dict[str, Flow]:
 
 
 def all_flows() -> dict[str, Flow]:
-    """The flows of this project and, after them, those of other packages; of two of one name the first counts."""
+    """The flows of this project, then those of other packages; if two have the same name, the first counts."""
     found = own_flows()
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         found.setdefault(entry.name, Flow(entry.name, entry.module))
@@ -131,5 +131,5 @@ def all_flows() -> dict[str, Flow]:
 
 
 def find_flow(name: str) -> Flow | None:
-    """The flow of that name. Other packages are looked at only if this project has none."""
+    """The flow of that name. Other packages are searched only if this project has none."""
     return own_flows().get(name) or all_flows().get(name)

@@ -1,4 +1,4 @@
-"""What --help and --help-all say of a flow's settings: names as flags, types and defaults as people read them."""
+"""Settings in --help and --help-all: names as flags, readable types and defaults."""
 
 import re
 import shutil
@@ -16,8 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 INDENT, COLUMN, WIDEST = 2, 36, 110
-SHORT = 2  # lines that --help spends on a setting
-UNGROUPED = RUN, MODEL, DATA, OWN = "the run", "the model", "the data", "of this flow alone"  # settings in no group
+UNGROUPED = RUN, MODEL, DATA, OWN = "run", "model", "data", "this flow"  # headings of settings that are in no group
 ROOMS = {"tasks.datasets": DATA, "tasks.policies": MODEL}
 
 
@@ -27,8 +26,8 @@ class Setting:
 
     Attributes:
         name: dotted, as in YAML.
-        default: `PydanticUndefined` where one has to be given.
-        heading: under which --help-all has it; of a group, its own.
+        default: `PydanticUndefined` if the setting is required.
+        heading: its heading in --help-all; a group has its own.
     """
 
     name: str
@@ -46,42 +45,31 @@ class Setting:
         return _choices(self.field.annotation)
 
     @property
-    def is_path(self) -> bool:
-        return _word(self.field.annotation) in ("PATH", "MODEL") or self.metavar == "MODEL"
-
-    @property
     def metavar(self) -> str:
-        """What stands for the value: `N`, `TEXT`, choices in braces."""
+        """Placeholder for the value: `N`, `TEXT`, choices in braces."""
         if self.is_group:
             return "[none]"
         return "MODEL" if _is_model(self.field.metadata) else _word(self.field.annotation)
 
     @property
     def about(self) -> str:
-        return self.field.description or ""
+        return "By itself: on, as set below; none: off." if self.is_group else self.field.description or ""
 
     @property
-    def help(self) -> str:
-        """What --help says of it, with its default."""
-        about = "alone: have it, as set below; none: do without." if self.is_group else self.about
-        required = self.default is PydanticUndefined
-        return f"{about} ({'' if required else 'default: '}{self.shown_default})".strip()
-
-    @property
-    def shown_default(self) -> str:
-        """As it is written on the command line; "required" where there is none."""
+    def standing(self) -> str:
+        """The default, in parentheses."""
         if self.default is PydanticUndefined:
-            return "required"
-        return "on" if isinstance(self.default, BaseModel) else _shown(self.default)
+            return "(required)"
+        return f"(default: {'on' if isinstance(self.default, BaseModel) else _shown(self.default)})"
 
 
 def as_flag(name: str) -> str:
-    """How the setting of that name is spelled on the command line."""
+    """The flag of the setting with that name."""
     return "--" + name.replace("_", "-")
 
 
 def settings_of(config_class: type[BaseModel]) -> Iterator[Setting]:
-    """All settings of a class, a group before what is in it."""
+    """All settings of a class, each group before its members."""
     for name, field in config_class.model_fields.items():
         default = field.get_default(call_default_factory=True)
         group = _group(field)
@@ -104,14 +92,14 @@ def _group(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _heading(config_class: type[BaseModel], name: str) -> str:
-    """By the class that first had the setting: the room that it is in, or the flow's own file."""
+    """The heading, from the class that first declared the setting: its package, or the flow's own file."""
     first = next(kind for kind in reversed(config_class.__mro__) if name in get_annotations(kind))
     of_its_own = OWN if first is config_class else RUN
     return next((heading for room, heading in ROOMS.items() if first.__module__.startswith(room)), of_its_own)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union; of anything else itself."""
+    """The types of a union; of anything else, the type itself."""
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -120,7 +108,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
-    """What can be chosen from; nothing where anything can be given. Booleans as the parser takes them."""
+    """The possible values; empty if any value is. Booleans as the parser accepts them."""
     found: list[str] = []
     for kind in _members(annotation):
         if kind is bool:
@@ -137,7 +125,7 @@ def _is_class(annotation: Any, base: type) -> bool:
 
 
 def _is_model(metadata: Sequence[Any]) -> bool:
-    """Whether it is a ModelName: a folder, in which `~` is the home folder, or a name on the hub."""
+    """Whether it is a ModelName: a folder, in which `~` is the home folder, or a hub id."""
     return any(isinstance(told, AfterValidator) and told.func is expanduser for told in metadata)
 
 
@@ -158,7 +146,7 @@ def _word(annotation: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """A value as written on the command line."""
     if value is None or value in ((), {}):
         return "none"
     if isinstance(value, bool):
@@ -170,20 +158,20 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-Entry = tuple[str, str]  # a flag with its metavar, and what it does
+Entry = tuple[str, str, str]  # a flag with its metavar, its description, and its default in parentheses
 
 
 def section(title: str, entries: Sequence[Entry], lines: int | None = None) -> str:
-    """A heading and what is under it, in two columns.
+    """A heading and its entries, in two columns.
 
     Args:
-        lines: most that a text may take; what it says further is left out.
+        lines: most lines per text; the rest is left out.
     """
-    shown = wrap(title, width()) if " " in title and ": " in title else [f"{title}:"]
-    for flag, text in entries:
+    shown = wrap(title, width())
+    for flag, text, standing in entries:
         begin = " " * INDENT + flag
         apart = len(begin) > COLUMN - 2
-        parts = _fitting(text, lines and lines - apart)
+        parts = _fitting(text, standing, lines and lines - apart)
         shown += [begin] if apart else [f"{begin:<{COLUMN}}{parts.pop(0)}"]
         shown += [" " * COLUMN + part for part in parts]
     return "\n".join(shown)
@@ -197,13 +185,12 @@ def width() -> int:
     return min(WIDEST, shutil.get_terminal_size().columns) - 2
 
 
-def _fitting(text: str, lines: int | None) -> list[str]:
-    """The text in lines, without its last clauses where it takes too many; the default stays, and in one piece."""
-    room = max(24, width() - COLUMN)
-    told, bracket, default = text.rpartition(" (")
-    default = (bracket + default).replace(" ", "\0").replace("\0", " ", 1)
-    clauses = re.split(r"(?<=[.;]) ", told)
-    while lines and len(clauses) > 1 and len(wrap(told + default, room)) > lines:
+def _fitting(text: str, standing: str, lines: int | None) -> list[str]:
+    """The text in lines, without its last clauses if it takes too many. The default stays, in one piece."""
+    room, whole = max(24, width() - COLUMN), standing.replace(" ", "\0")
+    clauses = re.split(r"(?<=[.;]) ", " ".join(text.split()))
+    while lines and len(clauses) > 1 and len(wrap(f"{' '.join(clauses)} {whole}", room)) > lines:
         clauses.pop()
-        told = " ".join(clauses).rstrip(";.") + "."
-    return [part.replace("\0", " ") for part in wrap(told + default, room, break_on_hyphens=False)] or [""]
+        clauses[-1] = clauses[-1].rstrip(";.") + "."
+    found = wrap(f"{' '.join(clauses)} {whole}", room, break_on_hyphens=False)
+    return [part.replace("\0", " ") for part in found] or [""]

@@ -1,8 +1,9 @@
-"""The commands that look back: `autodidact runs`, `trace` and `compare`. They read the disk and change nothing.
+"""The commands about past runs: `autodidact runs`, `trace` and `compare`. They read the disk and change nothing.
 
-What they find is worked out in `tasks/history/runs.py`, `trace.py` and `compare.py`; here it is put into words.
+`tasks/history/runs.py`, `trace.py` and `compare.py` find the facts; this file prints them.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from flows.commands.comparison_tables import show_comparison
 from flows.commands.console import format_bytes, make_console, say
 from flows.commands.parser import CommandParser
 from tasks.history.compare import SETS, compare_runs
+from tasks.history.disk import KINDS, Usage, disk_usage
 from tasks.history.runs import History, QueryError, open_history, run_directories
 from tasks.history.state import RunState, State, run_state
 from tasks.history.trace import Policy, Trace, training_files
 from tasks.history.trace import trace as follow
 from tasks.stage.contract import Manifest
+from tasks.stage.freed import read_freed, stage_that_freed
 
 LABEL = 12
 SERVICES = {"mlflow": "MLflow", "prefect": "Prefect"}
@@ -25,12 +28,15 @@ PREVIEW = 70
 
 
 def runs(arguments: list[str]) -> int:
-    """List every run with its state on disk."""
-    return _show_runs(CommandParser("runs", runs.__doc__).parse_args(arguments).runs_dir)
+    """List every run with its state on disk, or with what it takes of the disk."""
+    parser = CommandParser("runs", runs.__doc__)
+    parser.add_argument("--disk", action="store_true", help="show what takes the disk")
+    told = parser.parse_args(arguments)
+    return _show_disk(told.runs_dir) if told.disk else _show_runs(told.runs_dir)
 
 
 def trace(arguments: list[str]) -> int:
-    """Follow one training row back to its problem, its policy, and all that this policy was trained on."""
+    """Trace a training row back to its problem, its policy, and everything that policy was trained on."""
     parser = CommandParser("trace", trace.__doc__)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument(
@@ -38,7 +44,7 @@ def trace(arguments: list[str]) -> int:
         metavar="SAMPLE_KEY",
         nargs="?",
         help="iter-1/PROBLEM/INDEX: the folder of the Parquet file of training rows, and its columns problem_id "
-        "and index; the beginning of the problem id will do where it is unique. Without a key, some are shown",
+        "and index; a unique prefix of the problem id is enough. Without a key, some keys are shown",
     )
     told = parser.parse_args(arguments)
     history = open_history(told.runs_dir, told.run)
@@ -46,18 +52,38 @@ def trace(arguments: list[str]) -> int:
 
 
 def compare(arguments: list[str]) -> int:
-    """Set two runs side by side on the same problems, the second minus the first."""
+    """Compare two runs on the same problems; differences are the second minus the first."""
     parser = CommandParser("compare", compare.__doc__)
     parser.add_argument("first", metavar="RUN")
     parser.add_argument("second", metavar="RUN")
     parser.add_argument("--set", choices=SETS, help="compare on this set only")
-    parser.add_argument("--common", action="store_true", help="where the problems differ, use those in both")
+    parser.add_argument("--common", action="store_true", help="if the problems differ, use those in both")
     told = parser.parse_args(arguments)
     first, second = (open_history(told.runs_dir, name) for name in (told.first, told.second))
     if first.directory == second.directory:
         raise QueryError(f"{first.name} is given twice.", what_next="Name two runs; `autodidact runs` lists them.")
     show_comparison(first, second, compare_runs(first, second, told.set, told.common), told.set)
     return 0
+
+
+def _show_disk(folder: Path) -> int:
+    usages, everything = disk_usage(run_directories(folder))
+    table = Table(title=f"What the runs in {folder} take, the largest first", title_justify="left")
+    table.add_column("run")
+    for kind in ("checkpoints", "training under way", "samples, rows", "everything else", "total"):
+        table.add_column(kind, justify="right")
+    for usage in sorted(usages, key=lambda usage: usage.total, reverse=True):
+        table.add_row(*_usage_row(usage))
+    table.add_section()
+    table.add_row(*_usage_row(everything))
+    make_console().print(table)
+    disk = shutil.disk_usage(folder)
+    say(f"{format_bytes(disk.free)} of {format_bytes(disk.total)} are free on the disk of {folder}.")
+    return 0
+
+
+def _usage_row(usage: Usage) -> tuple[str, ...]:
+    return (usage.name, *(format_bytes(usage.bytes[kind]) for kind in KINDS), format_bytes(usage.total))
 
 
 def _show_runs(folder: Path) -> int:
@@ -93,7 +119,7 @@ def _run_row(state: RunState) -> tuple[str, ...]:
 
 
 def _best(state: RunState) -> str:
-    """The best iteration with its value by the measure that chose it; where none does, the last, once it is known."""
+    """The best iteration with its value of the measure that chose it; without a measure the last one, once known."""
     if state.measure is None:
         return "" if state.best is None else f"{state.best}: the last"
     if state.value is None:
@@ -104,7 +130,7 @@ def _best(state: RunState) -> str:
 def _show_keys(history: History, folder: Path) -> int:
     files = training_files(history)
     elsewhere = "" if folder == Path("runs") else f" --runs-dir {folder}"
-    say(f"Training rows of {history.directory}. Follow one back: autodidact trace {history.name} KEY{elsewhere}")
+    say(f"Training rows of {history.directory}. To trace one: autodidact trace {history.name} KEY{elsewhere}")
     for found in files:
         say(f"\n{found.file}, {found.rows:,} rows, such as")
         for key, row in found.first.items():
@@ -124,8 +150,8 @@ def _show_trace(history: History, key: str) -> int:
     contradictions = [check for check in found.checks if not check.holds]
     if contradictions:
         say(
-            f"\n{len(contradictions)} of {len(found.checks)} checks fail: the run was rebuilt in part, or its files "
-            f"were changed. Run the flow again with --on-drift rebuild to make everything from what is there."
+            f"\n{len(contradictions)} of {len(found.checks)} checks fail: the run was partly rebuilt, or its files "
+            f"were changed. Run the flow again with --on-drift rebuild to make its stages consistent."
         )
     return 1 if contradictions else 0
 
@@ -184,6 +210,8 @@ def _policy_lines(history: History, policy: Policy, wrote: bool) -> list[str]:
         f"{history.path(origin)}",
         f"digest {history.digest(origin)}",
     ]
+    if stage := stage_that_freed(history.path(origin)):
+        lines.append(f"its weights are gone, {read_freed(stage)}; the digest says what they were")
     if origin.stage == "base":
         lines.append(_base(history, manifest))
     if policy.start:
@@ -206,7 +234,7 @@ def _base(history: History, manifest: Manifest) -> str:
 
 
 def _made_by(history: History, stage: str) -> list[str]:
-    """When, where and by what a stage was made."""
+    """When and where a stage was made, and by which code."""
     manifest = history.stages[stage].manifest
     ids = ", ".join(f"{SERVICES.get(name, name)} run {run}" for name, run in sorted(manifest.runs.items()))
     commit = str(manifest.code.get("commit") or "unknown")[:12]
@@ -216,7 +244,7 @@ def _made_by(history: History, stage: str) -> list[str]:
 
 
 def _source(history: History, source: str, latest: int) -> str:
-    """A policy's digest with the stage that made it, or the name of a file as it is."""
+    """A policy's digest with the stage that made it, or a file name unchanged."""
     made = history.origin(source, latest)
     return f"{made} ({source})" if made else source
 

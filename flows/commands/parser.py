@@ -1,4 +1,4 @@
-"""The parser of every command: flags are spelled with hyphens, and every complaint is a UsageError."""
+"""The parser of every command: flags are spelled with hyphens, and every error is a UsageError."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from flows.commands.yaml_file import path_at_home
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help is printed like anything else, and which knows a flag by its old spelling too."""
+    """A parser that prints help like any other output, and also accepts the old spelling of flags."""
 
     def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
         super().__init__(prog, description=description, allow_abbrev=False, **options)
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse, and say on stderr how flags that were written with underscores are spelled."""
+        """Parse; a notice on stderr gives the spelling of flags that were written with underscores."""
         if _Shown.wanted:
             raise _Shown(self)
         arguments, renamed = self.with_hyphens(sys.argv[1:] if args is None else args)
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(arguments, namespace)
 
     def with_hyphens(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The arguments with every flag in its spelling of today, and the flags that were not. Values stay."""
+        """The arguments with every flag in its current spelling, and the flags that changed. Values stay."""
         found: list[str] = []
         renamed: list[str] = []
         for argument in arguments:
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         return found, list(dict.fromkeys(renamed))
 
     def print_help(self, file: Any = None) -> None:
-        """Print the help. What it comes from would not tell that nobody reads it, or that a disk is full."""
+        """Print the help. argparse itself would hide a closed pipe or a full disk."""
         print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
@@ -66,7 +66,7 @@ class CommandParser(Parser):
 
 
 class _Shown(BaseException):
-    """A parser that was about to read the flags of its command."""
+    """Carries a parser that was about to read the flags of its command."""
 
     wanted = False
 
@@ -75,7 +75,7 @@ class _Shown(BaseException):
 
 
 def parser_of(command: Callable[[list[str]], int]) -> Parser:
-    """The parser of a command, which is stopped where it would read its flags: the first thing that it does."""
+    """The parser of a command, which is stopped when it would read its flags: the first thing it does."""
     _Shown.wanted = True
     try:
         command([])

@@ -1,6 +1,6 @@
 """The settings of a command: its flags over a YAML file over the defaults of its configuration class.
 
-Flags are made from that class; nothing is parsed by hand.
+Flags are generated from that class; nothing is parsed by hand.
 """
 
 import argparse
@@ -29,11 +29,11 @@ def read_settings(
     flow: str | None = None,
     about: str | None = None,
 ) -> tuple[Any, argparse.Namespace]:
-    """Configuration from the command line, over the YAML file, over the defaults.
+    """Read the configuration from the command line, over the YAML file, over the defaults.
 
     Args:
-        of_a_loop, about: as `SettingsParser` takes them.
-        flow: the flow that the YAML file has to be for, if it says so; None: any.
+        of_a_loop, about: see `SettingsParser`.
+        flow: the flow that the YAML file must be for, if it names one; None: any.
 
     Raises:
         UsageError: an unknown flag or key (with the nearest right name), a wrong type or value, an unreadable file.
@@ -47,7 +47,7 @@ def read_settings(
             near = nearest(bare.replace("_", "-"), flags)
             raise UsageError(f"unknown setting {bare}{near}.", what_next=f"{prog} --help-all lists all.")
     if unknown:
-        raise UsageError(f"{' '.join(unknown)!r} belongs to no setting.", what_next="Write --field value.")
+        raise UsageError(f"{' '.join(unknown)!r} belongs to no setting.", what_next="Write --setting value.")
     parser.read_none(known)
     from_file = read_config(known.config, flow).settings if known.config else {}
     try:
@@ -56,7 +56,7 @@ def read_settings(
         return config_class.model_validate(merged), known
     except SettingsError as error:
         raise UsageError(
-            f"a group of settings was given one value ({error}).",
+            f"a group of settings got a single value ({error}).",
             what_next=f"Write --group.name value; {prog} --help-all lists all.",
         ) from None
     except ValidationError as error:
@@ -64,7 +64,7 @@ def read_settings(
 
 
 def explain(error: ValidationError, config_class: type[BaseModel], known: argparse.Namespace) -> UsageError:
-    """An error of one line per problem: which field, what is wrong, what was given, the nearest right name of a key."""
+    """An error with one line per problem: which field, what is wrong, what was given, the nearest known key."""
     lines = []
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
@@ -76,15 +76,15 @@ def explain(error: ValidationError, config_class: type[BaseModel], known: argpar
             given = "" if isinstance(problem["input"], dict) else f", got {reprlib.repr(problem['input'])}"
             message = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float | date):
-                given += f". YAML reads that as {type(problem['input']).__name__}; put it into quotes"
-            shown = as_flag(field) if hasattr(known, field) else field  # as it was written
+                given += f". YAML reads that as {type(problem['input']).__name__}; put it in quotes"
+            shown = as_flag(field) if hasattr(known, field) else field  # as the user wrote it
             lines.append(f"{shown + ': ' if field else ''}{message}{given}")
     where = f"{known.config} and the command line" if known.config else "the command line"
     return UsageError(f"the settings from {where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def _field_names(config_class: type[BaseModel], path: list[str]) -> list[str]:
-    """The names that there are at a place in the settings; none where it is not in a class of settings."""
+    """The names of the settings at a path; empty if the path is not in a settings class."""
     for part in path:
         field = config_class.model_fields.get(part)
         kinds = (field.annotation, *get_args(field.annotation)) if field else ()
@@ -101,7 +101,7 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 def _by_field(config_class: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
-    """Settings with every one of two names under its first. One that is given under both stays, and is refused."""
+    """Rename settings given by their second name to the first. A setting given by both stays, and is refused."""
     second = {
         str(alias): name
         for name, field in config_class.model_fields.items()
@@ -113,11 +113,11 @@ def _by_field(config_class: type[BaseModel], values: dict[str, Any]) -> dict[str
 
 
 def first_look(arguments: list[str]) -> tuple[Path, bool]:
-    """The runs folder, and whether nothing is to be written: known before Prefect is imported, which makes its home."""
+    """The runs folder, and whether this is a dry run: needed before Prefect is imported and creates its home folder."""
     parser = Parser("autodidact", add_help=False)
     parser.add_argument("--config", type=path_at_home)
     parser.add_argument("--runs-dir", type=path_at_home)
-    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--dry-run", "-h", "--help", "--help-all", action="store_true")
     known, _ = parser.parse_known_args(parser.with_hyphens(arguments)[0])
     if known.runs_dir:
         return Path(known.runs_dir), known.dry_run

@@ -1,6 +1,6 @@
-"""The console script `autodidact`: it answers Ctrl-C from its first line, and then hands over to `cli.py`."""
+"""The console script `autodidact`: handles Ctrl-C from its first line, then hands over to `cli.py`."""
 
-import _signal  # what `signal` wraps, which takes some hundredths of a second to import
+import _signal  # `signal` wraps it, and takes some hundredths of a second to import
 import atexit
 import os
 import sys
@@ -11,10 +11,10 @@ PACKAGES = ("deployments", "tasks", "models", "data")
 
 
 def main() -> int:
-    """Returns the exit code, of which `flows/commands/exits.py` tells."""
+    """Return the exit code; `flows/commands/exits.py` lists them."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # not in a shell's background job
         _signal.signal(_signal.SIGINT, leave)
-        # The last thing that is done before Python would take the handler away: Ctrl-C comes too late then.
+        # Runs last, before Python removes the handler: by then it is too late for Ctrl-C.
         atexit.register(_signal.signal, _signal.SIGINT, _signal.SIG_IGN)
     if shadow := _shadow():
         print(f"autodidact: {shadow}", file=sys.stderr)
@@ -25,13 +25,13 @@ def main() -> int:
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    """End at once, where there is nothing to tidy up. An exception in the middle of an import might be swallowed."""
+    """End at once, while there is nothing to clean up. An exception during an import might be swallowed."""
     os.write(2, b"autodidact: stopped.\n")
     os._exit(STOPPED)
 
 
 def _shadow() -> str | None:
-    """What hides a package of this project, if anything does. Before that is known none of them can be imported."""
+    """Describe what hides a package of this project, if anything. None may be imported before this check."""
     import importlib.util
     from pathlib import Path
 
@@ -41,7 +41,7 @@ def _shadow() -> str | None:
         place = found.origin if found else None
         if place is None or Path(place).resolve() != ours / package / "__init__.py":
             return (
-                f"Python finds {place or 'a folder without __init__.py'} where its own package {package} should be. A "
+                f"Python finds {place or 'a folder without __init__.py'} instead of this project's {package}. A "
                 f"folder in PYTHONPATH has a module of that name. Unset PYTHONPATH, or rename that module."
             )
     return None

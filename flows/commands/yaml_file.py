@@ -1,4 +1,4 @@
-"""A configuration file in YAML, as a dictionary. What is ambiguous, or larger than any configuration, is refused."""
+"""Reads a YAML configuration file as a dictionary. Ambiguous files, and ones too large for settings, are refused."""
 
 import os
 from collections.abc import Hashable
@@ -10,11 +10,11 @@ import yaml
 from data.errors import UsageError
 
 LARGEST = 1 << 20  # bytes of a file
-MOST_VALUES = 10_000  # with every alias written out: nine nested ones can stand for thousands of millions
+MOST_VALUES = 10_000  # with every alias expanded: nine nested ones can stand for billions
 
 
 def path_at_home(text: str) -> Path:
-    """A path of the command line. `~` is the home folder also where no shell has said so, as in --config=~/a.yaml."""
+    """A path from the command line. Expands `~` also if the shell does not, as in --config=~/a.yaml."""
     return Path(os.path.expanduser(text))
 
 
@@ -22,12 +22,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A configuration file as a dictionary.
 
     Raises:
-        UsageError: the file is missing, cannot be read, is no YAML mapping, holds a key twice, or is too large.
+        UsageError: the file is missing, cannot be read, is not a YAML mapping, has a key twice, or is too large.
     """
     if not path.exists():
-        raise UsageError(f"there is no configuration file {path}.", what_next=f"It is looked for from {Path.cwd()}.")
-    if not path.is_file():  # of a pipe nobody knows whether it will ever say something, and it says it once
-        raise UsageError(f"{path} is not a file.", what_next="Write the settings to a file, and name that.")
+        raise UsageError(f"there is no configuration file {path}.", what_next=f"Relative paths start at {Path.cwd()}.")
+    if not path.is_file():  # a pipe may never send anything, and can be read only once
+        raise UsageError(f"{path} is not a file.", what_next="Write the settings to a file, and give that.")
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
@@ -48,11 +48,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         LookupError,
         TypeError,
     ) as error:
-        # PyYAML lets through what its own constructors stumble over, as in `!!timestamp 5`.
+        # PyYAML's own constructors fail on some input with other errors, such as `!!timestamp 5`.
         raise UsageError(f"{path} is not valid YAML: {error}.", what_next="Correct the file.") from None
     if not isinstance(content, dict):
-        held = "nothing" if content is None else "no mapping"
-        raise UsageError(f"{path} holds {held}.", what_next="Write key: value lines.")
+        held = "is empty" if content is None else "is not a mapping"
+        raise UsageError(f"{path} {held}.", what_next="Write key: value lines.")
     return content
 
 
@@ -61,12 +61,12 @@ def _content(text: str) -> Any:
     root = loader.get_single_node()
     if root is None:
         return None
-    _bound(root)  # before it is constructed: merging may write aliases out
+    _bound(root)  # before construction, because merging may expand aliases
     return loader.construct_document(root)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which would keep the last of two values of a key without a word."""
+    """PyYAML's safe loader, but a repeated key is an error instead of silently keeping the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Any, int] = {}
@@ -80,13 +80,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def _bound(root: yaml.Node) -> None:
-    """Refuse what has too many values once every alias is written out, also one that holds itself."""
+    """Refuse a document with too many values once every alias is expanded, including one that contains itself."""
     waiting, count = [root], 0
     while waiting:
         node = waiting.pop()
         count += 1
         if count > MOST_VALUES:
-            raise ValueError(f"with its aliases written out it has more than {MOST_VALUES:,} values")
+            raise ValueError(f"with aliases expanded it has more than {MOST_VALUES:,} values")
         if isinstance(node, yaml.MappingNode):
             waiting.extend(part for pair in node.value for part in pair)
         elif isinstance(node, yaml.SequenceNode):

@@ -1,1 +1,1 @@
-"""A language model that is asked something, here or at an endpoint: to judge answers, to write prompts."""
+"""Requests to a language model, run here or served at an endpoint: judging answers, writing prompts."""

@@ -1,7 +1,7 @@
-"""Asking a language model, here or at an OpenAI-compatible endpoint, for replies of a fixed form in JSON.
+"""Asks a language model, here or at an OpenAI-compatible endpoint, for replies in a fixed JSON format.
 
-What is asked, and how a reply is read, is in `data`: of a judge in judge_questions.py, of a writer of prompts in
-written_prompts.py.
+The questions and the parsing of replies are in `data`: judge_questions.py for judges, written_prompts.py for prompt
+writers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,15 +26,15 @@ def asker(
     seed: int,
     expected: Iterable[Request],
 ) -> Ask:
-    """What answers requests, in the order given. An engine starts here where the model is no endpoint's.
+    """Return a function that answers requests in order. Without an endpoint, an engine starts here.
 
     Args:
-        folder: of the model; None where it is at an endpoint.
-        seed: of the engine; requests have their own.
-        expected: everything that will be asked, for the context that is needed and the progress that is shown.
+        folder: the model's folder; None at an endpoint.
+        seed: the engine's seed; requests have their own.
+        expected: everything that will be asked, for sizing the context and showing progress.
 
     Raises:
-        EndpointError: when asked: the endpoint cannot be reached, or refuses the key or the model.
+        EndpointError: on the first request: the endpoint cannot be reached, or refuses the key or the model.
     """
     if config.endpoint is None:
         assert folder is not None
@@ -45,7 +45,7 @@ def asker(
 def _here(
     config: AskedModelConfig, form: Form, folder: Path, engine: EngineConfig, seed: int, expected: Iterable[Request]
 ) -> Ask:
-    """Start the model here. Replies are held to the schema while they are decoded, so every finished one can be read.
+    """Start the model here. Decoding constrains replies to the schema, so every finished reply can be parsed.
 
     A request that does not fit into the model's context gets no reply.
     """

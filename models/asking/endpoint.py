@@ -1,4 +1,4 @@
-"""Asking an OpenAI-compatible server, a bounded number of requests at a time."""
+"""Requests to an OpenAI-compatible server, a bounded number at a time."""
 
 import os
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from models.config import AskedModelConfig
 from models.engine.meter import Meter
 
 IN_FLIGHT = 16  # requests at a time
-RETRIES = 4  # of a request that an endpoint fails; the client waits longer each time
+RETRIES = 4  # per failed request; the client backs off
 TIMEOUT_SECONDS = 300.0
 
 
 class EndpointError(RunFailedError):
-    """The endpoint cannot be used at all; the message says why and what to do."""
+    """The endpoint cannot be used at all."""
 
 
 def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter) -> Ask:
-    """What sends requests to the endpoint of `config`.
+    """Return a function that sends requests to the endpoint of `config`.
 
-    A request that fails by itself, or is not answered in time, has an empty reply that says why.
+    A request that fails on its own, or times out, gets an empty reply with the reason.
 
     Args:
         meter: counts replies and tokens.
 
     Raises:
-        EndpointError: when asked: it cannot be reached, or refuses the key or the model.
+        EndpointError: on a request: the endpoint cannot be reached, or refuses the key or the model.
     """
     import openai
 
     client = openai.OpenAI(
         base_url=config.endpoint,
-        api_key=os.environ.get("OPENAI_API_KEY") or "none",  # a server of one's own wants none
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",  # a local server needs none
         max_retries=RETRIES,
         timeout=TIMEOUT_SECONDS,
     )
@@ -55,7 +55,7 @@ def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter) -> Ask:
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise EndpointError(
                 f"{config.endpoint} refuses the {form.role} {config.model}: {error}.",
-                what_next="Check its model and endpoint and the key in the environment variable OPENAI_API_KEY, and "
+                what_next="Check its model, its endpoint and the key in the environment variable OPENAI_API_KEY, then "
                 "run the same command again.",
             ) from error
         except openai.APITimeoutError as error:
@@ -63,8 +63,8 @@ def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter) -> Ask:
         except openai.APIConnectionError as error:
             raise EndpointError(
                 f"{config.endpoint} cannot be reached: {error.__cause__ or error}.",
-                what_next=f"Start the server, or correct the {form.role}'s endpoint, and run the same command again: "
-                "shards that are finished are kept.",
+                what_next=f"Start the server, or correct the {form.role}'s endpoint, then run the same command again: "
+                "finished shards are kept.",
             ) from error
         except (openai.APIError, AttributeError, IndexError, TypeError, ValueError) as error:
             return Reply("", f"the request failed ({type(error).__name__}): {error}"), 0

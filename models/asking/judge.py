@@ -1,9 +1,9 @@
-"""Judging samples with a language model, by vLLM here or at an OpenAI-compatible endpoint, in shards that appear whole.
+"""Judges samples with a language model, in vLLM here or at an OpenAI-compatible endpoint, in shards written atomically.
 
     python -m models.asking.judge CONFIG.json
 
-Beside each shard of scores, `opinions/` keeps every reply, and `judge.json` has the rates over all of them. A shard
-that is already there is not judged again, unless a request to the endpoint failed in it.
+For each shard of scores, `opinions/` keeps every reply, and `judge.json` has the rates over all of them. An existing
+shard is not judged again, unless a request to the endpoint failed in it.
 """
 
 import json
@@ -34,12 +34,12 @@ Ask = Callable[[list[Asked]], list[Opinion]]
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of samples with their problems, and where its scores and the judge's replies go."""
+    """A file of samples with their problems, and the files for its scores and the judge's replies."""
 
     groups: list[tuple[Problem, list[Sample]]]
     scores: Path
     opinions: Path
-    truncated: bool  # whether such samples are judged
+    truncated: bool  # whether truncated samples are judged
 
     def asked(self, judge: JudgeConfig) -> list[Asked]:
         return [
@@ -50,7 +50,7 @@ class Shard:
 
 
 def missing_shards(job: ScoreJob, program: JudgeProgram) -> Iterator[Shard]:
-    """The shards that are still to be judged, one in memory at a time."""
+    """The shards still to judge, one in memory at a time."""
     problems = iter(read_rows(Problem, job.problems))
     for file in parquet_files(job.samples):
         pairs = pair_up(problems, read_rows(Sample, file))
@@ -66,12 +66,12 @@ def _is_done(shard: Shard, judge: JudgeConfig) -> bool:
     asked = [problem.id for problem, _ in shard.asked(judge)]
     if not (holds(shard.scores, "problem_id", ids) and holds(shard.opinions, "problem_id", asked)):
         return False
-    # An endpoint may reply the next time; here, a prompt that is too long stays so.
+    # An endpoint may reply next time; a prompt that is too long for a model here stays too long.
     return not judge.endpoint or all(opinion.text for opinion in read_rows(Opinion, shard.opinions))
 
 
 def judge_samples(program: JudgeProgram) -> None:
-    """Do every job whose shards are not all there yet; then write the rates. An engine starts only if it is needed.
+    """Do every job with missing shards, then write the rates. An engine starts only if needed.
 
     Raises:
         EndpointError: the endpoint cannot be reached, or refuses the key or the model.
@@ -89,7 +89,7 @@ def judge_samples(program: JudgeProgram) -> None:
 
 
 def judge_shard(shard: Shard, program: JudgeProgram, ask: Ask) -> None:
-    """Ask everything about a shard. The replies are written first, so that scores never stand without them."""
+    """Ask everything about a shard. Replies are written first, so scores never exist without them."""
     judge = program.judge
     opinions = ask(shard.asked(judge))
     write_rows(Opinion, shard.opinions, opinions)
@@ -104,7 +104,7 @@ def judge_shard(shard: Shard, program: JudgeProgram, ask: Ask) -> None:
 
 
 def _asker(program: JudgeProgram) -> Ask:
-    """Start the judge here, or turn to its endpoint."""
+    """Start the judge here, or connect to its endpoint."""
     judge = program.judge
     form = Form("judge", "judgement", reply_schema(judge.kind, judge.max_reasoning), judge.reply_tokens)
 
@@ -132,7 +132,7 @@ def _all_asked(program: JudgeProgram) -> Iterator[Asked]:
 
 
 def _remove_others(job: ScoreJob) -> None:
-    """Remove shards of an earlier attempt that belong to no file of samples."""
+    """Remove an earlier attempt's shards that match no file of samples."""
     names = {file.name for file in parquet_files(job.samples)}
     for file in [*job.output.glob("*.parquet"), *(job.output / OPINIONS).glob("*.parquet")]:
         if file.name not in names:

@@ -1,4 +1,4 @@
-"""What a model is asked and replies, whether it runs here or at an endpoint."""
+"""Requests to a model and its replies, whether it runs here or at an endpoint."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from data.formats import Message
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one question says, and the seed of its reply."""
+    """One question, and the seed of its reply."""
 
     messages: list[Message]
     seed: int
@@ -17,7 +17,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model replied. `text` is empty if no reply came at all; `failure` then says why."""
+    """A model's reply. If none came, `text` is empty and `failure` is the reason."""
 
     text: str
     failure: str = ""
@@ -25,13 +25,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Form:
-    """Who is asked, and what a reply is held to.
+    """Who is asked, and the format of replies.
 
     Attributes:
-        role: what the model is called in messages and progress, such as "judge".
-        name: of the form, for an endpoint.
+        role: the model's name in messages and progress, such as "judge".
+        name: the schema's name, for an endpoint.
         schema: JSON schema of a reply.
-        max_tokens: longest reply.
+        max_tokens: longest reply, in tokens.
     """
 
     role: str
@@ -40,5 +40,5 @@ class Form:
     max_tokens: int
 
 
-# Answers requests in the order given.
+# Answers requests in order.
 Ask = Callable[[Sequence[Request]], list[Reply]]

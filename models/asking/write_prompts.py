@@ -1,9 +1,9 @@
-"""Having a language model write the prompts that passages answer, in shards that appear whole.
+"""Has a language model write the prompts that passages answer, in shards written atomically.
 
     python -m models.asking.write_prompts CONFIG.json
 
-The replies are kept as they are, in the order of the passages. A shard that is already there is not asked for again,
-but for requests to an endpoint that failed.
+Replies are kept unchanged, in the order of the passages. An existing shard is not requested again, except for failed
+requests to an endpoint.
 """
 
 import sys
@@ -23,12 +23,12 @@ from models.generate import request_seed, shard_path
 from models.process import fail_plainly
 
 ROLE = "prompt writer"
-AT_ENDPOINT = 256  # requests of a shard, at most: what is asked there costs money
+AT_ENDPOINT = 256  # most requests per shard: an endpoint costs money
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The next few passages, the file their replies go to, and those replies that are there already, by passage."""
+    """The next few passages, the file for their replies, and the existing replies, by passage."""
 
     passages: list[Passage]
     path: Path
@@ -40,7 +40,7 @@ class Shard:
 
 
 def missing_shards(program: WritePromptsProgram) -> Iterator[Shard]:
-    """The shards of which something is still to be asked, one in memory at a time."""
+    """The shards with missing replies, one in memory at a time."""
     for shard in _shards(program):
         if shard.unasked:
             yield shard
@@ -54,13 +54,13 @@ def _shards(program: WritePromptsProgram) -> Iterator[Shard]:
         path = shard_path(program.output, number)
         whole = holds(path, "passage_id", [passage.id for passage in passages])
         replies = list(read_rows(PromptReply, path)) if whole else []
-        # An endpoint may reply the next time; here, a passage that is too long stays so.
+        # An endpoint may reply next time; a passage that is too long for a model here stays too long.
         yield Shard(passages, path, {r.passage_id: r for r in replies if r.text or not program.writer.endpoint})
         number += 1
 
 
 def write_prompts(program: WritePromptsProgram) -> None:
-    """Ask for every prompt that is not there yet. An engine starts only if one is needed.
+    """Ask for every missing prompt. An engine starts only if needed.
 
     Raises:
         EndpointError: the endpoint cannot be reached, or refuses the key or the model.
@@ -76,12 +76,14 @@ def write_prompts(program: WritePromptsProgram) -> None:
         new = {p.id: PromptReply(p.id, r.text, r.failure) for p, r in zip(shard.unasked, said, strict=True)}
         replies = shard.replies | new
         write_rows(PromptReply, shard.path, (replies[passage.id] for passage in shard.passages))
-    for file in set(program.output.glob("*.parquet")) - paths:  # of an earlier attempt that cut the passages otherwise
+    for file in (
+        set(program.output.glob("*.parquet")) - paths
+    ):  # from an earlier attempt that split the passages differently
         file.unlink()
 
 
 def request(passage: Passage, program: WritePromptsProgram) -> Request:
-    """What is asked about a passage. Its seed is its own, wherever it stands."""
+    """The request about a passage. Its seed does not depend on its position."""
     said = messages(passage, program.writer.instruction or INSTRUCTION)
     return Request(said, request_seed(program.seed, passage.id))
 

@@ -1,4 +1,4 @@
-"""What answers prompts: one protocol, and the engines that keep it. vLLM is the one that there is."""
+"""Engines that answer prompts: one protocol, and its implementations. vLLM is the only one so far."""
 
 from models.config import EngineConfig
 from models.engine.protocol import Completion, Engine, Request, Served
@@ -7,7 +7,7 @@ __all__ = ["Completion", "Engine", "Request", "Served", "start"]
 
 
 def start(served: Served, config: EngineConfig) -> Engine:
-    """Start an engine; on the CPU and for one device it lives in this process, which then ends by `leave`."""
+    """Start an engine. On the CPU and on one device it runs in this process, which must then end with `leave`."""
     from models.engine.vllm import VLLM
 
     return VLLM(served, config)

@@ -1,4 +1,4 @@
-"""How much an engine has done, for people to see while it works."""
+"""Progress of an engine, shown while it works."""
 
 from models.progress import Progress
 

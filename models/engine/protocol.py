@@ -1,4 +1,4 @@
-"""The protocol that every engine keeps: requests in, answers out."""
+"""The protocol that every engine implements: requests in, answers out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from models.engine.meter import Meter
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, and how it is answered.
+    """A prompt, and how to answer it.
 
     Attributes:
         prompt: token ids.
-        samples: how many answers are drawn.
+        samples: number of answers to draw.
         temperature: 0 is greedy.
-        top_k: sample from this many most likely tokens; 0 is all.
-        seed: of the first answer; every further one has the next. None: greedy.
-        stop: ids of the tokens that end an answer, besides those that generation_config.json names. The one that it
-            ends at is the last of its ids, and left out of its text.
-        schema: JSON schema that an answer is held to while it is decoded, for an engine that was started so.
+        top_k: sample from the k most likely tokens; 0: from all.
+        seed: of the first answer; each further answer has the next. None: greedy.
+        stop: ids of tokens that end an answer, besides those in generation_config.json. The one that ends it is the
+            last of its ids, and left out of its text.
+        schema: JSON schema that constrains decoding, for an engine started with `held_to_schemas`.
     """
 
     prompt: list[int]
@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer. `finish_reason` is "stop" if it ended by itself, "length" if it was cut off."""
+    """One answer. `finish_reason` is "stop" if it ended on its own, "length" if it was truncated."""
 
     text: str
     token_ids: list[int]
@@ -48,21 +48,21 @@ class Engine(Protocol):
     """A policy that is ready to answer."""
 
     def answer(self, requests: Sequence[Request], meter: Meter | None = None) -> list[list[Completion]]:
-        """The answers to each request, in the order given, all in one continuous batch."""
+        """Return the answers to each request, in order, with continuous batching."""
         ...
 
 
 @dataclass(frozen=True)
 class Served:
-    """What an engine is started with.
+    """What an engine serves.
 
     Attributes:
         policy: folder of the model and its tokenizer.
         dtype: number format of the weights.
-        context: longest prompt and answer together, in tokens.
-        seed: of the engine; requests have their own.
+        context: most tokens of a prompt with its answer.
+        seed: the engine's seed; requests have their own.
         code: whether Python code in the folder may run.
-        held_to_schemas: whether requests have one.
+        held_to_schemas: whether requests have a schema.
     """
 
     policy: Path

@@ -20,7 +20,7 @@ class VLLM:
         self._engine = start_engine(served, config)
 
     def answer(self, requests: Sequence[Request], meter: Meter | None = None) -> list[list[Completion]]:
-        """The answers to each request, in the order given, all in one continuous batch."""
+        """Return the answers to each request, in order, with continuous batching."""
         engine = self._engine
         for number, request in enumerate(requests):
             engine.add_request(str(number), {"prompt_token_ids": request.prompt}, sampling_parameters(request))
@@ -37,7 +37,7 @@ class VLLM:
 
 
 def sampling_parameters(request: Request) -> Any:
-    """What vLLM is told of a request."""
+    """vLLM's sampling parameters for a request."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -56,7 +56,7 @@ def sampling_parameters(request: Request) -> Any:
 
 
 def start_engine(served: Served, config: EngineConfig) -> Any:
-    """vLLM's own engine; on the CPU and for one device it lives in this process."""
+    """vLLM's own engine. On the CPU and on one device it runs in this process."""
     import torch
 
     on_cpu = not torch.cuda.is_available()
@@ -65,12 +65,12 @@ def start_engine(served: Served, config: EngineConfig) -> Any:
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.cpu_kv_cache_gib))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    gc.disable()  # or vLLM would ask for collections of all that it imports
+    gc.disable()  # or vLLM's imports would trigger full collections
     from vllm import EngineArgs, LLMEngine
 
     keep_imports()
 
-    # Of vLLM's backends, this one holds to patterns of strings and to JSON without blanks.
+    # This one of vLLM's backends enforces string patterns and JSON without whitespace.
     constrained: dict[str, Any] = {"backend": "guidance", "disable_any_whitespace": True}
     told = EngineArgs(
         model=str(served.policy),
@@ -82,7 +82,7 @@ def start_engine(served: Served, config: EngineConfig) -> Any:
         gpu_memory_utilization=config.gpu_memory_utilization,
         enforce_eager=on_cpu if config.enforce_eager is None else config.enforce_eager,
         seed=served.seed % 2**31,
-        # On the CPU, seeded sampling fails when a prefill is cut in two ("CPU Generator does not use offset").
+        # On the CPU, seeded sampling fails if a prefill is split ("CPU Generator does not use offset").
         enable_chunked_prefill=False if on_cpu else None,
         max_num_batched_tokens=max(8192, served.context) if on_cpu else None,
         generation_config="vllm",

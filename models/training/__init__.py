@@ -1,1 +1,1 @@
-"""What trains, and what measures weights as training holds them. Each program is a module."""
+"""Programs that train, and that measure weights in the training format. Each program is a module."""

@@ -1,4 +1,4 @@
-"""Rows of which answers are measured, as token ids: gold answers and pairs, rendered as training renders them."""
+"""Rows whose answers are measured, as token ids: gold answers and pairs, rendered as in training."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from data.storage import read_rows
 
 @dataclass(frozen=True)
 class Answers:
-    """Token ids of a prompt and of one gold answer to it, or of a chosen and a rejected one."""
+    """Token ids of a prompt and of one gold answer to it, or of a chosen and a rejected answer."""
 
     problem_id: str
     index: int
@@ -27,9 +27,9 @@ class Answers:
 
 
 def gold_answers(tokenizer: Any, problems: Path, context: int) -> Iterator[Answers]:
-    """The gold answers of a file of problems, without what is longer than the context and problems that have none.
+    """The gold answers of a file of problems, without rows longer than the context and problems without an answer.
 
-    The index counts the answers to one prompt, so that a row has the same whatever the context of a policy is.
+    The index counts the answers to one prompt, so it does not depend on a policy's context.
     """
     seen = Counter[str]()
     for problem in read_rows(Problem, problems):
@@ -43,7 +43,7 @@ def gold_answers(tokenizer: Any, problems: Path, context: int) -> Iterator[Answe
 
 
 def pair_answers(tokenizer: Any, pairs: Path, context: int) -> Iterator[Answers]:
-    """The answers of a file of pairs, chosen before rejected, without pairs that are longer than the context."""
+    """The answers of a file of pairs, chosen before rejected, without pairs longer than the context."""
     for pair in read_rows(Pair, pairs):
         answers = (
             answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids),

@@ -1,4 +1,4 @@
-"""What the training programs share: policies, arguments of the trainers, adapters, resuming, the journal."""
+"""Shared by the training programs: policies, arguments of the trainers, adapters, resuming, the journal."""
 
 import json
 import os
@@ -23,18 +23,19 @@ from models.training.held_out import Evaluations, held_out_figures
 COMPLETE = "complete"
 IGNORED = -100
 CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
-# What PyTorch's launcher would say to a process that is alone. With port 0 it takes one that is free.
+# What PyTorch's launcher would set for a single process. Port 0 picks a free one.
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
 ALONE |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-HEAD = "score"  # what Transformers calls the head of a sequence classifier
+HEAD = "score"  # Transformers' name of a sequence classifier's head
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class FreshOptimizer(TrainerCallback):  # type: ignore[misc]
-    """Has the optimiser begin at its first step.
+    """Makes the optimizer start at its first step.
 
-    DeepSpeed's optimiser for bf16 without ZeRO is set up by a step with gradients of zero. AdamW counts it, would
-    correct its moments one step late, and make a first update of 0.74 of its length; with ZeRO there is no such step.
+    DeepSpeed's optimizer for bf16 without ZeRO is initialized by a step with zero gradients. AdamW counts that step,
+    would correct its moments one step late, and make a first update of 0.74 of its length. With ZeRO there is no such
+    step.
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
@@ -44,11 +45,11 @@ class FreshOptimizer(TrainerCallback):  # type: ignore[misc]
 
 
 class Journal(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics.jsonl, prints progress, and marks a checkpoint complete once it is wholly on disk.
+    """Writes metrics.jsonl, prints progress, and marks a checkpoint complete once it is entirely on disk.
 
-    A line is of the training, or (with names such as `held_out/loss`) of held-out rows after the same step.
+    A line is about training, or (with names such as `held_out/loss`) about held-out rows after the same step.
 
-    Transformers saves after the last step whatever `save_steps` says. Without `save_last` that is left out.
+    Transformers saves after the last step whatever `save_steps` is. `save_last=False` prevents that.
     """
 
     def __init__(self, path: Path, resumed_step: int, save_last: bool = True) -> None:
@@ -84,7 +85,7 @@ class Journal(TrainerCallback):  # type: ignore[misc]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; one that was not is removed."""
+    """The newest complete checkpoint; incomplete ones are removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     for unfinished in [p for p in found if not (p / COMPLETE).exists()]:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -92,7 +93,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
-    """DeepSpeed's own configuration; "auto" values are filled in by the trainer."""
+    """DeepSpeed's configuration; the trainer fills in "auto" values."""
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
@@ -109,15 +110,15 @@ def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
 
 
 def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, output: Path) -> dict[str, Any]:
-    """Arguments of TRL's trainers; everything that decides the result is spelled out rather than left to a default.
+    """Arguments of TRL's trainers; everything that decides the result is explicit rather than left to a default.
 
     Raises:
-        ValueError: there are not as many processes as `launch` says, so batches would have another size.
+        ValueError: the number of processes differs from `launch`, so the batch size would differ.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes != launch.processes:
         raise ValueError(
-            f"launch.processes is {launch.processes}, and {processes} run. Start the program with "
+            f"launch.processes is {launch.processes}, but {processes} are running. Start the program with "
             f"torch.distributed.run and --nproc-per-node {launch.processes}."
         )
     return {
@@ -152,13 +153,13 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
 
 
 def _optimizer(name: Optimizer) -> str:
-    """Transformers' name of an optimiser. On a GPU, AdamW in one kernel, which needs no copy of the weights."""
+    """Transformers' name of an optimizer. On a GPU, the fused AdamW, which needs no copy of the weights."""
     adamw = "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch"
     return {"adamw": adamw, "rmsprop": "rmsprop"}[name]
 
 
 def load_policy(path: Path, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse") -> Any:
-    """The model at `path`, in 4 bits if asked; one without weights starts from random ones, which the seed decides."""
+    """The model at `path`, in 4 bits if requested. A folder without weights gets random ones, decided by the seed."""
     if not quantize and not any(path.glob("*.safetensors")):
         return random_weights(load_config(path, code), code, dtype=DTYPES[dtype])
     more = {"quantization_config": _nf4(dtype)} if quantize else {}
@@ -168,11 +169,11 @@ def load_policy(path: Path, dtype: Dtype, quantize: bool = False, code: ModelCod
 def load_reward_model(
     path: Path, tokenizer: Any, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse"
 ) -> Any:
-    """The model at `path` with one number as output, in 4 bits if asked (but for that head).
+    """The model at `path` with a scalar output, in 4 bits if requested (except the head).
 
-    A policy gets a new head from random weights, which the seed decides. The reward is read at the last token that is
-    none of padding: where the tokenizer pads with its EOS, at the token before it, as every user of such a checkpoint
-    does. Padding on the right therefore changes no reward.
+    A policy gets a new, randomly initialized head, which the seed decides. The reward is read at the last token that is
+    not padding: if the tokenizer pads with EOS, at the token before it, as in every other use of such a checkpoint.
+    Padding on the right therefore changes no reward.
     """
     more = {"quantization_config": _nf4(dtype, llm_int8_skip_modules=[HEAD])} if quantize else {}
     kind: Kind = "AutoModelForSequenceClassification"
@@ -192,10 +193,10 @@ def _nf4(dtype: Dtype, **more: Any) -> BitsAndBytesConfig:
 
 
 def lora_config(adapter: AdapterConfig | None, reward: bool = False) -> LoraConfig | None:
-    """peft's configuration of a new adapter, which begins as the identity.
+    """peft's configuration of a new adapter, which starts as the identity.
 
     Args:
-        reward: the adapter is that of a reward model, whose head is trained in full and kept with it.
+        reward: the adapter is a reward model's, whose head is fully trained and saved with it.
     """
     if adapter is None:
         return None
@@ -213,13 +214,13 @@ def lora_config(adapter: AdapterConfig | None, reward: bool = False) -> LoraConf
 def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig, evaluations: int = 0) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the new policy to `output`.
 
-    An adapter is written beside it instead, to `adapter/`: `merge` makes a policy of it. Held-out rows, if the
-    trainer has any, are measured so many times meanwhile.
+    An adapter is written to the sibling folder `adapter/` instead, and `merge` makes a policy from it. Held-out rows,
+    if the trainer has any, are measured `evaluations` times during training.
     """
     resume = last_checkpoint(output.parent / CHECKPOINTS)
     step = int(resume.name.split("-")[1]) if resume else 0
-    # An adapter's last checkpoint is small, and spares the training if the merge that follows fails. Where all weights
-    # are trained, it would be several times as large as the policy, which is written next.
+    # An adapter's last checkpoint is small, and saves retraining if the merge after it fails. With all weights trained,
+    # it would be several times as large as the policy, which is written next.
     trainer.add_callback(Journal(output.parent / "metrics.jsonl", step, save_last=train.adapter is not None))
     if not resume:
         trainer.add_callback(FreshOptimizer())
@@ -241,10 +242,10 @@ def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig,
 
 
 def forget_base(adapter: Path) -> None:
-    """Take the base's path out of an adapter's configuration: it says where this run was, not what the base was."""
+    """Remove the base's path from an adapter's configuration: it depends on the run's location, not on the base."""
     file = adapter / "adapter_config.json"
     settings = json.loads(file.read_text())
-    for names in ("target_modules", "modules_to_save"):  # peft writes sets, in an order that changes from run to run
+    for names in ("target_modules", "modules_to_save"):  # peft writes sets, whose order changes between runs
         settings[names] = sorted(set(settings[names])) if settings.get(names) else None
     settings["base_model_name_or_path"] = None
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -252,33 +253,33 @@ def forget_base(adapter: Path) -> None:
 
 
 def pad_token_id(tokenizer: Any) -> int:
-    """What rows are padded with: the tokenizer's own token for it, else EOS, else the template's end of a turn."""
+    """The padding token: the tokenizer's own, else EOS, else the template's end-of-turn token."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, *stop_token_ids(tokenizer))
     return next(int(number) for number in known if number is not None)
 
 
 def padded_tokenizer(folder: Path, code: ModelCode) -> Any:
-    """The tokenizer of a model that is trained. TRL wants it to have a padding token."""
+    """The tokenizer of a model to train. TRL requires a padding token."""
     tokenizer = load_tokenizer(folder, code)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_token_id(tokenizer))
     return tokenizer
 
 
 def enter() -> None:
-    """Set up the process of a program that trains: `leave` ends it."""
+    """Set up a training program's process; end it with `leave`."""
     quiet()
     import deepspeed.ops  # looks for an accelerator at once
 
-    # PyTorch's launcher sets this. A RANK alone may be a cluster's, which means other processes.
+    # PyTorch's launcher sets this. RANK alone may come from a cluster, and mean other processes.
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         os.environ.update(ALONE)
-    # The only one of its operators that DeepSpeed would compile is for tensor-parallel inference on a CPU. Without it
-    # a first training needs no compiler and no minute, and no start asks the compiler what it can do.
+    # The only operator that DeepSpeed would compile is for tensor-parallel inference on a CPU. Without it the first
+    # training needs no compiler and saves a minute, and no start probes the compiler.
     deepspeed.ops.__compatible_ops__ = {}
 
 
 def quiet() -> None:
-    """Set up a training program's process: the CPU as accelerator where there is no other, and no chatter."""
+    """Set up a program's process: the CPU as accelerator if there is no other, and no noise in the log."""
     fail_plainly()
     keep_imports()
     warnings.filterwarnings("ignore")
@@ -288,7 +289,7 @@ def quiet() -> None:
 
 
 def leave() -> NoReturn:
-    """End a program, all of its processes together: one that goes first can abort another."""
+    """End a program's processes together: one that ends first can abort another."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
@@ -296,7 +297,7 @@ def leave() -> NoReturn:
 
 
 def lines_up_to(path: Path, step: int) -> list[str]:
-    """The lines of a metrics.jsonl up to a step; a line that was torn by a kill ends them."""
+    """The lines of a metrics.jsonl up to a step, or up to a line torn by a kill."""
     lines = []
     for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
         if not line.endswith("\n") or json.loads(line)["step"] > step:

@@ -1,4 +1,4 @@
-"""Held-out rows in the training programs: when they are measured, and how, without a change to what is trained."""
+"""Held-out rows in the training programs: when and how they are measured, without affecting training."""
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -17,28 +17,28 @@ PREFIX = "held_out"
 
 
 class MeasuresHeldOut(ABC):
-    """A base class to stand before one of TRL's trainers: measures `eval_dataset` row by row.
+    """A mixin for TRL's trainers, before the trainer in the bases: measures `eval_dataset` row by row.
 
-    The Trainer's own loop averages over batches, however many answer tokens or rows each has, and TRL counts those
-    rows twice with which the last batch is filled up for several processes. Here every row counts once.
+    The Trainer's own loop averages over batches, regardless of their answer tokens or rows, and TRL counts the rows
+    that fill up the last batch for several processes twice. Here every row counts once.
     """
 
     @abstractmethod
     def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """What is measured of each row of a batch, each of shape (rows,)."""
+        """The measured values of each row in a batch, each of shape (rows,)."""
 
     @abstractmethod
     def figures(self, values: Mapping[str, Sequence[float]]) -> dict[str, float]:
-        """What the values of all rows come to."""
+        """Combine the values of all rows."""
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        """The Trainer's, but that no random number is taken from those of the training: its data loader draws one."""
+        """The Trainer's, but without using training's random numbers: its data loader draws one."""
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
             return dict(super().evaluate(*arguments, **options))  # type: ignore[misc]
 
     def evaluation_loop(self, dataloader: Any, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> EvalLoopOutput:
-        """In place of the Trainer's: every process makes the same number of passes, and has all figures."""
+        """Replaces the Trainer's: every process makes the same number of passes, and gets all values."""
         trainer: Any = self
         trainer.model_wrapped.eval()
         found: dict[str, list[float]] = defaultdict(list)
@@ -52,7 +52,7 @@ class MeasuresHeldOut(ABC):
 
 
 class Evaluations(TrainerCallback):  # type: ignore[misc]
-    """Has the Trainer evaluate so many times, at equal distances and last at the end."""
+    """Makes the Trainer evaluate `count` times, evenly spaced, the last time at the end."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -62,15 +62,15 @@ class Evaluations(TrainerCallback):  # type: ignore[misc]
 
 
 def evaluation_steps(steps: int, count: int) -> set[int]:
-    """After which of a training's steps held-out rows are measured; at most once after each."""
+    """The training steps after which held-out rows are measured, at most once each."""
     return {-(-steps * number // count) for number in range(1, count + 1)}
 
 
 def held_out_set(file: Path | None, rows: Sequence[dict[str, Any]], column: str) -> Dataset | None:
-    """Rows as an `eval_dataset`, longest first by a column, so that little is padded. None without any.
+    """Rows as an `eval_dataset`, longest first by a column, for little padding. None if there are no rows.
 
     Args:
-        file: which they are from. That it has more is printed.
+        file: their source. If it has more rows, a message says so.
     """
     given = count_rows(file) if file else 0
     if len(rows) < given:
@@ -80,7 +80,7 @@ def held_out_set(file: Path | None, rows: Sequence[dict[str, Any]], column: str)
 
 
 def held_out_figures(logs: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of held-out rows in what the Trainer logs, by the names they have in metrics.jsonl."""
+    """The values of held-out rows in the Trainer's logs, by their names in metrics.jsonl."""
     speed = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
     found = {name: float(value) for name, value in logs.items() if name.startswith("eval_") and name not in speed}
     return {f"{PREFIX}/{name.removeprefix('eval_')}": value for name, value in found.items()}

@@ -1,9 +1,9 @@
-"""How likely a policy finds given answers: one forward pass over each, nothing is generated.
+"""Likelihood of given answers under a policy: one forward pass over each, no generation.
 
     python -m models.training.likelihood CONFIG.json    # several processes: by torch.distributed.run, see launch.py
 
 The product over answer tokens of p(token | prefix), called the conditional probability of an answer, is the
-exponential of the sum that is computed here in log space. Preference training takes these sums as its reference.
+exponential of the sum computed here in log space. Preference training uses these sums as its reference.
 """
 
 import gc
@@ -41,7 +41,7 @@ def sequence_log_probs(
             of answer tokens only and never holds (batch, length, vocabulary) logits.
         input_ids: prompt and answer, shape (batch, length).
         attention_mask: 1 for tokens, 0 for padding, shape (batch, length).
-        answer_mask: 1 for answer tokens, shape (batch, length). The first position cannot be one.
+        answer_mask: 1 for answer tokens, shape (batch, length). The first position cannot be 1.
 
     Returns:
         Shape (batch,).
@@ -70,13 +70,13 @@ def log_probs_of(model: Any, sequences: Sequence[Rendered], padding: int, device
 
 
 def measure(program: LikelihoodProgram) -> None:
-    """Write the likelihood of every gold answer and of every pair's two answers, file by file, in their order.
+    """Write the likelihood of every gold answer and of every pair's two answers, file by file, in order.
 
-    What is longer than the policy's context is left out.
+    Rows longer than the policy's context are left out.
     """
     launch = program.launch
     plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed(program))
-    PartialState(cpu=not torch.cuda.is_available())  # Accelerator(cpu=True) would leave DeepSpeed out
+    PartialState(cpu=not torch.cuda.is_available())  # Accelerator(cpu=True) would not use DeepSpeed
     accelerator = Accelerator(deepspeed_plugin=plugin)
     tokenizer = load_tokenizer(program.policy, program.model_code, model_max_length=sys.maxsize)
     model = load_policy(program.policy, program.dtype, program.quantize, program.model_code)
@@ -94,10 +94,10 @@ def measure(program: LikelihoodProgram) -> None:
 def _over_processes(
     accelerator: Accelerator, model: Any, sequences: Sequence[Rendered], micro_batch_size: int, padding: int
 ) -> list[float]:
-    """`log_probs_of` all sequences in their order, dealt out to all processes in batches."""
-    # Longest first: what does not fit into memory fails at once, and little is padded.
+    """`log_probs_of` all sequences, in order, computed in batches by all processes."""
+    # Longest first: what does not fit into memory fails at once, and there is little padding.
     order = sorted(range(len(sequences)), key=lambda number: -sum(map(len, sequences[number])))
-    size = 2 * micro_batch_size  # as many rows as training on pairs puts through at a time
+    size = 2 * micro_batch_size  # as many rows as in one forward pass of training on pairs
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     ranks = accelerator.num_processes
     dealt = [batch for rank in range(ranks) for batch in batches[rank::ranks]]  # each process gets long and short ones
@@ -105,7 +105,7 @@ def _over_processes(
     found: list[tuple[int, float]] = []
     if not dealt:
         return []
-    # ZeRO 3 gathers weights in step: every process makes the same number of passes, if need be one twice.
+    # ZeRO 3 gathers weights in lockstep: every process makes the same number of passes, repeating one if needed.
     with accelerator.split_between_processes(dealt, apply_padding=True) as mine:
         for done, batch in enumerate(mine, start=1):
             values = log_probs_of(model, [sequences[number] for number in batch], padding, accelerator.device)

@@ -1,9 +1,9 @@
-"""Merging a LoRA adapter into the weights that it was trained on, for engines that know no adapters.
+"""Merges a LoRA adapter into the weights that it was trained on, for engines without adapter support.
 
     python -m models.training.merge CONFIG.json
 
-An adapter that was trained around weights of 4 bits is merged into exactly those, brought back to full width: the
-merged policy answers as the trained one does.
+An adapter trained on 4-bit weights is merged into exactly those weights, dequantized: the merged policy answers like
+the trained one.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""Training on pairs with the loss of DPO and SPIN: TRL's DPOTrainer on DeepSpeed, with a reference computed before.
+"""Training on pairs with the loss of DPO and SPIN: TRL's DPOTrainer on DeepSpeed, with a precomputed reference.
 
     python -m models.training.preference CONFIG.json    # several processes: by torch.distributed.run, see launch.py
 
@@ -8,7 +8,7 @@ log-probabilities summed over answer tokens and p_ref the policy that training s
     m = β · [log p_θ(y|x) − log p_ref(y|x)] − β · [log p_θ(y'|x) − log p_ref(y'|x)]
 
 and the loss is −log σ(m) (logistic: DPO, arXiv 2305.18290, equation 7; SPIN, arXiv 2401.01335, equation 4.7) or
-max(0, 1 − m) (hinge). log p_ref was computed once, by models.training.likelihood: no second model is held in memory.
+max(0, 1 − m) (hinge). models.training.likelihood computed log p_ref once, so no second model is in memory.
 """
 
 import gc
@@ -49,7 +49,7 @@ LOSSES: dict[PreferenceLoss, str] = {"logistic": "sigmoid", "hinge": "hinge"}
 
 
 class PreferenceTrainer(MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
-    """DPOTrainer on rows that are token ids already and carry the reference's log-probabilities."""
+    """DPOTrainer on rows that are already token ids, with the reference's log-probabilities."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -82,14 +82,14 @@ class PreferenceTrainer(MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
 
 
 def encode(tokenizer: Any, pair: Pair, reference: PairLikelihood) -> dict[str, Any]:
-    """One pair as token ids, with what the reference says of it.
+    """One pair as token ids, with the reference's log-probabilities.
 
     Raises:
-        ValueError: the likelihoods are those of other pairs.
+        ValueError: the likelihoods belong to other pairs.
     """
     if (pair.problem_id, pair.index) != (reference.problem_id, reference.index):
         raise ValueError(
-            f"Pair {pair.problem_id}/{pair.index} met the likelihood of {reference.problem_id}/{reference.index}."
+            f"Pair {pair.problem_id}/{pair.index} has the likelihood of {reference.problem_id}/{reference.index}."
         )
     chosen = answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids)
     rejected = answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids)
@@ -137,7 +137,7 @@ def train(program: PreferenceProgram) -> None:
 
 
 def _held_out(program: PreferenceProgram, tokenizer: Any, context: int) -> list[dict[str, Any]]:
-    """Held-out pairs that fit into the context and that the reference has measured."""
+    """Held-out pairs that fit into the context and have reference log-probabilities."""
     if program.held_out is None or program.held_out_reference is None:
         return []
     reference = {(row.problem_id, row.index): row for row in read_rows(PairLikelihood, program.held_out_reference)}

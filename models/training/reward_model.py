@@ -1,10 +1,10 @@
-"""Training of a reward model on pairs: TRL's RewardTrainer on DeepSpeed.
+"""Trains a reward model on pairs: TRL's RewardTrainer on DeepSpeed.
 
     python -m models.training.reward_model CONFIG.json    # several processes: by torch.distributed.run, see launch.py
 
-A policy with one number r(x, y) as output in place of its vocabulary learns that people preferred answer y to y'. The
-loss of Bradley and Terry (1952), as in InstructGPT (arXiv 2203.02155, equation 1), with a margin m as in Llama 2 (arXiv
-2307.09288, equation 2; one for all pairs here) and centred as in Eisenstein et al. (arXiv 2312.09244), is
+A policy with a scalar output r(x, y) instead of its vocabulary learns that people preferred answer y to y'. The loss of
+Bradley and Terry (1952), as in InstructGPT (arXiv 2203.02155, equation 1), with a margin m as in Llama 2 (arXiv
+2307.09288, equation 2; here one for all pairs) and centered as in Eisenstein et al. (arXiv 2312.09244), is
 
     −log σ(r(x, y) − r(x, y') − m) + c · (r(x, y) + r(x, y'))²
 """
@@ -45,7 +45,7 @@ from models.training.held_out import MeasuresHeldOut, held_out_set
 
 
 class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
-    """RewardTrainer; what it says of held-out pairs has the names that it gives to those it trains on."""
+    """RewardTrainer whose metrics of held-out pairs have the same names as those of training pairs."""
 
     def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         margin = inputs.pop("margin")
@@ -60,7 +60,7 @@ class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
 
 
 def encode(tokenizer: Any, pair: Pair, margin: float) -> dict[str, Any]:
-    """One pair as token ids, each side with its prompt in front."""
+    """One pair as token ids, each answer after its prompt."""
     row: dict[str, Any] = {"margin": margin}
     for side, text in (("chosen_ids", pair.chosen), ("rejected_ids", pair.rejected)):
         prompt, answer = judged_token_ids(tokenizer, pair.messages, text)
@@ -71,7 +71,7 @@ def encode(tokenizer: Any, pair: Pair, margin: float) -> dict[str, Any]:
 def train(program: RewardTrainProgram) -> None:
     """Train a reward model that starts from `program.policy`, and write a Hugging Face checkpoint to `program.output`.
 
-    An adapter is written beside it instead, with the head, to `adapter/`: `merge` makes a checkpoint of it.
+    An adapter is written with the head to the sibling folder `adapter/` instead; `merge` makes a checkpoint from it.
     """
     config, output = program.train, program.output
     tokenizer = padded_tokenizer(program.policy, program.model_code)
@@ -93,7 +93,7 @@ def train(program: RewardTrainProgram) -> None:
         data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),
         peft_config=lora_config(config.adapter, reward=True),
     )
-    if config.quantize:  # TRL turns all that is trained to bfloat16; unlike LoRA, the head takes only its own format
+    if config.quantize:  # TRL casts everything trained to bfloat16; unlike LoRA, the head accepts only its own format
         for name, weights in trainer.model.named_parameters():
             if HEAD in name.split("."):
                 weights.data = weights.data.to(DTYPES[config.dtype])

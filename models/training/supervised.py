@@ -7,7 +7,7 @@ The loss of a batch B of (prompt x, answer y, reward r) is the reward-weighted n
 
     L(θ) = − Σ_{(x,y,r) ∈ B}  r · Σ_t log p_θ(y_t | x, y_<t)  /  Σ_{(x,y,r) ∈ B} |y|
 
-over the whole optimiser step, all devices and accumulation steps together. With every r = 1 it is plain SFT.
+over the whole optimizer step, all devices and accumulation steps together. With every r = 1 it is plain SFT.
 """
 
 import gc
@@ -45,7 +45,7 @@ from models.training.held_out import MeasuresHeldOut, held_out_set
 
 
 class WeightedSFTTrainer(MeasuresHeldOut, SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with the loss above. That of held-out rows is per answer token of all of them together."""
+    """SFTTrainer with the loss above. For held-out rows it is averaged over the answer tokens of all rows."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -55,7 +55,7 @@ class WeightedSFTTrainer(MeasuresHeldOut, SFTTrainer):  # type: ignore[misc]
         items = inputs["labels"].ne(IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         loss = reward_weighted_nll(outputs.log_probs, weights[:, 1:], items)  # the first token is never a label
         if num_items_in_batch is not None:
-            # The answer tokens of all devices were counted, and DeepSpeed averages gradients over devices.
+            # Answer tokens are counted over all devices, but DeepSpeed averages gradients over devices.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
@@ -76,8 +76,8 @@ def reward_weighted_nll(
 
     Args:
         log_probs: log-probability of each label given what precedes it, 0 outside the answers, shape (batch, length).
-        weights: reward of the answer that each label belongs to, of the same shape.
-        answer_tokens: number of answer tokens in the whole optimiser step.
+        weights: reward of the answer that each label belongs to, same shape.
+        answer_tokens: number of answer tokens in the whole optimizer step.
     """
     return -(weights * log_probs).sum() / torch.as_tensor(answer_tokens).clamp(min=1)
 
@@ -85,8 +85,8 @@ def reward_weighted_nll(
 class Collator:
     """Pads rows to the longest of the batch. Labels are the answer tokens; everything else is ignored.
 
-    Examples that were packed into one row do not see one another: their positions begin anew, from which the model
-    makes the attention mask.
+    Examples packed into one row do not see each other: positions restart with each, and the model derives the attention
+    mask from them.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -126,7 +126,7 @@ def encode(tokenizer: Any, example: Example, context: int, every_answer: bool = 
 
 
 def labelled(prompt: list[int], labels: list[int], answer: list[int], weight: float) -> dict[str, Any]:
-    """A row of a prompt with its labels, and an answer all of which is a label."""
+    """A row of a prompt with its labels, and an answer whose tokens are all labels."""
     row = {"input_ids": prompt + answer, "labels": labels + answer}
     return row | {"weights": [weight] * len(row["input_ids"])}
 

@@ -112,7 +112,7 @@ def check_pair_sets(sets: PairSets) -> None:
         return
     taken = training + sum(count for name, count in counts.items() if name not in sets.given)
     held_out = " and ".join(f"{count:,} are {_called(name)}" for name, count in counts.items())
-    settings = " and ".join(f"--{_setting(name)}" for name in sets.names)
+    settings = " and ".join(_flag(name) for name in sets.names)
     change = f"change --held-out ({sets.share:g}), " if HELD_OUT in sets.names else ""
     raise DataFileError(
         f"{sets.training.source}: of its {taken:,} pairs {held_out}, by the hash of their prompts, and {training:,} "
@@ -211,5 +211,5 @@ def _called(name: str) -> str:
     return "held out" if name == HELD_OUT else f"held out for {name}"
 
 
-def _setting(name: str) -> str:
-    return "validation_pairs" if name == HELD_OUT else f"{name}_pairs"
+def _flag(name: str) -> str:
+    return "--validation-pairs" if name == HELD_OUT else f"--{name}-pairs"

@@ -56,7 +56,7 @@ def run_state(directory: Path) -> RunState:
         algorithm=history.algorithm,
         state=state,
         detail=detail,
-        iterations=_done(history),
+        iterations=decided(history),
         planned=history.config.get("iterations", 1) if history.config else None,
         best=best,
         measure=history.measure,
@@ -89,10 +89,20 @@ def expected_stages(history: History, iterations: int | None = None) -> list[str
     return [name for name in history.plan if iteration_of(name) <= most]
 
 
+def settled_state(history: History) -> tuple[State, int | None]:
+    """How far a run is that no other process works on, and its best iteration so far."""
+    state, _ = _at_rest(history)
+    return state, _best(history, state)
+
+
 def _state(history: History) -> tuple[State, str]:
-    half_done = _attempts(history.directory)
     if who := holder(history.directory):
-        return State.RUNNING, ", ".join([*half_done, who])
+        return State.RUNNING, ", ".join([*_attempts(history.directory), who])
+    return _at_rest(history)
+
+
+def _at_rest(history: History) -> tuple[State, str]:
+    half_done = _attempts(history.directory)
     if history.broken:
         return State.CORRUPT, ", ".join(history.broken)
     if half_done:
@@ -155,7 +165,7 @@ def _most(history: History) -> int:
     return int(history.config.get("iterations", 1))
 
 
-def _done(history: History) -> int:
+def decided(history: History) -> int:
     """Return the latest iteration whose last stage exists; for an older run without a plan, the last measured one."""
     if not history.plan:
         return max(history.values, default=0)

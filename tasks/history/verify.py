@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.stage.contract import CorruptStageError, Finished, read_manifest
+from tasks.stage.freed import freed_stages
 from tasks.stage.run import RunDirectoryError
 
 
@@ -22,6 +23,11 @@ def verify_run(directory: Path) -> list[str]:
             what_next="Give the folder of a run, as runs/NAME.",
         )
     return [damage for stage in stages for damage in _damages(stage)]
+
+
+def freed_in(directory: Path) -> list[str]:
+    """A sentence for every stage of a run of which files were freed, which is no damage."""
+    return [f"{stage}: {freed}." for stage, freed in freed_stages(directory)]
 
 
 def _stages(folder: Path) -> Iterator[Path]:

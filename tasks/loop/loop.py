@@ -13,6 +13,7 @@ from data.stopping import all_done, best_iteration, from_the_base, game_is_over,
 from data.wording import counted
 from tasks.loop.approval import ask, decided_best, require_deployment
 from tasks.loop.gate import measure_gate
+from tasks.loop.keeping import free_decided
 from tasks.loop.measuring import Measuring, measuring
 from tasks.loop.preflight import Loop, check
 from tasks.policies.best import publish_best
@@ -24,7 +25,7 @@ from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift
 from tasks.stage.iteration import Iteration
 from tasks.stage.logs import keep_logs_plain, run_logger
-from tasks.stage.run import PLAN, Result, Run, open_run
+from tasks.stage.run import PLAN, SUMMARY, Result, Run, open_run
 from tasks.tracking.champion import Gate, remember_champion, resolve_settings, run_name
 from tasks.tracking.recorder import Ending, Recorder, answers_shown, iteration_rows, record_end, record_iteration
 
@@ -47,7 +48,8 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
     with open_run(config.directory, settings, on_drift, config.seed) as run, Recorder(run, algorithm, config):
         remember_champion(config)
         write_json(config.directory / PLAN, [stage.stage.name for stage in planned.plan])
-        run.model_code = config.model_code
+        run.model_code, run.remake = config.model_code, planned.remake
+        run.to_come = {stage.stage.name: stage.stage for stage in planned.plan}
         return loop(run, config)
 
 
@@ -95,6 +97,7 @@ def add_iteration(
         decision = ask(run.directory, number, iteration_rows(iterations, run.decided_by), shown)
         if decision.decision != "go on":
             return f"a reviewer decided to stop after iteration {number}"
+    free_decided(run, config, iterations, _best(measuring, iterations))
     return _stop_reason(measuring, iterations)
 
 
@@ -105,7 +108,7 @@ def conclude(
     best: int | None = None,
     pairs: Mapping[str, PairsMeasured] = NO_PAIRS,
 ) -> dict[str, Any]:
-    """Publish the best iteration; measure base and best on the sets that no decision has used; write the report.
+    """Publish the best iteration; measure base and best on unseen sets; write report and summary.
 
     The best iteration is the given one, or the one a reviewer chose, or the best on validation by the deciding measure,
     or the last if no measure decides.
@@ -115,11 +118,7 @@ def conclude(
     """
     run, config = measuring.run, measuring.config
     best = decided_best(run.directory) if best is None else best
-    if best is None:
-        values = _values(measuring, iterations)
-        best = len(iterations) - 1
-        if measuring.decides and len(values) == len(iterations):
-            best = best_iteration(values, measuring.decides)
+    best = _best(measuring, iterations) if best is None else best
     policy = iterations[best].policy.artifact("policy")
     publish_best(run, policy, best)
     sets = ("test", "transfer")
@@ -131,7 +130,19 @@ def conclude(
         return measure_gate(measuring, iterations, best, (base, final))
 
     ending = Ending(best, reason, (base, final), measuring.test_set(pairs), gate)
-    return record_end(run, config, measuring.problems, iterations, ending)
+    summary = record_end(run, config, measuring.problems, iterations, ending)
+    if summary:
+        free_decided(run, config, iterations, best, over=True)  # before the summary: a run that has one is not resumed
+        write_json(run.directory / SUMMARY, summary)
+    return summary
+
+
+def _best(measuring: Measuring, iterations: list[Iteration]) -> int:
+    """The best iteration so far: the latest, where nothing decides or not all were measured."""
+    values = _values(measuring, iterations)
+    if measuring.decides and len(values) == len(iterations):
+        return best_iteration(values, measuring.decides)
+    return len(iterations) - 1
 
 
 def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | None:

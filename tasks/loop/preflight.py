@@ -9,6 +9,7 @@ from typing import Any
 
 from data.chat_template import require_template
 from data.errors import AutodidactError
+from data.keeping import earlier_kept
 from data.prepare.preferences import read_pairs
 from data.prepare.reading import Tally
 from data.render import completion_token_ids, first_of_each_shape
@@ -27,7 +28,8 @@ from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import MANIFEST, OnDrift, Status, drift_error
 from tasks.stage.disks import existing_parent
-from tasks.stage.run import Run, check_writable
+from tasks.stage.freed import needed_error
+from tasks.stage.run import Planned, Run, check_writable
 
 GOLD = "The answer is 42."  # stands for any answer
 
@@ -45,7 +47,8 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
 
     Raises:
         RunDirectoryError, DataFileError, RewardError, ModelError, AdapterError, TemplateError, VocabularyError,
-        PromptTooLongError, DriftError, DiskSpaceError, CorruptStageError: each says what, why and what to do next.
+        PromptTooLongError, DriftError, FreedError, DiskSpaceError, CorruptStageError: each says what, why and what
+        to do next.
     """
     check_writable(config.directory)
     key = f"{config.model_dump_json()} {on_drift}"
@@ -66,13 +69,25 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     for planned in run.plan:
         if planned.status is Status.DRIFT and planned.finished and on_drift is OnDrift.REFUSE:
             raise drift_error(planned.finished.manifest, planned.stage)
-    check_disk(run)
+    for made_by, needed_by in run.lacking.items():
+        raise needed_error(needed_by, run.directory / made_by)
+    check_disk(run, config)
     return run
 
 
 def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
-    """Walk the loop without executing anything; the returned run's `plan` says what would happen to each stage."""
-    run = Run(config.directory, planning=True, on_drift=on_drift)
+    """Walk the loop without executing anything; the returned run's `plan` says what would happen to each stage.
+
+    With drift rebuilt, exactly the freed checkpoints that are needed are planned to be made again.
+    """
+    run = _plan(loop, config, on_drift, frozenset())
+    while run.lacking and on_drift is OnDrift.REBUILD:
+        run = _plan(loop, config, on_drift, run.remake | run.lacking.keys())
+    return run
+
+
+def _plan(loop: Loop, config: RunConfig, on_drift: OnDrift, remake: frozenset[str]) -> Run:
+    run = Run(config.directory, planning=True, on_drift=on_drift, remake=remake)
     run.parameters = parameters_of(config.model) if config.model else tiny.PARAMETERS
     run.row_tokens = config.row_tokens
     run.model_code, run.seed = config.model_code, config.seed
@@ -155,12 +170,35 @@ def check_adapters(config: RunConfig) -> None:
     check_targets(adapter, modules, config.model or "the embedded model")
 
 
-def check_disk(run: Run) -> None:
-    needed = sum(p.stage.estimate.disk_bytes for p in run.plan if p.status is not Status.REUSE)
+def check_disk(run: Run, config: RunConfig) -> None:
+    needed = peak_disk(run.plan, keeps(config))
     existing = existing_parent(run.directory)
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise DiskSpaceError(
             f"The run needs up to {needed / 1e9:,.1f} GB of disk, but {existing} has only {free / 1e9:,.1f} GB free.",
-            what_next="Free some space, choose another --runs-dir, or lower generate.samples or generate.max_tokens.",
+            what_next="Free some space (`autodidact runs --disk` shows what uses it), choose another --runs-dir, "
+            "--keep best, or lower generate.samples or generate.max_tokens.",
         )
+
+
+def keeps(config: RunConfig) -> str:
+    """Which checkpoints a loop keeps while it is under way: all, as long as a person may choose any iteration."""
+    return config.keep if isinstance(config, LoopConfig) and not config.approve else "all"
+
+
+def peak_disk(plan: Sequence[Planned], keep: str) -> int:
+    """The most that the stages to be done hold on the disk at once, in bytes.
+
+    While a stage trains it holds checkpoints with the optimizer's state; its policy stays until it is freed.
+    """
+    peak, rest, policies = 0, 0, list[int]()
+    for estimate in (planned.stage.estimate for planned in plan if planned.status is not Status.REUSE):
+        earlier = earlier_kept(keep)
+        held = policies if earlier is None else policies[-earlier:]
+        peak = max(peak, rest + sum(held) + estimate.disk_bytes)
+        if estimate.checkpoint_bytes:
+            policies.append(estimate.checkpoint_bytes)
+        else:
+            rest += estimate.disk_bytes
+    return peak

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from data.chat_template import naming
 from data.errors import AutodidactError
+from data.extras import require_extra
 from data.formats.record import user
 from data.render import prompt_token_ids
 from models.config import AskedModelConfig
@@ -67,6 +68,7 @@ def check_asked(config: AskedModelConfig, role: str) -> None:
     Raises:
         AskedModelError, ModelError, TemplateError: no model or name, an invalid endpoint URL, a folder that is not a
             model, or a tokenizer without a working chat template or that does not support structured output.
+        UsageError: the package for endpoints is not installed.
     """
     if config.endpoint:
         _check_endpoint(config, role)
@@ -120,6 +122,7 @@ def _check_endpoint(config: AskedModelConfig, role: str) -> None:
             f"The {role} at {shown} has no model.",
             what_next="Give its `model`: the name that the server knows it by.",
         )
+    require_extra("openai", f"The {role} at {shown}")
 
 
 @contextmanager

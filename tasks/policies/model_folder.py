@@ -14,10 +14,12 @@ from models.estimate import WeightsError, parameters_of
 from models.loading import ModelError, own_code
 from tasks.stage.contract import digest_of
 from tasks.stage.environment import cache_folder
+from tasks.stage.freed import no_model_error, stage_that_freed
 
 # Files of a model folder that belong to the policy; weights in other formats would be copied needlessly.
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 CODE = "*.py"
+INDEX = "model.safetensors.index.json"  # of weights in several files: which tensor is in which
 
 TEMPLATE = "chat_template.jinja"
 OLDER_VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
@@ -41,6 +43,7 @@ def resolve_model(model: str, choice: ModelChoice, offline: bool = False) -> Pat
 
     Raises:
         ModelError: no model at the path, or it cannot be downloaded from the hub.
+        FreedError: the checkpoint at the path was freed.
     """
     path = Path(model)
     if offline and is_path(model) and not path.expanduser().exists():
@@ -101,6 +104,8 @@ def _hub_model(model: str, choice: ModelChoice, offline: bool) -> Path | None:
 
 
 def _require_model(model: str, folder: Path) -> None:
+    if (stage := stage_that_freed(folder)) is not None:
+        raise no_model_error(folder, stage)
     if problem := _wrong_with(folder):
         raise ModelError(
             f"{model} is not a model: {problem}.",
@@ -128,6 +133,8 @@ def _wrong_with(path: Path) -> str | None:
         return "it has no config.json"
     if not any(path.glob("*.safetensors")):
         return "it has no *.safetensors weights"
+    if problem := _wrong_with_shards(path):
+        return problem
     if not any(path.glob("tokenizer*")):
         return "it has no tokenizer files"
     if (path / "adapter_config.json").exists():
@@ -137,6 +144,18 @@ def _wrong_with(path: Path) -> str | None:
     except WeightsError as error:
         return str(error)
     return None
+
+
+def _wrong_with_shards(folder: Path) -> str | None:
+    """Whether files are missing that hold some of the weights. Without an index, the weights are one file."""
+    if (folder / "model.safetensors").is_file() or not (folder / INDEX).is_file():
+        return None
+    try:
+        shards = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return f"its {INDEX} cannot be read"
+    missing = sorted(name for name in shards if not (folder / name).is_file())
+    return f"it lacks {', '.join(missing)}, which {INDEX} names" if missing else None
 
 
 def model_files(folder: Path, code: bool = True) -> list[Path]:

@@ -17,7 +17,7 @@ from models.config import (
     TrainConfig,
     TrainProgram,
 )
-from models.estimate import activation_bytes, training_bytes_per_device, training_disk_bytes
+from models.estimate import activation_bytes, checkpoint_disk_bytes, training_bytes_per_device, training_disk_bytes
 from models.launch import PREFERENCE, REWARD, SUPERVISED, launch_command
 from tasks.policies.adapter import merge, record_base
 from tasks.policies.reference import PairsMeasured
@@ -126,6 +126,7 @@ def _train(
         estimate=Estimate(
             samples=int(sum(artifact.expected for artifact in learned) * config.epochs),
             disk_bytes=training_disk_bytes(run.parameters, config),
+            checkpoint_bytes=checkpoint_disk_bytes(run.parameters, config),
             gpu_bytes=_gpu_bytes(run, training, kind.sequences),
             devices=launch.processes,
         ),

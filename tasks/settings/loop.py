@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AliasChoices, Field, model_validator
 
 from data.formats import Use
+from data.keeping import KEEP_PATTERN
 from data.measures import MeasureName
 from data.stopping import StopRule
 from models import tiny
@@ -61,6 +62,14 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     approve: Annotated[
         bool, Field(description="Suspend after each iteration until someone approves it in the Prefect UI.")
     ] = False
+    keep: Annotated[
+        str,
+        Field(
+            pattern=KEEP_PATTERN,
+            description="Whose trained weights stay on the disk: all; best: the best iteration's; last N, such as "
+            "last 3: the last N and the best. The others are freed once nothing needs them.",
+        ),
+    ] = "all"
     stop: Annotated[StopConfig, Field(description="When to stop early.")] = StopConfig()
     generate: Annotated[SamplingConfig, Field(description="How answers are sampled.")] = SamplingConfig()
     measure: Annotated[

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from data.errors import AutodidactError
 from data.files import file_sha256, flush, write_json
 from tasks.stage.disks import explain_disk_errors
+from tasks.stage.freed import freed_files
 from tasks.stage.provenance import code_version, package_versions
 
 MANIFEST = "manifest.json"
@@ -152,13 +153,18 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimated cost of a stage, for the dry run: upper bounds, from the configuration only."""
+    """Estimated cost of a stage, for the dry run: upper bounds, from the configuration only.
+
+    Attributes:
+        checkpoint_bytes: the part of `disk_bytes` that stays after training, until the checkpoint is freed.
+    """
 
     samples: int = 0
     tokens: int = 0
     disk_bytes: int = 0
     gpu_bytes: int | None = None
     devices: int = 0
+    checkpoint_bytes: int = 0
 
     @classmethod
     def one_after_another(cls, parts: Sequence["Estimate"]) -> "Estimate":
@@ -171,6 +177,7 @@ class Estimate:
             disk_bytes=sum(part.disk_bytes for part in parts),
             gpu_bytes=max(known) if len(known) == len(memory) > 0 else None,
             devices=max((part.devices for part in parts), default=0),
+            checkpoint_bytes=sum(part.checkpoint_bytes for part in parts),
         )
 
 
@@ -240,9 +247,13 @@ class Finished:
         return Artifact(self.path / name, _digest(_under(self.manifest.outputs, name)))
 
     def damages(self, in_full: bool = True) -> Iterator[str]:
-        """Yield a sentence for every output file whose size or, `in_full`, SHA-256 differs from its record."""
+        """Yield a sentence for every output file whose size or, `in_full`, SHA-256 differs from its record.
+
+        A freed file is gone on purpose and not damaged.
+        """
+        freed = freed_files(self.path)
         for name, record in self.manifest.outputs.items():
-            if difference := record.difference(self.path / name, in_full):
+            if name not in freed and (difference := record.difference(self.path / name, in_full)):
                 yield f"{self.path / name} {difference}, so {self.manifest.stage} cannot be reused."
 
     def verify(self, in_full: bool = True) -> None:
@@ -255,15 +266,20 @@ class Finished:
             raise CorruptStageError(damage, self.path)
 
 
-def status(directory: Path, stage: Stage, on_drift: OnDrift = OnDrift.REFUSE) -> tuple[Status, Finished | None]:
+def status(
+    directory: Path, stage: Stage, on_drift: OnDrift = OnDrift.REFUSE, remake: bool = False
+) -> tuple[Status, Finished | None]:
     """Return what running `stage` in `directory` would do, found in milliseconds from manifests and file sizes.
 
-    If `on_drift` is REBUILD, files are read in full, and a stage with a damaged file counts as missing.
+    If `on_drift` is REBUILD, files are read in full, and a stage with a damaged file counts as missing. With `remake`,
+    so does one with freed files.
 
     Raises:
         CorruptStageError: a manifest is there, but not the files it lists.
     """
     finished = _load_or_rebuild(directory / stage.name, on_drift)
+    if finished is not None and remake and freed_files(finished.path):
+        finished = None
     if finished is None:
         attempt = attempt_directory(directory, stage.name)
         resumes = stage.ready and stage.resumable and _attempt_fingerprint(attempt) == stage.fingerprint()
@@ -281,6 +297,7 @@ def run_stage(
     work: Callable[[Path], Outcome],
     on_drift: OnDrift = OnDrift.REFUSE,
     runs: Mapping[str, str] | None = None,
+    remake: bool = False,
 ) -> Finished:
     """Run a stage, or reuse it if it is finished.
 
@@ -291,13 +308,14 @@ def run_stage(
             the files of an earlier attempt with the same fingerprint.
         on_drift: what to do with a finished stage of another fingerprint; REBUILD also makes a damaged one again.
         runs: ids of the Prefect and MLflow runs, for the manifest.
+        remake: make a finished stage of which files were freed anew.
 
     Raises:
         DriftError: a finished stage differs from what is requested, and `on_drift` is REFUSE.
         CorruptStageError: a finished stage's files are missing or of another size.
         DiskError: a disk is full or read-only.
     """
-    state, finished = status(directory, stage, on_drift)
+    state, finished = status(directory, stage, on_drift, remake)
     if finished is not None:
         _remove_replaced(finished.path)
         if state is Status.REUSE or on_drift is OnDrift.ACCEPT:

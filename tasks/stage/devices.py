@@ -1,11 +1,11 @@
 """Which GPUs a stage may use, and locks so that no two stages use one at the same time."""
 
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -15,8 +15,48 @@ LIMIT = "gpu"
 
 
 def count_gpus() -> int:
-    """Number of NVIDIA GPUs in this machine."""
-    return sum(bool(re.fullmatch(r"nvidia\d+", device.name)) for device in Path("/dev").glob("nvidia*"))
+    """Number of NVIDIA devices that programs can use here: whole GPUs, and the instances of those split by MIG.
+
+    0 without a driver.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        numbers = range(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return sum(_devices(number) for number in numbers)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _devices(number: int) -> int:
+    """Number of CUDA devices of a GPU: in MIG mode, its instances."""
+    import pynvml
+
+    try:
+        gpu = pynvml.nvmlDeviceGetHandleByIndex(number)
+    except pynvml.NVMLError:  # belongs to another container, or is broken
+        return 0
+    try:
+        split, _ = pynvml.nvmlDeviceGetMigMode(gpu)
+    except pynvml.NVMLError:  # without MIG
+        split = pynvml.NVML_DEVICE_MIG_DISABLE
+    if split == pynvml.NVML_DEVICE_MIG_DISABLE:
+        return 1
+    return sum(_has_instance(gpu, place) for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu)))
+
+
+def _has_instance(gpu: Any, place: int) -> bool:
+    import pynvml
+
+    try:
+        pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place)
+    except pynvml.NVMLError:
+        return False
+    return True
 
 
 def visible_gpus() -> list[str]:

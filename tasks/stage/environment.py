@@ -35,7 +35,7 @@ NO_PROXY = ("no_proxy", "NO_PROXY")  # libraries read one or the other
 LINE = "%(asctime)s | %(levelname)-7s | {}"
 
 # A stage's programs need no orchestration, and model-written code may run in them: they get neither key nor address.
-ORCHESTRATION = ("PREFECT_", "MLFLOW_", "AUTODIDACT_DATABASE")
+ORCHESTRATION = ("PREFECT_", "MLFLOW_", "AUTODIDACT_DATABASE", "AUTODIDACT_NOTIFY")
 
 
 @dataclass(frozen=True)

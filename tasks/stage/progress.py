@@ -50,7 +50,8 @@ class ProgressLogger(logging.LoggerAdapter[Any]):
     def __init__(self, logger: Any, key: str) -> None:
         super().__init__(logger)
         self.key, self._artifact, self._shown = _key(key), None, 0.0
-        self._logged, self._logged_percent = time.monotonic(), 0.0
+        self._logged: float | None = None
+        self._logged_percent = 0.0
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         if (bar := BAR.search(str(msg))) is not None:
@@ -72,10 +73,12 @@ class ProgressLogger(logging.LoggerAdapter[Any]):
             self._move(label, percent)
 
     def _is_due(self, percent: float) -> bool:
+        """Whether a bar's line is kept: never its first, nor its last, behind which the stage's end is said."""
         now = time.monotonic()
-        if percent < self._logged_percent:  # the bar of another program or part
-            self._logged_percent = 0.0
-        due = now - self._logged >= LOG_SECONDS and percent - self._logged_percent >= LOG_PERCENT
+        if self._logged is None or percent < self._logged_percent:  # a bar begins, perhaps another program's
+            self._logged, self._logged_percent = now, 0.0
+        late, far = now - self._logged >= LOG_SECONDS, percent - self._logged_percent >= LOG_PERCENT
+        due = late and far and percent < 100
         if due:
             self._logged, self._logged_percent = now, percent
         return due

@@ -34,6 +34,7 @@ from tasks.stage.contract import (
     status,
 )
 from tasks.stage.disks import DiskError, existing_parent
+from tasks.stage.freed import finish_freeing, freed_stages, needed_error, stage_that_freed
 from tasks.stage.logs import run_logger
 from tasks.stage.process import await_children, run_child
 
@@ -103,6 +104,9 @@ class Run:
     decided_by: str | None = None  # the measure that decides, see data.measures
     recorder: Any = None  # a tasks.tracking.recorder.Recorder while the run is tracked
     plan: list[Planned] = field(default_factory=list)
+    remake: frozenset[str] = frozenset()  # names of stages to make anew because what was freed of them is needed
+    lacking: dict[str, str] = field(default_factory=dict)  # while planning: such stages, and the first that needs each
+    to_come: dict[str, Stage] = field(default_factory=dict)  # the planned stages that have not ended yet, by name
     _made_here: set[Path] = field(default_factory=set)
     _verified: set[Path] = field(default_factory=set)
 
@@ -130,11 +134,17 @@ class Run:
 
         def body() -> Finished:
             return run_stage(
-                self.directory, stage, lambda attempt: work(self._begin(stage, attempt)), self.on_drift, self.ids
+                self.directory,
+                stage,
+                lambda attempt: work(self._begin(stage, attempt)),
+                self.on_drift,
+                self.ids,
+                remake=stage.name in self.remake,
             )
 
         finished = _as_prefect_task(stage.name, body)
         run_logger().info("%s", ending(finished))
+        self.to_come.pop(stage.name, None)
         if not finished.reused:
             self._made_here.add(finished.path)
         return Result(finished.path, finished, stage.expected)
@@ -145,13 +155,24 @@ class Run:
         return str(made_by.relative_to(self.directory)) if made_by else str(artifact.path)
 
     def _plan(self, stage: Stage) -> Result:
-        state, finished = status(self.directory, stage, self.on_drift)
+        state, finished = status(self.directory, stage, self.on_drift, stage.name in self.remake)
         keep = state is Status.REUSE or (state is Status.DRIFT and self.on_drift is OnDrift.ACCEPT)
+        if not keep and state is not Status.OPEN:  # of an open one it shows only when its inputs are there
+            for made_by in self._freed_inputs(stage):
+                self.lacking.setdefault(str(made_by.relative_to(self.directory)), stage.name)
         self.plan.append(Planned(stage, state, finished))
         return Result(self.directory / stage.name, finished if keep else None, stage.expected)
 
+    def _freed_inputs(self, stage: Stage) -> list[Path]:
+        """The stages of which a stage reads what was freed."""
+        read = [artifact.path for artifact in (*stage.inputs.values(), *stage.observed.values()) if artifact.digest]
+        found = [stage_that_freed(path) for path in read if self.directory in path.parents]
+        return [made_by for made_by in found if made_by is not None]
+
     def _begin(self, stage: Stage, attempt: Path) -> Path:
         """Verify the files of earlier processes before a stage reads them."""
+        for freed in self._freed_inputs(stage):
+            raise needed_error(stage.name, freed)
         for artifact in (*stage.inputs.values(), *stage.observed.values()):
             artifact.require()
             made_by = _stage_directory(artifact.path, self.directory)
@@ -191,16 +212,30 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift, seed: i
         RunInUseError: another process, which the message names, has it open.
         StillRunningError: a killed process's program does not end.
     """
+    with hold_run(directory) as run:
+        run.on_drift, run.seed = on_drift, seed
+        write_json(directory / CONFIG, config)
+        yield run
+
+
+@contextmanager
+def hold_run(directory: Path) -> Iterator[Run]:
+    """Take a run directory for this process alone, and finish what a kill interrupted in it.
+
+    Raises:
+        RunInUseError: another process has it, with who that is.
+        StillRunningError: a killed process's program does not end.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / LOCK, timeout=0)
     try:
         with lock:
             me = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
             write_json(directory / LOCK_HOLDER, me)
-            run = Run(directory, on_drift=on_drift, seed=seed)
+            run = Run(directory)
             for program_lock in (run.child_lock, run.scorer_lock):
                 await_children(program_lock)
-            write_json(directory / CONFIG, config)
+            finish_freeing(directory)
             try:
                 yield run
             finally:
@@ -211,6 +246,13 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift, seed: i
             f"{directory} is in use by {who}.",
             what_next="Wait for it, stop it, or choose another --run name.",
         ) from None
+
+
+def finish_interrupted(directory: Path) -> None:
+    """Finish freeing what a kill interrupted in a run that is otherwise finished, and would not be opened again."""
+    if any(not freed.done for _, freed in freed_stages(directory)):
+        with hold_run(directory):
+            pass
 
 
 def describe_holder(directory: Path) -> str:

@@ -16,6 +16,7 @@ from tasks.policies.model_folder import same_tokenizer
 from tasks.report.wording import too_small
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import Artifact
+from tasks.stage.freed import no_model_error, stage_that_freed
 from tasks.stage.run import CONFIG, SUMMARY
 from tasks.tracking.mlflow import open_registry, reaching, tracking_uri
 from tasks.tracking.registry import Registry, Version
@@ -176,7 +177,18 @@ def apply_gate(registry: Registry, version: Version, gate: Gate | None, set_dige
 
 def policy_of(version: Version) -> Artifact | None:
     """Return a version's checkpoint; None if it is gone."""
-    return Artifact(version.path, version.digest) if (version.path / "config.json").exists() else None
+    there = (version.path / "config.json").exists() and stage_that_freed(version.path) is None
+    return Artifact(version.path, version.digest) if there else None
+
+
+def require_checkpoint(version: Version) -> None:
+    """Check that a version's weights were not freed.
+
+    Raises:
+        FreedError: it was.
+    """
+    if (stage := stage_that_freed(version.path)) is not None:
+        raise no_model_error(version.path, stage)
 
 
 def _scheduled() -> datetime | None:

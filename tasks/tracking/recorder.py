@@ -1,4 +1,4 @@
-"""A run's results for people: MLflow history, Prefect artifacts, the report and `summary.json`.
+"""A run's results for people: MLflow history, Prefect artifacts, the report and the content of `summary.json`.
 
 Everything is read from the stages' files (`tasks/tracking/contents.py`); only differences are computed here.
 """
@@ -28,7 +28,7 @@ from tasks.stage.iteration import Iteration
 from tasks.stage.logs import run_logger
 from tasks.stage.progress import publish_link, publish_markdown, publish_table
 from tasks.stage.provenance import package_versions
-from tasks.stage.run import SUMMARY, Result, Run
+from tasks.stage.run import Result, Run
 from tasks.tracking.champion import Gate, apply_gate, gates_decided
 from tasks.tracking.contents import (
     JOURNAL,
@@ -169,14 +169,13 @@ class Ending:
 def record_end(
     run: Run, config: LoopConfig, problems: Result | None, iterations: Sequence[Iteration], ending: Ending
 ) -> dict[str, Any]:
-    """Write the report, complete the history, apply the gate to the registry's champion, and write the summary.
+    """Write the report, complete the history, apply the gate to the registry's champion, and return the summary.
 
     Args:
         problems: None if the run has none.
 
     Raises:
-        HistoryError: MLflow does not answer. The report is written, but not the summary, which marks the run as
-            finished.
+        HistoryError: MLflow does not answer. The report is written.
     """
     recorder = run.recorder
     if recorder is None:
@@ -220,7 +219,7 @@ def record_end(
         champion = apply_gate(tracking.registry, version, gate, ending.test_set)
         tracking.finish("FINISHED")  # before the summary: a run with a summary is not opened again
     publish_markdown(f"{run.directory.name}-report", _markdown(report, html, champion), "Result")
-    summary = {
+    return {
         "best_iteration": best,
         "measure": measure,
         "stop_reason": ending.reason,
@@ -234,8 +233,6 @@ def record_end(
         "final": final_table(report),
         "measures": measure_table(report),
     }
-    write_json(run.directory / SUMMARY, summary)
-    return summary
 
 
 def _gates_decided(tracking: Tracking, test_set: str | None, policy: str | None) -> int | None:

@@ -4,10 +4,12 @@ Every move of the alias `champion` is recorded on the version that it moves to: 
 champion before. So a move can be undone.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 from data.errors import AutodidactError
 
@@ -68,14 +70,40 @@ class Registry:
         return self._search(f"tags.{tag} = '{value}'")
 
     def _search(self, what: str) -> list[Version]:
-        rows, token = [], None
+        ours = [v for v in self._pages(self.client.search_model_versions, what) if DIGEST in v.tags]
+        return [Version(v.name, str(v.version), Path(v.tags[PATH]), v.tags[DIGEST], dict(v.tags)) for v in ours]
+
+    @staticmethod
+    def _pages(search: Callable[..., Any], what: str | None) -> Iterator[Any]:
+        """Everything that a search of MLflow's finds, page by page."""
+        token = None
         while True:
-            page = self.client.search_model_versions(what, page_token=token)
-            ours = [v for v in page if DIGEST in v.tags]
-            rows += [Version(v.name, str(v.version), Path(v.tags[PATH]), v.tags[DIGEST], dict(v.tags)) for v in ours]
+            page = search(what, page_token=token)
+            yield from page
             token = page.token
             if not token:
-                return rows
+                return
+
+    def holding(self, run: str, model: str) -> dict[Path, str]:
+        """The checkpoints that the registry needs, each with what needs it.
+
+        A loop registers every iteration by itself, which alone holds nothing. A version needs its checkpoint if it has
+        an alias, was champion once, so that `roll_back` may return to it, or was not registered by the loop.
+
+        Args:
+            run: name of the run that registers its iterations by itself.
+            model: the registered model that they are versions of.
+        """
+        models = self._pages(self.client.search_registered_models, None)
+        aliases = {(row.name, str(number)): alias for row in models for alias, number in row.aliases.items()}
+        held = {}
+        for version in self._pages(self.client.search_model_versions, None):
+            name, number = version.name, str(version.version)
+            alias = aliases.get((name, number)) or ("a champion before" if SINCE in version.tags else None)
+            automatic = name == model and version.tags.get("run") == run and DIGEST in version.tags
+            if (alias or not automatic) and (path := version.tags.get(PATH) or _local(version.source)):
+                held[Path(path)] = f"version {number} of {name}" + (f", {alias}," if alias else "") + " names it"
+        return held
 
     def crown(self, version: Version, by: str) -> None:
         """Make a version the champion, and record the previous one. Does nothing if it is already champion.
@@ -126,3 +154,9 @@ class Registry:
     def _aliases(self, model: str) -> dict[str, str]:
         found = self.client.search_registered_models(filter_string=f"name = '{model}'")
         return {alias: str(number) for row in found for alias, number in row.aliases.items()}
+
+
+def _local(source: str | None) -> str | None:
+    """The path of a version that was registered by hand from a folder here."""
+    parsed = urlparse(source or "")
+    return unquote(parsed.path) if parsed.scheme in ("", "file") and parsed.path else None

@@ -197,7 +197,7 @@ def test_other_rows_are_refused_and_common_ones_compared_if_asked(tmp_path, caps
     error = refused(tmp_path, capsys, "a", "b")
     assert "of the 2 and 2 gold answers of validation they share 1" in error and "--common" in error
     out = compared(tmp_path, capsys, "a", "b", "--common")
-    assert "-1.000 [-1.000, -1.000]" in out and "2 rows of one only left out" in out
+    assert "-1.000 [-1.000, -1.000]" in out and "2 rows in only one run left out" in out
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from benchmarks.crashes import RUN, Report, Start, crash
 from flows.rest_em import RestEM
 from tests.flows.conftest import small
 
-KILLS = 4
+KILLS, KILLS_NIGHTLY = 4, 60
 # What the command does with a configuration, without the Prefect server, which takes longer to start than the loop.
 DRIVER = """
 import sys
@@ -57,6 +57,14 @@ def test_a_loop_killed_again_and_again_ends_as_if_it_had_been_left_alone(crashed
     _, report = crashed
     assert not report.failures, "\n\n".join(report.failures)
     assert len(report.kills) == KILLS
+
+
+@pytest.mark.nightly
+def test_loops_killed_at_many_moments_end_as_if_they_had_been_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    report = crash(command, tmp_path, KILLS_NIGHTLY, seed=4, workers=True)
+    assert not report.failures, "\n\n".join(report.failures)
+    assert len(report.kills) == KILLS_NIGHTLY
 
 
 def a_stray_run(runs: Path) -> None:

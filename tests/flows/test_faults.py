@@ -153,7 +153,7 @@ def test_a_disk_that_is_full_in_every_stage_once_is_named_and_the_run_ends_like_
     disk, undisturbed, monkeypatch, capsys
 ):
     config, ballast = make_config(disk, iterations=1), disk / "ballast"
-    monkeypatch.setattr("tasks.loop.preflight.check_disk", lambda run: None)  # the disk fills up later than that looks
+    monkeypatch.setattr("tasks.loop.preflight.check_disk", lambda *_: None)  # the disk fills up later than that looks
     for stage, when, stopped in FULL:
         with monkeypatch.context() as patch:
             fill_disk(patch, stage, when, ballast)

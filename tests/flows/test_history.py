@@ -25,7 +25,7 @@ from tasks.stage import contract
 from tasks.stage.contract import Artifact, Finished, OnDrift, Stage, load_finished, run_stage
 from tasks.stage.run import RunInUseError, open_run
 from tests.flows.conftest import make_config, make_spin, prepared
-from tests.unit.test_run import another_process_holds
+from tests.unit.tasks.test_run import another_process_holds
 
 Text = pytest.CaptureFixture[str]
 
@@ -518,7 +518,7 @@ def test_other_problems_are_refused_and_common_ones_compared_if_asked(tmp_path, 
         "100.0% [100.0%, 100.0%]",
         "100.0% [100.0%, 100.0%]",
     ]
-    assert "n = 2 problems that both have (2 of one only left out)" in out
+    assert "n = 2 problems in both runs (2 in only one left out)" in out
 
 
 def test_without_a_problem_in_common_nothing_is_compared(tmp_path, capsys):
@@ -534,7 +534,7 @@ def test_what_the_evaluations_and_the_settings_differ_in_is_said(tmp_path, capsy
     assert "temperature 1 | 0.5" in out
     assert "Note: they were evaluated with different settings: sampled.temperature 1.0 | 0.5." in out
     assert "different settings: grader g@1 | h@1" in out
-    assert "Not compared on test: not both runs have a finished evaluation on it." in out
+    assert "Not compared on test: only runs with a finished evaluation on it can be compared." in out
     settings = [row for row in rows(out) if row[0] in ("seed", "train.epochs", "run")]
     assert settings == [["seed", "0", "1"], ["train.epochs", "absent", "2"]]
 

@@ -129,7 +129,7 @@ def test_what_has_no_answer_or_does_not_fit_is_counted(run, tmp_path, gold, pair
     assert (manifest.rows_in, manifest.rows_out, manifest.dropped) == (61, 58, {"no_answer": 1, "too_long": 2})
     assert found(result, PAIR_ACCURACY).rows == 28
     assert "2 of 60 rows left out: longer than the model's context of 1,024 tokens" in caplog.text
-    assert "1 held-out rows have no gold answer" in caplog.text
+    assert "1 held-out row without a gold answer left out" in caplog.text
 
 
 def test_discriminators_are_not_compared_with_each_other_as_their_pairs_differ(run, tmp_path, gold, pairs):

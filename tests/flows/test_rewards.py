@@ -68,7 +68,7 @@ def test_what_fails_ahead_is_scored_in_its_turn(
     monkeypatch.setattr(tasks.rollouts.scoring, "scoring_program", lambda *told: ["/bin/false"])
     config = small(tmp_path, "stubborn", reward={"ahead": True})
     run(config)
-    assert "They are scored afterwards" in caplog.text
+    assert "the answers are scored afterwards" in caplog.text
     assert len(scores(config)) == 400
 
 

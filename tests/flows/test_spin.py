@@ -183,5 +183,5 @@ def test_on_chat_nothing_decides_but_the_discriminator_may_end_the_game(tmp_path
         assert latest == 2  # which looks at a measure, and there is none
     else:
         over = played["value"]["low"] <= 0.5 <= played["value"]["high"]
-        assert over == ("cannot be told from the opponent's" in summary["stop_reason"])
+        assert over == ("can no longer be distinguished from the opponent's" in summary["stop_reason"])
         assert over == (latest == 1)

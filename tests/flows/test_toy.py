@@ -183,7 +183,7 @@ def test_options_of_another_reward_and_scores_that_were_not_given_are_said(toy, 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "should be in the module toy_package.best_of_n, which is not there"),
+        (None, "should be in the module toy_package.best_of_n, which does not exist"),
         ("def (", "cannot be loaded: importing toy_package.best_of_n raised SyntaxError"),
         (
             '"""It fails."""\nraise OSError("no")',
@@ -206,4 +206,4 @@ def test_a_flow_of_another_package_that_is_broken_says_so_and_leaves_the_others_
 def test_a_module_that_is_no_flow_says_what_it_lacks(toy, capsys):
     (toy / "toy_package" / "best_of_n.py").write_text('"""Nothing."""\n')
     assert main(["best-of-n", "--dry-run"]) == 2
-    assert "toy_package.best_of_n is no flow: it needs a Prefect flow best_of_n" in capsys.readouterr().err
+    assert "toy_package.best_of_n is not a flow: it needs a Prefect flow best_of_n" in capsys.readouterr().err

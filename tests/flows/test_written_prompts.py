@@ -127,7 +127,7 @@ def test_what_was_left_unfinished_goes_on_and_asks_only_for_what_is_missing(
             ["texts.jsonl", "--write-prompts.endpoint", "http://localhost/v1", "--write-prompts.model", "m"],
             "1 row read, and none is a passage of 200 to 8,000 characters (1 passage too short)",
         ),
-        (["texts.jsonl", "--write-prompts.shortest", "9", "--write-prompts.longest", "8"], "No passage has at least 9"),
+        (["texts.jsonl", "--write-prompts.shortest", "9", "--write-prompts.longest", "8"], "No passage can have"),
         (["texts.jsonl", "--use", "demonstrations"], "Have a model write the prompts: autodidact data format"),
     ],
 )

@@ -174,7 +174,7 @@ def test_a_level_that_does_not_hold_what_it_promises_is_refused(
     ran = isolation._command(weak, LIMITS, None, None)
     monkeypatch.setattr(isolation, "_command", lambda *_: ran)
     monkeypatch.setattr(probes, "isolation", lambda: replace(weak, **promised))
-    with pytest.raises(IsolationError, match=f"not held here as the level .* promises.*{why}"):
+    with pytest.raises(IsolationError, match=f"not contained here as the level .* promises.*{why}"):
         probes.contained()
 
 
@@ -194,7 +194,7 @@ def test_bubblewrap_that_lets_something_in_is_refused(
         if part == "isolation.keyrings" and not thread.submit(keyrings.join_fresh).result():
             pytest.skip("the kernel has no keyrings")
     monkeypatch.setattr(f"data.sandbox.{part}", weaker)
-    with pytest.raises(IsolationError, match=f"not held here as the level bubblewrap.* promises.*{why}"):
+    with pytest.raises(IsolationError, match=f"not contained here as the level bubblewrap.* promises.*{why}"):
         probes.contained()
 
 
@@ -203,7 +203,7 @@ def test_bubblewrap_that_lets_something_in_is_refused(
     [
         ("package", "import of pyseccomp halted"),
         ("library", "Unable to find libseccomp; install it, as with `apt-get install libseccomp2`"),
-        ("machine", "there is none for m68k"),
+        ("machine", "there is no system call filter for m68k"),
     ],
 )
 def test_without_a_filter_of_system_calls_the_level_lacks_it_and_the_log_says_why(
@@ -221,7 +221,7 @@ def test_without_a_filter_of_system_calls_the_level_lacks_it_and_the_log_says_wh
     isolation.isolation.cache_clear()
     assert "seccomp" not in isolation.isolation().level
     (said,) = caplog.messages
-    assert said.startswith("Programs run without a filter of system calls: ") and why in said
+    assert said.startswith("Programs run without a system call filter: ") and why in said
 
 
 @ROOT_ONLY
@@ -229,7 +229,7 @@ def test_a_folder_of_somebody_else_holds_no_locks(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "autodidact-users").mkdir()
     os.chown(tmp_path / "autodidact-users", 65534, 65534)
-    with pytest.raises(IsolationError, match="autodidact-users is somebody else's"), isolation._user(WITH_USERS):
+    with pytest.raises(IsolationError, match="autodidact-users belongs to another user"), isolation._user(WITH_USERS):
         pass
 
 
@@ -340,7 +340,7 @@ def test_root_runs_nothing_where_a_fork_bomb_could_stop_the_machine(
     monkeypatch.setattr(cgroups, "controlled", frozenset)
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda program: None if program == "setpriv" else which(program))
-    with pytest.raises(RewardError, match=r"does not work here: setpriv is not installed.*As root it needs cgroups"):
+    with pytest.raises(RewardError, match=r"does not work here: setpriv is not installed.*As root it needs perm"):
         prepare_reward(program, required)  # type: ignore[arg-type]
 
 

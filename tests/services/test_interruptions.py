@@ -5,6 +5,7 @@ import signal
 import time
 
 import psutil
+import pytest
 
 from deployments.register import MISSED
 from deployments.supervision import connect
@@ -31,6 +32,7 @@ def test_cancelled_from_the_command_line_it_is_gone_in_ten_seconds_and_can_be_re
     resumed(site, "cancelled", undisturbed)
 
 
+@pytest.mark.nightly  # it waits for more than four minutes
 def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_crashed(site: Site, undisturbed):
     flow_run, flow, program = hang(site, "killed")
     time.sleep(BELIEVED_DEAD_AFTER)

@@ -41,7 +41,7 @@ def test_a_taken_port_is_named(site: Site, tmp_path: Path):
         port = str(taken.getsockname()[1])
         elsewhere = Site(tmp_path, site.prefect, site.mlflow)
         output = elsewhere.autodidact("up", "--prefect-port", port, code=1)
-    assert f"Port {port} on 127.0.0.1, which Prefect is to listen on, cannot be taken" in output
+    assert f"Port {port} on 127.0.0.1, which Prefect needs, cannot be used" in output
     assert "--prefect-port" in output
 
 

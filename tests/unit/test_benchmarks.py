@@ -1,11 +1,12 @@
-"""The benchmarks can be started, and the mistakes that graders are tried with are mistakes."""
+"""The benchmarks can be started and listed, and the mistakes that graders are tried with are mistakes."""
 
 import json
+import sys
 from importlib import import_module
 
 import pytest
 
-from benchmarks.__main__ import BY_NAME, NAMES
+from benchmarks.__main__ import BY_NAME, NAMES, main
 from benchmarks.graders import changed_numbers, changed_program, mutants
 from data.formats import Record
 
@@ -13,6 +14,29 @@ from data.formats import Record
 @pytest.mark.parametrize("name", [*NAMES, *BY_NAME])
 def test_every_benchmark_can_be_started(name: str) -> None:
     assert callable(import_module(f"benchmarks.{name}").main)
+
+
+def test_help_lists_every_benchmark_and_runs_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in (*NAMES, *BY_NAME):
+        about = (import_module(f"benchmarks.{name}").__doc__ or "").splitlines()[0]
+        assert f"  {name:<12} {about}" in lines
+
+
+def test_an_unknown_benchmark_is_refused_before_one_is_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "graders", "nonsense"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "there is no benchmark 'nonsense'; choose from graders" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 PACKAGES = ("data", "models", "tasks", "flows", "deployments")
 KINDS = {"console", "yaml", "python", "json", "toml", "text", "math"}
 # Programs of others, whose words are not checked further.
-OTHERS = {"cd", "createdb", "curl", "git", "mv", "prefect", "rsync", "source", "sqlite3", "ssh"}
+OTHERS = {"cd", "createdb", "curl", "git", "mv", "mkdocs", "prefect", "rsync", "source", "sqlite3", "ssh"}
 EXAMPLES = {"MODEL": "runs/sft/best/policy", "DATA": "problems.jsonl", "RUN": "demo", "FILE": "problems.jsonl"}
 
 

@@ -1,4 +1,4 @@
-"""Rows of data sets, whatever file they are in, one after another. What a row must have is decided elsewhere."""
+"""Rows of data sets, from any kind of file, one after another. What a row must have is decided elsewhere."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -33,12 +33,12 @@ Only = Collection[Split | None] | None
 
 @dataclass
 class FilesRead:
-    """What was read of data sets.
+    """The files read from data sets.
 
     Attributes:
-        rows: how many there are in each file.
-        splits: the split that a file's name says.
-        skipped: files and folders that were passed over, and why.
+        rows: number of rows in each file.
+        splits: the split given by each file's name.
+        skipped: files and folders that were skipped, and why.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -46,7 +46,7 @@ class FilesRead:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def add(self, file: DataFile, counts: Counter[Split | None], only: Only) -> None:
-        """Note a file with its rows by split; one of several splits as its lists."""
+        """Record a file with its rows by split; a file of several splits is recorded as its lists."""
         for split, count in (counts or Counter({file.split: 0})).items():
             name = str(file.path) if split == file.split else f"{file.path}, {split}"
             if _asked_for(split, only):
@@ -60,21 +60,21 @@ class FilesRead:
 def located_rows(
     source: Path, files: FilesRead | None = None, drop: Drop | None = None, only: Only = None
 ) -> Iterator[Located]:
-    """The rows of a data set, each with its place, such as "FILE, line 3", counted from 1; and the split it is said
-    to be of: in a folder by the name of its file, in JSON by that of its list.
+    """The rows of a data set, each with its place, such as "FILE, line 3", counted from 1, and its split: in a folder
+    by the file's name, in JSON by the name of the list.
 
-    Only one row is held at a time, or one block of a Parquet or Arrow file.
+    Only one row is in memory at a time, or one block of a Parquet or Arrow file.
 
     Args:
-        source: JSON (an array of objects, or lists under names), JSONL, CSV or TSV, each of them also packed; Parquet;
-            Arrow; a folder of these, or one that `datasets` saved, that LLaMA-Factory reads or that is a snapshot of
-            the hub, each also as `folder:name[:split]`; or a data set on the hub, `owner/name[:config][:split]`.
-        files: is filled in on the way.
-        drop: is told of rows that cannot be read, with the reason; None to refuse their file.
-        only: the splits that are read, with None among them for rows of none; None: all.
+        source: JSON (an array of objects, or named lists), JSONL, CSV or TSV, each optionally compressed; Parquet;
+            Arrow; a folder of these, or one that `datasets` saved, a LLaMA-Factory data folder or a snapshot of the
+            hub, each also as `folder:name[:split]`; or a data set on the hub, `owner/name[:config][:split]`.
+        files: updated while reading.
+        drop: called for unreadable rows, with the reason; None refuses their file.
+        only: the splits that are read, including None for rows without a split; None: all.
 
     Raises:
-        DataFileError: nothing is there, or nothing of these splits; malformed JSON, CSV or UTF-8; a row that is not an
+        DataFileError: there is nothing, or nothing of these splits; malformed JSON, CSV or UTF-8; a row that is not an
             object.
     """
     files = FilesRead() if files is None else files
@@ -91,8 +91,8 @@ def located_rows(
     files.skipped.update(passed)
     if left_out and len(left_out) == len(listed.files):
         raise DataFileError(
-            f"{source} has no file to be read for this: {left_out[0].path} is of {left_out[0].split}.",
-            what_next="Name a file itself; then it is read whatever it is called.",
+            f"{source} has no file to read for this: {left_out[0].path} is of {left_out[0].split}.",
+            what_next="Name a file directly; then it is read whatever its name.",
         )
     for file in listed.files:
         if str(file.path) not in passed:
@@ -100,21 +100,21 @@ def located_rows(
 
 
 def data_files(source: Path) -> list[Path]:
-    """The files on which the rows of a data set here depend: those that are read, and those that say how.
+    """The files that a local data set's rows depend on: those that are read, and those that describe how.
 
     Raises:
-        DataFileError: there is none.
+        DataFileError: there are none.
     """
     listed = listing(source)
     return sorted({file.path for file in listed.files} | set(listed.told_by))
 
 
 def named_splits(source: Path) -> frozenset[Split]:
-    """The splits that the files of a folder, or the lists of a file of JSON, are named after; those of a chosen split
-    or of a data set on the hub are not.
+    """The splits that the files of a folder, or the lists of a JSON file, are named after; empty for a chosen split
+    and for a data set on the hub.
 
     Raises:
-        DataFileError: there is no such data set, or it cannot be read.
+        DataFileError: the data set does not exist or cannot be read.
     """
     if hub_name(source):
         return frozenset()
@@ -133,7 +133,7 @@ def is_here(source: Path) -> bool:
 
 
 def place(source: Path) -> Path:
-    """The file or folder of a data set, without what is chosen of it."""
+    """The file or folder of a data set, without the chosen name and split."""
     return chosen(source)[0]
 
 
@@ -142,11 +142,11 @@ def _asked_for(split: Split | None, only: Only) -> bool:
 
 
 def _not_asked_for(split: Split | None) -> str:
-    return f"it is of {split or 'no split'}, which is not asked for"
+    return f"it is of {split or 'no split'}, which was not requested"
 
 
 def _has_lists(file: DataFile) -> bool:
-    """Whether a file may hold several splits: rows of JSON in lists under names."""
+    """Whether a file may hold several splits: JSON with named lists of rows."""
     return file.split is None and kind(file.path) not in (*TABLES, *CSV) and shape(file.path) == "lists"
 
 
@@ -185,5 +185,5 @@ def _table(file: DataFile) -> Iterator[Located]:
     from data.prepare.sources.table_rows import table_rows
 
     if packed := packing(file.path):
-        raise DataFileError(f"{file.path}: a table in {packed} is not read.", what_next="Unpack it.")
+        raise DataFileError(f"{file.path}: a table compressed as {packed} is not read.", what_next="Unpack it.")
     yield from table_rows(file.path, kind(file.path), file.split)

@@ -1,4 +1,4 @@
-"""The configurations of a snapshot of the hub: those that its README names, or those that are a folder each."""
+"""The configurations of a snapshot of the hub: named in its README, or one folder each."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from data.prepare.sources.names import split_named, split_of_path
 from data.prepare.sources.registry import read_object
 
 CARD, INFOS = "README.md", "dataset_infos.json"
-LARGEST = 1 << 20  # characters of a README that are looked at
+LARGEST = 1 << 20  # characters of a README that are read
 FENCE = "---"
 
 
 @dataclass(frozen=True)
 class Configurations:
-    """What a snapshot holds.
+    """The configurations of a snapshot.
 
     Attributes:
-        files: of each configuration, by name.
-        default: the one that is read if none is chosen; None if there is no such.
-        told_by: the files that say so.
+        files: the files of each configuration, by name.
+        default: the one that is read if none is chosen; None if there is no default.
+        told_by: the files that define them.
     """
 
     files: dict[str, list[DataFile]]
@@ -65,7 +65,7 @@ def configurations(folder: Path, files: list[Path]) -> Configurations | None:
 
 
 def _of_card(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The configurations that the head of a README names, as the hub reads it."""
+    """The configurations in a README's YAML header, as the hub reads it."""
     head = _head(folder / CARD)
     entries = head.get("configs") if isinstance(head, dict) else None
     for entry in entries if isinstance(entries, list) else []:
@@ -90,7 +90,7 @@ def _head(card: Path) -> Any:
 
 
 def _matching(folder: Path, entry: dict[str, Any], files: Collection[Path]) -> list[DataFile]:
-    """The files of a configuration: a pattern, several, or several with the split of each."""
+    """The files of a configuration: one pattern, several, or patterns by split."""
     given = entry["data_files"]
     base = str(entry.get("data_dir") or ".")
     found: dict[Path, DataFile] = {}
@@ -106,7 +106,7 @@ def _matching(folder: Path, entry: dict[str, Any], files: Collection[Path]) -> l
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
-    """What matches below the folder; nothing if the pattern is none."""
+    """The matches below the folder; nothing if the pattern is invalid."""
     try:
         return sorted(folder.glob(pattern))
     except (ValueError, NotImplementedError, IndexError):

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV, as texts under the names of the header."""
+"""Rows of CSV and TSV, as texts keyed by the header's names."""
 
 import csv
 from collections import Counter
@@ -13,20 +13,20 @@ from data.prepare.sources.json_values import LONGEST_ROW
 from data.rows import Split
 
 SEPARATORS = ",;\t|"
-SEPARATED_BY = "sep="  # a line in front of the header, for spreadsheets
-QUOTE = "Quote texts that hold a separator."
+SEPARATED_BY = "sep="  # a line before the header, for spreadsheets
+QUOTE = "Quote texts that contain a separator."
 
 
 def csv_rows(file: IO[bytes], path: Path, separator: str, split: Split | None, drop: Drop | None) -> Iterator[Located]:
-    """The rows of a file of CSV. A header of one column that holds another separator is one of several columns.
+    """The rows of a CSV file. If a one-column header contains another separator, that separator is used.
 
     Args:
-        separator: what stands between two fields, unless the header says otherwise.
-        split: that of the file.
-        drop: is told of rows that cannot be read.
+        separator: the field separator, unless the header indicates another.
+        split: the file's split.
+        drop: called for unreadable rows.
 
     Raises:
-        DataFileError: they are to be refused; or the header has a name twice, or is no UTF-8.
+        DataFileError: a row is unreadable and not to be dropped; or the header has a name twice or is not UTF-8.
     """
     csv.field_size_limit(LONGEST_ROW)
     text = lines(file, path)
@@ -63,10 +63,10 @@ def _separator(header: str, expected: str) -> str:
 
 
 def _header(names: list[str], at: str) -> list[str]:
-    """The names of the columns, without blanks around them; several may have none.
+    """The column names, stripped; several may be empty.
 
     Raises:
-        DataFileError: two are the same: which of the two is meant cannot be known.
+        DataFileError: two are the same, so it is unknown which one is meant.
     """
     if not all(map(is_utf8, names)):
         raise DataFileError(f"{at}: not UTF-8.", what_next=TO_UTF8)

@@ -1,4 +1,4 @@
-"""The files of a folder: of whatever lies in it, of `datasets`' own, of LLaMA-Factory, or of a snapshot of the hub."""
+"""The files of a folder: a plain one, one saved by `datasets`, a LLaMA-Factory folder, or a snapshot of the hub."""
 
 import os
 import re
@@ -17,15 +17,15 @@ SAVED, SAVED_SPLITS, STATE = REGISTRY, "dataset_dict.json", "state.json"
 DESCRIBES = {SAVED, SAVED_SPLITS, STATE, "dataset_infos.json"}
 CHOICE = re.compile(r"(?P<folder>.+?):(?P<names>[^:/]+(?::[^:/]+)?)")
 HIDDEN = "its name begins with a dot or an underscore"
-NOTHING, AGAIN = "it is a link to nothing", "its folder is read already"
-DESCRIPTION = "it describes data, and holds none"
+NOTHING, AGAIN = "it is a link to nothing", "its folder has been read already"
+DESCRIPTION = "it describes data and holds none"
 
 
 def listing(source: Path) -> Listing:
-    """The files of a data set here: a file, a folder, or `folder:name[:split]`, where `name` is one of what it holds.
+    """The files of a local data set: a file, a folder, or `folder:name[:split]`, where `name` is in the folder.
 
     Raises:
-        DataFileError: there are none, or a choice is to be made among what the folder holds.
+        DataFileError: there are no files, or the folder holds several data sets and none was chosen.
     """
     path, names = chosen(source)
     if not path.is_dir():
@@ -41,7 +41,7 @@ def listing(source: Path) -> Listing:
 
 
 def chosen(source: Path) -> tuple[Path, tuple[str, ...]]:
-    """A data set's path, and what is chosen of it."""
+    """A data set's path, and what is chosen in it."""
     match = None if source.exists() else CHOICE.fullmatch(str(source))
     if match is None or not Path(match["folder"]).is_dir():
         return source, ()
@@ -61,34 +61,34 @@ def _saved(folder: Path) -> list[Path]:
     """The files of a folder that `datasets` saved.
 
     Raises:
-        DataFileError: it does not say which.
+        DataFileError: the folder does not list them.
     """
     state = read_object(folder / STATE) or {}
     found = state.get("_data_files")
     if not isinstance(found, list) or state.get("_indices_data_files") or state.get("_indices_files"):
-        raise DataFileError(f"{folder} was saved in a way that is not known.", what_next="Save it again, as Parquet.")
+        raise DataFileError(f"{folder} was saved in an unknown layout.", what_next="Save it again, as Parquet.")
     return [_inside(folder, entry.get("filename") if isinstance(entry, dict) else None) for entry in found]
 
 
 def _others(folder: Path, saved: Iterable[DataFile]) -> dict[str, str]:
-    """What lies in a saved folder besides its files."""
+    """The other content of a saved folder."""
     files, skipped = _walk(folder)
     known = {file.path for file in saved}
     passed = {path: why for path, why in skipped.items() if why != DESCRIPTION}
-    return passed | {str(file): "the saved data set does not name it" for file in files if file not in known}
+    return passed | {str(file): "the saved data set does not list it" for file in files if file not in known}
 
 
 def _inside(folder: Path, name: Any) -> Path:
-    """A file or folder that something in `folder` names.
+    """A file or folder that is listed in `folder`.
 
     Raises:
-        DataFileError: it is not there, or not below the folder.
+        DataFileError: it does not exist or is not below the folder.
     """
     if isinstance(name, str) and name and ".." not in (path := Path(name)).parts and not path.is_absolute():
         found = folder / path
         if found.exists():
             return found
-    raise DataFileError(f"In {folder} there is no {name}, which is said to be there.", what_next="Fetch it again.")
+    raise DataFileError(f"{folder} lists {name}, but it is not there.", what_next="Fetch it again.")
 
 
 def _saved_splits(folder: Path, names: tuple[str, ...]) -> Listing:
@@ -119,7 +119,7 @@ def _registered(folder: Path, entries: Mapping[str, Mapping[str, Any]], names: t
     entry, at = entries[name], f"{folder / REGISTRY}, {name}"
     if not entry.get("file_name"):
         where = next(entry[key] for key in ELSEWHERE if key in entry)
-        raise DataFileError(f"{at} is not here, but {where}.", what_next="Name it as on the hub: owner/name.")
+        raise DataFileError(f"{at} is not here but at {where}.", what_next="Name it as on the hub: owner/name.")
     path = _inside(folder, entry["file_name"])
     how = layout(entry, at)
     everything, skipped = _walk(folder)
@@ -154,10 +154,10 @@ def _folder(folder: Path, names: tuple[str, ...]) -> Listing:
 
 
 def _walk(folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """The data files below a folder, links followed; and what is passed over, with why.
+    """The data files below a folder, following links; and what is skipped, with the reason.
 
     Raises:
-        DataFileError: a folder may not be read.
+        DataFileError: a folder cannot be read.
     """
     files: list[Path] = []
     skipped: dict[str, str] = {}
@@ -180,13 +180,13 @@ def _walk(folder: Path) -> tuple[list[Path], dict[str, str]]:
 
 
 def _why_not(path: Path) -> str:
-    """Why a file is passed over; empty if it is read."""
+    """Why a file is skipped; empty if it is read."""
     if path.name[0] in "._":
         return HIDDEN
     if path.name in DESCRIBES:
         return DESCRIPTION
     if not path.is_file():
-        return NOTHING if path.is_symlink() else "it is no file"
+        return NOTHING if path.is_symlink() else "it is not a file"
     return "" if kind(path) else why_refused(path)
 
 

@@ -25,7 +25,7 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[Located]:
     """The rows of a split.
 
     Raises:
-        DataFileError: the hub does not answer, or has no such data set.
+        DataFileError: the hub does not respond, or has no such data set.
     """
     from datasets import load_dataset
 
@@ -37,17 +37,17 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[Located]:
             yield f"{name} on the hub, {split}, row {number}", change(row), None
     except Exception as problem:
         raise DataFileError(
-            f"There is no file {name}, and the hub gives no data set of that name ({problem}).",
+            f"There is no file {name}, and the hub has no data set of that name ({problem}).",
             what_next=f"Check the name, which is owner/name[:config][:split], or the path; it is relative to "
             f"{Path.cwd()}.",
         ) from problem
 
 
 def require_hub(name: str) -> None:
-    """See that a data set that is no file here can be asked of the hub.
+    """Check that the hub can be asked for a data set that is not a local file.
 
     Raises:
-        DataFileError: the hub does not answer.
+        DataFileError: the hub does not respond.
     """
     if why := why_unreachable():
         raise DataFileError(

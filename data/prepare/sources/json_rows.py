@@ -1,4 +1,4 @@
-"""Rows of JSON: one to a line, as an array, as objects written over several lines, or as lists under names."""
+"""Rows of JSON: one per line, an array, objects spread over several lines, or named lists."""
 
 import codecs
 import io
@@ -20,17 +20,17 @@ LISTS = ("data", "rows", "examples", "records")  # names of a list of rows, besi
 NOT_READ = "it is named neither after a split nor " + ", ".join(LISTS)
 AN_OBJECT = "Each row must be one JSON object."
 A_LINE = "Each line must be one JSON object."
-A_WHOLE = "The file must hold one JSON array of objects, or one object to a line."
+A_WHOLE = "The file must hold one JSON array of objects, or one object per line."
 TO_UTF8 = "Convert the file to UTF-8."
 
 _decode = json.JSONDecoder(object_pairs_hook=unique).decode
 
 
 def shape(path: Path) -> Shape:
-    """How a file of JSON holds its rows, told by its beginning.
+    """How a JSON file holds its rows, judged by its beginning.
 
     Raises:
-        DataFileError: it cannot be read, or holds a column under each name.
+        DataFileError: it cannot be read, or holds columns instead of rows.
     """
     with opened(path) as (file, _):
         if file.peek(1024)[:1024].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
@@ -50,7 +50,7 @@ def shape(path: Path) -> Shape:
 
 
 def named_lists(path: Path) -> set[Split]:
-    """The splits after which the lists of a file are named. The file is read to its end.
+    """The splits that the lists of a file are named after. The file is read to its end.
 
     Raises:
         DataFileError: it cannot be read.
@@ -64,22 +64,22 @@ def named_lists(path: Path) -> set[Split]:
                 while values.another("]"):
                     _passed_over(values)
         except (ValueError, RecursionError):
-            pass  # it is told when the rows are read
+            pass  # reported when the rows are read
     return {split for split in found if split}
 
 
 def json_rows(
     file: IO[bytes], path: Path, how: Shape, split: Split | None, drop: Drop | None, skipped: dict[str, str]
 ) -> Iterator[Located]:
-    """The rows of a file of JSON.
+    """The rows of a JSON file.
 
     Args:
-        split: that of the file.
-        drop: is told of lines and items that are no rows.
-        skipped: is told of lists that are not read, and why.
+        split: the file's split.
+        drop: called for lines and items that are not rows.
+        skipped: receives lists that are not read, and why.
 
     Raises:
-        DataFileError: they are to be refused; or where the next row begins cannot be told any more.
+        DataFileError: such lines are to be refused; or the beginning of the next row cannot be determined.
     """
     if how == "lines":
         yield from _line_rows(file, path, split, drop)
@@ -97,7 +97,7 @@ def json_rows(
                     yield at, row, where
             done += 1
     except (ValueError, RecursionError) as problem:
-        # Where the file was cut off no other row is behind the broken one.
+        # If the file was cut off, no other row follows the broken one.
         cut = drop if isinstance(problem, json.JSONDecodeError) and values.cut_off() else None
         leave_out(cut, "malformed JSON", f"{path}, row {done + 1}: malformed JSON ({problem})", A_WHOLE)
 
@@ -105,7 +105,7 @@ def json_rows(
 def _items(
     values: Values, how: Shape, split: Split | None, skipped: dict[str, str], path: Path
 ) -> Iterator[Split | None]:
-    """Go to each item in turn, which must be read before the next; with its split."""
+    """Go to each item in turn, with its split; an item must be read before the next."""
     if how == "objects":
         while values.sign():
             yield split
@@ -122,7 +122,7 @@ def _items(
 
 
 def _lists(values: Values, skipped: dict[str, str], path: Path) -> Iterator[str]:
-    """Go into each list of rows of an object in turn, which must be read to its end before the next; with its name."""
+    """Go into each list of rows of an object in turn, with its name; it must be read to its end before the next."""
     values.enter()
     while values.another("}"):
         name = str(values.value())

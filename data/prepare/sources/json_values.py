@@ -1,6 +1,6 @@
-"""The values of a JSON file, one after another, of which only a block is held at a time.
+"""The values of a JSON file, one after another, with only one block in memory at a time.
 
-Not by ijson, which keeps the path of every value: deep nesting makes that as large as its depth squared.
+Not by ijson: it keeps the path of every value, which for deep nesting grows with the square of the depth.
 """
 
 import json
@@ -8,18 +8,18 @@ from typing import IO, Any
 
 BLOCK = 1 << 16  # characters
 LONGEST_ROW = 1 << 24  # characters of a line of JSON, a row of an array, or a field of CSV
-LONGEST_SIGN = 12  # characters of an escaped pair of surrogates, which the end of a block may cut
+LONGEST_SIGN = 12  # characters of an escaped surrogate pair, which a block boundary may split
 
 
 class RepeatedKeyError(ValueError):
-    """An object has a key twice: which of the two is meant cannot be known."""
+    """An object has a key twice, so it is unknown which one is meant."""
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these keys and values.
+    """The object with these keys and values.
 
     Raises:
-        RepeatedKeyError: a key is there twice.
+        RepeatedKeyError: a key occurs twice.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -33,7 +33,7 @@ def _repeated(pairs: list[tuple[str, Any]]) -> str:
 
 
 class Values:
-    """A place in a JSON file, and what is done to go on from there."""
+    """A position in a JSON file, and the operations to move on from it."""
 
     def __init__(self, file: IO[str]) -> None:
         self.file = file
@@ -44,13 +44,13 @@ class Values:
         self.first = True
 
     def enter(self) -> None:
-        """Go behind the bracket that opens a list or an object."""
+        """Move past the bracket that opens a list or an object."""
         self.sign()
         self.position += 1
         self.first = True
 
     def another(self, end: str) -> bool:
-        """Go to the next item of the list or object that was entered; False behind its end, the bracket `end`.
+        """Move to the next item of the entered list or object; False after its end, the bracket `end`.
 
         Raises:
             ValueError: neither follows.
@@ -66,10 +66,10 @@ class Values:
         return True
 
     def expect(self, sign: str) -> None:
-        """Go behind a sign.
+        """Move past a character.
 
         Raises:
-            ValueError: another is there.
+            ValueError: another character is there.
         """
         if self.sign() != sign:
             raise json.JSONDecodeError(f"Expecting {sign!r}", self.text, self.position)
@@ -77,11 +77,11 @@ class Values:
         self.sign()
 
     def value(self) -> Any:
-        """Read a value and go behind it.
+        """Read a value and move past it.
 
         Raises:
-            RepeatedKeyError: an object in it has a key twice. It was read, and one can go on.
-            ValueError: no JSON, or more than LONGEST_ROW characters.
+            RepeatedKeyError: an object in it has a key twice. The value was read; reading can continue.
+            ValueError: not JSON, or more than LONGEST_ROW characters.
         """
         while True:
             self.repeated = None
@@ -92,14 +92,14 @@ class Values:
                 if not cut or not self._more():
                     raise
             else:
-                if end < len(self.text) or not self._more():  # a number may go on in the next block
+                if end < len(self.text) or not self._more():  # a number may continue in the next block
                     self.position = end
                     if self.repeated is not None:
                         raise RepeatedKeyError(f"the key {self.repeated!r} appears twice")
                     return value
 
     def sign(self) -> str:
-        """The next sign that is not blank, left where it is; empty at the end."""
+        """The next non-blank character, without moving past it; empty at the end."""
         while True:
             while self.position < len(self.text) and self.text[self.position] in " \t\r\n":
                 self.position += 1
@@ -107,7 +107,7 @@ class Values:
                 return self.text[self.position : self.position + 1]
 
     def cut_off(self) -> bool:
-        """Whether the file ends in the middle of the value at this place."""
+        """Whether the file ends in the middle of the value at this position."""
         if self.file.read(1):
             return False
         try:
@@ -117,7 +117,7 @@ class Values:
         return False
 
     def require_end(self) -> None:
-        """Raises ValueError if anything follows."""
+        """Raise ValueError if anything follows."""
         if self.sign():
             raise json.JSONDecodeError("Extra data", self.text, self.position)
 
@@ -128,7 +128,7 @@ class Values:
         return found
 
     def _more(self) -> bool:
-        """Read a block behind what is left, twice as long each time that it did not suffice."""
+        """Read a block after what is left, doubling its size each time it does not suffice."""
         left = self.text[self.position :]
         if len(left) > LONGEST_ROW:
             raise json.JSONDecodeError(f"The row has more than {LONGEST_ROW:,} characters", "", 0)

@@ -1,4 +1,4 @@
-"""Which files a data set is, which of those beside them are passed over, and why."""
+"""The files of a data set, the neighboring files that are skipped, and why."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -16,8 +16,8 @@ class DataFile:
     """A file of rows.
 
     Attributes:
-        split: the split that its name or its folder says.
-        layout: how its rows are written, where a registry beside it says so.
+        split: the split given by its name or its folder.
+        layout: how its rows are laid out, if a registry says so.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class Listing:
     Attributes:
         files: in the order in which they are read.
         skipped: files and folders that are not read, and why.
-        told_by: files that say how the others are read.
+        told_by: files that define how the others are read.
     """
 
     files: list[DataFile]
@@ -40,14 +40,14 @@ class Listing:
     told_by: list[Path] = field(default_factory=list)
 
     def only(self, wanted: Iterable[DataFile], why: str) -> "Listing":
-        """The listing with these files alone; the others are passed over."""
+        """The listing with these files alone; the others are skipped."""
         kept = list(wanted)
         paths = {file.path for file in kept}
         left = {str(file.path): why for file in self.files if file.path not in paths}
         return Listing(kept, self.skipped | left, self.told_by)
 
     def of_split(self, name: str, split: Split | None, source: Path) -> "Listing":
-        """The files of a split that was asked for by name, as rows of no split.
+        """The files of a split that was requested by name, as rows without a split.
 
         Raises:
             DataFileError: there are none.
@@ -64,7 +64,7 @@ class Listing:
 
 
 def choose(folder: Path, kind: str, names: Iterable[str]) -> DataFileError:
-    """The error for a folder of several of which one must be chosen."""
+    """The error for a folder of several items, one of which must be chosen."""
     known = sorted(names)
     more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
     return DataFileError(

@@ -1,4 +1,4 @@
-"""The split that a name says: of a file, of a folder, or of a key in JSON."""
+"""The split given by a name: of a file, a folder, or a key in JSON."""
 
 import re
 from collections.abc import Collection
@@ -7,7 +7,7 @@ from pathlib import PurePath
 from data.rows import Split
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
-# As `datasets` has them, and some more. A name that says several is held out: what is left out by mistake is seen.
+# Those of `datasets` and a few more. A name with several is held out: a row that training lacks by mistake is noticed.
 WORDS: dict[Split, str] = {
     "test": "test|testing|testset|devtest|eval|evaluation|holdout|heldout",
     "validation": "validation|valid|val|dev|validset|valset|devset",
@@ -19,35 +19,35 @@ _NAMES: dict[Split, re.Pattern[str]] = {
 
 
 def split_named(name: str) -> Split | None:
-    """The split whose name stands in a name, between signs that are no letters."""
+    """The split whose name occurs in a name, delimited by non-letters."""
     return next((split for split, pattern in _NAMES.items() if pattern.search(name)), None)
 
 
 def split_of_path(path: PurePath) -> Split | None:
-    """The split that a file's name says, or else the nearest of its folders."""
+    """The split given by a file's name, or else by the nearest of its folders."""
     stem = path.name.partition(".")[0] or path.name
     found = (split_named(part) for part in (stem, path.name, *reversed(path.parts[:-1])))
     return next((split for split in found if split), None)
 
 
 def split_called(name: str) -> Split | None:
-    """The split of which a name is the whole name."""
+    """The split that this is exactly a name of."""
     return next((split for split, pattern in _NAMES.items() if pattern.fullmatch(name)), None)
 
 
 def serving(
     split: Split | None, named: Collection[Split], given: Collection[Split] = ()
 ) -> frozenset[Split | None] | None:
-    """Which of a data set's files, by the split that they are named after, are read where it is to serve as a set.
+    """Which of a data set's files are read if it serves as a split, by the split that they are named after.
 
     Args:
-        split: that set: `train`, of which unnamed files are; a held-out one, for which those of its name are read, or
-            else those of another held-out one, or else all; None: all sets.
-        named: the splits after which files are named.
-        given: the sets for which there is another data set. It replaces the files of that name.
+        split: the split it serves as: `train` includes unnamed files; a held-out one reads the files of its name, else
+            those of another held-out split, else all; None: all splits.
+        named: the splits that files are named after.
+        given: the splits for which there is another data set. It replaces the files of that name.
 
     Returns:
-        Their splits, None among them for files of no split; None if all are read.
+        Their splits, with None for files without a split; None if all are read.
     """
     if split is None:
         return frozenset((None, "train", *HELD_OUT)) - {*given} if {*given} & {*named} else None

@@ -1,6 +1,6 @@
-"""Files as bytes, decompressed while they are read. The first bytes tell the kind of compression, not the name.
+"""Files as bytes, decompressed while reading. The compression is recognized by the first bytes, not by the name.
 
-A file that was unpacked while it was fetched often keeps its `.gz`.
+A file that was decompressed during download often keeps its `.gz`.
 """
 
 import bz2
@@ -18,7 +18,7 @@ from data.prepare.sources.errors import DataFileError, unreadable
 TEXTS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 TABLES = (".parquet", ".arrow", ".feather")
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-KNOWN = f"Known are {', '.join(TEXTS)}, each also with {', '.join(PACKED)}; and {', '.join(TABLES)}."
+KNOWN = f"Known types are {', '.join(TEXTS)}, each also with {', '.join(PACKED)}; and {', '.join(TABLES)}."
 AS_CSV, UNPACK = "save it as CSV", "unpack it"
 REFUSED = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), AS_CSV),
@@ -39,9 +39,9 @@ SHOWN = 10  # members of an archive
 
 
 def kind(path: Path) -> str:
-    """The suffix that tells how a file is read, in lower case and without `.gz` and the like; empty if none does.
+    """The suffix that determines how a file is read, in lower case and without `.gz` and the like; empty if unknown.
 
-    A zip that does not say what it holds is `.zip`.
+    A zip whose name does not give its content is `.zip`.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes.pop() if suffixes and suffixes[-1] in PACKED else ""
@@ -51,17 +51,17 @@ def kind(path: Path) -> str:
 
 
 def why_refused(path: Path) -> str:
-    """Why a file of no known kind is not read, and what to do about it."""
+    """Why a file of unknown type is not read, and what to do about it."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     known = next((suffix for suffix in reversed(suffixes) if suffix in REFUSED), None)
-    return f"no {known} file is read: {REFUSED[known]}" if known else "its name ends as no data file's does"
+    return f"no {known} file is read: {REFUSED[known]}" if known else "its name has no known data suffix"
 
 
 def packing(path: Path) -> str:
-    """What packs a file; empty if nothing does.
+    """The compression of a file; empty if it has none.
 
     Raises:
-        DataFileError: it may not be read.
+        DataFileError: it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -73,10 +73,10 @@ def packing(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[io.BufferedReader, str]]:
-    """A file's bytes, unpacked, and its kind; that of a zip is its only data file's.
+    """A file's bytes, decompressed, and its type; for a zip, that of its only data file.
 
     Raises:
-        DataFileError: it may not be read, is broken, or is a zip of none or of several data files.
+        DataFileError: it cannot be read, is broken, or is a zip with no data file or several.
     """
     packed = packing(path)
     try:
@@ -91,7 +91,7 @@ def opened(path: Path) -> Iterator[tuple[io.BufferedReader, str]]:
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as problem:
         raise _broken(path, packed, problem) from None
     except OSError as problem:
-        if problem.errno is None:  # not the system's, but of what unpacks
+        if problem.errno is None:  # not from the system but from decompression
             raise _broken(path, packed, problem) from None
         raise unreadable(path, problem) from None
 
@@ -117,9 +117,9 @@ def _only_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
         held = ", ".join(info.filename for info in (data or names)[:SHOWN]) or "nothing"
         more = f" and {len(data or names) - SHOWN} more" if len(data or names) > SHOWN else ""
         count = "several data files" if data else "no file of rows in JSON, CSV or TSV"
-        raise DataFileError(f"{path} holds {count}: {held}{more}.", what_next="Unpack it, and name what is to be read.")
+        raise DataFileError(f"{path} holds {count}: {held}{more}.", what_next="Unpack it and name the file to read.")
     if data[0].flag_bits & 1:
-        raise DataFileError(f"{path} is locked with a password.", what_next="Unpack it, and name what is in it.")
+        raise DataFileError(f"{path} is password-protected.", what_next="Unpack it and name the file in it.")
     return data[0]
 
 

@@ -1,4 +1,4 @@
-"""LLaMA-Factory's `dataset_info.json`: the data sets of a folder, their files, and what their columns are called.
+"""LLaMA-Factory's `dataset_info.json`: the data sets of a folder, their files and their column names.
 
 See https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md.
 """
@@ -14,7 +14,7 @@ from data.prepare.sources.errors import DataFileError, unreadable
 REGISTRY = "dataset_info.json"
 LARGEST = 1 << 22  # bytes
 ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-# The registry's name of a column to that of the format which reads it.
+# The registry's column names mapped to those of the format that reads them.
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output", "kto_tag": "label"}
 SHAREGPT = {"messages": "conversations", "kto_tag": "label"}
 SAME = ("history", "system", "tools", "chosen", "rejected")
@@ -30,12 +30,12 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows are written.
+    """The layout of rows.
 
     Attributes:
-        columns: the format's name of a column to the file's.
-        tags: ShareGPT's key of a turn to the file's; none if turns are written as ShareGPT's.
-        roles: the file's name of a role to ShareGPT's.
+        columns: the format's column names mapped to the file's.
+        tags: ShareGPT's keys of a turn mapped to the file's; empty if turns are written as ShareGPT's.
+        roles: the file's role names mapped to ShareGPT's.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Layout:
     roles: Mapping[str, str] = field(default_factory=dict)
 
     def row(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row under the names of the format that reads it."""
+        """The row with the column names of the format that reads it."""
         found = {name: value for name, value in row.items() if name not in self.columns.values()}
         found |= {ours: row[theirs] for ours, theirs in self.columns.items() if theirs in row}
         if self.tags or self.roles:
@@ -77,7 +77,7 @@ def read_registry(folder: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def read_object(file: Path) -> dict[str, Any] | None:
-    """What a small file of JSON says; None if it is not there, or holds no object.
+    """The content of a small JSON file; None if it does not exist or holds no object.
 
     Raises:
         DataFileError: it cannot be read.
@@ -94,10 +94,10 @@ def read_object(file: Path) -> dict[str, Any] | None:
 
 
 def layout(entry: Mapping[str, Any], at: str) -> Layout:
-    """How the rows of an entry are written.
+    """The layout of an entry's rows.
 
     Raises:
-        DataFileError: it says so in a way that is not known.
+        DataFileError: the entry's description is not known.
     """
     columns, tags = entry.get("columns") or {}, entry.get("tags") or {}
     formatting = entry.get("formatting", "alpaca")

@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files, with the values that were meant: names of labels, decimals as they were written."""
+"""Rows of Parquet and Arrow files, with values restored: label names, and decimals as they were written."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +9,12 @@ from data.prepare.sources.errors import DataFileError
 from data.prepare.sources.json_rows import Located
 from data.rows import Split
 
-ROWS = 1000  # of a block
+ROWS = 1000  # per block
 Convert = Callable[[Any], Any]
 
 
 def table_rows(path: Path, kind: str, split: Split | None) -> Iterator[Located]:
-    """The rows of a Parquet or Arrow file. Only a block of them is held at a time.
+    """The rows of a Parquet or Arrow file. Only one block is in memory at a time.
 
     Raises:
         DataFileError: it cannot be read.
@@ -24,7 +24,7 @@ def table_rows(path: Path, kind: str, split: Split | None) -> Iterator[Located]:
             yield f"{path}, row {number}", row, split
     except Exception as problem:
         raise DataFileError(
-            f"{path}: not a {kind[1:]} file that can be read ({problem}).", what_next="Fetch or write the file again."
+            f"{path}: not a readable {kind[1:]} file ({problem}).", what_next="Download or write the file again."
         ) from problem
 
 
@@ -59,10 +59,10 @@ def converted(batches: Iterator[Any], schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def converter(schema: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What makes a row of Arrow's plain values one of the values that were meant.
+    """A function that restores the intended values in a row of Arrow's plain values.
 
-    Where `datasets` wrote the schema, its features say of a number that it is a label, and of lists of fields that they
-    are a list of objects.
+    If `datasets` wrote the schema, its features tell which numbers are labels and which lists of fields are lists of
+    objects.
     """
     features = _features(schema)
     if twice := {name for name in schema.names if schema.names.count(name) > 1}:
@@ -85,7 +85,7 @@ def _features(schema: Any) -> Mapping[str, Any]:
 
 
 def _change(kind: Any, feature: Any) -> Convert | None:
-    """What is done to a value of Arrow's type `kind`; None if nothing."""
+    """The conversion of a value of Arrow's type `kind`; None if nothing changes."""
     from pyarrow import types
 
     if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
@@ -101,7 +101,7 @@ def _change(kind: Any, feature: Any) -> Convert | None:
 
 
 def _shortest(kind: Any) -> Convert:
-    """The shortest decimal that is this number at its precision: 0.1, of which 64 bits make 0.10000000149011612."""
+    """The shortest decimal for this number at its precision: 0.1, not 0.10000000149011612 as in 64 bits."""
     dtype = kind.to_pandas_dtype()
     return lambda value: float(str(dtype(value)))
 
@@ -134,7 +134,7 @@ def _fields(kind: Any, feature: Any) -> Convert | None:
 
 
 def _objects(lists: dict[str, list[Any] | None]) -> Any:
-    """Lists of fields as a list of objects; as they are, if they are not equally long."""
+    """Lists of fields as a list of objects; unchanged if their lengths differ."""
     columns = [values or [] for values in lists.values()]
     if len({len(values) for values in columns}) > 1:
         return lists

@@ -1,0 +1,61 @@
+"""What takes the disk: the bytes of each run, by what they are for. Writes nothing."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKPOINTS, TRAINING, ROWS, OTHER = "checkpoints", "training", "rows", "other"
+KINDS = (CHECKPOINTS, TRAINING, ROWS, OTHER)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The bytes of a run by kind. Links to files elsewhere take none, and a file of several names counts once.
+
+    The kinds: policies and adapters; checkpoints of a training that is under way, with the optimizer's state; samples
+    and other rows; everything else.
+    """
+
+    name: str
+    bytes: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.bytes.values())
+
+
+def disk_usage(runs: Sequence[Path]) -> tuple[list[Usage], Usage]:
+    """What each run takes, and what all take together: there, files that several of them share count once as well."""
+    found = {run: dict(_files(run)) for run in runs}
+    everything = {inode: what for files in found.values() for inode, what in files.items()}
+    return [_usage(run.name, files.values()) for run, files in found.items()], _usage("total", everything.values())
+
+
+def _usage(name: str, files: Iterable[tuple[str, int]]) -> Usage:
+    taken = dict.fromkeys(KINDS, 0)
+    for kind, size in files:
+        taken[kind] += size
+    return Usage(name, taken)
+
+
+def _files(run: Path) -> Iterator[tuple[tuple[int, int], tuple[str, int]]]:
+    """Every file by its device and inode, with its kind and size."""
+    for parent, _, names in os.walk(run):
+        kind_here = _folder_kind(Path(parent).relative_to(run).parts)
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(parent, name))
+            except FileNotFoundError:  # a run that is under way removes what it has no more use for
+                continue
+            if stat.S_ISREG(found.st_mode):
+                kind = kind_here or (ROWS if name.endswith(".parquet") else OTHER)
+                yield (found.st_dev, found.st_ino), (kind, found.st_size)
+
+
+def _folder_kind(parts: Sequence[str]) -> str | None:
+    """The kind of all that lies in a folder of a run, if it is known by the folder."""
+    if ".checkpoints" in parts:
+        return TRAINING
+    return CHECKPOINTS if {"policy", "adapter"} & set(parts) else None
