@@ -59,7 +59,7 @@ def test_who_scores_and_when_does_not_change_the_scores(
     assert digests(ahead) == digests(alone)
     assert scored and not [folder for folder in scored if folder.name == "generate"]
     assert not list(ahead.directory.glob("iter-1/.scored*"))
-    assert "Scoring while generating has stopped" not in caplog.text
+    assert "Scoring during generation has stopped" not in caplog.text
 
 
 def test_what_fails_ahead_is_scored_in_its_turn(
@@ -68,7 +68,7 @@ def test_what_fails_ahead_is_scored_in_its_turn(
     monkeypatch.setattr(tasks.rollouts.scoring, "scoring_program", lambda *told: ["/bin/false"])
     config = small(tmp_path, "stubborn", reward={"ahead": True})
     run(config)
-    assert "the answers are scored afterwards" in caplog.text
+    assert "the answers are scored afterward" in caplog.text
     assert len(scores(config)) == 400
 
 
