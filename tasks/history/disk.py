@@ -1,4 +1,4 @@
-"""What takes the disk: the bytes of each run, by what they are for. Writes nothing."""
+"""Disk usage: the bytes of each run, by kind. Writes nothing."""
 
 import os
 import stat
@@ -12,10 +12,10 @@ KINDS = (CHECKPOINTS, TRAINING, ROWS, OTHER)
 
 @dataclass(frozen=True)
 class Usage:
-    """The bytes of a run by kind. Links to files elsewhere take none, and a file of several names counts once.
+    """The bytes of a run by kind. Links to files elsewhere take none, and a file with several names counts once.
 
-    The kinds: policies and adapters; checkpoints of a training that is under way, with the optimizer's state; samples
-    and other rows; everything else.
+    The kinds: policies and adapters; checkpoints of unfinished training, with the optimizer state; samples and other
+    rows; everything else.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Usage:
 
 
 def disk_usage(runs: Sequence[Path]) -> tuple[list[Usage], Usage]:
-    """What each run takes, and what all take together: there, files that several of them share count once as well."""
+    """Return the usage of each run, and of all together, where files shared by several runs also count once."""
     found = {run: dict(_files(run)) for run in runs}
     everything = {inode: what for files in found.values() for inode, what in files.items()}
     return [_usage(run.name, files.values()) for run, files in found.items()], _usage("total", everything.values())
@@ -41,13 +41,13 @@ def _usage(name: str, files: Iterable[tuple[str, int]]) -> Usage:
 
 
 def _files(run: Path) -> Iterator[tuple[tuple[int, int], tuple[str, int]]]:
-    """Every file by its device and inode, with its kind and size."""
+    """Yield every file by its device and inode, with its kind and size."""
     for parent, _, names in os.walk(run):
         kind_here = _folder_kind(Path(parent).relative_to(run).parts)
         for name in names:
             try:
                 found = os.lstat(os.path.join(parent, name))
-            except FileNotFoundError:  # a run that is under way removes what it has no more use for
+            except FileNotFoundError:  # a running run removes files that it no longer needs
                 continue
             if stat.S_ISREG(found.st_mode):
                 kind = kind_here or (ROWS if name.endswith(".parquet") else OTHER)
@@ -55,7 +55,7 @@ def _files(run: Path) -> Iterator[tuple[tuple[int, int], tuple[str, int]]]:
 
 
 def _folder_kind(parts: Sequence[str]) -> str | None:
-    """The kind of all that lies in a folder of a run, if it is known by the folder."""
+    """Return the kind of all files in a folder of a run, if the folder determines it."""
     if ".checkpoints" in parts:
         return TRAINING
     return CHECKPOINTS if {"policy", "adapter"} & set(parts) else None

@@ -90,7 +90,7 @@ def expected_stages(history: History, iterations: int | None = None) -> list[str
 
 
 def settled_state(history: History) -> tuple[State, int | None]:
-    """How far a run is that no other process works on, and its best iteration so far."""
+    """Return the state of a run that no other process works on, and its best iteration so far."""
     state, _ = _at_rest(history)
     return state, _best(history, state)
 

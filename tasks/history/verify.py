@@ -26,7 +26,7 @@ def verify_run(directory: Path) -> list[str]:
 
 
 def freed_in(directory: Path) -> list[str]:
-    """A sentence for every stage of a run of which files were freed, which is no damage."""
+    """Return a sentence for every stage of a run with freed files, which is not damage."""
     return [f"{stage}: {freed}." for stage, freed in freed_stages(directory)]
 
 

@@ -87,7 +87,7 @@ def free_decided(run: Run, config: LoopConfig, iterations: list[Iteration], best
         for stage, freed in plan.free(f"keep: {config.keep}"):
             run_logger().info("%s: %s, %.1f MB", stage.relative_to(run.directory), freed, freed.bytes / 1e6)
     except HistoryError as error:
-        run_logger().warning("No checkpoint is freed, since the registry may name it. %s", error)
+        run_logger().warning("No checkpoint is freed, because the registry may refer to it. %s", error)
     except OSError as error:
         run_logger().warning("A checkpoint cannot be freed: %s. The loop continues.", error)
 

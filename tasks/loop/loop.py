@@ -132,13 +132,13 @@ def conclude(
     ending = Ending(best, reason, (base, final), measuring.test_set(pairs), gate)
     summary = record_end(run, config, measuring.problems, iterations, ending)
     if summary:
-        free_decided(run, config, iterations, best, over=True)  # before the summary: a run that has one is not resumed
+        free_decided(run, config, iterations, best, over=True)  # before the summary: a run with one is not resumed
         write_json(run.directory / SUMMARY, summary)
     return summary
 
 
 def _best(measuring: Measuring, iterations: list[Iteration]) -> int:
-    """The best iteration so far: the latest, where nothing decides or not all were measured."""
+    """The best iteration so far: the latest if no measure decides or not all were measured."""
     values = _values(measuring, iterations)
     if measuring.decides and len(values) == len(iterations):
         return best_iteration(values, measuring.decides)

@@ -78,7 +78,7 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
 def plan_loop(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     """Walk the loop without executing anything; the returned run's `plan` says what would happen to each stage.
 
-    With drift rebuilt, exactly the freed checkpoints that are needed are planned to be made again.
+    With `--on-drift rebuild`, freed checkpoints are planned to be made again if they are needed, and only then.
     """
     run = _plan(loop, config, on_drift, frozenset())
     while run.lacking and on_drift is OnDrift.REBUILD:
@@ -183,14 +183,14 @@ def check_disk(run: Run, config: RunConfig) -> None:
 
 
 def keeps(config: RunConfig) -> str:
-    """Which checkpoints a loop keeps while it is under way: all, as long as a person may choose any iteration."""
+    """Return which checkpoints a loop keeps while it runs: all, as long as a reviewer may choose any iteration."""
     return config.keep if isinstance(config, LoopConfig) and not config.approve else "all"
 
 
 def peak_disk(plan: Sequence[Planned], keep: str) -> int:
-    """The most that the stages to be done hold on the disk at once, in bytes.
+    """Return the peak disk usage of the stages still to run, in bytes.
 
-    While a stage trains it holds checkpoints with the optimizer's state; its policy stays until it is freed.
+    During training, a stage has checkpoints with the optimizer state; its policy stays until it is freed.
     """
     peak, rest, policies = 0, 0, list[int]()
     for estimate in (planned.stage.estimate for planned in plan if planned.status is not Status.REUSE):

@@ -19,7 +19,7 @@ from tasks.stage.freed import no_model_error, stage_that_freed
 # Files of a model folder that belong to the policy; weights in other formats would be copied needlessly.
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 CODE = "*.py"
-INDEX = "model.safetensors.index.json"  # of weights in several files: which tensor is in which
+INDEX = "model.safetensors.index.json"  # for weights in several files: which tensor is in which file
 
 TEMPLATE = "chat_template.jinja"
 OLDER_VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
@@ -147,7 +147,7 @@ def _wrong_with(path: Path) -> str | None:
 
 
 def _wrong_with_shards(folder: Path) -> str | None:
-    """Whether files are missing that hold some of the weights. Without an index, the weights are one file."""
+    """Return which weight files are missing, if any. Without an index, the weights are one file."""
     if (folder / "model.safetensors").is_file() or not (folder / INDEX).is_file():
         return None
     try:

@@ -66,7 +66,7 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
         str,
         Field(
             pattern=KEEP_PATTERN,
-            description="Whose trained weights stay on the disk: all; best: the best iteration's; last N, such as "
+            description="Iterations whose trained weights stay on disk: all; best: only the best; last N, such as "
             "last 3: the last N and the best. The others are freed once nothing needs them.",
         ),
     ] = "all"

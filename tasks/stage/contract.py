@@ -308,7 +308,7 @@ def run_stage(
             the files of an earlier attempt with the same fingerprint.
         on_drift: what to do with a finished stage of another fingerprint; REBUILD also makes a damaged one again.
         runs: ids of the Prefect and MLflow runs, for the manifest.
-        remake: make a finished stage of which files were freed anew.
+        remake: make a finished stage with freed files again.
 
     Raises:
         DriftError: a finished stage differs from what is requested, and `on_drift` is REFUSE.

@@ -15,7 +15,7 @@ LIMIT = "gpu"
 
 
 def count_gpus() -> int:
-    """Number of NVIDIA devices that programs can use here: whole GPUs, and the instances of those split by MIG.
+    """Number of NVIDIA devices that programs can use here: complete GPUs, and the instances of those split by MIG.
 
     0 without a driver.
     """

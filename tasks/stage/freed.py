@@ -1,4 +1,4 @@
-"""Freed output files of a finished stage: removed on purpose, to make room on the disk.
+"""Freed output files of a finished stage: removed on purpose, to free disk space.
 
 `freed.json` beside the manifest records what, when and why. It is written first, as an intent; then the files are
 removed, and the record is marked as done. A kill therefore leaves either a complete stage or a removal that the next

@@ -73,7 +73,7 @@ class ProgressLogger(logging.LoggerAdapter[Any]):
             self._move(label, percent)
 
     def _is_due(self, percent: float) -> bool:
-        """Whether a bar's line is kept: never its first, nor its last, behind which the stage's end is said."""
+        """Whether a bar's line is kept: never its first, nor its last, which the stage's own last line follows."""
         now = time.monotonic()
         if self._logged is None or percent < self._logged_percent:  # a bar begins, perhaps another program's
             self._logged, self._logged_percent = now, 0.0

@@ -104,7 +104,7 @@ class Run:
     decided_by: str | None = None  # the measure that decides, see data.measures
     recorder: Any = None  # a tasks.tracking.recorder.Recorder while the run is tracked
     plan: list[Planned] = field(default_factory=list)
-    remake: frozenset[str] = frozenset()  # names of stages to make anew because what was freed of them is needed
+    remake: frozenset[str] = frozenset()  # names of stages to make again because their freed files are needed
     lacking: dict[str, str] = field(default_factory=dict)  # while planning: such stages, and the first that needs each
     to_come: dict[str, Stage] = field(default_factory=dict)  # the planned stages that have not ended yet, by name
     _made_here: set[Path] = field(default_factory=set)
@@ -157,14 +157,14 @@ class Run:
     def _plan(self, stage: Stage) -> Result:
         state, finished = status(self.directory, stage, self.on_drift, stage.name in self.remake)
         keep = state is Status.REUSE or (state is Status.DRIFT and self.on_drift is OnDrift.ACCEPT)
-        if not keep and state is not Status.OPEN:  # of an open one it shows only when its inputs are there
+        if not keep and state is not Status.OPEN:  # for an open stage, this is known only when its inputs exist
             for made_by in self._freed_inputs(stage):
                 self.lacking.setdefault(str(made_by.relative_to(self.directory)), stage.name)
         self.plan.append(Planned(stage, state, finished))
         return Result(self.directory / stage.name, finished if keep else None, stage.expected)
 
     def _freed_inputs(self, stage: Stage) -> list[Path]:
-        """The stages of which a stage reads what was freed."""
+        """The stages whose freed files a stage reads."""
         read = [artifact.path for artifact in (*stage.inputs.values(), *stage.observed.values()) if artifact.digest]
         found = [stage_that_freed(path) for path in read if self.directory in path.parents]
         return [made_by for made_by in found if made_by is not None]
@@ -220,10 +220,10 @@ def open_run(directory: Path, config: dict[str, Any], on_drift: OnDrift, seed: i
 
 @contextmanager
 def hold_run(directory: Path) -> Iterator[Run]:
-    """Take a run directory for this process alone, and finish what a kill interrupted in it.
+    """Lock a run directory for this process, and finish removals that a kill interrupted in it.
 
     Raises:
-        RunInUseError: another process has it, with who that is.
+        RunInUseError: another process, which the message names, has it open.
         StillRunningError: a killed process's program does not end.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ def hold_run(directory: Path) -> Iterator[Run]:
 
 
 def finish_interrupted(directory: Path) -> None:
-    """Finish freeing what a kill interrupted in a run that is otherwise finished, and would not be opened again."""
+    """Finish an interrupted removal in a run that is otherwise finished and would not be opened again."""
     if any(not freed.done for _, freed in freed_stages(directory)):
         with hold_run(directory):
             pass

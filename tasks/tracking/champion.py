@@ -185,7 +185,7 @@ def require_checkpoint(version: Version) -> None:
     """Check that a version's weights were not freed.
 
     Raises:
-        FreedError: it was.
+        FreedError: they were.
     """
     if (stage := stage_that_freed(version.path)) is not None:
         raise no_model_error(version.path, stage)

@@ -21,7 +21,7 @@ def create_app() -> ASGIApp:
     """Prefect's app behind the guard; a factory for uvicorn."""
     from prefect.server.api.server import create_app
 
-    from tasks.tracking import notifying  # noqa: F401  # the server makes blocks of that kind
+    from tasks.tracking import notifying  # noqa: F401  # the server creates blocks of that type
 
     return guarded(create_app(final=True), os.environ[ORIGINS].split(","))
 

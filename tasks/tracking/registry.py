@@ -75,7 +75,7 @@ class Registry:
 
     @staticmethod
     def _pages(search: Callable[..., Any], what: str | None) -> Iterator[Any]:
-        """Everything that a search of MLflow's finds, page by page."""
+        """Yield all results of an MLflow search, page by page."""
         token = None
         while True:
             page = search(what, page_token=token)
@@ -85,13 +85,13 @@ class Registry:
                 return
 
     def holding(self, run: str, model: str) -> dict[Path, str]:
-        """The checkpoints that the registry needs, each with what needs it.
+        """Return the checkpoints that the registry needs, each with the reason.
 
-        A loop registers every iteration by itself, which alone holds nothing. A version needs its checkpoint if it has
-        an alias, was champion once, so that `roll_back` may return to it, or was not registered by the loop.
+        Being registered automatically by a loop is not enough. A version needs its checkpoint if it has an alias, was
+        champion before (so `roll_back` may return to it), or was not registered by the loop.
 
         Args:
-            run: name of the run that registers its iterations by itself.
+            run: name of the run that registers its iterations automatically.
             model: the registered model that they are versions of.
         """
         models = self._pages(self.client.search_registered_models, None)
@@ -157,6 +157,6 @@ class Registry:
 
 
 def _local(source: str | None) -> str | None:
-    """The path of a version that was registered by hand from a folder here."""
+    """The path of a version that was registered by hand from a local folder."""
     parsed = urlparse(source or "")
     return unquote(parsed.path) if parsed.scheme in ("", "file") and parsed.path else None
