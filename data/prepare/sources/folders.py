@@ -88,7 +88,7 @@ def _inside(folder: Path, name: Any) -> Path:
         found = folder / path
         if found.exists():
             return found
-    raise DataFileError(f"{folder} lists {name}, but it is not there.", what_next="Fetch it again.")
+    raise DataFileError(f"{folder} lists {name}, which is not in it.", what_next="Fetch it again.")
 
 
 def _saved_splits(folder: Path, names: tuple[str, ...]) -> Listing:

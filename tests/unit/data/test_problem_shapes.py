@@ -87,7 +87,7 @@ def test_shapes_may_be_mixed_and_the_same_prompt_has_the_same_identity_in_each(t
             ["'response' holds assistant → user"],
         ),
         ({"prompt": "1 + 1?", "response": None}, ["no 'response' (response is None)"]),
-        ({"messages": None}, ["'messages' is None", "must be a list"]),
+        ({"messages": None}, ["'messages' is None", "must be a non-empty list"]),
         ({"messages": []}, ["'messages' is []", "a non-empty list"]),
         ({"messages": "1 + 1?"}, ["'messages' is '1 + 1?'"]),
         ({"messages": [USER, "2"]}, ["turn 2 of 'messages' is '2'", "object with 'role' and 'content'"]),

@@ -63,7 +63,7 @@ def test_what_a_reward_says_is_cut_and_can_be_stored() -> None:
 def test_what_is_no_text_is_an_error_of_the_reward(score: Score) -> None:
     (given,), tally = run([sample("a", 0)], lambda problem, completion: score)
     assert (given.value, given.verdict, tally.errors) == (None, "error", 1)
-    assert "both must be text" in given.explanation
+    assert "both must be strings" in given.explanation
 
 
 @pytest.mark.parametrize(

@@ -116,5 +116,5 @@ def test_a_template_that_changes_earlier_answers_leaves_no_token_to_them(tokeniz
 
 
 def test_a_name_that_is_no_template_is_answered_with_the_names_there_are() -> None:
-    with pytest.raises(TemplateError, match=r"no template chatlm: neither a file.* Known names are alpaca, .*chatml"):
+    with pytest.raises(TemplateError, match=r"no template chatlm: no file.* Known names are alpaca, .*chatml"):
         template_file(Path("chatlm"))

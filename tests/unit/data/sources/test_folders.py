@@ -267,10 +267,10 @@ def test_a_registry_says_what_columns_are_called(tmp_path: Path, entry: Any, row
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({"file_name": "absent.json"}, "there is no absent.json"),
-        ({"file_name": "../mine.json"}, "there is no ../mine.json"),
-        ({"file_name": "/etc/passwd"}, "there is no /etc/passwd"),
-        ({"file_name": 3}, "there is no 3"),
+        ({"file_name": "absent.json"}, "lists absent.json, which is not in it"),
+        ({"file_name": "../mine.json"}, "lists ../mine.json, which is not in it"),
+        ({"file_name": "/etc/passwd"}, "lists /etc/passwd, which is not in it"),
+        ({"file_name": 3}, "lists 3, which is not in it"),
         ({"hf_hub_url": "owner/name"}, "is not here but at owner/name. Name it as on the hub"),
         ({"file_name": "mine.json", "formatting": "chatml"}, "there is no formatting 'chatml'"),
         ({"file_name": "mine.json", "columns": [1]}, "columns and tags must be names"),
