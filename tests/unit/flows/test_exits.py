@@ -77,7 +77,7 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["runs", "--runs-dir", "nowhere"], 2, "there is no folder nowhere"),
         (["trace", "nothing"], 2, "has no run 'nothing'"),
         (["verify"], 2, "the following arguments are required: RUN. See autodidact verify --help."),
-        (["up", "--prefect-port", "many"], 2, "'many' is no port"),
+        (["up", "--prefect-port", "many"], 2, "'many' is not a port"),
         (["status", "--foo"], 2, "--foo"),
     ],
     ids=lambda value: " ".join(value)[:40].replace("\x1b", "ESC") if isinstance(value, list) else "",
