@@ -118,8 +118,8 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes != launch.processes:
         raise ValueError(
-            f"launch.processes is {launch.processes}, but {processes} are running. Start the program with "
-            f"torch.distributed.run and --nproc-per-node {launch.processes}."
+            f"launch.processes is {launch.processes}, but the number of processes is {processes}. Start the program "
+            f"with torch.distributed.run and --nproc-per-node {launch.processes}."
         )
     return {
         "output_dir": str(output.parent / CHECKPOINTS),

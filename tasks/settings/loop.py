@@ -79,7 +79,9 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
             "last iteration is the result. Default: the first of the flow's usual measures that can be computed."
         ),
     ] = None
-    reward: Annotated[RewardConfig, Field(description="How answers are scored.")] = RewardConfig(parts={}, options={})
+    reward: Annotated[RewardConfig, Field(description="The reward: what scores answers.")] = RewardConfig(
+        parts={}, options={}
+    )
     evaluate: Annotated[EvaluateConfig, Field(description="How policies are measured.")] = EvaluateConfig()
     win_rate: Annotated[
         WinRateConfig | None,

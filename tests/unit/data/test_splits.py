@@ -168,7 +168,7 @@ def test_sources_of_a_mixture_are_told_apart_also_if_their_files_have_one_name(t
 
 
 def test_a_mixture_needs_a_first_data_set() -> None:
-    with pytest.raises(ValidationError, match=r"mixture: .* Set problems"):
+    with pytest.raises(ValidationError, match=r"mixture needs .* Set problems"):
         ProblemSource(mixture={"b.jsonl": 1.0})
     with pytest.raises(ValidationError, match="greater than 0"):
         ProblemSource(problems=Path("a.jsonl"), mixture={"b.jsonl": 0})

@@ -72,7 +72,7 @@ def test_a_socket_that_another_user_made_is_not_spoken_to(runs: Path, monkeypatc
         squatted.touch()
         os.chown(squatted, 65534, 65534)
     monkeypatch.setattr(supervision, "_socket", lambda folder: squatted)
-    with pytest.raises(ServiceError, match="belongs to another user"):
+    with pytest.raises(ServiceError, match="have different owners"):
         services.down([])
 
 
@@ -119,13 +119,13 @@ def test_the_key_is_kept_for_its_owner_alone_and_a_users_own_is_respected(runs: 
     ("arguments", "said"),
     [
         ("up --prt 4", "unrecognized"),
-        ("up --prefect-port 0", "no port"),
-        ("up --mlflow-port 70000", "no port"),
-        ("up --prefect-port x", "no port"),
+        ("up --prefect-port 0", "is not a port"),
+        ("up --mlflow-port 70000", "is not a port"),
+        ("up --prefect-port x", "is not a port"),
         ("up --prefect-port 5000", "both listen"),
         ("up --host 0.0.0.0", "all addresses"),
-        ("up --host 192.0.2.1", "no address of this machine"),
-        ("up --host name.invalid", "no address of this machine"),
+        ("up --host 192.0.2.1", "not an address of this machine"),
+        ("up --host name.invalid", "not an address of this machine"),
         ("down now", "unrecognized"),
         ("status --kye", "unrecognized"),
     ],

@@ -431,8 +431,8 @@ def test_a_tilde_is_the_home_folder_also_where_no_shell_has_seen_it(settings, mo
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it into quotes"),
-        ("run: 2026-11-28", "YAML reads that as date; put it into quotes"),
+        ("run: 7", "run: Input should be a valid string, got 7. YAML reads that as int; put it in quotes"),
+        ("run: 2026-11-28", "YAML reads that as date; put it in quotes"),
         ("run: mlflow.db-wal", "the name mlflow.db-wal is reserved"),
         ("run: Services", "the name Services is reserved"),
         ("train: {learning_rate: .inf}", "train.learning_rate: Input should be a finite number"),

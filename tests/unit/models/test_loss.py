@@ -241,7 +241,7 @@ def test_only_a_training_from_its_beginning_has_a_fresh_optimizer_and_only_an_ad
 
 
 def test_a_batch_that_would_have_another_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"launch\.processes is 2, and 1 run"):
+    with pytest.raises(ValueError, match=r"launch\.processes is 2, but the number of processes is 1"):
         training_arguments(SupervisedConfig(), LaunchConfig(processes=2), 0, tmp_path / "policy")
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, dynamic_module_utils
 
+from data.rows import Example
+from data.storage import write_rows
 from flows.rest_em import RestEM, loop
 from flows.reward_model import RewardModel
 from models.config import (
@@ -203,7 +205,7 @@ def test_a_policy_that_was_trained_has_the_code_that_it_needs(tmp_path: Path) ->
     assert {path.name for path in trained.iterdir()} >= {"own.py", "model.safetensors", "tokenizer.json"}
     assert type(load_policy(trained, "float32", code="allow")).__name__ == "OwnModel"
     assert type(load_tokenizer(trained, "allow")).__name__ == "OwnTokenizer"
-    with pytest.raises(ModelError, match="needs Python code"):
+    with pytest.raises(ModelError, match="needs its own Python code"):
         load_policy(trained, "float32")
 
 
@@ -257,6 +259,7 @@ def test_every_program_of_a_run_is_told_what_the_run_allows(
     run = Run(tmp_path / "runs", model_code="allow")
     run.directory.mkdir()
     (tmp_path / "given").mkdir()
+    write_rows(Example, tmp_path / "given" / "000000.parquet", [])
     with pytest.raises(Started):
         programs(run, Artifact(tmp_path / "given", "digest"))[name]()
     assert told["model_code"] == "allow"
@@ -329,7 +332,7 @@ def test_a_folder_of_ones_own_has_no_revision(tmp_path: Path) -> None:
     choices: list[ModelChoice] = [rest_em(tmp_path, model_revision="main"), JudgeConfig(model_revision="main")]
     for choice in choices:
         with pytest.raises(
-            ModelError, match=r"model_revision is main, and .* is a folder\. Only .* Leave model_revision"
+            ModelError, match=r"model_revision is main, but .* is a folder\. Only .* Leave model_revision"
         ):
             resolve_model(str(tmp_path / "model"), choice)
 

@@ -131,7 +131,7 @@ def test_damaged_weights_are_refused_with_why(
     (model / "model.safetensors").unlink()
     for name, content in files.items():
         (model / name).write_bytes(content)
-    refused(ModelError, configure(model=str(model)), f"{model} is no model", says)
+    refused(ModelError, configure(model=str(model)), f"{model} is not a model", says)
 
 
 def test_weights_in_several_files_are_fine_where_all_are_there(configure: Configure, model: Path) -> None:
