@@ -78,8 +78,8 @@ def answer_prompts(at: Place, policy: Artifact, sets: Mapping[str, Artifact], ho
             asked = attempt / f".{key}.parquet"  # hidden, since it is a copy
             write_rows(Problem, asked, islice(read_rows(Problem, problems.path), most))
             jobs.append(generate_job(at, asked, attempt / key / ANSWERS, greedy))
-        asked = counted(sum(count_rows(job.problems) for job in jobs), "prompt")
-        run_logger().info("%s × 1 greedy answer with the policy of %s", asked, at.run.maker(policy))
+        prompts = counted(sum(count_rows(job.problems) for job in jobs), "prompt")
+        run_logger().info("%s × 1 greedy answer with the policy of %s", prompts, at.run.maker(policy))
         command = run_generation(at.run, attempt, policy, jobs, greedy.engine)
         rows = sum(count_rows(job.output) for job in jobs)
         return Outcome(rows, rows, command=tuple(command))

@@ -42,7 +42,7 @@ class StopConfig(Config):
 class LoopConfig(RunConfig, ProblemSource, RunName):
     """Settings that every loop has."""
 
-    leading_settings = (
+    leading_settings: ClassVar[tuple[str, ...]] = (
         *START,
         *PROBLEMS,
         "generate.samples",
