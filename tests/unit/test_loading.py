@@ -203,7 +203,7 @@ def test_a_policy_that_was_trained_has_the_code_that_it_needs(tmp_path: Path) ->
     assert {path.name for path in trained.iterdir()} >= {"own.py", "model.safetensors", "tokenizer.json"}
     assert type(load_policy(trained, "float32", code="allow")).__name__ == "OwnModel"
     assert type(load_tokenizer(trained, "allow")).__name__ == "OwnTokenizer"
-    with pytest.raises(ModelError, match="needs Python code"):
+    with pytest.raises(ModelError, match="needs its own Python code"):
         load_policy(trained, "float32")
 
 
