@@ -119,8 +119,8 @@ def test_the_key_is_kept_for_its_owner_alone_and_a_users_own_is_respected(runs: 
     ("arguments", "said"),
     [
         ("up --prt 4", "unrecognized"),
-        ("up --prefect-port 0", "no port"),
-        ("up --mlflow-port 70000", "no port"),
+        ("up --prefect-port 0", "not a port"),
+        ("up --mlflow-port 70000", "not a port"),
         ("up --prefect-port x", "not a port"),
         ("up --prefect-port 5000", "both listen"),
         ("up --host 0.0.0.0", "all addresses"),
