@@ -73,7 +73,7 @@ def connect(folder: Path) -> Any:
         owner = folder.stat().st_uid if folder.exists() else os.geteuid()
         if path.lstat().st_uid != owner:
             raise ServiceError(
-                f"{path}, the control socket of the services of {folder}, and that folder have different owners.",
+                f"{path}, the control socket of {folder}, belongs to another user, not to the owner of that folder.",
                 "In a shared temp folder, anybody can create a file of that name.",
                 "Have it removed, then run the same command again.",
             )

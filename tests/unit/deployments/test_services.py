@@ -119,9 +119,9 @@ def test_the_key_is_kept_for_its_owner_alone_and_a_users_own_is_respected(runs: 
     ("arguments", "said"),
     [
         ("up --prt 4", "unrecognized"),
-        ("up --prefect-port 0", "is not a port"),
-        ("up --mlflow-port 70000", "is not a port"),
-        ("up --prefect-port x", "is not a port"),
+        ("up --prefect-port 0", "not a port"),
+        ("up --mlflow-port 70000", "not a port"),
+        ("up --prefect-port x", "not a port"),
         ("up --prefect-port 5000", "both listen"),
         ("up --host 0.0.0.0", "all addresses"),
         ("up --host 192.0.2.1", "not an address of this machine"),

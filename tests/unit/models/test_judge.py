@@ -347,7 +347,7 @@ def test_every_question_has_a_seed_of_its_own_which_does_not_depend_on_how_answe
     ("settings", "message"),
     [
         ({"temperature": 0}, "At temperature 0 all 3 opinions are the same"),
-        ({"max_tokens": 100}, f"one can take {longest_reply(600)} tokens"),
+        ({"max_tokens": 100}, f"a reply can take {longest_reply(600)} tokens"),
         ({"passes_at": 6}, "pointwise values range from 0 to 5"),
         ({"kind": "pairwise", "passes_at": 4}, "pairwise values range from 0 to 1"),
         ({"opponents": 3}, "multiple of 2"),
