@@ -124,7 +124,7 @@ def test_a_wrong_key_ends_a_command_in_one_plain_message(site: Site):
     ("address", "said", "code"),
     [
         ("http://127.0.0.1:9/api", "cannot be reached", 1),
-        ("nonsense", "is no address", 2),
+        ("nonsense", "is not an address", 2),
         ("{prefect}", "ends in /api", 1),
         ("{mlflow}/api", "ends in /api", 1),
     ],

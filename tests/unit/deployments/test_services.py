@@ -72,7 +72,7 @@ def test_a_socket_that_another_user_made_is_not_spoken_to(runs: Path, monkeypatc
         squatted.touch()
         os.chown(squatted, 65534, 65534)
     monkeypatch.setattr(supervision, "_socket", lambda folder: squatted)
-    with pytest.raises(ServiceError, match="have different owners"):
+    with pytest.raises(ServiceError, match="belongs to another user"):
         services.down([])
 
 
