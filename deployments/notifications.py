@@ -8,8 +8,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from data.errors import UsageError
 
@@ -103,7 +104,8 @@ def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -
             client.delete_block_document(block.id)
     if not wanted.addresses:
         return
-    blocks = [_block(address).save(f"{BLOCKS}{n}") for n, address in enumerate(wanted.addresses, 1)]
+    # `save` gives a coroutine only inside an event loop.
+    blocks = [cast(UUID, _block(address).save(f"{BLOCKS}{n}")) for n, address in enumerate(wanted.addresses, 1)]
     trigger = EventTrigger(
         expect={f"prefect.flow-run.{state}" for occasion in wanted.occasions for state in STATES[occasion]},
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
