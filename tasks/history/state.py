@@ -166,11 +166,12 @@ def _most(history: History) -> int:
 
 
 def decided(history: History) -> int:
-    """Return the latest iteration whose last stage exists; for an older run without a plan, the last measured one."""
+    """Return the latest iteration whose stages all exist; for an older run without a plan, the last measured one."""
     if not history.plan:
         return max(history.values, default=0)
-    last = {iteration_of(name): name for name in expected_stages(history)}
-    return max((number for number, name in last.items() if number and name in history.stages), default=0)
+    planned = expected_stages(history)
+    lacking = {iteration_of(name) for name in planned if name not in history.stages}
+    return max((number for number in map(iteration_of, planned) if number and number not in lacking), default=0)
 
 
 def _summary(directory: Path) -> tuple[float, int]:

@@ -4,6 +4,7 @@ The loop itself is a `for` statement in the algorithm's own file under flows/.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,11 @@ def conclude(
     """
     run, config = measuring.run, measuring.config
     best = decided_best(run.directory) if best is None else best
+    known = best is not None or not measuring.decides or len(_values(measuring, iterations)) == len(iterations)
     best = _best(measuring, iterations) if best is None else best
     policy = iterations[best].policy.artifact("policy")
+    if not known:  # only while planning: which iteration is the best shows once all are measured
+        policy = replace(policy, digest=None)
     publish_best(run, policy, best)
     sets = ("test", "transfer")
     base = measuring.measure(run.place("final/base"), iterations[0].policy.artifact("policy"), sets, {}, {})

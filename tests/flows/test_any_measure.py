@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from data.files import write_json
 from data.rows import MeasuredRow, Pair
 from data.storage import write_rows
 from flows.commands.cli import main
@@ -21,7 +22,7 @@ from tasks.policies.best import publish_best
 from tasks.rollouts.measured import load_measured, write_measured
 from tasks.stage.contract import Artifact, OnDrift, Outcome, Stage, load_finished, run_stage
 from tasks.stage.iteration import Iteration
-from tasks.stage.run import Result, Run
+from tasks.stage.run import SUMMARY, Result, Run
 from tasks.tracking.recorder import Ending, answers_shown, iteration_rows, record_end, record_iteration
 from tests.flows.conftest import make_history, prepared, small
 from tests.flows.test_history import compared, evaluation, listed, made_run, publish, refused, rows
@@ -77,7 +78,10 @@ def loop(run: Run, config: Any) -> dict[str, Any]:
     )
     run.decided_by = "pair_accuracy"
     ending = Ending(1, "it has one iteration", final, "test-set", lambda: None)
-    return record_end(run, config, None, iterations, ending)
+    summary = record_end(run, config, None, iterations, ending)
+    if summary:
+        write_json(run.directory / SUMMARY, summary)
+    return summary
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.fixture
 def clean(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Clean:
     monkeypatch.setattr(upkeep, "prepare", lambda runs: None)
-    return lambda *arguments: main(["clean", RUN, "--runs_dir", str(runs), *arguments])
+    return lambda *arguments: main(["clean", RUN, "--runs-dir", str(runs), *arguments])
 
 
 def settings(runs: Path, **changes: Any) -> spin.Spin:
@@ -151,7 +151,7 @@ def test_it_leaves_what_the_registry_needs(why: str, runs: Path, clean: Clean, c
     told = capsys.readouterr().out
     assert (f"stays: iteration 1, version {version} of {model}" in told) == (why != "automatic")
     if why == "automatic":
-        assert main(["promote", model, str(version), "--runs_dir", str(runs)]) == 2
+        assert main(["promote", model, str(version), "--runs-dir", str(runs)]) == 2
         assert f"{policy} no longer has weights: 1 file freed on" in capsys.readouterr().err
 
 

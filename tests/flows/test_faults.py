@@ -131,7 +131,7 @@ def fill_disk(patch: pytest.MonkeyPatch, stage: str, when: str, ballast: Path) -
         patch.setenv("STUB_FILL", stage)
     original = tasks.stage.run.run_stage
 
-    def run_stage(directory: Path, todo: Stage, work: Any, *rest: Any) -> Finished:
+    def run_stage(directory: Path, todo: Stage, work: Any, *rest: Any, **more: Any) -> Finished:
         def now(moment: str) -> None:
             if (todo.name, moment) == (stage, when):
                 fill(ballast)
@@ -142,7 +142,7 @@ def fill_disk(patch: pytest.MonkeyPatch, stage: str, when: str, ballast: Path) -
             now("after")
             return outcome
 
-        made = original(directory, todo, disturbed, *rest)
+        made = original(directory, todo, disturbed, *rest, **more)
         now("published")
         return made
 
@@ -375,10 +375,10 @@ def test_a_disk_that_can_only_be_read_from_the_middle_of_a_run_on_is_named(
     remove(finished, "best")
     original = tasks.stage.run.run_stage
 
-    def run_stage(directory: Path, todo: Stage, *rest: Any) -> Finished:
+    def run_stage(directory: Path, todo: Stage, *rest: Any, **more: Any) -> Finished:
         if todo.name == "best":
             write_protect(directory)
-        return original(directory, todo, *rest)
+        return original(directory, todo, *rest, **more)
 
     monkeypatch.setattr(tasks.stage.run, "run_stage", run_stage)
     assert start(finished) == 1

@@ -1,6 +1,7 @@
 """`keep` in the loop: what is freed and when, what stays, and what a run can still do afterwards."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +60,9 @@ def records(config: LoopConfig) -> list[int]:
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, LoopConfig]:
     """Finished runs of three iterations, by flow and `keep`. Only to be copied."""
     made = {}
-    with prepared(cache), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STUB_SKILLS", SKILLS)
-        for flow, keep in (("spin", "all"), ("spin", "best"), ("rest-em", "best")):
+    for flow, keep in (("spin", "all"), ("spin", "best"), ("rest-em", "best")):
+        with prepared(cache), pytest.MonkeyPatch.context() as patch:  # each keeps a history of its own
+            patch.setenv("STUB_SKILLS", SKILLS)
             name = f"{flow} {keep}"
             made[name] = MAKE[flow](tmp_path_factory.mktemp("finished"), iterations=3, keep=keep)
             run(flow, made[name])
@@ -162,9 +163,10 @@ def test_rebuild_makes_just_the_weights_again_that_are_needed(copied):
 
 def test_trace_says_that_the_checkpoint_was_freed_with_its_digest(copied, capsys):
     config = copied("spin best")
-    assert main(["trace", config.run, "--runs_dir", str(config.runs_dir)]) == 0
-    key = next(word for word in capsys.readouterr().out.split() if word.startswith("iter-2/") and word.count("/") == 2)
-    assert main(["trace", config.run, key, "--runs_dir", str(config.runs_dir)]) == 0
+    assert main(["trace", config.run, "--runs-dir", str(config.runs_dir)]) == 0
+    key = re.search(r"iter-2/[0-9a-f]+/\d+", capsys.readouterr().out)
+    assert key
+    assert main(["trace", config.run, key[0], "--runs-dir", str(config.runs_dir)]) == 0
     told = capsys.readouterr().out
     assert "its weights are gone, 1 file freed on" in told
     assert json.loads((config.directory / "iter-2/generate/manifest.json").read_text())["inputs"]["policy"] in told

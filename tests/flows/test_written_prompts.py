@@ -93,7 +93,7 @@ def test_passages_become_demonstrations_that_a_loop_reads(
     printed = capfd.readouterr()
     for words in ("writer wrote the prompts", "repeats the passage", "42 rows read as passages"):
         assert words in printed.out
-    assert "40/40" in printed.err
+    assert "prompts: finished" in printed.err
 
 
 def test_what_was_left_unfinished_goes_on_and_asks_only_for_what_is_missing(
