@@ -252,12 +252,12 @@ class MeasuredRow:
     )
 
 
-def normalise_prompt(text: str) -> str:
+def normalize_prompt(text: str) -> str:
     """The form in which prompts are compared: NFKC, case folded, white space collapsed, invisible characters gone."""
     return " ".join(HIDDEN.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
 
 
 def problem_id(messages: list[dict[str, str]]) -> str:
     """Identity of a prompt: 16 hex digits of the SHA-256 over its normalized messages."""
-    joined = "\x1e".join(f"{m['role']}\x1f{normalise_prompt(m['content'])}" for m in messages)
+    joined = "\x1e".join(f"{m['role']}\x1f{normalize_prompt(m['content'])}" for m in messages)
     return hashlib.sha256(joined.encode()).hexdigest()[:16]

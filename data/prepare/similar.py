@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from data.rows import normalise_prompt
+from data.rows import normalize_prompt
 
 PERMUTATIONS = 128
 STEEPEST = 0.9  # above this threshold locality-sensitive hashing has too few bands
@@ -61,7 +61,7 @@ class Overlap:
 def prompt_of(messages: list[dict[str, str]]) -> Prompt:
     """The words of a prompt."""
     said = [turn for turn in messages if turn["role"] != "system"]
-    words = [word for turn in said for word in WORDS.findall(normalise_prompt(turn["content"]))]
+    words = [word for turn in said for word in WORDS.findall(normalize_prompt(turn["content"]))]
     return Prompt(words, "".join(turn["content"] for turn in messages if turn["role"] == "system"))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from data.arithmetic import LARGEST_OPERAND, LARGEST_RESULT, SIZES, bare, embedded_problems
 from data.rewards.final_answer import final_answer
-from data.rows import Problem, normalise_prompt
+from data.rows import Problem, normalize_prompt
 
 # What a reader takes from a sentence, written down apart from the generator.
 READINGS = [
@@ -65,7 +65,7 @@ def test_every_split_has_its_size(problems: list[Problem]) -> None:
 
 def test_no_prompt_is_in_two_splits_or_twice_in_one_neither_by_id_nor_by_text(problems: list[Problem]) -> None:
     assert len({p.id for p in problems}) == len(problems)
-    assert len({normalise_prompt(question(p)) for p in problems}) == len(problems)
+    assert len({normalize_prompt(question(p)) for p in problems}) == len(problems)
 
 
 def test_the_reference_is_what_the_question_says(problems: list[Problem]) -> None:

@@ -121,7 +121,7 @@ def test_references_that_are_compared_as_text_are_counted_and_the_first_is_named
     assert tally.first == {AS_TEXT: f"{path}, line 2: 'C++'"}
 
 
-def test_duplicates_by_normalised_prompt_are_counted_and_the_first_is_kept(write: Write) -> None:
+def test_duplicates_by_normalized_prompt_are_counted_and_the_first_is_kept(write: Write) -> None:
     spellings = ["What is  1 + 1?", "what is 1 + 1?\n", "WHAT IS １ + 1?", "What\u200b is 1 + 1?", "What is 1 + 1 ?"]
     held_out = {"validation": write(sums(0, 1), "v.jsonl"), "test": write(sums(1, 2), "t.jsonl")}
     loaded = load_problems(ProblemSource(problems=write([(q, i) for i, q in enumerate(spellings)]), **held_out), 0)

@@ -58,7 +58,7 @@ def test_with_weights_of_one_it_is_the_mean_negative_log_likelihood_of_the_answe
     assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
 
 
-def test_the_parts_of_an_optimiser_step_add_up_to_the_loss_of_the_whole() -> None:
+def test_the_parts_of_an_optimizer_step_add_up_to_the_loss_of_the_whole() -> None:
     log_probs, weights = torch.tensor(LOG_PROBS), torch.tensor([[0.25], [3.0]])
     parts = [reward_weighted_nll(log_probs[i : i + 1], weights[i : i + 1], 4).item() for i in range(2)]
     assert sum(parts) == pytest.approx(reward_weighted_nll(log_probs, weights, 4).item())

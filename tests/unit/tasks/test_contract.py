@@ -1,4 +1,4 @@
-"""The stage contract: a stage is published whole or not at all, recognised, reused, refused, rebuilt or resumed."""
+"""The stage contract: a stage is published whole or not at all, recognized, reused, refused, rebuilt or resumed."""
 
 import errno
 import json
