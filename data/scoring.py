@@ -61,7 +61,7 @@ def score_samples(
     nothing about the sample; the first traceback is kept.
 
     Raises:
-        ValueError: a sample belongs to none of the problems, or is out of order.
+        ValueError: a sample has no matching problem, or is out of order.
     """
     for problem, sample in pair_up(problems, samples):
         score = _score(problem, sample, reward, tally)
@@ -119,7 +119,7 @@ def pair_up(problems: Iterable[Problem], samples: Iterable[Sample]) -> Iterator[
         while problem is not None and problem.id != sample.problem_id:
             problem = next(remaining, None)
         if problem is None:
-            raise ValueError(f"Sample {sample.index} of problem {sample.problem_id} belongs to none of the problems.")
+            raise ValueError(f"Sample {sample.index} of problem {sample.problem_id} has no matching problem.")
         yield problem, sample
 
 

@@ -164,12 +164,12 @@ def test_problems_without_samples_are_passed_over() -> None:
     [(["b", "a"], "a"), (["a", "unknown"], "unknown"), (["a", "b", "a"], "a"), (["a", "b", "c"], "c")],
 )
 def test_a_sample_out_of_order_or_of_no_problem_is_refused_with_its_name(order: list[str], named: str) -> None:
-    with pytest.raises(ValueError, match=f"Sample 17 of problem {named} belongs to none of the problems"):
+    with pytest.raises(ValueError, match=f"Sample 17 of problem {named} has no matching problem"):
         run([sample(name, 17) for name in order])
 
 
 def test_samples_without_any_problem_are_refused() -> None:
-    with pytest.raises(ValueError, match="Sample 0 of problem a belongs to none"):
+    with pytest.raises(ValueError, match="Sample 0 of problem a has no matching problem"):
         run([sample("a", 0)], problems=[])
 
 
