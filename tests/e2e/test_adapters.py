@@ -105,13 +105,28 @@ def test_the_merged_policy_answers_in_vllm_as_the_adapter_policy_does(dpo, sft, 
     generate(write_program(tmp_path, dpo / "policy", chosen, 1, 0.0))
     tokenizer = AutoTokenizer.from_pretrained(dpo / "policy")
     model = PeftModel.from_pretrained(load_policy(sft / "policy", "float32", quantize=True), str(dpo / "adapter"))
-    equal = 0
+    parted = 0
     for problem, sample in zip(chosen, read_rows(Sample, tmp_path / "samples"), strict=True):
         ids = torch.tensor([prompt_token_ids(tokenizer, problem.messages)])
         with torch.no_grad():
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
-        equal += out[0, ids.shape[1] :].tolist() == sample.token_ids
-    assert equal >= 18, "4-bit products are rounded differently on every processor"
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=40,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        answer = out.sequences[0, ids.shape[1] :].tolist()
+        pairs = zip(answer, sample.token_ids, out.logits, strict=False)
+        first = next(((ours, theirs, logits[0]) for ours, theirs, logits in pairs if ours != theirs), None)
+        if first is None:
+            assert answer == sample.token_ids
+        else:  # they part only where the two tokens are as good as each other, within what rounding takes
+            ours, theirs, logits = first
+            assert logits[ours] - logits[theirs] <= 0.2
+            parted += 1
+    assert parted <= 4
 
 
 def test_an_adapter_given_with_its_model_is_merged_first_as_it_was_after_its_training(dpo, sft):
