@@ -48,11 +48,13 @@ def read_settings(
             raise UsageError(f"unknown setting {bare}{near}.", what_next=f"{prog} --help-all lists all.")
     if unknown:
         raise UsageError(f"{' '.join(unknown)!r} belongs to no setting.", what_next="Write --setting value.")
-    parser.read_none(known)
+    emptied = parser.read_none(known)
     from_file = read_config(known.config, flow).settings if known.config else {}
     try:
         parser.source(parsed_args=known)
         merged = merge(_by_field(config_class, from_file), parser.source())
+        for name, empty in emptied.items():
+            _set(merged, name, empty)
         return config_class.model_validate(merged), known
     except SettingsError as error:
         raise UsageError(
@@ -61,6 +63,16 @@ def read_settings(
         ) from None
     except ValidationError as error:
         raise explain(error, config_class, known) from None
+
+
+def _set(settings: dict[str, Any], name: str, value: Any) -> None:
+    """Set a setting by its dotted name. A group that is none or missing is made."""
+    *groups, last = name.split(".")
+    for group in groups:
+        inner = dict(settings.get(group) or {})
+        settings[group] = inner
+        settings = inner
+    settings[last] = value
 
 
 def explain(error: ValidationError, config_class: type[BaseModel], known: argparse.Namespace) -> UsageError:

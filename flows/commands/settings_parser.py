@@ -67,11 +67,22 @@ class SettingsParser(Parser):
         self.add_argument("-h", "--help", action="help", help="show the main settings")
         self.add_argument("--help-all", action=_HelpAll, help="show every setting")
 
-    def read_none(self, known: argparse.Namespace) -> None:
-        """Turn `none`, as in help and descriptions, into what pydantic-settings reads as None."""
+    def read_none(self, known: argparse.Namespace) -> dict[str, Any]:
+        """Turn `none`, as in help and descriptions, into what pydantic-settings reads as None.
+
+        Returns:
+            Collections that are to be empty, by dotted name; pydantic-settings has no word for that, and they are
+            removed from what it reads.
+        """
+        emptied = {}
         for setting, action in self.settings.values():
-            if getattr(known, action.dest, None) == "none" and setting.can_be_none and "none" not in setting.choices:
+            given = getattr(known, action.dest, None)
+            if given in ("none", ["none"]) and setting.default in ((), {}):
+                emptied[setting.name] = setting.default
+                setattr(known, action.dest, None)
+            elif given == "none" and setting.can_be_none and "none" not in setting.choices:
                 setattr(known, action.dest, self.source.cli_parse_none_str)
+        return emptied
 
     def format_help(self) -> str:
         """Usage, what the command does, and its main settings."""

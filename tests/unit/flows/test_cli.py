@@ -301,6 +301,14 @@ def test_flags_have_hyphens_and_the_old_spelling_is_taken_with_a_notice(
     assert capsys.readouterr() == ("", notice if renamed else "")
 
 
+def test_none_empties_what_a_file_set(settings) -> None:
+    file = "columns: {question: Frage}\nreward: {name: program, options: {program: {timeout: 1}}}\noverlap: {held_out: [gold.jsonl]}\n"
+    assert settings(file).columns == {"question": "Frage"}
+    emptied = settings(file, "--columns", "none", "--reward.options=none", "--overlap.held-out", "none")
+    assert (emptied.columns, emptied.reward.options, emptied.overlap.held_out) == ({}, {}, ())
+    assert settings(file, "--columns", "answer=Antwort").columns == {"question": "Frage", "answer": "Antwort"}
+
+
 def test_keys_that_are_the_users_own_stay_as_they_are(settings) -> None:
     config = settings(None, "--reward.name", "my_pkg.a_b:C_d", "--reward.options", '{"my_pkg.a_b:C_d": {"top_k": 1}}')
     assert config.reward.options == {"my_pkg.a_b:C_d": {"top_k": 1}}
