@@ -16,7 +16,7 @@ from benchmarks.crashes import RUN, Report, Start, crash
 from flows.rest_em import RestEM
 from tests.flows.conftest import small
 
-KILLS, KILLS_NIGHTLY = 4, 60
+KILLS, KILLS_NIGHTLY = 1, 60
 # What the command does with a configuration, without the Prefect server, which takes longer to start than the loop.
 DRIVER = """
 import sys

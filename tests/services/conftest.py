@@ -143,10 +143,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return digests(config)
 
 
-def hang(site: Site, run: str, stage: str = "iter-1/train") -> tuple[str, int, int]:
-    """Start a flow run that hangs in a stage: its id, its process, and the hanging program."""
+def hang(site: Site, run: str, **variables: str) -> tuple[str, int, int]:
+    """Start a flow run that hangs in training: its id, its process, and the hanging program."""
     started = site.folder / f"started-{run}"
-    flow_run = site.start(settings(site, run), STUB_HANG=stage, STUB_STARTED=str(started))
+    flow_run = site.start(settings(site, run), STUB_HANG="iter-1/train", STUB_STARTED=str(started), **variables)
     eventually(lambda: started.exists() and started.read_text(), lambda: f"{run} is {site.state(flow_run)}")
     program = int(started.read_text())
     flow = next(p for p in psutil.Process(program).parents() if "prefect.engine" in p.cmdline())

@@ -48,7 +48,7 @@ def test_worker_and_flow_killed_together_leave_nothing_and_the_run_is_marked_cra
 
 
 def test_the_loop_goes_on_without_mlflow_and_completes_the_history_afterwards(site: Site, undisturbed):
-    flow_run, _, _ = hang(site, "unheard")
+    flow_run, _, _ = hang(site, "unheard", MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
     supervisor = connect(services_folder(site.runs)).supervisor
     supervisor.stopProcess("mlflow")
     try:

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import psutil
+import pytest
 from mlflow import MlflowClient
 
 from tests.flows.conftest import make_config
@@ -45,7 +46,9 @@ def test_a_taken_port_is_named(site: Site, tmp_path: Path):
     assert "--prefect-port" in output
 
 
-def test_a_person_decides_after_an_iteration(site: Site):
+@pytest.fixture(scope="module")
+def approved(site: Site) -> Path:
+    """The folder of a run that ended as a person decided."""
     flow_run = site.start(settings(site, "approved", iterations=3, approve=True))
     site.wait(flow_run, "Suspended")
     eventually(lambda: statuses(site, "approved")["approved"] == "SCHEDULED", pause=0.5)
@@ -54,9 +57,13 @@ def test_a_person_decides_after_an_iteration(site: Site):
     site.wait(flow_run, "Suspended")
     site.api("POST", f"flow_runs/{flow_run}/resume", {"run_input": {"decision": "use iteration", "iteration": 1}})
     site.wait(flow_run, "Completed")
-    summary = json.loads((site.runs / "approved" / "summary.json").read_text())
+    return site.runs / "approved"
+
+
+def test_a_person_decides_after_an_iteration(approved: Path):
+    summary = json.loads((approved / "summary.json").read_text())
     assert (summary["best_iteration"], summary["stop_reason"]) == (1, "a reviewer decided to stop after iteration 2")
-    assert not (site.runs / "approved" / "iter-3").exists()
+    assert not (approved / "iter-3").exists()
 
 
 def test_a_run_that_was_started_by_hand_cannot_wait_for_a_person(site: Site):
@@ -85,8 +92,7 @@ def test_a_schedule_of_one_minute_runs_two_nights_the_second_from_the_champion_o
     assert int(registry.aliases["champion"]) >= 2
 
 
-def test_down_leaves_no_process_and_up_shows_the_old_history(site: Site):
-    site.wait(site.start(settings(site, "before")), "Completed")
+def test_down_leaves_no_process_and_up_shows_the_old_history(site: Site, approved: Path):
     ours = [p for p in psutil.process_iter() if str(site.folder) in environment_of(p)]
     assert len(ours) >= 4
     assert "stopped; their history is kept" in site.autodidact("down")
@@ -94,9 +100,9 @@ def test_down_leaves_no_process_and_up_shows_the_old_history(site: Site):
     assert "No services" in site.autodidact("status", code=1)
     assert "No services" in site.autodidact("down")
     site.up()
-    assert statuses(site, "before")["before"] == "FINISHED"
+    assert statuses(site, approved.name)[approved.name] == "FINISHED"
     names = {run["name"] for run in site.api("POST", "flow_runs/filter", {})}
-    assert "before" in names
+    assert approved.name in names
 
 
 def environment_of(process: psutil.Process) -> str:

@@ -302,7 +302,8 @@ def test_flags_have_hyphens_and_the_old_spelling_is_taken_with_a_notice(
 
 
 def test_none_empties_what_a_file_set(settings) -> None:
-    file = "columns: {question: Frage}\nreward: {name: program, options: {program: {timeout: 1}}}\noverlap: {held_out: [gold.jsonl]}\n"
+    reward = "reward: {name: program, options: {program: {timeout: 1}}}"
+    file = f"columns: {{question: Frage}}\n{reward}\noverlap: {{held_out: [gold.jsonl]}}\n"
     assert settings(file).columns == {"question": "Frage"}
     emptied = settings(file, "--columns", "none", "--reward.options=none", "--overlap.held-out", "none")
     assert (emptied.columns, emptied.reward.options, emptied.overlap.held_out) == ({}, {}, ())
