@@ -249,8 +249,12 @@ def hold_run(directory: Path) -> Iterator[Run]:
 
 
 def finish_interrupted(directory: Path) -> None:
-    """Finish an interrupted removal in a run that is otherwise finished and would not be opened again."""
-    if any(not freed.done for _, freed in freed_stages(directory)):
+    """Finish what a kill interrupted in a run that is otherwise finished and would not be opened again.
+
+    Raises:
+        RunInUseError: see `hold_run`.
+    """
+    if (directory / LOCK_HOLDER).exists() or any(not freed.done for _, freed in freed_stages(directory)):
         with hold_run(directory):
             pass
 

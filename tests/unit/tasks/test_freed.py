@@ -12,7 +12,7 @@ from tasks.history.verify import freed_in, verify_run
 from tasks.stage import freed
 from tasks.stage.contract import Artifact, OnDrift, Outcome, Stage, Status, load_finished, run_stage, status
 from tasks.stage.freed import FREED, FreedError, free, freed_files, read_freed, stage_that_freed, weights_of
-from tasks.stage.run import Run, finish_interrupted, hold_run
+from tasks.stage.run import LOCK_HOLDER, Run, finish_interrupted, hold_run
 
 TRAIN = Stage("iter-1/train", 1, {}, {})
 WEIGHTS = ("model-1.safetensors", "model-2.safetensors")
@@ -89,6 +89,13 @@ def test_killed_at_any_moment_it_is_whole_and_the_next_holder_completes_it(
     finish_interrupted(tmp_path)
     assert len(weights_of(trained)) == (0 if steps else 2), "what was not even begun is not done"
     assert verify_run(tmp_path) == [] and (steps == 0 or read_freed(trained).done)  # type: ignore[union-attr]
+
+
+def test_a_finished_run_whose_process_was_killed_is_not_said_to_be_held(tmp_path: Path) -> None:
+    note = tmp_path / LOCK_HOLDER
+    note.write_text("{}")
+    finish_interrupted(tmp_path)
+    assert not note.exists()
 
 
 def test_a_file_that_is_missing_without_a_record_is_damage(trained: Path, tmp_path: Path) -> None:
