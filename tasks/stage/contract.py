@@ -32,7 +32,8 @@ ATTEMPT_FILE = ".attempt.json"
 # Files that differ between two runs of the same stage (times, throughput, paths): kept, but not in the digest.
 PROGRAM, MERGE, SCORER = "program.json", "merge.json", "scorer.json"
 JUDGE, SCORING = "judge-program.json", "scoring.json"
-LOGS = frozenset({"log.txt", "metrics.jsonl", PROGRAM, MERGE, SCORER, JUDGE, SCORING})  # *.json: program configs
+JOURNAL = "metrics.jsonl"  # what a program measures while it runs: lines of a step and numbers
+LOGS = frozenset({"log.txt", JOURNAL, PROGRAM, MERGE, SCORER, JUDGE, SCORING})  # *.json: program configs
 
 
 class DriftError(AutodidactError):

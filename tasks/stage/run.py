@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,7 +136,7 @@ class Run:
             return run_stage(
                 self.directory,
                 stage,
-                lambda attempt: work(self._begin(stage, attempt)),
+                lambda attempt: self._work(stage, attempt, work),
                 self.on_drift,
                 self.ids,
                 remake=stage.name in self.remake,
@@ -169,7 +169,13 @@ class Run:
         found = [stage_that_freed(path) for path in read if self.directory in path.parents]
         return [made_by for made_by in found if made_by is not None]
 
-    def _begin(self, stage: Stage, attempt: Path) -> Path:
+    def _work(self, stage: Stage, attempt: Path, work: Callable[[Path], Outcome]) -> Outcome:
+        """Do a stage's work, followed by the recorder."""
+        self._verify_inputs(stage)
+        with self.recorder.live.following(stage.name, attempt) if self.recorder else nullcontext():
+            return work(attempt)
+
+    def _verify_inputs(self, stage: Stage) -> None:
         """Verify the files of earlier processes before a stage reads them."""
         for freed in self._freed_inputs(stage):
             raise needed_error(stage.name, freed)
@@ -181,7 +187,6 @@ class Run:
             if (found := load_finished(made_by)) is not None:
                 found.verify()
             self._verified.add(made_by)
-        return attempt
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from tasks.report.content import Answer, DataReport, IterationReport, SideBySide
 from tasks.rollouts.evaluate import Evaluation, coverage, load_evaluation
 from tasks.rollouts.measured import Measured, load_measured
 from tasks.rollouts.score import TALLY
+from tasks.stage.contract import JOURNAL
 from tasks.stage.iteration import Iteration
 from tasks.stage.run import Result
 
-JOURNAL = "metrics.jsonl"
 HELD_OUT = "held_out/"  # prefix of the metrics that training measures on held-out rows
 SIDE_BY_SIDE = 20
 Finals = tuple[Mapping[str, Result], Mapping[str, Result]]

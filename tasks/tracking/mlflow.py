@@ -10,9 +10,10 @@ import logging
 import os
 import re
 import shlex
+import threading
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from data.text import storable
 from tasks.stage.contract import Artifact, flatten
 from tasks.stage.environment import ARTIFACTS, SQLITE
 from tasks.stage.logs import run_logger
+from tasks.tracking.points import Point, points_of
 from tasks.tracking.registry import DIGEST, PATH, Registry, Version
 
 IDS = "mlflow.json"
@@ -109,13 +111,21 @@ def make_database(uri: str) -> None:
 
 
 class Tracking:
-    """The MLflow runs of one loop. A method that failed halfway may be called again."""
+    """The MLflow runs of one loop. A method that failed halfway may be called again.
+
+    Numbers that come while a stage runs are queued, and sent by another thread.
+    """
 
     def __init__(self, directory: Path, experiment: str, config: Mapping[str, Any]) -> None:
         root = directory.parent.absolute()
         self.uri = tracking_uri(root)
         self.directory = directory
         self._ids: dict[str, str] = _read_ids(directory / IDS)
+        self._ids_lock, self._queue_lock, self._sending = threading.RLock(), threading.Lock(), threading.Lock()
+        self._queued: list[tuple[int | None, Point]] = []
+        self._steps: dict[tuple[str, str], set[int]] = {}  # those that MLflow has, by run and metric
+        self._new: set[str] = set()  # runs that this process has created
+        self._opened: set[str] = set()  # iterations' runs that it has found or made running
         if "id" not in self._ids:
             self._remember("id", uuid.uuid4().hex)
         with reaching(self.uri):
@@ -124,6 +134,7 @@ class Tracking:
             self.experiment_id = self._experiment(experiment, root)
             self.parent = self._run("parent", directory.name, {})
             self.client.update_run(self.parent, status="RUNNING")
+            self.started_ms = int(self.client.get_run(self.parent).info.start_time)
             self._log_params(config)
 
     def reaching(self) -> AbstractContextManager[None]:
@@ -133,6 +144,15 @@ class Tracking:
     def logged(self, iteration: int) -> bool:
         """Whether everything of an iteration is in the history."""
         return f"logged-{iteration}" in self._ids
+
+    def open_iteration(self, iteration: int) -> None:
+        """Have an iteration's run in MLflow, as running, unless it is complete."""
+        with self._ids_lock:
+            run = self._iteration(iteration)
+            if not self.logged(iteration) and run not in self._opened:
+                if run not in self._new:
+                    self.client.update_run(run, status="RUNNING")
+                self._opened.add(run)
 
     def log_iteration(
         self, iteration: int, metrics: Mapping[str, float], tables: Mapping[str, Path], time_ms: int
@@ -145,29 +165,48 @@ class Tracking:
         if self.logged(iteration):
             return
         for target in (run, self.parent):
-            self._log_metrics(target, {name: [(iteration, value)] for name, value in metrics.items()}, time_ms)
+            self._log_metrics(target, [Point(name, value, iteration, time_ms) for name, value in metrics.items()])
         for folder, path in tables.items():
             self.client.log_artifact(run, str(path), folder)
-        self.client.set_terminated(run, "FINISHED")
-        self._remember(f"logged-{iteration}", "yes")
+        with self._ids_lock:
+            self.client.set_terminated(run, "FINISHED")
+            self._remember(f"logged-{iteration}", "yes")
 
     def log_training(self, iteration: int, journal: Path, time_ms: int) -> None:
-        """Forward all numbers in a trainer's metrics.jsonl to the iteration's run.
-
-        Metrics on held-out rows keep the trainer's names, held_out/…; all others are named train/….
-        """
-        run = self._iteration(iteration)
+        """Log the numbers in a trainer's journal that were not sent while it ran to the iteration's run."""
         if f"trained-{iteration}" in self._ids or not journal.exists():
             return
-        curves: dict[str, list[tuple[int, float]]] = {}
-        for line in journal.read_text().splitlines():
-            row = json.loads(line)
-            for name, value in row.items():
-                if name != "step":
-                    known = name if name.startswith("held_out/") else f"train/{name}"
-                    curves.setdefault(known, []).append((row["step"], value))
-        self._log_metrics(run, curves, time_ms)
+        self.queue(iteration, points_of(journal.read_text(), "train", time_ms))
+        self.send_queued()
         self._remember(f"trained-{iteration}", "yes")
+
+    def queue(self, iteration: int | None, points: Iterable[Point]) -> None:
+        """Keep points for an iteration's run, or with None for the parent, until they are sent."""
+        with self._queue_lock:
+            self._queued += [(iteration, point) for point in points]
+
+    def send_queued(self) -> None:
+        """Send what is queued. Of a metric, a step that MLflow has is not sent again."""
+        with self._sending:
+            with self._queue_lock:
+                queued = list(self._queued)
+            for iteration in dict.fromkeys(iteration for iteration, _ in queued):
+                run = self.parent if iteration is None else self._iteration(iteration)
+                new: dict[tuple[str, int], Point] = {}
+                for of, point in queued:
+                    if of == iteration and point.step not in self._known_steps(run, point.name):
+                        new.setdefault((point.name, point.step), point)
+                self._log_metrics(run, list(new.values()))
+                for name, step in new:
+                    self._known_steps(run, name).add(step)
+            with self._queue_lock:
+                del self._queued[: len(queued)]
+
+    def _known_steps(self, run: str, name: str) -> set[int]:
+        if (run, name) not in self._steps:
+            there = [] if run in self._new else self.client.get_metric_history(run, name)
+            self._steps[run, name] = {point.step for point in there}
+        return self._steps[run, name]
 
     def log_dataset(self, name: str, digest: str, path: str, counts: Mapping[str, int]) -> None:
         """Record a data set by digest on the parent run, with its number of rows from each of the user's data sets."""
@@ -222,7 +261,8 @@ class Tracking:
     def log_final(self, metrics: Mapping[str, float], name: str, time_ms: int) -> None:
         """Log metrics of the finished loop to the parent run, once per name."""
         if f"final-{name}" not in self._ids:
-            self._log_metrics(self.parent, {f"final/{key}": [(0, value)] for key, value in metrics.items()}, time_ms)
+            points = [Point(f"final/{key}", value, 0, time_ms) for key, value in metrics.items()]
+            self._log_metrics(self.parent, points)
             self._remember(f"final-{name}", "yes")
 
     def log_files(self, *paths: Path) -> None:
@@ -255,14 +295,18 @@ class Tracking:
         return self._run(f"iteration-{number}", f"{self.directory.name}/iteration-{number}", {"iteration": str(number)})
 
     def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
-        if key not in self._ids:
-            mark = f"{self._ids['id']}/{key}"
-            found = self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{mark}'")
-            if not found:
-                parent = {"mlflow.parentRunId": self._ids["parent"]} if key != "parent" else {}
-                found = [self.client.create_run(self.experiment_id, run_name=name, tags={KEY: mark, **tags, **parent})]
-            self._remember(key, found[0].info.run_id)
-        return self._ids[key]
+        with self._ids_lock:
+            if key not in self._ids:
+                mark = f"{self._ids['id']}/{key}"
+                found = self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{mark}'")
+                if not found:
+                    tags = {KEY: mark, **tags}
+                    if key != "parent":
+                        tags["mlflow.parentRunId"] = self._ids["parent"]
+                    found = [self.client.create_run(self.experiment_id, run_name=name, tags=tags)]
+                    self._new.add(found[0].info.run_id)
+                self._remember(key, found[0].info.run_id)
+            return self._ids[key]
 
     def _log_params(self, config: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -274,16 +318,39 @@ class Tracking:
         for start in range(0, len(new), 100):
             self.client.log_batch(self.parent, params=new[start : start + 100])
 
-    def _log_metrics(self, run: str, curves: Mapping[str, list[tuple[int, float]]], time_ms: int) -> None:
+    def _log_metrics(self, run: str, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(name, value, time_ms, step) for name, points in curves.items() for step, value in points]
+        metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(run, metrics=metrics[start : start + 1000])
 
     def _remember(self, key: str, value: str) -> None:
-        self._ids[key] = value
-        write_json(self.directory / IDS, self._ids)
+        with self._ids_lock:
+            self._ids[key] = value
+            write_json(self.directory / IDS, self._ids)
+
+
+class MachineLoad:
+    """CPU, memory and, where there are any, GPUs, under the names that MLflow has for them."""
+
+    def __init__(self) -> None:
+        import pynvml  # noqa: F401  MLflow looks whether it was imported
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        self._monitors: list[Any] = [CPUMonitor()]
+        with suppress(RuntimeError):  # no driver, or no GPU
+            self._monitors.append(GPUMonitor())
+
+    def measure(self) -> dict[str, float]:
+        """The load since the last call."""
+        values: dict[str, float] = {}
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+            values |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        return {f"system/{name}": value for name, value in values.items()}
 
 
 def close_stale(directory: Path) -> list[str]:

@@ -24,6 +24,7 @@ from tasks.report.findings import findings
 from tasks.report.page import write_report
 from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
+from tasks.stage.contract import JOURNAL
 from tasks.stage.iteration import Iteration
 from tasks.stage.logs import run_logger
 from tasks.stage.progress import publish_link, publish_markdown, publish_table
@@ -31,7 +32,6 @@ from tasks.stage.provenance import package_versions
 from tasks.stage.run import Result, Run
 from tasks.tracking.champion import Gate, apply_gate, gates_decided
 from tasks.tracking.contents import (
-    JOURNAL,
     Finals,
     data_report,
     evaluation_of,
@@ -43,6 +43,7 @@ from tasks.tracking.contents import (
     side_by_side,
     training_curves,
 )
+from tasks.tracking.live import Live
 from tasks.tracking.mlflow import HistoryError, RunStatus, Tracking
 from tasks.tracking.numbers import final_numbers, final_table, iteration_numbers, iteration_table, measure_table
 
@@ -59,6 +60,7 @@ class Recorder:
     def __enter__(self) -> Self:
         values = self.config.model_dump(mode="json")
         self.tracking = Tracking(self.run.directory, self.algorithm, values)
+        self.live = Live(self.tracking)
         self.run.recorder = self
         self.run.ids |= {"mlflow": self.tracking.parent, **_prefect_ids()}
         run_logger().info("MLflow %s", self.tracking.where())
@@ -72,8 +74,10 @@ class Recorder:
         if error is not None:
             status = "FAILED" if isinstance(error, Exception) else "SCHEDULED" if _suspends(error) else "KILLED"
         self.run.recorder = None
+        self.live.close()
         try:
             with self.tracking.reaching():
+                self.tracking.send_queued()
                 self.tracking.finish(status)
         except HistoryError as unreachable:
             if error is None:

@@ -23,6 +23,7 @@ from tasks.datasets.select import SELECTION
 from tasks.report.wording import LEVEL, above, percent, too_small, unbroken, value_range
 from tasks.rollouts.trained_reward import METRICS, load_reward_metrics
 from tasks.settings.run import RunConfig
+from tasks.stage.contract import JOURNAL
 from tasks.stage.progress import publish_markdown, publish_table
 from tasks.stage.run import SUMMARY, Result, Run
 from tasks.tracking.recorder import REPORT
@@ -117,7 +118,7 @@ def conclude_reward_model(
     with tracking.reaching():
         for name, file in (("train", pairs.path / PAIRS_FILE), (HELD_OUT, pairs.path / f"{HELD_OUT}.parquet")):
             tracking.log_dataset(name, file_sha256(file), str(file), count_by(file, "chosen_source"))
-        tracking.log_training(1, model.path / "metrics.jsonl", model.ended_ms)
+        tracking.log_training(1, model.path / JOURNAL, model.ended_ms)
         version = tracking.register(config.registered, 1, model.artifact("policy"), {"run": run.directory.name})
         numbers = _numbers(metrics) | _selection(pairs)
         tracking.log_iteration(1, numbers, {HELD_OUT: measured.path / METRICS}, measured.ended_ms)

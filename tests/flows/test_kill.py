@@ -120,9 +120,15 @@ def test_with_its_process_group_killed_in_each_stage_the_same_command_finishes_a
     assert digests(config) == undisturbed[flow]
 
 
-def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undisturbed):
+def test_while_it_trains_mlflow_has_its_loss_and_ctrl_c_ends_the_program_and_leaves_the_history_killed(
+    tmp_path, undisturbed
+):
     config = make_config(tmp_path, iterations=1)
     with hanging(config, "iter-1/train", tmp_path / "started", anew=True) as (process, program):
+        eventually(lambda: child(config, 1).data.metrics.get("train/loss") == 1.0, "its loss is not in MLflow")
+        first, second = child(config, 0).info, child(config, 1).info
+        assert (first.status, second.status) == ("FINISHED", "RUNNING")
+        assert first.start_time < first.end_time <= second.start_time + 1000, "their durations are not their own"
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(20) != 0
         wait_gone(program, 10)
@@ -130,6 +136,11 @@ def test_ctrl_c_ends_the_program_and_leaves_the_history_killed(tmp_path, undistu
     assert "KILLED" in {r.info.status for r in runs}
     assert drive(config) == 0
     assert digests(config) == undisturbed["rest-em"]
+
+
+def child(config: LoopConfig, iteration: int) -> Any:
+    """An iteration's run in the history."""
+    return next(r for r in history(config)[1] if r.data.tags.get("iteration") == str(iteration))
 
 
 def test_a_second_start_of_a_run_fails_at_once_and_says_who_holds_it(tmp_path):

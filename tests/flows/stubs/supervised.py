@@ -11,6 +11,8 @@ from models.config import TrainProgram
 from tests.flows.stubs.common import obey, write_weights
 
 program = TrainProgram.model_validate_json(Path(sys.argv[1]).read_text())
+lines = ['{"step": 10, "loss": 1.0}', *(['{"step": 10, "held_out/loss": 1.1}'] if program.held_out else [])]
+(program.output.parent / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
 obey(Path(sys.argv[1]).parent)
 examples = list(read_rows(Example, program.examples[0]))
 before = program.policy / "skill.json"
@@ -23,6 +25,4 @@ for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja")
 gain = 0.0 if not before.exists() else min(0.6, len(examples) / 200)
 (program.output / "skill.json").write_text(json.dumps({"skill": round(skill + gain, 6)}))
 write_weights(program.output)
-lines = ['{"step": 10, "loss": 1.0}', *(['{"step": 10, "held_out/loss": 1.1}'] if program.held_out else [])]
-(program.output.parent / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
 print("trained", flush=True)
