@@ -80,8 +80,12 @@ def sampling_digest(sampling: SamplingConfig) -> str:
     return hashlib.sha256(json.dumps(sampling.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def generate(program: GenerateProgram) -> None:
-    """Do every job with missing shards. The engine starts only if something is left to do."""
+def generate(program: GenerateProgram, journal: Path | None = None) -> None:
+    """Do every job with missing shards. The engine starts only if something is left to do.
+
+    Args:
+        journal: where to note the tokens per second.
+    """
     jobs = program.jobs
     total = sum(count_rows(job.problems) * job.sampling.samples for job in jobs)
     missing = [shard for job in jobs for shard in missing_shards(job)]
@@ -103,7 +107,7 @@ def generate(program: GenerateProgram) -> None:
 
     stop = stop_token_ids(tokenizer)
     progress = Progress("generate", total, "sample", done=total - left)
-    meter = Meter(progress)
+    meter = Meter(progress, journal)
     for shard in missing:
         answers = engine.answer([engine_request(shard.job, p.id, prompts[p.id], stop) for p in shard.problems], meter)
         write_rows(Sample, shard.path, to_samples(shard, answers, program.policy_digest))
@@ -145,7 +149,8 @@ def to_samples(shard: Shard, answers: Iterable[list[Completion]], policy: str) -
 
 def main() -> None:
     fail_plainly()
-    generate(GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    config = Path(sys.argv[1])
+    generate(GenerateProgram.model_validate_json(config.read_text()), config.with_name("metrics.jsonl"))
     leave()
 
 

@@ -13,11 +13,11 @@ class Progress:
         self.start = self.printed = time.monotonic()
         self.initial = self.done = done
 
-    def update(self, done: int, note: str = "") -> None:
-        """Report that `done` of the total are done; `note` is shown after the bar."""
+    def update(self, done: int, note: str = "") -> bool:
+        """Report that `done` of the total are done; `note` is shown after the bar. Return whether a line was due."""
         self.done = done
         now = time.monotonic()
-        if now - self.printed >= self.seconds or done == self.total:
+        if due := now - self.printed >= self.seconds or done == self.total:
             self.printed = now
             meter = tqdm.format_meter(
                 done,
@@ -30,6 +30,7 @@ class Progress:
                 postfix=note,
             )
             print(meter, flush=True)
+        return due
 
     @property
     def elapsed(self) -> float:

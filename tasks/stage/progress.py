@@ -41,6 +41,13 @@ def publish_link(key: str, target: str, description: str) -> None:
         publish_markdown(key, markdown(target), description)
 
 
+def flow_run_page(flow_run: str) -> str:
+    """The address of a flow run's page; empty if the server is one that ends with its run, or has no pages."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+
+    return f"{PREFECT_UI_URL.value()}/runs/flow-run/{flow_run}" if PREFECT_API_URL.value() else ""
+
+
 class ProgressLogger(logging.LoggerAdapter[Any]):
     """A logger that updates a progress bar on the run's page from the bar in a program's log.
 

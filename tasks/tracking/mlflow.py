@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from data.errors import RunFailedError
 from data.files import write_json
-from data.text import storable
+from data.text import markdown, storable
 from tasks.stage.contract import Artifact, flatten
 from tasks.stage.environment import ARTIFACTS, SQLITE
 from tasks.stage.logs import run_logger
@@ -135,7 +135,7 @@ class Tracking:
             self.parent = self._run("parent", directory.name, {})
             self.client.update_run(self.parent, status="RUNNING")
             self.started_ms = int(self.client.get_run(self.parent).info.start_time)
-            self._log_params(config)
+            self._log_params(self.parent, config)
 
     def reaching(self) -> AbstractContextManager[None]:
         """Context for calls: MLflow's errors become HistoryError."""
@@ -155,19 +155,31 @@ class Tracking:
                 self._opened.add(run)
 
     def log_iteration(
-        self, iteration: int, metrics: Mapping[str, float], tables: Mapping[str, Path], time_ms: int
+        self,
+        iteration: int,
+        metrics: Mapping[str, float],
+        tables: Mapping[str, Path],
+        time_ms: int,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Log an iteration's metrics to its own run and, with `step = iteration`, to the parent; files to its own run.
+        """Log an iteration's metrics to its own run and, with `step = iteration`, to the parent; the rest to its own.
 
         Logging the same iteration again, after a resume, changes nothing.
+
+        Args:
+            tables: files of columns and rows, by the folder that they are shown in.
+            settings: what the iteration's stages were made with.
         """
         run = self._iteration(iteration)
         if self.logged(iteration):
             return
+        self._log_params(run, settings or {})
         for target in (run, self.parent):
             self._log_metrics(target, [Point(name, value, iteration, time_ms) for name, value in metrics.items()])
         for folder, path in tables.items():
             self.client.log_artifact(run, str(path), folder)
+        shown = [{"path": f"{folder}/{path.name}", "type": "table"} for folder, path in tables.items()]
+        self.client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(shown))  # so that its page draws tables
         with self._ids_lock:
             self.client.set_terminated(run, "FINISHED")
             self._remember(f"logged-{iteration}", "yes")
@@ -234,7 +246,12 @@ class Tracking:
         described = {PATH: str(policy.path.absolute()), DIGEST: digest, "iteration": str(iteration), **tags}
         reference = self._reference(iteration, run, described)
         created = self.client.create_model_version(
-            model, source=f"models:/{reference}", run_id=run, tags=described, model_id=reference
+            model,
+            source=f"models:/{reference}",
+            run_id=run,
+            tags=described,
+            model_id=reference,
+            description=_how_to_load(self.directory.name, iteration, policy.path.absolute()),
         )
         return Version(model, str(created.version), policy.path, digest, described)
 
@@ -264,6 +281,13 @@ class Tracking:
             points = [Point(f"final/{key}", value, 0, time_ms) for key, value in metrics.items()]
             self._log_metrics(self.parent, points)
             self._remember(f"final-{name}", "yes")
+
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the parent run, by which runs can be filtered."""
+        from mlflow.entities import RunTag
+
+        told = [RunTag(name, storable(value)[:5000]) for name, value in tags.items() if value]
+        self.client.log_batch(self.parent, tags=told)
 
     def log_files(self, *paths: Path) -> None:
         for path in paths:
@@ -308,15 +332,15 @@ class Tracking:
                 self._remember(key, found[0].info.run_id)
             return self._ids[key]
 
-    def _log_params(self, config: Mapping[str, Any]) -> None:
+    def _log_params(self, run: str, settings: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        flat = flatten(config)
-        known = self.client.get_run(self.parent).data.params
+        flat = flatten(settings)
+        known = self.client.get_run(run).data.params
         named = {nameable(name): storable(str(value))[:6000] for name, value in flat.items()}
         new = [Param(name, value) for name, value in named.items() if name not in known]
         for start in range(0, len(new), 100):
-            self.client.log_batch(self.parent, params=new[start : start + 100])
+            self.client.log_batch(run, params=new[start : start + 100])
 
     def _log_metrics(self, run: str, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
@@ -329,6 +353,14 @@ class Tracking:
         with self._ids_lock:
             self._ids[key] = value
             write_json(self.directory / IDS, self._ids)
+
+
+def _how_to_load(run: str, iteration: int, policy: Path) -> str:
+    """A version's description, in Markdown. Its number counts all versions of the model, from 1."""
+    code = f"`AutoModelForCausalLM.from_pretrained({str(policy)!r})`"
+    return (
+        markdown(f"Iteration {iteration} of the run {run}. The number counts all runs' versions. Load it with ") + code
+    )
 
 
 class MachineLoad:

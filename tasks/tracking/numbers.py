@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.measures import ACCURACY, MEASURES, SAMPLED_ACCURACY, Estimated, Measure
-from data.metrics import SetMetrics
+from data.metrics import Interval, SetMetrics
 from data.storage import count_by
 from tasks.datasets.pairs import NOTES_FILE
 from tasks.policies.reference import load_likelihood
@@ -124,15 +124,13 @@ def _final_row(base: SetMetrics, ours: SetMetrics) -> dict[str, str]:
 def _verified(prefix: str, metrics: SetMetrics | None) -> dict[str, float]:
     if metrics is None:
         return {}
-    numbers = {
-        "pass_at_1_greedy": metrics.greedy.value,
-        "truncated": metrics.truncated,
-        "mean_tokens": metrics.mean_tokens,
-    }
-    numbers |= {f"pass_at_{k}": interval.value for k, interval in metrics.pass_at.items()}
-    numbers |= {f"maj_at_{k}": interval.value for k, interval in metrics.majority_at.items()}
-    for other, difference in metrics.against.items():
-        numbers |= {f"gain_over_{other}": difference.value, f"gain_over_{other}_low": difference.low}
+    intervals = {"pass_at_1_greedy": metrics.greedy}
+    intervals |= {f"pass_at_{k}": interval for k, interval in metrics.pass_at.items()}
+    intervals |= {f"maj_at_{k}": interval for k, interval in metrics.majority_at.items()}
+    intervals |= {f"gain_over_{other}": difference for other, difference in metrics.against.items()}
+    numbers = {"truncated": metrics.truncated, "mean_tokens": metrics.mean_tokens}
+    for name, interval in intervals.items():
+        numbers |= _with_bounds(name, interval)
     return {f"{prefix}/{name}": value for name, value in numbers.items()}
 
 
@@ -143,12 +141,15 @@ def _measured(prefix: str, measures: Mapping[str, Estimated]) -> dict[str, float
         if measure in (ACCURACY.name, SAMPLED_ACCURACY.name):
             continue
         name = f"{prefix}/{measure}"
-        numbers |= {name: found.value.value, f"{name}_low": found.value.low, f"{name}_high": found.value.high}
+        numbers |= _with_bounds(name, found.value)
         for other, difference in found.against.items():
-            gain = f"{name}_gain_over_{other}"
-            numbers |= {gain: difference.value, f"{gain}_low": difference.low, f"{gain}_high": difference.high}
+            numbers |= _with_bounds(f"{name}_gain_over_{other}", difference)
         numbers |= {f"{name}/{detail}": float(value) for detail, value in found.details.items()}
     return numbers
+
+
+def _with_bounds(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _source_numbers(iteration: Iteration) -> dict[str, float]:

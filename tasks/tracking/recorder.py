@@ -3,6 +3,7 @@
 Everything is read from the stages' files (`tasks/tracking/contents.py`); only differences are computed here.
 """
 
+import getpass
 import json
 import shlex
 import sys
@@ -27,8 +28,8 @@ from tasks.settings.run import RunConfig
 from tasks.stage.contract import JOURNAL
 from tasks.stage.iteration import Iteration
 from tasks.stage.logs import run_logger
-from tasks.stage.progress import publish_link, publish_markdown, publish_table
-from tasks.stage.provenance import package_versions
+from tasks.stage.progress import flow_run_page, publish_link, publish_markdown, publish_table
+from tasks.stage.provenance import code_version, package_versions
 from tasks.stage.run import Result, Run
 from tasks.tracking.champion import Gate, apply_gate, gates_decided
 from tasks.tracking.contents import (
@@ -63,9 +64,25 @@ class Recorder:
         self.live = Live(self.tracking)
         self.run.recorder = self
         self.run.ids |= {"mlflow": self.tracking.parent, **_prefect_ids()}
+        with self.tracking.reaching():
+            self.tracking.describe(self._provenance())
         run_logger().info("MLflow %s", self.tracking.where())
         publish_link(f"{self.run.directory.name}-mlflow", self.tracking.where(), "The run's history in MLflow")
         return self
+
+    def _provenance(self) -> dict[str, str]:
+        """Tags of the run: those that MLflow has columns for, and the project's own."""
+        code, prefect = code_version(), self.run.ids.get("prefect")
+        return {
+            "mlflow.user": _user(),
+            "mlflow.source.name": _command(),
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": code["commit"] or "",
+            "algorithm": self.algorithm,
+            "uncommitted_changes": "yes" if code["dirty"] else "no",
+            "folder": str(self.run.directory.absolute()),
+            "flow_run": flow_run_page(prefect) if prefect else "",
+        }
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -148,7 +165,8 @@ def _log_iteration(run: Run, tracking: Tracking, iteration: Iteration, base: Ite
     numbers = iteration_numbers(iteration_report(iteration, base), iteration)
     answers = _sample_table(run, iteration)
     last = iteration.stages.get("evaluate") or [iteration.policy, *iteration.stages.values()][-1]
-    tracking.log_iteration(number, numbers, {"samples": answers} if answers else {}, last.ended_ms)
+    made = {name: stage.finished.manifest.config for name, stage in iteration.stages.items() if stage.finished}
+    tracking.log_iteration(number, numbers, {"samples": answers} if answers else {}, last.ended_ms, made)
 
 
 @dataclass(frozen=True)
@@ -216,6 +234,7 @@ def record_end(
     ended = max((stage.ended_ms for stage in final[1].values()), default=iterations[best].policy.ended_ms)
     with tracking.reaching():
         tracking.log_files(html, png)
+        tracking.describe({"best_iteration": str(best), "ended_because": ending.reason})
         for name, numbers in final_numbers(report).items():
             tracking.log_final(numbers, name, ended)
         policy = iterations[best].policy.artifact("policy")
@@ -278,6 +297,13 @@ def _markdown(report: Report, html: Path, champion: str) -> str:
 
 def _command() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return ""
 
 
 def _suspends(error: BaseException) -> bool:
