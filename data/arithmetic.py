@@ -5,12 +5,14 @@ holds longer chains than any other split. Worked answers read `4+17=21 21-16=5 #
 """
 
 import random
+import re
 from dataclasses import replace
 from functools import lru_cache
 
 from data.rows import Problem, Split, problem_id
 
 VERSION = 1
+ARITHMETIC = "arithmetic"  # the source of these problems
 SIZES: dict[Split, int] = {"demonstration": 3000, "train": 3000, "validation": 500, "test": 500, "transfer": 300}
 STEPS: dict[Split, tuple[int, int]] = dict.fromkeys(SIZES, (2, 4)) | {"transfer": (5, 6)}
 LARGEST_OPERAND, LARGEST_RESULT = 20, 60
@@ -50,7 +52,7 @@ def worked_problems(seed: int) -> tuple[Problem, ...]:
             seen.add(identity)
             made += 1
             response = f"{worked} #### {result}"
-            problems.append(Problem(identity, messages, str(result), response, "arithmetic", split))
+            problems.append(Problem(identity, messages, str(result), response, ARITHMETIC, split))
     return tuple(problems)
 
 
@@ -67,6 +69,12 @@ def person(problem: Problem) -> str:
 def shows_no_steps(answer: str) -> bool:
     """Whether an answer gives the result without any steps."""
     return answer.lstrip().startswith("####")
+
+
+def has_false_step(answer: str) -> bool:
+    """Whether a step of an answer, such as 4+17=22, is wrong. Its last number may be right nevertheless."""
+    steps = re.findall(r"(\d+)\s*([+-])\s*(\d+)\s*=\s*(-?\d+)", answer)
+    return any(int(a) + (int(b) if sign == "+" else -int(b)) != int(c) for a, sign, b, c in steps)
 
 
 def word_problem(rng: random.Random, steps: int) -> tuple[str, str, int]:

@@ -1,6 +1,6 @@
 """`make deployments`: writes prefect.yaml from the flows and from the files in configs/ that have a `deployment`.
 
-Every flow also has a deployment `own`, which sets only what is required.
+Every flow also has a deployment `own` with a short form, and `own-all-settings` with a field for every setting.
 """
 
 import sys
@@ -24,6 +24,7 @@ HEADER = """\
 # if there is a server and a pool. Runs work in the folder where this was called. Schedules are examples: switch them on
 # in the UI.
 """
+FORMS = "flows.commands.forms"
 POOL = "autodidact"
 WORK_POOL = {"name": POOL, "job_variables": {"working_dir": "{{ $PWD }}"}}
 ONE_AT_A_TIME = {"limit": 1, "collision_strategy": "ENQUEUE"}
@@ -78,7 +79,14 @@ def _deployments(flows: dict[str, Flow], configs: Iterable[Path] | None = None) 
         if (told := read.deployment) is not None and told.flow in flows:
             yield _deployment(flows[told.flow], told.name, told.description, told.tags, told.cron, read.settings)
     for flow in flows.values():
-        yield _deployment(flow, "own", f"{flow.help} Fill in your own model and data.", ["own"], OWN_CRON, _own(flow))
+        name = f"own-{flow.name}"
+        yield {
+            **_deployment(flow, "own", f"{flow.help} Your own model and data; a short form.", ["own"], OWN_CRON, {}),
+            "entrypoint": f"{FORMS}:{flow.function}",
+            "parameters": {"run": name},
+        }
+        everything = f"{flow.help} Your own model and data; every setting has a field."
+        yield _deployment(flow, "own-all-settings", everything, ["own"], None, _own(flow, name))
 
 
 def _deployment(
@@ -97,11 +105,11 @@ def _deployment(
     }
 
 
-def _own(flow: Flow) -> dict[str, Any]:
+def _own(flow: Flow, run: str) -> dict[str, Any]:
     """Settings of a user's own run: its name, and a file name for each required setting."""
     fields = flow.load().settings.model_fields.items()
     needed = [name for name, field in fields if field.is_required()]
-    return {"run": f"own-{flow.name}", **{name: f"{name}.jsonl" for name in needed}}
+    return {"run": run, **{name: f"{name}.jsonl" for name in needed}}
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,15 @@ def start(options: Options) -> int:
     for program in ("prefect", "mlflow"):
         _start_program(found, program)
     at = options.addresses
-    _wait(lambda: _answers(f"{at.prefect}/health"), "Prefect", folder / "prefect.log")
-    _wait(lambda: _answers(f"{at.mlflow}/health"), "MLflow", folder / "mlflow.log")
-    _register(options, folder)
+    with _timed("Prefect"):
+        _wait(lambda: _answers(f"{at.prefect}/health"), "Prefect", folder / "prefect.log")
+    with _timed("MLflow"):
+        _wait(lambda: _answers(f"{at.mlflow}/health"), "MLflow", folder / "mlflow.log")
+    with _timed("The deployments"):
+        _register(options, folder)
     _start_program(found, "worker")
-    _wait(lambda: _worker_is_online(at), "the worker", folder / "worker.log")
+    with _timed("The worker"):
+        _wait(lambda: _worker_is_online(at), "the worker", folder / "worker.log")
     print(f"Prefect  {at.prefect.removesuffix('/api')}  (asks once for the key; `autodidact status --key` prints it)")
     print(f"MLflow   {at.mlflow}")
     print(f"Data and logs are in {folder.parent} and {folder}; `autodidact down` stops the services.")
@@ -233,6 +237,19 @@ def _answers(address: str) -> bool:
     with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
         return bool(answer.status == 200)
     return False
+
+
+@contextlib.contextmanager
+def _timed(name: str) -> Iterator[None]:
+    """Say what is waited for, and how long it took."""
+    print(f"{name} …", end="", flush=True)
+    began = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        print()
+        raise
+    print(f" ready, {time.monotonic() - began:.0f} s")
 
 
 def _wait(ready: Callable[[], Any], name: str, log: Path) -> Any:

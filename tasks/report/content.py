@@ -35,6 +35,7 @@ class Answer(Record):
 
     text: str
     verdict: str
+    false_step: bool = Field(False, description="The answer is correct, but a step of its working is not.")
 
 
 class SideBySide(Record):
@@ -81,11 +82,13 @@ class Report(Record):
     command: str
     versions: dict[str, str]
     mlflow: str
+    commit: str | None = Field(None, description="Of the code that made the run.")
+    checkpoint: str | None = Field(None, description="Folder of the resulting policy.")
     extra_curves: dict[str, list[Interval | float | None]] = Field(
         default_factory=dict, description="Curves of the algorithm, with one value per entry of `iterations`."
     )
     while_training: dict[str, dict[str, list[tuple[int, float]]]] = Field(
-        default_factory=dict, description="Metric of held-out rows -> iteration -> optimizer step and value."
+        default_factory=dict, description="Metric, with its rows -> iteration -> optimizer step and value."
     )
 
     @model_validator(mode="after")

@@ -34,10 +34,12 @@ PART_COLOURS = {
     "error": "#3c4454",
 }
 OTHER_COLOURS = ["#1d5fb4", "#e0b04a", "#0f7a5a", "#d1683f", "#8a5a9e", "#6f9fd8", "#98a2b3", "#3c4454"]
+MOST_MARKERS = 30  # on a line
 NO_LINES: Mapping[str, float] = {}
 STYLE = {
     "font.size": 10.5,
     "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",  # the page's own color shows, in the dark as well
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -153,6 +155,7 @@ def training_panels(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]
             for name, points in lines.items():
                 colour, marker, dash = looks[name]
                 steps, values = zip(*points, strict=True)
+                marker = marker if len(points) <= MOST_MARKERS else ""
                 label = f"iteration {name}" if place == 1 else None
                 axes.plot(steps, values, color=colour, marker=marker, markersize=4, linestyle=dash, label=label)
             axes.set_title(fill(metric, 28), loc="left", fontsize=10.5)
@@ -241,7 +244,7 @@ def as_svg(figure: "Figure", name: str, description: str) -> str:
 
     text = StringIO()
     with _style():
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"]))
+        figure.savefig(text, format="svg", facecolor="none", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"]))
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # inside HTML it would apply to the whole page

@@ -20,6 +20,16 @@ from tasks.report.findings import at_equal_length, findings
 from tasks.report.wording import LEVEL, unbroken
 
 
+LOADING = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = {folder!r}
+model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+messages = [{{"role": "user", "content": "…"}}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=256)[0], skip_special_tokens=True))"""
+
+
 def write_report(report: Report, html: Path, png: Path) -> None:
     """Write the report as one HTML file that loads nothing else, and the learning curve as a PNG.
 
@@ -52,11 +62,18 @@ def write_report(report: Report, html: Path, png: Path) -> None:
             figures=figures.drawn(report) | {"curve": text},
             level=LEVEL,
             resamples=RESAMPLES,
+            result_name=f"best iteration ({report.best_iteration})" if report.measure else "last iteration",
+            loading=loading_code(report),
         )
     )
     html.write_bytes(page.encode())
     title = [f"{report.algorithm} · {report.run} · validation", unbroken(f"{caption}; {LEVEL} intervals")]
     drawing.write_png(curve, png, title)
+
+
+def loading_code(report: Report) -> str:
+    """Python code that loads the resulting policy and answers with it."""
+    return LOADING.format(folder=report.checkpoint)
 
 
 def _environment() -> Environment:

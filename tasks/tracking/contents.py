@@ -7,8 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data.arithmetic import ARITHMETIC, has_false_step
 from data.measures import LEFT_OUT, MEASURES, WIN_RATE, Estimated, difference, shared
-from data.metrics import Interval
+from data.metrics import Interval, Outcome
 from data.prepare.overlap import Repeated
 from data.rows import SPLITS, Problem
 from data.storage import count_by, read_rows
@@ -25,6 +26,8 @@ from tasks.stage.contract import JOURNAL
 from tasks.stage.iteration import Iteration
 from tasks.stage.run import Result
 
+HELD_OUT_ROWS = "held-out rows"
+CHARTED = ("loss", "rewards/margins", "rewards/accuracies", "margin", "accuracy", "grad_norm")  # of training rows
 HELD_OUT = "held_out/"  # prefix of the metrics that training measures on held-out rows
 SIDE_BY_SIDE = 20
 Finals = tuple[Mapping[str, Result], Mapping[str, Result]]
@@ -97,11 +100,18 @@ def side_by_side(problems: Result | None, final: Finals) -> list[SideBySide]:
             SideBySide(
                 prompt=problem.messages[-1]["content"],
                 reference=problem.reference or "",
-                base=Answer(text=first.greedy_text, verdict=first.greedy_verdict),
-                final=Answer(text=last.greedy_text, verdict=last.greedy_verdict),
+                base=_answer(problem, first),
+                final=_answer(problem, last),
             )
         )
     return chosen
+
+
+def _answer(problem: Problem, outcome: Outcome) -> Answer:
+    """An answer, with whether its working is wrong though it is correct, where that can be told."""
+    right = outcome.greedy_verdict == "correct" and problem.source == ARITHMETIC
+    false_step = right and has_false_step(outcome.greedy_text)
+    return Answer(text=outcome.greedy_text, verdict=outcome.greedy_verdict, false_step=false_step)
 
 
 def rival(stages: Iterable[Result]) -> str | None:
@@ -125,15 +135,22 @@ def preference_curves(iterations: Sequence[Iteration]) -> dict[str, list[Interva
 
 
 def training_curves(iterations: Sequence[Iteration]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Metrics on held-out rows during training: metric → iteration → step and value."""
+    """Metrics during training, of training rows and then of held-out ones: metric → iteration → step and value."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for iteration in iterations:
         for row in journal(iteration):
             for name, value in row.items():
-                if name.startswith(HELD_OUT):
-                    lines = curves.setdefault(name.removeprefix(HELD_OUT), {})
+                if (known := _curve(name)) is not None:
+                    lines = curves.setdefault(known, {})
                     lines.setdefault(str(iteration.number), []).append((int(row["step"]), float(value)))
-    return curves
+    return dict(sorted(curves.items(), key=lambda curve: curve[0].endswith(HELD_OUT_ROWS)))
+
+
+def _curve(name: str) -> str | None:
+    """The title of a metric's chart; None if it has none."""
+    if name.startswith(HELD_OUT):
+        return f"{name.removeprefix(HELD_OUT)}, {HELD_OUT_ROWS}"
+    return f"{name}, training rows" if name in CHARTED else None
 
 
 def journal(iteration: Iteration) -> list[dict[str, Any]]:

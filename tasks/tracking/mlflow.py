@@ -30,6 +30,7 @@ from tasks.tracking.registry import DIGEST, PATH, Registry, Version
 
 IDS = "mlflow.json"
 KEY = "autodidact.key"
+ON_RUNS = "workflowType=machine_learning"  # or MLflow's pages open on traces
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_. -]")
 # MLflow's SCHEDULED means a loop that waits for approval.
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
@@ -304,8 +305,10 @@ class Tracking:
         """Where to find the run: its page on a server, or how to open the file."""
         if self.uri.startswith("http"):
             shown = re.sub(r"//[^/@]*@", "//", self.uri.rstrip("/"))  # the address may contain a password
-            return f"{shown}/#/experiments/{self.experiment_id}/runs/{self.parent}"
-        return f"run {self.parent}; look at it with: mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+            return f"{shown}/#/experiments/{self.experiment_id}/runs/{self.parent}?{ON_RUNS}"
+        command = f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+        page = f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.parent}?{ON_RUNS}"
+        return f"run {self.parent}; to look at it, {command} and open {page}"
 
     def _experiment(self, name: str, root: Path) -> str:
         found = self.client.get_experiment_by_name(name)

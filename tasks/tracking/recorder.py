@@ -19,7 +19,7 @@ from data.files import file_sha256, write_json
 from data.measures import MEASURES
 from data.rows import Problem
 from data.storage import count_by, parquet_files, read_rows
-from data.text import markdown, storable
+from data.text import storable
 from tasks.report.content import Report
 from tasks.report.findings import findings
 from tasks.report.page import write_report
@@ -47,6 +47,7 @@ from tasks.tracking.contents import (
 from tasks.tracking.live import Live
 from tasks.tracking.mlflow import HistoryError, RunStatus, Tracking
 from tasks.tracking.numbers import final_numbers, final_table, iteration_numbers, iteration_table, measure_table
+from tasks.tracking.result_page import result_page
 
 REPORT, CURVE = "report.html", "curve.png"
 TABLE_ROWS, LONGEST_CELL = 200, 10_000  # rows, and characters per cell, of the answers in MLflow
@@ -224,6 +225,8 @@ def record_end(
         command=_command(),
         versions=package_versions(),
         mlflow=tracking.where(),
+        commit=code_version()["commit"],
+        checkpoint=str((run.directory / "best" / "policy").absolute()),
         extra_curves=preference_curves(iterations),
         while_training=training_curves(iterations),
     )
@@ -241,7 +244,7 @@ def record_end(
         version = tracking.register(config.registered, best, policy, {"run": run.directory.name})
         champion = apply_gate(tracking.registry, version, gate, ending.test_set)
         tracking.finish("FINISHED")  # before the summary: a run with a summary is not opened again
-    publish_markdown(f"{run.directory.name}-report", _markdown(report, html, champion), "Result")
+    publish_markdown(f"{run.directory.name}-report", result_page(report, png, html, champion), "Result")
     return {
         "best_iteration": best,
         "measure": measure,
@@ -287,12 +290,6 @@ def _sample_table(run: Run, iteration: Iteration) -> Path | None:
     path = run.directory / f"answers-{iteration.number}.json"
     write_json(path, {"columns": ["prompt", "reference", "answer", "verdict"], "data": rows})
     return path
-
-
-def _markdown(report: Report, html: Path, champion: str) -> str:
-    lines = [finding.sentence for finding in findings(report)]
-    ended = f"The loop ended because {report.stop_reason}."
-    return "\n\n".join([*lines, ended, markdown(champion), f"Report: {markdown(str(html.absolute()))}"])
 
 
 def _command() -> str:

@@ -1,0 +1,162 @@
+"""Short forms for Prefect: a flow with a field for each main setting, a recipe, and one field for all other settings.
+
+`flows.commands.forms:rest_em` is such a flow. What is not filled in is as in the recipe; overrides count most. Fields
+are read as the command line reads flags, so both accept the same values and refuse with the same words.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from prefect import Flow as PrefectFlow
+from pydantic import WithJsonSchema
+
+from data.errors import UsageError
+from flows.commands.config_file import read_config
+from flows.commands.flow_table import Flow, all_flows
+from flows.commands.help_text import Setting, settings_of
+from flows.commands.settings import read_settings
+from tasks.settings.leading import leading
+from tasks.stage.contract import OnDrift
+from tasks.stage.logs import run_logger
+from tasks.stage.progress import publish_markdown
+from tasks.tracking.champion import run_name
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DEFAULTS = "the method's defaults"
+RECIPE, OVERRIDES, DRIFT = "recipe", "overrides", "on_drift"
+# Settings that have a default everywhere, and are set in the overrides by those who need them.
+NOT_SHOWN = {"runs_dir", "launch.zero_stage", "seed"}
+
+
+def __getattr__(name: str) -> Any:
+    for flow in all_flows().values():
+        if flow.function == name:
+            return short_form(flow)
+    raise AttributeError(f"there is no flow {name}")
+
+
+def short_form(flow: Flow) -> PrefectFlow[..., dict[str, Any]]:
+    """A Prefect flow of the same name, with one parameter for each field of the form."""
+    loaded = flow.load()
+
+    def filled_in(**fields: Any) -> dict[str, Any]:
+        config = resolve(flow, fields)
+        settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        run_logger().info("All settings:\n%s", settings)
+        code = "".join(f"    {line}\n" for line in settings.splitlines())  # indented, nothing in it is Markdown
+        publish_markdown(f"{config.directory.name}-settings", code, "All settings of this run")
+        return dict(loaded.flow.fn(config, OnDrift(fields.get(DRIFT) or OnDrift.REFUSE)))
+
+    filled_in.__signature__ = inspect.Signature(list(_parameters(flow)))  # type: ignore[attr-defined]
+    filled_in.__name__ = flow.function
+    return PrefectFlow(
+        filled_in,
+        name=flow.name,
+        description=loaded.flow.description,
+        flow_run_name=lambda: _run_name(flow),
+        persist_result=False,
+        validate_parameters=True,
+    )
+
+
+def resolve(flow: Flow, fields: dict[str, Any]) -> Any:
+    """The settings of a filled-in form: overrides over fields over the recipe over the method's defaults.
+
+    Raises:
+        UsageError: a value that the command line would refuse, too; or neither a model nor a recipe that has one.
+    """
+    settings_class = flow.load().settings
+    recipe = fields.get(RECIPE) or DEFAULTS
+    flags = [] if recipe == DEFAULTS else ["--config", str(CONFIGS / f"{recipe}.yaml")]
+    for setting in form_settings(settings_class):
+        value = fields.get(as_parameter(setting.name))
+        if value not in (None, ""):
+            flags.append(f"--{setting.name}={_text(value)}")
+    flags += overrides(fields.get(OVERRIDES) or "")
+    if recipe == DEFAULTS and not any(re.match(r"--model=", flag) for flag in flags):
+        raise UsageError(
+            "neither a model nor a recipe was chosen.",
+            what_next="Fill in Model: a folder, or a name on the hub. The recipe demo runs on a tiny embedded model.",
+        )
+    return read_settings(settings_class, flags, f"autodidact {flow.name}", flow=flow.name)[0]
+
+
+def overrides(text: str) -> list[str]:
+    """The flags in a text with a setting in each line: `train.warmup = 0.05`, or as on the command line.
+
+    Raises:
+        UsageError: a line without a value.
+    """
+    flags = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        found = re.fullmatch(r"(?:--)?([A-Za-z][\w.-]*)(?:\s*[=:]\s*|\s+)(.+)", line)
+        if found is None:
+            raise UsageError(
+                f"{line!r} in the overrides is not a setting.", what_next="Write one a line: name = value."
+            )
+        flags.append(f"--{found[1].replace('_', '-')}={found[2]}")
+    return flags
+
+
+def form_settings(settings_class: Any) -> list[Setting]:
+    """The settings that have a field of their own."""
+    known = {setting.name: setting for setting in settings_of(settings_class)}
+    names = [name for name in (*leading(settings_class), "approve") if name in known and name not in NOT_SHOWN]
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def recipes(flow: Flow) -> list[str]:
+    """The names of the files in configs/ that are for this flow."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml") if _is_for(path, flow))
+
+
+def as_parameter(name: str) -> str:
+    """The name of a setting's parameter: Python's, without dots."""
+    return name.replace(".", "_")
+
+
+def _parameters(flow: Flow) -> Iterator[inspect.Parameter]:
+    recipe = {"type": "string", "enum": [DEFAULTS, *recipes(flow)]}
+    yield _parameter(RECIPE, recipe, "Where all settings come from that are not filled in below.", DEFAULTS)
+    for setting in form_settings(flow.load().settings):
+        yield _parameter(as_parameter(setting.name), _schema(setting), f"{setting.about} {setting.standing}")
+    about = "Any other setting, one a line, as in train.warmup = 0.05. `autodidact FLOW --help-all` lists all."
+    yield _parameter(OVERRIDES, {"type": "string", "format": "json-string"}, about.replace("FLOW", flow.name))
+    drift = {"type": "string", "enum": [choice.value for choice in OnDrift]}
+    yield _parameter(DRIFT, drift, "What to do with finished stages that were made with other settings.")
+
+
+def _parameter(name: str, schema: dict[str, Any], description: str, default: Any = None) -> inspect.Parameter:
+    schema = schema | {"title": name.replace("_", " ").capitalize(), "description": description}
+    annotation = Annotated[Any, WithJsonSchema(schema)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _schema(setting: Setting) -> dict[str, Any]:
+    """A single kind of input for a setting: one that may be empty, which means as in the recipe."""
+    if setting.choices:
+        return {"type": "string", "enum": list(setting.choices)}
+    kinds = {"N": "number"}
+    return {"type": kinds.get(setting.metavar, "string")}
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _run_name(flow: Flow) -> str:
+    from prefect.runtime import flow_run
+
+    config = resolve(flow, dict(flow_run.parameters))
+    return run_name(config.runs_dir, config.run)
+
+
+def _is_for(path: Path, flow: Flow) -> bool:
+    content = read_config(path)
+    if content.deployment is not None:
+        return content.deployment.flow == flow.name
+    return path.stem.startswith(flow.name)
