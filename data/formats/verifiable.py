@@ -124,7 +124,7 @@ def _mbpp(row: Row) -> Iterator[Record]:
 def _prompt_tests(row: Row) -> Iterator[Record]:
     tests = _texts(row, "tests")
     gold = optional_text(row, "response") or None
-    yield Record([user(text(row, "prompt"))], gold, reference=_tests("mbpp", {"setup": "", "asserts": tests}))
+    yield Record(asked(row, "prompt"), gold, reference=_tests("mbpp", {"setup": "", "asserts": tests}))
 
 
 def _texts(row: Row, name: str) -> list[str]:
