@@ -71,11 +71,18 @@ def turns(values: Sequence[Any], name: str) -> list[Message]:
 
 
 def said(row: Row, name: str, role: str) -> list[Message]:
-    """The messages in a field; a bare text becomes one message of `role`."""
+    """The messages in a field; a bare text, or a list of its parts, becomes one message of `role`."""
     value = conversation(row.get(name))
     if isinstance(value, str) and is_python(value):
         raise RowError(f"messages in Python's notation in {name}", f"{name!r} is {short(value)}. {AS_JSON}")
+    if value and isinstance(value, list) and all(map(_is_part, value)):
+        value = [{"role": role, "content": value}]
     return turns(value, name) if value and isinstance(value, list) else [{"role": role, "content": text(row, name)}]
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value is a part of a message rather than a message."""
+    return isinstance(value, Mapping) and "type" in value and not any(key in value for key in ROLE_KEYS)
 
 
 def asked(row: Row, name: str) -> list[Message]:

@@ -90,7 +90,11 @@ def _index(row: Row, key: str, options: list[str], labels: Any) -> int:
         [option.strip() for option in options],
     ]
     names += [[letter.lower() for letter in letters], [f"({letter})" for letter in letters]]
-    if isinstance(row[key], int | float):  # a number is an index, even if an option is that number
+    names += [[f"{letter}{sign}" for letter in letters] for sign in ").:"]
+    names.append([f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)])
+    if isinstance(row[key], int | float) and not isinstance(
+        row[key], bool
+    ):  # a number is an index, even if an option is that number
         names = names[:1]
     names.append([str(number) for number in range(len(options))])
     for known in names:

@@ -59,11 +59,11 @@ def _demonstrated(read: Callable[[Row], Iterator[Record]]) -> Callable[[Row], It
 
 def _verl(row: Row) -> Iterator[Record]:
     """verl: the reference is nested in `reward_model`, and further inputs of its rewards in `extra_info`."""
-    truth = row.get("reward_model")
+    truth = _json(row, "reward_model")
     if not isinstance(truth, Mapping) or is_blank(truth, "ground_truth"):
         raise RowError("no ground truth", f"'reward_model' must hold a 'ground_truth' ({found(row, 'reward_model')})")
     (record,) = _verl_prompt(row)
-    extra = row.get("extra_info")
+    extra = _json(row, "extra_info") if row.get("extra_info") else None
     gold = answer(extra, "answer") if isinstance(extra, Mapping) and not is_blank(extra, "answer") else None
     yield replace(record, response=gold, reference=answer(truth, "ground_truth"))
 
@@ -75,6 +75,12 @@ def _verl_demonstrations(row: Row) -> Iterator[Record]:
                 "no gold answer", f"'extra_info' holds no 'answer' to learn from ({found(row, 'extra_info')})"
             )
         yield record
+
+
+def _is_verl(row: Row) -> bool:
+    """Whether `reward_model` holds a reference, possibly as JSON, rather than the name of a model."""
+    truth = row["reward_model"]
+    return isinstance(truth, Mapping) or (isinstance(truth, str) and truth.lstrip().startswith("{"))
 
 
 def _verl_prompt(row: Row) -> Iterator[Record]:
@@ -185,7 +191,7 @@ FORMATS = (
         ANSWERS,
         "prompt reward_model",
         "data_source extra_info",
-        lambda row: isinstance(row["reward_model"], Mapping),
+        _is_verl,
         demonstrate=_verl_demonstrations,
         ask=_verl_prompt,
     ),

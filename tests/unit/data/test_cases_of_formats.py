@@ -75,6 +75,9 @@ WORKED: list[tuple[Row, str | None, str]] = [
     ({"prompt": "1+1?", "reward_model": {"style": "rule", "ground_truth": "2"}}, None, "2"),
     ({"prompt": [user("1+1?")], "reward_model": {"ground_truth": '["2"]'}}, None, "2"),
     ({"prompt": [user("1+1?")], "reward_model": {"ground_truth": 2}, "extra_info": {"answer": "Two."}}, "Two.", "2"),
+    ({"prompt": "1+1?", "reward_model": '{"ground_truth": "2"}', "extra_info": '{"answer": "Two."}'}, "Two.", "2"),
+    ({"prompt": [{"type": "text", "text": "1+1?"}], "answer": "2"}, "2", "2"),
+    ({"prompt": "1+1?", "completion": [{"type": "text", "text": "Two."}], "answer": "2"}, "Two.", "2"),
 ]
 
 
@@ -414,6 +417,11 @@ def test_an_answer_to_be_judged_that_is_not_liked_is_none_either(tmp_path: Path)
     assert (len(found), dict(tally.dropped)) == (1, {"disliked answer": 1})
 
 
+def test_a_truth_value_is_an_option_and_no_index(tmp_path: Path) -> None:
+    row = {"question": "Is it?", "choices": [True, False], "answer": True}
+    assert read(tmp_path, "problems", row)[0][0][3] == "A"
+
+
 OPTIONS = "Which?\n\nA. 1\nB. b"
 
 
@@ -426,6 +434,9 @@ OPTIONS = "Which?\n\nA. 1\nB. b"
         ({"choices": ["1", "b"], "answer": "B"}, "B"),
         ({"choices": ["1", "b"], "answer": "b"}, "B"),
         ({"choices": ["1", "b"], "answer": "(A)"}, "A"),
+        ({"choices": ["1", "b"], "answer": "B)"}, "B"),
+        ({"choices": ["1", "b"], "answer": "B."}, "B"),
+        ({"choices": ["1", "b"], "answer": "B. b"}, "B"),
         ({"options": ["1", "b"], "answer": "A", "answer_index": 0}, "A"),
         ({"choices": {"text": ["1", "b"], "label": ["1", "2"]}, "answerKey": "2"}, "B"),
         ({"choices": {"text": ["1", "b"], "label": ["A", "B"]}, "answerKey": "A"}, "A"),
@@ -477,6 +488,8 @@ def test_choices_of_which_none_is_right_are_refused(tmp_path: Path, row: Row, sa
         ({"messages": [ASKED, SAID, ASKED]}, [ASKED, SAID, ASKED]),
         ({"conversations": [ASKED, SAID]}, [ASKED]),
         ({"prompt": [ASKED], "reward_model": {"style": "model"}}, [ASKED]),
+        ({"prompt": [ASKED], "reward_model": "owner/name"}, [ASKED]),
+        ({"prompt": [{"type": "text", "text": "Sky?"}]}, [ASKED]),
         ({"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."}, [ASKED]),
         ({"question": "Sky?", "answer": "Blue."}, [ASKED]),
     ],
