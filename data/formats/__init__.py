@@ -22,7 +22,7 @@ from data.formats.record import (
     is_missing,
     short,
 )
-from data.formats.values import LABELS, answer, bare_column, is_blank, is_dislike, is_like
+from data.formats.values import LABELS, bare_answer, bare_column, is_blank, is_dislike, is_like
 
 __all__ = [
     "FORMATS",
@@ -179,7 +179,7 @@ def records(known: Format, row: Row, use: Use) -> Iterator[Record]:
 def _judged_by_answer(known: Format, row: Row, record: Record) -> Record:
     """The record with the row's bare answer as its reference, if otherwise the gold answer alone would be used."""
     name = bare_column(row) if record.reference is None else None
-    return replace(record, reference=answer(row, name)) if name in columns_read(known, row) and name else record
+    return replace(record, reference=bare_answer(row, name)) if name in columns_read(known, row) and name else record
 
 
 def _refuse_disliked(known: Format, row: Row) -> None:

@@ -60,9 +60,15 @@ def answer(row: Row, name: str) -> str:
         return str(value)
     if isinstance(value, int | float | Decimal):
         return _number(value, name)
-    if name in BARE and value in NANS:
-        raise _no_answer(value, name)
     return _unlisted(text({**row, name: value}, name), name)
+
+
+def bare_answer(row: Row, name: str) -> str:
+    """The same for a column of bare answers, in which a text that stands for NaN is no answer either."""
+    said = answer(row, name)
+    if said in NANS:
+        raise _no_answer(said, name)
+    return said
 
 
 def _number(value: int | float | Decimal, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.formats.chat import asked, reply
 from data.formats.record import Format, Record, Row, RowError, Use, found, items, optional_text, short, text, user
-from data.formats.values import BARE, LABELS, answer, bare_column, is_blank
+from data.formats.values import BARE, LABELS, answer, bare_answer, bare_column, is_blank
 
 SOLUTIONS = ("solution", "generated_solution")
 RESPONSES = (*SOLUTIONS, "response", "completion")
@@ -37,11 +37,11 @@ def _worked(row: Row, question: str, columns: Sequence[str] = SOLUTIONS) -> Reco
     final = bare_column(row)
     worked = next((name for name in (*columns, BARE[0]) if name != final and not is_blank(row, name)), None)
     if worked is None:
-        given = answer(row, final or next((name for name in (*BARE, *columns) if name in row), BARE[0]))
+        given = bare_answer(row, final or next((name for name in (*BARE, *columns) if name in row), BARE[0]))
         # If other rows have a solution, the bare answer is not one to learn from.
         return Record(asked(row, question), None if row.keys() & columns else given, reference=given)
     solution = answer(row, worked) if worked in (*SOLUTIONS, BARE[0]) else reply(row, worked)
-    return Record(asked(row, question), solution, reference=answer(row, final) if final else solution)
+    return Record(asked(row, question), solution, reference=bare_answer(row, final) if final else solution)
 
 
 def _demonstrated(read: Callable[[Row], Iterator[Record]]) -> Callable[[Row], Iterator[Record]]:
@@ -65,7 +65,7 @@ def _verl(row: Row) -> Iterator[Record]:
     (record,) = _verl_prompt(row)
     extra = _json(row, "extra_info") if row.get("extra_info") else None
     gold = answer(extra, "answer") if isinstance(extra, Mapping) and not is_blank(extra, "answer") else None
-    yield replace(record, response=gold, reference=answer(truth, "ground_truth"))
+    yield replace(record, response=gold, reference=bare_answer(truth, "ground_truth"))
 
 
 def _verl_demonstrations(row: Row) -> Iterator[Record]:

@@ -417,8 +417,9 @@ def test_an_answer_to_be_judged_that_is_not_liked_is_none_either(tmp_path: Path)
     assert (len(found), dict(tally.dropped)) == (1, {"disliked answer": 1})
 
 
-def test_a_truth_value_is_an_option_and_no_index(tmp_path: Path) -> None:
-    row = {"question": "Is it?", "choices": [True, False], "answer": True}
+@pytest.mark.parametrize("options", [[True, False], ["NaN", "0"]])
+def test_an_option_may_be_what_elsewhere_is_an_index_or_no_answer(tmp_path: Path, options: list[Any]) -> None:
+    row = {"question": "Which?", "choices": options, "answer": options[0]}
     assert read(tmp_path, "problems", row)[0][0][3] == "A"
 
 
