@@ -124,6 +124,9 @@ WRITTEN: list[tuple[Problem, str, str]] = [
     (called("sum | round", [[1]], [1]), "pass", "error"),
     (called("sum", [[[1, 2]]], [3]), "pass", "wrong"),
     (called("sum", [[[1, 2]]], [3]), "def sum(a):\n    t=0\n    for x in a: t+=x\n    return t", "correct"),
+    (called("json", [[3]], [3]), "def json(x): return x", "correct"),
+    (called("all", [[1]], [[3]]), "def all(*a): return True", "wrong"),
+    (called("_same", [[1]], [0]), "def _same(*a): return True", "wrong"),
     (called("f", [[3]], [3]), "def f(x): return 3.0000001", "correct"),
     (called("f", [[3]], [True]), "def f(x): return 'True'", "wrong"),
     (task(kind="mbpp", setup="def add(a,b): return a+b", asserts=["assert add(1,2)==3"]), "pass", "error"),
@@ -145,6 +148,22 @@ WRITTEN: list[tuple[Problem, str, str]] = [
             test="def check(candidate):\n    assert candidate(1)==1",
         ),
         "    return x",
+        "correct",
+    ),
+    (
+        task(
+            kind="humaneval",
+            prompt="from typing import List\n\ndef one(x):\n    return x[0]\n\ndef f(x: List[int]) -> int:\n",
+            entry_point="f",
+            test="def check(candidate):\n    assert candidate([1])==one([1])",
+        ),
+        "```python\ndef f(x: List[int]) -> int:\n    return one(x)\n```",
+        "correct",
+    ),
+    (
+        task(kind="mbpp", setup="root = Node(1)\nroot.left = Node(2)", asserts=["assert height(root)==2"]),
+        "class Node:\n    def __init__(self, data):\n        self.data, self.left = data, None\n\n"
+        "def height(node):\n    return 1 + height(node.left) if node else 0",
         "correct",
     ),
     (SUMS, "import sys\nprint(sum(int(x) for x in sys.stdin.read().split()))\nsys.exit(0)", "correct"),
