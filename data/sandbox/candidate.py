@@ -63,10 +63,12 @@ def _saved(code: str) -> str:
 
 
 def _offer_exit() -> None:
-    """Define `exit` and `quit`, which Python's `site` module defines but which is not imported."""
-    from _sitebuiltins import Quitter
+    """Define what Python's `site` module defines, which is not imported."""
+    from _sitebuiltins import Quitter, _Helper, _Printer
 
     builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")  # type: ignore[assignment]
+    builtins.help, builtins.copyright = _Helper(), _Printer("copyright", sys.copyright)  # type: ignore[assignment]
+    builtins.credits, builtins.license = _Printer("credits", ""), _Printer("license", "")  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 from data.sandbox.isolation import IsolationError, Limits, started
 from data.sandbox.naming import naming
+from data.sandbox.sharing import shared
 from data.sandbox.values import BROKEN, CANNOT, FAILED, PASSED
 
 TIMEOUT = "timeout"
@@ -88,12 +89,15 @@ def judge_by_tests(
         reply = json.loads(said)
         if reply["outcome"] not in (PASSED, FAILED, BROKEN, CANNOT):
             raise ValueError(reply)
-        return Judged(reply["outcome"], str(reply["why"]))
+        judged = Judged(reply["outcome"], str(reply["why"]))
     except (ValueError, TypeError, KeyError):
         raise IsolationError(
             f"The program that runs the tests ended without a verdict; its output was {said!r}.",
             what_next="Check whether the machine is out of memory, then run the same command again.",
         ) from None
+    if judged.outcome == FAILED and (what := shared(f"{prelude}\n{tests}", asked.names)):
+        return Judged(CANNOT, f"with {what!r}, the tests rely on what they and the program do not share: {judged.why}")
+    return judged
 
 
 def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits, supplied: str = "") -> Judged:

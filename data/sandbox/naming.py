@@ -220,7 +220,7 @@ def defined(code: str) -> Defined | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    known = {*_bound(tree), *dir(builtins), "__file__", "exit", "quit"}
+    known = {*_bound(tree), *dir(builtins), "__file__", "exit", "quit", "help", "copyright", "credits", "license"}
     names = frozenset(name for node in tree.body for name in _bound_by(node))
     return Defined(names, frozenset(_made_by(tree.body)), frozenset(used - known), any(map(_acts, tree.body)))
 
