@@ -42,7 +42,9 @@ class Stdin(io.TextIOBase):
 
 
 class Foreign:
-    """An object of the tests that was given to the candidate. It does what the tests let it do."""
+    # An object of the tests that was given to the candidate. It does what the tests let it do. `functools.wraps` reads
+    # the docstring of the original.
+    __doc__ = property(lambda self: self._peer.ask({"do": "get", "name": "__doc__"}, [self]))  # type: ignore[assignment]
 
     def __init__(self, peer: Answering, number: int) -> None:
         self.__dict__.update(_peer=peer, _number=number)
@@ -69,6 +71,7 @@ class Answering(Peer):
     def __init__(self, questions: int, answers: int) -> None:
         super().__init__(Channel(questions, answers))
         self.namespace: dict[str, Any] = {}
+        self.given: dict[str, Any] = {}  # what the tests have of it
         self.stand_ins: dict[int, Foreign] = {}
         self.errors: dict[int, tuple[int, Any]] = {}  # stand-ins for exceptions of the tests and their classes
         self.tasks: list[Any] = []
@@ -95,18 +98,26 @@ class Answering(Peer):
     def admit(self, asked: dict[str, Any]) -> None:
         """The tests may ask for anything."""
 
-    def printed(self, text: str, errors: str) -> None:
-        """Ignore what the tests print."""
+    def heard(self, aside: dict[str, Any]) -> None:
+        """The tests send nothing with a reply."""
 
     def do(self, asked: dict[str, Any], values: list[Any]) -> Any:
         name = asked["do"]
         if name == "names":
-            return {name: self.namespace[name] for name in asked["names"] if name in self.namespace}
+            self.given = {name: self.namespace[name] for name in asked["names"] if name in self.namespace}
+            return self.given
         if name == "step":
             return self._step(self.tasks[asked["task"]])
         if name == "cancel":
             return self.tasks[asked["task"]].cancel()
-        thing, *others = values
+        return self._do_with(name, asked, *values)
+
+    def _do_with(self, name: str, asked: dict[str, Any], thing: Any, *others: Any) -> Any:
+        """Do what the tests ask of an object."""
+        if name == "item":
+            return thing[others[0]]
+        if name == "is":
+            return _is_of(thing, *asked["kind"])
         if name == "get":
             return getattr(thing, asked["name"])
         if name == "set":
@@ -143,8 +154,10 @@ class Answering(Peer):
             return ("cancelled",)
         return ("done", task.result()) if task.done() else ()
 
-    def aside(self) -> dict[str, str]:
-        found = {}
+    def aside(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if any(self.namespace.get(name) is not value for name, value in self.given.items()):
+            found["rebound"] = True
         for name, screen in (("printed", self.screen), ("complained", self.errors_screen)):
             if text := screen.getvalue():
                 screen.seek(0)
@@ -180,7 +193,7 @@ class Answering(Peer):
         return told
 
     def _describe_class(self, value: type) -> dict[str, Any]:
-        told: dict[str, Any] = {"class": value.__name__}
+        told: dict[str, Any] = {"class": value.__name__, "generic": hasattr(value, "__class_getitem__")}
         if issubclass(value, BaseException):
             own = [kind for kind in value.__mro__ if kind.__module__ != "builtins"]
             known = next(kind for kind in value.__mro__ if kind.__module__ == "builtins")
@@ -214,7 +227,7 @@ class Answering(Peer):
             kind = self._error_class(described["error"])
             return self._error(kind, described) if "arguments" in described else kind
         if number not in self.stand_ins:
-            methods = {name: _forwarded(name) for name in described["able"]}
+            methods = {"__doc__": vars(Foreign)["__doc__"], **{name: _forwarded(name) for name in described["able"]}}
             self.stand_ins[number] = type("Foreign", (Foreign,), methods)(self, number)
         return self.stand_ins[number]
 
@@ -254,6 +267,12 @@ class Answering(Peer):
                 self.errors[id(known)] = number, known
             kind = known
         return kind
+
+
+def _is_of(thing: Any, module: str, name: str) -> bool:
+    """Whether it is, or comes from, a class of Python's library."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and (issubclass(thing, kind) if isinstance(thing, type) else isinstance(thing, kind))
 
 
 async def _awaited(thing: Any) -> Any:

@@ -63,7 +63,9 @@ class Asking(Peer):
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel)
         self.asked = 0
-        self._reads = False
+        self._reads = self._rebound = False
+        self.namespace: dict[str, Any] = {}
+        self.given: dict[str, Any] = {}
         self.trouble: BaseException | None = None
         self.stand_ins: dict[int, Any] = {}
         self.errors: dict[int, type[BaseException]] = {}
@@ -74,8 +76,21 @@ class Asking(Peer):
         found = super().ask({"do": "names", "names": list(names)})
         if type(found) is not dict:
             raise GoneError("malformed message")
-        self.asked += any(inner_of(value) is None for value in found.values())
-        return {name: found[name] for name in names if name in found}
+        self.given = {name: found[name] for name in names if name in found}
+        return self.given
+
+    def offer(self, names: Sequence[str], namespace: dict[str, Any]) -> None:
+        """Put the candidate's definitions of these names into the tests' namespace, and again when they change."""
+        namespace.update(self.named(names))
+        self.namespace = namespace
+        self.asked += any(inner_of(value) is None for value in self.given.values())
+
+    def _offer_again(self) -> None:
+        before, self._rebound = self.given, False
+        for name, value in self.named(list(before)).items():
+            if self.namespace.get(name) is before[name]:  # else the tests gave it another meaning
+                self.namespace[name] = value
+        self._rebound = False
 
     def ask(self, asked: dict[str, Any], values: Sequence[Any] = ()) -> Any:
         self._reads = asked["do"] == "contents"
@@ -85,6 +100,9 @@ class Asking(Peer):
         except (CannotError, GoneError) as error:
             self.trouble = self.trouble or error
             raise
+        finally:
+            if self._rebound and self.trouble is None:
+                self._offer_again()
 
     def cannot(self, why: str) -> NoReturn:
         """Report that something cannot be transferred.
@@ -105,11 +123,12 @@ class Asking(Peer):
         self.trouble = self.trouble or GoneError(why)
         raise GoneError(why)
 
-    def printed(self, text: str, errors: str) -> None:
-        if text:
-            sys.stdout.write(text)
-        if errors:
-            sys.stderr.write(errors)
+    def heard(self, aside: dict[str, Any]) -> None:
+        if aside.get("printed"):
+            sys.stdout.write(aside["printed"])
+        if aside.get("complained"):
+            sys.stderr.write(aside["complained"])
+        self._rebound = self._rebound or "rebound" in aside
 
     def unpacked(self, packed: Any) -> Any:
         """The candidate's description of an object, as values."""

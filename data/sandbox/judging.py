@@ -13,7 +13,7 @@ from io import FileIO
 from typing import Any
 
 from data.sandbox.isolation import IsolationError, Limits, started
-from data.sandbox.naming import naming
+from data.sandbox.naming import defined, naming
 from data.sandbox.sharing import shared
 from data.sandbox.values import BROKEN, CANNOT, FAILED, PASSED
 
@@ -95,9 +95,15 @@ def judge_by_tests(
             f"The program that runs the tests ended without a verdict; its output was {said!r}.",
             what_next="Check whether the machine is out of memory, then run the same command again.",
         ) from None
-    if judged.outcome == FAILED and (what := shared(f"{prelude}\n{tests}", asked.names)):
+    if judged.outcome == FAILED and (what := _shared(code, f"{prelude}\n{tests}", asked.names)):
         return Judged(CANNOT, f"with {what!r}, the tests rely on what they and the program do not share: {judged.why}")
     return judged
+
+
+def _shared(code: str, tests: str, names: list[str]) -> str:
+    program, theirs = defined(code), defined(tests)
+    lacks = program.lacks & theirs.makes if program and theirs else ()
+    return shared(tests, names) or next(iter(sorted(lacks)), "")
 
 
 def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits, supplied: str = "") -> Judged:

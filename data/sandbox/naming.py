@@ -6,6 +6,7 @@ judge itself. Here a candidate supplies what is required of it, and of the rest 
 
 import ast
 import builtins
+import symtable
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,9 +65,8 @@ def naming(prelude: str, tests: str, required: list[str], code: str = "") -> Nam
         tree, before = ast.parse(tests), ast.parse(prelude)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Naming(required)  # reported when they are run
-    bound = {*_bound(tree), *_bound(before)}
-    used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    free = [name for name in dict.fromkeys(used) if name not in bound and name not in required]
+    bound = {*_bound(before), *required}
+    free = [name for name in _free(tests, tree) if name not in bound]
     unknown = [name for name in free if not hasattr(builtins, name)]
     as_modules = {name for name in unknown if _is_used_as_module(tree, name)}
     modules = as_modules & sys.stdlib_module_names
@@ -78,6 +78,39 @@ def naming(prelude: str, tests: str, required: list[str], code: str = "") -> Nam
     python = [name for name in free if hasattr(builtins, name)]
     own += _apart(tree, [name for name in python if name in makes], {*own}) if own else _innermost(tree, python)
     return Naming(own, {**dict.fromkeys(modules, ""), **library})
+
+
+def _free(tests: str, tree: ast.Module) -> list[str]:
+    """The names that tests use and do not bind before, in order."""
+    tables = [symtable.symtable(tests, "tests.py", "exec")]
+    top = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    used = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_referenced()}
+    for table in tables:  # which grows
+        tables += table.get_children()
+        for symbol in table.get_symbols() if table is not tables[0] else ():
+            if symbol.is_global():
+                (top if symbol.is_assigned() else used).add(symbol.get_name())
+    free = (used - top) | _used_before(tree.body)
+    return [
+        name for name in dict.fromkeys(part.id for part in ast.walk(tree) if isinstance(part, ast.Name)) if name in free
+    ]
+
+
+def _used_before(body: list[ast.stmt]) -> set[str]:
+    """The names that simple statements use, and that only they or later ones bind."""
+    found, bound = set[str](), set[str]()
+    for node in body:
+        if isinstance(node, ast.Assert | ast.Assign | ast.Expr):
+            found |= _loaded(node) - bound
+        bound |= {*_bound(node)}
+    return found & bound
+
+
+def _loaded(node: ast.stmt) -> set[str]:
+    """The names that a statement loads, without those of functions and comprehensions in it."""
+    own = {name for part in ast.walk(node) if isinstance(part, ast.Lambda | ast.comprehension) for name in _bound(part)}
+    loaded = (part for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load))
+    return {part.id for part in loaded} - own
 
 
 def _of_library(tree: ast.AST, asked: list[str], required: list[str], makes: frozenset[str]) -> dict[str, str]:

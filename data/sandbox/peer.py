@@ -179,7 +179,7 @@ class Peer(ABC):
                 result = self._hear(reply, lambda unpacker: self.raised(reply["raised"], unpacker))
             else:
                 result = self._hear(reply, lambda unpacker: unpacker.unpack(reply["value"]))
-            self.printed(reply.get("printed", ""), reply.get("complained", ""))
+            self.heard(reply)
         except (NotDataError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError) as error:
             raise GoneError(f"malformed message ({error})") from None
         if "raised" in reply:
@@ -187,8 +187,8 @@ class Peer(ABC):
         return result
 
     @abstractmethod
-    def printed(self, text: str, errors: str) -> None:
-        """Handle what the other side printed to its standard output and its standard error."""
+    def heard(self, aside: dict[str, Any]) -> None:
+        """Handle what the other side sends with a reply, see `aside`."""
 
     # Answering.
 

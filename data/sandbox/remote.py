@@ -33,6 +33,7 @@ PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", 
 }
 
 TEXTS = {"__str__", "__repr__", "__format__"}
+UNCLAIMED = {"builtins", "__main__"}  # modules whose classes are known here
 CHANGING = {  # methods of built-in types that change the object, or belong to every object
     *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "update", "setdefault", "popitem"),
     *("add", "discard", "difference_update", "intersection_update", "symmetric_difference_update"),
@@ -308,9 +309,8 @@ class Fields(Inner):
 def stand_in(inner: Inner) -> Remote:
     """An object with the methods of the original, and a class of the same name."""
     told = inner.told
-    return _class_of(frozenset(told.get("able", [])), str(told.get("name", "Remote")), tuple(told.get("holds", [])))(
-        inner
-    )
+    able = [*told.get("able", []), *(["__class_getitem__"] if told.get("generic") else [])]
+    return _class_of(frozenset(able), str(told.get("name", "Remote")), tuple(told.get("holds", [])))(inner)
 
 
 def plain(value: Any) -> Any:
@@ -351,6 +351,25 @@ def _asked_for(name: str) -> property:
     return property(lambda self: inner_of(self).query("get", name=name))
 
 
+def is_instance(thing: Any, kinds: Any) -> bool:
+    """`isinstance` for tests: an object of the candidate may be of a class that comes from one of Python's library."""
+    return isinstance(thing, kinds) or _comes_from(thing, kinds)
+
+
+def is_subclass(kind: Any, kinds: Any) -> bool:
+    """`issubclass` for tests."""
+    return _comes_from(kind, kinds) or issubclass(kind, kinds)
+
+
+def _comes_from(thing: Any, kinds: Any) -> bool:
+    if isinstance(kinds, tuple):
+        return any(_comes_from(thing, kind) for kind in kinds)
+    inner = inner_of(thing)
+    if inner is None or not issubclass(type(kinds), type) or kinds.__module__ in UNCLAIMED:
+        return False
+    return bool(inner.query("is", kind=[kinds.__module__, kinds.__qualname__]))
+
+
 def _class(self: Any) -> Any:
     inner = inner_of(self)
     # Abstract base classes look at the methods of a class, which this one has.
@@ -369,7 +388,7 @@ class _AsksForClass(type):
             return super().__call__(*arguments, **named)
         inner = inner_of(arguments[0])
         kind = (inner.kind(exactly=True) if inner else None) or type(arguments[0])
-        return Class if kind is type else kind
+        return Class if kind in (type, _AsksForClass) else kind
 
     def __instancecheck__(cls, thing: Any) -> bool:
         return isinstance(thing, type)
@@ -380,7 +399,8 @@ class Class(type, metaclass=_AsksForClass):
 
 
 def _methods(able: frozenset[str]) -> dict[str, Any]:
-    methods: dict[str, Any] = {name: _query(name) for name in able & QUERIES if name != "__call__"}
+    methods: dict[str, Any] = {"__getitem__": _item} if "__class_getitem__" in able else {}
+    methods |= {name: _query(name) for name in able & QUERIES if name != "__call__"}
     if "__call__" in able:
         methods["__call__"] = lambda self, *arguments, **named: inner_of(self).call(*arguments, **named)
     if "__contains__" in able:
@@ -394,6 +414,10 @@ def _methods(able: frozenset[str]) -> dict[str, Any]:
             methods[f"__{name}__"] = _operation(name, reflected=False)
             methods[f"__r{name}__"] = _operation(name, reflected=True)
     return methods
+
+
+def _item(self: Any, item: Any) -> Any:
+    return inner_of(self).query("item", item)
 
 
 def _query(name: str) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import ast
 
 # What they call or read to this end: by its own name, or as an attribute of these modules and classes.
 _NAMES = {"open", "mkdtemp", "mkstemp", "NamedTemporaryFile", "TemporaryDirectory", "seed", "environ"}
+_BY_NAME = {"eval", "exec", "globals", "locals"}  # which find the program's names, if they know them
 _ATTRIBUTES = {
     "os": {"environ", "putenv", "getenv", "chdir", "mkdir", "makedirs", "remove", "unlink", "listdir"},
     "random": {"seed", "setstate"},
@@ -31,8 +32,10 @@ def shared(tests: str, own: list[str]) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in _NAMES - {*own}:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in (_NAMES - {*own}) | _BY_NAME:
             return node.id
+        if isinstance(node, ast.MatchClass) and getattr(node.cls, "id", "") in own:
+            return "match"
         if isinstance(node, ast.Call) and _is_patch(node.func) and not _is_carried(node.args):
             return "patch"
         if isinstance(node, ast.Attribute):
