@@ -123,10 +123,14 @@ def _judge_calls(completion: str, task: dict[str, Any]) -> Judged:
     if not (isinstance(name, str) and name.isidentifier()):
         return Judged(BROKEN, f"{name!r} is not a function name")
     code = extract_program(completion, [name, "Solution"])
-    called, required = (f"Solution().{name}", "Solution") if _has_solution(code) else (name, name)
+    called, required = (f"Solution().{name}", "Solution") if _is_method(name, code) else (name, name)
     cases = json.dumps(list(zip(task["inputs"], task["outputs"], strict=True)))
     tests = f"__stored__.check(lambda: {called}, {cases!r}, {TOLERANCE})"
     return judge_by_tests(code, _CALLS, tests, [required], LIMITS, _supplied(code))
+
+
+def _is_method(name: str, code: str) -> bool:
+    return _has_solution(code) and re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE) is None
 
 
 def _has_solution(code: str) -> bool:

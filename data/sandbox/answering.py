@@ -108,6 +108,8 @@ class Answering(Peer):
             return self.given
         if name == "step":
             return self._step(self.tasks[asked["task"]])
+        if name == "run":
+            return self.loop.run_until_complete(_moment())
         if name == "cancel":
             return self.tasks[asked["task"]].cancel()
         return self._do_with(name, asked, *values)
@@ -194,6 +196,7 @@ class Answering(Peer):
 
     def _describe_class(self, value: type) -> dict[str, Any]:
         told: dict[str, Any] = {"class": value.__name__, "generic": hasattr(value, "__class_getitem__")}
+        told["members"] = type(value) is getattr(sys.modules.get("enum"), "EnumMeta", None)
         if issubclass(value, BaseException):
             own = [kind for kind in value.__mro__ if kind.__module__ != "builtins"]
             known = next(kind for kind in value.__mro__ if kind.__module__ == "builtins")
@@ -273,6 +276,12 @@ def _is_of(thing: Any, module: str, name: str) -> bool:
     """Whether it is, or comes from, a class of Python's library."""
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and (issubclass(thing, kind) if isinstance(thing, type) else isinstance(thing, kind))
+
+
+async def _moment() -> None:
+    import asyncio
+
+    await asyncio.sleep(MOMENT / 10)
 
 
 async def _awaited(thing: Any) -> Any:

@@ -42,6 +42,7 @@ CALLABLE = {  # types of the standard library whose objects only call something
         ("unittest.mock", "MagicMock"),
     ),
 }
+WAIT = 0.01  # seconds between the turns of coroutines that the tests do not wait for
 STDIN = {"input", "read", "readline"}  # tests may have replaced it
 STREAMS = {("_io", "StringIO"), ("_io", "BytesIO")}
 OWN_MODULES = {"__main__", "asking", "answering", "collecting", "peer", "pytest", "pytest_stand_in", "remote", "values"}
@@ -66,6 +67,8 @@ class Asking(Peer):
         self._reads = self._rebound = False
         self.namespace: dict[str, Any] = {}
         self.given: dict[str, Any] = {}
+        self._loop: Any = None
+        self._runner: Any = None  # kept, or it would be collected
         self.trouble: BaseException | None = None
         self.stand_ins: dict[int, Any] = {}
         self.errors: dict[int, type[BaseException]] = {}
@@ -156,6 +159,9 @@ class Asking(Peer):
         """A coroutine of the candidate. It runs there as a task, in turn with others there and here."""
         import asyncio
 
+        if self._loop is not asyncio.get_running_loop():
+            self._loop = asyncio.get_running_loop()
+            self._runner = self._loop.create_task(self._keep_running())
         task = self.ask({"do": "start"}, [stand_in(Inner(self, number, {}))])
         ended = None
         while True:
@@ -169,6 +175,14 @@ class Asking(Peer):
                 raise ended
             if found:
                 return found[1]
+
+    async def _keep_running(self) -> None:
+        """Let the candidate's other tasks run while the tests wait for something else."""
+        import asyncio
+
+        while self.trouble is None:
+            await asyncio.sleep(WAIT)
+            self.ask({"do": "run"})
 
     def number_of(self, value: Any) -> int | None:
         if (inner := inner_of(value)) is not None:

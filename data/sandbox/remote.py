@@ -221,6 +221,8 @@ class Inner:
     def contains(self, item: Any) -> bool:
         if self.base and "__contains__" not in self.own:
             return item in self.contents()
+        if self.told.get("members") and isinstance(inner_of(item), Inner):
+            return isinstance(item, self.remote)
         self.cannot("membership")
         return False
 

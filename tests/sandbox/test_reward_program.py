@@ -124,6 +124,7 @@ WRITTEN: list[tuple[Problem, str, str]] = [
     (called("sum | round", [[1]], [1]), "pass", "error"),
     (called("sum", [[[1, 2]]], [3]), "pass", "wrong"),
     (called("sum", [[[1, 2]]], [3]), "def sum(a):\n    t=0\n    for x in a: t+=x\n    return t", "correct"),
+    (called("f", [[1]], [1]), "class Solution:\n    pass\n\ndef f(x):\n    return x", "correct"),
     (called("json", [[3]], [3]), "def json(x): return x", "correct"),
     (called("all", [[1]], [[3]]), "def all(*a): return True", "wrong"),
     (called("_same", [[1]], [0]), "def _same(*a): return True", "wrong"),
@@ -150,6 +151,7 @@ WRITTEN: list[tuple[Problem, str, str]] = [
         "    return x",
         "correct",
     ),
+    (task(kind="mbpp", setup="LIMIT = 3", asserts=["assert f(2)"]), "def f(x):\n    return x < LIMIT", "error"),
     (
         task(
             kind="humaneval",
