@@ -220,8 +220,10 @@ class Answering(Peer):
         arguments = OSError.__reduce__(error)[1] if isinstance(error, OSError) else error.args  # type: ignore[index]
         told["arguments"] = packer.pack(tuple(arguments))
         told["state"] = packer.pack(state)
-        if error.__cause__ is not None:
-            told["cause"] = self.describe_error(error.__cause__, packer)
+        for name in ("__cause__", "__context__"):
+            if (before := getattr(error, name)) is not None:
+                told[name] = self.describe_error(before, packer)
+        told["alone"] = error.__suppress_context__
         told["plain"] = kind.__str__ in (BaseException.__str__, Exception.__str__, KeyError.__str__, OSError.__str__)
         return told
 

@@ -204,8 +204,10 @@ class Asking(Peer):
             error = kind.__new__(kind, *arguments)
             error.args = arguments
         vars(error).update(state)
-        if "cause" in packed:
-            error.__cause__ = self.raised(packed["cause"], unpacker)
+        for name in ("__cause__", "__context__"):
+            if name in packed:
+                setattr(error, name, self.raised(packed[name], unpacker))
+        error.__suppress_context__ = packed["alone"] is True
         if not packed["plain"]:
             vars(error)["_words"] = words.partition(": ")[2]
         return error
