@@ -29,7 +29,7 @@ def show_program_kinds() -> None:
     names = {
         "passed": "tests that plain Python passes",
         "failed": "tests that plain Python fails",
-        "cannot": "tests that would have to trust the program",
+        "cannot": "tests that would have to trust the program, or share with it",
         "broken": "tests that never call the program",
     }
     for outcome, name in names.items():

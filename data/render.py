@@ -66,11 +66,19 @@ def completion_token_ids(tokenizer: Any, text: str) -> list[int]:
     the answer, as it would if a policy had generated it.
 
     Raises:
-        TemplateError: the template fails on an answer, or starts it differently from a policy's own.
+        TemplateError: the template fails on an answer, or starts it differently from a policy's own; or the template
+            ends a prompt with a block of reasoning, and the answer begins with one of its own.
     """
     if _turn(tokenizer, str(tokenizer.chat_template)).opening is None:
         raise _begins_otherwise(tokenizer)
+    if begins_with_reasoning(text) and rendered_prompt(tokenizer, [ASKED]).rstrip().endswith("</think>"):
+        raise _reasons_twice(tokenizer, text)
     return finished_token_ids(tokenizer, text)
+
+
+def begins_with_reasoning(text: str) -> bool:
+    """Whether an answer begins with a block of reasoning."""
+    return text.lstrip().startswith("<think>")
 
 
 def finished_token_ids(tokenizer: Any, text: str) -> list[int]:
@@ -172,6 +180,16 @@ def _begins_otherwise(tokenizer: Any) -> TemplateError:
         f"{whole[-QUOTED:]!r}.",
         "So gold answers would begin differently from the policy's own.",
         f"Set template_options so that both begin alike, such as {{enable_thinking: false}}. {other_template()}",
+    )
+
+
+def _reasons_twice(tokenizer: Any, text: str) -> TemplateError:
+    return TemplateError(
+        f"The chat template ends a prompt in {rendered_prompt(tokenizer, [ASKED])[-QUOTED:]!r}, and a gold answer "
+        f"begins with reasoning of its own: {text[:QUOTED]!r}.",
+        "So it would begin differently from the policy's own answers.",
+        "Set template_options so that the policy reasons as well, such as {enable_thinking: true}, or remove the "
+        "reasoning from the answers.",
     )
 
 

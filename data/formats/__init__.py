@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from data.errors import AutodidactError
 from data.formats import choices, instructions, own, passages, preferences, verifiable
-from data.formats.chat import unread_keys, with_reasoning
+from data.formats.chat import is_prompt_unlearned, refuse_unlearned, unread_keys, with_reasoning
 from data.formats.record import (
     ContentError,
     Format,
@@ -19,9 +19,10 @@ from data.formats.record import (
     RowError,
     Use,
     any_values,
+    is_missing,
     short,
 )
-from data.formats.values import LABELS, answer, bare_column, is_dislike
+from data.formats.values import LABELS, bare_answer, bare_column, is_blank, is_dislike, is_like
 
 __all__ = [
     "FORMATS",
@@ -94,7 +95,8 @@ def help_towards(near: Format, row: Row) -> tuple[str, str]:
     """Which columns a row lacks for a format, and how to supply them without losing data, in two sentences."""
     lacks = missing(near, row)
     alike = {name.lower(): name for name in row}
-    mapped = ", ".join(f"{name}: {alike.get(name, '<your column>')}" for name in lacks)
+    others = [name for name in near.optional.split() if name in alike and name not in (*row, *lacks)]
+    mapped = ", ".join(f"{name}: {alike.get(name, '<your column>')}" for name in (*lacks, *others))
     return (
         f"The nearest is {near.name} ({near.about}), which also needs {', '.join(map(repr, lacks))}.",
         f"Set the format, or map its columns to yours, as in columns: {{{mapped}}}. A column that is "
@@ -116,7 +118,8 @@ def unread_columns(known: Format, row: Row) -> str:
 def holding_unread(known: Format, row: Row, told: Collection[str]) -> list[str]:
     """The row's non-empty columns that a format does not read, except those in `told` (already reported)."""
     read = columns_read(known, row)
-    return [name for name in row if name not in told and name not in read and row[name] not in (None, "", [], {})]
+    empty = [name for name, value in row.items() if is_missing(value) or value in ("", [], {})]
+    return [name for name in row if name not in told and name not in read and name not in empty]
 
 
 def without_twice(known: Format, row: Row, columns: Mapping[str, str]) -> Row:
@@ -132,12 +135,13 @@ def nearest(row: Row, formats: Sequence[Format]) -> Format:
 
     Formats recognized by their values come last: adding columns does not turn a row into one of these.
     """
+    alike = {name.lower(): value for name, value in row.items()} | dict(row)
     return max(
         (known for known in formats if missing(known, row)),
         key=lambda known: (
             known.fits is any_values,
-            1 - len(missing(known, row)) / len(known.needs),
-            len(columns_read(known, row)),
+            1 - len(missing(known, alike)) / len(known.needs),
+            len(columns_read(known, alike)),
         ),
     )
 
@@ -160,24 +164,39 @@ def records(known: Format, row: Row, use: Use) -> Iterator[Record]:
     """
     if lacks := missing(known, row):
         raise RowError("no " + lacks[0], f"no {lacks[0]!r} (fields {', '.join(map(repr, row)) or 'none'})")
+    read = columns_read(known, row)
     if use != "prompts":
         _refuse_disliked(known, row)
+    if use not in ("prompts", "pairs"):
+        refuse_unlearned(row, read)
     others = {"demonstrations": known.demonstrate, "prompts": known.ask}
     for record in (others.get(use) or known.read)(row):
+        if use == "demonstrations" and is_prompt_unlearned(row, read):
+            record = replace(record, unweighted=True)
         yield _judged_by_answer(known, row, record) if use == "problems" else record
 
 
 def _judged_by_answer(known: Format, row: Row, record: Record) -> Record:
     """The record with the row's bare answer as its reference, if otherwise the gold answer alone would be used."""
     name = bare_column(row) if record.reference is None else None
-    return replace(record, reference=answer(row, name)) if name in columns_read(known, row) and name else record
+    return replace(record, reference=bare_answer(row, name)) if name in columns_read(known, row) and name else record
 
 
 def _refuse_disliked(known: Format, row: Row) -> None:
     """KTO (arXiv 2402.01306) labels each answer as desirable or not; an undesirable one is not a gold answer."""
-    for name in LABELS:
-        if name in row and is_dislike(row[name]) and name in columns_read(known, row):
+    for name in _labels(known, row):
+        if is_dislike(row[name]):
             raise LeftOutError("disliked answer", f"{name!r} is {short(row[name])}: the answer is not liked")
+
+
+def unclear_labels(known: Format, row: Row) -> list[str]:
+    """The row's columns of labels whose values say neither that its answer is liked nor that it is not."""
+    return [name for name in _labels(known, row) if not (is_like(row[name]) or is_dislike(row[name]))]
+
+
+def _labels(known: Format, row: Row) -> list[str]:
+    """The row's columns that label its answer. A multiple choice's `label` is the answer itself."""
+    return [name for name in LABELS if name in known.optional.split() and not is_blank(row, name)]
 
 
 def unread_of_messages(known: Format, row: Row, use: Use) -> set[str]:

@@ -6,6 +6,7 @@ from typing import Any
 from data.formats.message import (
     REASONING,
     ROLE_KEYS,
+    ROLES,
     TEXT_KEYS,
     THOUGHT_PARTS,
     WEIGHTS,
@@ -15,12 +16,16 @@ from data.formats.message import (
     kind,
     parts,
     plain,
+    role_name,
     thought,
 )
-from data.formats.record import LeftOutError, Message, Record, Row, RowError, short, text
+from data.formats.record import LeftOutError, Message, Record, Row, RowError, is_missing, optional_text, short, text
 from data.formats.written import AS_JSON, is_python, written_down
 
 A_LIST = "It must be a non-empty list."
+NESTED = "messages"
+# Columns of a prompt and of its gold answer, which may be messages.
+PROMPTS, GOLD = ("prompt", "question", "problem", "query"), ("completion", "response", "chosen", "preferred_output")
 
 
 def conversation(value: Any) -> Any:
@@ -66,11 +71,18 @@ def turns(values: Sequence[Any], name: str) -> list[Message]:
 
 
 def said(row: Row, name: str, role: str) -> list[Message]:
-    """The messages in a field; a bare text becomes one message of `role`."""
+    """The messages in a field; a bare text, or a list of its parts, becomes one message of `role`."""
     value = conversation(row.get(name))
     if isinstance(value, str) and is_python(value):
         raise RowError(f"messages in Python's notation in {name}", f"{name!r} is {short(value)}. {AS_JSON}")
+    if value and isinstance(value, list) and all(map(_is_part, value)):
+        value = [{"role": role, "content": value}]
     return turns(value, name) if value and isinstance(value, list) else [{"role": role, "content": text(row, name)}]
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value is a part of a message rather than a message."""
+    return isinstance(value, Mapping) and "type" in value and not any(key in value for key in ROLE_KEYS)
 
 
 def asked(row: Row, name: str) -> list[Message]:
@@ -97,6 +109,12 @@ def ending_in_the_user(messages: list[Message], name: str) -> list[Message]:
     return messages
 
 
+def ends_in_the_user(row: Row, name: str) -> bool:
+    """Whether the last message in a field is the user's."""
+    last = messages_in(row, name)[-1]
+    return isinstance(last, Mapping) and ROLES.get(role_name(last)) == "user"
+
+
 def reply(row: Row, name: str) -> str:
     """The answer in a field: a text or one assistant message.
 
@@ -112,11 +130,12 @@ def reply(row: Row, name: str) -> str:
 
 def with_system(row: Row, messages: list[Message]) -> list[Message]:
     """The messages after the row's `system` message, if it has one."""
-    if row.get("system") in (None, ""):
+    said = optional_text(row, "system")
+    if not said:
         return messages
     if messages[0]["role"] == "system":
         raise RowError("two system turns", "'system' and the first turn are both system messages. Keep one.")
-    return [{"role": "system", "content": text(row, "system")}, *messages]
+    return [{"role": "system", "content": said}, *messages]
 
 
 def demonstrated(row: Row, name: str) -> Iterator[Record]:
@@ -135,6 +154,24 @@ def demonstrated(row: Row, name: str) -> Iterator[Record]:
             raise LeftOutError("weight 0", f"no answer in {name!r} is to be learned: each has weight 0")
     unweighted = not all(learned[: len(messages)])
     yield answered(with_system(row, messages), name, unweighted)
+
+
+def refuse_unlearned(row: Row, names: Sequence[str]) -> None:
+    """Leave out a row whose gold answer, a message in one of these fields, has weight 0.
+
+    Raises:
+        LeftOutError: it has.
+    """
+    for name in (name for name in GOLD if name in names):
+        values = conversation(row[name])
+        if isinstance(values, list) and values and not is_learned(values[-1], f"the last turn of {name!r}"):
+            raise LeftOutError("weight 0", f"the answer in {name!r} is not to be learned: it has weight 0")
+
+
+def is_prompt_unlearned(row: Row, names: Sequence[str]) -> bool:
+    """Whether an answer in the messages of a prompt, if one of these fields holds it, has weight 0."""
+    asked = [(name, turn) for name in PROMPTS if name in names for turn in _messages(row.get(name))]
+    return not all(is_learned(turn, f"a turn of {name!r}") for name, turn in asked)
 
 
 def answered(messages: list[Message], name: str, unweighted: bool = False) -> Record:
@@ -164,7 +201,7 @@ def prompted(row: Row, name: str) -> Iterator[Record]:
 
 
 def unread_keys(row: Row, names: Sequence[str], weighed: bool) -> set[str]:
-    """The non-empty keys of the messages in these fields that are not read.
+    """The non-empty keys of the messages in these fields that are not read, and those beside nested messages.
 
     Args:
         weighed: whether weights are read.
@@ -173,16 +210,21 @@ def unread_keys(row: Row, names: Sequence[str], weighed: bool) -> set[str]:
     messages = [turn for name in names for turn in _messages(row.get(name))]
     unread = {key for turn in messages for key, value in turn.items() if key not in read and _says(key, value)}
     kinds = {kind(part) for turn in messages for part in parts(turn)}
-    return unread | {said for said in THOUGHT_PARTS if said in kinds}
+    unread |= {said for said in THOUGHT_PARTS if said in kinds}
+    for inner in _nested(row, names).values():
+        unread |= unread_keys(inner, [NESTED], weighed)
+        unread |= {key for key, value in inner.items() if key not in (NESTED, "system") and _says(key, value)}
+    return unread
 
 
 def with_reasoning(row: Row, names: Sequence[str]) -> Row:
     """The row with the assistant's reasoning put before its answers in these fields, as `<think>` … `</think>`."""
-    changed = {
+    changed: dict[str, Any] = {
         name: [_thinking(turn) if isinstance(turn, Mapping) else turn for turn in conversation(row[name])]
         for name in names
         if any(map(thought, _messages(row.get(name))))
     }
+    changed |= {name: with_reasoning(inner, [NESTED]) for name, inner in _nested(row, names).items()}
     return {**row, **changed}
 
 
@@ -191,7 +233,15 @@ def _thinking(turn: Turn) -> Turn:
     if key is None or not thought(turn):
         return turn
     rest = {name: value for name, value in turn.items() if name not in REASONING}
-    return rest | {key: f"<think>\n{thought(turn).strip()}\n</think>\n\n{content(turn, 'a turn').lstrip()}"}
+    said = content(turn, "a turn").lstrip()
+    opened = "" if said.startswith("<think>") else f"<think>\n{thought(turn).strip()}\n</think>\n\n"
+    return rest | {key: opened + said}
+
+
+def _nested(row: Row, names: Sequence[str]) -> dict[str, Row]:
+    """The fields that hold messages one level deeper, as OpenAI's preference rows do."""
+    held = {name: row.get(name) for name in names}
+    return {name: value for name, value in held.items() if isinstance(value, Mapping) and NESTED in value}
 
 
 def _messages(value: Any) -> Iterator[Turn]:
@@ -202,4 +252,4 @@ def _messages(value: Any) -> Iterator[Turn]:
 
 
 def _says(key: str, value: Any) -> bool:
-    return value not in (None, "", [], {}) and not (key in WEIGHTS and value == 1)
+    return not is_missing(value) and value not in ("", [], {}) and not (key in WEIGHTS and value == 1)

@@ -1,5 +1,6 @@
 """Multiple-choice formats: the options are lettered, and the reference is the letter."""
 
+import json
 from collections.abc import Iterator, Mapping
 from string import ascii_uppercase
 from typing import Any
@@ -12,6 +13,7 @@ from data.formats.record import (
     RowError,
     Use,
     found,
+    is_missing,
     optional_text,
     short,
     text,
@@ -25,24 +27,38 @@ KEYS = ("answer", "answerKey", "answer_index", "label")
 
 def _listed(row: Row) -> Iterator[Record]:
     """MMLU (arXiv 2009.03300), MMLU-Pro and ARC (option texts with labels), and MedQA (each option under its label)."""
-    given: Any = row["choices" if "choices" in row else "options"]
-    labels: Any = []
-    if isinstance(given, Mapping):
-        labels, given = _labeled(given)
+    said = row["choices" if "choices" in row else "options"]
+    labels, given = _labeled(_parsed(said))
     if not isinstance(given, list) or not 2 <= len(given) <= len(ascii_uppercase):
-        said = row["choices" if "choices" in row else "options"]
         raise RowError("no choices", f"the options are {short(said)}. There must be 2 to 26, in a list")
     yield _choice(
         row, [answer({"option": option}, "option") for option in given], labels if isinstance(labels, list) else []
     )
 
 
-def _labeled(given: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The labels and the options, given as two lists or as a mapping from label to option."""
+def _parsed(given: Any) -> Any:
+    """The options, which a table of texts holds as JSON."""
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
+        return given
+
+
+def _labeled(given: Any) -> tuple[Any, Any]:
+    """The labels and the options: a list, two lists, an object for each option, or a mapping from label to option."""
+    if isinstance(given, list) and given and all(isinstance(option, Mapping) for option in given):
+        return [option.get("label") for option in given], [option.get("text") for option in given]
+    if not isinstance(given, Mapping):
+        return [], given
     if "text" in given:
         return given.get("label"), given["text"]
-    there = {label: option for label, option in given.items() if option is not None}
+    there = {label: option for label, option in given.items() if not is_missing(option)}
     return [*there], [*there.values()]
+
+
+def _has_choices(row: Row) -> bool:
+    given = row["choices" if "choices" in row else "options"]
+    return isinstance(given, list | Mapping) or (isinstance(given, str) and bool(given.strip()))
 
 
 def _in_columns(row: Row) -> Iterator[Record]:
@@ -74,7 +90,11 @@ def _index(row: Row, key: str, options: list[str], labels: Any) -> int:
         [option.strip() for option in options],
     ]
     names += [[letter.lower() for letter in letters], [f"({letter})" for letter in letters]]
-    if isinstance(row[key], int | float):  # a number is an index, even if an option is that number
+    names += [[f"{letter}{sign}" for letter in letters] for sign in ").:"]
+    names.append([f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)])
+    if isinstance(row[key], int | float) and not isinstance(
+        row[key], bool
+    ):  # a number is an index, even if an option is that number
         names = names[:1]
     names.append([str(number) for number in range(len(options))])
     for known in names:
@@ -91,7 +111,7 @@ FORMATS = (
         _listed,
         CHOICES,
         f"question choices|options {'|'.join(KEYS)}",
-        fits=lambda row: isinstance(row["choices" if "choices" in row else "options"], list | Mapping),
+        fits=_has_choices,
     ),
     Format(
         "choices-in-columns",

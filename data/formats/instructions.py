@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from data.formats.chat import answered, asked, demonstrated, prompted, reply, with_system
+from data.formats.chat import answered, asked, demonstrated, ends_in_the_user, prompted, reply, with_system
 from data.formats.record import (
     Format,
     Message,
@@ -12,13 +12,14 @@ from data.formats.record import (
     RowError,
     Use,
     assistant,
+    is_missing,
     items,
     optional_text,
     short,
     text,
     user,
 )
-from data.formats.values import BARE, LABELS
+from data.formats.values import BARE, LABELS, bare_column
 
 _BAIZE_TURN = re.compile(r"\[\|(Human|AI)\|\]")
 
@@ -30,7 +31,8 @@ def instructed(row: Row, context: str = "input") -> list[Message]:
         RowError: there is no instruction, or a round is not a question with an answer.
     """
     rounds: list[Message] = []
-    history = row.get("history") or []
+    history = row.get("history")
+    history = [] if is_missing(history) else history or []
     if not isinstance(history, list):
         raise RowError("bad history", f"'history' is {short(history)}. It must be a list of rounds.")
     for number, said in enumerate(history, start=1):
@@ -71,6 +73,15 @@ def _sharegpt(row: Row) -> Iterator[Record]:
     return demonstrated(row, _conversation(row))
 
 
+def _sharegpt_problem(row: Row) -> Iterator[Record]:
+    return _judged(row, _conversation(row))
+
+
+def _judged(row: Row, name: str) -> Iterator[Record]:
+    """A conversation that ends in a question, if the row has the bare answer to it; otherwise a demonstration."""
+    return prompted(row, name) if bare_column(row) and ends_in_the_user(row, name) else demonstrated(row, name)
+
+
 def _sharegpt_prompt(row: Row) -> Iterator[Record]:
     return prompted(row, _conversation(row))
 
@@ -81,6 +92,10 @@ def _conversation(row: Row) -> str:
 
 def _messages(row: Row) -> Iterator[Record]:
     return demonstrated(row, "messages")
+
+
+def _messages_problem(row: Row) -> Iterator[Record]:
+    return _judged(row, "messages")
 
 
 def _messages_prompt(row: Row) -> Iterator[Record]:
@@ -145,13 +160,23 @@ FORMATS = (
     Format(
         "sharegpt",
         "ShareGPT, LMSYS, WildChat",
-        _sharegpt,
+        _sharegpt_problem,
         GOLD,
         "conversations|conversation",
         BESIDE,
+        demonstrate=_sharegpt,
         ask=_sharegpt_prompt,
     ),
-    Format("messages", "OpenAI, UltraChat 200k", _messages, GOLD, "messages", BESIDE, ask=_messages_prompt),
+    Format(
+        "messages",
+        "OpenAI, UltraChat 200k",
+        _messages_problem,
+        GOLD,
+        "messages",
+        BESIDE,
+        demonstrate=_messages,
+        ask=_messages_prompt,
+    ),
     Format("ultrachat", "UltraChat", _ultrachat, GOLD, "data", fits=lambda row: isinstance(row["data"], list)),
     Format("baize", "Baize", _baize, GOLD, "input", fits=lambda row: "[|Human|]" in str(row["input"])),
     Format("mt-bench", "MT-Bench", _mt_bench, ("prompts",), "turns", "reference"),

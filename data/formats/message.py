@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from data.formats.record import ContentError, Message, RowError, found, short
+from data.formats.record import ContentError, Message, RowError, found, is_missing, short
 
 Turn = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ def plain(turn: Any, at: str) -> Message:
     if role not in ROLES:
         known = ", ".join(map(repr, ROLES))
         raise RowError("unknown role", f"{at} has an unknown {key!r} ({found(turn, key)}). Known roles: {known}.")
-    if call := next((call for call in CALLS if turn.get(call)), None):
+    if call := next((call for call in CALLS if turn.get(call) and not is_missing(turn[call])), None):
         raise RowError("tool call", f"{at} calls a tool ({found(turn, call)}). {NO_TOOLS}")
     return {"role": ROLES[role], "content": content(turn, at)}
 
@@ -113,6 +113,7 @@ def is_learned(turn: Any, at: str) -> bool:
     """
     if not isinstance(turn, Mapping) or not is_assistant(turn):
         return True
-    if turn.get("weight") not in (None, 0, 1):
-        raise ContentError("unknown weight", f"{at} has the weight {short(turn['weight'])}. It must be 0 or 1")
-    return not any(turn.get(key) == 0 for key in WEIGHTS)
+    weights = {key: turn[key] for key in WEIGHTS if not is_missing(turn.get(key))}
+    if key := next((key for key, weight in weights.items() if weight not in (0, 1)), None):
+        raise ContentError("unknown weight", f"{at} has the {key} {short(weights[key])}. It must be 0 or 1")
+    return all(weights.values())

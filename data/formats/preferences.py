@@ -219,7 +219,6 @@ FORMATS = (
         _openai,
         PAIRS,
         "input preferred_output non_preferred_output",
-        fits=lambda row: isinstance(row["input"], Mapping),
     ),
     Format(
         "implicit-preference",

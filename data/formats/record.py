@@ -1,7 +1,9 @@
 """The record that a row of any format becomes, and readers of plain fields. Messages are read in `chat`."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from data.errors import AutodidactError
@@ -95,6 +97,11 @@ def assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for an absent one: null, or NaN, which pandas writes into empty cells."""
+    return value is None or (isinstance(value, float | Decimal) and math.isnan(value))
+
+
 def text(row: Row, name: str) -> str:
     """The text in a field.
 
@@ -109,8 +116,9 @@ def text(row: Row, name: str) -> str:
 
 
 def optional_text(row: Row, name: str) -> str:
-    """The text in a field that may be absent, null or blank; empty in all three cases."""
-    return "" if row.get(name) in (None, "") or str(row[name]).isspace() else text(row, name)
+    """The text in a field that may be absent, missing or blank; empty in all three cases."""
+    value = row.get(name)
+    return "" if is_missing(value) or (isinstance(value, str) and not value.strip()) else text(row, name)
 
 
 def items(row: Row, name: str) -> list[Any]:

@@ -5,20 +5,22 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from data.formats.record import ContentError, Row, short, text
+from data.formats.record import ContentError, Row, is_missing, short, text
 
 BARE = ("answer", "final_answer", "expected_answer", "ground_truth")  # columns of bare answers
 LABELS = ("label", "kto_tag", "desirable")  # columns that label an answer as liked or not
-DISLIKES = {"false", "0", "0.0", "no", "undesirable", "disliked", "rejected"}
+DISLIKES = {"false", "0", "0.0", "-1", "-1.0", "no", "undesirable", "disliked", "dislike", "rejected", "bad"}
+DISLIKES |= {"negative", "wrong", "incorrect", "thumbs_down", "downvote"}
+LIKES = {"true", "1", "1.0", "yes", "desirable", "liked", "like", "chosen", "accepted", "good", "positive"}
+LIKES |= {"right", "correct", "thumbs_up", "upvote"}
+NANS = ("nan", "NaN")  # as pandas writes an empty cell that it has made a text
 SEVERAL = "several answers"
 
 
 def is_blank(row: Row, name: str) -> bool:
-    """Whether a field is absent, null, a blank text, an empty list, or NaN for a missing number."""
+    """Whether a field is absent or missing, or holds a blank text or an empty list."""
     value = row.get(name)
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value == [] or (isinstance(value, float | Decimal) and math.isnan(value))
+    return is_missing(value) or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def bare_column(row: Row) -> str | None:
@@ -30,7 +32,14 @@ def is_dislike(value: Any) -> bool:
     """Whether a label marks an answer as disliked: false, also as a number, CSV text or name."""
     if isinstance(value, str):
         return value.strip().lower() in DISLIKES
-    return isinstance(value, bool | int | float | Decimal) and value == 0
+    return isinstance(value, bool | int | float | Decimal) and value in (0, -1)
+
+
+def is_like(value: Any) -> bool:
+    """Whether a label marks an answer as liked, in the same ways."""
+    if isinstance(value, str):
+        return value.strip().lower() in LIKES
+    return isinstance(value, bool | int | float | Decimal) and value == 1
 
 
 def answer(row: Row, name: str) -> str:
@@ -54,15 +63,27 @@ def answer(row: Row, name: str) -> str:
     return _unlisted(text({**row, name: value}, name), name)
 
 
+def bare_answer(row: Row, name: str) -> str:
+    """The same for a column of bare answers, in which a text that stands for NaN is no answer either."""
+    said = answer(row, name)
+    if said in NANS:
+        raise _no_answer(said, name)
+    return said
+
+
 def _number(value: int | float | Decimal, name: str) -> str:
     if isinstance(value, int):
         return _digits(value, name)
     if not math.isfinite(value):
-        raise ContentError(f"{value!s} in {name}".lower(), f"{name!r} is {value}, which is not an answer")
+        raise _no_answer(value, name)
     exact = Decimal(repr(value)) if isinstance(value, float) else value
     written = format(exact, "f")
     written = written.rstrip("0").rstrip(".") if "." in written else written
     return "0" if written == "-0" else written
+
+
+def _no_answer(value: Any, name: str) -> ContentError:
+    return ContentError(f"{value!s} in {name}".lower(), f"{name!r} is {value}, which is not an answer")
 
 
 def _digits(value: int, name: str) -> str:

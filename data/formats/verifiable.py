@@ -7,7 +7,7 @@ from typing import Any
 
 from data.formats.chat import asked, reply
 from data.formats.record import Format, Record, Row, RowError, Use, found, items, optional_text, short, text, user
-from data.formats.values import BARE, LABELS, answer, bare_column, is_blank
+from data.formats.values import BARE, LABELS, answer, bare_answer, bare_column, is_blank
 
 SOLUTIONS = ("solution", "generated_solution")
 RESPONSES = (*SOLUTIONS, "response", "completion")
@@ -37,11 +37,11 @@ def _worked(row: Row, question: str, columns: Sequence[str] = SOLUTIONS) -> Reco
     final = bare_column(row)
     worked = next((name for name in (*columns, BARE[0]) if name != final and not is_blank(row, name)), None)
     if worked is None:
-        given = answer(row, final or next((name for name in (*BARE, *columns) if name in row), BARE[0]))
+        given = bare_answer(row, final or next((name for name in (*BARE, *columns) if name in row), BARE[0]))
         # If other rows have a solution, the bare answer is not one to learn from.
         return Record(asked(row, question), None if row.keys() & columns else given, reference=given)
     solution = answer(row, worked) if worked in (*SOLUTIONS, BARE[0]) else reply(row, worked)
-    return Record(asked(row, question), solution, reference=answer(row, final) if final else solution)
+    return Record(asked(row, question), solution, reference=bare_answer(row, final) if final else solution)
 
 
 def _demonstrated(read: Callable[[Row], Iterator[Record]]) -> Callable[[Row], Iterator[Record]]:
@@ -59,13 +59,13 @@ def _demonstrated(read: Callable[[Row], Iterator[Record]]) -> Callable[[Row], It
 
 def _verl(row: Row) -> Iterator[Record]:
     """verl: the reference is nested in `reward_model`, and further inputs of its rewards in `extra_info`."""
-    truth = row.get("reward_model")
+    truth = _json(row, "reward_model")
     if not isinstance(truth, Mapping) or is_blank(truth, "ground_truth"):
         raise RowError("no ground truth", f"'reward_model' must hold a 'ground_truth' ({found(row, 'reward_model')})")
     (record,) = _verl_prompt(row)
-    extra = row.get("extra_info")
+    extra = _json(row, "extra_info") if row.get("extra_info") else None
     gold = answer(extra, "answer") if isinstance(extra, Mapping) and not is_blank(extra, "answer") else None
-    yield replace(record, response=gold, reference=answer(truth, "ground_truth"))
+    yield replace(record, response=gold, reference=bare_answer(truth, "ground_truth"))
 
 
 def _verl_demonstrations(row: Row) -> Iterator[Record]:
@@ -75,6 +75,12 @@ def _verl_demonstrations(row: Row) -> Iterator[Record]:
                 "no gold answer", f"'extra_info' holds no 'answer' to learn from ({found(row, 'extra_info')})"
             )
         yield record
+
+
+def _is_verl(row: Row) -> bool:
+    """Whether `reward_model` holds a reference, possibly as JSON, rather than the name of a model."""
+    truth = row["reward_model"]
+    return isinstance(truth, Mapping) or (isinstance(truth, str) and truth.lstrip().startswith("{"))
 
 
 def _verl_prompt(row: Row) -> Iterator[Record]:
@@ -124,7 +130,7 @@ def _mbpp(row: Row) -> Iterator[Record]:
 def _prompt_tests(row: Row) -> Iterator[Record]:
     tests = _texts(row, "tests")
     gold = optional_text(row, "response") or None
-    yield Record([user(text(row, "prompt"))], gold, reference=_tests("mbpp", {"setup": "", "asserts": tests}))
+    yield Record(asked(row, "prompt"), gold, reference=_tests("mbpp", {"setup": "", "asserts": tests}))
 
 
 def _texts(row: Row, name: str) -> list[str]:
@@ -185,7 +191,7 @@ FORMATS = (
         ANSWERS,
         "prompt reward_model",
         "data_source extra_info",
-        lambda row: isinstance(row["reward_model"], Mapping),
+        _is_verl,
         demonstrate=_verl_demonstrations,
         ask=_verl_prompt,
     ),

@@ -24,6 +24,7 @@ from data.formats import (
     nearest,
     reasoned,
     records,
+    unclear_labels,
     unread_columns,
     unread_of_messages,
     without_twice,
@@ -38,6 +39,7 @@ from data.wording import counted
 UNREAD = "not read of a message:"
 LATER = "not read, and not a column of the first row:"
 KEPT = ", which reasoning: keep puts in front of its text"
+UNCLEAR = "says neither that the answer is liked nor that it is not, so the answer is used"
 UNWEIGHTED = "an answer before the last has weight 0, which only train.loss_on: last leaves unlearned"
 UNFILLED = "names in double braces stay as they stand; placeholders: {name: …} fills one in"
 
@@ -150,6 +152,7 @@ def read_records(reading: Reading, use: Use, tally: Tally) -> Iterator[tuple[str
             said = reasoned(known.format, once) if reading.reasoning else once
             found = list(records(known.format, said, use))
             tally.noticed.update(map(_unread, unread_of_messages(known.format, said, use)))
+            tally.noticed.update(f"{name!r} {UNCLEAR}" for name in unclear_labels(known.format, said))
             if not renamed.keys() <= told:
                 tally.noticed.update(f"{LATER} {name!r}" for name in holding_unread(known.format, said, told))
             for record in found:

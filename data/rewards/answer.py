@@ -9,7 +9,8 @@ The answer is the last statement outside <think>…</think>, whatever announces 
     <answer>18</answer>
 
 A heading is not a statement: '#### Conclusion', '#### 2. Check', '#### Step 1: Add', or any words after hashes with
-text below them, if there is another statement. Nor are words about an answer ('the answer is correct').
+text below them ('#### Check with n = 4'), if there is another statement. Nor are words about an answer ('the answer is
+correct'), nor 'if the answer is 5'.
 There is no fallback to the last number in the text: a policy must say which number is its answer.
 """
 
@@ -21,7 +22,7 @@ from itertools import islice
 from data.rewards.boxes import Box, boxes
 from data.rewards.markup import strip_markup
 from data.rewards.numeric import parse_number
-from data.rewards.plain_statement import NUMBER, OFFERS, RETRACTED, TRIGGER, plain_statement
+from data.rewards.plain_statement import NUMBER, RETRACTED, TRIGGER, is_offered, is_supposed, plain_statement
 from data.rewards.prose import is_sentence
 from data.rewards.remarks import values_within
 
@@ -29,40 +30,53 @@ MAX_ANSWER_LENGTH = 1000
 MAX_STATEMENTS = 200
 
 _THOUGHT = re.compile(r"(</?think(?:ing)?>)", re.IGNORECASE)
-_FOREIGN_TRIGGER = re.compile("[Aa][Nn][Ss]|答|정답|답")
+_FOREIGN_TRIGGER = re.compile("[Aa][Nn][Ss]|答|정답|답|(?<![案不没未])选")
 _PHRASE = re.compile(
     r"""
     (?<![A-Za-z])(?:answers?|ans)(?![A-Za-z])
     (?:[ ](?:to|of|for)[ ](?:[^.\n:=?"]{1,80}?|[^.\n:=?"]{0,40}"[^"\n]{1,200}"))?
     (?:[ ]?\([^()\n]{1,40}\))?
     (?:[ ](?:we|I|you)[ ](?:get|got|obtain|want|need|found|find)|,[ ](?:then|therefore|thus),)?
-    (?: [ ]?["*_]{0,3}[ ]?(?P<label>[:：=→⇒])(?![:=])
+    (?: [ ]?["*_]{0,3}[ ]?(?P<label>[:：=→⇒]|(?<=[Aa][Nn][Ss])\.(?=[ ]))(?![:=])
       | [ ]?[*_]{0,3}\s{1,3}(?:is|are|would[ ]be|should[ ]be|must[ ]be|will[ ]be|equals|was
         |comes[ ](?:out[ ])?to(?:[ ]be)?|turns[ ]out[ ]to[ ]be)\b
-        (?!:?\*{0,2}[ ]?not\b) \s{0,3}[:：]?
+        (?!:?\*{0,2}[ ]?not\b) (?:\s{1,3}(?:therefore|thus|hence|then|simply)(?=\s{0,3}[:：]))? \s{0,3}[:：]?
     )
     | (?:答案|答え|정답|답)\s{0,3}(?:应该是|应为|就是|等于|是|为|為|は|은|는)\s{0,3}[:：]?
-    | (?:答案|答え?|정답|답)\*{0,2}\s{0,3}(?P<foreign>[:：])
+    | (?:答案|答え?|정답|답)\*{0,2}\s{0,3}(?P<foreign>[:：】])
+    | (?:答案|故|应|正确)?选(?:项是|项为|择)?\s{0,3}[:：]?(?=\s{0,3}[$(（]?[A-H](?![A-Za-z]))
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _ANSWER_HEADING = re.compile(
-    r"[ \t]*(?:\#{1,6}[ \t]*[*_]{0,3}(?:the[ ]|my[ ]|our[ ])?(?:final[ ]|correct[ ])?answer"
+    r"[ \t]*(?:\#{1,6}[ \t]*[*_]{0,3}(?:(?:step[ ])?[0-9]{1,2}[.:)][ ]*)?"
+    r"(?:the[ ]|my[ ]|our[ ])?(?:final[ ]|correct[ ])?answer"
     r"|[*_]{0,3}(?:the[ ])?final[ ]answer|[*_]{2,3}(?:the[ ])?answer"
     r"|(?:\#{1,6}[ \t]*|\*\*)(?:最终|正确)?答案)[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t\r]*",
     re.IGNORECASE,
 )
-_TAG_END = re.compile(r"</answer>|\[/answer\]|<\|(?:im_end|endoftext|eot_id)\|>", re.IGNORECASE)
+_TAG_END = re.compile(
+    r"</(?:final_)?answer>|\[/answer\]|<\|(?:im_end|endoftext|eot_id|im_start|start_header_id)\|>|<start_of_turn>",
+    re.IGNORECASE,
+)
 _BLANKS = re.compile(r"\s{3,}")
 _LEAD = re.compile(r"(?:[\s*:：_]|(?:\\\[|\$\$|\\\()[ \t]*\n)+")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bSt)(?<!\bMr)(?<!\bDr)(?<!\bsq)(?<!\bft)(?<!\b[ap]\.m)[.?](?=\s|$)|。")
 _TAKES_BACK = re.compile(r"\s*(?:or|no|maybe|perhaps|alternatively|not)\b", re.IGNORECASE)
-_COPULA = re.compile("(?<=[0-9])(?:です|だ|입니다|이다|이에요)$")
+_JSON_VALUE = re.compile(r'(?:"(?P<text>[^"\n]{1,200})"|(?P<number>-?[0-9][0-9.]*)),\s?"[a-z_]+":')
+_COPULA = re.compile("(?<=[0-9])\\s?(?:です|だ|입니다|이다|이에요)$")
 _EXCLAMATION = re.compile(r"(?:(?<=[A-Za-z][A-Za-z])|(?<=[*$`”]))[! ]+$")  # not the factorial of '18!' and 'n!'
 _NUMBERED_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})*[.)]\s+[*_(\"']*[A-Za-z][^.!?\n]*")
 _SECTION_HEADING = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,2})+\s+[A-Z][a-z][^.!?\n]*")
 _COUNTED_HEADING = re.compile(
     r"(?:step|part|case|method|question|problem|example|exercise|solution|approach)\s*\(?[0-9IVXA-Z]{1,4}\b",
+    re.IGNORECASE,
+)
+_RESULT = re.compile(r"(?:the )?(?:final )?(?:result|total|结果)", re.IGNORECASE)
+_ITEM = re.compile(r"[0-9]{1,2}[.)]\s+\S")
+_FIRST_WORD = re.compile(
+    r"(?:check|verify|case|let|when|if|for|with|using|consider|suppose|assume|find|solve|compute|calculate|substitute|"
+    r"simplify|try|testing|option|day|part|line|equation|step|why|how)\s",
     re.IGNORECASE,
 )
 _HEADING_WORDS = frozenset(
@@ -81,7 +95,7 @@ _SAYS_NOTHING = frozenset(
     """
     correct right wrong incorrect reasonable valid verified confirmed clear obvious consistent below above as given
     found obtained calculated computed in not simple straightforward based also because since when if to what unique
-    determined derived shown expected sensible plausible good well accurate therefore
+    determined derived shown expected sensible plausible good well accurate therefore helpful useful satisfactory
     """.split()
 )
 _VAGUE = frozenset("a an the all that this it we you they there how what which".split())
@@ -163,7 +177,7 @@ def _statements(text: str) -> Iterator[tuple[str, bool]]:
     for at, kind, content in islice(found, MAX_STATEMENTS):
         value, certain = _READERS[kind](text, at, content)
         value = _tidy(value) if value else None
-        if value and OFFERS.search(text, max(0, at - 40), at) and len(found) > 1:
+        if value and is_offered(text, at) and len(found) > 1:
             offered.append(value)
         elif value:
             yield " or ".join(dict.fromkeys((value, *offered))), certain
@@ -187,8 +201,10 @@ def _worded(text: str, found_boxes: list[Box]) -> Iterator[tuple[int, str, str]]
 
 def _announced(text: str, at: int) -> tuple[str, int] | None:
     """The kind of the statement with the word 'answer' at a place, and where its value begins; None if it is none."""
-    if text[at - 1 : at + 7].lower() in ("<answer>", "[answer]"):
+    if text[at - 1 : at + 7].lower() in ("<answer>", "[answer]") or text[at - 7 : at + 7].lower() == "<final_answer>":
         return "tag", at + 7
+    if is_supposed(text, at):
+        return None
     if match := _PHRASE.match(text, at):
         return ("label" if match["label"] or match["foreign"] else "phrase"), match.end()
     begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
@@ -226,11 +242,15 @@ def _read_hashes(text: str, at: int, content: str) -> tuple[str | None, bool]:
     if len(line) > MAX_ANSWER_LENGTH:
         return line, True
     words = line.strip("*_ ")
+    if _RESULT.fullmatch(words):
+        value, _ = _read_heading(text, at, text[end : end + MAX_ANSWER_LENGTH + 10])
+        return value if value and _holds_number(value) else None, False
     if _is_heading(words):
         return None, False
+    last = not text[end:].strip()
     if _VALUE.match(words) or _holds_number(words):
-        return _shortened(line), True
-    return line, not text[end:].strip()
+        return _shortened(line), last or not _may_be_heading(words)
+    return line, last
 
 
 def _is_heading(words: str) -> bool:
@@ -245,6 +265,13 @@ def _is_heading(words: str) -> bool:
     return first in _HEADING_WORDS and not _holds_number(words)
 
 
+def _may_be_heading(words: str) -> bool:
+    """'Check with n = 4', '1. $x > 3$', but not '18 apples', 'Total: 18' or 'She has 18 apples.'"""
+    if words.endswith((".", "!")) or parse_number(words) is not None or ":" in words:
+        return False
+    return _ITEM.match(words) is not None or _FIRST_WORD.match(words) is not None
+
+
 def _holds_number(words: str) -> bool:
     return any(parse_number(value) is not None for value in (words, *values_within(words)))
 
@@ -257,6 +284,8 @@ def _read_heading(text: str, at: int, content: str) -> tuple[str | None, bool]:
 
 def _read_label(text: str, at: int, content: str) -> tuple[str | None, bool]:
     line = _line(content)
+    if value := _JSON_VALUE.match(line):
+        line = value["text"] or value["number"]
     if line.count("}") > line.count("{"):  # from JSON: {"answer": 42}
         line = line.rstrip("}` ")
     return _shortened(line), _is_certain(line)

@@ -7,10 +7,11 @@ _BRACES = re.compile(r"\\{1,4}(?:boxed|fbox)\s{0,3}\{|\\.|[{}]", re.DOTALL)
 _WITHOUT_BRACES = re.compile(r"\\{1,4}(?:boxed|fbox)\s{1,3}(-?[0-9][0-9.,]*[0-9]|[0-9A-Za-z])")
 # What may separate two boxes of a group: delimiters, spacing, and words that offer alternatives.
 _JOINT = re.compile(
-    r"(?:[\s$*.,;/&|()（），、；。]|(?<![A-Za-z0-9])[a-h1-9][).）]\s|(?<=\n)-\s|或者?|和|与|以及|"
-    r"\\[()\[\],;:! ]|\\\\|\\q?quad|\\(?:lor|land|vee|wedge|text|mathrm|textbf|mbox)(?![A-Za-z])|[{}]|"
-    r"(?<![A-Za-z])(?:or|and|also|maybe|perhaps|possibly|alternatively|either|both|respectively|as well as|"
-    r"[a-zA-Z]\s?=)(?![A-Za-z]))*",
+    r"(?:[\s~$*.,;/&|()（），、；。]|(?<![A-Za-z0-9])[a-h1-9][).）]\s|(?<=\n)-\s|或者?|和|与|以及|"
+    r"\\[()\[\],;:! ]|\\\\|\\q?quad|\\[hv]space\*?\{[^{}]*\}|"
+    r"\\(?:lor|land|vee|wedge|text|mathrm|textbf|textit|textrm|mbox|hbox)(?![A-Za-z])|[{}]|"
+    r"(?<![A-Za-z])(?:or(?:\s(?:else|even|it\s(?:could|may|might)\sbe|the\sanswer\sis))?|and|also|maybe|perhaps|"
+    r"possibly|alternatively|either|both|respectively|as well as|[a-zA-Z](?:_\{?[0-9a-z]\}?)?\s?=)(?![A-Za-z]))*",
     re.IGNORECASE,
 )
 MAX_JOINT = 60

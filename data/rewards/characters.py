@@ -9,9 +9,11 @@ import re
 import unicodedata
 
 _TOKENS = re.compile(
-    r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:s|eos|bos|pad|unk|end_of_turn|start_of_turn|answer)>|\[/?(?:INST|EOS|PAD|SEP|END)\]",
+    r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:s|eos|bos|pad|unk|eot|end|end_of_turn|start_of_turn|answer|final_answer)>|"
+    r"\[/?(?:INST|EOS|PAD|SEP|END|UNK)\]",
     re.IGNORECASE,
 )
+_MARKS = ("[/", "[E", "[PAD", "[SEP", "[UNK")
 _SUPERSCRIPT_TAG = re.compile(r"<sup>([^<>]{1,20})</sup>", re.IGNORECASE)
 _SUBSCRIPT_TAG = re.compile(r"<sub>([^<>]{1,20})</sub>", re.IGNORECASE)
 _TAGS = re.compile(
@@ -23,7 +25,9 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "01234567
 _STRUCK = re.compile(r"~~[^~\n]{1,100}~~")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙ]+")
-_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|([0-9]+|[A-Za-z]))")
+_ROOT = re.compile(r"(?P<root>[√∛∜])\s*(?:\((?P<inner>[^()]*)\)|(?P<bare>[0-9]+|[A-Za-z]))")
+_ROOTS = {"√": "", "∛": "[3]", "∜": "[4]"}
+_CALCULATED = re.compile(r"<<[^<>\n]{1,100}>>")
 _GREEK = {
     **dict(zip("αβγδεζηθικλμνξπρστφχψω", (
         "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
@@ -63,6 +67,7 @@ _PLAIN = {
     "【": "", "】": "", "《": "", "》": "", "℃": "°C", "℉": "°F", "‘": "'", "’": "'", "…": r"\ldots ", "‰": "‰",
     "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5",
     "⅘": " 4/5", "⅙": " 1/6", "⅚": " 5/6", "⅛": " 1/8", "⅜": " 3/8", "⅝": " 5/8", "⅞": " 7/8", "°": "°", "√": "√",
+    "⅐": " 1/7", "⅑": " 1/9", "⅒": " 1/10", "∛": "∛", "∜": "∜", "∴": "", "￥": "¥", "￡": "£", "￦": "₩", "\u20e3": "",
     "º": "°", "˚": "°",    "❌": "❌", "✗": "✗", "✘": "✘", "∎": "", "�": "",
 }  # fmt: skip
 # Non-breaking spaces separate groups of three digits; '~' is LaTeX's non-breaking space.
@@ -84,6 +89,8 @@ def _becomes(sign: str) -> str:
         return rf"\{command} "
     if (plain := _PLAIN.get(sign) or _BLANKS.get(sign)) is not None or sign in _PLAIN:
         return plain or ""
+    if 0x1D400 <= ord(sign) <= 0x1D7FF:  # letters and digits in mathematical fonts
+        return unicodedata.normalize("NFKC", sign)
     if sign.isspace():
         return "\n" if sign in "\u2028\u2029" else " "
     category = unicodedata.category(sign)
@@ -99,20 +106,21 @@ _TABLE = _Table({code: chr(code) for code in range(128)})
 
 def plain_characters(text: str) -> str:
     """`text` in the spelling of characters that the readers of numbers and mathematics know."""
-    if "<" in text or "&" in text or "[/" in text or "[E" in text or "[PAD" in text:
+    if "<" in text or "&" in text or ("[" in text and any(mark in text for mark in _MARKS)):
         text = _without_tags(text)
     if "~~" in text:
         text = _STRUCK.sub(" ", text)
     if text.isascii():
         return text
+    text = unicodedata.normalize("NFC", text)
     text = _RAISED.sub(lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
     text = _LOWERED.sub(lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}", text)
     text = text.translate(_TABLE)
-    return _ROOT.sub(lambda found: rf"\sqrt{{{found[1] or found[2]}}}", text)
+    return _ROOT.sub(lambda found: rf"\sqrt{_ROOTS[found['root']]}{{{found['inner'] or found['bare']}}}", text)
 
 
 def _without_tags(text: str) -> str:
-    text = _TOKENS.sub("", text)
+    text = _TOKENS.sub(" ", _CALCULATED.sub("", text))
     text = _SUPERSCRIPT_TAG.sub(r"^{\1}", text)
     text = _SUBSCRIPT_TAG.sub(r"_{\1}", text)
     text = _TAGS.sub(" ", text)

@@ -22,12 +22,13 @@ _CODES = re.compile(
     | (?:[0-9][ .-])?\(?[0-9]{3}\)?[ .-]?[0-9]{3}[ .-][0-9]{4}          # (555) 123-4567
     | [0-9]{3}-[0-9]{4}                                                 # 555-1234
     | 0[xX][0-9A-Fa-f]+ | 0[bB][01]+ | 0[oO][0-7]+ | \#[0-9A-Fa-f]{3,8}
-    | (?=[0-9A-F]*[A-F][0-9])(?=[0-9A-F]*[0-9])[0-9A-F]{2,}             # 1A3F, but not the 2A of algebra
+    | [0-9]*(?:[A-Za-z]+[0-9]+)+[A-Za-z]*                               # 1A3F, C6H12O6, but not the 2A of algebra
     | (?:[0-9A-Fa-f]{2}[:-]){3,}[0-9A-Fa-f]{2}                          # MAC address
     | (?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{1,4}                        # IP address, version 6
     """,
     re.VERBOSE,
 )
+_FORMULA = re.compile(r"(?:[A-Z][a-z]?[0-9]*){2,}")  # of chemistry, where 'CO2' and 'Co2' differ
 _TELEPHONE = re.compile(r"[+(]?[0-9](?:[ ()-]{0,2}[0-9]){6,14}")
 MAX_LENGTH = 60
 
@@ -73,6 +74,8 @@ def _based(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
+    if _FORMULA.fullmatch(text):
+        return text
     plain = text.lower().removeprefix("v")
     # Telephone numbers are grouped in many ways.
     return re.sub(r"[^0-9+]", "", plain) if _TELEPHONE.fullmatch(plain) else plain

@@ -22,8 +22,17 @@ from data.rewards.markup import canonical_text
 from data.rewards.math_checker import MathChecker, MathCheckError, MathCheckTimeoutError
 from data.rewards.names import names
 from data.rewards.numeric import canonical_number, parse_number
-from data.rewards.reading import Answer, best_reading, choice, read, readings
-from data.rewards.relations import Sides, as_interval, assignments, is_numeric, plain_intervals, sides
+from data.rewards.reading import Answer, best_reading, choice, option_text, read, readings
+from data.rewards.relations import (
+    Sides,
+    as_interval,
+    assignments,
+    both_bounds,
+    calculation,
+    is_numeric,
+    plain_intervals,
+    sides,
+)
 from data.rewards.units import worth
 from data.rows import Problem, Score
 
@@ -31,11 +40,14 @@ LIMIT_SECONDS = 5.0
 
 _NO_ANSWER = "no final answer: expected '#### <answer>', '\\boxed{…}' or 'the answer is …'"
 _TRAILING_UNIT = re.compile(r"\s*\\text\s?\{(?P<unit>[^{}]*)\}(?:\^(?:[23]|\{[23]\}))?$")
+# Between numbers only where it separates thousands: '3 4' is not 34.
+_SPACE = re.compile(r"\$|(?<![0-9])\s+|\s+(?![0-9])|\s+(?=[0-9]{3}(?![0-9]))")
 _COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
 _PI = re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])")
 _NAMED_E = re.compile(r"(?<![A-Za-z\\\\])E(?=_)")
 MAX_READINGS = 4
 MAX_DEPTH = 16  # of nested brackets: Math-Verify takes a second for ten
+_PRODUCT = re.compile("[a-z]{2}")  # 'xy' may be written 'x\\cdot y'
 _LETTER = re.compile(r"[A-Ja-j]")
 _GROUPED = re.compile(r"-?[0-9]{1,3}(?: [0-9]{3})+")
 
@@ -59,7 +71,7 @@ def final_answer(problem: Problem, completion: str) -> Score:
     return _judged(gold, answer, verdict) if verdict is not None else _compared(gold, answer, extracted)
 
 
-final_answer.version = 3  # type: ignore[attr-defined]
+final_answer.version = 4  # type: ignore[attr-defined]
 
 
 def compared_as_text(reference: str | None) -> bool:
@@ -97,13 +109,23 @@ def _at_once(gold: Answer, answer: Answer, extracted: str) -> bool | None:
         return True
     if gold.is_code:
         return literal.is_code and same_code(gold.canonical, literal.canonical)
-    if not gold.is_plain and literal.is_words and len(literal.canonical) == 1:
-        return choice(gold.text) == literal.canonical.upper() or None
+    if not gold.is_plain and (option := option_text(gold.text)) is not None:
+        return _chooses(choice(gold.text), option, extracted) or None
     if _LETTER.fullmatch(gold.canonical) and (letter := choice(extracted)) is not None:
         return letter == gold.canonical.upper()
     if gold.is_words and (answer.is_plain or len(gold.canonical) > 1):
-        return any(other.canonical == gold.canonical for other in readings(extracted))
+        if any(other.canonical == gold.canonical for other in readings(extracted)):
+            return True
+        return None if _PRODUCT.fullmatch(gold.canonical) and "\\" in answer.text and not answer.is_plain else False
     return None
+
+
+def _chooses(letter: str | None, option: str, extracted: str) -> bool:
+    """Whether an answer names the option '(C) 42' by its letter, its text or both."""
+    chosen, said = choice(extracted), option_text(extracted)
+    if chosen is None:
+        return best_reading(extracted).canonical == read(option).canonical
+    return chosen == letter and (said is None or read(said).canonical == read(option).canonical)
 
 
 def _compared(gold: Answer, answer: Answer, extracted: str) -> Score:
@@ -173,6 +195,10 @@ def _outcome(gold: Answer, answer: Answer) -> str:
         given = interval
     elif "\\cup" in given and (interval := as_interval(reference)):
         reference = interval
+    elif interval := both_bounds(given):
+        reference, given = as_interval(reference) or reference, interval
+    elif interval := both_bounds(reference):
+        reference, given = interval, as_interval(given) or given
     equation = sides(given) if sides(reference) is None else None
     if equation is None:
         return _equal(reference, given)
@@ -191,7 +217,7 @@ def _outcome_of_equation(reference: str, equation: Sides) -> str:
         return _any_equal([(reference, side) for side in (equation.value, *equation.others)])
     number = parse_number(equation.value)
     value = equation.value if number is None else canonical_number(number)  # '12 apples' as 12
-    told = [(value, side) for side in equation.others if is_numeric(side)]
+    told = [(value, side) for side in map(calculation, equation.others) if is_numeric(side)]
     return _all_equal([(reference, equation.value), *told])
 
 
@@ -248,7 +274,7 @@ def _mathematics(answer: Answer, in_list: bool) -> str:
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"[\s$]", "", text)
+    return _SPACE.sub("", text)
 
 
 _checker = MathChecker(LIMIT_SECONDS)

@@ -15,13 +15,18 @@ _REPLACED = (
                 r"si|unit|operatorname\*?|rm(?=\{))(?=\s*\{)"), r"\\text"),
     (re.compile(r"\{\\(?:bf|rm|it|sf|tt|sc|cal|bfseries|itshape)(?![A-Za-z])\s*([^{}]*)\}"), r"\\unwrap{\1}"),
     (re.compile(r"\\(?:bf|rm|it|sf|tt|bfseries|itshape|displaystyle|textstyle|scriptstyle|large|Large|LARGE|huge|Huge|"
-                r"small|normalsize|limits|nolimits|centering|noindent|notag|nonumber|hfill)(?![A-Za-z])"), " "),
+                r"tiny|footnotesize|strut|mathstrut|small|normalsize|limits|nolimits|centering|noindent|notag|nonumber|"
+                r"hfill)(?![A-Za-z])"), " "),
     (re.compile(r"\\(?:left|right)\s?\."), ""),
     (re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])"), ""),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtc]|nice|s)frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:SI|qty)\s?\{([^{}]*)\}\s?\{([^{}]*)\}"), r"\1 \\text{ \2}"),
+    (re.compile(r"\\pmod\s+([0-9A-Za-z])"), r"\\pmod{\1}"),
+    (re.compile(r"\\num\s?\{([^{}]*)\}"), r"\1"), (re.compile(r"\\rule\s?\{[^{}]*\}\s?\{[^{}]*\}"), ""),
+    (re.compile(r"\\text\s*\{\s*(ln|log|sin|cos|tan|cot|csc|exp|arcsin|arccos|arctan|gcd|lcm)\s*\}"), r"\\\1 "),
     (re.compile(r"\\(?:lvert|rvert|vert)(?![A-Za-z])"), "|"),
     (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"), (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
-    (re.compile(r"\\leqslant(?![A-Za-z])"), r"\\le"), (re.compile(r"\\geqslant(?![A-Za-z])"), r"\\ge"),
+    (re.compile(r"\\leq(?:slant|q)(?![A-Za-z])"), r"\\le"), (re.compile(r"\\geq(?:slant|q)(?![A-Za-z])"), r"\\ge"),
     (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset"),
     (re.compile(r"\^?\s*\\(?:text)?degree(?![A-Za-z])|\^\s*\\circ(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}"), "°"),
     (re.compile(r"\\(?:pounds|textsterling)(?![A-Za-z])"), "£"), (re.compile(r"\\(?:text)?euro(?![A-Za-z])"), "€"),
@@ -29,7 +34,7 @@ _REPLACED = (
     (re.compile(r"\\(?:imath)(?![A-Za-z])"), "i"), (re.compile(r"\\mathbb\s+([A-Z])"), r"\\mathbb{\1}"),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\(?:blacksquare|square|Box|qed|qedsymbol|checkmark|therefore|because)(?![A-Za-z])"), " "),
-    (re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|(?<!\\)\\,|,\\[,;: ])\s*(?=[0-9]{3}(?![0-9]))"), ","),
+    (re.compile(r"(?<=[0-9])\s*(?:,\s*\\!|(?<!\\)\\,|\\thinspace(?![A-Za-z]))\s*(?=[0-9]{3}(?![0-9]))"), ","),
     (re.compile(r"(?<!\\)\\[,;:> ]|\\(?:enspace|enskip|thinspace|medspace|thickspace|space|nobreak)(?![A-Za-z])"), " "),
     (re.compile(r"(?<!\\)\\!|\\negthinspace(?![A-Za-z])"), ""),
     (re.compile(r"\\%"), "%"), (re.compile(r"\\#"), "#"), (re.compile(r"\\&"), "&"),
@@ -47,6 +52,7 @@ _EDGES = re.compile(r"^(?:\s|\\q?quad(?![A-Za-z])|\\\\)+|(?:\s|\\q?quad|\\\\|\\n
 _QUAD_BEFORE_TEXT = re.compile(r"\\q?quad\s*(?=\\text)")
 _ONE_LETTER = re.compile(r"\\text\s*\{\s*([ie])\s*\}")
 _SHOWN_BRACKETS = re.compile(r"[()\[\]]|\\[{}]")
+_BETWEEN_BRACKETS = re.compile(r"(?<=\()\s+(?=\()|(?<=\))\s+(?=\))")
 _BRACKETS = re.compile(r"\\.|[(){}\[\]]", re.DOTALL)
 _CLOSES = {")": "(", "}": "{", "]": "["}
 
@@ -63,6 +69,8 @@ def plain_latex(text: str) -> str:
             text = unwrapped
         text = _QUAD_BEFORE_TEXT.sub(" ", _ONE_LETTER.sub(r"\1", text))
         text = _EDGES.sub("", text)
+    if "( (" in text:
+        text = _BETWEEN_BRACKETS.sub("", text)
     return collapse_brackets(text) if "((" in text or "{{" in text else text
 
 

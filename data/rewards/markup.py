@@ -8,6 +8,7 @@ from data.rewards.latex import plain_latex
 
 _EDGES = ' \t\r\n*`"“”'
 _BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)([^*]+)(?<=\S)\*\*(?![\w(])")  # not the powers in '2**3**4'
+_AND_SO_ON = (",...", ", ...")  # which a list ends in
 _SPACE_SIGNS = ("\\", ",", ";", ":", "!", ">", " ")
 _SPACE_BEHIND = re.compile(r"(?:(?<!\\)\\(?:[,;:!>\s]\s*|$))+$")
 _POWER = re.compile(r"(?<=[0-9A-Za-z)])\*\*(?=[0-9A-Za-z({])")
@@ -23,7 +24,11 @@ def strip_markup(text: str) -> str:
         before = text
         if text.endswith(_SPACE_SIGNS) and "\\" in text:
             text = _SPACE_BEHIND.sub("", text)
-        text = text.strip(_EDGES).rstrip(".,;:")
+        text = text.strip(_EDGES)
+        if not text.endswith(_AND_SO_ON):
+            text = text.rstrip(".,;:")
+        if text.endswith("_") and text.startswith("_"):
+            text = text.strip("_")
         for opening, closing in _DELIMITERS:
             if len(text) > len(opening) and text.startswith(opening) and text.endswith(closing):
                 inner = text[len(opening) : -len(closing)]
@@ -44,9 +49,9 @@ def normalized(text: str) -> str:
         text = _POWER.sub("^", text)
     if " x " in text:
         text = _TIMES.sub(r" \\times ", text)
-    return (
-        strip_markup(plain_latex(text)) if "\\" in text or any(mark in text for mark in ("((", "{{", "{,}")) else text
-    )
+    if "\\" in text or "{{" in text or "{,}" in text or "((" in text or "( (" in text:
+        return strip_markup(plain_latex(text))
+    return text
 
 
 def canonical_text(text: str) -> str:

@@ -15,6 +15,9 @@ import sys
 from typing import Any
 
 MEMORY_BYTES = 2 * 1024**3
+# Exact expressions are evaluated with so many digits, and may differ by rounding only.
+DIGITS = 60
+EXACT = 1e-50
 GRACE_SECONDS = 1.0
 
 
@@ -74,7 +77,16 @@ def compare(reference: str, answer: str, approximately: bool = False) -> str:
     if approximately:
         return "equal" if _agree(gold[0], given[0], 1e-2) else "different"
     equal = verify(gold, given, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
-    return "equal" if equal and _agree(gold[0], given[0], 1e-12) else "different"
+    if not equal:
+        return "equal" if _is_letter(gold[0], given[0]) else "different"
+    return "equal" if _agree(gold[0], given[0], EXACT) else "different"
+
+
+def _is_letter(letter: Any, expression: Any) -> bool:
+    """Whether the reference is a letter, and the answer the same. Math-Verify would not simplify the answer."""
+    from sympy import Expr
+
+    return bool(getattr(letter, "is_Symbol", False) and isinstance(expression, Expr) and expression.doit() == letter)
 
 
 def _with_imaginary_unit(parsed: list[Any]) -> list[Any]:
@@ -93,6 +105,7 @@ def _agree(one: Any, other: Any, tolerance: float) -> bool:
     """Whether two expressions that Math-Verify calls equal are equal relative to their size. True if undecidable."""
     from sympy import Basic, FiniteSet, Interval, MatrixBase, Tuple
 
+    one, other = _without_name(one, other), _without_name(other, one)
     if one == other:
         return True
     if isinstance(one, FiniteSet) and isinstance(other, FiniteSet):
@@ -105,7 +118,33 @@ def _agree(one: Any, other: Any, tolerance: float) -> bool:
         return True
     if one.is_number and other.is_number:
         return _near(one, other, tolerance)
-    return True
+    return _agree_at_a_place(one, other, tolerance)
+
+
+def _without_name(one: Any, other: Any) -> Any:
+    """The value of 'x=5' beside a value without a name, or with the same."""
+    from sympy import Equality, Symbol
+
+    if not isinstance(one, Equality) or not isinstance(one.lhs, Symbol):
+        return one
+    return one if isinstance(other, Equality) and other.lhs != one.lhs else one.rhs
+
+
+def _agree_at_a_place(one: Any, other: Any, tolerance: float) -> bool:
+    """The same for expressions with letters, where each letter stands for some number."""
+    from sympy import Add, Expr, Mul, Pow, Rational, Symbol
+
+    if not all(isinstance(each, Expr) and _consists_of(each, (Add, Mul, Pow, Symbol)) for each in (one, other)):
+        return True
+    letters = sorted(one.free_symbols | other.free_symbols, key=str)
+    place = {letter: Rational(7 + 2 * at, 5) for at, letter in enumerate(letters)}
+    return _near(one.subs(place), other.subs(place), tolerance)
+
+
+def _consists_of(expression: Any, kinds: tuple[Any, ...]) -> bool:
+    from sympy import preorder_traversal
+
+    return all(part.is_number or isinstance(part, kinds) for part in preorder_traversal(expression))
 
 
 def _near(one: Any, other: Any, tolerance: float) -> bool:
@@ -114,7 +153,7 @@ def _near(one: Any, other: Any, tolerance: float) -> bool:
     # A decimal was rounded by its writer.
     if one.has(Float) or other.has(Float):
         tolerance = max(tolerance, 1e-6)
-    values = N(one, 30), N(other, 30)
+    values = N(one, DIGITS), N(other, DIGITS)
     if not all(value.is_number for value in values) or any(value.is_finite is not True for value in values):
         return True
     largest = max(abs(value) for value in values)

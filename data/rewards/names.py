@@ -7,7 +7,7 @@ more, or one of three or four with a letter rarely used for a variable ('god'). 
 import re
 
 _COMMANDS = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
-_RUN = re.compile(r"[A-Za-z]{2,}")
+_RUN = re.compile(r"(?P<letters>[A-Za-z]{2,})(?: [0-9.]+(?![0-9./^*+-]))?")
 _FUNCTIONS = frozenset("sin cos tan cot sec csc log ln exp sqrt arcsin arccos arctan sinh cosh tanh "
                        "max min gcd lcm mod pi "
                        "or and "
@@ -16,8 +16,8 @@ _SELDOM = frozenset("aeiou")
 
 
 def names(text: str) -> list[str]:
-    """The names in an expression, in order."""
-    return sorted(run for run in _RUN.findall(_COMMANDS.sub(" ", text)) if _is_name(run))
+    """The names in an expression, sorted, with a number behind them: 'Python 3.10'."""
+    return sorted(run[0] for run in _RUN.finditer(_COMMANDS.sub(" ", text)) if _is_name(run["letters"]))
 
 
 def _is_name(run: str) -> bool:

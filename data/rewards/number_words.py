@@ -27,9 +27,20 @@ def number_in_words(text: str) -> Fraction | None:
     value, rest = _mixed(words[1:] if negative else words)
     if rest[-2:] == ["below", "zero"]:
         negative, rest = not negative, rest[:-2]
+    if rest[:1] == ["point"] and value is not None:
+        value, rest = _decimal(value, rest[1:])
     if value is None or not is_known_unit(rest):
         return None
     return -value if negative else value
+
+
+def _decimal(whole: Fraction, words: list[str]) -> tuple[Fraction | None, list[str]]:
+    """'three point one four': digits, and the words after them."""
+    digits = ""
+    while len(digits) < len(words) and _ONES.get(words[len(digits)], 10) < 10:
+        digits += str(_ONES[words[len(digits)]])
+    rest = words[len(digits) :]
+    return (whole + Fraction(int(digits), 10 ** len(digits)), rest) if digits else (None, rest)
 
 
 def _mixed(words: list[str]) -> tuple[Fraction | None, list[str]]:

@@ -10,6 +10,7 @@ What counts as plain, and its value:
     50%   50 percent                                         50, never 0.5: percent is ignored like any other unit
     12 apples   5 km/h   60 square meters   42个             units are ignored; `units` defines what is one
     3 million   2 dozen   5 sixths   5 below zero            words that change the value are applied
+    5 and a half                                             also a part behind 'and'
     five   twenty-one   negative 5   two thirds              numbers in words
     **18**   $18$   18.   (3)                                markup is removed; (3) is 3, not -3
 
@@ -46,11 +47,13 @@ _PLAIN = re.compile(
     )
     (?P<gap>\s*) (?:(?:[%¢€£¥₹₩₽$]|°\s?[CF]?)\s*)?
     (?P<unit>{_WORD}(?:(?:\s*[/·-]\s*|\.?\s+){_WORD})*|[㐀-鿿가-힣ぁ-ヿ]+)?
+    (?P<rate>\s?/\s?[a-z]{{3,}})?
     """,
     re.VERBOSE,
 )
 _GROUPS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:(?:[ ][0-9]{3}){2,}|(?:~[0-9]{3})+)(?![0-9])")
 _REPEATING = re.compile(r"(-?)([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{?\s*([0-9]{1,30})\s*\}?")
+_AND_A_PART = re.compile(r"(?P<whole>[0-9]{1,9}) and (?P<part>(?:a|an|one|two|three) [a-z ]+)")
 _IN_WORDS = re.compile(r"[A-Za-z]+[A-Za-z\s,-]*")
 
 # A space on both sides of the unwrapped part, so '\frac{1}{2}3' does not become '1/23'.
@@ -86,10 +89,11 @@ def number_of(text: str) -> Fraction | None:
         return number_in_words(text) if _IN_WORDS.fullmatch(text) else _repeating(text)
     if match["sign"] and match["inner_sign"]:
         return None
-    scale = worth(match["unit"], attached=not match["gap"]) if match["unit"] else 1
+    unit = match["unit"] or match["rate"]
+    scale = worth(unit, attached=not match["gap"] and match.start("gap") == match.start("unit")) if unit else 1
     magnitude = _magnitude(match)
     if magnitude is None or scale is None:
-        return None
+        return _and_a_part(text)
     signs = (match["sign"] or "")[:1].lower(), match["inner_sign"]
     return -magnitude * scale if signs[0] in ("-", "n", "m") or signs[1] == "-" else magnitude * scale
 
@@ -119,6 +123,13 @@ def _magnitude(match: re.Match[str]) -> Fraction | None:
         int((match[part] or "0").replace(",", "")) for part in ("whole", "numerator", "denominator")
     )
     return whole + Fraction(numerator, denominator) if denominator else None
+
+
+def _and_a_part(text: str) -> Fraction | None:
+    """'5 and a half hours'."""
+    match = _AND_A_PART.fullmatch(text)
+    part = number_in_words(f"zero and {match['part']}") if match else None
+    return int(match["whole"]) + part if match and part else None
 
 
 def _repeating(text: str) -> Fraction | None:

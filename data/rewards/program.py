@@ -25,33 +25,8 @@ SUPPLIED = {
     *("bisect", "collections", "copy", "datetime", "fractions", "functools", "heapq", "itertools", "json", "math"),
     *("operator", "os", "random", "re", "string", "sys", "time", "typing"),
 }
-# APPS stores results as JSON, which has no tuples and only string keys, and wraps most of them in a list of one.
-_CALLS = (
-    f"TOLERANCE = {TOLERANCE}"
-    + """
-import json, math
-from remote import plain
-
-def _same(found, wanted):
-    found = plain(found)
-    return _equal(found, wanted) or _equal([found], wanted)
-
-def _equal(found, wanted):
-    if isinstance(wanted, list):
-        alike = type(found) in (list, tuple) and len(found) == len(wanted)
-        return alike and all(map(_equal, found, wanted))
-    if isinstance(wanted, dict) and type(found) is dict:
-        found = {key if isinstance(key, str) else json.dumps(key): value for key, value in found.items()}
-        return found.keys() == wanted.keys() and all(_equal(found[key], wanted[key]) for key in wanted)
-    if isinstance(found, float) and isinstance(wanted, (int, float)):
-        return math.isclose(found, wanted, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    return found == wanted
-
-def _given(value):
-    keys = isinstance(value, dict) and all(key.lstrip("-").isdecimal() for key in value)
-    return {int(key): item for key, item in value.items()} if keys else value
-"""
-)
+# A name of its own, since the function that tests call may have any other.
+_CALLS = "import stored as __stored__"
 
 
 def program(problem: Problem, completion: str) -> Score:
@@ -98,7 +73,7 @@ def require_isolation(level: Level) -> None:
         raise RewardError(f"The reward 'program' cannot be used: {error.what}", error.why, error.what_next) from None
 
 
-program.version = 2  # type: ignore[attr-defined]
+program.version = 3  # type: ignore[attr-defined]
 program.reads = "programs"  # type: ignore[attr-defined]
 program.can_grade = can_run  # type: ignore[attr-defined]
 program.isolate = require_isolation  # type: ignore[attr-defined]
@@ -117,9 +92,12 @@ def _judge(completion: str, task: dict[str, Any]) -> Judged:
         return _judge_human_eval(completion, task)
     if task["kind"] == "mbpp":
         tests, setup = "\n".join(task["asserts"]), task["setup"]
+        imports = _imports(setup)
+        if (found := defined(setup)) and found.lacks:  # it uses what the program defines
+            tests, setup = f"{setup}\n{tests}", ""
         code = extract_program(completion, naming(setup, tests, []).names)
         supplied = _supplied(code) if _has_solution(code) else ""
-        return judge_by_tests(code, setup, tests, [], LIMITS, "\n".join((_imports(setup), supplied)))
+        return judge_by_tests(code, setup, tests, [], LIMITS, "\n".join((imports, supplied)))
     if "fn_name" in task:
         return _judge_calls(completion, task)
     code = extract_program(completion)
@@ -133,10 +111,11 @@ def _judge_human_eval(completion: str, task: dict[str, Any]) -> Judged:
     found = defined(tests)
     if found and "check" not in found.names:
         return Judged(BROKEN, "they do not define a function 'check'")
-    code = extract_program(completion, [name])
+    code, prompt = extract_program(completion, [name]), task["prompt"]
+    whole = prompt if defined(prompt) else f"{prompt.rstrip()}\n    pass\n"  # a function without a docstring
     if not re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
-        code = task["prompt"] + code
-    return judge_by_tests(code, task["prompt"], f"{tests}\ncheck({name})\n", [name], LIMITS)
+        code = prompt + code
+    return judge_by_tests(code, whole, f"{tests}\ncheck({name})\n", [name], LIMITS, whole)
 
 
 def _judge_calls(completion: str, task: dict[str, Any]) -> Judged:
@@ -144,10 +123,14 @@ def _judge_calls(completion: str, task: dict[str, Any]) -> Judged:
     if not (isinstance(name, str) and name.isidentifier()):
         return Judged(BROKEN, f"{name!r} is not a function name")
     code = extract_program(completion, [name, "Solution"])
-    called, required = (f"Solution().{name}", "Solution") if _has_solution(code) else (name, name)
+    called, required = (f"Solution().{name}", "Solution") if _is_method(name, code) else (name, name)
     cases = json.dumps(list(zip(task["inputs"], task["outputs"], strict=True)))
-    tests = f"for _in, _out in json.loads({cases!r}):\n    assert _same({called}(*map(_given, _in)), _out)"
+    tests = f"__stored__.check(lambda: {called}, {cases!r}, {TOLERANCE})"
     return judge_by_tests(code, _CALLS, tests, [required], LIMITS, _supplied(code))
+
+
+def _is_method(name: str, code: str) -> bool:
+    return _has_solution(code) and re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE) is None
 
 
 def _has_solution(code: str) -> bool:

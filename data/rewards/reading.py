@@ -14,18 +14,26 @@ from data.rewards.remarks import values_within, without_gloss
 
 _TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '’,&/-]+[^\W\d_]+)*(?:[.?]|(?<=\w\w)!)?")
-_REMAINDER = re.compile(r"(?P<whole>-?[0-9]+)\s*(?:remainder|rem\.?|R|r)\s*(?:of\s)?(?P<rest>[0-9]+)")
+_REMAINDER = re.compile(
+    r"(?P<whole>-?[0-9]+)\s*,?\s*(?:with\s(?:a\s)?)?(?:remainder|rem\.?|R|r)\s*(?:of\s)?(?P<rest>[0-9]+)"
+)
 _INEQUALITY = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt|in|neq?|infty|mathbb|emptyset)(?![A-Za-z])")
 _ENUMERATED = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
+# Algebra that looks like words: 'x/y', 'ad-bc', but not 'n/a'.
+_PRODUCTS = re.compile("(?:[a-z]{1,2}|[A-Z])(?:[/-](?:[a-z]{1,2}|[A-Z]))+")
+_NO_PRODUCTS = frozenset("n/a a/n y/n n/y t/f f/t e-g o-o".split())
 _CONSTANTS = {"pi": r"\pi", "infinity": r"\infty", "positive infinity": r"\infty", "negative infinity": r"-\infty"}
+_SAME_WORDS = {"does not exist": "dne", "no solutions": "no solution"}
 _CHOICE = re.compile(
     r"(?:(?:option|choice|answer|letter)\s+)?\(?(?P<letter>[A-J])\)?"
-    r"(?:\s*$|\s*[).:]\s*(?P<text>.*)|\s+(?P<rest>[-–—(].*|is\s.*|because\s.*)|,\s(?P<remark>.*))",
+    r"(?:\s*$|\s*[).:]\s*(?P<text>.*)|\s+(?P<rest>[-–—(].*|because\s.*|is\s"
+    r"(?!(?:[a-z]+\s){0,2}(?:wrong|incorrect|false|not|never|no|impossible|excluded|eliminated)\b).*)|,\s(?P<remark>.*))",
     re.IGNORECASE | re.DOTALL,
 )
 _BRACKETED_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\((?P<letter>[A-J])\)\s*(?P<text>.*)", re.DOTALL)
 _OTHER_CHOICE = re.compile(
-    r"(?<![A-Za-z])\(?[A-J]\)|(?<![A-Za-z])(?:or|and|not|maybe|wrong|incorrect)\s+\(?[A-J]?\b|[A-J][.:]\s"
+    r"(?<![A-Za-z])\(?[A-J]\)|^,?\s*[A-J](?:,|\s+(?:and|or)\s|\s*$)"
+    r"|(?<![A-Za-z])(?:or|and|not|maybe|wrong|incorrect)\s+\(?[A-J]?\b|[A-J][.:]\s"
 )
 
 
@@ -62,12 +70,13 @@ def read(text: str) -> Answer:
         return Answer(bare, number, canonical=canonical_number(number))
     plain = strip_markup(_TEXT_COMMAND.sub(r" \1 ", text)) if "\\text" in text else text
     plain = " ".join(plain.split())
-    if (found := code(plain) or _remainder(plain)) is not None:
+    if (found := _remainder(plain) or code(plain)) is not None:
         return Answer(text, is_code=True, canonical=found)
-    if _WORDS.fullmatch(plain):
+    if _WORDS.fullmatch(plain) and (_PRODUCTS.fullmatch(plain) is None or plain.casefold() in _NO_PRODUCTS):
         words = plain.casefold().rstrip(".!?")
         if "," in words or " and " in words:
             words = ", ".join(sorted(_ENUMERATED.split(words)))
+        words = _SAME_WORDS.get(words, words)
         if words in _CONSTANTS:
             return Answer(_CONSTANTS[words], canonical=_CONSTANTS[words])
         return Answer(text, is_words=True, canonical=words)
@@ -95,12 +104,22 @@ def best_reading(text: str) -> Answer:
 
 def choice(text: str) -> str | None:
     """The letter of '(C) 42', 'C: 42', 'option C' and the like; None if there is none or more than one."""
+    return found["letter"].upper() if (found := _choice(text)) else None
+
+
+def option_text(text: str) -> str | None:
+    """What stands behind the letter: '42' of '(C) 42'; None if it has no choice letter in front."""
+    found = _choice(text)
+    return found["text"].strip() or None if found and found["text"] else None
+
+
+def _choice(text: str) -> re.Match[str] | None:
     text = normalized(text)
     text = " ".join((_TEXT_COMMAND.sub(r" \1 ", text) if "\\text" in text else text).split())
     match = _BRACKETED_CHOICE.fullmatch(text) or _CHOICE.fullmatch(text)
     if match is None or _OTHER_CHOICE.search(text[match.end("letter") + 1 :]):
         return None
-    return match["letter"].upper()
+    return match
 
 
 def _remainder(text: str) -> str | None:

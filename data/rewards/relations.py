@@ -7,7 +7,7 @@ import re
 from operator import itemgetter
 from typing import NamedTuple
 
-_EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
+_EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\equiv(?![A-Za-z])")
 _APPROXIMATELY = re.compile(
     r"\\(?:approx|simeq|thickapprox|doteq)(?![A-Za-z])|~=|\\sim(?![A-Za-z])|(?<=[0-9])\s*~\s*(?=[0-9])"
 )
@@ -15,14 +15,21 @@ _APPROXIMATELY = re.compile(
 _REASON = re.compile(
     r"(?<![A-Za-z\\])(?:because|since|as|so|if|when|where|but|not|for|while)(?![A-Za-z])", re.IGNORECASE
 )
+_OPERATION = re.compile(r"[0-9](?:\s*[A-Za-z]{3,})*\s*(?:[-+*/]|\\(?:times|cdot|div)(?![A-Za-z]))\s*\$?\(?[0-9]")
+_SPOKEN = re.compile(
+    r"(?<![A-Za-z\\_^{])(?!(?:sin|cos|tan|log|exp|sqrt|mod)(?![A-Za-z]))(?:[A-Za-z]{3,}|is|of|in)(?![A-Za-z({])"
+)
 _OUTWARD = re.compile(r"(?P<left>[\[\](])(?P<inner>[^\[\]()]*,[^\[\]()]*)(?P<right>[\[\])])")
 _ORDER = re.compile(r"(<=|>=|<|>|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])|\\lt(?![A-Za-z])|\\gt(?![A-Za-z]))")
 _OR = re.compile(
     r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z])or(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])|\\cup(?![A-Za-z])"
 )
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
+_AND = re.compile(r"\\text\s*\{\s*and\s*\}|(?<![A-Za-z])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])|,")
 _MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in(?![A-Za-z])\s*(?=[\[({\\])")
 _BUILDER = re.compile(
-    r"\s*\\\{\s*(?P<name>[a-zA-Z])\s*(?:\\mid(?![A-Za-z])|\||:)(?P<condition>[^{}|]*[<>\\][^{}|]*)\\\}\s*"
+    r"\s*\\\{\s*(?P<name>[a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{\s*R\s*\}\s*)?"
+    r"(?:\\mid(?![A-Za-z])|\||:)(?P<condition>[^{}|]*[<>\\][^{}|]*)\\\}\s*"
 )
 _ASSIGNED = re.compile(r"\s*(?P<name>[A-Za-z](?:_\{?\w+\}?)?)\s*=\s*(?P<value>[^=]+)")
 _SPLIT = re.compile(
@@ -46,12 +53,17 @@ def sides(text: str) -> Sides | None:
         parts = [part.strip() for part in _APPROXIMATELY.split(text)]
         if len(parts) == 2 and all(parts):
             return Sides(parts[0], (parts[1],), True)
-    if "=" not in text:
+    if "=" not in text and r"\equiv" not in text:
         return None
     parts = [part.strip() for part in _EQUALS.split(text)]
     if len(parts) == 2 and re.fullmatch("[a-zA-Z]", parts[1]) and is_numeric(parts[0]):
         parts.reverse()  # '12 = x'
     return Sides(parts[-1], tuple(parts[:-1]), False) if len(parts) > 1 and all(parts) else None
+
+
+def calculation(side: str) -> str:
+    """A side without its words, if numbers are calculated there: '9 + 8' for 'The total is 9 + 8 apples'."""
+    return _SPOKEN.sub("", side) if _OPERATION.search(side) else side
 
 
 def is_numeric(side: str) -> bool:
@@ -73,7 +85,7 @@ def assignments(text: str) -> list[tuple[str, str]] | None:
 
 def as_interval(text: str) -> str | None:
     r"""'x<-1 or 1\le x<2' as '(-\infty,-1)\cup[1,2)'; None if it is not an inequality of one letter."""
-    pieces = [_piece(part.strip()) for part in _OR.split(text)]
+    pieces = [_piece(part.strip()) or both_bounds(part) for part in _OR.split(text)]
     return r"\cup ".join(piece for piece in pieces if piece) if all(pieces) else None
 
 
@@ -89,6 +101,17 @@ def _piece(text: str) -> str | None:
         low, first, _, second, high = parts if _is_less(parts[1]) else reversed(parts)
         return _between(low, first, second, high)
     return None
+
+
+def both_bounds(text: str) -> str | None:
+    """'x>-2 and x<3' as '(-2,3)'; None if it is not two inequalities of one letter."""
+    if _ORDER.search(text) is None or len(set(_LETTER.findall(text))) != 1:
+        return None
+    pieces = [_piece(part.strip()) or "" for part in _AND.split(text)]
+    above, below = sorted(pieces, key=lambda piece: piece.startswith(r"(-\infty")) if len(pieces) == 2 else ("", "")
+    if not above.endswith(r" \infty)") or not below.startswith(r"(-\infty"):
+        return None
+    return above.rpartition(",")[0] + "," + below.partition(",")[2]
 
 
 def _between(low: str | None, first: str, second: str, high: str | None) -> str:

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 
 from data.rewards.number_words import number_in_words
 from data.rewards.numeric import number_of
-from data.rewards.units import CHANGING, part_named
+from data.rewards.units import CHANGING, SCALES, part_named
 
 _FILLER = (
     r"(?:is|are|was|simply|indeed|thus|therefore|hence|so|just|exactly|only|precisely|clearly|then|now|still|actually|obviously|"
     r"approximately|about|roughly|around|equal\sto|equals|given\sby|a\stotal\sof|option|choice|answer|number|value|"
     r"the\snumber|the\svalue)"
 )
-_LEADING = re.compile(rf"(?:{_FILLER}\b[\s,:]*|(?:[,:=]|[-=]>|\\to\b)\s*(?![,:=]))+", re.IGNORECASE)
+_LEADING = re.compile(
+    rf"(?:{_FILLER}\b[\s,:]*|(?:[,:=]|[-=]>|\\(?:to|approx|sim|simeq)(?![A-Za-z]))\s*(?![,:=]))+", re.IGNORECASE
+)
 _VERBS = (
     "is|are|was|were|be|been|has|have|had|equals|equal|equaled|makes|made|earns|earned|gets|got|gives|gave|costs|cost|"
     "needs|needed|spends|spent|pays|paid|takes|took|contains|totals|becomes|became|remains|sold|sells|bought|buys|ate|"
@@ -32,12 +34,16 @@ _SENTENCE = re.compile(
 _LABEL = re.compile(r"(?:\\text\s*\{\s*)?(?P<said>[A-Za-z][A-Za-z '-]{0,60}?)\s*(?::|=)\s*\}?\s*(?P<rest>[^:=][^=]*)")
 _TEXT_BEFORE = re.compile(r"\\text\s*\{(?P<said>[A-Za-z ,']{1,80})\}\s*(?P<rest>[-+]?[\\0-9$].*)", re.DOTALL)
 _OPTION = re.compile(r"(?:\\text\s*\{\s*\([A-J]\)\s*\}|\([A-J]\)|[A-J]\))(?P<said>)\s*(?P<rest>[^(].*)", re.DOTALL)
+_HAN_SENTENCE = re.compile(
+    r"(?P<said>[㐀-鿿，]{0,20}?(?:有|是|为|需要|需|剩下|剩|等于|得|用了|花了|共|约))\s*(?P<rest>[0-9$\\].*)", re.DOTALL
+)
+_HAN_DOUBT = re.compile("[不没或至超少多负半无未非]")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _GLOSS = re.compile(r"(?P<value>[^()]*[^()\s])\s*(?:\\text\s*\{\s*)?\((?P<said>[^()]*)\)\s*\}?(?P<behind>[^()]*)")
 _DIGITS = re.compile("[0-9]")
 _REMARK = re.compile(r"[\s.,;:!?)|#/'\"*`\-–—\\$]*(?:[A-Za-z][A-Za-z'’ \s,.;:!?\-]*)?[\s.,;:!?|#*\"`$]*")
 _BREAK = re.compile(
-    r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|\s(?:as|since|because|which|since)\s)"
+    r"\s*(?:\.\s+(?=[A-Z])|[;|]|,\s+(?=[a-z]|I\b)|\s[-–—]+\s|\s#|\s//|\n|(?<!\btimes)\s(?:as|since|because|which)\s)"
 )
 # The reason why a value is right may contain other numbers: 'because 9*2 = 18'.
 _REASON = re.compile(r",?\s+(?:as|since|because)\s")
@@ -49,11 +55,15 @@ _WORD = re.compile(r"[A-Za-z]+(?:n't)?")
 _SINGLE = re.compile(r"\b[b-hj-zB-HJ-Z]\b")
 # Words that change a number right after it, but not in a remark.
 _HARMLESS = frozenset("is was has and this its as thus us above product sum difference point to through".split())
-_DOUBT = (CHANGING - _HARMLESS) | frozenset(
-    """
+_DOUBT = (
+    (CHANGING - _HARMLESS)
+    | frozenset(
+        """
     alternatively possibly between least most almost nearly cannot other another more cube square incorrect actually
-    zero two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
+    min sec zero two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
     """.split()
+    )
+    | {f"{scale}s" for scale in SCALES}
 )
 _SAID_DOUBT = _DOUBT | {"sum", "product", "difference", "to"}
 # What may follow a word and a comma: 'red, blue' is two answers.
@@ -74,10 +84,12 @@ def without_gloss(text: str) -> str:
         # '5 (five) dollars', 'five (5) dollars'
         same = number_of(value), number_of(said)
         return f"{value} {behind}" if None not in same and same[0] == same[1] and said != value else text
+    if value.endswith("times"):  # '5 times (as many)'
+        return text
     if not _DIGITS.search(value):
         return _without_digits(value, said, text)
-    words = number_in_words(said)
-    agree = (len(said) > 1 and _says_nothing(said)) if words is None else words == number_of(value.strip())
+    again = number_of(said.lstrip("= "))
+    agree = (len(said) > 1 and _says_nothing(said)) if again is None else again == number_of(value.strip())
     return value if agree else text
 
 
@@ -99,6 +111,8 @@ def values_within(text: str) -> Iterator[str]:
 def _after_words(text: str) -> Iterator[str]:
     if leading := _LEADING.match(text):
         yield text[leading.end() :].strip()
+    if not text.isascii() and (match := _HAN_SENTENCE.fullmatch(text)) and not _HAN_DOUBT.search(match["said"]):
+        yield match["rest"]
     for pattern in (_OPTION, _TEXT_BEFORE, _LABEL, _SENTENCE):
         match = pattern.fullmatch(text)
         if match and not _doubts(match["said"], _SAID_DOUBT):

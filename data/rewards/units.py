@@ -26,10 +26,10 @@ CHANGING = frozenset(
     """
     or and to vs versus not but through plus minus times multiplied divided over mod modulo squared cubed factorial
     less twice double doubled triple thrice root square-root power negative positive below above under sum product
-    difference log ln exp sin cos tan sec csc cot sqrt abs max min gcd lcm choose either neither nor if unless except
+    difference log ln exp sin cos tan csc cot sqrt abs max gcd lcm choose either neither nor if unless except
     than off base baker point degrees-below remainder wrong incorrect maybe perhaps instead no never wait
     theta alpha beta gamma delta epsilon lambda sigma omega phi psi rho tau pi mu nu eta zeta xi kappa chi is was has
-    this its does minuses axis basis thus as us plus-minus pos neg tens ones
+    this its does minuses axis basis thus as us plus-minus pos neg tens ones mille permille mil debt
     """.split()
 ) | frozenset(SCALES)
 _BEHIND = frozenset(
@@ -44,7 +44,7 @@ _UNITS = frozenset(
     unit millimeter centimeter decimeter meter kilometer millimetre centimetre metre kilometre inch foot yard mile nm
     light-year acre hectare gram kilogram milligram ton tonne ounce pound stone liter litre milliliter millilitre
     quart pint gallon cup teaspoon tablespoon tsp tbsp barrel bushel second minute hour day week fortnight month year
-    decade century degree radian percent percentage watt kilowatt joule calorie kilocalorie volt ampere ohm newton
+    decade century degree radian rad percent percentage watt kilowatt joule calorie kilocalorie volt ampere ohm newton
     pascal hertz byte bit kilobyte megabyte gigabyte knot
     dollar cent euro pound penny dime nickel quarter rupee peso yen yuan won ruble franc krona krone dinar rand usd eur
     gbp inr jpy cny rmb krw chf cad aud nzd sgd hkd rs buck
@@ -73,6 +73,12 @@ _IRREGULAR = frozenset(
     grandchildren oxen shrimp aircraft fruit furniture homework work leaves lives wolves halves-of vertices matrices
     """.split()
 )
+_LENGTHS = frozenset(
+    "unit centimeter centimetre meter metre kilometer kilometre inche inch foot feet yard mile cm mm km m ft in".split()
+)
+_NO_VERBS = frozenset(
+    "the a an one two three four five six seven eight nine ten be power and or zero minus negative infinity".split()
+)
 _CURRENCY_CODES = frozenset("USD EUR GBP INR JPY CNY RMB KRW CHF CAD AUD NZD SGD HKD".split())
 # Without a space even fewer words are units: '3m' is as likely algebra as three meters.
 _ATTACHED = frozenset(
@@ -92,9 +98,9 @@ _NUMERAL = re.compile(
 _WORD = re.compile(r"[A-Za-z]+")
 # A counter word and what it counts, but no half, fraction or second number.
 _HAN = re.compile(
-    r"(?P<scale>[十百千万亿]*)"
+    r"(?P<scale>(?:[十百万亿]|千(?![米克瓦]))*)"
     r"(?:(?:平方|立方)?(?:个|個|只|隻|元|块|塊|颗|粒|本|张|張|枚|名|位|人|天|年|月|日|号|小时|小時|时|分钟|分鐘|分|秒|米|千米|"
-    r"厘米|公里|公斤|千克|克|吨|升|毫升|岁|歲|次|件|套|双|对|条|支|枝|辆|台|页|頁|课|种|組|组|朵|棵|杯|瓶|盒|箱|包|袋|度|角|"
+    r"厘米|公里|公斤|千克|千瓦|克|吨|升|毫升|岁|歲|次|件|套|双|对|条|支|枝|辆|台|页|頁|课|种|組|组|朵|棵|杯|瓶|盒|箱|包|袋|度|角|"
     r"美元|人民币|英里|英尺|英寸|点|點|朋友|苹果|개|명|원|살|시간|本|冊|匹|円|歳|人民幣)(?P<rest>[㐀-鿿가-힣ぁ-ヿ]*))?"
 )
 _HAN_SCALES = {
@@ -140,6 +146,10 @@ def part_named(word: str) -> int | None:
 
 def is_unit(words: list[str]) -> bool:
     """Whether words after a number leave its value unchanged. True for no words."""
+    if words == ["times"]:
+        return True
+    if len(words) > 1:
+        words = _without_power(_without_purpose(words))
     lowered = [word.lower() for word in words]
     if any(word in CHANGING for word in lowered):
         return False
@@ -147,6 +157,20 @@ def is_unit(words: list[str]) -> bool:
     while head and lowered[head - 1] in _BEHIND:
         head -= 1
     return not words or head == 0 or _is_thing(words[head - 1])
+
+
+def _without_purpose(words: list[str]) -> list[str]:
+    """'minutes' for 'minutes to fill the tank'. What follows 'to' must be a verb."""
+    at = words.index("to") if "to" in words else 0
+    if at == 0 or len(words) == at + 1 or not _is_thing(words[at - 1]):
+        return words
+    return words if words[at + 1] in _NO_VERBS | CHANGING else words[:at]
+
+
+def _without_power(words: list[str]) -> list[str]:
+    """'meters' for 'meters squared' and 'squared meters', which are square meters. '5 squared' is another number."""
+    rest = [word for word in words if word not in ("squared", "cubed")]
+    return rest if len(words) == 2 and len(rest) == 1 and rest[0].removesuffix("s") in _LENGTHS else words
 
 
 def is_known_unit(words: list[str]) -> bool:

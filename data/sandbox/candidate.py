@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HERE = __file__.rpartition("/")[0]
 FILE = "solution.py"
+STREAMS = {"/dev/stdout": 1, "/dev/fd/1": 1, "/dev/stderr": 2, "/dev/fd/2": 2, "/proc/self/fd/0": 0}
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
         told = json.loads(file.readline())
     sys.argv = [FILE]
     _offer_exit()
+    _offer_streams()
     if not conversation:
         run(told["code"], told["supplied"], "__main__")
         return
@@ -63,10 +65,23 @@ def _saved(code: str) -> str:
 
 
 def _offer_exit() -> None:
-    """Define `exit` and `quit`, which Python's `site` module defines but which is not imported."""
-    from _sitebuiltins import Quitter
+    """Define what Python's `site` module defines, which is not imported."""
+    from _sitebuiltins import Quitter, _Helper, _Printer
 
     builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")  # type: ignore[assignment]
+    builtins.help, builtins.copyright = _Helper(), _Printer("copyright", sys.copyright)  # type: ignore[assignment]
+    builtins.credits, builtins.license = _Printer("credits", ""), _Printer("license", "")  # type: ignore[assignment]
+
+
+def _offer_streams() -> None:
+    """Let `open` find the standard streams. In /dev there are no devices, which would be shared, but files."""
+    really_open = builtins.open
+
+    def open_stream(file: Any, *arguments: Any, **named: Any) -> Any:
+        number = STREAMS.get(file) if isinstance(file, str) else None
+        return really_open(file if number is None else os.dup(number), *arguments, **named)
+
+    builtins.open = open_stream
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def run(namespace: dict[str, Any]) -> None:
         UnknownError: a test needs something unsupported.
     """
     for name, value in [*namespace.items()]:
-        if isinstance(value, FunctionType) and name.startswith("test"):
+        if type(value) is FunctionType and name.startswith("test"):
             _run_function(value)
         elif isinstance(value, type) and value.__module__ == namespace["__name__"]:
             if "unittest" in sys.modules and issubclass(value, sys.modules["unittest"].TestCase):

@@ -323,6 +323,7 @@ def _command(
         *("--ro-bind", str(PROGRAMS), INSIDE),
         *("--size", str(limits.disk), "--tmpfs", "/dev", "--perms", "1777", "--dir", "/dev/shm"),  # for semaphores
         *(part for held, name in devices if held is not None for part in _device(held, name)),
+        *("--symlink", "/dev/stdin", "/dev/fd/0"),
         *("--size", str(limits.disk), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"),
         *(f"/python/{PYTHON}", *python),
     ]

@@ -13,7 +13,8 @@ from io import FileIO
 from typing import Any
 
 from data.sandbox.isolation import IsolationError, Limits, started
-from data.sandbox.naming import naming
+from data.sandbox.naming import JUDGES, Naming, defined, naming
+from data.sandbox.sharing import shared
 from data.sandbox.values import BROKEN, CANNOT, FAILED, PASSED
 
 TIMEOUT = "timeout"
@@ -88,12 +89,24 @@ def judge_by_tests(
         reply = json.loads(said)
         if reply["outcome"] not in (PASSED, FAILED, BROKEN, CANNOT):
             raise ValueError(reply)
-        return Judged(reply["outcome"], str(reply["why"]))
+        judged = Judged(reply["outcome"], str(reply["why"]))
     except (ValueError, TypeError, KeyError):
         raise IsolationError(
             f"The program that runs the tests ended without a verdict; its output was {said!r}.",
             what_next="Check whether the machine is out of memory, then run the same command again.",
         ) from None
+    if judged.outcome == FAILED and (what := _shared(code, f"{prelude}\n{tests}", asked)):
+        return Judged(CANNOT, f"with {what!r}, the tests rely on what they and the program do not share: {judged.why}")
+    return judged
+
+
+def _shared(code: str, tests: str, asked: Naming) -> str:
+    """What an honest program may fail for: see `sharing`, or a name that one has, and the other uses."""
+    program, theirs = defined(code), defined(tests)
+    if program is None or theirs is None:
+        return ""
+    refused = {name for name, module in asked.library.items() if module} & program.makes - JUDGES
+    return shared(tests, asked.names) or min(program.lacks & theirs.makes | refused, default="")
 
 
 def judge_by_output(code: str, cases: Sequence[tuple[str, str]], limits: Limits, supplied: str = "") -> Judged:

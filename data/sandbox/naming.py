@@ -6,6 +6,7 @@ judge itself. Here a candidate supplies what is required of it, and of the rest 
 
 import ast
 import builtins
+import symtable
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Naming:
 
 # Those that check data against expected values: a program's own version could always return True.
 JUDGES = {"isclose", "isnan", "isinf", "isfinite", "fabs", "dist", "hypot", "sqrt", "reduce", "pytest"}
+# Usual names of packages, which check data as well. The sandbox has none, so only an impostor could supply them.
+PACKAGES = {"np", "numpy", "pd", "pandas", "scipy", "sympy", "torch", "tf"}
 
 
 def naming(prelude: str, tests: str, required: list[str], code: str = "") -> Naming:
@@ -55,63 +58,153 @@ def naming(prelude: str, tests: str, required: list[str], code: str = "") -> Nam
 
     Args:
         required: names that the tests call, even if the prelude or Python has them too.
-        code: the program. Other names that it defines it supplies even if the library has them, unless the tests call
-            them on what others of these return, or they are in `JUDGES`.
+        code: the program. Other names that it defines it supplies even if Python has them, unless the tests call them
+            on what others of these return, or they are in `JUDGES`.
     """
     try:
         tree, before = ast.parse(tests), ast.parse(prelude)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Naming(required)  # reported when they are run
-    bound = {*_bound(tree), *_bound(before)}
-    used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    free = [name for name in dict.fromkeys(used) if name not in bound and name not in required]
+    bound = {*_bound(before), *required}
+    free = [name for name in _free(tests, tree) if name not in bound]
     unknown = [name for name in free if not hasattr(builtins, name)]
-    modules = {name for name in unknown if name in sys.stdlib_module_names and _is_used_as_module(tree, name)}
-    asked = [name for name in unknown if name not in modules]
+    as_modules = {name for name in unknown if _is_used_as_module(tree, name)}
+    modules = as_modules & sys.stdlib_module_names
+    asked = [name for name in unknown if name not in modules | (as_modules & PACKAGES)]
     found = defined(code)
-    library = _of_library(tree, asked, required, found.names if found else frozenset())
+    makes = found.makes if found else frozenset()
+    library = _of_library(tree, asked, required, makes)
     own = [*required, *(name for name in asked if name not in library)]
-    if not own:
-        own = _innermost(tree, [name for name in free if hasattr(builtins, name)])
+    python = [name for name in free if hasattr(builtins, name) and name != "print"]  # which tests only report with
+    own += _apart(tree, [name for name in python if name in makes], {*own}) if own else _innermost(tree, python)
     return Naming(own, {**dict.fromkeys(modules, ""), **library})
 
 
-def _of_library(tree: ast.AST, asked: list[str], required: list[str], own: frozenset[str]) -> dict[str, str]:
+def _free(tests: str, tree: ast.Module) -> list[str]:
+    """The names that tests use and do not bind before, in order."""
+    tables = [symtable.symtable(tests, "tests.py", "exec")]
+    top = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    used = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_referenced()}
+    for table in tables:  # which grows
+        tables += table.get_children()
+        for symbol in table.get_symbols() if table is not tables[0] else ():
+            if symbol.is_global():
+                (top if symbol.is_assigned() else used).add(symbol.get_name())
+    free = (used - top) | _used_before(tree.body)
+    return [
+        name for name in dict.fromkeys(part.id for part in ast.walk(tree) if isinstance(part, ast.Name)) if name in free
+    ]
+
+
+def _used_before(body: list[ast.stmt]) -> set[str]:
+    """The names that simple statements use, and that only they or later ones bind."""
+    found, bound = set[str](), set[str]()
+    for node in body:
+        if isinstance(node, ast.Assert | ast.Assign | ast.Expr):
+            found |= _loaded(node) - bound
+        bound |= {*_bound(node)}
+    return found & bound
+
+
+def _loaded(node: ast.stmt) -> set[str]:
+    """The names that a statement loads, without those of functions and comprehensions in it."""
+    own = {name for part in ast.walk(node) if isinstance(part, ast.Lambda | ast.comprehension) for name in _bound(part)}
+    loaded = (part for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load))
+    return {part.id for part in loaded} - own
+
+
+def _of_library(tree: ast.AST, asked: list[str], required: list[str], makes: frozenset[str]) -> dict[str, str]:
     """The names that the standard library supplies. A task may ask for a function that the library has too."""
     there = [name for name in asked if name in LIBRARY]
     if not required and len(there) == len(asked):
         inner = _innermost(tree, there)
-        there = [name for name in there if name not in inner]
-    else:
-        around = _around(tree, {*required, *asked})
-        there = [name for name in there if name not in own or name in around | JUDGES]
-    return {name: LIBRARY[name] for name in there}
+        return {name: LIBRARY[name] for name in there if name not in inner}
+    theirs = {*required, *(name for name in asked if name not in LIBRARY or name in makes)}
+    return {
+        name: LIBRARY[name]
+        for name in there
+        if name not in makes or name in JUDGES or name in _around(tree, theirs - {name}, [name])
+    }
 
 
 def _innermost(tree: ast.AST, names: list[str]) -> list[str]:
     """The names that are called, except on what another one of them returns."""
-    called = set()
+    called = {call.func.id for call in _calls(tree) if isinstance(call.func, ast.Name)} & {*names}
+    return [name for name in names if name in called and name not in _around(tree, called - {name}, [name])]
+
+
+def _apart(tree: ast.AST, names: list[str], theirs: set[str]) -> list[str]:
+    """The names that are used only in statements of their own, which bind nothing and in which nothing of theirs is."""
+    found = []
+    for name in names:
+        others = {*theirs, *names} - {name}
+        reached = _reached(tree, others)
+        statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and _own_mentions(node) & {name}]
+        if all(isinstance(one, ast.Assert | ast.Expr) and not _mentions(one) & reached for one in statements):
+            found.append(name)
+    return found
+
+
+def _around(tree: ast.AST, theirs: set[str], names: list[str]) -> set[str]:
+    """Those of the names that are called on, or handed over beside, what comes from theirs."""
+    reached, found = _reached(tree, theirs), set[str]()
     for call in _calls(tree):
-        inside = {inner.func.id for part in (*call.args, *call.keywords) for inner in _calls(part)}  # type: ignore[attr-defined]
-        if call.func.id in names and not inside & {*names}:  # type: ignore[attr-defined]
-            called.add(call.func.id)  # type: ignore[attr-defined]
-    return [name for name in names if name in called - _around(tree, called)]
+        given = [*call.args, *call.keywords]
+        if any(_mentions(part) & reached for part in given):
+            found |= _mentions(call.func)
+            if not (isinstance(call.func, ast.Name) and call.func.id in ("isinstance", "issubclass")):
+                found |= {part.id for part in given if isinstance(part, ast.Name)}
+    return found & {*names}
 
 
-def _around(tree: ast.AST, names: set[str]) -> set[str]:
-    """The functions that are called on what these names return."""
-    return {
-        call.func.id  # type: ignore[attr-defined]
-        for call in _calls(tree)
-        for part in (*call.args, *call.keywords)
-        for inner in _calls(part)
-        if inner.func.id in names  # type: ignore[attr-defined]
-    }
+def _reached(tree: ast.AST, theirs: set[str]) -> set[str]:
+    """These names, and those that the tests bind where these, or what comes from them, play a part."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    reached, handed, before = {*theirs}, set[str](), 0
+    while len(reached) + len(handed) != before:
+        before = len(reached) + len(handed)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if node.name in handed:
+                    reached |= {part.arg for part in ast.walk(node.args) if isinstance(part, ast.arg)}
+                if any(_mentions(part) & reached for part in node.body):
+                    reached.add(node.name)
+            elif isinstance(node, ast.Call) and any(_mentions(part) & reached for part in [*node.args, *node.keywords]):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                handed |= {function.name for function in functions if function.name == name}
+                if isinstance(node.func, ast.Attribute) and not name.startswith("assert"):
+                    reached |= _mentions(node.func)  # a method may keep what it is given
+            elif any(_mentions(part) & reached for part in _deciding(node)):
+                reached |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and _is_target(part, node)}
+    return reached
+
+
+def _deciding(node: ast.AST) -> list[ast.AST]:
+    """The parts of a node that decide what is bound in it."""
+    if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+        return [node.iter]
+    decided = isinstance(node, ast.stmt | ast.NamedExpr) and not isinstance(node, ast.ClassDef)
+    return [node] if decided else []
+
+
+def _is_target(name: ast.Name, node: ast.AST) -> bool:
+    """Whether a node binds a name, or an attribute or item of it."""
+    targets = [node.target] if isinstance(node, ast.AugAssign) else getattr(node, "targets", [])
+    return isinstance(name.ctx, ast.Store) or any(name in [*ast.walk(target)] for target in targets)
+
+
+def _mentions(node: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _own_mentions(node: ast.stmt) -> set[str]:
+    """The names in a statement, without the statements in it."""
+    parts = (part for part in ast.iter_child_nodes(node) if not isinstance(part, ast.stmt | ast.ExceptHandler))
+    return {name for part in parts for name in _mentions(part)}
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:
-    """The calls of a plain name."""
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
 def _is_used_as_module(tree: ast.AST, name: str) -> bool:
@@ -160,7 +253,7 @@ def defined(code: str) -> Defined | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    known = {*_bound(tree), *dir(builtins), "__file__", "exit", "quit"}
+    known = {*_bound(tree), *dir(builtins), "__file__", "exit", "quit", "help", "copyright", "credits", "license"}
     names = frozenset(name for node in tree.body for name in _bound_by(node))
     return Defined(names, frozenset(_made_by(tree.body)), frozenset(used - known), any(map(_acts, tree.body)))
 

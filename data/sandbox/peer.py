@@ -46,6 +46,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "xor": operator.xor,
 }
 OPERATIONS = [f"__{side}{name}__" for name in OPERATORS for side in ("", "r")]
+IN_PLACE = [f"__i{name}__" for name in OPERATORS]
 COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
 
 
@@ -178,7 +179,7 @@ class Peer(ABC):
                 result = self._hear(reply, lambda unpacker: self.raised(reply["raised"], unpacker))
             else:
                 result = self._hear(reply, lambda unpacker: unpacker.unpack(reply["value"]))
-            self.printed(reply.get("printed", ""))
+            self.heard(reply)
         except (NotDataError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError) as error:
             raise GoneError(f"malformed message ({error})") from None
         if "raised" in reply:
@@ -186,8 +187,8 @@ class Peer(ABC):
         return result
 
     @abstractmethod
-    def printed(self, text: str) -> None:
-        """Handle what the other side printed."""
+    def heard(self, aside: dict[str, Any]) -> None:
+        """Handle what the other side sends with a reply, see `aside`."""
 
     # Answering.
 

@@ -101,4 +101,6 @@ def _fail(reason: str = "", **_: Any) -> None:
 
 
 def _refuse(name: str) -> Any:
+    if name.startswith("__"):  # which Python itself looks for
+        raise AttributeError(name)
     raise UnknownError(f"pytest.{name} is not offered here")

@@ -8,8 +8,10 @@ implements these with its own rules, they cannot be decided without it, which is
 
 from __future__ import annotations
 
+import sys
+
 from peer import OPERATORS, QUERIES
-from values import DATA, FIXED
+from values import DATA, FIXED, KINDS
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
 if TYPE_CHECKING:
@@ -31,13 +33,14 @@ PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", 
 }
 
 TEXTS = {"__str__", "__repr__", "__format__"}
+UNCLAIMED = {"builtins", "__main__"}  # modules whose classes are known here
 CHANGING = {  # methods of built-in types that change the object, or belong to every object
     *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "update", "setdefault", "popitem"),
     *("add", "discard", "difference_update", "intersection_update", "symmetric_difference_update"),
     *("__setitem__", "__delitem__", "__call__", "__next__", "__enter__", "__exit__", "__hash__"),
     *(name for name in dir(object) if name not in ORDERS),
 }
-_CLASSES: dict[tuple[frozenset[str], str], type[Remote]] = {}
+_CLASSES: dict[tuple[frozenset[str], str, tuple[str, ...]], type[Remote]] = {}
 
 
 class CandidateError(Exception):
@@ -218,6 +221,8 @@ class Inner:
     def contains(self, item: Any) -> bool:
         if self.base and "__contains__" not in self.own:
             return item in self.contents()
+        if self.told.get("members") and isinstance(inner_of(item), Inner):
+            return isinstance(item, self.remote)
         self.cannot("membership")
         return False
 
@@ -235,13 +240,23 @@ class Inner:
 
     def hashed(self) -> int:
         rule = self.told.get("equal")
-        if rule == "own":
+        if rule == "own" or (rule == "identity" and self.told.get("hashes")):
             return int(self.does("__hash__"))
         if rule == "identity":
             return hash((id(self.peer), self.number))
         if not self.told.get("hashable", True):
             raise TypeError("unhashable type")
         return hash(self.contents())
+
+    def kind(self, exactly: bool = False) -> Any:
+        """Its class: one of Python's, or the stand-in for one of the candidate's if the tests have it; or None."""
+        if "class" in self.told:
+            return type
+        if (known := KINDS.get(str(self.told.get("is")))) is not None:
+            return known
+        if self.base and not exactly:
+            return None
+        return self.peer.stand_ins.get(self.told.get("kind", -1)) or self.query("get", name="__class__")
 
     def cannot(self, what: str) -> None:
         self.peer.cannot(f"{what} is up to the candidate's own code, which must not see what the tests expect")
@@ -256,9 +271,13 @@ class Fields(Inner):
 
     def __init__(self, maker: Inner, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         super().__init__(maker.peer, None, maker.told["instances"])
+        self.peer.asked += 1
         self.maker, self.arguments, self.named = maker, arguments, named
         self.values = self._bound()
         stand_in(self)
+
+    def kind(self, exactly: bool = False) -> Any:
+        return self.maker.remote
 
     def _bound(self) -> tuple[Any, ...]:
         fields = self.maker.told["fields"]
@@ -274,7 +293,7 @@ class Fields(Inner):
         return tuple(given[name] for name in names)
 
     def contents(self) -> Any:
-        return self.values if self.number is None else super().contents()
+        return self.values if self.number is None or self.base in FIXED else super().contents()
 
     def see_unchanged_since(self, moment: int) -> None:
         """The candidate cannot have stored what it was never sent."""
@@ -291,7 +310,9 @@ class Fields(Inner):
 
 def stand_in(inner: Inner) -> Remote:
     """An object with the methods of the original, and a class of the same name."""
-    return _class_of(frozenset(inner.told.get("able", [])), str(inner.told.get("name", "Remote")))(inner)
+    told = inner.told
+    able = [*told.get("able", []), *(["__class_getitem__"] if told.get("generic") else [])]
+    return _class_of(frozenset(able), str(told.get("name", "Remote")), tuple(told.get("holds", [])))(inner)
 
 
 def plain(value: Any) -> Any:
@@ -309,10 +330,22 @@ def inner_of(thing: Any) -> Any:
     return object.__getattribute__(thing, "_inner") if issubclass(type(thing), Remote) else None
 
 
-def _class_of(able: frozenset[str], name: str) -> type[Remote]:
-    if (able, name) not in _CLASSES:
-        _CLASSES[able, name] = type(name, (Remote,), {**_OF_THE_THING, **_methods(able), "__slots__": ()})
-    return _CLASSES[able, name]
+def _class_of(able: frozenset[str], name: str, holds: tuple[str, ...]) -> type[Remote]:
+    if (able, name, holds) not in _CLASSES:
+        fields = {"__dataclass_fields__": _fields(holds)} if holds and "dataclasses" in sys.modules else {}
+        made = type(name, (Remote,), {**_OF_THE_THING, **_methods(able), **fields, "__slots__": ()})
+        _CLASSES[able, name, holds] = made
+    return _CLASSES[able, name, holds]
+
+
+def _fields(names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a dataclass, for the functions of `dataclasses`."""
+    import dataclasses
+
+    found = {name: dataclasses.field() for name in names}
+    for name, field in found.items():
+        field.name, field._field_type = name, dataclasses._FIELD  # type: ignore[attr-defined]
+    return found
 
 
 def _asked_for(name: str) -> property:
@@ -320,14 +353,56 @@ def _asked_for(name: str) -> property:
     return property(lambda self: inner_of(self).query("get", name=name))
 
 
+def is_instance(thing: Any, kinds: Any) -> bool:
+    """`isinstance` for tests: an object of the candidate may be of a class that comes from one of Python's library."""
+    return isinstance(thing, kinds) or _comes_from(thing, kinds)
+
+
+def is_subclass(kind: Any, kinds: Any) -> bool:
+    """`issubclass` for tests."""
+    return _comes_from(kind, kinds) or issubclass(kind, kinds)
+
+
+def _comes_from(thing: Any, kinds: Any) -> bool:
+    if isinstance(kinds, tuple):
+        return any(_comes_from(thing, kind) for kind in kinds)
+    inner = inner_of(thing)
+    if inner is None or not issubclass(type(kinds), type) or kinds.__module__ in UNCLAIMED:
+        return False
+    return bool(inner.query("is", kind=[kinds.__module__, kinds.__qualname__]))
+
+
+def _class(self: Any) -> Any:
+    inner = inner_of(self)
+    # Abstract base classes look at the methods of a class, which this one has.
+    return inner.base or (type(self) if sys._getframe(1).f_globals.get("__name__") == "abc" else inner.kind())
+
+
 _OF_THE_THING: dict[str, Any] = {
     **{name: _asked_for(name) for name in ("__doc__", "__dict__", "__module__", "__annotations__")},
-    "__class__": property(lambda self: inner_of(self).base or type(self)),
+    "__class__": property(_class),
 }
 
 
+class _AsksForClass(type):
+    def __call__(cls, *arguments: Any, **named: Any) -> Any:
+        if cls is not Class or len(arguments) != 1:
+            return super().__call__(*arguments, **named)
+        inner = inner_of(arguments[0])
+        kind = (inner.kind(exactly=True) if inner else None) or type(arguments[0])
+        return Class if kind in (type, _AsksForClass) else kind
+
+    def __instancecheck__(cls, thing: Any) -> bool:
+        return isinstance(thing, type)
+
+
+class Class(type, metaclass=_AsksForClass):
+    """`type` for tests: it returns the candidate's class of a stand-in."""
+
+
 def _methods(able: frozenset[str]) -> dict[str, Any]:
-    methods: dict[str, Any] = {name: _query(name) for name in able & QUERIES if name != "__call__"}
+    methods: dict[str, Any] = {"__getitem__": _item} if "__class_getitem__" in able else {}
+    methods |= {name: _query(name) for name in able & QUERIES if name != "__call__"}
     if "__call__" in able:
         methods["__call__"] = lambda self, *arguments, **named: inner_of(self).call(*arguments, **named)
     if "__contains__" in able:
@@ -335,10 +410,16 @@ def _methods(able: frozenset[str]) -> dict[str, Any]:
     for name in ORDERS.keys() & able:
         methods[name] = lambda self, other, name=name: inner_of(self).orders(name, other)
     for name in OPERATORS:
+        if f"__i{name}__" in able:
+            methods[f"__i{name}__"] = _operation(name, reflected=False)
         if {f"__{name}__", f"__r{name}__"} & able:
             methods[f"__{name}__"] = _operation(name, reflected=False)
             methods[f"__r{name}__"] = _operation(name, reflected=True)
     return methods
+
+
+def _item(self: Any, item: Any) -> Any:
+    return inner_of(self).query("item", item)
 
 
 def _query(name: str) -> Callable[..., Any]:

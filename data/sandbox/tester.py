@@ -17,6 +17,7 @@ sys.path.insert(0, __file__.rpartition("/")[0])
 from asking import Asking
 from collecting import offer, run
 from peer import CannotError, Channel
+from remote import Class, is_instance, is_subclass
 from values import BROKEN, CANNOT, FAILED, PASSED, said
 
 TYPE_CHECKING = False  # typing and collections.abc take longer to import than all of this
@@ -43,18 +44,18 @@ def judge(told: dict[str, Any], channel: Channel) -> tuple[str, str]:
         for name, where in told["library"].items():
             found = __import__(where or name)
             namespace[name] = getattr(found, name) if where else found
+        namespace.update(type=Class, isinstance=is_instance, issubclass=is_subclass)
         exec(compile(told["prelude"], "prelude.py", "exec", dont_inherit=True), namespace)
         code = compile(told["tests"], "tests.py", "exec", dont_inherit=True)
     except BaseException as error:
         return BROKEN, said(error)
     try:
         candidate = Asking(channel)
-        given = candidate.named(told["names"])
+        candidate.offer(told["names"], namespace)
     except BaseException as error:
         return FAILED, said(error)
-    if lacking := [name for name in told["required"] if name not in given]:
+    if lacking := [name for name in told["required"] if name not in candidate.given]:
         return FAILED, f"the program does not define {', '.join(lacking)}"
-    namespace.update(given)
     offer(told["tests"])
     return _judged(candidate, code, namespace)
 
@@ -68,6 +69,10 @@ def _judged(candidate: Asking, code: Any, namespace: dict[str, Any]) -> tuple[st
         outcome, why = CANNOT, str(error)
     except BaseException as error:
         outcome, why = FAILED, said(error)
+        if isinstance(error, ImportError) and error.name is not None:  # which an error of the candidate lacks here
+            outcome = BROKEN
+        if isinstance(error, TypeError) and candidate.has_derived():
+            outcome, why = CANNOT, f"an object of a class that derives from a built-in one may be refused: {why}"
     if candidate.trouble is not None:  # even if the tests caught it
         return (CANNOT if isinstance(candidate.trouble, CannotError) else FAILED), said(candidate.trouble)
     if outcome == PASSED and not candidate.asked:

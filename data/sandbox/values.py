@@ -42,8 +42,8 @@ LIBRARY: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("decimal", "Decimal"): lambda value: (str(value),),
     ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
     ("datetime", "date"): lambda value: value.__reduce__()[1],
-    ("datetime", "time"): lambda value: value.__reduce__()[1],
-    ("datetime", "datetime"): lambda value: value.__reduce__()[1],
+    ("datetime", "time"): lambda value: value.__reduce_ex__(4)[1],  # the older one loses `fold`
+    ("datetime", "datetime"): lambda value: value.__reduce_ex__(4)[1],
     ("datetime", "timedelta"): lambda value: (value.days, value.seconds, value.microseconds),
     ("datetime", "timezone"): lambda value: value.__getinitargs__(),
     ("zoneinfo", "ZoneInfo"): lambda value: (value.key,),
@@ -65,6 +65,18 @@ MUTABLE: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("collections", "defaultdict"): lambda value: (value.default_factory,),
     ("array", "array"): lambda value: (value.typecode,),
 }
+# Types of built-in objects that are not data. Some have no name in `builtins`.
+KINDS: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (map, filter, zip, enumerate, reversed, type(sys), type(len), type(lambda: None), type([].__len__))
+}
+
+
+def _generator() -> Any:
+    yield
+
+
+KINDS["generator"] = type(_generator())
 FACTORIES = (None, int, float, str, bool, list, dict, set, tuple)
 
 

@@ -24,7 +24,7 @@ from tasks.datasets.select import SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
 
-VERSION = 2  # more formats; a file belongs to the split in its name; the chat template frames answers
+VERSION = 3  # a NaN is a missing value; one of several splits of training has to be chosen
 VALIDATED_AND_TESTED: tuple[Split, ...] = ("validation", "test")
 
 

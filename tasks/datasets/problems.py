@@ -44,7 +44,7 @@ from tasks.stage.logs import run_logger
 from tasks.stage.run import Result, Run
 
 Judged = tuple[Use, Callable[[str | None], bool] | None]  # what problems are read as, and whether one can be judged
-VERSION = 2  # a file belongs to the split in its name; bare answers beside solutions, weights, labels
+VERSION = 3  # weights of every answer, labels in words, NaN as a missing value, options as objects or JSON
 DATA = "data.json"
 LOGGED = 300  # characters of a prompt
 NOTICED = {  # by what was noticed: what is counted, and the words after the count

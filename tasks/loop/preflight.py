@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.chat_template import require_template
+from data.chat_template import naming, require_template
 from data.errors import AutodidactError
 from data.keeping import earlier_kept
 from data.prepare.preferences import read_pairs
 from data.prepare.reading import Tally
-from data.render import completion_token_ids, first_of_each_shape
+from data.render import begins_with_reasoning, completion_token_ids, first_of_each_shape
 from data.rows import SPLITS, Problem
 from data.storage import read_rows
 from models import tiny
@@ -98,7 +98,7 @@ def _plan(loop: Loop, config: RunConfig, on_drift: OnDrift, remake: frozenset[st
 def check_problems(config: LoopConfig, on_drift: OnDrift) -> None:
     """Prepare all problems, render every prompt with the policy's tokenizer, and check that an answer fits.
 
-    If gold answers are trained on, check that the chat template can render them.
+    If gold answers are trained on, check that the chat template can render them, and those that reason.
     """
     lengths = prompt_lengths(config)
     require_template(lengths.reads.tokenizer, config.model or "the embedded model")
@@ -110,7 +110,20 @@ def check_problems(config: LoopConfig, on_drift: OnDrift) -> None:
                 lengths.check(problem)
         if config.trains_on_gold:
             completion_token_ids(lengths.reads.tokenizer, GOLD)
+            for problem in (problem for file in files for problem in read_rows(Problem, file)):
+                _check_reasoning(lengths.reads.tokenizer, problem.response, f"Problem {problem.id} of {problem.source}")
         check_judged(config, files)
+
+
+def _check_reasoning(tokenizer: Any, answer: str | None, place: str) -> None:
+    """Check that an answer which begins with reasoning can follow a prompt.
+
+    Raises:
+        TemplateError: naming its place.
+    """
+    if answer and begins_with_reasoning(answer):
+        with naming(place):
+            completion_token_ids(tokenizer, answer)
 
 
 def check_judged(config: LoopConfig, files: Sequence[Path]) -> None:
@@ -128,7 +141,7 @@ def check_judged(config: LoopConfig, files: Sequence[Path]) -> None:
 
 
 def check_pair_prompts(config: Any) -> None:
-    """Render one pair of each kind, and an answer, with the policy's tokenizer.
+    """Render one pair of each kind, an answer, and all answers that reason, with the policy's tokenizer.
 
     Raises:
         ModelError, TemplateError, VocabularyError: naming the pair.
@@ -140,6 +153,9 @@ def check_pair_prompts(config: Any) -> None:
             reading = replace(config.pair_reading(source), drop=True)
             for pair in first_of_each_shape(read_pairs(reading, Tally())):
                 reads.token_ids(pair.messages, f"Pair {pair.problem_id} of {source}")
+            for pair in read_pairs(reading, Tally()) if isinstance(config, LoopConfig) else ():
+                for answer in (pair.chosen, pair.rejected):
+                    _check_reasoning(reads.tokenizer, answer, f"Pair {pair.problem_id} of {source}")
     if isinstance(config, LoopConfig):  # a reward model generates no answers, so its pairs cannot differ from them
         completion_token_ids(reads.tokenizer, GOLD)
 

@@ -261,13 +261,13 @@ class Tracking:
         import mlflow
         from mlflow.entities import LoggedModelStatus
 
+        mlflow.set_tracking_uri(self.uri)  # where a registry in SQLite looks for the model of a version, too
         same = f"tags.{DIGEST} = '{described[DIGEST]}'"
         for model in self.client.search_logged_models([self.experiment_id], same):
             if model.source_run_id == run and model.status == LoggedModelStatus.READY:
                 return str(model.model_id)
             if model.source_run_id == run:
                 self.client.delete_logged_model(model.model_id)
-        mlflow.set_tracking_uri(self.uri)
         made = mlflow.create_external_model(
             name=f"{self.directory.name}-{iteration}".replace(".", "-"),  # dots are allowed in run names but not here
             source_run_id=run,

@@ -20,7 +20,7 @@ HYPERPARAMETERS = PreferenceConfig(
     beta=1.0, learning_rate=2e-5, epochs=1, batch_size=32, optimizer="rmsprop", dtype="float32"
 )
 # That all stages agree is tested with supervised training: of them, only these compute a reference in another way.
-LAUNCHES = [{"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}]
+LAUNCHES = [pytest.param({"zero_stage": 3}, marks=pytest.mark.nightly), {"processes": 2, "micro_batch_size": 8}]
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,13 @@ def plain(policy: Path, examples: Path, held_out: Path, tmp_path_factory: pytest
 
 
 @pytest.mark.parametrize(
-    "launch", [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"processes": 2, "micro_batch_size": 8}]
+    "launch",
+    [
+        pytest.param({"zero_stage": 1}, marks=pytest.mark.nightly),
+        pytest.param({"zero_stage": 2}, marks=pytest.mark.nightly),
+        {"zero_stage": 3},
+        {"processes": 2, "micro_batch_size": 8},
+    ],
 )
 def test_zero_stages_and_processes_give_the_same_losses(policy, examples, held_out, plain, tmp_path, launch):
     train(tmp_path, program(policy, examples, tmp_path, held_out, **launch))

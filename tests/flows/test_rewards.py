@@ -138,7 +138,7 @@ def test_several_rewards_make_one_and_each_is_kept(tmp_path: Path) -> None:
         {"name": "final_answer", "value": 1.0, "verdict": "correct"},
         {"name": "judge", "value": 5.0, "verdict": "correct"},
     ]
-    assert right[0].grader == "final_answer@3+judge@2"
+    assert right[0].grader == "final_answer@4+judge@2"
     assert "final_answer: " in right[0].explanation and "judge: as the reference" in right[0].explanation
 
 

@@ -95,13 +95,14 @@ def _matching(folder: Path, entry: dict[str, Any], files: Collection[Path]) -> l
     base = str(entry.get("data_dir") or ".")
     found: dict[Path, DataFile] = {}
     for part in given if isinstance(given, list) else [given]:
-        split = split_named(str(part.get("split"))) if isinstance(part, dict) else None
+        called = str(part["split"]) if isinstance(part, dict) and part.get("split") else None
+        split = split_named(called) if called else None
         patterns = part.get("path") if isinstance(part, dict) else part
         for pattern in patterns if isinstance(patterns, list) else [patterns]:
             for path in _glob(folder, f"{base}/{pattern}"):
                 if path in files:
                     own = split or split_of_path(path.relative_to(folder))
-                    found.setdefault(path, DataFile(path, own))
+                    found.setdefault(path, DataFile(path, own, called=called))
     return [found[path] for path in sorted(found)]
 
 

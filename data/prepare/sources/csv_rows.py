@@ -1,6 +1,7 @@
 """Rows of CSV and TSV, as texts keyed by the header's names."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -15,6 +16,7 @@ from data.rows import Split
 SEPARATORS = ",;\t|"
 SEPARATED_BY = "sep="  # a line before the header, for spreadsheets
 QUOTE = "Quote texts that contain a separator."
+QUOTED = re.compile(r'"[^"]*"')
 
 
 def csv_rows(file: IO[bytes], path: Path, separator: str, split: Split | None, drop: Drop | None) -> Iterator[Located]:
@@ -57,6 +59,7 @@ def csv_rows(file: IO[bytes], path: Path, separator: str, split: Split | None, d
 
 
 def _separator(header: str, expected: str) -> str:
+    header = QUOTED.sub("", header)
     if expected in header:
         return expected
     return max(SEPARATORS, key=header.count) if any(sign in header for sign in SEPARATORS) else expected

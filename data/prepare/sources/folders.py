@@ -8,7 +8,7 @@ from typing import Any
 
 from data.prepare.sources.configurations import configurations
 from data.prepare.sources.errors import DataFileError, unreadable
-from data.prepare.sources.listing import DataFile, Listing, choose
+from data.prepare.sources.listing import DataFile, Listing, choose, refuse_several
 from data.prepare.sources.names import split_named, split_of_path
 from data.prepare.sources.packed import KNOWN, kind, why_refused
 from data.prepare.sources.registry import ELSEWHERE, REGISTRY, layout, read_object, read_registry
@@ -97,9 +97,10 @@ def _saved_splits(folder: Path, names: tuple[str, ...]) -> Listing:
         raise DataFileError(f"{folder / SAVED_SPLITS} names no splits.", what_next="Save the data set again.")
     files = {str(name): _saved(_inside(folder, name)) for name in found}
     told_by = [folder / SAVED_SPLITS, *(folder / name / STATE for name in files)]
-    everything = [DataFile(file, split_named(name)) for name, paths in files.items() for file in paths]
+    everything = [DataFile(file, split_named(name), called=name) for name, paths in files.items() for file in paths]
     whole = Listing(everything, _others(folder, everything), told_by)
     if not names:
+        refuse_several(everything, str(folder))
         return whole
     if len(names) > 1 or names[0] not in files:
         raise DataFileError(
@@ -143,8 +144,11 @@ def _folder(folder: Path, names: tuple[str, ...]) -> Listing:
         name = names[0] if names and names[0] in known.files else known.default
         if name is None:
             raise choose(folder, "configurations", known.files)
+        here = f"{folder}:{name}" if names[:1] == (name,) else str(folder)
         names = names[1:] if names and names[0] == name else names
         whole = whole.only(known.files[name], f"it is not of the configuration {name}")
+        if not names:
+            refuse_several(whole.files, here)
     if not whole.files:
         passed = "".join(f" {Path(path).name}: {why}." for path, why in list(skipped.items())[:3])
         raise DataFileError(f"The folder {folder} holds no data file.", passed.strip(), KNOWN)

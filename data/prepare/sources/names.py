@@ -35,6 +35,11 @@ def split_called(name: str) -> Split | None:
     return next((split for split, pattern in _NAMES.items() if pattern.fullmatch(name)), None)
 
 
+def holds_name(path: PurePath, name: str) -> bool:
+    """Whether a name occurs in a file's path, delimited by neither letters nor digits."""
+    return re.search(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", str(path), re.IGNORECASE) is not None
+
+
 def serving(
     split: Split | None, named: Collection[Split], given: Collection[Split] = ()
 ) -> frozenset[Split | None] | None:

@@ -35,6 +35,7 @@ MAGIC = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
 }
+POINTER = b"version https://git-lfs.github.com/spec/"
 SHOWN = 10  # members of an archive
 
 
@@ -61,13 +62,17 @@ def packing(path: Path) -> str:
     """The compression of a file; empty if it has none.
 
     Raises:
-        DataFileError: it cannot be read.
+        DataFileError: it cannot be read, or stands for a file that was not fetched.
     """
     try:
         with path.open("rb") as file:
-            begins = file.read(6)
+            begins = file.read(len(POINTER))
     except OSError as problem:
         raise unreadable(path, problem) from None
+    if begins == POINTER:
+        raise DataFileError(
+            f"{path} is a pointer of Git LFS, not the data itself.", what_next="Fetch the data: git lfs pull."
+        )
     return next((name for magic, name in MAGIC.items() if begins.startswith(magic)), "")
 
 
@@ -112,7 +117,7 @@ def _unpacked(path: Path, packed: str) -> io.BufferedReader:
 
 def _only_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     names = [info for info in archive.infolist() if not info.is_dir() and not _hidden(info.filename)]
-    data = [info for info in names if kind(Path(info.filename)) in TEXTS]
+    data = [info for info in names if Path(info.filename).suffix.lower() in TEXTS]
     if len(data) != 1:
         held = ", ".join(info.filename for info in (data or names)[:SHOWN]) or "nothing"
         more = f" and {len(data or names) - SHOWN} more" if len(data or names) > SHOWN else ""

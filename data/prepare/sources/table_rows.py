@@ -89,8 +89,8 @@ def _change(kind: Any, feature: Any) -> Convert | None:
     from pyarrow import types
 
     if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
-        names = feature["names"]
-        return lambda value: names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+        names = [*feature["names"], None]  # -1 is no label
+        return lambda value: names[value] if isinstance(value, int) and -1 <= value < len(names) - 1 else value
     if types.is_float32(kind) or types.is_float16(kind):
         return _shortest(kind)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):

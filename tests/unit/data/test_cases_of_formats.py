@@ -69,10 +69,15 @@ WORKED: list[tuple[Row, str | None, str]] = [
     ({"prompt": [user("1+1?")], "answer": "2"}, "2", "2"),
     ({"prompt": "1+1?", "completion": [assistant("Two.")], "answer": "2"}, "Two.", "2"),
     ({"messages": [user("1+1?"), assistant("Two.")], "answer": "2"}, "Two.", "2"),
+    ({"messages": [user("1+1?")], "ground_truth": "2", "dataset": "sums"}, None, "2"),
+    ({"conversations": [{"from": "human", "value": "1+1?"}], "answer": 2}, None, "2"),
     ({"instruction": "1+1?", "output": "Two.", "answer": "2"}, "Two.", "2"),
     ({"prompt": "1+1?", "reward_model": {"style": "rule", "ground_truth": "2"}}, None, "2"),
     ({"prompt": [user("1+1?")], "reward_model": {"ground_truth": '["2"]'}}, None, "2"),
     ({"prompt": [user("1+1?")], "reward_model": {"ground_truth": 2}, "extra_info": {"answer": "Two."}}, "Two.", "2"),
+    ({"prompt": "1+1?", "reward_model": '{"ground_truth": "2"}', "extra_info": '{"answer": "Two."}'}, "Two.", "2"),
+    ({"prompt": [{"type": "text", "text": "1+1?"}], "answer": "2"}, "2", "2"),
+    ({"prompt": "1+1?", "completion": [{"type": "text", "text": "Two."}], "answer": "2"}, "Two.", "2"),
 ]
 
 
@@ -254,6 +259,7 @@ CALL = [{"id": "a1", "type": "function", "function": {"name": "w", "arguments": 
         ),
         ({"role": "assistant", "content": [{"type": "image"}, TEXT]}, "part that is no text: 'image'", "Only text"),
         (SAID | {"weight": 0.5}, "unknown weight", "has the weight 0.5. It must be 0 or 1"),
+        (SAID | {"train": "false"}, "unknown weight", "has the train 'false'. It must be 0 or 1"),
     ],
 )
 def test_a_turn_that_cannot_be_used_is_named_as_what_it_is(tmp_path: Path, turn: Row, reason: str, says: str) -> None:
@@ -287,6 +293,22 @@ def test_reasoning_is_left_out_with_a_count_or_kept(tmp_path: Path, extra: Row, 
     assert read(tmp_path, "pairs", sides, reasoning=True)[0][0][1] == "<think>\nHm.\n</think>\n\nBlue."
 
 
+def test_reasoning_that_an_answer_repeats_is_kept_once(tmp_path: Path) -> None:
+    row = {"messages": [ASKED, {"role": "assistant", "content": "<think>Hm.</think>Blue.", "reasoning": "Hm."}]}
+    found, tally = read(tmp_path, "demonstrations", row, reasoning=True)
+    assert (found[0][1], dict(tally.noticed)) == ("<think>Hm.</think>Blue.", {})
+
+
+def test_reasoning_and_tools_of_a_nested_prompt_are_not_lost(tmp_path: Path) -> None:
+    asked = {"messages": [ASKED, NO | {"thinking": "Hm."}, ASKED], "tools": [{"type": "function"}]}
+    row = {"input": asked, "preferred_output": [SAID], "non_preferred_output": [NO]}
+    tools = "not read of a message: 'tools'"
+    assert dict(read(tmp_path, "pairs", row)[1].noticed) == {tools: 1, THOUGHT.format("thinking"): 1}
+    found, tally = read(tmp_path, "pairs", row, reasoning=True)
+    assert found[0][0][1]["content"] == "<think>\nHm.\n</think>\n\nGreen."
+    assert dict(tally.noticed) == {tools: 1}
+
+
 def test_worked_examples_show_reasoning_where_it_is_kept(tmp_path: Path) -> None:
     few_shot = write(tmp_path, {"messages": [ASKED, SAID | {"thinking": "Hm."}]})
     (tmp_path / "p.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "2"}) + "\n")
@@ -318,6 +340,31 @@ def test_an_answer_of_weight_0_is_not_learned(tmp_path: Path, mark: Row) -> None
     assert says in refusal(tmp_path, "demonstrations", *rows, every_answer=True)
 
 
+WEIGHTED = NO | {"weight": 0}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [ASKED], "completion": [WEIGHTED]},
+        {"prompt": "Sky?", "response": WEIGHTED},
+        {"prompt": [ASKED], "chosen": [WEIGHTED], "rejected": [SAID]},
+        {"chosen": [ASKED, WEIGHTED], "rejected": [ASKED, SAID]},
+        {"conversations": [ASKED], "chosen": WEIGHTED, "rejected": SAID},
+        {"input": {"messages": [ASKED]}, "preferred_output": [WEIGHTED], "non_preferred_output": [SAID]},
+    ],
+)
+def test_nor_is_one_that_stands_apart_from_its_prompt(tmp_path: Path, row: Row) -> None:
+    assert read(tmp_path, "demonstrations", row)[1].dropped == {"weight 0": 1}
+    assert len(read(tmp_path, "prompts", row)[0]) == 1
+
+
+def test_nor_are_those_in_a_prompt(tmp_path: Path) -> None:
+    row = {"prompt": [ASKED, WEIGHTED, ASKED], "completion": [SAID]}
+    assert [said[:18] for said in read(tmp_path, "demonstrations", row)[1].noticed] == ["an answer before t"]
+    assert "train.loss_on: all would learn it" in refusal(tmp_path, "demonstrations", row, every_answer=True)
+
+
 def test_only_what_is_trained_on_with_every_answer_is_held_to_weights(tmp_path: Path) -> None:
     path, test = tmp_path / "a.jsonl", tmp_path / "t.jsonl"
     given = {"problems": path, "test": test, "run": "x"}
@@ -338,6 +385,10 @@ def test_only_what_is_trained_on_with_every_answer_is_held_to_weights(tmp_path: 
         ({"prompt": "Sky?", "response": "Blue.", "label": 0.0}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": "0.0"}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": "undesirable"}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": "Bad"}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": "good"}, True),
+        ({"prompt": "Sky?", "response": "Blue.", "label": -1}, False),
+        ({"prompt": "Sky?", "response": "Blue.", "label": math.nan}, True),
         ({"prompt": "Sky?", "response": "Blue.", "desirable": False}, False),
         ({"prompt": "Sky?", "response": "Blue.", "label": "colour"}, True),
         ({"prompt": "Sky?", "response": "Blue.", "label": None}, True),
@@ -354,10 +405,22 @@ def test_an_answer_that_is_not_liked_is_no_gold_answer(tmp_path: Path, row: Row,
     assert len(read(tmp_path, "prompts", row)[0]) == 1
 
 
+@pytest.mark.parametrize(("label", "clear"), [(True, True), ("yes", True), ("", True), (None, True), ("colour", False)])
+def test_a_label_that_is_not_understood_is_noticed(tmp_path: Path, label: Any, clear: bool) -> None:
+    _, tally = read(tmp_path, "demonstrations", {"prompt": "Sky?", "completion": "Blue.", "label": label})
+    assert (list(tally.noticed) == []) == clear
+
+
 def test_an_answer_to_be_judged_that_is_not_liked_is_none_either(tmp_path: Path) -> None:
     rows = [{"prompt": "Sky?", "answer": "Blue.", "label": label} for label in (False, True)]
     found, tally = read(tmp_path, "problems", *rows)
     assert (len(found), dict(tally.dropped)) == (1, {"disliked answer": 1})
+
+
+@pytest.mark.parametrize("options", [[True, False], ["NaN", "0"]])
+def test_an_option_may_be_what_elsewhere_is_an_index_or_no_answer(tmp_path: Path, options: list[Any]) -> None:
+    row = {"question": "Which?", "choices": options, "answer": options[0]}
+    assert read(tmp_path, "problems", row)[0][0][3] == "A"
 
 
 OPTIONS = "Which?\n\nA. 1\nB. b"
@@ -372,12 +435,21 @@ OPTIONS = "Which?\n\nA. 1\nB. b"
         ({"choices": ["1", "b"], "answer": "B"}, "B"),
         ({"choices": ["1", "b"], "answer": "b"}, "B"),
         ({"choices": ["1", "b"], "answer": "(A)"}, "A"),
+        ({"choices": ["1", "b"], "answer": "B)"}, "B"),
+        ({"choices": ["1", "b"], "answer": "B."}, "B"),
+        ({"choices": ["1", "b"], "answer": "B. b"}, "B"),
         ({"options": ["1", "b"], "answer": "A", "answer_index": 0}, "A"),
         ({"choices": {"text": ["1", "b"], "label": ["1", "2"]}, "answerKey": "2"}, "B"),
         ({"choices": {"text": ["1", "b"], "label": ["A", "B"]}, "answerKey": "A"}, "A"),
+        ({"choices": [{"text": "1", "label": "A"}, {"text": "b", "label": "B"}], "answerKey": "B"}, "B"),
+        ({"choices": '["1", "b"]', "answer": "1"}, "A"),
+        ({"options": '{"A": "1", "B": "b"}', "answer": "B"}, "B"),
+        ({"choices": ["1", "b"], "label": 0}, "A"),
+        ({"choices": ["1", "b"], "label": "1"}, "A"),
         ({"A": "1", "B": "b", "C": "", "answer": "B"}, "B"),
         ({"options": {"A": "1", "B": "b"}, "answer": "b"}, "B"),
         ({"options": {"A": "1", "B": "b", "C": None}, "answer": "A"}, "A"),
+        ({"A": "1", "B": "b", "C": math.nan, "answer": "A"}, "A"),
     ],
 )
 def test_of_several_choices_the_letter_is_the_reference(tmp_path: Path, row: Row, letter: str) -> None:
@@ -395,6 +467,9 @@ def test_of_several_choices_the_letter_is_the_reference(tmp_path: Path, row: Row
         ({"choices": ["1"], "answer": 0}, "There must be 2 to 26"),
         ({"choices": {"A": "1"}, "answer": "A"}, "the options are {'A': '1'}. There must be 2 to 26"),
         ({"choices": {"text": None, "label": ["A"]}, "answer": "A"}, "There must be 2 to 26"),
+        ({"choices": "['1', 'b']", "answer": "A"}, "the options are \"['1', 'b']\". There must be 2 to 26, in a list"),
+        ({"options": "A. 1 B. b", "answer": "A"}, "There must be 2 to 26, in a list"),
+        ({"choices": [{"text": "1"}, {"label": "B"}], "answer": "A"}, "no 'option' (option is None)"),
     ],
 )
 def test_choices_of_which_none_is_right_are_refused(tmp_path: Path, row: Row, says: str) -> None:
@@ -414,6 +489,8 @@ def test_choices_of_which_none_is_right_are_refused(tmp_path: Path, row: Row, sa
         ({"messages": [ASKED, SAID, ASKED]}, [ASKED, SAID, ASKED]),
         ({"conversations": [ASKED, SAID]}, [ASKED]),
         ({"prompt": [ASKED], "reward_model": {"style": "model"}}, [ASKED]),
+        ({"prompt": [ASKED], "reward_model": "owner/name"}, [ASKED]),
+        ({"prompt": [{"type": "text", "text": "Sky?"}]}, [ASKED]),
         ({"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."}, [ASKED]),
         ({"question": "Sky?", "answer": "Blue."}, [ASKED]),
     ],
@@ -463,6 +540,8 @@ def test_a_value_is_written_as_people_write_it(monkeypatch: pytest.MonkeyPatch, 
         (math.nan, "'answer' is nan, which is not an answer"),
         (math.inf, "'answer' is inf, which is not an answer"),
         (Decimal("NaN"), "'answer' is NaN, which is not an answer"),
+        ("nan", "'answer' is nan, which is not an answer"),
+        ("NaN", "'answer' is NaN, which is not an answer"),
         (["2", "3"], "'answer' holds 2 answers (['2', '3']). Keep one of them"),
         ('["2", "3"]', "holds 2 answers"),
         ([], "no 'answer' (answer is [])"),
@@ -474,6 +553,21 @@ def test_a_value_that_is_no_answer_is_refused_by_name(monkeypatch: pytest.Monkey
     with pytest.raises(DataFileError) as refused:
         valued(monkeypatch, value)
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Sky?", "input": math.nan, "history": math.nan, "system": math.nan, "output": "Blue."},
+        {"prompt": "Sky?", "response": "Blue.", "system": math.nan, "label": math.nan},
+        {"messages": [ASKED | {"name": math.nan}, SAID | {"weight": math.nan, "tool_calls": math.nan}]},
+        {"problem": "Sky?", "solution": "Blue.", "answer": math.nan, "final_answer": math.nan},
+    ],
+)
+def test_nan_is_an_empty_field(tmp_path: Path, row: Row) -> None:
+    found, tally = read(tmp_path, "demonstrations", row, row | {"score": math.nan})
+    assert [said[:2] for said in found] == [([ASKED], "Blue.")] * 2
+    assert not tally.noticed and not tally.dropped
 
 
 def valued(monkeypatch: pytest.MonkeyPatch, value: Any) -> str | None:
@@ -527,6 +621,10 @@ def test_the_nearest_format_is_one_that_further_columns_can_make(tmp_path: Path)
     [
         ({"Question": "1+1?", "Answer": "2"}, "columns: {question: Question, answer: Answer}"),
         ({"question": "1+1?", "Answer": "2"}, "columns: {answer: Answer}"),
+        (
+            {"ID": "1", "Problem": "1+1?", "Solution": "Two.", "Answer": "2"},
+            "columns: {problem: Problem, answer: Answer, solution: Solution}",
+        ),
         (
             {"query": "And?", "response": "Blue.", "history": [["Sky?", "Blue."]]},
             "columns: {instruction: <your column>}",

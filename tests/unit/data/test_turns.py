@@ -157,6 +157,20 @@ def test_a_gold_answer_that_would_begin_otherwise_than_the_policys_own_is_refuse
     assert tokenizer.decode(judged_token_ids(tokenizer, ASKED, "Yes.")[1]) == "Yes.<eos>"
 
 
+def test_a_gold_answer_that_reasons_where_the_policy_does_not_is_refused(tokenizer: Any) -> None:
+    tokenizer.chat_template = QUIET
+    with pytest.raises(TemplateError) as refused:
+        completion_token_ids(tokenizer, "<think>\nNo.\n</think>\n\nYes.")
+    for words in (
+        "assistant\\n<think>\\n\\n</think>\\n\\n', and a gold answer",
+        "reasoning of its own: '<think>",
+        "template_options",
+    ):
+        assert words in str(refused.value)
+    choose_template(tokenizer, None, {"enable_thinking": True})
+    assert tokenizer.decode(completion_token_ids(tokenizer, "<think>No.</think>Yes.")).startswith("<think>\nNo.")
+
+
 @pytest.mark.parametrize(
     ("template", "ends"),
     [

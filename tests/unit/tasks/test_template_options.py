@@ -131,6 +131,29 @@ def test_gold_answers_that_begin_otherwise_are_refused_until_an_option_makes_the
     assert check(module.loop, alike, OnDrift.REFUSE).plan
 
 
+@pytest.mark.parametrize("module", [sft, spin, dpo])
+@pytest.mark.parametrize("thought", ["", "<think>\nHm.\n</think>\n\n"])
+def test_gold_answers_that_reason_are_refused_where_the_template_closes_reasoning(
+    model: Path, tmp_path: Path, module: Any, thought: str
+) -> None:
+    closed = "{% set block = '<think>\n\n</think>\n\n' if open is false else '' %}"
+    closing = tiny.CHAT_TEMPLATE.replace("'<|assistant|>'", "('<|assistant|>' + block)")
+    (model / "chat_template.jinja").write_text(closed + closing)
+    rows = [{"prompt": f"Is it {n}?", "chosen": f"{thought}Yes.", "rejected": "No."} for n in range(60)]
+    if module is not dpo:
+        rows = [{"prompt": row["prompt"], "response": row["chosen"]} for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flow = {sft: sft.SFT, spin: spin.Spin, dpo: dpo.DPO}[module]
+    told = {"model": str(model), "generate": {"max_tokens": 32}, "template_options": {"open": False}}
+    told |= {"pairs" if module is dpo else "problems": "rows.jsonl"}
+    told |= {"train": {"adapter": None}} if module in (sft, dpo) else {}
+    if thought:
+        with pytest.raises(TemplateError, match=r" of rows\.jsonl: The chat template ends a prompt in"):
+            check(module.loop, flow.model_validate(told), OnDrift.REFUSE)
+    else:
+        assert check(module.loop, flow.model_validate(told), OnDrift.REFUSE).plan
+
+
 @pytest.mark.parametrize(("use", "code"), [("problems", 0), ("demonstrations", 2)])
 def test_inspect_refuses_answers_that_begin_otherwise_where_they_are_to_be_learned(
     model: Path, tmp_path: Path, use: str, code: int, capsys: pytest.CaptureFixture[str]

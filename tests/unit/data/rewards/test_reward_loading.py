@@ -35,8 +35,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_built_in_reward_loads_by_name() -> None:
     assert load_reward("final_answer") is final_answer
-    assert grader_version(final_answer) == "final_answer@3"
-    assert grader_version(load_reward("data.rewards.final_answer:final_answer")) == "final_answer@3"
+    assert grader_version(final_answer) == "final_answer@4"
+    assert grader_version(load_reward("data.rewards.final_answer:final_answer")) == "final_answer@4"
 
 
 def test_an_own_reward_loads_from_the_current_directory(here: Path) -> None:

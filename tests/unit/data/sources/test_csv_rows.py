@@ -28,6 +28,19 @@ def test_what_separates_fields_is_told_by_the_header(tmp_path: Path, name: str, 
     assert read(tmp_path / name).rows == ROWS
 
 
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ('question;answer;"a, b"', ["question", "answer", "a, b"]),
+        ('"x; y";"z|w"', ["x; y", "z|w"]),
+        ('"a, b"', ["a, b"]),
+    ],
+)
+def test_a_sign_in_a_quoted_name_separates_nothing(tmp_path: Path, header: str, names: list[str]) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\n{';'.join('123'[: len(names)])}\n")
+    assert [list(row) for row in read(tmp_path / "a.csv").rows] == [names]
+
+
 def test_blanks_around_names_and_columns_without_a_name_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("question, answer ,,\na,1,,\n")
     assert read(tmp_path / "a.csv").rows == [{"question": "a", "answer": "1", "": ""}]

@@ -187,6 +187,32 @@ def test_a_snapshot_of_one_configuration_is_read_whole(tmp_path: Path, files: di
     assert sorted(map(str, read(write_files(tmp_path, files)).splits)) == ["test", "train"]
 
 
+SEVERAL = {"data/train_sft-0.jsonl": ONE, "data/train_gen-0.jsonl": TWO, "data/test_sft-0.jsonl": THREE}
+NAMED = "---\nconfigs:\n- config_name: default\n  data_files:\n"
+NAMED += "".join(f"  - split: {name}\n    path: data/{name}-*\n" for name in ("train_sft", "train_gen", "test_sft"))
+
+
+def test_of_several_splits_of_training_one_has_to_be_chosen(tmp_path: Path) -> None:
+    snap, saved = write_files(tmp_path / "snap", {**SEVERAL, "README.md": f"{NAMED}---\n"}), tmp_path / "saved"
+    sets = {name: datasets.Dataset.from_list([json.loads(row)]) for name, row in (("train_a", ONE), ("train_b", TWO))}
+    datasets.DatasetDict(sets).save_to_disk(str(saved))
+    for source, names in ((snap, ["train_gen", "train_sft"]), (saved, ["train_a", "train_b"])):
+        assert f"{source} holds 2 splits for training: {', '.join(names)}." in refusal(source)
+        assert f"Choose one, as in {source}:{names[0]}, and" in refusal(source)
+        assert len(read(Path(f"{source}:{names[0]}")).rows) == 1
+    assert "2 splits for training" in refusal(Path(f"{snap}:train"))
+    assert "as in " + f"{snap}:default:train_gen" in refusal(Path(f"{snap}:default"))
+
+
+@pytest.mark.parametrize("card", [{}, {"README.md": f"{NAMED}---\n"}])
+@pytest.mark.parametrize(("name", "answer"), [("train_sft", "1"), ("train_gen", "2"), ("test_sft", "3"), ("test", "3")])
+def test_a_split_is_chosen_by_its_whole_name(tmp_path: Path, card: dict[str, str], name: str, answer: str) -> None:
+    folder = write_files(tmp_path / "snap", {**SEVERAL, **card})
+    found = read(Path(f"{folder}:{name}"))
+    assert ([row["answer"] for row in found.rows], found.splits) == ([answer], [None])
+    assert "has no 'train_dpo'. Its files are named after " in refusal(Path(f"{folder}:train_dpo"))
+
+
 def test_folders_that_name_no_split_are_one_data_set(tmp_path: Path) -> None:
     assert len(read(write_files(tmp_path, {"en/a.jsonl": ONE, "de/a.jsonl": TWO})).rows) == 2
 

@@ -87,6 +87,7 @@ def test_a_zip_of_one_data_file_is_read(tmp_path: Path, name: str) -> None:
         (zipped({"a.jsonl": LINES, "b.jsonl": LINES}), "several data files: a.jsonl, b.jsonl. Unpack it"),
         (zipped({"a.png": b"?", "b.txt": b"?"}), "no file of rows in JSON, CSV or TSV: a.png, b.txt"),
         (zipped({"a.parquet": b"PAR1"}), "no file of rows in JSON, CSV or TSV: a.parquet"),
+        (zipped({"a.jsonl.gz": gzip.compress(LINES)}), "no file of rows in JSON, CSV or TSV: a.jsonl.gz. Unpack it"),
         (zipped({}), "no file of rows in JSON, CSV or TSV: nothing"),
         (zipped({"a.jsonl": LINES})[:60], "broken zip"),
     ],
@@ -113,6 +114,16 @@ def test_a_kind_that_is_not_read_is_refused_by_name(tmp_path: Path, name: str, s
     assert says in refusal(tmp_path / name)
     write_files(tmp_path, {"a.jsonl": LINES})
     assert read(tmp_path).skipped == {name: says[0].lower() + says[1:-1]}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json.gz", "a.csv", "a.parquet", "a.arrow"])
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_file_that_git_did_not_fetch_is_refused_as_such(tmp_path: Path, name: str, drop: bool) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (tmp_path / name).write_text(pointer)
+    assert f"{tmp_path / name} is a pointer of Git LFS, not the data itself. Fetch the data" in refusal(
+        tmp_path / name, drop
+    )
 
 
 def test_a_packed_table_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -76,14 +76,14 @@ def test_what_is_no_number_stays_one(tmp_path: Path, kind: pa.DataType) -> None:
 def test_a_label_is_its_name(tmp_path: Path) -> None:
     label = datasets.ClassLabel(names=["no", "yes"])
     features = {"question": datasets.Value("string"), "answer": label, "all": datasets.List(label), "of": {"x": label}}
-    rows = {"question": ["a", "b", "c"], "answer": [1, 0, None], "all": [[0, 1], [], [1]], "of": [{"x": 1}] * 3}
+    rows = {"question": [*"abcd"], "answer": [1, 0, None, -1], "all": [[0, 1], [], [1], []], "of": [{"x": 1}] * 4}
     made = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
     made.to_parquet(tmp_path / "a.parquet")
     made.save_to_disk(str(tmp_path / "saved"))
     for path in (tmp_path / "a.parquet", tmp_path / "saved"):
         found = read(path).rows
-        assert [row["answer"] for row in found] == ["yes", "no", None]
-        assert [row["all"] for row in found] == [["no", "yes"], [], ["yes"]]
+        assert [row["answer"] for row in found] == ["yes", "no", None, None]
+        assert [row["all"] for row in found] == [["no", "yes"], [], ["yes"], []]
         assert found[0]["of"] == {"x": "yes"}
 
 
