@@ -153,13 +153,17 @@ def hang(site: Site, run: str, **variables: str) -> tuple[str, int, int]:
     return flow_run, flow.pid, program
 
 
-def statuses(site: Site, run: str) -> dict[str, str]:
-    """MLflow's status of a run and of its iterations, by name."""
+def history(site: Site, run: str) -> list[Any]:
+    """MLflow's runs of a run and of its iterations."""
     client = MlflowClient(site.mlflow)
     experiment = client.get_experiment_by_name("ReST-EM")
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id])
-    return {r.info.run_name: r.info.status for r in found if r.info.run_name.split("/")[0] == run}
+    return [r for r in client.search_runs([experiment.experiment_id]) if r.info.run_name.split("/")[0] == run]
+
+
+def statuses(site: Site, run: str) -> dict[str, str]:
+    """MLflow's status of a run and of its iterations, by name."""
+    return {r.info.run_name: r.info.status for r in history(site, run)}
 
 
 def resumed(site: Site, run: str, undisturbed: dict[str, str]) -> None:

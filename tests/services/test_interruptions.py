@@ -6,13 +6,14 @@ import time
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from deployments.register import MISSED
 from deployments.supervision import connect
 from tasks.stage.environment import HEARTBEAT_SECONDS, services_folder
 from tests.flows.conftest import make_config
 from tests.flows.test_rest_em import digests
-from tests.services.conftest import BIN, Site, hang, listener, resumed, statuses
+from tests.services.conftest import BIN, Site, hang, history, listener, resumed, statuses
 from tests.waiting import eventually, wait_gone
 
 BELIEVED_DEAD_AFTER = MISSED * HEARTBEAT_SECONDS + 15
@@ -61,6 +62,9 @@ def test_the_loop_goes_on_without_mlflow_and_completes_the_history_afterwards(si
     finally:
         supervisor.startProcess("mlflow")
     resumed(site, "unheard", undisturbed)
+    client = MlflowClient(site.mlflow)
+    (training,) = [r for r in history(site, "unheard") if r.info.run_name.endswith("/iteration-1")]
+    assert [point.step for point in client.get_metric_history(training.info.run_id, "train/loss")] == [10]
 
 
 def test_a_killed_prefect_server_comes_back_and_the_run_ends_as_it_should(site: Site, undisturbed):
