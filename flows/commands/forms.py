@@ -17,7 +17,7 @@ from pydantic import WithJsonSchema
 from data.errors import UsageError
 from flows.commands.config_file import read_config
 from flows.commands.flow_table import Flow, all_flows
-from flows.commands.help_text import Setting, settings_of
+from flows.commands.help_text import Setting, as_flag, settings_of
 from flows.commands.settings import read_settings
 from tasks.settings.leading import leading
 from tasks.stage.contract import OnDrift
@@ -75,7 +75,7 @@ def resolve(flow: Flow, fields: dict[str, Any]) -> Any:
     for setting in form_settings(settings_class):
         value = fields.get(as_parameter(setting.name))
         if value not in (None, ""):
-            flags.append(f"--{setting.name}={_text(value)}")
+            flags.append(f"{as_flag(setting.name)}={_text(value)}")
     flags += overrides(fields.get(OVERRIDES) or "")
     if recipe == DEFAULTS and not any(re.match(r"--model=", flag) for flag in flags):
         raise UsageError(
@@ -98,7 +98,7 @@ def overrides(text: str) -> list[str]:
             raise UsageError(
                 f"{line!r} in the overrides is not a setting.", what_next="Write one a line: name = value."
             )
-        flags.append(f"--{found[1].replace('_', '-')}={found[2]}")
+        flags.append(f"{as_flag(found[1])}={found[2]}")
     return flags
 
 

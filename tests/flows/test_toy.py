@@ -129,7 +129,8 @@ def test_a_flow_of_another_package_is_found_everywhere(toy, tmp_path, stubs, mon
 
     deployments = yaml.safe_load(with_others(PREFECT_YAML.read_text()))["deployments"]
     (made,) = [d for d in deployments if d["entrypoint"] == "toy_package.best_of_n:best_of_n"]
-    assert (made["name"], made["parameters"]["config"]) == ("own", {"run": "own-best-of-n"})
+    assert (made["name"], made["parameters"]["config"]) == ("own-all-settings", {"run": "own-best-of-n"})
+    assert [d["name"] for d in deployments if d["entrypoint"] == "flows.commands.forms:best_of_n"] == ["own"]
 
     told = small(tmp_path) | {"run": "toy", "reward": {"name": NAME, "options": {NAME: {"longest": 1000}}}}
     told |= {"evaluate": told.get("evaluate", {}) | {"reward": {"name": "final_answer"}}}

@@ -1,5 +1,6 @@
 """The deployments of prefect.yaml: every parameter is valid, and the form says all that the settings' class says."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,21 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import import_object
 from pydantic import BaseModel
 
-from deployments.generate import PREFECT_YAML, ROOT, prefect_yaml
+from data.errors import UsageError
+from deployments.generate import FORMS, PREFECT_YAML, ROOT, prefect_yaml
 from flows.commands.config_file import read_config
 from flows.commands.flow_table import own_flows
+from flows.commands.forms import resolve as resolve_form
 
 DEPLOYMENTS = yaml.safe_load(PREFECT_YAML.read_text())["deployments"]
-NAMES = [f"{d['entrypoint'].split(':')[1]}/{d['name']}" for d in DEPLOYMENTS]
+SHORT = [d for d in DEPLOYMENTS if d["entrypoint"].startswith(FORMS)]
+FULL = [d for d in DEPLOYMENTS if d not in SHORT]
+
+
+def name_of(deployment: dict[str, Any]) -> str:
+    return f"{deployment['entrypoint'].split(':')[1]}/{deployment['name']}"
+
+
 # Keywords of JSON Schema with which the form checks a number, a text or a list.
 CONSTRAINTS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern", "enum", "minItems", "minLength")
 
@@ -26,9 +36,14 @@ def settings_class(deployment: dict[str, Any]) -> type[BaseModel]:
     return found
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=NAMES)
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=name_of)
 def test_the_parameters_of_a_deployment_are_valid(deployment: dict[str, Any]):
-    settings_class(deployment).model_validate(deployment["parameters"]["config"])
+    if deployment in FULL:
+        settings_class(deployment).model_validate(deployment["parameters"]["config"])
+    else:
+        assert (
+            deployment["parameters"].keys() <= inspect.signature(import_object(deployment["entrypoint"]).fn).parameters
+        )
     assert deployment["description"]
     assert deployment["tags"]
     assert deployment["work_pool"]["job_variables"]["working_dir"]
@@ -40,11 +55,19 @@ def test_they_are_those_that_flows_and_configurations_make():
 
 
 def test_every_flow_has_a_deployment():
-    assert {d["entrypoint"] for d in DEPLOYMENTS} == {flow.entrypoint for flow in own_flows().values()}
+    assert {d["entrypoint"] for d in FULL} == {flow.entrypoint for flow in own_flows().values()}
+    assert {d["entrypoint"].split(":")[1] for d in SHORT} == {flow.function for flow in own_flows().values()}
+
+
+@pytest.mark.parametrize("deployment", SHORT, ids=name_of)
+def test_a_short_form_submitted_untouched_is_refused_at_once(deployment: dict[str, Any]):
+    flow = own_flows()[import_object(deployment["entrypoint"]).name]
+    with pytest.raises(UsageError, match=r"neither a model nor a recipe was chosen\. Fill in Model"):
+        resolve_form(flow, deployment["parameters"])
 
 
 def test_the_demos_are_deployed_with_the_settings_of_their_files():
-    made = {d["parameters"]["config"]["run"]: d["parameters"]["config"] for d in DEPLOYMENTS if "demo" in d["tags"]}
+    made = {d["parameters"]["config"]["run"]: d["parameters"]["config"] for d in FULL if "demo" in d["tags"]}
     read = [read_config(ROOT / "configs" / f"{name}.yaml").settings for name in ("demo", "nightly", "spin-demo")]
     assert made == {settings["run"]: settings for settings in read}
 
@@ -57,7 +80,7 @@ def test_schedules_are_inactive_examples_in_a_time_zone():
         assert construct_schedule(cron=schedule["cron"], timezone=schedule["timezone"])
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=NAMES)
+@pytest.mark.parametrize("deployment", FULL, ids=name_of)
 def test_the_form_has_every_description_and_constraint(deployment: dict[str, Any]):
     form = parameter_schema(import_object(deployment["entrypoint"])).model_dump()
     shown = dict(walk(form["definitions"][settings_class(deployment).__name__], form))

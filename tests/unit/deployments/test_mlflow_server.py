@@ -27,6 +27,9 @@ async def look() -> None:
         page = await client.get("/")
         assert "mlflow.workflowType_v1" in page.text.partition("<title>")[0] and "machine_learning" in page.text
         assert page.text.endswith("<title>MLflow</title></head></html>")
-        assert (page.headers["x-frame-options"], page.headers["content-length"]) == ("SAMEORIGIN", str(len(page.content)))
+        assert (page.headers["x-frame-options"], page.headers["content-length"]) == (
+            "SAMEORIGIN",
+            str(len(page.content)),
+        )
         assert (await client.get("/other")).text == "<head>"
         assert (await client.head("/")).status_code == 200

@@ -39,7 +39,7 @@ def test_a_flow_is_found_by_its_name_and_keeps_it() -> None:
     assert forms.rest_em.name == "rest-em"
     with pytest.raises(AttributeError):
         _ = forms.no_such_flow
-    assert list(inspect.signature(forms.spin.fn).parameters)[0] == "recipe"
+    assert next(iter(inspect.signature(forms.spin.fn).parameters)) == "recipe"
 
 
 def test_overrides_count_more_than_fields_and_those_more_than_the_recipe() -> None:
@@ -49,7 +49,9 @@ def test_overrides_count_more_than_fields_and_those_more_than_the_recipe() -> No
     found = resolve(FLOWS["rest-em"], fields | {"overrides": "generate.samples = 2\n\n--train.warmup 0.1\nkeep: best"})
     assert (found.run, found.train.epochs, found.generate.samples) == ("mine", 3, 2)
     assert (found.train.warmup, found.keep) == (0.1, "best")
-    found = resolve(FLOWS["spin"], {"recipe": DEFAULTS, "model": "owner/model", "train_learning_rate": "1e-6,1e-7"})
+    found = resolve(
+        FLOWS["spin"], {"recipe": DEFAULTS, "model": "owner/model", "train_learning_rate": "1e-6,1e-7", "iterations": 2}
+    )
     assert found.train.learning_rate == (1e-6, 1e-7)
 
 
