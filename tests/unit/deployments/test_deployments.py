@@ -41,9 +41,8 @@ def test_the_parameters_of_a_deployment_are_valid(deployment: dict[str, Any]):
     if deployment in FULL:
         settings_class(deployment).model_validate(deployment["parameters"]["config"])
     else:
-        assert (
-            deployment["parameters"].keys() <= inspect.signature(import_object(deployment["entrypoint"]).fn).parameters
-        )
+        fields = inspect.signature(import_object(deployment["entrypoint"]).fn).parameters
+        assert set(deployment["parameters"]) <= set(fields)
     assert deployment["description"]
     assert deployment["tags"]
     assert deployment["work_pool"]["job_variables"]["working_dir"]
