@@ -19,7 +19,7 @@ from flows.commands.config_file import read_config
 from flows.commands.flow_table import Flow, all_flows
 from flows.commands.help_text import Setting, as_flag, settings_of
 from flows.commands.settings import read_settings
-from tasks.settings.leading import leading
+from tasks.settings.leading import MACHINE, leading
 from tasks.stage.contract import OnDrift
 from tasks.stage.logs import run_logger
 from tasks.stage.progress import publish_markdown
@@ -28,8 +28,10 @@ from tasks.tracking.champion import run_name
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULTS = "the method's defaults"
 RECIPE, OVERRIDES, DRIFT = "recipe", "overrides", "on_drift"
-# Settings that have a default everywhere, and are set in the overrides by those who need them.
-NOT_SHOWN = {"runs_dir", "launch.zero_stage", "seed"}
+# Main settings without a field of their own: a page of Prefect's would be too long to be read.
+NOT_SHOWN = {*MACHINE, "limit"}
+MOST_SETTINGS = 15
+ALWAYS = ("launch.processes", "approve")
 
 
 def __getattr__(name: str) -> Any:
@@ -46,7 +48,7 @@ def short_form(flow: Flow) -> PrefectFlow[..., dict[str, Any]]:
     def filled_in(**fields: Any) -> dict[str, Any]:
         config = resolve(flow, fields)
         settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        run_logger().info("All settings:\n%s", settings)
+        run_logger().info("All settings of run %s are among the artifacts of this page", config.run)
         code = "".join(f"    {line}\n" for line in settings.splitlines())  # indented, nothing in it is Markdown
         publish_markdown(f"{config.directory.name}-settings", code, "All settings of this run")
         return dict(loaded.flow.fn(config, OnDrift(fields.get(DRIFT) or OnDrift.REFUSE)))
@@ -105,8 +107,8 @@ def overrides(text: str) -> list[str]:
 def form_settings(settings_class: Any) -> list[Setting]:
     """The settings that have a field of their own."""
     known = {setting.name: setting for setting in settings_of(settings_class)}
-    names = [name for name in (*leading(settings_class), "approve") if name in known and name not in NOT_SHOWN]
-    return [known[name] for name in dict.fromkeys(names)]
+    main = [name for name in leading(settings_class) if name not in NOT_SHOWN][:MOST_SETTINGS]
+    return [known[name] for name in (*main, *ALWAYS) if name in known]
 
 
 def recipes(flow: Flow) -> list[str]:
@@ -123,7 +125,7 @@ def _parameters(flow: Flow) -> Iterator[inspect.Parameter]:
     recipe = {"type": "string", "enum": [DEFAULTS, *recipes(flow)]}
     yield _parameter(RECIPE, recipe, "Where all settings come from that are not filled in below.", DEFAULTS)
     for setting in form_settings(flow.load().settings):
-        yield _parameter(as_parameter(setting.name), _schema(setting), f"{setting.about} {setting.standing}")
+        yield _parameter(as_parameter(setting.name), _schema(setting), setting.about)
     about = "Any other setting, one a line, as in train.warmup = 0.05. `autodidact FLOW --help-all` lists all."
     yield _parameter(OVERRIDES, {"type": "string", "format": "json-string"}, about.replace("FLOW", flow.name))
     drift = {"type": "string", "enum": [choice.value for choice in OnDrift]}
