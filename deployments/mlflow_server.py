@@ -1,7 +1,8 @@
 """MLflow's server behind a guard, as served by `mlflow server --app-name autodidact`.
 
 MLflow alone lets pages of other origins post to paths outside /api/, and trusts every page of this machine, whatever
-its port. Its pages open on traces of GenAI apps, where no run is in sight, until the browser remembers otherwise.
+its port. Its pages open on traces of GenAI apps, where no run is in sight, and beside an assistant, until the browser
+remembers otherwise.
 """
 
 import json
@@ -13,7 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tasks.tracking.guard import ORIGINS, guarded
 
 # As MLflow's pages keep it (`useLocalStorage`, key and version). A choice that the user made there stays.
-REMEMBERED = {"mlflow.workflowType_v1": "machine_learning"}
+REMEMBERED = {
+    "mlflow.workflowType_v1": "machine_learning",
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
+    "mlflow.detectIssues.guidanceShown_v1": True,
+    "mlflow.flagForReview.guidanceShown_v1": True,
+    "mlflow.home.getting-started.collapsed_v1": True,
+}
 SCRIPT = "<script>for (const [key, value] of Object.entries({})) localStorage[key] ??= value</script>"
 
 
@@ -25,7 +32,7 @@ def create_app() -> ASGIApp:
 
 
 class OpensOnRuns:
-    """Adds to MLflow's page what a browser remembers after a click on "Model training"."""
+    """Adds to MLflow's page what a browser remembers once "Model training" was chosen and the pop-ups were closed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

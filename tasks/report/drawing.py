@@ -244,7 +244,9 @@ def as_svg(figure: "Figure", name: str, description: str) -> str:
 
     text = StringIO()
     with _style():
-        figure.savefig(text, format="svg", facecolor="none", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"]))
+        figure.savefig(
+            text, format="svg", facecolor="none", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"])
+        )
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # inside HTML it would apply to the whole page

@@ -293,6 +293,12 @@ def _sample_table(run: Run, iteration: Iteration) -> Path | None:
 
 
 def _command() -> str:
+    """The command of this run; for one from a deployment, that of its configuration in a file."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if Path(sys.argv[0]).name == "engine.py" and context is not None and context.flow is not None:
+        return f"autodidact {context.flow.name} --config settings.yaml"
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 

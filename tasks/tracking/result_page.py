@@ -32,7 +32,10 @@ def result_page(report: Report, curve: Path, html: Path, champion: str) -> str:
 
 def _tables(report: Report) -> list[str]:
     finals = [{"set": name, **row} for name, row in final_table(report).items()] or measure_table(report)
-    rows = [("Validation, by iteration", iteration_table(report.iterations, report.measure)), ("Held out to the end", finals)]
+    rows = [
+        ("Validation, by iteration", iteration_table(report.iterations, report.measure)),
+        ("Held out to the end", finals),
+    ]
     return [f"**{title}**\n\n{_table(table)}" for title, table in rows if table]
 
 
