@@ -19,7 +19,6 @@ from tasks.report.figures import name_of, ordered
 from tasks.report.findings import at_equal_length, findings
 from tasks.report.wording import LEVEL, unbroken
 
-
 LOADING = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
