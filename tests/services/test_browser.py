@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
 
+from flows.commands.flow_table import own_flows
 from tests.services.conftest import Site, hang, statuses
 from tests.waiting import PATIENCE, wait_gone
 
@@ -26,6 +27,7 @@ FORM = {"Run": "browser"} | ({} if PICTURES else {"Iterations": "1"})
 LIMITS = ("Limit", "Limit Validation", "Limit Test", "Limit Transfer")
 OPTIONAL = {} if PICTURES else dict.fromkeys(LIMITS, "48")
 ITERATIONS = 3 if PICTURES else 1
+MOST_INPUTS, MOST_PIXELS = 25, 3000  # of a short form
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,17 @@ def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site,
     picture(page, "report")
 
 
+@pytest.mark.parametrize("flow", own_flows())
+def test_a_short_form_fits_on_three_screens(site: Site, page: Page, flow: str):
+    page.goto(f"{site.prefect}/deployments/deployment/{site.deployment(f'{flow}/own')}/run")
+    expect(page.get_by_text("Any other setting, one a line").first).to_be_visible()
+    fields = page.locator(".schema-form-property").count()
+    height = page.evaluate("Math.max(...[...document.querySelectorAll('*')].map(element => element.scrollHeight))")
+    print(f"{flow}: {fields} inputs, {height} pixels")
+    assert fields <= MOST_INPUTS and height <= MOST_PIXELS
+    picture(page, f"form-{flow}")
+
+
 def test_the_other_pages_of_prefect_ask_for_the_key_as_well(site: Site, page: Page):
     assert page.context.browser is not None
     other = page.context.browser.new_page()
@@ -128,13 +141,14 @@ def see_history(site: Site, page: Page) -> None:
     client = MlflowClient(site.mlflow)
     experiment = client.get_experiment_by_name("ReST-EM")
     assert experiment is not None
-    page.goto(f"{site.mlflow}/#/experiments/{experiment.experiment_id}/runs")
-    expect(page.get_by_text("browser", exact=True).first).to_be_visible()
+    page.goto(site.mlflow)
+    page.get_by_role("link", name="ReST-EM").first.click()
+    page.get_by_role("link", name="browser", exact=True).first.click()  # no page of traces, and no pop-up before it
+    expect(page.get_by_role("heading", name="browser")).to_be_visible()
     parent = client.search_runs([experiment.experiment_id], "tags.mlflow.runName = 'browser'")[0].info.run_id
     curve = client.get_metric_history(parent, "validation/pass_at_1_greedy")
     assert sorted(point.step for point in curve) == [*range(ITERATIONS + 1)]
     page.goto(f"{site.mlflow}/#/experiments/{experiment.experiment_id}/runs/{parent}/model-metrics")
-    page.get_by_role("button", name="Close").first.click()  # MLflow's assistant
     page.get_by_placeholder("Search metric charts").fill("validation/pass_at_1")
     expect(page.get_by_text("pass_at_1_greedy").first).to_be_visible()
     picture(page, "mlflow")
