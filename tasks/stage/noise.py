@@ -19,6 +19,8 @@ _PRINTED = re.compile(
             r"`torch_dtype` is deprecated! Use `dtype` instead!",
             r"The tokenizer has new PAD/BOS/EOS tokens that differ from the model config",
             r"Loading weights: +\d+%",
+            # Accelerate: that DeepSpeed's configuration has the steps of gradient accumulation, and counts.
+            r"\[RANK \d+\] Gradient accumulation steps mismatch: .* Using DeepSpeed's value",
             # DeepSpeed: everything it logs at level INFO.
             r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\] \[INFO\] ",
             # PyTorch: how many processes Gloo connected; that a client tries IPv4 after IPv6; torchrun's advice.

@@ -29,6 +29,8 @@ NUMA = "Using MEMBIND policy for memory allocation on the NUMA nodes (0). (funct
         "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  50%|█████     | 1/2 [00:00<00:00]",
         "Failed to load CPU gemm_4bit_forward from kernels-community: No module named 'kernels'.",
         "[2026-11-29 13:45:48,033] [INFO] [real_accelerator.py:260:get_accelerator] Setting ds_accelerator to cpu",
+        "[RANK 0] Gradient accumulation steps mismatch: GradientAccumulationPlugin has 1, DeepSpeed config has 2. "
+        "Using DeepSpeed's value.",
         "[Gloo] Rank 0 is connected to 1 peer ranks. Expected number of connected peer ranks is : 1",
     ],
 )
