@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from data.measures import ACCURACY, MEASURES, PAIR_ACCURACY, SAMPLED_ACCURACY, WIN_RATE, Measure
+from data.measures import ACCURACY, MEASURES, PAIR_ACCURACY, SAMPLED_ACCURACY, WIN_RATE, Estimated, Measure
 from data.metrics import Interval
 from tasks.report import drawing
 from tasks.report.content import IterationReport, Report
@@ -134,6 +134,16 @@ def further_measures(report: Report) -> list[Measure]:
     there = {name for i in report.iterations for name in i.measures}
     there -= {name for name in VERIFIED if name != report.measure or name == ACCURACY.name}
     return sorted((MEASURES[n] for n in there & MEASURES.keys()), key=lambda m: (m.name != report.measure, _place(m)))
+
+
+def further_finals(report: Report) -> dict[str, dict[str, tuple[Estimated | None, Estimated]]]:
+    """The measures of the final sets that the table of verified answers there does not show."""
+    shown = {name for name in VERIFIED if name != report.measure or name == ACCURACY.name} if report.final else set()
+    left = {
+        name: {key: pair for key, pair in found.items() if key in MEASURES and key not in shown}
+        for name, found in report.held_out.items()
+    }
+    return {name: found for name, found in left.items() if found}
 
 
 def selection(report: Report) -> dict[str, dict[str, int]]:

@@ -47,6 +47,7 @@ def write_report(report: Report, html: Path, png: Path) -> None:
             names={iteration.iteration: name_of(iteration) for iteration in report.iterations},
             verified=verified,
             further=figures.further_measures(report),
+            further_finals=figures.further_finals(report),
             details=figures.details(report),
             measures=MEASURES,
             selection=figures.selection(report),
