@@ -14,7 +14,7 @@ import yaml
 from prefect import Flow as PrefectFlow
 from pydantic import WithJsonSchema
 
-from data.errors import UsageError
+from data.errors import AutodidactError, UsageError
 from flows.commands.config_file import read_config
 from flows.commands.flow_table import Flow, all_flows
 from flows.commands.help_text import Setting, as_flag, settings_of
@@ -151,10 +151,15 @@ def _text(value: Any) -> str:
 
 
 def _run_name(flow: Flow) -> str:
+    """The name of the flow run. A form that cannot be used fails in the flow itself, which says why."""
     from prefect.runtime import flow_run
 
-    config = resolve(flow, dict(flow_run.parameters))
-    return run_name(config.runs_dir, config.run)
+    fields = dict(flow_run.parameters)
+    try:
+        config = resolve(flow, fields)
+        return run_name(config.runs_dir, config.run)
+    except AutodidactError:
+        return str(fields.get("run") or flow.name)
 
 
 def _is_for(path: Path, flow: Flow) -> bool:

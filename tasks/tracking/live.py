@@ -86,6 +86,8 @@ class Live:
                 iterations = {followed.iteration for followed in self._followed}
                 for followed in self._followed:
                     self._read(followed)
+            if iterations and time.monotonic() >= self._load_due:
+                self._load_due = time.monotonic() + LOAD_SECONDS
                 self._measure_load(iterations)
             self._send(iterations)
 
@@ -96,12 +98,13 @@ class Live:
             run_logger().debug("%s cannot be read: %s", followed.journal, error)
 
     def _measure_load(self, iterations: set[int | None]) -> None:
-        if not iterations or time.monotonic() < self._load_due:
-            return
-        self._load_due = time.monotonic() + LOAD_SECONDS
         now = now_ms()
         seconds = (now - self.tracking.started_ms) // 1000  # unlike a count, it goes on when a run is continued
-        load = [Point(name, value, seconds, now) for name, value in self._load.measure().items()]
+        try:
+            load = [Point(name, value, seconds, now) for name, value in self._load.measure().items()]
+        except Exception as error:  # of a driver, for example; the losses are to be sent all the same
+            run_logger().debug("The machine's load cannot be measured: %s", error)
+            return
         for iteration in iterations:
             self.tracking.queue(iteration, load)
 

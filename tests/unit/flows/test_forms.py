@@ -72,6 +72,17 @@ def test_a_form_that_cannot_be_used_is_refused_in_plain_words(fields: dict[str, 
         resolve(FLOWS["rest-em"], fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [({"run": "mine"}, "mine"), ({}, "rest-em"), ({"recipe": "demo", "overrides": "run = theirs"}, "theirs")],
+)
+def test_the_flow_run_has_a_name_also_if_its_form_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], name: str
+) -> None:
+    monkeypatch.setattr("prefect.runtime.flow_run.parameters", fields, raising=False)
+    assert short_form(FLOWS["rest-em"]).flow_run_name() == name
+
+
 def test_a_line_of_the_overrides_may_be_written_in_several_ways() -> None:
     text = "train.epochs=2\n  --train.learning_rate 1e-4\nreward.options: {program: {timeout: 5}}\n"
     expected = ["--train.epochs=2", "--train.learning-rate=1e-4", "--reward.options={program: {timeout: 5}}"]
