@@ -15,6 +15,7 @@ from tempfile import NamedTemporaryFile
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -54,17 +55,30 @@ def deploy_all(prefect_yaml: str) -> None:
 def schedules_kept(client: SyncPrefectClient) -> Iterator[None]:
     """Restore the schedules of existing deployments, since `prefect deploy` resets them to those in `prefect.yaml`.
 
-    So schedules that were switched on or added in the UI stay.
+    So schedules that were switched on or added in the UI stay. One whose parameters its deployment has no more goes to
+    a deployment of the same flow that has them.
     """
     before = {deployment.id: deployment.schedules for deployment in client.read_deployments()}
     yield
-    for deployment in client.read_deployments():
+    after = client.read_deployments()
+    for deployment in after:
         if deployment.id in before:
             for new in deployment.schedules:
                 client.delete_deployment_schedule(deployment.id, new.id)
+    for deployment in after:
+        for schedule in before.get(deployment.id, []):
             fields = set(DeploymentScheduleCreate.model_fields)
-            old = [DeploymentScheduleCreate(**s.model_dump(include=fields)) for s in before[deployment.id]]
-            client.create_deployment_schedules(deployment.id, old)
+            old = DeploymentScheduleCreate(**schedule.model_dump(include=fields))
+            same = [deployment, *(other for other in after if other.flow_id == deployment.flow_id)]
+            fitting = next((one for one in same if set(old.parameters) <= _parameters(one)), None)
+            if fitting is None:
+                print(f"A schedule of {deployment.name} is gone: no deployment has its parameters {old.parameters}.")
+            else:
+                client.create_deployment_schedules(fitting.id, [old])
+
+
+def _parameters(deployment: DeploymentResponse) -> set[str]:
+    return set((deployment.parameter_openapi_schema or {}).get("properties", {}))
 
 
 def register_pool(client: SyncPrefectClient) -> None:
