@@ -17,11 +17,11 @@ class Client:
         self.deployments = {name: self._deployment(name, known) for name, known in parameters.items()}
 
     def _deployment(self, name: str, known: set[str]) -> Any:
-        schema = {"properties": dict.fromkeys(known, {})}
+        schema = {"properties": {key: {} for key in known}}
         return SimpleNamespace(id=name, name=name, flow_id="flow", schedules=[], parameter_openapi_schema=schema)
 
     def read_deployments(self) -> list[Any]:
-        return [SimpleNamespace(**vars(deployment)) for deployment in self.deployments.values()]
+        return [SimpleNamespace(**vars(d) | {"schedules": [*d.schedules]}) for d in self.deployments.values()]
 
     def delete_deployment_schedule(self, deployment: str, schedule: Any) -> None:
         found = self.deployments[deployment]
