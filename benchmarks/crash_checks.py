@@ -18,6 +18,8 @@ from tasks.stage.run import LOCK_HOLDER
 TEMPORARY = (".attempt", ".partial", ".replaced")
 # Metrics whose values a repeated run must reproduce; others measure time, or restart after a resume.
 REPEATED = ("validation/", "selection/", "verdicts/", "final/")
+# Metrics that come as often as there is time for: the machine's load, and how fast an engine is.
+LIVE = re.compile(r"system/|.*/tokens_per_second$")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def read_history(runs: Path) -> dict[str, Any]:
         found[f"files of {name}"] = sorted(file.path for file in client.list_artifacts(run.info.run_id))
         inputs = client.get_run(run.info.run_id).inputs.dataset_inputs
         found[f"data sets of {name}"] = sorted(given.dataset.name for given in inputs)
-        for metric in run.data.metrics:
+        for metric in filter(lambda name: not LIVE.match(name), run.data.metrics):
             points = client.get_metric_history(run.info.run_id, metric)
             repeated = metric.startswith(REPEATED)
             found[f"{metric} of {name}"] = sorted((p.step, p.value if repeated else None) for p in points)

@@ -125,8 +125,8 @@ def test_while_it_trains_mlflow_has_its_loss_and_ctrl_c_ends_the_program_and_lea
 ):
     config = make_config(tmp_path, iterations=1)
     with hanging(config, "iter-1/train", tmp_path / "started", anew=True) as (process, program):
-        eventually(lambda: child(config, 1).data.metrics.get("train/loss") == 1.0, "its loss is not in MLflow")
-        first, second = child(config, 0).info, child(config, 1).info
+        eventually(lambda: losses(config, 1) == [1.0], "its loss is not in MLflow")
+        first, second = (child(config, number)[0].info for number in (0, 1))
         assert (first.status, second.status) == ("FINISHED", "RUNNING")
         assert first.start_time < first.end_time <= second.start_time + 1000, "their durations are not their own"
         os.kill(process.pid, signal.SIGINT)
@@ -138,9 +138,13 @@ def test_while_it_trains_mlflow_has_its_loss_and_ctrl_c_ends_the_program_and_lea
     assert digests(config) == undisturbed["rest-em"]
 
 
-def child(config: LoopConfig, iteration: int) -> Any:
-    """An iteration's run in the history."""
-    return next(r for r in history(config)[1] if r.data.tags.get("iteration") == str(iteration))
+def child(config: LoopConfig, iteration: int) -> list[Any]:
+    """An iteration's run in the history, once there is one."""
+    return [run for run in history(config)[1] if run.data.tags.get("iteration") == str(iteration)]
+
+
+def losses(config: LoopConfig, iteration: int) -> list[float | None]:
+    return [run.data.metrics.get("train/loss") for run in child(config, iteration)]
 
 
 def test_a_second_start_of_a_run_fails_at_once_and_says_who_holds_it(tmp_path):

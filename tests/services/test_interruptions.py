@@ -29,6 +29,7 @@ def test_cancelled_from_the_command_line_it_is_gone_in_ten_seconds_and_can_be_re
     assert statuses(site, "cancelled") == {
         "cancelled": "KILLED",
         "cancelled/iteration-0": "FINISHED",
+        "cancelled/iteration-1": "KILLED",
     }
     resumed(site, "cancelled", undisturbed)
 
