@@ -242,14 +242,10 @@ def _answers(address: str) -> bool:
 @contextlib.contextmanager
 def _timed(name: str) -> Iterator[None]:
     """Say what is waited for, and how long it took."""
-    print(f"{name} …", end="", flush=True)
+    print(f"{name} …", flush=True)
     began = time.monotonic()
-    try:
-        yield
-    except BaseException:
-        print()
-        raise
-    print(f" ready, {time.monotonic() - began:.0f} s")
+    yield
+    print(f"{name}: ready after {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _wait(ready: Callable[[], Any], name: str, log: Path) -> Any:

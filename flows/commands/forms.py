@@ -79,7 +79,7 @@ def resolve(flow: Flow, fields: dict[str, Any]) -> Any:
         if value not in (None, ""):
             flags.append(f"{as_flag(setting.name)}={_text(value)}")
     flags += overrides(fields.get(OVERRIDES) or "")
-    if recipe == DEFAULTS and not any(re.match(r"--model=", flag) for flag in flags):
+    if recipe == DEFAULTS and not any(flag.startswith("--model=") for flag in flags):
         raise UsageError(
             "neither a model nor a recipe was chosen.",
             what_next="Fill in Model: a folder, or a name on the hub. The recipe demo runs on a tiny embedded model.",

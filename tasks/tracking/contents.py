@@ -25,10 +25,10 @@ from tasks.rollouts.score import TALLY
 from tasks.stage.contract import JOURNAL
 from tasks.stage.iteration import Iteration
 from tasks.stage.run import Result
+from tasks.tracking.points import HELD_OUT
 
 HELD_OUT_ROWS = "held-out rows"
 CHARTED = ("loss", "rewards/margins", "rewards/accuracies", "margin", "accuracy", "grad_norm")  # of training rows
-HELD_OUT = "held_out/"  # prefix of the metrics that training measures on held-out rows
 SIDE_BY_SIDE = 20
 Finals = tuple[Mapping[str, Result], Mapping[str, Result]]
 

@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+HELD_OUT = "held_out/"  # prefix of the metrics that training measures on held-out rows
+
 
 @dataclass(frozen=True)
 class Point:
@@ -24,6 +26,6 @@ def points_of(lines: str, kind: str, time_ms: int) -> list[Point]:
         row = json.loads(line)
         step = row.pop("step")
         for name, value in row.items():
-            known = name if name.startswith("held_out/") else f"{kind}/{name}"
+            known = name if name.startswith(HELD_OUT) else f"{kind}/{name}"
             points.append(Point(known, value, step, time_ms))
     return points
