@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from data.arithmetic import LARGEST_OPERAND, LARGEST_RESULT, SIZES, bare, embedded_problems
+from data.arithmetic import LARGEST_OPERAND, LARGEST_RESULT, SIZES, bare, embedded_problems, has_false_step
 from data.rewards.final_answer import final_answer
 from data.rows import Problem, normalize_prompt
 
@@ -134,3 +134,16 @@ def test_a_bare_demonstration_keeps_the_result_and_loses_the_steps():
     shown = bare(problem)
     assert "=" in (problem.response or "") and shown.response == f"#### {problem.reference}"
     assert (shown.messages, shown.reference) == (problem.messages, problem.reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "false"),
+    [
+        ("4+17=21 21-16=5 #### 5", False),
+        ("4+17=22 22-17=5 #### 5", True),
+        ("4 - 6 = -2 #### -2", False),
+        ("#### 5", False),
+    ],
+)
+def test_a_false_step_is_seen_whatever_the_answer_is(answer: str, false: bool) -> None:
+    assert has_false_step(answer) is false
