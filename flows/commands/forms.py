@@ -6,7 +6,7 @@ are read as the command line reads flags, so both accept the same values and ref
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from tasks.tracking.champion import run_name
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULTS = "the method's defaults"
 RECIPE, OVERRIDES, DRIFT = "recipe", "overrides", "on_drift"
+UNCHANGED = "as in the recipe"  # the first choice of a drop-down; any other field is just left empty
 # Main settings without a field of their own: a page of Prefect's would be too long to be read.
 NOT_SHOWN = {*MACHINE, "limit"}
 MOST_SETTINGS = 15
@@ -76,7 +77,7 @@ def resolve(flow: Flow, fields: dict[str, Any]) -> Any:
     flags = [] if recipe == DEFAULTS else ["--config", str(CONFIGS / f"{recipe}.yaml")]
     for setting in form_settings(settings_class):
         value = fields.get(as_parameter(setting.name))
-        if value not in (None, ""):
+        if value not in (None, "", UNCHANGED):
             flags.append(f"{as_flag(setting.name)}={_text(value)}")
     flags += overrides(fields.get(OVERRIDES) or "")
     if recipe == DEFAULTS and not any(flag.startswith("--model=") for flag in flags):
@@ -122,28 +123,24 @@ def as_parameter(name: str) -> str:
 
 
 def _parameters(flow: Flow) -> Iterator[inspect.Parameter]:
-    recipe = {"type": "string", "enum": [DEFAULTS, *recipes(flow)]}
-    yield _parameter(RECIPE, recipe, "Where all settings come from that are not filled in below.", DEFAULTS)
+    about = "Where all settings come from that are not filled in below."
+    yield _parameter(RECIPE, about, DEFAULTS, [DEFAULTS, *recipes(flow)])
     for setting in form_settings(flow.load().settings):
-        yield _parameter(as_parameter(setting.name), _schema(setting), setting.about)
-    about = "Any other setting, one a line, as in train.warmup = 0.05. `autodidact FLOW --help-all` lists all."
-    yield _parameter(OVERRIDES, {"type": "string", "format": "json-string"}, about.replace("FLOW", flow.name))
-    drift = {"type": "string", "enum": [choice.value for choice in OnDrift]}
-    yield _parameter(DRIFT, drift, "What to do with finished stages that were made with other settings.")
+        if setting.choices:
+            yield _parameter(as_parameter(setting.name), setting.about, UNCHANGED, [UNCHANGED, *setting.choices])
+        else:
+            yield _parameter(as_parameter(setting.name), setting.about)
+    about = f"Any other setting, one a line: train.warmup = 0.05. `autodidact {flow.name} --help-all` lists all."
+    yield _parameter(OVERRIDES, about)
+    about = "What to do with finished stages that were made with other settings."
+    yield _parameter(DRIFT, about, OnDrift.REFUSE.value, [choice.value for choice in OnDrift])
 
 
-def _parameter(name: str, schema: dict[str, Any], description: str, default: Any = None) -> inspect.Parameter:
-    schema = schema | {"title": name.replace("_", " ").capitalize(), "description": description}
+def _parameter(name: str, description: str, default: str = "", choices: Sequence[str] = ()) -> inspect.Parameter:
+    """A parameter with a plain text field, or a drop-down. Prefect's page sends what is in it: text, never null."""
+    schema = {"type": "string", "description": description} | ({"enum": list(choices)} if choices else {})
     annotation = Annotated[Any, WithJsonSchema(schema)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _schema(setting: Setting) -> dict[str, Any]:
-    """A single kind of input for a setting: one that may be empty, which means as in the recipe."""
-    if setting.choices:
-        return {"type": "string", "enum": list(setting.choices)}
-    kinds = {"N": "number"}
-    return {"type": kinds.get(setting.metavar, "string")}
 
 
 def _text(value: Any) -> str:

@@ -9,12 +9,25 @@ import secrets
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tasks.stage.environment import KEY_VARIABLES
 from tasks.stage.process import end_with_this_process
+from tasks.tracking.first_visit import FirstVisit, remember
 from tasks.tracking.guard import ORIGINS, guarded, own_origins
+
+# What closing the banner for the next version of the pages leaves in the browser.
+REMEMBERED = {"prefect-v2-promo-dismissed": True, "prefect-show-promotional-content": False}
+# Without a key, a page shows errors that stay until they are closed, and only then the page that asks for the key.
+ASK_FOR_KEY = """
+if (!localStorage["prefect-password"] && location.pathname !== "/login")
+    history.replaceState(null, "", "/login?redirect=" + encodeURIComponent(location.pathname + location.search));
+"""
+CHECK = "/api/admin/version"  # even the page that asks for the key asks this first, and shows the refusal as an error
 
 
 def create_app() -> ASGIApp:
@@ -23,7 +36,22 @@ def create_app() -> ASGIApp:
 
     from tasks.tracking import notifying  # noqa: F401  # the server creates blocks of that type
 
-    return guarded(create_app(final=True), os.environ[ORIGINS].split(","))
+    return guarded(opens_on_key(create_app(final=True)), os.environ[ORIGINS].split(","))
+
+
+def opens_on_key(app: ASGIApp) -> ASGIApp:
+    """Prefect's app whose pages ask a new browser for the key at once, and show no error before that."""
+
+    async def without_key(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == CHECK:
+            headers = Headers(scope=scope)
+            if "authorization" not in headers and urlsplit(headers.get("referer", "")).path == "/login":
+                await JSONResponse("")(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    script = remember(REMEMBERED) + ASK_FOR_KEY
+    return FirstVisit(without_key, script, lambda path: not path.startswith(("/api/", "/v2")))
 
 
 def main(host: str, port: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
 
 from flows.commands.flow_table import own_flows
+from flows.commands.forms import DEFAULTS
 from tests.services.conftest import Site, hang, statuses
 from tests.waiting import PATIENCE, wait_gone
 
@@ -21,12 +22,16 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OFFLINE = [f"--disable-{what}" for what in ("gpu", "quic", "background-networking", "component-update", "sync")]
 SECOND = 1000
 PICTURES = os.environ.get("AUTODIDACT_SCREENSHOTS")
-DEPLOYMENT = "rest-em/demo" if PICTURES else "rest-em/stub"
-# What is not named here is as in the deployment.
-FORM = {"Run": "browser"} | ({} if PICTURES else {"Iterations": "1"})
-LIMITS = ("Limit", "Limit Validation", "Limit Test", "Limit Transfer")
-OPTIONAL = {} if PICTURES else dict.fromkeys(LIMITS, "48")
-ITERATIONS = 3 if PICTURES else 1
+DEPLOYMENT = "own" if PICTURES else "stub-form"
+ITERATIONS = 3
+SMALL = """\
+limit = 100
+limit_validation = 48
+limit_test = 48
+limit_transfer = 48
+bootstrap.train.epochs = 1
+"""  # The base is trained by the stub, too.
+OVERRIDES = "stop.rule = none\n" + ("" if PICTURES else SMALL)
 MOST_INPUTS, MOST_PIXELS = 25, 3000  # of a short form
 
 
@@ -77,39 +82,94 @@ def setting(page: Page, label: str) -> Locator:
     return page.locator(f".schema-form-property:has({header})")
 
 
-def test_a_run_from_a_form_is_completed_and_its_history_is_in_mlflow(site: Site, page: Page):
-    deployment = site.deployment(DEPLOYMENT)
-    page.goto(f"{site.prefect}/deployments/deployment/{deployment}/run")
-    for label, value in FORM.items():
-        setting(page, label).locator("input, textarea").first.fill(value)
-    for label, value in OPTIONAL.items():
-        setting(page, label).get_by_role("button", name="int").click()
-        setting(page, label).locator("input").first.fill(value)
-    expect(page.get_by_text("Most iterations of E-step and M-step.")).to_be_visible()
-    setting(page, "Run").scroll_into_view_if_needed()
+def fill(page: Page, label: str, value: str) -> None:
+    setting(page, label).locator("input, textarea, .cm-content").first.fill(value)
+
+
+def test_by_clicks_alone_from_prefects_home_to_the_history(site: Site, page: Page):
+    page.goto(site.prefect)
+    page.get_by_text("Deployments", exact=True).first.click()
+    page.get_by_placeholder("Search deployments").fill("rest-em" if PICTURES else DEPLOYMENT)
+    picture(page, "deployments")
+    page.get_by_text(DEPLOYMENT, exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    setting(page, "recipe").get_by_text(DEFAULTS).click()
+    page.keyboard.press("ArrowDown")
+    page.get_by_text("demo", exact=True).first.click()
+    fill(page, "run", "browser")
+    fill(page, "test", "a file that is taken back")
+    fill(page, "test", "")
+    fill(page, "iterations", str(ITERATIONS))
+    fill(page, "overrides", OVERRIDES)
     picture(page, "form")
     page.get_by_role("button", name="Submit").click()
-    expect(page.get_by_text("View run").first).to_be_visible()
-    newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
-    (flow_run,) = site.api("POST", "flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}} | newest)
-    site.wait(flow_run["id"], "Completed")
-    page.goto(f"{site.prefect}/runs/flow-run/{flow_run['id']}")
+    page.get_by_text("browser", exact=True).first.click()  # among the runs of the deployment, once it has begun
+    page.get_by_role("tablist").get_by_text("Artifacts").click()
+    page.get_by_text("browser-iterations", exact=True).first.click()  # a table that is there before the run's end
+    expect(page.get_by_text("greedy pass@1").first).to_be_visible()
+    picture(page, "iterations")
+    page.go_back()
+    page.get_by_role("tablist").get_by_text("Artifacts").click()
+    page.get_by_text("browser-report", exact=True).first.click(timeout=SECOND * (1800 if PICTURES else PATIENCE))
+    expect(page.get_by_role("img", name="The learning curve")).to_be_visible()
+    expect(page.get_by_text("Validation, by iteration")).to_be_visible()
+    picture(page, "result")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="The history in MLflow").click()
+    history = opened.value
+    expect(history.get_by_role("heading", name="browser")).to_be_visible()
+    history.close()
+    page.go_back()
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     page.get_by_role("tablist").get_by_text("Task Runs").click()
-    expect(page.get_by_text("iter-1/train").first).to_be_visible()
+    expect(page.get_by_text(f"iter-{ITERATIONS}/train").first).to_be_visible()
     picture(page, "run")
-    page.get_by_role("tablist").get_by_text("Artifacts").click()
-    expect(page.get_by_text("browser-iterations").first).to_be_visible()
-    (table,) = site.api("POST", "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["browser-iterations"]}}})
-    page.goto(f"{site.prefect}/artifacts/artifact/{table['latest_id']}")
-    expect(page.get_by_text("greedy pass@1").first).to_be_visible()
-    picture(page, "artifacts")
     names = ["browser", *(f"browser/iteration-{number}" for number in range(ITERATIONS + 1))]
     assert statuses(site, "browser") == dict.fromkeys(names, "FINISHED")
-    see_history(site, page)
-    page.goto((site.runs / "browser" / "report.html").as_uri())
+
+
+def test_by_clicks_alone_from_mlflows_home_to_an_iterations_loss_and_answers_and_the_report(site: Site, page: Page):
+    """Of the run that the test before has made."""
+    page.goto(site.mlflow)
+    page.get_by_role("link", name="ReST-EM").first.click()
+    run = page.get_by_role("link", name="browser", exact=True).first
+    expect(run).to_be_visible()  # no page of traces, and no pop-up before it
+    picture(page, "mlflow-runs")
+    run.click()
+    page.get_by_role("tab", name="Model metrics").click()
+    page.get_by_placeholder("Search metric charts").fill("validation/pass_at_1")
+    expect(page.get_by_text("pass_at_1_greedy").first).to_be_visible()
+    picture(page, "mlflow")
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("report.html").first.click()
+    report = page.frame_locator("iframe").first
+    expect(report.get_by_role("heading", name="ReST-EM").first).to_be_visible()
+    picture(page, "mlflow-report")
+    page.get_by_role("tab", name="Overview").click()
+    page.get_by_role("link", name=f"browser/iteration-{ITERATIONS}").click()
+    expect(page.get_by_role("link", name="train/loss")).to_be_visible()
+    page.get_by_role("tab", name="Model metrics").click()
+    page.get_by_placeholder("Search metric charts").fill("train/loss")
+    expect(page.get_by_text("loss", exact=True).first).to_be_visible()
+    picture(page, "mlflow-loss")
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("samples", exact=True).first.click()
+    page.get_by_text(f"answers-{ITERATIONS}.json").first.click()
+    expect(page.get_by_text("verdict").first).to_be_visible()
+    picture(page, "mlflow-answers")
+
+
+def test_the_report_is_whole_on_a_phone_and_on_paper(site: Site, page: Page):
+    report = site.runs / "browser" / "report.html"
+    page.goto(report.as_uri())
     expect(page.get_by_role("heading", name="ReST-EM").first).to_be_visible()
     picture(page, "report")
+    for width in (390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 960})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+    if PICTURES:
+        page.pdf(path=Path(PICTURES) / "report.pdf")
 
 
 @pytest.mark.parametrize("flow", own_flows())
@@ -132,26 +192,6 @@ def test_the_other_pages_of_prefect_ask_for_the_key_as_well(site: Site, page: Pa
     other.goto(f"{site.prefect}/v2/deployments")
     expect(other.get_by_text("nightly").first).to_be_visible()  # without being asked again
     other.close()
-
-
-def see_history(site: Site, page: Page) -> None:
-    """Find parent and child in MLflow, and the parent's curve across iterations."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(site.mlflow)
-    experiment = client.get_experiment_by_name("ReST-EM")
-    assert experiment is not None
-    page.goto(site.mlflow)
-    page.get_by_role("link", name="ReST-EM").first.click()
-    page.get_by_role("link", name="browser", exact=True).first.click()  # no page of traces, and no pop-up before it
-    expect(page.get_by_role("heading", name="browser")).to_be_visible()
-    parent = client.search_runs([experiment.experiment_id], "tags.mlflow.runName = 'browser'")[0].info.run_id
-    curve = client.get_metric_history(parent, "validation/pass_at_1_greedy")
-    assert sorted(point.step for point in curve) == [*range(ITERATIONS + 1)]
-    page.goto(f"{site.mlflow}/#/experiments/{experiment.experiment_id}/runs/{parent}/model-metrics")
-    page.get_by_placeholder("Search metric charts").fill("validation/pass_at_1")
-    expect(page.get_by_text("pass_at_1_greedy").first).to_be_visible()
-    picture(page, "mlflow")
 
 
 def test_cancelled_from_its_page_it_is_gone_in_ten_seconds(site: Site, page: Page):

@@ -6,16 +6,17 @@ import httpx
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from deployments.mlflow_server import OpensOnRuns
+from deployments.mlflow_server import opens_on_runs
 
 PAGE = "<!doctype html><html><head><title>MLflow</title></head></html>"
 
 
-def served() -> OpensOnRuns:
+def served() -> ASGIApp:
     other = Route("/other", lambda _: PlainTextResponse("<head>"))
     page = Route("/", lambda _: HTMLResponse(PAGE, headers={"x-frame-options": "SAMEORIGIN"}))
-    return OpensOnRuns(Starlette(routes=[page, other]))
+    return opens_on_runs(Starlette(routes=[page, other]))
 
 
 def test_the_page_remembers_for_the_browser_and_the_rest_is_as_it_was() -> None:
