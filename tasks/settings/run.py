@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 
 from models.config import Config, LaunchConfig, TrainConfig, gradient_accumulation
 from tasks.policies.base import PolicySource
@@ -48,6 +48,17 @@ class RunConfig(PolicySource, RunName):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Random seed.")] = 0
     train: Annotated[TrainConfig, Field(description="How the policy is trained.")] = TrainConfig()
     launch: Annotated[LaunchConfig, Field(description="How training runs.")] = LaunchConfig()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema of forms, where the leading settings come first."""
+        found = handler(core_schema)
+        properties = handler.resolve_ref_schema(found)["properties"]
+        first = [name.partition(".")[0] for name in cls.leading_settings]
+        for name in dict.fromkeys([*first, *properties]):
+            if name in properties:
+                properties[name] = properties.pop(name)
+        return found
 
     @property
     def directory(self) -> Path:

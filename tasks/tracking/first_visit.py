@@ -51,7 +51,7 @@ class FirstVisit:
             await send(start)
             await send({"type": "http.response.body", "body": content})
 
-        await self.app(scope | {"headers": plain}, receive, collect)  # compressed, a page has no head to be found
+        await self.app({**scope, "headers": plain}, receive, collect)  # compressed, a page has no head to be found
 
 
 def _is_html(start: Message) -> bool:

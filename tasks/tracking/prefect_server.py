@@ -8,6 +8,7 @@ import os
 import secrets
 import subprocess
 import sys
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,7 +37,26 @@ def create_app() -> ASGIApp:
 
     from tasks.tracking import notifying  # noqa: F401  # the server creates blocks of that type
 
+    wait_for_writers()
     return guarded(opens_on_key(create_app(final=True)), os.environ[ORIGINS].split(","))
+
+
+def wait_for_writers() -> None:
+    """Begin every transaction on SQLite as a writer's, which waits for other writers as long as it is told to.
+
+    Prefect begins most as a reader's. Such a one fails at once, whatever the time-out, if it writes after another has
+    written since it began: SQLite's SQLITE_BUSY_SNAPSHOT, https://sqlite.org/lang_transaction.html.
+    """
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    begin = AioSqliteConfiguration.begin_transaction
+
+    def begin_as_writer(
+        self: AioSqliteConfiguration, session: Any, with_for_update: bool = True
+    ) -> AbstractAsyncContextManager[Any]:
+        return begin(self, session, with_for_update=True)
+
+    AioSqliteConfiguration.begin_transaction = begin_as_writer  # type: ignore[assignment,method-assign]
 
 
 def opens_on_key(app: ASGIApp) -> ASGIApp:
