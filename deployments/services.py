@@ -4,7 +4,6 @@ They keep everything in `runs`, in the folder where they were started. They list
 answer pages of other origins. Prefect, which can start programs, asks for a key.
 """
 
-import argparse
 import base64
 import contextlib
 import json
@@ -25,7 +24,7 @@ from data.errors import AutodidactError, UsageError
 from data.text import visible
 from deployments.notifications import read_notifications
 from deployments.supervision import Options, ServiceError, connect, is_stopping, launch, refuse_taken_ports
-from flows.commands.parser import Parser
+from flows.commands.parser import Parser, port_number
 from tasks.history.reconcile import reconcile
 from tasks.stage.environment import (
     Services,
@@ -48,8 +47,8 @@ def up(arguments: Sequence[str]) -> int:
     # Running services keep their addresses.
     at = Options.of(running_services(RUNS)) or Options()
     parser.add_argument("--host", default=at.host, help="address to listen on (default: loopback)")
-    parser.add_argument("--prefect-port", type=_port, default=at.prefect_port, metavar="N", help="default: 4200")
-    parser.add_argument("--mlflow-port", type=_port, default=at.mlflow_port, metavar="N", help="default: 5000")
+    parser.add_argument("--prefect-port", type=port_number, default=at.prefect_port, metavar="N", help="default: 4200")
+    parser.add_argument("--mlflow-port", type=port_number, default=at.mlflow_port, metavar="N", help="default: 5000")
     parser.add_argument(
         "--gpus", type=int, metavar="N", help="slots of the concurrency limit `gpu`; by default all this machine has"
     )
@@ -181,12 +180,6 @@ def show_key() -> int:
         )
     print(key)
     return 0
-
-
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text) < 2**16:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port; ports are numbers from 1 to 65535")
 
 
 def _refuse(options: Options) -> None:

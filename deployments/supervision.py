@@ -211,20 +211,30 @@ def _databases(runs: Path) -> dict[str, str]:
 
 def refuse_taken_ports(options: Options) -> None:
     for port, name, flag in ((options.prefect_port, "Prefect", "prefect"), (options.mlflow_port, "MLflow", "mlflow")):
-        try:
-            family, kind, _, _, address = socket.getaddrinfo(options.host, port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-        except (OSError, UnicodeError) as error:
-            unknown = isinstance(error, socket.gaierror | UnicodeError)
-            if unknown or (isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL):
-                raise UsageError(
-                    f"--host {options.host} is not an address of this machine.",
-                    what_next="Give one of its addresses; `ip address` lists them.",
-                ) from None
-            raise ServiceError(
-                f"Port {port} on {options.host}, which {name} needs, cannot be used.",
-                f"{error.strerror}." if isinstance(error, OSError) else "",
-                f"Stop the program that uses it, or choose another port with --{flag}-port.",
+        refuse_taken_port(options.host, port, name, f"--{flag}-port")
+
+
+def refuse_taken_port(host: str, port: int, name: str, flag: str) -> None:
+    """Check that a program could listen at an address.
+
+    Raises:
+        UsageError: the host is not this machine's.
+        ServiceError: the port is taken, or may not be used.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        unknown = isinstance(error, socket.gaierror | UnicodeError)
+        if unknown or (isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL):
+            raise UsageError(
+                f"--host {host} is not an address of this machine.",
+                what_next="Give one of its addresses; `ip address` lists them.",
             ) from None
+        raise ServiceError(
+            f"Port {port} on {host}, which {name} needs, cannot be used.",
+            f"{error.strerror}." if isinstance(error, OSError) else "",
+            f"Stop the program that uses it, or choose another port with {flag}.",
+        ) from None

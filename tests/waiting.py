@@ -1,5 +1,6 @@
 """Waiting for what another process does."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import psutil
 
 # Machines differ several times over in speed: only what hangs is to reach this limit, in seconds.
-PATIENCE = 1800.0
+PATIENCE = float(os.environ.get("AUTODIDACT_TEST_PATIENCE", "1800"))
 
 
 def eventually(

@@ -11,6 +11,8 @@ from flows.commands.exits import ended_plainly, raise_on_ctrl_c
 
 COMMANDS = {
     "data": ("flows.commands.datasets", "data", "inspect a data set before using it, or convert it to rows"),
+    "chat": ("flows.commands.chat", "chat", "talk with a run's policy, or with a model in a folder"),
+    "serve": ("deployments.serve", "serve", "serve a run's policy with vLLM, as OpenAI's models are served"),
     "runs": ("flows.commands.history", "runs", "list runs with their state on disk"),
     "trace": ("flows.commands.history", "trace", "trace a training example back to its origin"),
     "compare": ("flows.commands.history", "compare", "compare two runs on the same problems"),

@@ -65,6 +65,13 @@ class CommandParser(Parser):
         )
 
 
+def port_number(text: str) -> int:
+    """A TCP port, for `type` of an argument."""
+    if text.isascii() and text.isdigit() and 0 < int(text) < 2**16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port; ports are numbers from 1 to 65535")
+
+
 class _Shown(BaseException):
     """Carries a parser that was about to read the flags of its command."""
 

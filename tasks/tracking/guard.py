@@ -5,6 +5,8 @@ name can be made to point there (DNS rebinding). So a request must name the serv
 another origin's page is refused, whatever it asks for and whatever key it has. Programs send no `Origin`, so they pass.
 """
 
+import hmac
+import os
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -14,6 +16,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 ORIGINS = "AUTODIDACT_ORIGINS"  # a server's own origins, set by the program that starts it
+KEY = "AUTODIDACT_SERVE_KEY"  # set by a user; then requests need it
+HEALTH = "/health"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -56,3 +60,22 @@ class OwnPagesOnly:
             return False
         # A link on any page may open our pages in a tab, but not in a frame.
         return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")
+
+
+class Guard:
+    """The same as middleware, for a server that adds it by its name. Where there is a key, every request needs it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = guarded(self._keyed, os.environ[ORIGINS].split(","))
+        self.inner, self.key = app, os.environ.get(KEY, "")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+    async def _keyed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.key and scope["type"] != "lifespan" and scope["path"] != HEALTH:
+            given = Headers(scope=scope).get("authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(given.encode(), self.key.encode()):
+                await PlainTextResponse("A key is needed.", status_code=401)(scope, receive, send)
+                return
+        await self.inner(scope, receive, send)

