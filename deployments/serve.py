@@ -23,6 +23,7 @@ from deployments.supervision import refuse_taken_port
 from flows.commands.parser import CommandParser, port_number
 from models.loading import engine_arguments, load_config, load_tokenizer
 from tasks.history.checkpoint import Checkpoint, find_checkpoint
+from tasks.stage.devices import count_gpus
 from tasks.stage.process import ChildError, run_child
 from tasks.tracking.guard import HEALTH, KEY, ORIGINS, own_origins
 
@@ -77,8 +78,6 @@ def server_command(checkpoint: Checkpoint, name: str, host: str, port: int, fold
     Args:
         folder: where to write its generation configuration, which says when an answer ends.
     """
-    import torch
-
     engine, sampling, code = checkpoint.engine, checkpoint.sampling, checkpoint.model_code
     tokenizer = load_tokenizer(checkpoint.folder, code)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stop_token_ids(tokenizer)}))
@@ -104,7 +103,7 @@ def server_command(checkpoint: Checkpoint, name: str, host: str, port: int, fold
     command = [sys.executable, "-W", "ignore", "-m", SERVER, *(f"--{flag}={value}" for flag, value in flags.items())]
     command += ["--disable-uvicorn-access-log", "--disable-log-stats"]
     command += ["--trust-remote-code"] if load["trust_remote_code"] else []
-    if not torch.cuda.is_available():
+    if not count_gpus():
         # On the CPU, seeded sampling fails if a prefill is split.
         longest = engine.max_model_len or load_config(checkpoint.folder, code).max_position_embeddings
         command += ["--enforce-eager", "--no-enable-chunked-prefill", f"--max-num-batched-tokens={max(8192, longest)}"]

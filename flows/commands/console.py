@@ -16,6 +16,7 @@ from flows.commands.flow_table import LoadedFlow
 from tasks.history.verify import verify_run
 from tasks.loop.preflight import Loop, check, keeps, peak_disk, plan_loop
 from tasks.policies.model_folder import is_path
+from tasks.report.use import commands
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
 from tasks.stage.disks import explain_disk_errors
@@ -135,6 +136,8 @@ def show_summary(directory: Path) -> None:
         console.print(f"{label}: {summary[key]}", soft_wrap=True)
     console.print(f"champion: {summary['champion']}", soft_wrap=True)
     console.print(f"MLflow: {summary['mlflow']}", soft_wrap=True)
+    for label, command in commands(directory).items():
+        console.print(f"{label}: {command}", soft_wrap=True)
 
 
 def _iteration_table(rows: list[dict[str, Any]]) -> Table:

@@ -17,16 +17,8 @@ from tasks.report import drawing, figures, wording
 from tasks.report.content import Report, SideBySide
 from tasks.report.figures import name_of, ordered
 from tasks.report.findings import at_equal_length, findings
+from tasks.report.use import commands, loading_code
 from tasks.report.wording import LEVEL, unbroken
-
-LOADING = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-folder = {folder!r}
-model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-messages = [{{"role": "user", "content": "…"}}]
-prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens=256)[0], skip_special_tokens=True))"""
 
 
 def write_report(report: Report, html: Path, png: Path) -> None:
@@ -63,17 +55,13 @@ def write_report(report: Report, html: Path, png: Path) -> None:
             level=LEVEL,
             resamples=RESAMPLES,
             result_name=f"best iteration ({report.best_iteration})" if report.measure else "last iteration",
-            loading=loading_code(report),
+            loading=loading_code(report.checkpoint or ""),
+            commands=commands(Path(report.checkpoint).parents[1]) if report.checkpoint else {},
         )
     )
     html.write_bytes(page.encode())
     title = [f"{report.algorithm} · {report.run} · validation", unbroken(f"{caption}; {LEVEL} intervals")]
     drawing.write_png(curve, png, title)
-
-
-def loading_code(report: Report) -> str:
-    """Python code that loads the resulting policy and answers with it."""
-    return LOADING.format(folder=report.checkpoint)
 
 
 def _environment() -> Environment:

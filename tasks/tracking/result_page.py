@@ -8,7 +8,7 @@ from typing import Any
 from data.text import markdown
 from tasks.report.content import Report
 from tasks.report.findings import findings
-from tasks.report.page import loading_code
+from tasks.report.use import commands, loading_code
 from tasks.tracking.numbers import final_table, iteration_table, measure_table
 
 
@@ -23,11 +23,19 @@ def result_page(report: Report, curve: Path, html: Path, champion: str) -> str:
         markdown(f"The loop ended because {report.stop_reason}."),
         markdown(champion),
         f"The checkpoint is in {_code(report.checkpoint or '')}. With transformers:",
-        _indented(loading_code(report)),
+        _indented(loading_code(report.checkpoint or "")),
+        *_use(report),
         _history(report.mlflow),
         f"The report, with all figures, is the file {_code(str(html.absolute()))}.",
     ]
     return "\n\n".join(parts)
+
+
+def _use(report: Report) -> list[str]:
+    if not report.checkpoint:
+        return []
+    told = commands(Path(report.checkpoint).parents[1]).values()
+    return ["Or with a command, on the machine with the runs:", _indented("\n".join(told))]
 
 
 def _tables(report: Report) -> list[str]:
