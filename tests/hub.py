@@ -9,8 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import pytest
+from huggingface_hub import constants
+
+from data import hub as reach
+
+TOKEN = "hf_a_token_of_the_test"
 Files = dict[str, bytes]
 
 
@@ -31,6 +38,16 @@ class Hub(ThreadingHTTPServer):
     stored: Files  # large files, by SHA-256
     tokens: set[str | None]
     requests: list[str]
+
+    def use(self, patch: pytest.MonkeyPatch, cache: Path) -> None:
+        """Have huggingface_hub use this hub, with a token."""
+        files = "/{repo_id}/resolve/{revision}/{filename}"
+        told = {"ENDPOINT": self.address, "HUGGINGFACE_CO_URL_TEMPLATE": self.address + files}
+        told |= {"HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False}
+        for name, value in told.items():
+            patch.setattr(constants, name, value)
+        patch.setattr(reach, "_failed", {})
+        patch.setenv("HF_TOKEN", TOKEN)
 
     @property
     def address(self) -> str:
@@ -181,7 +198,7 @@ def serving() -> Iterator[Hub]:
     with Hub(("127.0.0.1", 0), Handler) as hub:
         hub.refuse = lambda method, path: None
         hub.repositories, hub.stored, hub.tokens, hub.requests = {}, {}, set(), []
-        thread = threading.Thread(target=hub.serve_forever)
+        thread = threading.Thread(target=hub.serve_forever, args=(0.02,))
         thread.start()
         yield hub
         hub.shutdown()

@@ -38,10 +38,10 @@ def publish(arguments: list[str]) -> int:
         "--license", type=_license, metavar="LICENSE", help="such as apache-2.0 (default: that of the base)"
     )
     told = parser.parse_args(arguments)
+    prepare(told.runs_dir)
     check_name(told.name)
     if told.to and (told.private or told.revision):
         raise UsageError("--private and --revision are about a hub, and --to uses none.", what_next="Leave one out.")
-    prepare(told.runs_dir)
     if told.to:
         require_empty(told.to)
     token = "" if told.to else require_hub_and_token()

@@ -49,6 +49,8 @@ def base_of(history: History, later: Collection[Path] = ()) -> Base:
     Args:
         later: folders of the runs that began with this one's policy.
     """
+    if "base" not in history.stages:  # a flow of another package
+        return Base("a model that the run does not name")
     manifest, given = history.stages["base"].manifest, history.config.get("model")
     if given is None:
         said = f"the embedded tiny model, trained on {counted(manifest.rows_in or 0, 'worked example')} of arithmetic"
@@ -62,9 +64,7 @@ def base_of(history: History, later: Collection[Path] = ()) -> Base:
     earlier = _run_of(folder)
     if earlier is None or earlier in (history.directory.absolute(), *later):
         return Base(f"a model in the folder {folder.name}{merged}", license=_license_in(folder / CARD))
-    before = _base_of_run(earlier, (history.directory.absolute(), *later))
-    if before is None:
-        return Base(f"the policy of the run {earlier.name}{merged}", license=_license_in(folder / CARD))
+    before = base_of(load_history(earlier), (history.directory.absolute(), *later))
     said = f"the policy of the run {earlier.name}{merged}, which began with {before.said}"
     return Base(said, None, before.descends_from, _license_in(folder / CARD) or before.license)
 
@@ -84,11 +84,6 @@ def require_license(base: Base, given: str | None, run: str) -> dict[str, str]:
             "Look up what that model's license asks of models made from it, and give one: --license apache-2.0.",
         )
     return base.license
-
-
-def _base_of_run(directory: Path, later: Collection[Path]) -> Base | None:
-    history = load_history(directory)
-    return base_of(history, later) if "base" in history.stages else None
 
 
 def _run_of(policy: Path) -> Path | None:

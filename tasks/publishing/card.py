@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data.calibration import RewardMetrics
@@ -58,7 +57,7 @@ class _Ready(str):
     """Markdown that is safe already."""
 
 
-def model_card(published: Published, name: str, license_fields: Mapping[str, str], about: str = "") -> ModelCard:
+def model_card(published: Published, name: str, license_fields: Mapping[str, str], about: str = "") -> str:
     """Return the card.
 
     Args:
@@ -69,6 +68,8 @@ def model_card(published: Published, name: str, license_fields: Mapping[str, str
     Raises:
         CorruptStageError: a file with results was changed after it was written.
     """
+    from huggingface_hub import ModelCard
+
     history, summary = published.history, published.summary
     reward = RewardMetrics.model_validate(summary[REWARD]) if published.is_reward_model else None
     found = [] if reward else compared(history, published.iteration)
@@ -78,11 +79,12 @@ def model_card(published: Published, name: str, license_fields: Mapping[str, str
         "findings": summary.get("findings", []),
         "what": _what(published),
         "usage": _Ready(fenced(_usage(published, name, reward is not None), "python")),
+        "own_code": any(file.endswith(".py") for file in published.files),
         "system": history.config.get("system"),
         "table": _table([one.row() for one in found]),
         "sets": _about_sets(found),
         "reward": _table(_reward_rows(reward)),
-        "method": about or f"The algorithm is {history.algorithm}.",
+        "method": about or f"The run used {published.algorithm}.",
         "base": published.base.said,
         "run": history.name,
         "iteration": published.iteration,
@@ -96,7 +98,7 @@ def model_card(published: Published, name: str, license_fields: Mapping[str, str
     }
     body = _environment().get_template("card.md.j2").render(told)
     data = _metadata(published, name, license_fields, found, reward)
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
 
 def _environment() -> Environment:
@@ -117,12 +119,12 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> _Ready:
 
 def _what(published: Published) -> str:
     """What the files are, in a sentence."""
-    history, base = published.history, published.base.said
+    algorithm, base = published.algorithm, published.base.said
     if published.adapter_base:
-        return f"This is a LoRA adapter for {published.adapter_base.name}, trained by {history.algorithm}."
+        return f"This is a LoRA adapter for {published.adapter_base.name}, trained by {algorithm}."
     if published.iteration == 0:
-        return f"This is the base of the run, {base}: no iteration of {history.algorithm} did better."
-    return f"This model was made by {history.algorithm} from {base}."
+        return f"This is the base of the run, {base}: no iteration of {algorithm} did better."
+    return f"This model was made by {algorithm} from {base}."
 
 
 def _reward_rows(reward: RewardMetrics | None) -> list[dict[str, str]]:
@@ -166,15 +168,17 @@ def _metadata(
     license_fields: Mapping[str, str],
     found: Sequence[Compared],
     reward: RewardMetrics | None,
-) -> ModelCardData:
+) -> Any:
     """The card's metadata, with the results in the form that the hub reads."""
+    from huggingface_hub import ModelCardData
+
     history, base = published.history, published.base.descends_from
     adapter = published.adapter_base is not None
     return ModelCardData(
         **license_fields,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-classification" if reward else "text-generation",
-        tags=["autodidact", _slug(history.algorithm or "unknown"), *(["reward-model"] if reward else [])],
+        tags=["autodidact", _slug(published.algorithm), *(["reward-model"] if reward else [])],
         base_model=base.name if base else None,
         base_model_relation=("adapter" if adapter else "finetune") if base else None,
         datasets=_on_hub(history) or None,
@@ -183,7 +187,9 @@ def _metadata(
     )
 
 
-def _result(one: Compared, source: str) -> EvalResult:
+def _result(one: Compared, source: str) -> Any:
+    from huggingface_hub import EvalResult
+
     value = one.best.value
     return EvalResult(
         task_type="text-generation",

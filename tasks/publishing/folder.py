@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from huggingface_hub import ModelCard
-
 from data.errors import UsageError
 from tasks.publishing.base import CARD
 from tasks.publishing.policy import Published
@@ -16,8 +14,8 @@ from tasks.stage.disks import existing_parent, explain_disk_errors
 
 
 @contextmanager
-def assembled(published: Published, card: ModelCard) -> Iterator[Path]:
-    """Yield a folder, for as long as it is needed, that has the files as links and the card."""
+def assembled(published: Published, card: str) -> Iterator[Path]:
+    """Yield a folder, for as long as it is needed, that has the files as links and the model card."""
     with TemporaryDirectory() as outer:
         folder = Path(outer, "published")  # the outer one may only be read by its owner
         folder.mkdir()
@@ -28,7 +26,7 @@ def assembled(published: Published, card: ModelCard) -> Iterator[Path]:
                 file.write_bytes(content)
             else:
                 file.symlink_to(content.resolve())
-        card.save(folder / CARD)
+        (folder / CARD).write_text(card, encoding="utf-8")
         yield folder
 
 

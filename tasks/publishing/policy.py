@@ -44,6 +44,10 @@ class Published:
     def is_reward_model(self) -> bool:
         return REWARD in self.summary
 
+    @property
+    def algorithm(self) -> str:
+        return self.history.algorithm or "an unknown algorithm"
+
 
 def open_published(runs: Path, name: str, adapter: bool) -> Published:
     """Return what is published of the named run, after every byte of it was compared with its digest.
@@ -111,7 +115,7 @@ def _adapter(published: Published) -> Published:
 def _base_on_hub(published: Published, train: Finished) -> HubModel:
     """The model on the hub that an adapter was trained on."""
     history = published.history
-    start = history.origin(train.manifest.inputs["start"], published.iteration)
+    start = history.origin(train.manifest.inputs.get("start", ""), published.iteration)
     if start is not None and start.stage == "base" and published.base.model is not None:
         return published.base.model
     what = published.base.said if start is None or start.stage == "base" else f"the policy of {start.stage}"

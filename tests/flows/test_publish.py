@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi, ModelCard, constants, snapshot_download
+from huggingface_hub import HfApi, ModelCard, snapshot_download
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from data import hub as reach
 from data.metrics import SetMetrics
 from flows import rest_em
 from flows.commands.cli import main
@@ -21,11 +21,10 @@ from tasks.stage.freed import free
 from tests.flows import test_reward_model
 from tests.flows.conftest import make_config, make_history, prepared
 from tests.flows.stubs import common
-from tests.hub import Hub, Repository, serving
+from tests.hub import TOKEN, Hub, Repository, serving
 
 SHIPPED = BASES / "half-bare" / "policy"
 PROMPT = [{"role": "user", "content": "Anna has 12 apples and gets 5 more. How many apples does Anna have?"}]
-TOKEN = "hf_a_token_of_the_test"
 Text = pytest.CaptureFixture[str]
 
 
@@ -67,15 +66,7 @@ def copy(home: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serving() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(reach, "_failed", {})
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        found.use(monkeypatch, tmp_path / "hub-cache")
         yield found
 
 
@@ -198,33 +189,15 @@ def test_upload_and_download_give_equal_bytes_and_mlflow_has_the_address(home, h
     assert answer("ada/em") == answer(policy)
 
 
-def test_what_an_earlier_commit_left_is_not_loaded_with_it(home, hub):
-    old = {"model-00001-of-00002.safetensors": b"old", "adapter_config.json": b"{}", "picture.png": b"mine"}
-    hub.repositories["ada/em"] = Repository(branches={"main": [old]})
-    publish(home)
-    files = hub.repositories["ada/em"].branches["main"][-1]
-    assert files["picture.png"] == b"mine" and not {*old} - {"picture.png"} & files.keys()
+def test_without_mlflow_it_is_published_and_what_is_missing_is_said(home, hub, monkeypatch, capsys):
+    def away(runs: Path) -> None:
+        raise MlflowException("it does not answer")
 
-
-def test_a_branch_and_a_private_repository(home, hub, capsys):
-    publish(home, "--private", "--revision", "trial")
-    assert f"{hub.address}/ada/em/tree/trial" in capsys.readouterr().out
-    repository = hub.repositories["ada/em"]
-    assert repository.private and len(repository.branches["trial"]) == 2 and repository.branches["main"] == [{}]
-    repository.private = False
-    assert "others can see it" in refused(home, capsys, "--private")
-    assert repository.branches["main"] == [{}]
-
-
-@pytest.mark.parametrize("stage", ["PUT /lfs/", "POST /api/models/ada/em/commit/main"])
-def test_a_failed_upload_leaves_no_commit_and_can_be_repeated(home, hub, capsys, stage):
-    hub.refuse = lambda method, path: 507 if f"{method} {path}".startswith(stage) else None
-    error = refused(home, capsys, code=1)
-    assert "Publishing ada/em failed under way" in error and "nothing is half published" in error
-    assert hub.repositories["ada/em"].branches["main"] == [{}]
-    hub.refuse = lambda method, path: None
-    publish(home)
-    assert len(hub.repositories["ada/em"].branches["main"]) == 2
+    monkeypatch.setattr("flows.commands.publish.open_registry", away)
+    publish(home, code=1)
+    found = capsys.readouterr()
+    assert f"is published at {hub.address}/ada/em" in found.out and "it does not answer" in found.err
+    assert "run the same command again" in found.err and len(hub.repositories["ada/em"].branches["main"]) == 2
 
 
 # --- an adapter
@@ -325,13 +298,7 @@ def test_a_license_comes_from_the_bases_card_or_must_be_given(copy, hub, tmp_pat
     assert "the policy of the run em, which began with eve/base" in told.text.replace("\\", "")
 
 
-# --- what is refused
-
-
-@pytest.mark.parametrize("name", ["em", "/em", "ada/", "ada/em/2", "ada/e m", "ada/-em", "ada/em.git"])
-def test_a_name_that_no_model_can_have(home, capsys, name):
-    assert main(["publish", "em", name, "--runs-dir", str(home)]) == 2
-    assert "Give OWNER/NAME, such as ada/arithmetic-1" in capsys.readouterr().err
+# --- runs that cannot be published
 
 
 def test_a_run_without_a_policy(copy, tmp_path, capsys):
@@ -354,53 +321,3 @@ def test_weights_that_are_gone_or_changed(copy, tmp_path, capsys):
     error = refused(copy.parent, capsys, *to)
     assert "1 file freed on" in error and "--on-drift rebuild" in error
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_has_something_in_it(home, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    publish(home, "--to", str(tmp_path / "out"))
-    assert "already has something in it" in refused(home, capsys, "--to", str(tmp_path / "out"))
-    (tmp_path / "file").touch()
-    assert "is a file" in refused(home, capsys, "--to", str(tmp_path / "file"))
-    assert "is a file" in refused(home, capsys, "--to", str(tmp_path / "file" / "in"))
-
-
-def test_flags_that_contradict_or_are_no_license(home, tmp_path, capsys):
-    assert "Leave one out" in refused(home, capsys, "--to", str(tmp_path / "out"), "--private")
-    assert "no" in refused(home, capsys, "--license", "Apache 2.0")
-
-
-def test_no_token(home, hub, monkeypatch, capsys):
-    monkeypatch.delenv("HF_TOKEN")
-    error = refused(home, capsys)
-    assert "HF_TOKEN is not set" in error and f"{hub.address}/settings/tokens" in error
-    assert hub.requests == []
-
-
-@pytest.mark.parametrize(
-    ("status", "says"),
-    [
-        (401, "The hub does not know the token in HF_TOKEN"),
-        (403, "The token in HF_TOKEN has no right to write ada/em"),
-    ],
-)
-def test_a_token_without_right(home, hub, capsys, status, says):
-    hub.refuse = lambda method, path: status if path == "/api/repos/create" else None
-    error = refused(home, capsys)
-    assert says in error and "Nothing was published." in error and TOKEN not in error
-    assert hub.repositories == {}
-
-
-def test_a_card_that_the_hub_refuses(home, hub, capsys):
-    error = refused(home, capsys, "--license", "unheard-of")
-    assert "license" in error and "must be one of those that are known" in error
-    assert hub.repositories["ada/em"].branches["main"] == [{}]
-
-
-def test_a_network_that_is_away(home, hub, monkeypatch, capsys):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE forbids it" in refused(home, capsys)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert "The hub cannot be reached: http://127.0.0.1:9 does not answer" in refused(home, capsys)
-    assert hub.requests == []
