@@ -146,7 +146,7 @@ def _usage(published: Published, name: str, reward: bool) -> str:
 def _about_sets(found: Sequence[Compared]) -> str:
     if {one.set_name for one in found} == {"validation"}:
         return "No set was held out to the end, and the policy was chosen on this one: its value is optimistic."
-    return "The policy was chosen on other rows."
+    return "No iteration was chosen by these rows."
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -183,13 +183,14 @@ def _metadata(
         base_model_relation=("adapter" if adapter else "finetune") if base else None,
         datasets=_on_hub(history) or None,
         model_name=name.rpartition("/")[2],
-        eval_results=[_result(one, sources_of(history, one.set_name)) for one in found] or None,
+        eval_results=[_result(history, one) for one in found] or None,
     )
 
 
-def _result(one: Compared, source: str) -> Any:
+def _result(history: History, one: Compared) -> Any:
     from huggingface_hub import EvalResult
 
+    source = "pairs" if one.measure.rows == "pairs" else sources_of(history, one.set_name)
     value = one.best.value
     return EvalResult(
         task_type="text-generation",

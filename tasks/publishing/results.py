@@ -17,6 +17,7 @@ from tasks.stage.run import Result
 from tasks.tracking.contents import held_out
 
 TRAINED_ON = ("examples", "pairs")  # inputs of a training stage that are rows; several have a suffix
+INPUTS = {"file": "pairs"}  # by its name in the manifest: the setting that names an input
 SOURCE = {"problems": "source", "examples": "source", "pairs": "chosen_source"}
 
 
@@ -114,7 +115,7 @@ def inputs_read(history: History) -> list[dict[str, str]]:
         for name, digest in finished.manifest.inputs.items():
             if history.origin(digest, 1 << 30) is None:
                 known = public_name(_named(history.config, name))
-                found[name, digest] = {"input": name, "name": known, "SHA-256": digest}
+                found[name, digest] = {"input": INPUTS.get(name, name), "name": known, "SHA-256": digest}
     return list(found.values())
 
 
@@ -125,7 +126,7 @@ def _named(config: Mapping[str, Any], name: str) -> str:
     if number.isdecimal():  # counted from 1
         given: Any = dict(enumerate(several.get(kind, []), start=1)).get(int(number))
     else:
-        given = config.get("pairs" if name == "file" else name)
+        given = config.get(INPUTS.get(name, name))
     return given if isinstance(given, str) else ""
 
 

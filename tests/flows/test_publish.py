@@ -253,7 +253,7 @@ def test_a_reward_model_has_its_own_figures_and_no_adapter_alone(cache, tmp_path
     text = card.text.replace("\\", "")
     assert f"| pairs | {metrics['pairs']:,} |" in text and f"{metrics['accuracy']['value']:.1%} [" in text
     assert "AutoModelForSequenceClassification" in text and card.data.pipeline_tag == "text-classification"
-    assert "| file | pairs.jsonl | " in text and str(tmp_path) not in text
+    assert "| pairs | pairs.jsonl | " in text and str(tmp_path) not in text
 
 
 # --- licenses
