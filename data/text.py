@@ -5,6 +5,8 @@ One function per destination. An HTML page takes `visible` text and escapes it a
 """
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 # What moves the cursor, ends a line, changes the reading direction or hides words: control characters except tab and
 # line feed, line and paragraph separators, direction embeddings, overrides and isolates, tags, and lone surrogates.
@@ -40,3 +42,21 @@ def visible(text: str) -> str:
 def markdown(text: str) -> str:
     """A text as one line of Markdown, or a table cell, without any Markdown meaning."""
     return _PUNCTUATION.sub(r"\\\g<0>", visible(" ".join(text.split())))
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same columns as a table in Markdown, whose cells have no Markdown meaning; None is an empty cell."""
+    lines = [list(rows[0]), *([row[name] for name in rows[0]] for row in rows)]
+    head, *body = ["| " + " | ".join(map(_cell, line)) + " |" for line in lines]
+    return "\n".join([head, "| --- " * len(rows[0]) + "|", *body])
+
+
+def fenced(text: str, language: str) -> str:
+    """A text as a block of code in Markdown, which nothing in it can end."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{visible(text).rstrip()}\n{fence}"
+
+
+def _cell(value: Any) -> str:
+    return markdown("" if value is None else str(value))

@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": ("flows.commands.history", "compare", "compare two runs on the same problems"),
     "verify": ("flows.commands.upkeep", "verify", "check a run's files against their digests"),
     "clean": ("flows.commands.upkeep", "clean", "free the disk of a run's checkpoints, except its best"),
+    "publish": ("flows.commands.publish", "publish", "publish a run's best policy with a model card"),
     "reconcile": ("flows.commands.upkeep", "reconcile", "close what killed processes left open in MLflow and Prefect"),
     "promote": ("flows.commands.upkeep", "promote", "make a version of a registered model its champion"),
     "rollback": ("flows.commands.upkeep", "rollback", "make the previous champion the champion again"),

@@ -15,6 +15,7 @@ from data.errors import AutodidactError
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST, PATH = "digest", "path"
+PUBLISHED = "published"  # the address on a hub
 SINCE, BEFORE, BY = "champion_since", "champion_before", "champion_by"
 
 

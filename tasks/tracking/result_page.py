@@ -1,11 +1,9 @@
 """The result of a run on its page in Prefect: findings, the curve, tables, and what to do with the checkpoint."""
 
 import base64
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from data.text import markdown
+from data.text import markdown, markdown_table
 from tasks.report.content import Report
 from tasks.report.findings import findings
 from tasks.report.use import commands, loading_code
@@ -44,16 +42,7 @@ def _tables(report: Report) -> list[str]:
         ("Validation, by iteration", iteration_table(report.iterations, report.measure)),
         ("Held out to the end", finals),
     ]
-    return [f"**{title}**\n\n{_table(table)}" for title, table in rows if table]
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([row[name] for name in rows[0]] for row in rows)]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return value if value == "---" else markdown("" if value is None else str(value))
+    return [f"**{title}**\n\n{markdown_table(table)}" for title, table in rows if table]
 
 
 def _history(where: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.text import markdown, storable, visible
+from data.text import fenced, markdown, markdown_table, storable, visible
 
 # Halves of surrogate pairs are characters, too.
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=60)
@@ -75,3 +75,13 @@ def test_no_text_is_refused_by_a_file_or_acts_on_a_surface(text: str) -> None:
     assert not [c for c in seen if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in "\n\t"]
     assert not {"\n", "\t", "\r"} & set(markdown(text))
     assert json.loads(json.dumps(storable(text))) == storable(text)
+
+
+def test_nothing_in_a_block_of_code_ends_it() -> None:
+    assert fenced("a\n````\n# b\x1b\n", "yaml") == "`````yaml\na\n````\n# b\\x1b\n`````"
+    assert fenced("a", "") == "```\na\n```"
+
+
+def test_nothing_in_a_cell_ends_it() -> None:
+    rows = [{"a": "x | y\n", "b": None}, {"a": 1, "b": "z"}]
+    assert markdown_table(rows) == "| a | b |\n| --- | --- |\n| x \\| y |  |\n| 1 | z |"
