@@ -18,7 +18,7 @@ from data.text import encodable, fenced, markdown, markdown_table
 from tasks.history.runs import History
 from tasks.publishing.policy import REWARD, Published
 from tasks.publishing.results import Compared, compared, inputs_read, public_name, rows_used, sources_of
-from tasks.report.page import LOADING
+from tasks.report.use import LOADING
 from tasks.tracking.reward_report import figures
 
 LOADING_ADAPTER = """\

@@ -92,6 +92,7 @@ def test_by_clicks_alone_from_prefects_home_to_the_history(site: Site, page: Pag
     fill(page, "test", "")
     fill(page, "iterations", str(ITERATIONS))
     fill(page, "overrides", OVERRIDES)
+    setting(page, "recipe").scroll_into_view_if_needed()
     picture(page, "form")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("browser", exact=True).first.click()  # among the runs of the deployment, once it has begun
