@@ -5,11 +5,13 @@ Prompts are rendered, and answers end, as in generation and evaluation.
 
 import gc
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data.chat_template import Messages
+from data.chat_template import Messages, require_template
+from data.errors import RunFailedError
 from data.render import PromptTooLongError, context_length, prompt_token_ids, stop_token_ids
 from models.config import ModelCode, SamplingConfig
 from models.loading import load_tokenizer, load_weights
@@ -17,7 +19,13 @@ from models.process import keep_imports
 
 
 class Speaker:
-    """A policy in this process, on the GPU if there is one."""
+    """A policy in this process, on the GPU if there is one.
+
+    Raises:
+        ModelError: it needs its own code, which is refused.
+        TemplateError: its tokenizer has no chat template.
+        RunFailedError: the GPU has too little memory.
+    """
 
     def __init__(self, folder: Path, dtype: str, code: ModelCode) -> None:
         gc.disable()  # or the imports would trigger full collections
@@ -29,8 +37,10 @@ class Speaker:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.tokenizer = load_tokenizer(folder, code)
+        require_template(self.tokenizer, str(folder))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load_weights("AutoModelForCausalLM", folder, code, dtype=dtype).to(device).eval()
+        with _memory_explained():
+            self.model = load_weights("AutoModelForCausalLM", folder, code, dtype=dtype).to(device).eval()
         self.context = context_length(self.model.config)
 
     def answer(self, messages: Messages, sampling: SamplingConfig, seed: int | None = None) -> Generator[str]:
@@ -39,6 +49,7 @@ class Speaker:
         Raises:
             PromptTooLongError: the conversation fills the context.
             TemplateError: the chat template refuses the conversation.
+            RunFailedError: the GPU has too little memory.
         """
         from transformers import TextIteratorStreamer
 
@@ -68,7 +79,8 @@ class Speaker:
             over.set()
             thread.join()
         if failures:
-            raise failures[0]
+            with _memory_explained():
+                raise failures[0]
 
     def _generate(
         self,
@@ -108,3 +120,16 @@ class Speaker:
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([Stopped()]),
             )
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunFailedError(
+            f"The GPU's memory is full ({str(error).splitlines()[0]})",
+            what_next="End other programs on it, or choose another GPU with CUDA_VISIBLE_DEVICES.",
+        ) from error

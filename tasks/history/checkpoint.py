@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import EngineConfig, ModelCode, SamplingConfig
+from models.config import AskedModelConfig, EngineConfig, ModelCode, SamplingConfig
 from tasks.history.runs import History, QueryError, open_history, run_directories
+from tasks.policies.model_folder import resolve_model
 from tasks.stage.freed import no_model_error, stage_that_freed
 
 CONFIG = "config.json"
-ADAPTER = "adapter_config.json"
 BEST, BASE = "best", "base"
 
 
@@ -40,11 +40,12 @@ def find_checkpoint(runs: Path, told: str, beside: Checkpoint | None = None) -> 
     """Find a checkpoint.
 
     Args:
-        told: RUN for its best policy so far, RUN/base or RUN/iter-2 for others, or a model's folder.
+        told: RUN for its best policy so far, RUN/base or RUN/iter-2 for others, a model's folder, or a name on the hub.
         beside: a checkpoint of the run that `base` and `iter-2`, without a run, belong to.
 
     Raises:
         QueryError: there is none; the message lists those that exist.
+        ModelError: the folder is not that of a model, or the hub does not have it.
         FreedError: its weights were removed to free disk space.
     """
     if beside and beside.name.partition("/")[0] in _names(runs) and (told == BASE or told.startswith("iter-")):
@@ -52,18 +53,18 @@ def find_checkpoint(runs: Path, told: str, beside: Checkpoint | None = None) -> 
     run, _, which = told.partition("/")
     if run in _names(runs) and not (which and (Path(told) / CONFIG).is_file()):
         return _of_run(open_history(runs, run), which)
-    folder = Path(told).expanduser()
-    if (folder / CONFIG).is_file() or (folder / ADAPTER).is_file():
-        if stage := stage_that_freed(folder):
-            raise no_model_error(folder, stage)
-        if _is_reward_model(folder):
-            raise _gives_scores(str(folder))
-        return Checkpoint(folder, folder.absolute().name, str(folder), None, _sampling({}), "refuse", EngineConfig())
-    there = f"Runs: {', '.join(_names(runs))}." if _names(runs) else f"{runs} has no runs yet."
-    raise QueryError(
-        f"{told} is neither a run in {runs} nor a model's folder.",
-        what_next=f"{there} Name one, a policy of one as in RUN/iter-1, or a folder with {CONFIG}.",
-    )
+    if not (Path(told).exists() or "/" in told):
+        there = f"Runs: {', '.join(_names(runs))}." if _names(runs) else f"{runs} has no runs yet."
+        raise QueryError(
+            f"{told} is neither a run in {runs} nor a model's folder.",
+            what_next=f"{there} Name one, a policy of one as in RUN/iter-1, a model's folder, or a name on the hub.",
+        )
+    folder = resolve_model(told, AskedModelConfig())
+    assert folder is not None
+    if _is_reward_model(folder):
+        raise _gives_scores(told)
+    about = "not the result of a run here"
+    return Checkpoint(folder, told, about, None, _sampling({}), "refuse", EngineConfig())
 
 
 def _names(runs: Path) -> list[str]:

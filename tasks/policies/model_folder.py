@@ -108,7 +108,7 @@ def _require_model(model: str, folder: Path) -> None:
         raise no_model_error(folder, stage)
     if problem := _wrong_with(folder):
         raise ModelError(
-            f"{model} is not a model: {problem}.",
+            f"{model} is not a model: {problem.rstrip('.')}.",
             what_next="Give a folder with config.json, *.safetensors and the tokenizer, as save_pretrained writes it, "
             "or a hub id.",
         )

@@ -9,6 +9,7 @@ from data.errors import AutodidactError
 from tasks.history.checkpoint import find_checkpoint
 from tasks.stage.contract import Outcome, Stage, run_stage
 from tasks.stage.freed import free
+from tests.flows.stubs.common import write_weights
 
 CAUSAL, SCORES = "LlamaForCausalLM", "LlamaForSequenceClassification"
 
@@ -17,7 +18,8 @@ def make_policy(run: Path, stage: str, architecture: str = CAUSAL) -> Path:
     def work(attempt: Path) -> Outcome:
         (attempt / "policy").mkdir()
         (attempt / "policy" / "config.json").write_text(json.dumps({"architectures": [architecture]}))
-        (attempt / "policy" / "model.safetensors").write_text("weights")
+        write_weights(attempt / "policy")
+        (attempt / "policy" / "tokenizer.json").write_text("{}")
         (attempt / "best.json").write_text('{"iteration": 1}')
         return Outcome()
 
@@ -49,12 +51,12 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("demo/base", "runs/demo/base/policy", "the base of the run demo (ReST-EM)"),
         ("demo/iter-2", "runs/demo/iter-2/train/policy", "iteration 2 of the run demo (ReST-EM)"),
         ("young", "runs/young/iter-1/train/policy", "iteration 1 of the run young"),
-        ("runs/demo/base/policy", "runs/demo/base/policy", "runs/demo/base/policy"),
+        ("runs/demo/base/policy", "runs/demo/base/policy", "not the result of a run here"),
     ],
 )
 def test_a_checkpoint_is_found_by_its_run_or_its_folder(runs: Path, told: str, place: str, about: str) -> None:
     found = find_checkpoint(Path("runs"), told)
-    assert (found.folder, found.about) == (Path(place), about)
+    assert (found.folder.absolute(), found.about) == (Path(place).absolute(), about)
 
 
 def test_a_run_says_how_it_is_asked(runs: Path) -> None:
@@ -80,6 +82,8 @@ def test_the_base_beside_a_checkpoint_is_its_runs(runs: Path) -> None:
         ("other", "neither a run in .* nor a model's folder. Runs: demo, empty, scores, young"),
         ("scores", "is a reward model"),
         ("runs/scores/best/policy", "is a reward model"),
+        ("runs/empty", "is not a model"),
+        ("./nowhere", "is not a model|no folder|does not exist"),
     ],
 )
 def test_what_is_no_policy_is_refused_in_plain_words(runs: Path, told: str, said: str) -> None:
