@@ -101,8 +101,9 @@ def test_by_clicks_alone_from_prefects_home_to_the_history(site: Site, page: Pag
     expect(page.get_by_text("greedy pass@1").first).to_be_visible()
     picture(page, "iterations")
     page.go_back()
-    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=1800 * SECOND)
-    page.get_by_role("tablist").get_by_text("Artifacts").click()  # only now: its list is not brought up to date
+    site.wait(page.url.rpartition("/")[2].partition("?")[0], "Completed")
+    page.reload()  # its list of artifacts is not brought up to date
+    page.get_by_role("tablist").get_by_text("Artifacts").click()
     page.get_by_text("browser-report", exact=True).first.click()
     expect(page.get_by_role("img", name="The learning curve")).to_be_visible()
     expect(page.get_by_text("Validation, by iteration")).to_be_visible()
