@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tasks.stage.environment import KEY_VARIABLES
 from tasks.stage.process import end_with_this_process
 from tasks.tracking.first_visit import FirstVisit, remember
+from tasks.tracking.flow_run_names import NamedAfterRuns
 from tasks.tracking.guard import ORIGINS, guarded, own_origins
 
 # What closing the banner for the next version of the pages leaves in the browser.
@@ -38,7 +39,7 @@ def create_app() -> ASGIApp:
     from tasks.tracking import notifying  # noqa: F401  # the server creates blocks of that type
 
     wait_for_writers()
-    return guarded(opens_on_key(create_app(final=True)), os.environ[ORIGINS].split(","))
+    return guarded(opens_on_key(NamedAfterRuns(create_app(final=True))), os.environ[ORIGINS].split(","))
 
 
 def wait_for_writers() -> None:
