@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import termios
@@ -68,6 +69,11 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def ask(self, text: str, says: str = "") -> str:
+        """Enter a line; wait for what is said, and for the next prompt. Return everything in between."""
+        self.type(text)
+        return self.read_until(f"(?s){says}.*\n> $").replace("\r", "")
+
     def read_until(self, pattern: str) -> str:
         """Wait for a pattern after what was read before; return what was shown up to its end."""
         begin, deadline = self.read, time.monotonic() + PATIENCE
@@ -84,6 +90,9 @@ def terminal(policy: Path, tmp_path: Path) -> Iterator[Terminal]:
     """A chat of a policy with itself."""
     master, slave = pty.openpty()
 
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 4000, 0, 0))  # no line is broken
+    (tmp_path / "inputrc").write_text("set enable-bracketed-paste off\n")
+
     def own_terminal() -> None:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -95,7 +104,7 @@ def terminal(policy: Path, tmp_path: Path) -> Iterator[Terminal]:
         stdout=slave,
         stderr=slave,
         cwd=tmp_path,
-        env=child_environment() | {"TERM": "dumb"},
+        env=child_environment() | {"TERM": "xterm", "INPUTRC": str(tmp_path / "inputrc")},
         preexec_fn=own_terminal,
     )
     os.close(slave)
@@ -106,29 +115,17 @@ def terminal(policy: Path, tmp_path: Path) -> Iterator[Terminal]:
 
 
 def test_a_conversation_in_a_terminal(terminal: Terminal, asked: list[Problem], evaluated: list[str], tmp_path: Path):
-    assert "policy: " in terminal.read_until("Ctrl-D leaves.")
-    terminal.read_until("> ")
-    terminal.type(asked[0].messages[0]["content"] + "\n")
-    shown = terminal.read_until(r"> $").replace("\r", "")
+    assert "policy: " in terminal.read_until(r"(?s)Ctrl-D leaves\..*\n> $")
+    shown = terminal.ask(asked[0].messages[0]["content"] + "\n")
     assert shown.count(f"policy:\n{evaluated[0]}") == 2  # both sides
-    terminal.type("/what\n")
-    terminal.read_until("There is no command /what")
-    terminal.read_until("> ")
-    terminal.type("word " * 2000 + "\n")
-    terminal.read_until("the model's context is 1024")
-    terminal.read_until("> ")
-    terminal.type("\x03")
-    terminal.read_until("Ctrl-D leaves")
-    terminal.read_until("> ")
-    terminal.type("/save said.jsonl\n")
-    terminal.read_until("Appended to said.jsonl")
-    terminal.read_until("> ")
+    terminal.ask("/what\n", "There is no command /what")
+    terminal.ask("word " * 400 + "\n", "the model's context is 1024")
+    terminal.ask("\x03", "Ctrl-D leaves")
+    terminal.ask("/save said.jsonl\n", "Appended to said.jsonl")
     row = json.loads((tmp_path / "said.jsonl").read_text().splitlines()[0])
     assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
     assert row["messages"][1]["content"] == evaluated[0]
-    terminal.type("/system Be brief.\n")
-    terminal.read_until("system message is set")
-    terminal.read_until("> ")
+    terminal.ask("/system Be brief.\n", "system message is set")
     terminal.type("/quit\n")
     assert terminal.process.wait(PATIENCE) == 0
 
