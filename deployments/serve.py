@@ -16,6 +16,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from data.chat_template import require_template
 from data.errors import UsageError
 from data.render import stop_token_ids
 from data.text import visible
@@ -50,7 +51,7 @@ def serve(arguments: list[str]) -> int:
         )
     refuse_taken_port(told.host, told.port, "the server", "--port")
     name = told.name or checkpoint.name
-    folder = Path(tempfile.mkdtemp(prefix="autodidact-serve-"))
+    folder, keep = Path(tempfile.mkdtemp(prefix="autodidact-serve-")), False
     try:
         command = server_command(checkpoint, name, told.host, told.port, folder)
         print(f"{name}: {checkpoint.about}. The engine starts …", flush=True)
@@ -62,13 +63,15 @@ def serve(arguments: list[str]) -> int:
             "VLLM_LOGGING_LEVEL": "ERROR",
         }
         run_child(command, folder / "log.txt", folder / "lock", _logger(), environment | _key())
+        print("The server has ended.")
     except ChildError:
-        raise  # its message names the log
+        keep = True  # its message names the log
+        raise
     except KeyboardInterrupt:
         print("\nThe server is stopped.")
-    else:
-        print("The server has ended.")
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
@@ -77,9 +80,14 @@ def server_command(checkpoint: Checkpoint, name: str, host: str, port: int, fold
 
     Args:
         folder: where to write its generation configuration, which says when an answer ends.
+
+    Raises:
+        ModelError: the model needs its own code, which is refused.
+        TemplateError: its tokenizer has no chat template.
     """
     engine, sampling, code = checkpoint.engine, checkpoint.sampling, checkpoint.model_code
     tokenizer = load_tokenizer(checkpoint.folder, code)
+    require_template(tokenizer, str(checkpoint.folder))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stop_token_ids(tokenizer)}))
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
     load = engine_arguments(code)
