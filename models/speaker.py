@@ -4,6 +4,7 @@ Prompts are rendered, and answers end, as in generation and evaluation.
 """
 
 import gc
+import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,13 @@ class Speaker:
     def __init__(self, folder: Path, dtype: str, code: ModelCode) -> None:
         gc.disable()  # or the imports would trigger full collections
         import torch
-        import transformers.generation  # noqa: F401
+
+        known = sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
+        try:  # Transformers would import it, for seconds, for a way of decoding that is not used here
+            import transformers.generation  # noqa: F401
+        finally:
+            if known is None:
+                del sys.modules["sklearn"]
         from transformers.utils import logging
 
         keep_imports()
