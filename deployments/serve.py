@@ -25,6 +25,7 @@ from flows.commands.parser import CommandParser, port_number
 from models.loading import engine_arguments, load_config, load_tokenizer
 from tasks.history.checkpoint import Checkpoint, find_checkpoint
 from tasks.stage.devices import count_gpus
+from tasks.stage.environment import prepare
 from tasks.stage.process import ChildError, run_child
 from tasks.tracking.guard import HEALTH, KEY, ORIGINS, own_origins
 
@@ -43,6 +44,7 @@ def serve(arguments: list[str]) -> int:
     parser.add_argument("--port", type=port_number, default=8000, metavar="N", help="default: 8000")
     parser.add_argument("--name", metavar="NAME", help="the model's name in requests (default: the run's name)")
     told = parser.parse_args(arguments)
+    prepare(told.runs_dir, dry_run=True)
     checkpoint = find_checkpoint(told.runs_dir, told.checkpoint)
     if not (_is_loopback(told.host) or os.environ.get(KEY)):
         raise UsageError(
@@ -62,7 +64,7 @@ def serve(arguments: list[str]) -> int:
             "VLLM_CPU_KVCACHE_SPACE": str(checkpoint.engine.cpu_kv_cache_gib),
             "VLLM_LOGGING_LEVEL": "ERROR",
         }
-        run_child(command, folder / "log.txt", folder / "lock", _logger(), environment | _key())
+        run_child(command, folder / "log.txt", folder / "lock", _logger(), environment)
         print("The server has ended.")
     except ChildError:
         keep = True  # its message names the log
@@ -114,12 +116,10 @@ def server_command(checkpoint: Checkpoint, name: str, host: str, port: int, fold
     if not count_gpus():
         # On the CPU, seeded sampling fails if a prefill is split.
         longest = engine.max_model_len or load_config(checkpoint.folder, code).max_position_embeddings
-        command += ["--enforce-eager", "--no-enable-chunked-prefill", f"--max-num-batched-tokens={max(8192, longest)}"]
+        command += ["--no-enable-chunked-prefill", f"--max-num-batched-tokens={max(8192, longest)}"]
+    if (not count_gpus()) if engine.enforce_eager is None else engine.enforce_eager:
+        command.append("--enforce-eager")
     return command
-
-
-def _key() -> dict[str, str]:
-    return {KEY: os.environ[KEY]} if os.environ.get(KEY) else {}
 
 
 def _is_loopback(host: str) -> bool:

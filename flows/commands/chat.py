@@ -21,6 +21,7 @@ from flows.commands.parser import CommandParser
 from models.config import SamplingConfig
 from models.speaker import Speaker
 from tasks.history.checkpoint import Checkpoint, find_checkpoint
+from tasks.stage.environment import prepare
 
 HELP = """\
 /reset          forget the conversation
@@ -58,6 +59,7 @@ def chat(arguments: list[str]) -> int:
     parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of every answer (default: none)")
     told = parser.parse_args(arguments)
+    prepare(told.runs_dir, dry_run=True)
     first = find_checkpoint(told.runs_dir, told.checkpoint)
     found = [first, find_checkpoint(told.runs_dir, told.against, beside=first)] if told.against else [first]
     samplings = [_sampling(checkpoint, told) for checkpoint in found]

@@ -48,13 +48,15 @@ def find_checkpoint(runs: Path, told: str, beside: Checkpoint | None = None) -> 
         ModelError: the folder is not that of a model, or the hub does not have it.
         FreedError: its weights were removed to free disk space.
     """
-    if beside and beside.name.partition("/")[0] in _names(runs) and (told == BASE or told.startswith("iter-")):
-        told = f"{beside.name.partition('/')[0]}/{told}"
+    known = [directory.name for directory in run_directories(runs)] if runs.is_dir() else []
+    same = beside.name.partition("/")[0] if beside else ""
+    if same in known and (told == BASE or told.startswith("iter-")):
+        told = f"{same}/{told}"
     run, _, which = told.partition("/")
-    if run in _names(runs) and not (which and (Path(told) / CONFIG).is_file()):
+    if run in known and not (which and (Path(told) / CONFIG).is_file()):
         return _of_run(open_history(runs, run), which)
     if not (Path(told).exists() or "/" in told):
-        there = f"Runs: {', '.join(_names(runs))}." if _names(runs) else f"{runs} has no runs yet."
+        there = f"Runs: {', '.join(known)}." if known else f"{runs} has no runs yet."
         raise QueryError(
             f"{told} is neither a run in {runs} nor a model's folder.",
             what_next=f"{there} Name one, a policy of one as in RUN/iter-1, a model's folder, or a name on the hub.",
@@ -65,10 +67,6 @@ def find_checkpoint(runs: Path, told: str, beside: Checkpoint | None = None) -> 
         raise _gives_scores(told)
     about = "not the result of a run here"
     return Checkpoint(folder, told, about, None, _sampling({}), "refuse", EngineConfig())
-
-
-def _names(runs: Path) -> list[str]:
-    return [directory.name for directory in run_directories(runs)] if runs.is_dir() else []
 
 
 def _of_run(history: History, which: str) -> Checkpoint:
