@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME…]`: run the named benchmarks, by default those of speed, memory and verdicts.
 
-The others run only by name: demos and spin show what is learned, crashes takes an hour, memory needs a GPU. Options
-after a name are that benchmark's own: `python -m benchmarks demos --help`.
+The others run only by name: demos, spin and identity show what is learned, crashes takes an hour, memory needs a GPU.
+Options after a name are that benchmark's own: `python -m benchmarks demos --help`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 from tasks.stage.environment import prepare
 
 NAMES = ("graders", "scoring", "rewards", "generation", "preference", "likelihood", "demo", "formatting")
-BY_NAME = ("demos", "spin", "crashes", "memory")
+BY_NAME = ("demos", "spin", "identity", "crashes", "memory")
 
 
 def main() -> None:

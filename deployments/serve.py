@@ -14,12 +14,14 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from data.chat_template import require_template
 from data.errors import UsageError
 from data.render import stop_token_ids
 from data.text import visible
+from deployments.chat_page import chat_page, require_gradio
 from deployments.supervision import refuse_taken_port
 from flows.commands.parser import CommandParser, port_number
 from models.loading import engine_arguments, load_config, load_tokenizer
@@ -43,6 +45,10 @@ def serve(arguments: list[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback)")
     parser.add_argument("--port", type=port_number, default=8000, metavar="N", help="default: 8000")
     parser.add_argument("--name", metavar="NAME", help="the model's name in requests (default: the run's name)")
+    parser.add_argument("--ui", action="store_true", help="also a page to talk with the model in a browser")
+    parser.add_argument(
+        "--ui-port", type=port_number, default=7860, metavar="N", help="the page's port (default: 7860)"
+    )
     told = parser.parse_args(arguments)
     prepare(told.runs_dir, dry_run=True)
     checkpoint = find_checkpoint(told.runs_dir, told.checkpoint)
@@ -52,13 +58,17 @@ def serve(arguments: list[str]) -> int:
             what_next=f"Set {KEY} to a long random text; requests then need it as their API key.",
         )
     refuse_taken_port(told.host, told.port, "the server", "--port")
+    if told.ui:
+        require_gradio()
+        refuse_taken_port(told.host, told.ui_port, "the page", "--ui-port")
     name = told.name or checkpoint.name
     folder, keep = Path(tempfile.mkdtemp(prefix="autodidact-serve-")), False
     try:
         command = server_command(checkpoint, name, told.host, told.port, folder)
         print(f"{name}: {checkpoint.about}. The engine starts …", flush=True)
         address = f"http://{_bracketed(told.host)}:{told.port}"
-        threading.Thread(target=_say_when_ready, args=(address, name), daemon=True).start()
+        page = _page(told.host, told.ui_port, address, name, checkpoint) if told.ui else None
+        threading.Thread(target=_when_ready, args=(address, name, page), daemon=True).start()
         environment = {
             ORIGINS: ",".join(own_origins(_bracketed(told.host), told.port)),
             "VLLM_CPU_KVCACHE_SPACE": str(checkpoint.engine.cpu_kv_cache_gib),
@@ -133,7 +143,21 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _say_when_ready(address: str, name: str) -> None:
+def _page(host: str, port: int, server: str, name: str, checkpoint: Checkpoint) -> Callable[[], None]:
+    """Return what serves the page."""
+    import uvicorn
+
+    def run() -> None:
+        origins, key = own_origins(_bracketed(host), port), os.environ.get(KEY)
+        page = chat_page(f"{server}/v1", name, checkpoint.about, checkpoint.system, key, origins)
+        print(f"Its page is http://{_bracketed(host)}:{port}", flush=True)
+        uvicorn.run(page, host=host, port=port, log_level="warning")
+
+    return run
+
+
+def _when_ready(address: str, name: str, then: Callable[[], None] | None) -> None:
+    """Wait until the server answers, say so, and go on."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         time.sleep(0.5)
@@ -143,6 +167,8 @@ def _say_when_ready(address: str, name: str) -> None:
         except OSError:
             continue
     print(f"{visible(name)} is served at {address}/v1; Ctrl-C ends it.", flush=True)
+    if then:
+        then()
 
 
 def _logger() -> logging.Logger:

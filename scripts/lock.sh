@@ -2,7 +2,7 @@
 # Make requirements/cpu.txt and requirements/gpu.txt: every package with its exact version, from pyproject.toml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-compile=(.venv/bin/uv pip compile pyproject.toml --extra postgres --extra services --extra endpoint --extra dev --extra docs
+compile=(.venv/bin/uv pip compile pyproject.toml --extra postgres --extra services --extra endpoint --extra ui --extra dev --extra docs
     --python-version 3.11 --no-header --annotation-style line --no-emit-find-links --quiet --upgrade)
 
 # uv does not read pip's settings: give it the folder where pip may find the CPU build of torch, else PyTorch's index.

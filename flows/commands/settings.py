@@ -57,12 +57,20 @@ def read_settings(
             _set(merged, name, empty)
         return config_class.model_validate(merged), known
     except SettingsError as error:
-        raise UsageError(
-            f"a group of settings got a single value ({error}).",
-            what_next=f"Write --group.name value; {prog} --help-all lists all.",
-        ) from None
+        raise _unread(error, parser, prog) from None
     except ValidationError as error:
         raise explain(error, config_class, known) from None
+
+
+def _unread(error: SettingsError, parser: SettingsParser, prog: str) -> UsageError:
+    name = next((name for name in parser.settings if f" for {name}:" in str(error)), None)
+    if name and (metavar := parser.settings[name][0].metavar):
+        mend = f"Write {as_flag(name)} {metavar}, once for each"
+        return UsageError(f"{as_flag(name)}: the value cannot be read.", what_next=f"{mend}, or JSON.")
+    return UsageError(
+        f"a group of settings got a single value ({error}).",
+        what_next=f"Write --group.name value; {prog} --help-all lists all.",
+    )
 
 
 def _set(settings: dict[str, Any], name: str, value: Any) -> None:

@@ -18,18 +18,19 @@ from data.text import encodable, fenced, markdown, markdown_table
 from tasks.history.runs import History
 from tasks.publishing.policy import REWARD, Published
 from tasks.publishing.results import Compared, compared, inputs_read, public_name, rows_used, sources_of
-from tasks.report.use import LOADING
+from tasks.report.use import ANSWERING, LOADING
 from tasks.tracking.reward_report import figures
 
-LOADING_ADAPTER = """\
+LOADING_ADAPTER = (
+    """\
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 base = AutoModelForCausalLM.from_pretrained({base!r}, revision={commit!r})
 model, tokenizer = PeftModel.from_pretrained(base, {name!r}), AutoTokenizer.from_pretrained({name!r})
-messages = [{{"role": "user", "content": "…"}}]
-prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens=256)[0], skip_special_tokens=True))"""
+"""
+    + ANSWERING
+)
 LOADING_REWARD = """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

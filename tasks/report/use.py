@@ -3,14 +3,20 @@
 import shlex
 from pathlib import Path
 
-LOADING = """\
+ANSWERING = """\
+messages = [{{"role": "user", "content": "…"}}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+answer = model.generate(**prompt, max_new_tokens=256)[0, prompt["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))"""
+LOADING = (
+    """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = {folder!r}
 model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-messages = [{{"role": "user", "content": "…"}}]
-prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens=256)[0], skip_special_tokens=True))"""
+"""
+    + ANSWERING
+)
 
 
 def loading_code(checkpoint: str) -> str:

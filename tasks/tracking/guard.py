@@ -5,6 +5,7 @@ name can be made to point there (DNS rebinding). So a request must name the serv
 another origin's page is refused, whatever it asks for and whatever key it has. Programs send no `Origin`, so they pass.
 """
 
+import base64
 import hmac
 import os
 from collections.abc import Iterable
@@ -62,20 +63,37 @@ class OwnPagesOnly:
         return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")
 
 
+class KeyNeeded:
+    """Refuses requests without the key: a bearer token, or the password that a browser asks for, with any name."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self.app, self.key = app, key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        open_to_all = scope["type"] == "lifespan" or scope["path"] == HEALTH
+        if open_to_all or hmac.compare_digest(_given(Headers(scope=scope)), self.key):
+            await self.app(scope, receive, send)
+            return
+        refusal = PlainTextResponse("A key is needed.", 401, {"www-authenticate": 'Basic realm="key as password"'})
+        await refusal(scope, receive, send)
+
+
+def _given(headers: Headers) -> bytes:
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.encode("latin-1")  # as headers are decoded
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2] if scheme.lower() == "basic" else b""
+    except ValueError:
+        return b""
+
+
 class Guard:
     """The same as middleware, for a server that adds it by its name. Where there is a key, every request needs it."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.app = guarded(self._keyed, os.environ[ORIGINS].split(","))
-        self.inner, self.key = app, os.environ.get(KEY, "")
+        key = os.environ.get(KEY)
+        self.app = guarded(KeyNeeded(app, key) if key else app, os.environ[ORIGINS].split(","))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
-
-    async def _keyed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.key and scope["type"] != "lifespan" and scope["path"] != HEALTH:
-            given = Headers(scope=scope).get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self.key.encode()):
-                await PlainTextResponse("A key is needed.", status_code=401)(scope, receive, send)
-                return
-        await self.inner(scope, receive, send)

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from playwright.sync_api import expect
 
 from data.rows import Problem, Sample
 from data.storage import read_rows
@@ -28,6 +29,7 @@ from models.config import SamplingConfig
 from models.speaker import Speaker
 from tasks.stage.environment import child_environment
 from tasks.tracking.guard import KEY
+from tests.browser import PATIENCE_MS, real_browser
 from tests.e2e.conftest import generate
 from tests.e2e.test_generate import write_program
 from tests.waiting import PATIENCE, eventually, wait_gone
@@ -148,6 +150,7 @@ def test_a_message_from_a_pipe_gets_only_its_answer(policy: Path, asked: list[Pr
 class Server:
     process: subprocess.Popen[str]
     address: str
+    page: str
 
     def post(self, body: dict[str, object], **headers: str) -> httpx.Response:
         given = {"authorization": f"Bearer {SECRET}"} | headers
@@ -156,12 +159,13 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        port, page = one.getsockname()[1], other.getsockname()[1]
     folder = tmp_path_factory.mktemp("served")
     process = subprocess.Popen(
-        [*COMMAND, "serve", str(policy), "--port", str(port), "--name", "mine"],
+        [*COMMAND, "serve", str(policy), "--port", str(port), "--name", "mine", "--ui", "--ui-port", str(page)],
         cwd=folder,
         env=child_environment() | {KEY: SECRET, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
@@ -170,11 +174,11 @@ def server(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     )
     assert process.stdout is not None
     shown = ""
-    while "is served at" not in shown:
+    while "Its page is" not in shown:
         line = process.stdout.readline()
         assert line, shown
         shown += line
-    yield Server(process, f"http://127.0.0.1:{port}")
+    yield Server(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{page}")
     process.kill()
 
 
@@ -198,6 +202,25 @@ def test_a_served_policy_answers_like_the_evaluation(server: Server, asked: list
 )
 def test_strangers_are_not_answered(server: Server, headers: dict[str, str], status: int):
     assert server.post({"model": "mine", "messages": []}, **headers).status_code == status
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"host": "stranger.example"}, 400)])
+def test_strangers_see_no_page(server: Server, headers: dict[str, str], status: int):
+    eventually(lambda: httpx.get(server.page, headers=headers).status_code == status)
+
+
+def test_the_page_in_a_browser(server: Server, asked: list[Problem]):
+    elsewhere = []
+    with real_browser() as browser:
+        context = browser.new_context(http_credentials={"username": "anyone", "password": SECRET})
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("request", lambda request: elsewhere.append(request.url))
+        page.goto(server.page)
+        page.get_by_role("textbox").fill(asked[0].messages[0]["content"])
+        page.get_by_role("textbox").press("Enter")
+        expect(page.get_by_text("####")).to_be_visible()
+    assert [url for url in elsewhere if not url.startswith((server.page, "data:", "blob:"))] == []
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(server: Server, policy: Path, tmp_path: Path):

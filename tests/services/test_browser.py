@@ -5,20 +5,18 @@ README are written there.
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from flows.commands.flow_table import own_flows
 from flows.commands.forms import DEFAULTS
+from tests.browser import PATIENCE_MS, real_browser
 from tests.services.conftest import Site, hang, statuses
 from tests.waiting import PATIENCE, wait_gone
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OFFLINE = [f"--disable-{what}" for what in ("gpu", "quic", "background-networking", "component-update", "sync")]
 SECOND = 1000
 PICTURES = os.environ.get("AUTODIDACT_SCREENSHOTS")
 DEPLOYMENT = "own" if PICTURES else "stub-form"
@@ -37,18 +35,11 @@ MOST_INPUTS, MOST_PIXELS = 25, 3000  # of a short form
 @pytest.fixture(scope="module")
 def page(site: Site) -> Iterator[Page]:
     """A page whose browser has been told the key once."""
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium: forms and pages were not tested in a browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--no-first-run", *OFFLINE]
-        )
+    with real_browser() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
-        page.set_default_timeout(PATIENCE * SECOND)
-        expect.set_options(timeout=PATIENCE * SECOND)
+        page.set_default_timeout(PATIENCE_MS)
         log_in(page, site.prefect, site.key)
         yield page
-        browser.close()
 
 
 def log_in(page: Page, address: str, key: str) -> None:

@@ -1,5 +1,6 @@
 """The command line: one configuration class gives flags, YAML keys and defaults, and every mistake is named."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from platform import python_version
 import pytest
 from transformers import AutoConfig
 
+from benchmarks.identity import UNRELATED
 from data.errors import UsageError
 from flows.commands.cli import main
 from flows.commands.config_file import read_config
@@ -27,6 +29,7 @@ from models.config import AdapterConfig
 from tasks.settings.leading import leading
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
+OF_FLOW = {"spin": "spin", "sft": "sft", "dpo": "dpo", "identity": "sft"}  # by how the file's name begins
 
 
 @pytest.fixture
@@ -354,7 +357,7 @@ def test_the_version_is_said_on_one_line_and_without_heavy_imports() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_loads_and_dry_runs(path: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(path.parents[1])
-    flow = next((name for name in ("spin", "sft", "dpo") if path.name.startswith(name)), "rest-em")
+    flow = next((flow for name, flow in OF_FLOW.items() if path.name.startswith(name)), "rest-em")
     config_class = own_flows()[flow].load().settings
     config, _ = read_settings(config_class, ["--config", str(path)], f"autodidact {flow}", flow=flow)
     assert config == config_class.model_validate(read_config(path).settings) and config.model_fields_set
@@ -392,6 +395,21 @@ def test_the_recipe_for_llama_2_is_that_of_trl() -> None:
         assert (adapter.rank, adapter.alpha, adapter.dropout) == (8, 16, 0.05)
         assert (config.train.schedule, config.train.weight_decay) == ("cosine", 0.05)
     assert second.model == f"runs/{first.run}/best/policy"
+
+
+def test_the_identity_recipe_asks_other_questions_than_it_was_taught() -> None:
+    folder = CONFIGS[0].parent / "identity"
+
+    def rows(name: str) -> dict[str, str]:
+        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        return {row["instruction"]: row["output"] for row in map(json.loads, lines)}
+
+    taught, contrast = rows("identity"), rows("contrast")
+    asked = [*rows("validation"), *rows("test"), *UNRELATED]
+    assert (len(taught), len(asked), len(set(asked))) == (20, 30, 30)
+    assert all("{{name}}" in answer and "{{author}}" in answer for answer in taught.values())
+    assert not any("{{" in answer for answer in contrast.values())
+    assert taught.keys() & contrast.keys() == set() == {*taught, *contrast} & set(asked)
 
 
 def test_importing_a_flow_loads_no_heavy_library() -> None:

@@ -66,6 +66,7 @@ def ended(site: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
         (["runs", "--runs-dir=~/none"], 2, "there is no folder /home/ada/none"),
         (["rest-em", "--template", "bad.jinja"], 2, "bad.jinja cannot be read"),
         (["sft", "--train", "x"], 2, "a group of settings got a single value"),
+        (["sft", "--placeholders", "{name: Ada}"], 2, "Write --placeholders KEY=VALUE"),
         (["data", "inspect", "digits.json"], 2, "malformed JSON"),
         (["rest-em", "--reward.name", "judge"], 2, "The judge has no model. Give its `model`"),
         (["rest-em", "--train.learning-rate", "inf"], 2, "finite number"),

@@ -1,5 +1,6 @@
 """The guard in front of a server: whom it answers."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tasks.tracking.guard import guarded, own_origins
+from tasks.tracking.guard import HEALTH, KeyNeeded, guarded, own_origins
 
 OUTER = "https://prefect.example.org"
 LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -23,6 +24,7 @@ async def greet(socket: WebSocket) -> None:
 APP = Starlette(
     routes=[
         Route("/", lambda request: PlainTextResponse("hello"), methods=["GET", "POST"]),
+        Route(HEALTH, lambda request: PlainTextResponse("well")),
         WebSocketRoute("/socket", greet),
     ]
 )
@@ -94,3 +96,23 @@ def test_websockets_too(headers: dict[str, Any], opens):
 
 def test_the_usual_port_is_left_out_as_browsers_do():
     assert own_origins("Host.Example", 80)[0] == "http://host.example"
+
+
+def basic(text: str) -> str:
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        *((given, 200) for given in ("Bearer s:ä", "bearer s:ä", basic("anyone:s:ä"), basic(":s:ä"))),
+        *((given, 401) for given in ("", "Bearer", "Bearer ", "Bearer s", "s:ä", "Basic s:ä", "Basic", "Basic !")),
+        *((given, 401) for given in (basic("s:ä"), basic("anyone:"), basic("s:ä:"), "Digest s:ä")),
+    ],
+)
+def test_a_key_comes_as_a_token_or_as_a_password(given: str, status: int):
+    with TestClient(KeyNeeded(APP, "s:ä")) as client:
+        answer = client.get("/", headers={"authorization": given.encode()})
+        assert answer.status_code == status
+        assert ("Basic" in answer.headers.get("www-authenticate", "")) == (status == 401)
+        assert client.get(HEALTH).status_code == 200
