@@ -14,14 +14,13 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from data.chat_template import require_template
 from data.errors import UsageError
 from data.render import stop_token_ids
 from data.text import visible
-from deployments.chat_page import chat_page, require_gradio
+from deployments.chat_page import ChatPage, require_gradio
 from deployments.supervision import refuse_taken_port
 from flows.commands.parser import CommandParser, port_number
 from models.loading import engine_arguments, load_config, load_tokenizer
@@ -57,17 +56,21 @@ def serve(arguments: list[str]) -> int:
             f"--host {told.host} can be reached from other machines, and there is no key.",
             what_next=f"Set {KEY} to a long random text; requests then need it as their API key.",
         )
+    if not os.environ.get(KEY, "").isascii():
+        raise UsageError(f"{KEY} has letters that no header can carry.", what_next="Choose one of ASCII characters.")
     refuse_taken_port(told.host, told.port, "the server", "--port")
     if told.ui:
         require_gradio()
         refuse_taken_port(told.host, told.ui_port, "the page", "--ui-port")
+        if told.ui_port == told.port:
+            raise UsageError("--port and --ui-port are the same.", what_next="Choose another --ui-port.")
     name = told.name or checkpoint.name
     folder, keep = Path(tempfile.mkdtemp(prefix="autodidact-serve-")), False
     try:
         command = server_command(checkpoint, name, told.host, told.port, folder)
         print(f"{name}: {checkpoint.about}. The engine starts …", flush=True)
         address = f"http://{_bracketed(told.host)}:{told.port}"
-        page = _page(told.host, told.ui_port, address, name, checkpoint) if told.ui else None
+        page = _page(told.host, told.ui_port, address, name, checkpoint, folder) if told.ui else None
         threading.Thread(target=_when_ready, args=(address, name, page), daemon=True).start()
         environment = {
             ORIGINS: ",".join(own_origins(_bracketed(told.host), told.port)),
@@ -143,21 +146,14 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _page(host: str, port: int, server: str, name: str, checkpoint: Checkpoint) -> Callable[[], None]:
-    """Return what serves the page."""
-    import uvicorn
-
-    def run() -> None:
-        origins, key = own_origins(_bracketed(host), port), os.environ.get(KEY)
-        page = chat_page(f"{server}/v1", name, checkpoint.about, checkpoint.system, key, origins)
-        print(f"Its page is http://{_bracketed(host)}:{port}", flush=True)
-        uvicorn.run(page, host=host, port=port, log_level="warning")
-
-    return run
+def _page(host: str, port: int, server: str, name: str, checkpoint: Checkpoint, folder: Path) -> ChatPage:
+    about, system, key = checkpoint.about, checkpoint.system, os.environ.get(KEY)
+    origins = own_origins(_bracketed(host), port)
+    return ChatPage(host, port, f"{server}/v1", name, about, system, key, origins, folder / "page")
 
 
-def _when_ready(address: str, name: str, then: Callable[[], None] | None) -> None:
-    """Wait until the server answers, say so, and go on."""
+def _when_ready(address: str, name: str, page: ChatPage | None) -> None:
+    """Wait until the server answers, say so, and serve its page."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         time.sleep(0.5)
@@ -167,8 +163,10 @@ def _when_ready(address: str, name: str, then: Callable[[], None] | None) -> Non
         except OSError:
             continue
     print(f"{visible(name)} is served at {address}/v1; Ctrl-C ends it.", flush=True)
-    if then:
-        then()
+    if page:
+        host, port = page.socket.getsockname()[:2]
+        print(f"Its page is http://{_bracketed(host)}:{port}", flush=True)
+        page.run()
 
 
 def _logger() -> logging.Logger:

@@ -28,8 +28,12 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         good = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
         content = json.dumps(good if status == 200 else {"error": {"message": text}}).encode()
+        in_pieces = status == 200 and body.get("stream")
+        if in_pieces:
+            pieces = [good | {"choices": [{"index": 0, "delta": {"content": letter}}]} for letter in text]
+            content = "".join(f"data: {said}\n\n" for said in [*map(json.dumps, pieces), "[DONE]"]).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/event-stream" if in_pieces else "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
