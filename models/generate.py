@@ -2,13 +2,14 @@
 
     python -m models.generate CONFIG.json
 
-Each request has its own seed, made from the stage's seed and the problem's id, so a shard is the same whatever ran
-before it. An existing shard is not generated again.
+All shards share one continuous batch, and each is written once its last answer is there. Each request has its own seed,
+made from the stage's seed and the problem's id. An existing shard is not generated again.
 """
 
 import hashlib
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,21 @@ def generate(program: GenerateProgram, journal: Path | None = None) -> None:
     stop = stop_token_ids(tokenizer)
     progress = Progress("generate", total, "sample", done=total - left)
     meter = Meter(progress, journal)
-    for shard in missing:
-        answers = engine.answer([engine_request(shard.job, p.id, prompts[p.id], stop) for p in shard.problems], meter)
-        write_rows(Sample, shard.path, to_samples(shard, answers, program.policy_digest))
+    asked = [(shard, place) for shard in missing for place in range(len(shard.problems))]
+
+    def requests() -> Iterator[Request]:
+        for shard, place in asked:
+            problem = shard.problems[place]
+            yield engine_request(shard.job, problem.id, prompts[problem.id], stop)
+
+    unwritten: dict[Path, dict[int, list[Completion]]] = defaultdict(dict)
+    for number, answers in engine.stream(requests(), meter):
+        shard, place = asked[number]
+        unwritten[shard.path][place] = answers
+        if len(unwritten[shard.path]) == len(shard.problems):
+            complete = unwritten.pop(shard.path)
+            in_order = (complete[place] for place in range(len(complete)))
+            write_rows(Sample, shard.path, to_samples(shard, in_order, program.policy_digest))
     print(f"{counted(left, 'answer')} at {meter.tokens / progress.elapsed:,.0f} tokens/s", flush=True)
 
 

@@ -1,8 +1,9 @@
 r"""The reward `final_answer`: 1 if a completion's final answer equals the reference's, else 0. It ignores reasoning.
 
-Plain numbers are compared exactly and words as words, right here. Anything else goes to Math-Verify in a worker process
-that is killed after `LIMIT_SECONDS`; an expression need not be simplified (5+1 equals 6). A list of candidates is wrong
-unless the reference is also a list. A comparison that could not be carried out is `timeout` or `error`, never `wrong`.
+Plain numbers, fractions, roots, multiples of π, and tuples and intervals of them are compared exactly and words as
+words, right here. Anything else goes to Math-Verify in a worker process that is killed after `LIMIT_SECONDS`; an
+expression need not be simplified (5+1 equals 6). A list of candidates is wrong unless the reference is also a list. A
+comparison that could not be carried out is `timeout` or `error`, never `wrong`.
 
 Source: the answer format '#### n' is from GSM8K (Cobbe et al. 2021, arXiv:2110.14168), \boxed{…} from MATH
 (Hendrycks et al. 2021, arXiv:2103.03874).
@@ -16,6 +17,7 @@ from itertools import islice
 
 from data.rewards.answer import MAX_ANSWER_LENGTH, extract_answer, reference_answer
 from data.rewards.codes import same_code
+from data.rewards.exact import exactly_equal
 from data.rewards.expressions import surely_mathematics
 from data.rewards.latex import balanced, depth
 from data.rewards.markup import canonical_text
@@ -235,6 +237,8 @@ def _equal(reference: str, given: str) -> str:
     numbers = parse_number(reference), parse_number(given)
     if None not in numbers:
         return "equal" if numbers[0] == numbers[1] else "different"
+    if (equal := exactly_equal(reference, given)) is not None:
+        return "equal" if equal else "different"
     if names(reference) != names(given):
         return "different"
     outcome = _math_verify(reference, given)

@@ -12,7 +12,7 @@ from models.asking.endpoint import at_endpoint
 from models.asking.request import Ask, Form, Reply, Request
 from models.config import AskedModelConfig, EngineConfig
 from models.engine import Request as EngineRequest
-from models.engine import Served, start
+from models.engine import Served, answers_in_order, start
 from models.engine.meter import Meter
 from models.loading import load_config, load_tokenizer
 from models.progress import Progress
@@ -68,7 +68,7 @@ def _here(
             for ids, request, fit in zip(prompts, requests, fits, strict=True)
             if fit
         ]
-        answers = iter(running.answer(fitted, meter) if running and fitted else [])
+        answers = iter(answers_in_order(running, fitted, meter) if running and fitted else [])
         return [
             Reply(next(answers)[0].text) if fit else _does_not_fit(form, len(ids), context)
             for ids, fit in zip(prompts, fits, strict=True)

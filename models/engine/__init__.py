@@ -1,9 +1,9 @@
 """Engines that answer prompts: one protocol, and its implementations. vLLM is the only one so far."""
 
 from models.config import EngineConfig
-from models.engine.protocol import Completion, Engine, Request, Served
+from models.engine.protocol import Completion, Engine, Request, Served, answers_in_order
 
-__all__ = ["Completion", "Engine", "Request", "Served", "start"]
+__all__ = ["Completion", "Engine", "Request", "Served", "answers_in_order", "start"]
 
 
 def start(served: Served, config: EngineConfig) -> Engine:

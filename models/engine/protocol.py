@@ -1,6 +1,6 @@
 """The protocol that every engine implements: requests in, answers out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,9 +47,19 @@ class Completion:
 class Engine(Protocol):
     """A policy that is ready to answer."""
 
-    def answer(self, requests: Sequence[Request], meter: Meter | None = None) -> list[list[Completion]]:
-        """Return the answers to each request, in order, with continuous batching."""
+    def stream(self, requests: Iterable[Request], meter: Meter | None = None) -> Iterator[tuple[int, list[Completion]]]:
+        """Answer requests in one continuous batch: the next are taken as soon as there is room for them.
+
+        Yields:
+            The number of a request, from 0, and its answers, in the order in which requests are finished.
+        """
         ...
+
+
+def answers_in_order(engine: Engine, requests: Sequence[Request], meter: Meter | None = None) -> list[list[Completion]]:
+    """Return the answers to each request, in order."""
+    finished = dict(engine.stream(requests, meter))
+    return [finished[number] for number in range(len(requests))]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from models.config import EngineConfig
@@ -18,22 +18,28 @@ class VLLM:
 
     def __init__(self, served: Served, config: EngineConfig) -> None:
         self._engine = start_engine(served, config)
+        # As many answers are decoded together; as many again wait, so that each that ends is followed at once.
+        self._room = 2 * config.max_num_seqs
 
-    def answer(self, requests: Sequence[Request], meter: Meter | None = None) -> list[list[Completion]]:
-        """Return the answers to each request, in order, with continuous batching."""
-        engine = self._engine
-        for number, request in enumerate(requests):
-            engine.add_request(str(number), {"prompt_token_ids": request.prompt}, sampling_parameters(request))
-        finished: dict[int, list[Completion]] = {}
-        while engine.has_unfinished_requests():
+    def stream(self, requests: Iterable[Request], meter: Meter | None = None) -> Iterator[tuple[int, list[Completion]]]:
+        """Answer requests in one continuous batch; see the protocol."""
+        engine, coming = self._engine, enumerate(requests)
+        unfinished = 0  # answers
+        while True:
+            while unfinished < self._room and (new := next(coming, None)):
+                number, request = new
+                engine.add_request(str(number), {"prompt_token_ids": request.prompt}, sampling_parameters(request))
+                unfinished += request.samples
+            if not unfinished:
+                return
             for output in engine.step():
                 if output.finished:
                     drawn = sorted(output.outputs, key=lambda o: o.index)
                     answers = [Completion(o.text, list(o.token_ids), o.finish_reason or "") for o in drawn]
-                    finished[int(output.request_id)] = answers
+                    unfinished -= len(answers)
                     if meter:
                         meter.add(len(answers), sum(len(answer.token_ids) for answer in answers))
-        return [finished[number] for number in range(len(requests))]
+                    yield int(output.request_id), answers
 
 
 def sampling_parameters(request: Request) -> Any:

@@ -1,6 +1,7 @@
 """Rewards: one or several, functions or models, and which of their settings change the result."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Self
@@ -79,8 +80,13 @@ class RewardConfig(Config):
         ),
     ] = "bubblewrap"
     workers: Annotated[
-        int, Field(ge=1, description="Scoring processes. 1: score in the flow's process, unless scoring ahead.")
-    ] = 1
+        int | None,
+        Field(
+            ge=1,
+            description="Scoring processes, at most one per shard. 1: score in the flow's process, unless scoring "
+            "ahead. Default: one per CPU core, if scoring takes long.",
+        ),
+    ] = None
     ahead: Annotated[
         bool | None,
         Field(description="Score answers while others are still being generated. Default: if there is a GPU."),
@@ -134,6 +140,11 @@ class RewardConfig(Config):
             raise RewardError(
                 f"The options of reward {name!r} are invalid: {wrong}.", what_next=f"Correct reward.options.{name}."
             ) from None
+
+    @property
+    def processes(self) -> int:
+        """The most processes that score."""
+        return self.workers or len(os.sched_getaffinity(0))
 
     @property
     def runs_ahead(self) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from tasks.stage.logs import run_logger
 from tasks.stage.process import ChildError
 from tasks.stage.run import Place
 
+SOON_SECONDS = 2.0  # about what it takes to start processes
 AHEAD = ".scored"  # scores made while answers were still being generated, by content
 
 
@@ -69,11 +71,14 @@ def score_jobs(at: Place, attempt: Path, jobs: list[ScoreJob], judging: Judging)
                 take(known, scores_file(program, job, shard))
             else:
                 missing.append((job, shard))
-    if config.workers > 1 and len(missing) > 1:
-        run.start(scoring_program(config, jobs, attempt / SCORER), attempt / "log.txt", run.child_lock, run_logger())
-    else:
-        for job, shard in missing:
-            score_shard(program, job, shard)
+    start = time.monotonic()
+    while missing:
+        takes_long = config.workers is not None or time.monotonic() - start > SOON_SECONDS
+        if takes_long and min(config.processes, len(missing)) > 1:
+            command = scoring_program(config, jobs, attempt / SCORER)
+            run.start(command, attempt / "log.txt", run.child_lock, run_logger())
+            break
+        score_shard(program, *missing.pop(0))
     return {job.output: _counted(program, job, config.max_error_share) for job in jobs}
 
 
@@ -161,7 +166,7 @@ def _program(config: RewardConfig, jobs: list[ScoreJob], until: Path | None = No
         combination=config.combination,
         isolation=config.isolation,
         jobs=jobs,
-        workers=config.workers,
+        workers=config.processes,
         until=until,
     )
 

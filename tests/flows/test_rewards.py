@@ -49,6 +49,13 @@ def test_who_scores_and_when_does_not_change_the_scores(
     run(several)
     assert digests(several) == digests(alone)
 
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks.rollouts.scoring, "SOON_SECONDS", 0.0)
+        soon = small(tmp_path, "soon")
+        run(soon)
+    assert digests(soon) == digests(alone)
+    assert list(soon.directory.glob("iter-1/score/scorer.json")), "one shard took too long, but nobody helped"
+
     scored = []
     here = tasks.rollouts.scoring.score_shard
     monkeypatch.setattr(
