@@ -12,7 +12,18 @@ from pathlib import Path
 
 from tasks.stage.environment import prepare
 
-NAMES = ("graders", "latex", "scoring", "rewards", "generation", "preference", "likelihood", "demo", "formatting")
+NAMES = (
+    "graders",
+    "latex",
+    "scoring",
+    "rewards",
+    "generation",
+    "batching",
+    "preference",
+    "likelihood",
+    "demo",
+    "formatting",
+)
 BY_NAME = ("demos", "spin", "identity", "crashes", "memory")
 
 

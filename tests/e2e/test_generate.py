@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from data.storage import read_rows, write_rows
 from models import tiny
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
 from tasks.policies.shipped import BASES, POLICY, shipped_bases
+from tasks.rollouts.generate import generate_command
+from tasks.stage.environment import child_environment
 from tests.e2e.conftest import generate
+from tests.waiting import eventually
 
 
 def write_program(folder: Path, policy: Path, problems: list[Problem], samples: int, temperature: float) -> Path:
@@ -96,6 +100,35 @@ def test_missing_shards_are_made_again_to_the_same_bytes_and_the_others_are_left
     generate(sampled / "generate.json", anew=True)
     assert [shard.read_bytes() for shard in shards] == before
     assert shards[2].stat().st_mtime_ns == untouched
+
+
+@pytest.mark.nightly
+def test_killed_twenty_times_it_ends_with_the_same_bytes(policy, problems, tmp_path):
+    """A finished shard stays; which others share the batch with an answer changes with every start."""
+    folder, shards = tmp_path / "samples", 24
+    chosen = [p for p in problems if p.split == "train"][: 16 * shards]
+    config = write_program(tmp_path, policy, chosen, 4, 0.7)
+    generate(config)
+    whole = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert len(whole) == shards
+    shutil.rmtree(folder)
+    kept: dict[str, int] = {}
+
+    def another_shard() -> bool:
+        return len(list(folder.glob("0*.parquet"))) > len(kept)
+
+    for _ in range(20):
+        process = subprocess.Popen(
+            generate_command(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=child_environment()
+        )
+        eventually(another_shard)
+        process.kill()
+        process.wait()
+        found = {file.name: file.stat().st_mtime_ns for file in folder.glob("0*.parquet")}
+        assert kept.items() <= found.items()
+        kept = found
+    generate(config, anew=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == whole
 
 
 def test_greedy_answers_are_those_of_hugging_face_generate(policy, problems, tmp_path):

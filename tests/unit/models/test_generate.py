@@ -1,13 +1,21 @@
-"""Shards of a generation that was stopped: those that are whole are kept, all others are made again."""
+"""Generation without weights: shards that are kept and made again, and the one batch that all of them share."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import models.engine.vllm
+import models.generate
 from data.rows import Problem, Sample
-from data.storage import write_rows
-from models.config import GenerateJob, SamplingConfig
+from data.storage import read_rows, write_rows
+from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from models.engine import Completion, Request, answers_in_order
+from models.engine.vllm import VLLM
 from models.generate import missing_shards
+from tasks.policies.shipped import BASES, POLICY
 
 PROBLEMS = [Problem(f"p{n}", [{"role": "user", "content": str(n)}], "1", None, "", "train") for n in range(10)]
 
@@ -20,7 +28,7 @@ def job(tmp_path: Path) -> GenerateJob:
     return GenerateJob(
         problems=tmp_path / "problems.parquet",
         output=tmp_path / "samples",
-        sampling=SamplingConfig(samples=2),
+        sampling=SamplingConfig(samples=2, max_tokens=8),
         seed=0,
         shard_size=8,
     )
@@ -68,3 +76,73 @@ def test_a_shard_with_too_few_answers_is_made_again(job: GenerateJob) -> None:
     generate(job)
     write_rows(Sample, job.output / "000002.parquet", [Sample("p8", 0, "text", [1], "stop", "policy", 0, "s")])
     assert generate(job) == ["000002.parquet"]
+
+
+class LastFirst:
+    """An engine that finishes the last request first; it notes which shards were there before each."""
+
+    def __init__(self, output: Path) -> None:
+        self.output, self.there = output, list[list[str]]()
+
+    def stream(self, requests: Iterable[Request], meter: Any = None) -> Iterator[tuple[int, list[Completion]]]:
+        for number, request in reversed(list(enumerate(requests))):
+            self.there.append(sorted(file.stem for file in self.output.glob("*.parquet")))
+            yield number, [Completion(f"{request.prompt[-2]}/{i}", [i], "stop") for i in range(request.samples)]
+
+
+def test_a_shard_is_written_with_its_last_answer_in_the_order_of_its_problems(
+    job: GenerateJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LastFirst(job.output)
+    monkeypatch.setattr(models.generate, "start", lambda *_: engine)
+    program = GenerateProgram(policy=BASES / "half-bare" / POLICY, policy_digest="", jobs=[job], engine=EngineConfig())
+    models.generate.generate(program)
+    rows = list(read_rows(Sample, job.output))
+    assert [(row.problem_id, row.index) for row in rows] == [(p.id, i) for p in PROBLEMS for i in range(2)]
+    assert len({row.text for row in rows}) == 20  # each problem's own digit is in its prompt
+    assert engine.there == [[]] * 2 + [["000002"]] * 4 + [["000001", "000002"]] * 4
+    assert missing_shards(job) == []
+
+
+class StepByStep:
+    """As much of vLLM's engine as a stream uses: at most two answers are decoded together, two steps each."""
+
+    def __init__(self) -> None:
+        self.waiting, self.running, self.most = [], dict[str, list[int]](), 0  # type: ignore[var-annotated]
+
+    def add_request(self, name: str, prompt: dict[str, list[int]], parameters: Request) -> None:
+        self.waiting.append((name, parameters.samples))
+        self.most = max(self.most, len(self.waiting) + len(self.running))
+
+    def step(self) -> list[Any]:
+        while self.waiting and len(self.running) < 2:
+            name, samples = self.waiting.pop(0)
+            self.running[name] = [2, samples]
+        done = []
+        for name, left in list(self.running.items()):
+            left[0] -= 1
+            if not left[0]:
+                drawn = [
+                    SimpleNamespace(index=i, text=name, token_ids=[1], finish_reason="stop") for i in range(left[1])
+                ]
+                done.append(SimpleNamespace(finished=True, request_id=name, outputs=drawn[::-1]))
+                del self.running[name]
+        return done
+
+
+def test_requests_are_taken_as_room_falls_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.engine.vllm, "sampling_parameters", lambda request: request)
+    engine, taken = VLLM.__new__(VLLM), 0
+    engine._engine, engine._room = StepByStep(), 4
+
+    def requests() -> Iterator[Request]:
+        nonlocal taken
+        for _ in range(20):
+            taken += 1
+            yield Request([1], 1, 0.0, 8, None)
+
+    for count, (_, answers) in enumerate(engine.stream(requests()), start=1):
+        assert len(answers) == 1 and taken <= count + 4
+    assert (count, taken, engine._engine.most) == (20, 20, 4)
+    several = answers_in_order(engine, [Request([1], n, 0.0, 8, None) for n in (9, 1, 3)])
+    assert [[answer.text for answer in drawn] for drawn in several] == [["0"] * 9, ["1"], ["2"] * 3]
