@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME…]`: run the named benchmarks, by default those of speed, memory and verdicts.
 
-The others run only by name: demos, spin and identity show what is learned, crashes takes an hour, memory needs a GPU.
+The others run only by name: demos, spin and identity show what is learned, invariance takes minutes, crashes an hour,
+memory needs a GPU.
 Options after a name are that benchmark's own: `python -m benchmarks demos --help`.
 """
 
@@ -24,7 +25,7 @@ NAMES = (
     "demo",
     "formatting",
 )
-BY_NAME = ("demos", "spin", "identity", "crashes", "memory")
+BY_NAME = ("demos", "spin", "identity", "invariance", "crashes", "memory")
 
 
 def main() -> None:
