@@ -24,19 +24,17 @@ class VLLM:
     def stream(self, requests: Iterable[Request], meter: Meter | None = None) -> Iterator[tuple[int, list[Completion]]]:
         """Answer requests in one continuous batch; see the protocol."""
         engine, coming = self._engine, enumerate(requests)
-        unfinished = 0  # answers
         while True:
-            while unfinished < self._room and (new := next(coming, None)):
+            # vLLM counts every answer of a request, so that a request of which one is long holds up no others.
+            while engine.get_num_unfinished_requests() < self._room and (new := next(coming, None)):
                 number, request = new
                 engine.add_request(str(number), {"prompt_token_ids": request.prompt}, sampling_parameters(request))
-                unfinished += request.samples
-            if not unfinished:
+            if not engine.has_unfinished_requests():
                 return
             for output in engine.step():
                 if output.finished:
                     drawn = sorted(output.outputs, key=lambda o: o.index)
                     answers = [Completion(o.text, list(o.token_ids), o.finish_reason or "") for o in drawn]
-                    unfinished -= len(answers)
                     if meter:
                         meter.add(len(answers), sum(len(answer.token_ids) for answer in answers))
                     yield int(output.request_id), answers

@@ -105,44 +105,56 @@ def test_a_shard_is_written_with_its_last_answer_in_the_order_of_its_problems(
 
 
 class StepByStep:
-    """As much of vLLM's engine as a stream uses: at most two answers are decoded together, two steps each."""
+    """As much of vLLM's engine as a stream uses: four answers are decoded together; the first of each request takes ten
+    steps, the others one.
+    """
 
     def __init__(self) -> None:
-        self.waiting, self.running, self.most = [], dict[str, list[int]](), 0  # type: ignore[var-annotated]
+        self.answers: list[tuple[str, int]] = []  # not yet finished, in order: request and index
+        self.steps, self.drawn = dict[tuple[str, int], int](), dict[str, list[Any]]()
+        self.samples, self.most, self.idle = dict[str, int](), 0, 0
 
     def add_request(self, name: str, prompt: dict[str, list[int]], parameters: Request) -> None:
-        self.waiting.append((name, parameters.samples))
-        self.most = max(self.most, len(self.waiting) + len(self.running))
+        new = [(name, index) for index in range(parameters.samples)]
+        self.answers += new
+        self.steps |= {answer: 1 if answer[1] else 10 for answer in new}
+        self.drawn[name], self.samples[name] = [], parameters.samples
+        self.most = max(self.most, len(self.answers))
+
+    def get_num_unfinished_requests(self) -> int:
+        return len(self.answers)
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.answers)
 
     def step(self) -> list[Any]:
-        while self.waiting and len(self.running) < 2:
-            name, samples = self.waiting.pop(0)
-            self.running[name] = [2, samples]
-        done = []
-        for name, left in list(self.running.items()):
-            left[0] -= 1
-            if not left[0]:
-                drawn = [
-                    SimpleNamespace(index=i, text=name, token_ids=[1], finish_reason="stop") for i in range(left[1])
-                ]
-                done.append(SimpleNamespace(finished=True, request_id=name, outputs=drawn[::-1]))
-                del self.running[name]
+        done, running = [], self.answers[:4]
+        self.idle += 4 - len(running)
+        for name, index in running:
+            self.steps[name, index] -= 1
+            if not self.steps[name, index]:
+                self.answers.remove((name, index))
+                self.drawn[name].append(SimpleNamespace(index=index, text="", token_ids=[1], finish_reason="stop"))
+                if len(self.drawn[name]) == self.samples[name]:
+                    done.append(SimpleNamespace(finished=True, request_id=name, outputs=self.drawn[name]))
         return done
 
 
 def test_requests_are_taken_as_room_falls_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.engine.vllm, "sampling_parameters", lambda request: request)
     engine, taken = VLLM.__new__(VLLM), 0
-    engine._engine, engine._room = StepByStep(), 4
+    engine._engine, engine._room = StepByStep(), 8
 
     def requests() -> Iterator[Request]:
         nonlocal taken
         for _ in range(20):
             taken += 1
-            yield Request([1], 1, 0.0, 8, None)
+            yield Request([1], 3, 0.0, 8, None)
 
     for count, (_, answers) in enumerate(engine.stream(requests()), start=1):
-        assert len(answers) == 1 and taken <= count + 4
-    assert (count, taken, engine._engine.most) == (20, 20, 4)
+        assert len(answers) == 3 and taken <= count + 8
+    assert (count, taken) == (20, 20)
+    assert engine._engine.most <= 8 + 2  # a request that has begun brings all of its answers
+    assert engine._engine.idle < 20  # but for the end, all places are taken though a request waits for its longest
     several = answers_in_order(engine, [Request([1], n, 0.0, 8, None) for n in (9, 1, 3)])
-    assert [[answer.text for answer in drawn] for drawn in several] == [["0"] * 9, ["1"], ["2"] * 3]
+    assert [len(drawn) for drawn in several] == [9, 1, 3]
