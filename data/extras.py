@@ -4,7 +4,12 @@ import importlib.util
 
 from data.errors import UsageError
 
-EXTRAS = {"openai": "endpoint", "psycopg2": "postgres", "supervisor": "services"}  # by the module's name
+EXTRAS = {
+    "gradio": "ui",
+    "openai": "endpoint",
+    "psycopg2": "postgres",
+    "supervisor": "services",
+}  # by the module's name
 
 
 def require_extra(module: str, purpose: str) -> None:

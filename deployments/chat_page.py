@@ -4,7 +4,6 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from data.errors import UsageError
 from tasks.tracking.guard import KeyNeeded, guarded
 
 # What a model writes is shown as Markdown. An image in it would send the conversation to whoever it names: directly, or
@@ -27,19 +25,6 @@ ROUTES = re.compile(
     r"/|/(config|theme\.css|favicon\.ico)/?|/(assets|static|svelte)/.*"
     r"|/gradio_api/((queue|run|heartbeat)/.*|(cancel|reset|startup-events|info|app_id|theme\.css)/?)"
 )
-
-
-def require_gradio() -> None:
-    """Refuse to go on without the packages of the page.
-
-    Raises:
-        UsageError: one is missing.
-    """
-    if missing := [name for name in ("gradio", "openai") if find_spec(name) is None]:
-        raise UsageError(
-            f"--ui needs the package {missing[0]}, which is not installed.",
-            what_next="Install the extra with it: pip install 'autodidact[ui]'.",
-        )
 
 
 class ChatPage:
@@ -83,7 +68,7 @@ class ChatPage:
 
 def _chat(server: str, model: str, about: str, system: str | None, key: str | None) -> ASGIApp:
     import gradio
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
     interface = gradio.ChatInterface(
         _answers(server, model, system, key),
@@ -95,9 +80,8 @@ def _chat(server: str, model: str, about: str, system: str | None, key: str | No
         chatbot=gradio.Chatbot(height="70vh", show_label=False, buttons=["copy", "copy_all"]),
     )
     theme = gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # no requests
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     page: ASGIApp = gradio.mount_gradio_app(
-        app, interface, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, theme=theme
+        Starlette(), interface, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, theme=theme
     )
     return page
 

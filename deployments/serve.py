@@ -18,9 +18,10 @@ from pathlib import Path
 
 from data.chat_template import require_template
 from data.errors import UsageError
+from data.extras import require_extra
 from data.render import stop_token_ids
 from data.text import visible
-from deployments.chat_page import ChatPage, require_gradio
+from deployments.chat_page import ChatPage
 from deployments.supervision import refuse_taken_port
 from flows.commands.parser import CommandParser, port_number
 from models.loading import engine_arguments, load_config, load_tokenizer
@@ -60,7 +61,8 @@ def serve(arguments: list[str]) -> int:
         raise UsageError(f"{KEY} has letters that no header can carry.", what_next="Choose one of ASCII characters.")
     refuse_taken_port(told.host, told.port, "the server", "--port")
     if told.ui:
-        require_gradio()
+        require_extra("gradio", "--ui")
+        require_extra("openai", "--ui")
         refuse_taken_port(told.host, told.ui_port, "the page", "--ui-port")
         if told.ui_port == told.port:
             raise UsageError("--port and --ui-port are the same.", what_next="Choose another --ui-port.")

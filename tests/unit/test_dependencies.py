@@ -14,14 +14,21 @@ import pytest
 from data.errors import UsageError
 from data.extras import EXTRAS, require_extra
 from deployments import supervision
+from deployments.serve import serve
 from models.config import JudgeConfig
 from tasks.policies.asked_model import check_asked
+from tasks.policies.shipped import BASES, POLICY
 
 ROOT = Path(__file__).parents[2]
 OWN = ("data", "models", "tasks", "flows", "deployments")
 ENGINE = ("cpu", "gpu")  # of which one is always installed
-# The one file each that imports what only an extra brings.
-WITH_EXTRA = {"openai": "models/asking/endpoint.py", "supervisor": "deployments/supervision.py"}
+# The files that import what only an extra brings.
+WITH_EXTRA = {
+    ("gradio", "deployments/chat_page.py"),
+    ("openai", "deployments/chat_page.py"),
+    ("openai", "models/asking/endpoint.py"),
+    ("supervisor", "deployments/supervision.py"),
+}
 
 
 @cache
@@ -71,7 +78,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
     everywhere = told[""].union(*(told[extra] for extra in ENGINE))
     undeclared = {}
     for module, file in imported():
-        allowed = told[EXTRAS[module]] if WITH_EXTRA.get(module) == file else everywhere
+        allowed = told[EXTRAS[module]] if (module, file) in WITH_EXTRA else everywhere
         if not allowed & {plain(name) for name in known().get(module, [])}:
             undeclared[module] = file
     assert undeclared == {}
@@ -113,6 +120,12 @@ def test_postgresql_is_refused_without_its_driver(hidden: str, tmp_path: Path, m
     monkeypatch.setenv("AUTODIDACT_DATABASE", "postgresql://me:mine@host:5432")
     with pytest.raises(UsageError, match=r"autodidact\[postgres\]"):
         supervision._databases(tmp_path)
+
+
+@pytest.mark.parametrize("hidden", ["gradio"], indirect=True)
+def test_the_page_is_refused_without_gradio_before_anything_starts(hidden: str) -> None:
+    with pytest.raises(UsageError, match=r"--ui needs .*autodidact\[ui\]"):
+        serve([str(BASES / "half-bare" / POLICY), "--ui"])
 
 
 @pytest.mark.parametrize("hidden", ["openai"], indirect=True)
