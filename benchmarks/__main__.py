@@ -1,8 +1,7 @@
 """`python -m benchmarks [NAME…]`: run the named benchmarks, by default those of speed, memory and verdicts.
 
 The others run only by name: demos, spin and identity show what is learned, invariance takes minutes, crashes an hour,
-memory needs a GPU.
-Options after a name are that benchmark's own: `python -m benchmarks demos --help`.
+memory needs a GPU. Options after a name are that benchmark's own: `python -m benchmarks demos --help`.
 """
 
 import argparse

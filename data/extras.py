@@ -4,12 +4,8 @@ import importlib.util
 
 from data.errors import UsageError
 
-EXTRAS = {
-    "gradio": "ui",
-    "openai": "endpoint",
-    "psycopg2": "postgres",
-    "supervisor": "services",
-}  # by the module's name
+# By the module's name.
+EXTRAS = {"gradio": "ui", "openai": "endpoint", "psycopg2": "postgres", "supervisor": "services"}
 
 
 def require_extra(module: str, purpose: str) -> None:
