@@ -76,15 +76,28 @@ class Terminal:
         self.type(text)
         return self.read_until(f"(?s){says}.*\n> $").replace("\r", "")
 
+    def interrupt(self, says: str) -> None:
+        """Press Ctrl-C until it is heard: readline misses one that comes before it waits for keys."""
+        begin, deadline = len(self.shown), time.monotonic() + PATIENCE
+        while says not in self.shown[begin:]:
+            assert time.monotonic() < deadline, self.shown
+            self.type("\x03")
+            self._listen(seconds=2)
+        self.read_until(f"(?s){says}.*\n> $")
+
     def read_until(self, pattern: str) -> str:
         """Wait for a pattern after what was read before; return what was shown up to its end."""
         begin, deadline = self.read, time.monotonic() + PATIENCE
         while not (found := re.search(pattern, self.shown[begin:])):
             assert time.monotonic() < deadline and self.process.poll() is None, self.shown
-            if select.select([self.master], [], [], 0.2)[0]:
-                self.shown += os.read(self.master, 1 << 16).decode(errors="replace")
+            self._listen(seconds=0.2)
         self.read = begin + found.end()
         return self.shown[begin : self.read]
+
+    def _listen(self, seconds: float) -> None:
+        """Take what is shown next, if that is soon."""
+        if select.select([self.master], [], [], seconds)[0]:
+            self.shown += os.read(self.master, 1 << 16).decode(errors="replace")
 
 
 @pytest.fixture
@@ -122,7 +135,7 @@ def test_a_conversation_in_a_terminal(terminal: Terminal, asked: list[Problem], 
     assert shown.count(f"policy:\n{evaluated[0]}") == 2  # both sides
     terminal.ask("/what\n", "There is no command /what")
     terminal.ask("word " * 400 + "\n", "the model's context is 1024")
-    terminal.ask("\x03", "Ctrl-D leaves")
+    terminal.interrupt("Ctrl-D leaves")
     terminal.ask("/save said.jsonl\n", "Appended to said.jsonl")
     row = json.loads((tmp_path / "said.jsonl").read_text().splitlines()[0])
     assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
