@@ -19,6 +19,7 @@ NAMES = (
     "rewards",
     "generation",
     "batching",
+    "until_kept",
     "preference",
     "likelihood",
     "demo",

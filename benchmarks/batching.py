@@ -78,14 +78,15 @@ def measure(way: str, file: Path) -> None:
     """Print the seconds of one way, without the engine's start."""
     import models.engine.vllm
     import models.generate
+    import models.rounds
     from models.engine import Completion, Request
 
     program = GenerateProgram.model_validate(json.loads(file.read_text()))
     ids = {p.id: number for number, p in enumerate(read_rows(Problem, program.jobs[0].problems))}
     exact_length = dict(zip(ids, lengths(), strict=True))
-    parameters, ask = models.engine.vllm.sampling_parameters, models.generate.engine_request
+    parameters, ask = models.engine.vllm.sampling_parameters, models.rounds.engine_request
 
-    def of_its_length(job: GenerateJob, problem: str, prompt: list[int], stop: list[int]) -> Request:
+    def of_its_length(job: GenerateJob, problem: str, prompt: list[int], stop: list[int], begin: int = 0) -> Request:
         request = ask(job, problem, prompt, [])
         return Request(**vars(request) | {"max_tokens": exact_length[problem]})
 
@@ -99,7 +100,9 @@ def measure(way: str, file: Path) -> None:
     class Timed(models.engine.vllm.VLLM):
         """Starts the clock with the first request; by shards, it ends one before it begins the next."""
 
-        def stream(self, requests: Iterable[Request], meter: Any = None) -> Iterator[tuple[int, list[Completion]]]:
+        def stream(
+            self, requests: Iterable[Request | None], meter: Any = None
+        ) -> Iterator[tuple[int, list[Completion]]]:
             begun.append(time.perf_counter())
             if way == "batch":
                 yield from super().stream(requests, meter)
@@ -110,7 +113,7 @@ def measure(way: str, file: Path) -> None:
                     yield first + number, answers
                 first += SHARD
 
-    models.generate.engine_request = of_its_length
+    models.rounds.engine_request = of_its_length
     models.engine.vllm.sampling_parameters = never_ending
     models.generate.start = Timed  # type: ignore[assignment]
     if way == "bare":

@@ -98,7 +98,7 @@ def _bare_vllm(program: GenerateProgram, keys: list[str], prompts: list[list[int
     from vllm import LLM
 
     from models.engine.vllm import sampling_parameters
-    from models.generate import engine_request
+    from models.shards import engine_request
 
     llm = LLM(
         model=str(program.policy),

@@ -11,8 +11,8 @@ from data.render import prompt_token_ids, stop_token_ids
 from models.config import EngineConfig, GenerateJob, SamplingConfig
 from models.engine import Request, Served, answers_in_order, start
 from models.engine.vllm import leave
-from models.generate import engine_request
 from models.loading import load_tokenizer
+from models.shards import engine_request
 from tasks.policies.shipped import BASES, POLICY
 from tasks.stage.environment import SHARED_CPU, child_environment
 

@@ -37,14 +37,15 @@ def select_examples(
                     f"Score {score.problem_id}/{score.index} was given for sample {sample.problem_id}/{sample.index}."
                 )
             counts["samples"] += 1
-            if reason := _refusal(sample, score, min_reward):
+            if reason := refusal(sample, score, min_reward):
                 counts[reason] += 1
             else:
                 candidates.append((problem, sample, float(score.value or 0.0)))
         yield from _best_distinct(candidates, max_per_problem, counts)
 
 
-def _refusal(sample: Sample, score: Score, min_reward: float) -> str | None:
+def refusal(sample: Sample, score: Score, min_reward: float) -> str | None:
+    """Why a sample is not good enough to be trained on; None if it is."""
     if sample.truncated:
         return "truncated"
     if score.value is None or score.verdict in UNGRADED:
@@ -54,12 +55,17 @@ def _refusal(sample: Sample, score: Score, min_reward: float) -> str | None:
     return None
 
 
+def worded(text: str) -> str:
+    """What two answers that differ only in white space have in common: to selection, they are the same."""
+    return " ".join(text.split())
+
+
 def _best_distinct(
     candidates: list[tuple[Problem, Sample, float]], limit: int, counts: Counter[str]
 ) -> Iterator[Example]:
     seen: set[str] = set()
     for problem, sample, value in sorted(candidates, key=lambda c: (-c[2], c[1].index)):
-        text = " ".join(sample.text.split())
+        text = worded(sample.text)
         if text in seen:
             counts["duplicate"] += 1
         elif len(seen) >= limit:

@@ -68,11 +68,17 @@ def count_by(path: Path, column: str) -> Counter[str]:
 
 def holds(path: Path, column: str, values: list[Any]) -> bool:
     """Whether a Parquet file is readable and has exactly these values in a column."""
+    return column_of(path, column) == values
+
+
+def column_of(path: Path, column: str) -> list[Any] | None:
+    """The values of a column of a Parquet file; None if the file cannot be read, or has no such column."""
     try:
         with pq.ParquetFile(path, pre_buffer=False) as parquet:
-            return bool(parquet.read([column])[column].to_pylist() == values)
+            values: list[Any] = parquet.read([column])[column].to_pylist()
+            return values
     except (OSError, KeyError, pa.ArrowException):
-        return False
+        return None
 
 
 def write_rows(row_type: type[Row], path: Path, rows: Iterable[Any]) -> int:

@@ -4,23 +4,36 @@ E-step: sample answers from the current policy, keep the correct and distinct on
 M-step: fine-tune the base model on them by reward-weighted negative log-likelihood. Repeat while validation improves.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from models.config import SupervisedConfig
+from models.config import SamplingConfig, SupervisedConfig
 from tasks.datasets.problems import prepare_problems
 from tasks.datasets.select import EXAMPLES, SelectConfig, select
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
 from tasks.policies.train import train
-from tasks.rollouts.generate import SAMPLES, generate
+from tasks.rollouts.generate import SAMPLES, Sampling, generate
 from tasks.rollouts.score import SCORES, score
+from tasks.rollouts.spending import Budget
 from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import OnDrift
 from tasks.stage.run import Run
+
+
+class RestEMSamplingConfig(SamplingConfig):
+    """How the E-step draws answers."""
+
+    until_kept: Annotated[
+        bool,
+        Field(
+            description="Stop sampling a problem once select.max_per_problem distinct correct answers are there. The "
+            "same answers are selected; those not needed are not drawn. For final_answer and program."
+        ),
+    ] = False
 
 
 class RestEM(LoopConfig):
@@ -33,6 +46,7 @@ class RestEM(LoopConfig):
         "generate.samples",
         "generate.temperature",
         "generate.max_tokens",
+        "generate.until_kept",
         "reward.name",
         "select.max_per_problem",
         *TRAINING,
@@ -49,8 +63,40 @@ class RestEM(LoopConfig):
             "champion is the base, if there is one."
         ),
     ] = "base"  # type: ignore[assignment]
+    generate: Annotated[RestEMSamplingConfig, Field(description="How answers are sampled.")] = RestEMSamplingConfig()
     train: Annotated[SupervisedConfig, Field(description="How the policy is trained.")] = SupervisedConfig()
     select: Annotated[SelectConfig, Field(description="Which answers to train on.")] = SelectConfig()
+
+    @property
+    def sampling(self) -> Sampling:
+        how = SamplingConfig.model_validate(self.generate.model_dump(exclude={"until_kept"}))
+        return Sampling(how, self.engine)
+
+    @property
+    def enough(self) -> SelectConfig | None:
+        """What ends the sampling of a problem early."""
+        return self.select if self.generate.until_kept else None
+
+    @property
+    def budget(self) -> Budget | None:
+        """How many answers a problem gets, if not all get as many."""
+        most = self.generate.samples
+        return Budget(min(self.select.max_per_problem, most), most) if self.enough else None
+
+    @model_validator(mode="after")
+    def _correct_answers_are_all_worth_the_same(self) -> Self:
+        if self.enough and (self.reward.parts or self.reward.name not in ("final_answer", "program")):
+            names = " + ".join(self.reward.names)
+            raise ValueError(
+                f"generate.until_kept takes the first correct answers, but the reward {names} may prefer later ones. "
+                "Use reward.name: final_answer or program without reward.parts, or set generate.until_kept: false."
+            )
+        if self.enough and not 0 < self.select.min_reward <= 1:
+            raise ValueError(
+                f"generate.until_kept counts correct answers, which have a reward of 1, but select.min_reward is "
+                f"{self.select.min_reward:g}. Set it between 0 and 1, or set generate.until_kept: false."
+            )
+        return self
 
 
 @flow(name="rest-em", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
@@ -67,9 +113,9 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
     policy, reason = base, None
     for number in range(1, config.iterations + 1):
         at, current = run.iteration(number), policy.artifact("policy")
-        sampled = generate(at, current, {SAMPLES: train_set}, config.sampling, config.reward)
+        sampled = generate(at, current, {SAMPLES: train_set}, config.sampling, config.reward, config.enough)
         samples = sampled.artifact(SAMPLES)
-        scored = score(at, train_set, samples, config.judging)
+        scored = score(at, train_set, samples, config.judging, config.budget)
         chosen = select(at, train_set, samples, scored.artifact(SCORES), config.select)
         begun_from = current if config.init == "last" else start
         policy = train(at, begun_from, chosen.artifact(EXAMPLES), config.training)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from data.judge_questions import Kind, longest_reply
+from data.sandbox.isolation import Level
 
 Dtype = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "rmsprop"]
@@ -337,14 +338,38 @@ class LaunchConfig(Config):
     ] = 4
 
 
+class UntilKept(Config):
+    """When a problem has enough answers, and the reward that tells.
+
+    Attributes:
+        kept: good and distinct answers that are enough.
+        min_reward: what makes an answer good.
+        reward, grader: a reward that is a function: its name, and name and version.
+        workers: processes that score.
+        scores: folder for the scores, named by the content of the samples' files.
+    """
+
+    kept: int
+    min_reward: float
+    reward: str
+    grader: str
+    isolation: Level
+    workers: int
+    scores: Path
+
+
 class GenerateJob(Config):
-    """One set of problems to answer with one sampling configuration, into one folder of shards."""
+    """One set of problems to answer with one sampling configuration, into one folder of shards.
+
+    With `until`, the answers to a problem end once there are enough, and `sampling.samples` is the most.
+    """
 
     problems: Path
     output: Path
     sampling: SamplingConfig
     seed: int
     shard_size: int
+    until: UntilKept | None = None
 
 
 class ScoreJob(Config):

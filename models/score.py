@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
@@ -101,6 +101,11 @@ def score_shard(program: ScorerProgram, job: ScoreJob, shard: Path) -> None:
     if program.combination is not None:
         grader = "+".join(program.graders.values())
         rows = combine_scores(read_rows(Sample, shard), parts, program.combination, grader, tally)
+    keep_scores(scores, rows, tally)
+
+
+def keep_scores(scores: Path, rows: Iterable[Score], tally: Tally) -> None:
+    """Write a shard's scores, then their tally, which is complete once the rows have been consumed."""
     write_rows(Score, scores, rows)
     write_json(tally_file(scores), vars(tally))
 

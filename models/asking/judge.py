@@ -23,8 +23,8 @@ from models.asking.ask import asker
 from models.asking.request import Form, Request
 from models.config import JudgeConfig, JudgeProgram, ScoreJob
 from models.engine.vllm import leave
-from models.generate import request_seed
 from models.process import fail_plainly
+from models.shards import request_seed
 
 OPINIONS, RATES = "opinions", "judge.json"
 

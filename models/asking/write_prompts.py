@@ -19,8 +19,8 @@ from models.asking.ask import asker
 from models.asking.request import Ask, Form, Request
 from models.config import WritePromptsProgram
 from models.engine.vllm import leave
-from models.generate import request_seed, shard_path
 from models.process import fail_plainly
+from models.shards import request_seed, shard_path
 
 ROLE = "prompt writer"
 AT_ENDPOINT = 256  # most requests per shard: an endpoint costs money

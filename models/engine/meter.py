@@ -15,8 +15,13 @@ class Meter:
     """
 
     def __init__(self, progress: Progress, journal: Path | None = None) -> None:
-        self.progress, self.done, self.tokens = progress, progress.initial, 0
+        self.progress, self.done, self.tokens, self.spared = progress, progress.initial, 0, 0
         self._journal, self._noted = journal, (progress.start, 0)
+
+    def spare(self, samples: int) -> None:
+        """Count answers that are not needed: as far as progress goes, they are done."""
+        self.spared += samples
+        self.done += samples
 
     def add(self, samples: int, tokens: int) -> None:
         self.done += samples

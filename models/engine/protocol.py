@@ -47,8 +47,13 @@ class Completion:
 class Engine(Protocol):
     """A policy that is ready to answer."""
 
-    def stream(self, requests: Iterable[Request], meter: Meter | None = None) -> Iterator[tuple[int, list[Completion]]]:
+    def stream(
+        self, requests: Iterable[Request | None], meter: Meter | None = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """Answer requests in one continuous batch: the next are taken as soon as there is room for them.
+
+        Args:
+            requests: None instead of a request means that the next is not known yet, while others are being answered.
 
         Yields:
             The number of a request, from 0, and its answers, in the order in which requests are finished.

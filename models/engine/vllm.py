@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any, NoReturn
 
 from models.config import EngineConfig
@@ -21,14 +22,16 @@ class VLLM:
         # As many answers are decoded together; as many again wait, so that each that ends is followed at once.
         self._room = 2 * config.max_num_seqs
 
-    def stream(self, requests: Iterable[Request], meter: Meter | None = None) -> Iterator[tuple[int, list[Completion]]]:
+    def stream(
+        self, requests: Iterable[Request | None], meter: Meter | None = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """Answer requests in one continuous batch; see the protocol."""
-        engine, coming = self._engine, enumerate(requests)
+        engine, coming, numbers = self._engine, iter(requests), count()
         while True:
             # vLLM counts every answer of a request, so that a request of which one is long holds up no others.
-            while engine.get_num_unfinished_requests() < self._room and (new := next(coming, None)):
-                number, request = new
-                engine.add_request(str(number), {"prompt_token_ids": request.prompt}, sampling_parameters(request))
+            while engine.get_num_unfinished_requests() < self._room and (request := next(coming, None)):
+                prompt = {"prompt_token_ids": request.prompt}
+                engine.add_request(str(next(numbers)), prompt, sampling_parameters(request))
             if not engine.has_unfinished_requests():
                 return
             for output in engine.step():

@@ -114,7 +114,8 @@ def _about(history: History, chosen: str) -> str:
 def _sampling(config: dict[str, Any]) -> SamplingConfig:
     """The run's sampling, or for a method that generates nothing, its dtype and greedy answers."""
     if "generate" in config:
-        return SamplingConfig.model_validate(config["generate"])
+        told = {name: value for name, value in config["generate"].items() if name in SamplingConfig.model_fields}
+        return SamplingConfig.model_validate(told)
     dtype = config.get("train", {}).get("dtype", "float32")
     return SamplingConfig(samples=1, temperature=0.0, top_k=0, dtype=dtype)
 

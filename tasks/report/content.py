@@ -25,6 +25,14 @@ class IterationReport(Record):
     )
     selection: dict[str, int] | None = Field(None, description='"samples", "kept", and a count per reason to drop.')
     verdicts: dict[str, int] | None = Field(None, description="Verdicts of the training samples.")
+    first_round: int | None = Field(
+        None, description="Set if problems were sampled in rounds: `verdicts` are of so many answers to each."
+    )
+    spent: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="Share of correct answers in the first round -> what all rounds of such problems took: problems, "
+        "samples, tokens, budget_samples, and budget_tokens, about what all answers would have taken.",
+    )
     coverage_gained: int | None = Field(None, description="Validation problems solved now but not by the base.")
     coverage_lost: int | None = Field(None, description="Validation problems solved by the base but not now.")
     seconds: dict[str, float] = Field(default_factory=dict, description="Seconds per stage.")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from data.storage import count_rows
 from data.wording import counted
-from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig, ScoreJob
+from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig, ScoreJob, UntilKept
 from models.estimate import generation_bytes_per_device
-from tasks.rollouts.rewards import RewardConfig
-from tasks.rollouts.scoring import scoring_ahead
+from tasks.datasets.select import SelectConfig
+from tasks.rollouts.rewards import RewardConfig, graders, reward_identity
+from tasks.rollouts.scoring import scores_ahead, scoring_ahead
 from tasks.stage.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpus_held
 from tasks.stage.environment import SHARED_CPU
@@ -43,6 +44,7 @@ def generate(
     problems: Mapping[str, Artifact],
     sampling: Sampling,
     reward: RewardConfig | None = None,
+    until: SelectConfig | None = None,
 ) -> Result:
     """Sample `samples` answers to every problem.
 
@@ -50,12 +52,14 @@ def generate(
         problems: sets of problems by output folder, one file per shard; the first, `samples`, is the stage's own.
             All share one engine.
         reward: the reward that will judge `samples`, so that scoring can begin while others are still being generated.
+        until: stop sampling a problem of `samples` once it has as many answers as this will select by `reward`.
     """
     run, engine = at.run, sampling.engine
+    enough = {} if until is None or reward is None else {"until": until.model_dump() | reward_identity(reward)}
     stage = Stage(
         at.stage("generate"),
         VERSION,
-        sampling.config.model_dump(mode="json"),
+        sampling.config.model_dump(mode="json") | enough,
         {"policy": policy}
         | {"problems" if key == SAMPLES else f"problems_{key}": artifact for key, artifact in problems.items()},
         at.seed,
@@ -70,8 +74,10 @@ def generate(
         rows_in = sum(count_rows(artifact.path) for artifact in problems.values())
         asked = f"{counted(rows_in, 'problem')} × {counted(sampling.config.samples, 'answer')}"
         run_logger().info("%s with the policy of %s", asked, run.maker(policy))
+        if until is not None and reward is not None:
+            jobs[0] = jobs[0].model_copy(update={"until": _until_kept(at, until, reward)})
         scored = ScoreJob(problems=problems[SAMPLES].path, samples=attempt / SAMPLES, output=attempt / SAMPLES)
-        with scoring_ahead(at, scored, reward):
+        with scoring_ahead(at, scored, None if until else reward):
             command = run_generation(run, attempt, policy, jobs, engine)
         return Outcome(rows_in, sum(count_rows(job.output) for job in jobs), command=tuple(command))
 
@@ -82,6 +88,20 @@ def generate_job(at: Place, problems: Path, output: Path, sampling: Sampling) ->
     """The generation program's job for one set of problems."""
     told = {"sampling": sampling.config, "seed": at.seed, "shard_size": sampling.engine.shard_size}
     return GenerateJob.model_validate({"problems": problems, "output": output, **told})
+
+
+def _until_kept(at: Place, select: SelectConfig, reward: RewardConfig) -> UntilKept:
+    """When a problem has enough answers. The scores between rounds are those of the stage `score`."""
+    (name, grader), *_ = graders(reward).items()
+    return UntilKept(
+        kept=select.max_per_problem,
+        min_reward=select.min_reward,
+        reward=name,
+        grader=grader,
+        isolation=reward.isolation,
+        workers=reward.processes,
+        scores=scores_ahead(at, reward),
+    )
 
 
 def generation_estimate(run: Run, sampling: Sampling, problems: int) -> Estimate:

@@ -1,34 +1,40 @@
 """The stage `score`: apply rewards to samples."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from data.files import write_json
-from data.rows import UNGRADED
+from data.rows import UNGRADED, Sample, Score
 from data.scoring import Tally
+from data.storage import read_rows
 from data.wording import counted
 from models.config import ScoreJob
 from models.score import part_folder
 from tasks.rollouts.rewards import Judging, judging_estimate, reward_identity, reward_inputs
 from tasks.rollouts.scoring import forget_ahead, score_jobs
+from tasks.rollouts.spending import Budget, Spent, spared, spending
 from tasks.stage.contract import Artifact, Outcome, Stage
 from tasks.stage.run import Place, Result
 
 VERSION = 2  # scores are in a folder
-SCORES, TALLY = "scores", "tally.json"
+SCORES, TALLY, SPENT = "scores", "tally.json", "spent"
 
 
-def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging) -> Result:
+def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging, budget: Budget | None = None) -> Result:
     """Score every sample into `scores/`, one file per shard of samples; counts by verdict go to `tally.json`.
 
     The output of a judging model is in `scores-<its name>/`.
+
+    Args:
+        budget: if problems got more answers until there were enough, counts are of the first round alone, in which all
+            problems have equally many.
     """
     models = reward_inputs(at.run, judging.reward)
     stage = Stage(
         at.stage("score"),
         VERSION,
-        reward_identity(judging.reward),
+        reward_identity(judging.reward) | ({"budget": asdict(budget)} if budget else {}),
         {"problems": problems, "samples": samples, **models},
         at.seed if judging.draws else 0,
         resumable=True,
@@ -38,15 +44,20 @@ def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging) ->
 
     def work(attempt: Path) -> Outcome:
         job = ScoreJob(problems=problems.path, samples=samples.path, output=attempt / SCORES)
-        tally = score_jobs(at, attempt, [job], judging)[job.output]
+        whole = tally = score_jobs(at, attempt, [job], judging)[job.output]
+        spent: dict[str, Spent] = {}
+        if budget:
+            tally, spent = spending(read_rows(Sample, samples.path), read_rows(Score, job.output), budget)
         record: dict[str, Any] = {
             "verdicts": dict(tally.verdicts),
             "truncated": tally.truncated,
             "tokens": tally.tokens,
         }
         rates = {name: model.rates(part_folder(job, name)) for name, model in judging.reward.models.items()}
+        if budget:
+            record |= {"first_round": budget.first, SPENT: {name: row.model_dump() for name, row in spent.items()}}
         write_json(attempt / TALLY, record | {name: told for name, told in rates.items() if told is not None})
-        return Outcome(tally.samples, tally.samples, said=scored(tally))
+        return Outcome(whole.samples, whole.samples, said=scored(tally) + spared(spent))
 
     result = at.run.execute(stage, work)
     if not at.run.planning:

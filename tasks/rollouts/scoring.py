@@ -66,7 +66,7 @@ def score_jobs(at: Place, attempt: Path, jobs: list[ScoreJob], judging: Judging)
         for shard in parquet_files(job.samples):
             if is_scored(program, job, shard):
                 continue
-            known = _ahead(at, config) / f"{file_sha256(shard)}.parquet"
+            known = scores_ahead(at, config) / f"{file_sha256(shard)}.parquet"
             if known.exists() and tally_file(known).exists() and not read_tally(known).errors:
                 take(known, scores_file(program, job, shard))
             else:
@@ -94,7 +94,7 @@ def scoring_ahead(at: Place, job: ScoreJob, config: RewardConfig | None) -> Iter
     if config is None or not config.runs_ahead:
         yield
         return
-    folder = _ahead(at, config)
+    folder = scores_ahead(at, config)
     folder.mkdir(parents=True, exist_ok=True)
     until = folder / ".until"
     until.unlink(missing_ok=True)
@@ -130,7 +130,7 @@ def forget_ahead(at: Place) -> None:
         shutil.rmtree(folder)
 
 
-def _ahead(at: Place, config: RewardConfig) -> Path:
+def scores_ahead(at: Place, config: RewardConfig) -> Path:
     """The folder of scores made ahead, for all stages of an iteration. Each reward has its own folder."""
     identity = json.dumps(reward_identity(config), sort_keys=True)
     return at.folder / f"{AHEAD}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

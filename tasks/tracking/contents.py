@@ -21,7 +21,7 @@ from tasks.policies.reference import load_likelihood
 from tasks.report.content import Answer, DataReport, IterationReport, SideBySide
 from tasks.rollouts.evaluate import Evaluation, coverage, load_evaluation
 from tasks.rollouts.measured import Measured, load_measured
-from tasks.rollouts.score import TALLY
+from tasks.rollouts.score import SPENT, TALLY
 from tasks.stage.contract import JOURNAL
 from tasks.stage.iteration import Iteration
 from tasks.stage.run import Result
@@ -46,12 +46,15 @@ def iteration_report(iteration: Iteration, base: Iteration, measure: str | None 
     seconds = {name: s.finished.manifest.seconds for name, s in iteration.stages.items() if s.finished is not None}
     if iteration.number == 0 and iteration.policy.finished is not None:
         seconds = {"base": iteration.policy.finished.manifest.seconds} | seconds
+    tally = json_of(iteration, TALLY) or {}
     return IterationReport(
         iteration=iteration.number,
         validation=evaluation.metrics["validation"] if evaluation else None,
         measures=_measures(iteration, base, measure),
         selection=json_of(iteration, SELECTION),
-        verdicts=(json_of(iteration, TALLY) or {}).get("verdicts"),
+        verdicts=tally.get("verdicts"),
+        first_round=tally.get("first_round"),
+        spent=tally.get(SPENT, {}),
         coverage_gained=gained,
         coverage_lost=lost,
         seconds=seconds,

@@ -23,6 +23,8 @@ def iteration_numbers(report: IterationReport, iteration: Iteration) -> dict[str
     numbers |= {f"seconds/{name}": value for name, value in report.seconds.items()}
     numbers |= {f"selection/{name}": float(value) for name, value in (report.selection or {}).items()}
     numbers |= {f"verdicts/{name}": float(value) for name, value in (report.verdicts or {}).items()}
+    for kind in ("samples", "tokens", "budget_samples", "budget_tokens") if report.spent else ():
+        numbers[f"spent/{kind}"] = float(sum(row[kind] for row in report.spent.values()))
     numbers |= _likelihood_numbers(iteration)
     judge = (json_of(iteration, TALLY) or {}).get("judge", {})
     rates = ("parse_rate", "flip_rate", "entropy_bits")

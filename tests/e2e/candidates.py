@@ -14,7 +14,7 @@ from data.render import completion_token_ids
 from data.rows import Sample
 from data.storage import write_rows
 from models.config import GenerateProgram
-from models.generate import missing_shards, request_seed, sampling_digest
+from models.shards import missing_shards, request_seed, sampling_digest
 
 program = GenerateProgram.model_validate_json(Path(sys.argv[1]).read_text())
 candidates = json.loads(Path(os.environ["CANDIDATES"]).read_text())

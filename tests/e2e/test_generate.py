@@ -3,18 +3,22 @@
 import json
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
 from data.arithmetic import shows_no_steps
+from data.files import file_sha256
 from data.render import completion_token_ids, prompt_token_ids, stop_token_ids
 from data.rewards.final_answer import final_answer
-from data.rows import Problem, Sample
-from data.storage import read_rows, write_rows
+from data.rows import Problem, Sample, Score
+from data.scoring import Tally, score_samples
+from data.selection import select_examples
+from data.storage import parquet_files, read_rows, write_rows
 from models import tiny
-from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig, UntilKept
 from tasks.policies.shipped import BASES, POLICY, shipped_bases
 from tasks.rollouts.generate import generate_command
 from tasks.stage.environment import child_environment
@@ -100,6 +104,33 @@ def test_missing_shards_are_made_again_to_the_same_bytes_and_the_others_are_left
     generate(sampled / "generate.json", anew=True)
     assert [shard.read_bytes() for shard in shards] == before
     assert shards[2].stat().st_mtime_ns == untouched
+
+
+def test_until_enough_are_kept_the_answers_are_the_first_of_all_and_the_same_are_selected(sampled, tmp_path):
+    program = GenerateProgram.model_validate_json((sampled / "generate.json").read_text())
+    until = UntilKept(
+        kept=1,
+        min_reward=1.0,
+        reward="final_answer",
+        grader="final_answer@1",
+        isolation="limits",
+        workers=1,
+        scores=tmp_path / "scores",
+    )
+    job = program.jobs[0].model_copy(update={"output": tmp_path / "samples", "until": until})
+    (tmp_path / "generate.json").write_text(program.model_copy(update={"jobs": [job]}).model_dump_json())
+    assert "not needed" in generate(tmp_path / "generate.json")
+    whole = list(read_rows(Sample, sampled / "samples"))
+    drawn = list(read_rows(Sample, tmp_path / "samples"))
+    assert drawn == [row for row in whole if (row.problem_id, row.index) in {(r.problem_id, r.index) for r in drawn}]
+    assert 40 < len(drawn) < len(whole)
+
+    problems = list(read_rows(Problem, job.problems))
+    known = [file_sha256(shard) for shard in parquet_files(tmp_path / "samples")]
+    scores = [row for name in known for row in read_rows(Score, until.scores / f"{name}.parquet")]
+    graded = score_samples(problems, whole, final_answer, until.grader, Tally())
+    first = list(select_examples(problems, whole, graded, until.min_reward, until.kept, Counter()))
+    assert list(select_examples(problems, drawn, scores, until.min_reward, until.kept, Counter())) == first != []
 
 
 @pytest.mark.nightly

@@ -22,7 +22,7 @@ from data.render import (
 from models import tiny
 from models.config import GenerateJob, SamplingConfig
 from models.engine.vllm import sampling_parameters
-from models.generate import engine_request
+from models.shards import engine_request
 from models.training.common import pad_token_id
 
 SIGNS = ("<eos>", "<turn>", "<end_of_turn>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>")

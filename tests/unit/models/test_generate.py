@@ -14,7 +14,7 @@ from data.storage import read_rows, write_rows
 from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
 from models.engine import Completion, Request, answers_in_order
 from models.engine.vllm import VLLM
-from models.generate import missing_shards
+from models.shards import missing_shards
 from tasks.policies.shipped import BASES, POLICY
 
 PROBLEMS = [Problem(f"p{n}", [{"role": "user", "content": str(n)}], "1", None, "", "train") for n in range(10)]
@@ -158,3 +158,19 @@ def test_requests_are_taken_as_room_falls_free(monkeypatch: pytest.MonkeyPatch) 
     assert engine._engine.idle < 20  # but for the end, all places are taken though a request waits for its longest
     several = answers_in_order(engine, [Request([1], n, 0.0, 8, None) for n in (9, 1, 3)])
     assert [len(drawn) for drawn in several] == [9, 1, 3]
+
+
+def test_a_request_that_is_not_known_yet_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.engine.vllm, "sampling_parameters", lambda request: request)
+    engine, answered = VLLM.__new__(VLLM), list[int]()
+    engine._engine, engine._room = StepByStep(), 8
+
+    def requests() -> Iterator[Request | None]:
+        yield Request([1], 1, 0.0, 8, None)
+        while not answered:
+            yield None
+        yield Request([1], 2, 0.0, 8, None)
+
+    for number, _ in engine.stream(requests()):
+        answered.append(number)
+    assert answered == [0, 1]

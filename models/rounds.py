@@ -1,0 +1,177 @@
+"""Which answers are still to be drawn: all at once, or in rounds until a problem has enough good ones.
+
+The first round has as many answers as are enough. Between rounds, a problem's answers are scored, in processes beside
+the engine. Each answer keeps its number and with it its seed, and selection takes the first good ones by number: what
+it selects is the same as with all answers (the idea of DART-Math, arXiv 2407.13690, within a fixed budget).
+"""
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from data.files import file_sha256
+from data.rewards import load_reward, prepare_reward
+from data.rows import Problem, Sample, Score
+from data.scoring import Tally, score_samples
+from data.selection import refusal, worded
+from data.storage import write_rows
+from models.config import UntilKept
+from models.engine import Completion, Request
+from models.engine.meter import Meter
+from models.score import keep_scores
+from models.shards import Shard, engine_request, to_samples
+
+
+@dataclass
+class Drawn:
+    """The answers to one problem so far, the scores of all but the last round, and the good and distinct texts."""
+
+    shard: Shard
+    place: int
+    samples: list[Sample] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    kept: set[str] = field(default_factory=set)
+
+    @property
+    def problem(self) -> Problem:
+        return self.shard.problems[self.place]
+
+    @property
+    def next_round(self) -> int:
+        """How many more answers to draw; 0: there are enough, or there can be no more."""
+        until, drawn, most = self.shard.job.until, len(self.samples), self.shard.job.sampling.samples
+        if until is None or drawn == most:
+            return most - drawn
+        missing = until.kept - len(self.kept)
+        # A quarter more than there are, or the last rounds would be many, small, and one after another.
+        return min(max(missing, drawn // 4), most - drawn) if missing > 0 else 0
+
+
+class Rounds:
+    """The requests of missing shards. Each shard is written once its last problem has enough answers.
+
+    Args:
+        prompts: token ids by problem.
+        stop: ids of tokens that end an answer.
+        policy: digest of the policy that answers.
+        scorers: result of `scorers`.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        prompts: Mapping[str, list[int]],
+        stop: list[int],
+        policy: str,
+        scorers: Executor | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._shards, self._prompts, self._stop, self._policy = shards, prompts, stop, policy
+        self._scorers, self._meter = scorers, meter
+        self._asked: dict[int, Drawn] = {}
+        self._again: deque[Drawn] = deque()
+        self._judged: dict[Future[tuple[list[Score], Tally]], Drawn] = {}
+        self._complete: dict[Path, dict[int, Drawn]] = defaultdict(dict)
+
+    def requests(self) -> Iterator[Request | None]:
+        """The next request each time, those of problems that are begun first; see `Engine.stream`."""
+        number = 0
+        fresh = (Drawn(shard, place) for shard in self._shards for place in range(len(shard.problems)))
+        while True:
+            self._take_verdicts(wait_for_one=False)
+            drawn = self._again.popleft() if self._again else next(fresh, None)
+            if drawn is not None:
+                self._asked[number] = drawn
+                number += 1
+                yield self._request(drawn)
+            elif self._asked and self._scorers:
+                yield None
+            elif self._judged:
+                self._take_verdicts(wait_for_one=True)
+            else:
+                return
+
+    def take(self, number: int, answers: Iterable[Completion]) -> None:
+        """Accept the answers to a request."""
+        drawn = self._asked.pop(number)
+        begin, until = len(drawn.samples), drawn.shard.job.until
+        drawn.samples += to_samples(drawn.shard.job, drawn.problem, answers, self._policy, begin)
+        if until is None:
+            self._finish(drawn)
+        else:
+            assert self._scorers is not None
+            self._judged[self._scorers.submit(_judge, until, drawn.problem, drawn.samples[begin:])] = drawn
+
+    def _request(self, drawn: Drawn) -> Request:
+        job, problem = drawn.shard.job, drawn.problem.id
+        request = engine_request(job, problem, self._prompts[problem], self._stop, begin=len(drawn.samples))
+        return replace(request, samples=drawn.next_round)
+
+    def _take_verdicts(self, wait_for_one: bool) -> None:
+        done = wait(self._judged, None if wait_for_one else 0, FIRST_COMPLETED).done
+        for judged in done:
+            drawn = self._judged.pop(judged)
+            scores, tally = judged.result()
+            until = drawn.shard.job.until
+            assert until is not None
+            for sample, score in zip(drawn.samples[len(drawn.scores) :], scores, strict=True):
+                if refusal(sample, score, until.min_reward) is None:
+                    drawn.kept.add(worded(sample.text))
+            drawn.scores += scores
+            drawn.tally.add(tally)
+            if drawn.next_round:
+                self._again.append(drawn)
+            else:
+                self._finish(drawn)
+
+    def _finish(self, drawn: Drawn) -> None:
+        """Note that a problem has its answers; write its shard if it was the last."""
+        shard, complete = drawn.shard, self._complete[drawn.shard.path]
+        complete[drawn.place] = drawn
+        if self._meter:
+            self._meter.spare(shard.job.sampling.samples - len(drawn.samples))
+        if len(complete) < len(shard.problems):
+            return
+        in_order = [complete[place] for place in range(len(shard.problems))]
+        write_rows(Sample, shard.path, (sample for one in in_order for sample in one.samples))
+        if until := shard.job.until:
+            tally = Tally()
+            for one in in_order:
+                tally.add(one.tally)
+            scores = until.scores / f"{file_sha256(shard.path)}.parquet"
+            keep_scores(scores, (score for one in in_order for score in one.scores), tally)
+        del self._complete[shard.path]
+
+
+@contextmanager
+def scorers(shards: list[Shard]) -> Iterator[Executor | None]:
+    """Processes that score between rounds. None if no shard needs them.
+
+    They start at once: started beside an engine, they would have a copy of its memory.
+    """
+    until = next((shard.job.until for shard in shards if shard.job.until), None)
+    if until is None:
+        yield None
+        return
+    until.scores.mkdir(parents=True, exist_ok=True)
+    pool = ProcessPoolExecutor(until.workers, initializer=_prepare, initargs=(until,))
+    try:
+        pool.submit(int).result()
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(until: UntilKept) -> None:
+    os.nice(10)  # the engine has priority
+    prepare_reward(load_reward(until.reward), until.isolation)
+
+
+def _judge(until: UntilKept, problem: Problem, samples: list[Sample]) -> tuple[list[Score], Tally]:
+    tally = Tally()
+    return list(score_samples([problem], samples, load_reward(until.reward), until.grader, tally)), tally
