@@ -20,6 +20,7 @@ NAMES = (
     "generation",
     "batching",
     "until_kept",
+    "rows",
     "preference",
     "likelihood",
     "demo",

@@ -9,15 +9,18 @@ exponential of the sum computed here in log space. Preference training uses thes
 import gc
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, PartialState
 from accelerate.utils import gather_object
+from datasets import Dataset, Value
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import add_fused_lm_head, pad
 
@@ -27,8 +30,9 @@ from data.storage import write_rows
 from models.config import LikelihoodProgram
 from models.loading import load_tokenizer
 from models.progress import Progress
-from models.training.answers import Answers, gold_answers, pair_answers
+from models.training.answers import gold_answers, pair_answers
 from models.training.common import IGNORED, deepspeed_config, enter, leave, load_policy, pad_token_id
+from models.training.rows import IDS, rows_on_disk
 
 
 def sequence_log_probs(
@@ -54,6 +58,9 @@ def sequence_log_probs(
 
 
 Rendered = tuple[list[int], list[int]]  # token ids of a prompt and an answer
+Measured = tuple[str, int, int, float]  # problem, index, answer tokens, log-probability
+FEATURES = dict.fromkeys(("output", "index", "tokens", "length"), Value("int32"))
+FEATURES |= {"problem_id": Value("string"), "prompt": IDS, "answer": IDS}
 
 
 def log_probs_of(model: Any, sequences: Sequence[Rendered], padding: int, device: Any) -> list[float]:
@@ -83,20 +90,29 @@ def measure(program: LikelihoodProgram) -> None:
     context = context_length(model.config)
     add_fused_lm_head(model)
     model = prepare_deepspeed(model, accelerator)
-    gold = [list(gold_answers(tokenizer, path, context)) for path in program.gold]
-    pairs = [list(pair_answers(tokenizer, path, context)) for path in program.pairs]
-    sequences = [(row.prompt, answer) for rows in gold + pairs for row in rows for answer in row.answers]
+    outputs = program.gold_outputs + program.outputs
+
+    def rows() -> Iterator[dict[str, Any]]:
+        """Each answer with its prompt, and the file of its likelihood."""
+        read = [(gold_answers, path) for path in program.gold] + [(pair_answers, path) for path in program.pairs]
+        for number, (answers_of, path) in enumerate(read):
+            for row in answers_of(tokenizer, path, context):
+                known = {"output": number, "problem_id": row.problem_id, "index": row.index, "prompt": row.prompt}
+                for answer in row.answers:
+                    yield known | {"answer": answer, "tokens": len(answer), "length": len(row.prompt) + len(answer)}
+
+    sequences = rows_on_disk(outputs[0].parent, rows, FEATURES, accelerator.local_main_process_first)
     log_probs = _over_processes(accelerator, model, sequences, launch.micro_batch_size, pad_token_id(tokenizer))
     if accelerator.is_main_process:
-        _write(program, gold, pairs, iter(log_probs))
+        _write(program, sequences, log_probs)
 
 
 def _over_processes(
-    accelerator: Accelerator, model: Any, sequences: Sequence[Rendered], micro_batch_size: int, padding: int
+    accelerator: Accelerator, model: Any, sequences: Dataset, micro_batch_size: int, padding: int
 ) -> list[float]:
     """`log_probs_of` all sequences, in order, computed in batches by all processes."""
     # Longest first: what does not fit into memory fails at once, and there is little padding.
-    order = sorted(range(len(sequences)), key=lambda number: -sum(map(len, sequences[number])))
+    order = np.argsort(-np.asarray(sequences.data["length"]), kind="stable").tolist()
     size = 2 * micro_batch_size  # as many rows as in one forward pass of training on pairs
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     ranks = accelerator.num_processes
@@ -108,7 +124,9 @@ def _over_processes(
     # ZeRO 3 gathers weights in lockstep: every process makes the same number of passes, repeating one if needed.
     with accelerator.split_between_processes(dealt, apply_padding=True) as mine:
         for done, batch in enumerate(mine, start=1):
-            values = log_probs_of(model, [sequences[number] for number in batch], padding, accelerator.device)
+            taken = sequences[batch]
+            rendered = list(zip(taken["prompt"], taken["answer"], strict=True))
+            values = log_probs_of(model, rendered, padding, accelerator.device)
             found += zip(batch, values, strict=True)
             if progress:
                 progress.update(min(done * ranks, len(batches)))
@@ -116,18 +134,23 @@ def _over_processes(
     return [by_number[number] for number in range(len(sequences))]
 
 
-def _write(
-    program: LikelihoodProgram, gold: list[list[Answers]], pairs: list[list[Answers]], log_probs: Iterator[float]
-) -> None:
-    for output, rows in zip(program.gold_outputs, gold, strict=True):
-        told = [GoldLikelihood(row.problem_id, row.index, next(log_probs), len(row.answers[0])) for row in rows]
-        write_rows(GoldLikelihood, output, told)
-    for output, rows in zip(program.outputs, pairs, strict=True):
-        write_rows(PairLikelihood, output, [_of_pair(row, next(log_probs), next(log_probs)) for row in rows])
+def _write(program: LikelihoodProgram, sequences: Dataset, log_probs: Sequence[float]) -> None:
+    columns = (sequences.data[name].to_pylist() for name in ("output", "problem_id", "index", "tokens"))
+    rows = iter(zip(*columns, log_probs, strict=True))
+    by_output = {number: list(found) for number, found in groupby(rows, key=lambda row: row[0])}
+    for number, output in enumerate(program.gold_outputs + program.outputs):
+        measured = [row[1:] for row in by_output.get(number, [])]
+        if number < len(program.gold_outputs):
+            gold = (GoldLikelihood(problem, index, value, tokens) for problem, index, tokens, value in measured)
+            write_rows(GoldLikelihood, output, gold)
+        else:
+            sides = zip(measured[::2], measured[1::2], strict=True)
+            write_rows(PairLikelihood, output, (_of_pair(chosen, rejected) for chosen, rejected in sides))
 
 
-def _of_pair(row: Answers, chosen: float, rejected: float) -> PairLikelihood:
-    return PairLikelihood(row.problem_id, row.index, chosen, rejected, *map(len, row.answers))
+def _of_pair(chosen: Measured, rejected: Measured) -> PairLikelihood:
+    problem, index, tokens, value = chosen
+    return PairLikelihood(problem, index, value, rejected[3], tokens, rejected[2])
 
 
 def _deepspeed(program: LikelihoodProgram) -> dict[str, Any]:

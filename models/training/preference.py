@@ -13,7 +13,7 @@ max(0, 1 − m) (hinge). models.training.likelihood computed log p_ref once, so 
 
 import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,10 @@ from models.training.common import (
 )
 from models.training.held_out import MeasuresHeldOut, held_out_set
 from models.training.likelihood import sequence_log_probs
+from models.training.rows import IDS, NUMBER, rows_on_disk
 
+FEATURES = dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), IDS)
+FEATURES |= dict.fromkeys(("ref_chosen_logps", "ref_rejected_logps"), NUMBER)
 LOSSES: dict[PreferenceLoss, str] = {"logistic": "sigmoid", "hinge": "hinge"}
 
 
@@ -118,16 +121,17 @@ def train(program: PreferenceProgram) -> None:
         precompute_ref_log_probs=True,
     )
     model = load_policy(program.policy, config.dtype, config.quantize, program.model_code)
-    rows = [
-        encode(tokenizer, pair, reference)
-        for pairs, likelihoods in zip(program.pairs, program.reference, strict=True)
-        for pair, reference in zip(read_rows(Pair, pairs), read_rows(PairLikelihood, likelihoods), strict=True)
-    ]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for pairs, likelihoods in zip(program.pairs, program.reference, strict=True):
+            for pair, known in zip(read_rows(Pair, pairs), read_rows(PairLikelihood, likelihoods), strict=True):
+                yield encode(tokenizer, pair, known)
+
     held_out = _held_out(program, tokenizer, context_length(model.config))
     trainer = PreferenceTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=rows_on_disk(output.parent, rows, FEATURES, arguments.main_process_first),
         eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
         processing_class=tokenizer,
         data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),

@@ -11,7 +11,7 @@ Bradley and Terry (1952), as in InstructGPT (arXiv 2203.02155, equation 1), with
 
 import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
 import torch
-from datasets import Dataset
 from torch.nn.functional import logsigmoid
 from transformers import set_seed
 from trl import RewardConfig, RewardTrainer
@@ -42,6 +41,7 @@ from models.training.common import (
     training_arguments,
 )
 from models.training.held_out import MeasuresHeldOut, held_out_set
+from models.training.rows import IDS, NUMBER, rows_on_disk
 
 
 class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
@@ -82,12 +82,18 @@ def train(program: RewardTrainProgram) -> None:
     set_seed(program.seed)  # right before the head gets its random weights
     with suppress_seqcls_warning():
         model = load_reward_model(program.policy, tokenizer, config.dtype, config.quantize, program.model_code)
-    rows = [encode(tokenizer, pair, config.margin) for pairs in program.pairs for pair in read_rows(Pair, pairs)]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for pairs in program.pairs:
+            for pair in read_rows(Pair, pairs):
+                yield encode(tokenizer, pair, config.margin)
+
+    features = {"margin": NUMBER, "chosen_ids": IDS, "rejected_ids": IDS}
     held_out = _held_out(program, tokenizer, context_length(model.config))
     trainer = PairRewardTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=rows_on_disk(output.parent, rows, features, arguments.main_process_first),
         eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
         processing_class=tokenizer,
         data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),

@@ -12,7 +12,7 @@ over the whole optimizer step, all devices and accumulation steps together. With
 
 import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
 import torch
-from datasets import Dataset
 from transformers import set_seed
-from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
 from data.render import answer_token_ids, context_length, prompt_and_answers
@@ -42,6 +41,7 @@ from models.training.common import (
     training_arguments,
 )
 from models.training.held_out import MeasuresHeldOut, held_out_set
+from models.training.rows import IDS, NUMBERS, rows_on_disk
 
 
 class WeightedSFTTrainer(MeasuresHeldOut, SFTTrainer):  # type: ignore[misc]
@@ -143,15 +143,19 @@ def train(program: TrainProgram) -> None:
         average_tokens_across_devices=True,
     )
     model = load_policy(program.policy, config.dtype, config.quantize, program.model_code)
-    examples = (example for path in program.examples for example in read_rows(Example, path))
     longest = min(context_length(model.config), config.pack_to or sys.maxsize)
-    rows = [encode(tokenizer, example, longest, config.loss_on == "all") for example in examples]
-    dataset = Dataset.from_list(rows)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for path in program.examples:
+            for example in read_rows(Example, path):
+                yield encode(tokenizer, example, longest, config.loss_on == "all")
+
+    features = {"input_ids": IDS, "labels": IDS, "weights": NUMBERS}
     held_out = _held_out(program, tokenizer, context_length(model.config))
     trainer = WeightedSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=pack_dataset(dataset, config.pack_to, "bfd") if config.pack_to else dataset,
+        train_dataset=rows_on_disk(output.parent, rows, features, arguments.main_process_first, config.pack_to),
         eval_dataset=held_out_set(program.held_out, held_out, "input_ids"),
         processing_class=tokenizer,
         data_collator=Collator(pad_token_id(tokenizer)),

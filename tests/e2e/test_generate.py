@@ -136,9 +136,13 @@ def test_until_enough_are_kept_the_answers_are_the_first_of_all_and_the_same_are
 @pytest.mark.nightly
 def test_killed_twenty_times_it_ends_with_the_same_bytes(policy, problems, tmp_path):
     """A finished shard stays; which others share the batch with an answer changes with every start."""
-    folder, shards = tmp_path / "samples", 24
-    chosen = [p for p in problems if p.split == "train"][: 16 * shards]
+    folder, shards = tmp_path / "samples", 96
+    chosen = [p for p in problems if p.split == "train"][: 4 * shards]
     config = write_program(tmp_path, policy, chosen, 4, 0.7)
+    program = GenerateProgram.model_validate_json(config.read_text())
+    slow = EngineConfig(max_num_seqs=8)  # so that few shards are finished between two looks
+    jobs = [program.jobs[0].model_copy(update={"shard_size": 16})]
+    config.write_text(program.model_copy(update={"jobs": jobs, "engine": slow}).model_dump_json())
     generate(config)
     whole = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert len(whole) == shards
@@ -158,6 +162,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(policy, problems, tmp_p
         found = {file.name: file.stat().st_mtime_ns for file in folder.glob("0*.parquet")}
         assert kept.items() <= found.items()
         kept = found
+    assert len(kept) < shards
     generate(config, anew=True)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == whole
 

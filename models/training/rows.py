@@ -1,0 +1,43 @@
+"""Training rows as token ids on disk: rendered once, into Arrow, and memory-mapped by every process."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, List, Value, disable_progress_bars
+from datasets.exceptions import DatasetGenerationError
+from trl import pack_dataset
+
+ROWS = ".rows"
+IDS, NUMBERS, NUMBER = List(Value("int32")), List(Value("float32")), Value("float64")
+
+
+def rows_on_disk(
+    folder: Path,
+    rows: Callable[[], Iterator[dict[str, Any]]],
+    features: dict[str, Any],
+    main_process_first: Callable[[], AbstractContextManager[Any]],
+    pack_to: int | None = None,
+) -> Dataset:
+    """Write rows below a folder as the first process of this machine, then memory-map them in all.
+
+    Rows that an earlier attempt of the same stage wrote are used again: they are whole or absent.
+
+    Args:
+        rows: yields a dictionary of the features for each row.
+        main_process_first: context in which the first process is ahead of the others.
+        pack_to: pack rows into longer ones of at most so many tokens, as TRL does.
+
+    Raises:
+        Exception: what `rows` raises.
+    """
+    disable_progress_bars()
+    with main_process_first():
+        try:
+            found = Dataset.from_generator(
+                rows, Features(features), cache_dir=str(folder / ROWS), fingerprint="-".join(features)
+            )
+        except DatasetGenerationError as error:
+            raise error.__cause__ or error from None
+        return pack_dataset(found, pack_to, "bfd") if pack_to else found
