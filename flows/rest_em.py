@@ -4,6 +4,7 @@ E-step: sample answers from the current policy, keep the correct and distinct on
 M-step: fine-tune the base model on them by reward-weighted negative log-likelihood. Repeat while validation improves.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from prefect import flow
@@ -73,25 +74,25 @@ class RestEM(LoopConfig):
         return Sampling(how, self.engine)
 
     @property
-    def enough(self) -> SelectConfig | None:
-        """What ends the sampling of a problem early."""
-        return self.select if self.generate.until_kept else None
+    def drawing(self) -> Sampling:
+        """How the E-step draws answers."""
+        return replace(self.sampling, until=self.select if self.generate.until_kept else None)
 
     @property
     def budget(self) -> Budget | None:
         """How many answers a problem gets, if not all get as many."""
         most = self.generate.samples
-        return Budget(min(self.select.max_per_problem, most), most) if self.enough else None
+        return Budget(min(self.select.max_per_problem, most), most) if self.generate.until_kept else None
 
     @model_validator(mode="after")
     def _correct_answers_are_all_worth_the_same(self) -> Self:
-        if self.enough and (self.reward.parts or self.reward.name not in ("final_answer", "program")):
+        if self.generate.until_kept and (self.reward.parts or self.reward.name not in ("final_answer", "program")):
             names = " + ".join(self.reward.names)
             raise ValueError(
                 f"generate.until_kept takes the first correct answers, but the reward {names} may prefer later ones. "
                 "Use reward.name: final_answer or program without reward.parts, or set generate.until_kept: false."
             )
-        if self.enough and not 0 < self.select.min_reward <= 1:
+        if self.generate.until_kept and not 0 < self.select.min_reward <= 1:
             raise ValueError(
                 f"generate.until_kept counts correct answers, which have a reward of 1, but select.min_reward is "
                 f"{self.select.min_reward:g}. Set it between 0 and 1, or set generate.until_kept: false."
@@ -113,7 +114,7 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
     policy, reason = base, None
     for number in range(1, config.iterations + 1):
         at, current = run.iteration(number), policy.artifact("policy")
-        sampled = generate(at, current, {SAMPLES: train_set}, config.sampling, config.reward, config.enough)
+        sampled = generate(at, current, {SAMPLES: train_set}, config.drawing, config.reward)
         samples = sampled.artifact(SAMPLES)
         scored = score(at, train_set, samples, config.judging, config.budget)
         chosen = select(at, train_set, samples, scored.artifact(SCORES), config.select)

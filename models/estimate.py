@@ -4,8 +4,10 @@ The numbers are for planning: fragmentation and library overhead are not include
 """
 
 import re
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -73,6 +75,25 @@ def _shapes(file: Path) -> dict[str, list[int]]:
 def generation_bytes_per_device(parameters: int | None, dtype: Dtype, engine: EngineConfig) -> int | None:
     """Bytes of weights per device during generation, to which vLLM adds its KV cache; None if the size is unknown."""
     return None if parameters is None else parameters * BYTES[dtype] // engine.tensor_parallel_size
+
+
+def cache_bytes_per_token(config: Mapping[str, Any], dtype: Dtype, engine: EngineConfig) -> int | None:
+    """Bytes of KV cache per token and device, from a model's config.json; None if it names no heads.
+
+    Two vectors per layer and key-value head (arXiv 2309.06180, section 3), or with multi-head latent attention one
+    compressed vector per layer (arXiv 2405.04434, section 2.1). vLLM spreads heads over devices, at least one on each.
+    """
+    told = config.get("text_config", config)
+    try:
+        layers, latent = int(told["num_hidden_layers"]), told.get("kv_lora_rank")
+        if latent:
+            return layers * (int(latent) + int(told["qk_rope_head_dim"])) * BYTES[dtype]
+        heads = int(told["num_attention_heads"])
+        width = int(told.get("head_dim") or int(told["hidden_size"]) // heads)
+        shared = int(told.get("num_key_value_heads") or heads)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return 2 * layers * max(1, shared // engine.tensor_parallel_size) * width * BYTES[dtype]
 
 
 def weights_bytes_per_device(parameters: int | None, train: TrainConfig, launch: LaunchConfig) -> int | None:

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from data.metrics import Interval
 from data.wording import counted
-from flows.commands.console import make_console
+from flows.commands.printing import make_console
 from tasks.history.compare import (
     GREEDY,
     SETS,

@@ -1,28 +1,24 @@
-"""What a flow prints in the terminal: the plan of a dry run, the table of a finished run, plain error messages."""
+"""What a flow prints in the terminal: the table of a finished run, plain error messages."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from data.calibration import RewardMetrics
 from data.errors import STOPPED, AutodidactError
-from data.prepare.sources import hub_name, is_here
-from data.text import visible
 from flows.commands.flow_table import LoadedFlow
+from flows.commands.plan import show_plan
+from flows.commands.printing import make_console, say
 from tasks.history.verify import verify_run
-from tasks.loop.preflight import Loop, check, keeps, peak_disk, plan_loop
-from tasks.policies.model_folder import is_path
+from tasks.loop.preflight import check
 from tasks.report.use import commands
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
 from tasks.stage.disks import explain_disk_errors
-from tasks.stage.freed import needed_error
 from tasks.stage.logs import keep_logs_plain
-from tasks.stage.run import SUMMARY, Planned, Run, RunDirectoryError, finish_interrupted
+from tasks.stage.run import SUMMARY, Run, RunDirectoryError, finish_interrupted
 from tasks.tracking.champion import resolve_settings
 from tasks.tracking.recorder import REPORT
 from tasks.tracking.reward_report import headline, reward_tables
@@ -148,99 +144,3 @@ def _iteration_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*("" if row.get(name) is None else str(row[name]) for name in names))
     return table
-
-
-def show_plan(loop: Loop, config: RunConfig, on_drift: OnDrift) -> None:
-    """Print what every stage would do and cost. Needs no server, GPU or model."""
-    plan = plan_loop(loop, config, on_drift)
-    table = Table(title=f"{config.directory}: {len(plan.plan)} stages (figures are upper bounds)", title_justify="left")
-    for name in ("stage", "would", "samples or examples", "tokens", "disk", "memory per GPU", "GPUs"):
-        table.add_column(name, justify="left" if name in ("stage", "would") else "right")
-    for planned in plan.plan:
-        table.add_row(*_plan_row(planned))
-    left = [p.stage.estimate for p in plan.plan if p.status is not Status.REUSE]
-    table.add_section()
-    table.add_row(
-        "to do",
-        "",
-        "",
-        _si(sum(e.tokens for e in left)),
-        format_bytes(peak_disk(plan.plan, keeps(config))),
-        "",
-        "",
-    )
-    console = make_console()
-    console.print(table)
-    if (keep := keeps(config)) != "all":
-        without = format_bytes(peak_disk(plan.plan, "all"))
-        console.print(f"keep: {keep} frees trained weights on the way; with keep: all, disk would come to {without}")
-    for made_by, needed_by in plan.lacking.items():
-        console.print(f"missing: {needed_error(needed_by, plan.directory / made_by)}", soft_wrap=True)
-    for planned in plan.plan:
-        if planned.stage.command:
-            console.print(f"{planned.stage.name}: {planned.stage.command}", soft_wrap=True)
-    for name, path in config.input_files().items():
-        if not is_here(path) and hub_name(path) is None:
-            console.print(f"missing: {name} {path}; it must exist before the run starts")
-    base = next(planned.stage for planned in plan.plan if planned.stage.name == "base")
-    if config.model and base.inputs["model"].digest is None:
-        way_on = "it must exist before the run starts" if is_path(config.model) else "it will be fetched"
-        console.print(f"missing: model {config.model} is not here; {way_on}")
-
-
-def _plan_row(planned: Planned) -> tuple[str, ...]:
-    estimate = planned.stage.estimate
-    would = {
-        Status.RUN: "run",
-        Status.RESUME: "resume",
-        Status.REUSE: "reuse",
-        Status.DRIFT: "stop: made with other settings",
-        Status.OPEN: "reuse, if its inputs stay the same",
-    }[planned.status]
-    memory = "unknown" if estimate.gpu_bytes is None else f"≈ {format_bytes(estimate.gpu_bytes)}"
-    return (
-        planned.stage.name,
-        would,
-        f"{estimate.samples:,}" if estimate.samples else "",
-        _si(estimate.tokens) if estimate.tokens else "",
-        format_bytes(estimate.disk_bytes) if estimate.disk_bytes else "",
-        memory if estimate.devices else "",
-        str(estimate.devices) if estimate.devices else "",
-    )
-
-
-def _si(number: int) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return str(number)
-
-
-def format_bytes(number: int) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number / 1e3:.0f} kB"
-
-
-class PlainConsole(Console):
-    """A terminal that prints text literally: no markup, no emoji codes, no control characters."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, **options)
-
-    def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704  # Rich calls this while handling the error, and would exit with code 1
-
-    def render_str(self, text: str, **options: Any) -> Text:  # also for a table's cells and title
-        return super().render_str(visible(text), **options)
-
-
-def make_console() -> PlainConsole:
-    console = PlainConsole()
-    return console if console.is_terminal else PlainConsole(width=120)
-
-
-def say(text: str = "") -> None:
-    """Print a text literally, so nothing in it acts on the terminal."""
-    print(visible(text))

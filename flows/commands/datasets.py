@@ -13,8 +13,8 @@ from data.prepare.reading import HAVE_PROMPTS_WRITTEN, NO_ANSWERS, Reading, Tall
 from data.prepare.sources import FilesRead
 from data.render import prompt_token_ids
 from data.wording import counted
-from flows.commands.console import make_console
 from flows.commands.parser import Parser
+from flows.commands.printing import make_console
 from flows.commands.settings import read_settings
 from models.config import Config
 from tasks.datasets.format import REPLIES_FILE, FormatConfig, format_data

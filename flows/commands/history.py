@@ -11,8 +11,8 @@ from rich.table import Table
 
 from data.rows import Example, Pair
 from flows.commands.comparison_tables import show_comparison
-from flows.commands.console import format_bytes, make_console, say
 from flows.commands.parser import CommandParser
+from flows.commands.printing import format_bytes, make_console, say
 from tasks.history.compare import SETS, compare_runs
 from tasks.history.disk import KINDS, Usage, disk_usage
 from tasks.history.runs import History, QueryError, open_history, run_directories

@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from data.errors import UsageError
-from flows.commands.console import say
 from flows.commands.flow_table import find_flow
 from flows.commands.parser import CommandParser
+from flows.commands.printing import say
 from flows.commands.yaml_file import path_at_home
 from tasks.publishing.base import require_license
 from tasks.publishing.card import model_card

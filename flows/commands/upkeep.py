@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from data.errors import UsageError
 from data.keeping import KEEP_PATTERN
-from flows.commands.console import format_bytes, say
 from flows.commands.parser import CommandParser
+from flows.commands.printing import format_bytes, say
 from tasks.history.clean import cleared
 from tasks.history.reconcile import reconcile as close_what_is_stale
 from tasks.history.runs import find_run

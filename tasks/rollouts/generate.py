@@ -26,10 +26,14 @@ BYTES_PER_TOKEN = 4  # in Parquet, token ids and text together, before compressi
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings of a stage in which a policy answers."""
+    """The settings of a stage in which a policy answers.
+
+    With `until`, a problem is not sampled any more once it has as many answers as this will select.
+    """
 
     config: SamplingConfig
     engine: EngineConfig
+    until: SelectConfig | None = None
 
     @property
     def greedy(self) -> "Sampling":
@@ -44,7 +48,6 @@ def generate(
     problems: Mapping[str, Artifact],
     sampling: Sampling,
     reward: RewardConfig | None = None,
-    until: SelectConfig | None = None,
 ) -> Result:
     """Sample `samples` answers to every problem.
 
@@ -52,9 +55,9 @@ def generate(
         problems: sets of problems by output folder, one file per shard; the first, `samples`, is the stage's own.
             All share one engine.
         reward: the reward that will judge `samples`, so that scoring can begin while others are still being generated.
-        until: stop sampling a problem of `samples` once it has as many answers as this will select by `reward`.
+            With `sampling.until`, it tells which are enough.
     """
-    run, engine = at.run, sampling.engine
+    run, engine, until = at.run, sampling.engine, sampling.until
     enough = {} if until is None or reward is None else {"until": until.model_dump() | reward_identity(reward)}
     stage = Stage(
         at.stage("generate"),
@@ -113,6 +116,7 @@ def generation_estimate(run: Run, sampling: Sampling, problems: int) -> Estimate
         disk_bytes=tokens * BYTES_PER_TOKEN,
         gpu_bytes=generation_bytes_per_device(run.parameters, sampling.config.dtype, sampling.engine),
         devices=sampling.engine.tensor_parallel_size,
+        cached=True,
     )
 
 

@@ -44,7 +44,7 @@ class Judge(ModelReward):
 
     def estimate(self, artifact: Artifact, engine: EngineConfig) -> Estimate:
         weights = generation_bytes_per_device(parameters_of(artifact.path), self.config.dtype, engine)
-        return Estimate(gpu_bytes=weights, devices=engine.tensor_parallel_size)
+        return Estimate(gpu_bytes=weights, devices=engine.tensor_parallel_size, cached=True)
 
     def check(self) -> None:
         """Refuse a judge that cannot work, see `tasks.policies.asked_model.check_asked`."""

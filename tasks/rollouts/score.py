@@ -38,7 +38,7 @@ def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging, bu
         {"problems": problems, "samples": samples, **models},
         at.seed if judging.draws else 0,
         resumable=True,
-        estimate=replace(judging_estimate(judging, models), disk_bytes=1_000_000),
+        estimate=replace(judging_estimate(judging, models), samples=samples.expected, disk_bytes=1_000_000),
         expected={SCORES: samples.expected},
     )
 

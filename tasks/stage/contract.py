@@ -104,6 +104,7 @@ class Manifest(BaseModel):
     logs: list[str]
     rows_in: int | None
     rows_out: int | None
+    samples: int = 0  # as estimated before the stage began: what later estimates of time are measured by
     dropped: dict[str, int]
     origin: dict[str, str] = {}  # for a model from the hub: its name and commit
     command: list[str]
@@ -157,7 +158,9 @@ class Estimate:
     """Estimated cost of a stage, for the dry run: upper bounds, from the configuration only.
 
     Attributes:
+        gpu_bytes: per device; for generation without the KV cache.
         checkpoint_bytes: the part of `disk_bytes` that stays after training, until the checkpoint is freed.
+        cached: whether a KV cache takes what is left of a GPU.
     """
 
     samples: int = 0
@@ -166,6 +169,7 @@ class Estimate:
     gpu_bytes: int | None = None
     devices: int = 0
     checkpoint_bytes: int = 0
+    cached: bool = False
 
     @classmethod
     def one_after_another(cls, parts: Sequence["Estimate"]) -> "Estimate":
@@ -179,6 +183,7 @@ class Estimate:
             gpu_bytes=max(known) if len(known) == len(memory) > 0 else None,
             devices=max((part.devices for part in parts), default=0),
             checkpoint_bytes=sum(part.checkpoint_bytes for part in parts),
+            cached=any(part.cached for part in parts),
         )
 
 
@@ -438,6 +443,7 @@ def _describe(
         logs=[name for name, p in names.items() if p.name in LOGS],
         rows_in=outcome.rows_in,
         rows_out=outcome.rows_out,
+        samples=stage.estimate.samples,
         dropped=dict(outcome.dropped),
         command=list(outcome.command),
         origin=dict(outcome.origin),

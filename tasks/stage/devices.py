@@ -67,6 +67,18 @@ def visible_gpus() -> list[str]:
     return sorted({part.strip() for part in named.split(",")} - {"", "-1"})
 
 
+def gpu_memory() -> int | None:
+    """Bytes of memory of the smallest GPU in the machine; None without one."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        return min((int(pynvml.nvmlDeviceGetMemoryInfo(gpu).total) for gpu in handles), default=None)
+    except pynvml.NVMLError:
+        return None
+
+
 @contextmanager
 def gpus_held() -> Iterator[None]:
     """Hold every visible GPU while a stage's program runs, waiting for it if needed. Without a GPU, hold nothing.

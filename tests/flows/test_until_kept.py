@@ -1,7 +1,8 @@
-"""ReST-EM that stops sampling a problem once it has enough answers, on stub programs."""
+"""ReST-EM that stops sampling a problem once it has enough answers, on stub programs; and the time it will take."""
 
 import json
 from collections import Counter, defaultdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from data.storage import count_rows, read_rows
 from flows.rest_em import RestEM, loop
 from tasks.history.checkpoint import find_checkpoint
 from tasks.loop.loop import run_loop
+from tasks.loop.pace import expected_seconds
+from tasks.loop.preflight import plan_loop
 from tasks.stage.contract import OnDrift
 from tests.flows.conftest import make_config, prepared
 
@@ -85,6 +88,35 @@ def test_no_answer_is_scored_twice(runs: dict[str, RestEM]) -> None:
 def test_chat_reads_the_sampling_of_such_a_run(runs: dict[str, RestEM]) -> None:
     config = runs["enough"]
     assert find_checkpoint(config.runs_dir, config.run or "").sampling.samples == 12
+
+
+def test_another_run_is_expected_to_take_as_long_for_each_sample(runs: dict[str, RestEM]) -> None:
+    config = runs["all"]
+    other = config.model_copy(update={"run": "other", "limit": 50})
+    expected = expected_seconds(plan_loop(loop, other, OnDrift.REFUSE), other)
+    took = [json.loads(file.read_text()) for file in config.directory.glob("iter-*/generate/manifest.json")]
+    per_sample = sum(seconds_of(one) for one in took) / sum(one["samples"] for one in took)
+    assert [one["samples"] for one in took] == [1200, 1200]
+    assert expected["iter-1/generate"] == pytest.approx(600 * per_sample)
+    assert set(expected) >= {"problems", "base", "iter-1/score", "iter-2/train", "final/best"}
+    assert None not in expected.values()
+
+
+def test_nothing_is_expected_of_other_models_or_machines(
+    runs: dict[str, RestEM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = runs["all"]
+    engine = config.engine.model_copy(update={"max_num_seqs": 7})
+    other = config.model_copy(update={"run": "other", "engine": engine})
+    assert set(expected_seconds(plan_loop(loop, other, OnDrift.REFUSE), other).values()) == {None}
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    again = config.model_copy(update={"run": "other"})
+    assert set(expected_seconds(plan_loop(loop, again, OnDrift.REFUSE), again).values()) == {None}
+
+
+def seconds_of(manifest: dict[str, Any]) -> float:
+    ended, started = (datetime.fromisoformat(manifest[name]) for name in ("ended", "started"))
+    return (ended - started).total_seconds()
 
 
 @pytest.mark.parametrize(

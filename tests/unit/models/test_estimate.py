@@ -11,6 +11,7 @@ from models import tiny
 from models.config import AdapterConfig, Dtype, EngineConfig, LaunchConfig, TrainConfig
 from models.estimate import (
     activation_bytes,
+    cache_bytes_per_token,
     generation_bytes_per_device,
     linear_modules,
     parameters_of,
@@ -194,4 +195,29 @@ def test_models_that_judge_take_memory(
     inputs = {name: Artifact(Path(model), None) for name, model in models.items()}
     config, engine = RewardConfig.model_validate(settings), EngineConfig(tensor_parallel_size=4)
     found = judging_estimate(Judging(config, engine), inputs)
-    assert found == Estimate(gpu_bytes=None if gigabytes is None else gigabytes * ONE, devices=devices)
+    memory = None if gigabytes is None else gigabytes * ONE
+    assert found == Estimate(gpu_bytes=memory, devices=devices, cached="judge" in models)
+
+
+LLAMA_2 = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096}
+QWEN_25 = {"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "hidden_size": 3584}
+DEEPSEEK_V2 = {"num_hidden_layers": 60, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "num_attention_heads": 128}
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "devices", "expected"),
+    [
+        (LLAMA_2, "bfloat16", 1, 524_288),  # 0.5 MB per token: vLLM's documentation and many others
+        (LLAMA_2, "float32", 1, 1_048_576),
+        (LLAMA_2, "bfloat16", 8, 65_536),
+        (QWEN_25, "bfloat16", 1, 57_344),
+        (QWEN_25, "bfloat16", 8, 14_336),  # four heads on eight devices: each has one
+        ({"text_config": QWEN_25, "vision_config": {}}, "bfloat16", 1, 57_344),
+        (QWEN_25 | {"head_dim": 256}, "bfloat16", 1, 114_688),
+        (DEEPSEEK_V2, "bfloat16", 1, 69_120),
+        ({}, "bfloat16", 1, None),
+        ({"num_hidden_layers": None, "num_attention_heads": 4}, "bfloat16", 1, None),
+    ],
+)
+def test_cache_per_token(config: dict[str, Any], dtype: Any, devices: int, expected: int | None) -> None:
+    assert cache_bytes_per_token(config, dtype, EngineConfig(tensor_parallel_size=devices)) == expected
