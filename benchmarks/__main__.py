@@ -21,6 +21,7 @@ NAMES = (
     "batching",
     "until_kept",
     "rows",
+    "attention",
     "preference",
     "likelihood",
     "demo",

@@ -323,19 +323,52 @@ class RewardModelConfig(ScoringConfig):
     ] = None
 
 
+Offload = Literal["none", "optimizer", "all"]
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+
+
 class LaunchConfig(Config):
     """How training is spread over devices. Nothing here changes the result, except for rounding."""
 
     processes: Annotated[int, Field(ge=1, description="Processes, one per device.")] = 1
     zero_stage: Annotated[int, Field(ge=0, le=3, description="DeepSpeed ZeRO stage.")] = 0
     micro_batch_size: Annotated[int, Field(ge=1, description="Examples per device and forward pass.")] = 8
-    gradient_checkpointing: Annotated[bool, Field(description="Recompute activations: less memory, slower.")] = False
+    offload: Annotated[
+        Offload,
+        Field(
+            description="What DeepSpeed keeps in the CPU's memory: less GPU memory, slower. optimizer: its state, from "
+            "ZeRO 1 on; all: weights as well, with ZeRO 3."
+        ),
+    ] = "none"
+    attention: Annotated[
+        Attention,
+        Field(
+            description="Implementation of attention. auto: FlashAttention on a GPU in bfloat16 if flash-attn is "
+            "installed, else SDPA; packed rows then example by example, without a square mask."
+        ),
+    ] = "auto"
+    gradient_checkpointing: Annotated[
+        bool | None,
+        Field(
+            description="Recompute activations: less memory, slower. Default: if the estimate without exceeds the GPU."
+        ),
+    ] = None
     checkpoint_steps: Annotated[int, Field(ge=1, description="Steps between checkpoints to resume from.")] = 200
     log_steps: Annotated[int, Field(ge=1, description="Steps between lines of metrics.jsonl.")] = 10
     evaluations: Annotated[
         int,
         Field(ge=0, description="How often held-out rows are measured during training, the last at its end; 0: never."),
     ] = 4
+
+    @model_validator(mode="after")
+    def _offloads_what_is_spread(self) -> Self:
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(
+                f"launch.offload {self.offload} needs launch.zero_stage {least} or more; it is {self.zero_stage}. "
+                "Raise it (one process is enough), or offload less."
+            )
+        return self
 
 
 class UntilKept(Config):

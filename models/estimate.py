@@ -16,6 +16,7 @@ from models.config import Dtype, EngineConfig, LaunchConfig, TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2}
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+LIVE_PARAMETERS = 1_000_000_000  # DeepSpeed's default of stage3_max_live_parameters
 NF4_BYTES = 0.52  # 4 bits, and 0.127 bits of doubly quantized scales (arXiv 2305.14314, section 3)
 
 
@@ -136,16 +137,19 @@ def training_bytes_per_device(parameters: int | None, train: TrainConfig, launch
     This exceeds the 2 + 2 + 12 bytes per parameter of mixed precision in arXiv 1910.02054, figure 1: with ZeRO or in
     bfloat16 there are 32-bit gradients besides master weights and moments (AdamW two, RMSprop one). During the update,
     RMSprop takes 4 more bytes, and AdamW with ZeRO in bfloat16 takes 2: the gradients before they are widened. Stage 1
-    spreads all of these over devices, stage 2 also the gradients, stage 3 also the weights.
+    spreads all of these over devices, stage 2 also the gradients, stage 3 also the weights. Offloading keeps the
+    optimizer's part in the CPU's memory, or everything that no layer needs at the moment.
     """
     if parameters is None:
         return None
+    if launch.offload == "all":  # what is gathered for the layers at hand
+        return min(parameters, LIVE_PARAMETERS) * BYTES[train.dtype]
     if train.adapter:  # an adapter's gradients and moments are negligible next to the frozen weights
         return weights_bytes_per_device(parameters, train, launch)
     devices, stage, mixed = launch.processes, launch.zero_stage, train.dtype == "bfloat16"
     weights = gradients = BYTES[train.dtype]
     moments, update = {"adamw": (8, 2 if stage and mixed else 0), "rmsprop": (4, 4)}[train.optimizer]
     master = wide_gradients = 4 if stage or mixed else 0
-    optimizer = moments + update + master + wide_gradients
+    optimizer = 0 if launch.offload != "none" else moments + update + master + wide_gradients
     share = [1 if stage < needed else devices for needed in (3, 2, 1)]
     return int(parameters * sum(part / n for part, n in zip((weights, gradients, optimizer), share, strict=True)))

@@ -14,10 +14,21 @@ from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
 from data.render import stop_token_ids
 from data.wording import counted
-from models.config import AdapterConfig, Dtype, LaunchConfig, ModelCode, Optimizer, TrainConfig, gradient_accumulation
+from models.config import (
+    AdapterConfig,
+    Attention,
+    Dtype,
+    LaunchConfig,
+    ModelCode,
+    Offload,
+    Optimizer,
+    TrainConfig,
+    gradient_accumulation,
+)
 from models.loading import Kind, load_config, load_tokenizer, load_weights, random_weights
 from models.process import end, fail_plainly, keep_imports
 from models.progress import Progress
+from models.training.attention import attention
 from models.training.held_out import Evaluations, held_out_figures
 
 COMPLETE = "complete"
@@ -92,16 +103,19 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next((p for p in reversed(found) if (p / COMPLETE).exists()), None)
 
 
-def deepspeed_config(zero_stage: int, bf16: bool) -> dict[str, Any]:
+def deepspeed_config(launch: LaunchConfig, bf16: bool) -> dict[str, Any]:
     """DeepSpeed's configuration; the trainer fills in "auto" values."""
+    in_memory = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": bf16},
         "zero_optimization": {
-            "stage": zero_stage,
-            **({"stage3_gather_16bit_weights_on_model_save": True} if zero_stage == 3 else {}),
+            "stage": launch.zero_stage,
+            **({"stage3_gather_16bit_weights_on_model_save": True} if launch.zero_stage == 3 else {}),
+            **({"offload_optimizer": in_memory} if launch.offload != "none" else {}),
+            **({"offload_param": in_memory} if launch.offload == "all" else {}),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -127,16 +141,16 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.schedule,
         "warmup_steps": train.warmup,
-        "optim": _optimizer(train.optimizer),
+        "optim": _optimizer(train.optimizer, launch.offload),
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "per_device_train_batch_size": launch.micro_batch_size,
         "per_device_eval_batch_size": launch.micro_batch_size,
         "gradient_accumulation_steps": gradient_accumulation(train, launch),
-        "gradient_checkpointing": launch.gradient_checkpointing,
+        "gradient_checkpointing": bool(launch.gradient_checkpointing),
         "bf16": train.dtype == "bfloat16",
         "use_cpu": not torch.cuda.is_available(),
-        "deepspeed": deepspeed_config(launch.zero_stage, train.dtype == "bfloat16"),
+        "deepspeed": deepspeed_config(launch, train.dtype == "bfloat16"),
         "seed": seed,
         "data_seed": seed,
         "logging_steps": launch.log_steps,
@@ -152,22 +166,40 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
     }
 
 
-def _optimizer(name: Optimizer) -> str:
+def _optimizer(name: Optimizer, offload: Offload) -> str:
     """Transformers' name of an optimizer. On a GPU, the fused AdamW, which needs no copy of the weights."""
-    adamw = "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch"
+    adamw = "adamw_torch_fused" if torch.cuda.is_available() and offload == "none" else "adamw_torch"
     return {"adamw": adamw, "rmsprop": "rmsprop"}[name]
 
 
-def load_policy(path: Path, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse") -> Any:
-    """The model at `path`, in 4 bits if requested. A folder without weights gets random ones, decided by the seed."""
+def load_policy(
+    path: Path,
+    dtype: Dtype,
+    quantize: bool = False,
+    code: ModelCode = "refuse",
+    choice: Attention = "auto",
+    packed: bool = False,
+) -> Any:
+    """The model at `path`, in 4 bits if requested. A folder without weights gets random ones, decided by the seed.
+
+    Args:
+        choice, packed: see `attention`.
+    """
+    config = load_config(path, code)
+    more: dict[str, Any] = attention(choice, dtype, config, packed)
     if not quantize and not any(path.glob("*.safetensors")):
-        return random_weights(load_config(path, code), code, dtype=DTYPES[dtype])
-    more = {"quantization_config": _nf4(dtype)} if quantize else {}
+        return random_weights(config, code, dtype=DTYPES[dtype], **more)
+    more |= {"quantization_config": _nf4(dtype)} if quantize else {}
     return load_weights("AutoModelForCausalLM", path, code, dtype=DTYPES[dtype], **more)
 
 
 def load_reward_model(
-    path: Path, tokenizer: Any, dtype: Dtype, quantize: bool = False, code: ModelCode = "refuse"
+    path: Path,
+    tokenizer: Any,
+    dtype: Dtype,
+    quantize: bool = False,
+    code: ModelCode = "refuse",
+    choice: Attention = "auto",
 ) -> Any:
     """The model at `path` with a scalar output, in 4 bits if requested (except the head).
 
@@ -175,7 +207,8 @@ def load_reward_model(
     not padding: if the tokenizer pads with EOS, at the token before it, as in every other use of such a checkpoint.
     Padding on the right therefore changes no reward.
     """
-    more = {"quantization_config": _nf4(dtype, llm_int8_skip_modules=[HEAD])} if quantize else {}
+    more: dict[str, Any] = attention(choice, dtype, load_config(path, code))
+    more |= {"quantization_config": _nf4(dtype, llm_int8_skip_modules=[HEAD])} if quantize else {}
     kind: Kind = "AutoModelForSequenceClassification"
     model = load_weights(kind, path, code, num_labels=1, dtype=DTYPES[dtype], **more)
     model.config.get_text_config().pad_token_id = pad_token_id(tokenizer)

@@ -86,7 +86,7 @@ def measure(program: LikelihoodProgram) -> None:
     PartialState(cpu=not torch.cuda.is_available())  # Accelerator(cpu=True) would not use DeepSpeed
     accelerator = Accelerator(deepspeed_plugin=plugin)
     tokenizer = load_tokenizer(program.policy, program.model_code, model_max_length=sys.maxsize)
-    model = load_policy(program.policy, program.dtype, program.quantize, program.model_code)
+    model = load_policy(program.policy, program.dtype, program.quantize, program.model_code, launch.attention)
     context = context_length(model.config)
     add_fused_lm_head(model)
     model = prepare_deepspeed(model, accelerator)
@@ -154,7 +154,7 @@ def _of_pair(chosen: Measured, rejected: Measured) -> PairLikelihood:
 
 
 def _deepspeed(program: LikelihoodProgram) -> dict[str, Any]:
-    config = deepspeed_config(program.launch.zero_stage, program.dtype == "bfloat16")
+    config = deepspeed_config(program.launch, program.dtype == "bfloat16")
     return config | {
         "train_micro_batch_size_per_gpu": program.launch.micro_batch_size,
         "gradient_accumulation_steps": 1,

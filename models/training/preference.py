@@ -120,7 +120,7 @@ def train(program: PreferenceProgram) -> None:
         loss_type=[LOSSES[config.loss]],
         precompute_ref_log_probs=True,
     )
-    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code)
+    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code, program.launch.attention)
 
     def rows() -> Iterator[dict[str, Any]]:
         for pairs, likelihoods in zip(program.pairs, program.reference, strict=True):

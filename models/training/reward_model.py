@@ -81,7 +81,8 @@ def train(program: RewardTrainProgram) -> None:
     )
     set_seed(program.seed)  # right before the head gets its random weights
     with suppress_seqcls_warning():
-        model = load_reward_model(program.policy, tokenizer, config.dtype, config.quantize, program.model_code)
+        code, choice = program.model_code, program.launch.attention
+        model = load_reward_model(program.policy, tokenizer, config.dtype, config.quantize, code, choice)
 
     def rows() -> Iterator[dict[str, Any]]:
         for pairs in program.pairs:

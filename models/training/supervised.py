@@ -85,8 +85,7 @@ def reward_weighted_nll(
 class Collator:
     """Pads rows to the longest of the batch. Labels are the answer tokens; everything else is ignored.
 
-    Examples packed into one row do not see each other: positions restart with each, and the model derives the attention
-    mask from them.
+    Examples packed into one row do not see each other: positions restart with each, and attention goes by them.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -142,7 +141,8 @@ def train(program: TrainProgram) -> None:
         dataset_kwargs={"skip_prepare_dataset": True},
         average_tokens_across_devices=True,
     )
-    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code)
+    packed, choice = config.pack_to is not None, program.launch.attention
+    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code, choice, packed)
     longest = min(context_length(model.config), config.pack_to or sys.maxsize)
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from data.storage import count_rows
 from data.wording import counted
 from models.config import (
+    LaunchConfig,
     LaunchedProgram,
     PreferenceConfig,
     PreferenceProgram,
@@ -22,11 +23,13 @@ from models.launch import PREFERENCE, REWARD, SUPERVISED, launch_command
 from tasks.policies.adapter import merge, record_base
 from tasks.policies.reference import PairsMeasured
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
+from tasks.stage.devices import gpu_memory
 from tasks.stage.launch import Training, launch_program
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
 
 TRAIN_VERSION = 3  # the chat template frames gold answers
+MOST_OF_MEMORY = 0.9  # what an estimate may take of a GPU: it is without fragmentation and libraries
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def _train(
         rows: by the program's field, files of rows by input name. The first field's rows are counted.
         watched: what is measured during training, by the program's field.
     """
-    run, config, launch = at.run, training.config, training.launch
+    run, config = at.run, training.config
+    launch = decided(run, training, kind.sequences)
     observed = {name: artifact for name, artifact in watched.items() if artifact is not None and launch.evaluations}
     noun, first = next(iter(rows.items()))
     learned = list(first.values())
@@ -127,7 +131,7 @@ def _train(
             samples=int(sum(artifact.expected for artifact in learned) * config.epochs),
             disk_bytes=training_disk_bytes(run.parameters, config),
             checkpoint_bytes=checkpoint_disk_bytes(run.parameters, config),
-            gpu_bytes=_gpu_bytes(run, training, kind.sequences),
+            gpu_bytes=_gpu_bytes(run, config, launch, kind.sequences),
             devices=launch.processes,
         ),
         observed=observed,
@@ -151,8 +155,22 @@ def _train(
     return run.execute(stage, work)
 
 
-def _gpu_bytes(run: Run, training: Training[TrainConfig], sequences: int) -> int | None:
-    held = training_bytes_per_device(run.parameters, training.config, training.launch)
-    tokens = sequences * training.launch.micro_batch_size * run.row_tokens
-    activations = activation_bytes(run.parameters, tokens, training.config.dtype, training.launch)
+def decided(run: Run, training: Training[TrainConfig], sequences: int) -> LaunchConfig:
+    """The launch settings. Gradient checkpointing, unless set, is on where training would not fit on a GPU here.
+
+    Args:
+        sequences: in each row.
+    """
+    launch = training.launch
+    if launch.gradient_checkpointing is not None:
+        return launch
+    memory, needed = gpu_memory(), _gpu_bytes(run, training.config, launch, sequences)
+    too_much = memory is not None and needed is not None and needed > MOST_OF_MEMORY * memory
+    return launch.model_copy(update={"gradient_checkpointing": too_much})
+
+
+def _gpu_bytes(run: Run, train: TrainConfig, launch: LaunchConfig, sequences: int) -> int | None:
+    held = training_bytes_per_device(run.parameters, train, launch)
+    tokens = sequences * launch.micro_batch_size * run.row_tokens
+    activations = activation_bytes(run.parameters, tokens, train.dtype, launch)
     return None if held is None or activations is None else held + activations

@@ -61,7 +61,9 @@ def plain(policy: Path, examples: Path, held_out: Path, tmp_path_factory: pytest
     [
         pytest.param({"zero_stage": 1}, marks=pytest.mark.nightly),
         pytest.param({"zero_stage": 2}, marks=pytest.mark.nightly),
-        {"zero_stage": 3},
+        pytest.param({"zero_stage": 3}, marks=pytest.mark.nightly),
+        pytest.param({"zero_stage": 2, "offload": "optimizer"}, marks=pytest.mark.nightly),
+        {"zero_stage": 3, "offload": "all", "gradient_checkpointing": True},
         {"processes": 2, "micro_batch_size": 8},
     ],
 )

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from models import tiny
-from models.config import AdapterConfig, Dtype, EngineConfig, LaunchConfig, TrainConfig
+from models.config import AdapterConfig, Dtype, EngineConfig, LaunchConfig, SupervisedConfig, TrainConfig
 from models.estimate import (
     activation_bytes,
     cache_bytes_per_token,
@@ -18,8 +19,11 @@ from models.estimate import (
     training_bytes_per_device,
     weights_bytes_per_device,
 )
+from tasks.policies.train import decided
 from tasks.rollouts.rewards import Judging, RewardConfig, judging_estimate
 from tasks.stage.contract import Artifact, Estimate
+from tasks.stage.launch import Training
+from tasks.stage.run import Run
 
 
 def write_weights(path: Path, shapes: dict[str, list[int]]) -> None:
@@ -70,6 +74,9 @@ ONE = 1_000_000_000
         ({}, {"zero_stage": 1, "processes": 8}, 2 + 2 + (8 + 2 + 4 + 4) / 8),
         ({}, {"zero_stage": 2, "processes": 8}, 2 + (2 + 8 + 2 + 4 + 4) / 8),
         ({}, {"zero_stage": 3, "processes": 8}, (2 + 2 + 8 + 2 + 4 + 4) / 8),
+        ({}, {"zero_stage": 2, "processes": 8, "offload": "optimizer"}, 2 + 2 / 8),
+        ({}, {"zero_stage": 3, "processes": 8, "offload": "all"}, 2),  # a billion of parameters at a time
+        ({"adapter": {}}, {"zero_stage": 3, "offload": "all"}, 2),
         ({"dtype": "float32"}, {"zero_stage": 0}, 4 + 4 + 8),
         ({"dtype": "float32"}, {"zero_stage": 2, "processes": 4}, 4 + (4 + 8 + 4 + 4) / 4),
         ({"optimizer": "rmsprop"}, {"zero_stage": 0}, 2 + 2 + (4 + 4 + 4 + 4)),
@@ -78,7 +85,7 @@ ONE = 1_000_000_000
     ],
 )
 def test_training_memory_per_device_follows_zero(
-    train: dict[str, str], launch: dict[str, int], expected: float
+    train: dict[str, Any], launch: dict[str, Any], expected: float
 ) -> None:
     config, devices = TrainConfig.model_validate(train), LaunchConfig.model_validate(launch)
     assert training_bytes_per_device(ONE, config, devices) == expected * ONE
@@ -221,3 +228,30 @@ DEEPSEEK_V2 = {"num_hidden_layers": 60, "kv_lora_rank": 512, "qk_rope_head_dim":
 )
 def test_cache_per_token(config: dict[str, Any], dtype: Any, devices: int, expected: int | None) -> None:
     assert cache_bytes_per_token(config, dtype, EngineConfig(tensor_parallel_size=devices)) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "memory", "expected"),
+    [
+        (None, None, False),  # without a GPU, nothing tells
+        (None, 200 * ONE, False),
+        (None, 150 * ONE, True),
+        (False, 150 * ONE, False),
+        (True, 200 * ONE, True),
+    ],
+)
+def test_gradients_are_checkpointed_where_the_estimate_without_exceeds_the_gpu(
+    told: bool | None, memory: int | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.policies.train.gpu_memory", lambda: memory)
+    run = Run(tmp_path, parameters=7 * ONE, row_tokens=2048)
+    training = Training(
+        SupervisedConfig(dtype="bfloat16"), LaunchConfig(gradient_checkpointing=told, micro_batch_size=1)
+    )
+    assert decided(run, training, 1).gradient_checkpointing is expected
+
+
+@pytest.mark.parametrize(("offload", "stage", "least"), [("optimizer", 0, 1), ("all", 2, 3)])
+def test_only_what_zero_spreads_can_be_offloaded(offload: str, stage: int, least: int) -> None:
+    with pytest.raises(ValidationError, match=f"launch.offload {offload} needs launch.zero_stage {least} or more"):
+        LaunchConfig.model_validate({"offload": offload, "zero_stage": stage})

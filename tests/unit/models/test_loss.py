@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from transformers import Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config
 from trl import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
 from models.config import AdapterConfig, LaunchConfig, SupervisedConfig
 from models.launch import SUPERVISED, launch_command
+from models.training.attention import PACKED, attention
 from models.training.common import (
     CHECKPOINTS,
     COMPLETE,
@@ -89,9 +91,17 @@ def test_a_batch_is_padded_with_ignored_labels_and_masked_out() -> None:
     }
 
 
-def test_packed_examples_do_not_see_one_another_and_give_the_loss_of_rows_of_their_own() -> None:
-    model = toy_llama(11)
-    add_fused_lm_head(model)
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("way", ["sdpa", "eager", PACKED])
+def test_packed_examples_do_not_see_one_another_and_give_the_loss_of_rows_of_their_own(
+    way: str, checkpointing: bool
+) -> None:
+    model, plain = toy_llama(11), toy_llama(11)
+    model.set_attn_implementation(way)
+    if checkpointing:
+        model.train().gradient_checkpointing_enable()
+    for one in (model, plain):
+        add_fused_lm_head(one)
     answers = [([1, 2, 3], 1, 1.0), ([4, 5, 6, 7], 2, 2.0), ([8, 9], 1, 0.5), ([3, 3, 3, 3, 10], 4, 1.0)]
     rows = [
         {"input_ids": ids, "labels": [IGNORED] * prompt + ids[prompt:], "weights": [weight] * len(ids)}
@@ -100,14 +110,65 @@ def test_packed_examples_do_not_see_one_another_and_give_the_loss_of_rows_of_the
     packed = list(pack_dataset(Dataset.from_list(rows), 8, "bfd"))
     assert sorted(len(row["seq_lengths"]) for row in packed) == [2, 2]
 
-    def loss(rows: list[dict[str, Any]]) -> float:
+    def loss(model: Any, rows: list[dict[str, Any]]) -> float:
         batch = Collator(pad_token_id=0)(rows)
         weights = batch.pop("weights")
-        with torch.no_grad():
-            log_probs = model(**batch, use_cache=False, fused_lm_head=True).log_probs
-        return reward_weighted_nll(log_probs, weights[:, 1:], 7).item()
+        log_probs = model(**batch, use_cache=False, fused_lm_head=True).log_probs
+        found = reward_weighted_nll(log_probs, weights[:, 1:], 7)
+        found.backward()
+        return found.item()
 
-    assert loss(packed) == pytest.approx(loss(rows), rel=1e-5)
+    assert loss(model, packed) == pytest.approx(loss(plain, rows), rel=1e-5)
+    for found, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_packed_rows_build_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, masks = toy_llama(11), list[Any]()
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def looked_at(*arguments: Any, attn_mask: Any = None, **settings: Any) -> Any:
+        masks.append(attn_mask)
+        return plain(*arguments, attn_mask=attn_mask, **settings)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", looked_at)
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0, 0]])  # two examples, then padding
+    for way, calls in (("sdpa", 2), (PACKED, 6)):
+        masks.clear()
+        model.set_attn_implementation(way)
+        model(input_ids=torch.arange(7)[None], position_ids=positions, use_cache=False)
+        assert len(masks) == calls
+        assert all((mask is None) == (way == PACKED) for mask in masks)
+
+
+PLAIN = LlamaConfig(vocab_size=11, hidden_size=64)
+MISTRAL = MistralConfig(vocab_size=11, hidden_size=64, sliding_window=16)
+QWEN = Qwen2Config(vocab_size=11, hidden_size=64)  # has a window that it does not use
+GEMMA = Gemma2Config(vocab_size=11, hidden_size=64)
+
+
+@pytest.mark.parametrize(
+    ("config", "choice", "packed", "flash", "expected"),
+    [
+        (PLAIN, "auto", True, False, PACKED),
+        (QWEN, "auto", True, False, PACKED),
+        (MISTRAL, "auto", True, False, None),
+        (GEMMA, "auto", True, False, None),
+        (PLAIN, "auto", False, False, None),
+        (PLAIN, "sdpa", True, True, "sdpa"),
+        (PLAIN, "auto", True, True, "flash_attention_2"),
+        (MISTRAL, "auto", False, True, "flash_attention_2"),
+    ],
+)
+def test_attention_is_chosen_by_what_the_device_has(
+    config: Any, choice: Any, packed: bool, flash: bool, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: flash)
+    monkeypatch.setattr("models.training.attention.is_flash_attn_2_available", lambda: flash)
+    told = {} if expected is None else {"attn_implementation": expected}
+    assert attention(choice, "bfloat16", config, packed) == told
+    if flash and choice == "auto":
+        assert "flash" not in str(attention("auto", "float32", config, packed))
 
 
 def make_checkpoint(folder: Path, step: int, complete: bool) -> None:
