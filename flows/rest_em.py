@@ -47,7 +47,6 @@ class RestEM(LoopConfig):
         "generate.samples",
         "generate.temperature",
         "generate.max_tokens",
-        "generate.until_kept",
         "reward.name",
         "select.max_per_problem",
         *TRAINING,
