@@ -29,7 +29,7 @@ from tasks.settings.run import RunConfig
 from tasks.stage.contract import MANIFEST, OnDrift, Status, drift_error
 from tasks.stage.disks import existing_parent
 from tasks.stage.freed import needed_error
-from tasks.stage.run import Planned, Run, check_writable
+from tasks.stage.run import SUMMARY, Planned, Run, check_writable
 
 GOLD = "The answer is 42."  # stands for any answer
 
@@ -45,12 +45,18 @@ class DiskSpaceError(AutodidactError):
 def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     """Refuse a run that cannot work, or return its plan. Checks that passed are not repeated in this process.
 
+    A finished run needs no checks.
+
     Raises:
         RunDirectoryError, DataFileError, RewardError, ModelError, AdapterError, TemplateError, VocabularyError,
         PromptTooLongError, DriftError, FreedError, DiskSpaceError, CorruptStageError: each says what, why and what
         to do next.
     """
     check_writable(config.directory)
+    if (config.directory / SUMMARY).exists():
+        run = plan_loop(loop, config, on_drift)
+        if all(planned.status is Status.REUSE for planned in run.plan):
+            return run
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:
         if isinstance(config, LoopConfig):
