@@ -7,7 +7,7 @@ same requests; the first two also write the shards.
 import json
 import os
 import random
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import run_measured, show
+from benchmarks.programs import sampled, write_program
 from data import arithmetic
 from data.render import prompt_token_ids
 from data.rows import Problem
-from data.storage import read_rows, write_rows
-from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from data.storage import read_rows
+from models.config import EngineConfig, GenerateJob, GenerateProgram
 from models.loading import load_tokenizer
 from tasks.policies.shipped import BASES, POLICY
 from tasks.stage.environment import SHARED_CPU, child_environment
@@ -48,7 +49,7 @@ def main() -> None:
         rates: dict[str, list[float]] = {way: [] for way in WAYS}
         for _ in range(REPEATS):  # alternating, so that a busy machine slows all equally
             for way, found in rates.items():
-                subprocess.run(["rm", "-rf", program.parent / "samples"], check=True)
+                shutil.rmtree(program.with_suffix(""), ignore_errors=True)
                 command = [sys.executable, "-m", "benchmarks.batching", way, str(program)]
                 seconds = float(run_measured(command, child_environment(SHARED_CPU)).output.split()[-1])
                 found.append(tokens / seconds)
@@ -60,17 +61,9 @@ def main() -> None:
 
 def _program(folder: Path) -> Path:
     problems = [p for p in arithmetic.embedded_problems(0) if p.split in ("train", "demonstration")][:REQUESTS]
-    write_rows(Problem, folder / "problems.parquet", problems)
-    job = GenerateJob(
-        problems=folder / "problems.parquet",
-        output=folder / "samples",
-        sampling=SamplingConfig(samples=1, temperature=1.0, top_k=0, max_tokens=LONGEST, dtype="float32"),
-        seed=1,
-        shard_size=SHARD,
-    )
-    policy, engine = BASES / "half-bare" / POLICY, EngineConfig(max_num_seqs=SEQUENCES)
-    program = GenerateProgram(policy=policy, policy_digest="", jobs=[job], engine=engine)
-    (folder / "program.json").write_text(program.model_dump_json())
+    engine = EngineConfig(max_num_seqs=SEQUENCES, shard_size=SHARD)
+    sampling = sampled(1, temperature=1.0, max_tokens=LONGEST)
+    write_program(folder / "program.json", BASES / "half-bare" / POLICY, problems, sampling, engine)
     return folder / "program.json"
 
 

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import run_measured, show
+from benchmarks.programs import write_program
 from data.rows import Problem
-from data.storage import read_rows, write_rows
-from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from data.storage import read_rows
+from models.config import EngineConfig, GenerateProgram, SamplingConfig
 from tasks.rollouts.generate import generate_command
 from tasks.stage.environment import SHARED_CPU, child_environment
 
@@ -32,22 +33,13 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         sampling = SamplingConfig(samples=SAMPLES, temperature=0.7, top_k=40, max_tokens=48, dtype="float32")
-        config = RestEM(runs_dir=Path(name), run="generation", generate=sampling)
+        config = RestEM(runs_dir=Path(name), run="generation", generate=sampling.model_dump())
         with open_run(config.directory, {}, OnDrift.REFUSE) as run:
             policy = base_policy(run, config).path / "policy"
             problems = prepare_problems(run, config).path / "train.parquet"
         chosen = [problem for problem, _ in zip(read_rows(Problem, problems), range(PROBLEMS), strict=False)]
-        write_rows(Problem, Path(name) / "problems.parquet", chosen)
-        job = GenerateJob(
-            problems=Path(name) / "problems.parquet",
-            output=Path(name) / "samples",
-            sampling=sampling,
-            seed=1,
-            shard_size=EngineConfig().shard_size,
-        )
-        program = GenerateProgram(policy=policy, policy_digest="", jobs=[job], engine=EngineConfig(max_num_seqs=512))
         file = Path(name) / "program.json"
-        file.write_text(program.model_dump_json())
+        write_program(file, policy, chosen, sampling, EngineConfig(max_num_seqs=512))
         rates: dict[str, list[float]] = {"stage": [], "bare": []}
         for _ in range(REPEATS):  # alternating, so that a busy machine slows both equally
             rates["stage"].append(_stage(file))

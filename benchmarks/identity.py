@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measure import run_measured, show
+from benchmarks.programs import sampled, write_program
 from data.arithmetic import embedded_problems
 from data.metrics import Outcome, paired_difference
 from data.rewards.final_answer import final_answer
 from data.rows import Problem, Sample, problem_id
-from data.storage import read_rows, write_rows
-from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig
+from data.storage import read_rows
 from tasks.policies.shipped import BASES, POLICY
 from tasks.rollouts.generate import generate_command
 from tasks.stage.environment import SHARED_CPU, child_environment
@@ -82,18 +82,9 @@ def _train(runs: Path, seed: int) -> Path:
 
 def _answers(folder: Path, policy: Path, problems: list[Problem]) -> list[str]:
     folder.mkdir()
-    write_rows(Problem, folder / "problems.parquet", problems)
-    job = GenerateJob(
-        problems=folder / "problems.parquet",
-        output=folder / "samples",
-        sampling=SamplingConfig(samples=1, temperature=0, top_k=0, max_tokens=48, dtype="float32"),
-        seed=0,
-        shard_size=len(problems),
-    )
-    program = GenerateProgram(policy=policy, policy_digest="", jobs=[job], engine=EngineConfig())
-    (folder / "program.json").write_text(program.model_dump_json())
+    program = write_program(folder / "program.json", policy, problems, sampled(1, temperature=0))
     run_measured(generate_command(folder / "program.json"), child_environment(SHARED_CPU))
-    return [row.text for row in read_rows(Sample, folder / "samples")]
+    return [row.text for row in read_rows(Sample, program.jobs[0].output)]
 
 
 def _outcomes(problems: list[Problem], answers: list[str]) -> list[Outcome]:

@@ -6,19 +6,19 @@ real policy in vLLM. The least possible is what is drawn if each next answer wai
 
 import random
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.measure import run_measured, show
+from benchmarks.programs import sampled, write_program
 from data import arithmetic
 from data.rewards.final_answer import final_answer
 from data.rows import Example, Problem, Sample
 from data.scoring import Tally, score_samples
 from data.selection import select_examples
-from data.storage import read_rows, write_rows
-from models.config import EngineConfig, GenerateJob, GenerateProgram, SamplingConfig, UntilKept
+from data.storage import read_rows
+from models.config import EngineConfig, UntilKept
 from models.engine import Completion
 from models.rounds import Rounds, scorers
 from models.shards import missing_shards
@@ -29,6 +29,7 @@ from tasks.stage.environment import SHARED_CPU, child_environment
 SAMPLES, KEPT = 32, 10
 STUB_PROBLEMS, PROBLEMS = 1000, 200
 SOLVED = 0.3, 0.42, 0.6, 0.8  # on average; the second is PaLM 2-L's on MATH (arXiv 2312.06585, figure 2)
+ENGINE = EngineConfig(shard_size=2048)
 SPREAD = 1.5  # sum of the beta distribution's parameters
 
 
@@ -40,23 +41,15 @@ def main() -> None:
     show(f"Embedded problems in vLLM, {PROBLEMS:,} × {SAMPLES} answers that vary little", columns, _real())
 
 
-def _job(folder: Path, name: str, kept: int | None) -> GenerateJob:
-    enough = UntilKept(
-        kept=kept or KEPT,
+def _until(scores: Path, kept: int) -> UntilKept:
+    return UntilKept(
+        kept=kept,
         min_reward=1.0,
         reward="final_answer",
         grader="final_answer",
         isolation="limits",
         workers=2,
-        scores=folder / f"{name}-scores",
-    )
-    return GenerateJob(
-        problems=folder / "problems.parquet",
-        output=folder / name,
-        sampling=SamplingConfig(samples=SAMPLES, temperature=0.7, top_k=40, max_tokens=48, dtype="float32"),
-        seed=1,
-        shard_size=2048,
-        until=enough if kept else None,
+        scores=scores,
     )
 
 
@@ -74,9 +67,11 @@ def _stub(mean: float) -> list[str]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_rows(Problem, folder / "problems.parquet", problems)
         for output in ("all", "enough"):
-            job = _job(folder, output, KEPT if output == "enough" else None)
+            until = _until(folder / "scores", KEPT) if output == "enough" else None
+            job = write_program(folder / f"{output}.json", folder, problems, sampled(SAMPLES, 1.0), ENGINE, until).jobs[
+                0
+            ]
             job.output.mkdir()
             missing = missing_shards(job)
             with scorers(missing) as processes:
@@ -96,18 +91,13 @@ def _real() -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory() as name:
         folder, policy = Path(name), BASES / "half-bare" / POLICY
         problems = [p for p in arithmetic.embedded_problems(0) if p.split == "train"][:PROBLEMS]
-        write_rows(Problem, folder / "problems.parquet", problems)
         all_of_it: list[Sample] = []
         seconds = dict[int | None, float]()
         for kept in (None, KEPT, 1):
-            output = f"kept-{kept}"
-            jobs = [_job(folder, output, kept)]
-            program = GenerateProgram(policy=policy, policy_digest="", jobs=jobs, engine=EngineConfig())
-            (folder / f"{output}.json").write_text(program.model_dump_json())
-            start = time.perf_counter()
-            run_measured(generate_command(folder / f"{output}.json"), child_environment(SHARED_CPU))
-            seconds[kept] = time.perf_counter() - start
-            drawn = list(read_rows(Sample, folder / output))
+            file, until = folder / f"kept-{kept}.json", _until(folder / f"scores-{kept}", kept) if kept else None
+            program = write_program(file, policy, problems, sampled(SAMPLES, temperature=0.7), ENGINE, until)
+            seconds[kept] = run_measured(generate_command(file), child_environment(SHARED_CPU)).seconds
+            drawn = list(read_rows(Sample, program.jobs[0].output))
             all_of_it = all_of_it or drawn
             selected = _selected(problems, drawn, kept or KEPT)
             assert selected == _selected(problems, all_of_it, kept or KEPT), "another selection"
