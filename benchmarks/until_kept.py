@@ -49,6 +49,7 @@ def _until(scores: Path, kept: int) -> UntilKept:
         grader="final_answer",
         isolation="limits",
         workers=2,
+        max_error_share=0.01,
         scores=scores,
     )
 

@@ -18,7 +18,6 @@ from tasks.policies.base import base_policy
 from tasks.policies.train import train
 from tasks.rollouts.generate import SAMPLES, Sampling, generate
 from tasks.rollouts.score import SCORES, score
-from tasks.rollouts.spending import Budget
 from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import OnDrift
@@ -77,12 +76,6 @@ class RestEM(LoopConfig):
         """How the E-step draws answers."""
         return replace(self.sampling, until=self.select if self.generate.until_kept else None)
 
-    @property
-    def budget(self) -> Budget | None:
-        """How many answers a problem gets, if not all get as many."""
-        most = self.generate.samples
-        return Budget(min(self.select.max_per_problem, most), most) if self.generate.until_kept else None
-
     @model_validator(mode="after")
     def _correct_answers_are_all_worth_the_same(self) -> Self:
         if self.generate.until_kept and (self.reward.parts or self.reward.name not in ("final_answer", "program")):
@@ -115,7 +108,7 @@ def loop(run: Run, config: RestEM) -> dict[str, Any]:
         at, current = run.iteration(number), policy.artifact("policy")
         sampled = generate(at, current, {SAMPLES: train_set}, config.drawing, config.reward)
         samples = sampled.artifact(SAMPLES)
-        scored = score(at, train_set, samples, config.judging, config.budget)
+        scored = score(at, train_set, samples, config.judging)
         chosen = select(at, train_set, samples, scored.artifact(SCORES), config.select)
         begun_from = current if config.init == "last" else start
         policy = train(at, begun_from, chosen.artifact(EXAMPLES), config.training)

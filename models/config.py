@@ -379,6 +379,7 @@ class UntilKept(Config):
         min_reward: what makes an answer good.
         reward, grader: a reward that is a function: its name, and name and version.
         workers: processes that score.
+        max_error_share: share of answers on which the reward may fail.
         scores: folder for the scores, named by the content of the samples' files.
     """
 
@@ -388,6 +389,7 @@ class UntilKept(Config):
     grader: str
     isolation: Level
     workers: int
+    max_error_share: float
     scores: Path
 
 
@@ -406,11 +408,15 @@ class GenerateJob(Config):
 
 
 class ScoreJob(Config):
-    """Samples to score. Each shard gets a file of Score rows with the same name and order."""
+    """Samples to score. Each shard gets a file of Score rows with the same name and order.
+
+    `decided`: how many samples there are was decided by scores made ahead, which therefore stand, whatever they are.
+    """
 
     problems: Path
     samples: Path
     output: Path
+    decided: bool = False
 
 
 class PairScoreJob(Config):

@@ -8,22 +8,31 @@ it selects is the same as with all answers (the idea of DART-Math, arXiv 2407.13
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
-from data.files import file_sha256
+from data.errors import RunFailedError
 from data.rewards import load_reward, prepare_reward
 from data.rows import Problem, Sample, Score
-from data.scoring import Tally, score_samples
+from data.scoring import Tally, check_errors, score_samples
 from data.selection import refusal, worded
 from data.storage import write_rows
 from models.config import UntilKept
 from models.engine import Completion, Request
 from models.engine.meter import Meter
 from models.score import keep_scores
-from models.shards import Shard, engine_request, to_samples
+from models.shards import Shard, decided_by, engine_request, to_samples
+
+MOST_JUDGED = 256  # problems whose verdicts are waited for while others are begun
+ENOUGH_TO_TELL = 1000  # answers, of which a share of errors tells something
+
+
+class ScorerError(RunFailedError):
+    """Scoring between rounds cannot go on."""
 
 
 @dataclass
@@ -75,7 +84,9 @@ class Rounds:
         self._scorers, self._meter = scorers, meter
         self._asked: dict[int, Drawn] = {}
         self._again: deque[Drawn] = deque()
-        self._judged: dict[Future[tuple[list[Score], Tally]], Drawn] = {}
+        self._judging = 0
+        self._verdicts: SimpleQueue[tuple[Drawn, Future[tuple[list[Score], Tally]]]] = SimpleQueue()
+        self._tally = Tally()
         self._complete: dict[Path, dict[int, Drawn]] = defaultdict(dict)
 
     def requests(self) -> Iterator[Request | None]:
@@ -83,16 +94,18 @@ class Rounds:
         number = 0
         fresh = (Drawn(shard, place) for shard in self._shards for place in range(len(shard.problems)))
         while True:
-            self._take_verdicts(wait_for_one=False)
-            drawn = self._again.popleft() if self._again else next(fresh, None)
+            self._take_verdicts()
+            drawn = self._again.popleft() if self._again else None
+            if drawn is None and self._judging < MOST_JUDGED:  # or answers would pile up before slow verdicts
+                drawn = next(fresh, None)
             if drawn is not None:
                 self._asked[number] = drawn
                 number += 1
                 yield self._request(drawn)
             elif self._asked and self._scorers:
                 yield None
-            elif self._judged:
-                self._take_verdicts(wait_for_one=True)
+            elif self._judging:
+                self._take_verdict(*self._verdicts.get())
             else:
                 return
 
@@ -105,29 +118,49 @@ class Rounds:
             self._finish(drawn)
         else:
             assert self._scorers is not None
-            self._judged[self._scorers.submit(_judge, until, drawn.problem, drawn.samples[begin:])] = drawn
+            self._judging += 1
+            try:
+                judged = self._scorers.submit(_judge, until, drawn.problem, drawn.samples[begin:])
+            except BrokenProcessPool as error:
+                raise _ended() from error
+            judged.add_done_callback(lambda done: self._verdicts.put((drawn, done)))
 
     def _request(self, drawn: Drawn) -> Request:
         job, problem = drawn.shard.job, drawn.problem.id
         request = engine_request(job, problem, self._prompts[problem], self._stop, begin=len(drawn.samples))
         return replace(request, samples=drawn.next_round)
 
-    def _take_verdicts(self, wait_for_one: bool) -> None:
-        done = wait(self._judged, None if wait_for_one else 0, FIRST_COMPLETED).done
-        for judged in done:
-            drawn = self._judged.pop(judged)
+    def _take_verdicts(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._take_verdict(*self._verdicts.get_nowait())
+
+    def _take_verdict(self, drawn: Drawn, judged: Future[tuple[list[Score], Tally]]) -> None:
+        """Accept the scores of a problem's last round.
+
+        Raises:
+            ScorerError: a scoring process has ended.
+            TooManyErrorsError: the reward failed too often.
+        """
+        try:
             scores, tally = judged.result()
-            until = drawn.shard.job.until
-            assert until is not None
-            for sample, score in zip(drawn.samples[len(drawn.scores) :], scores, strict=True):
-                if refusal(sample, score, until.min_reward) is None:
-                    drawn.kept.add(worded(sample.text))
-            drawn.scores += scores
-            drawn.tally.add(tally)
-            if drawn.next_round:
-                self._again.append(drawn)
-            else:
-                self._finish(drawn)
+        except BrokenProcessPool as error:
+            raise _ended() from error
+        self._judging -= 1
+        self._tally.add(tally)
+        until = drawn.shard.job.until
+        assert until is not None
+        if self._tally.samples >= ENOUGH_TO_TELL:
+            check_errors(self._tally, until.max_error_share)
+        for sample, score in zip(drawn.samples[len(drawn.scores) :], scores, strict=True):
+            if refusal(sample, score, until.min_reward) is None:
+                drawn.kept.add(worded(sample.text))
+        drawn.scores += scores
+        drawn.tally.add(tally)
+        if drawn.next_round:
+            self._again.append(drawn)
+        else:
+            self._finish(drawn)
 
     def _finish(self, drawn: Drawn) -> None:
         """Note that a problem has its answers; write its shard if it was the last."""
@@ -139,12 +172,11 @@ class Rounds:
             return
         in_order = [complete[place] for place in range(len(shard.problems))]
         write_rows(Sample, shard.path, (sample for one in in_order for sample in one.samples))
-        if until := shard.job.until:
+        if shard.job.until:
             tally = Tally()
             for one in in_order:
                 tally.add(one.tally)
-            scores = until.scores / f"{file_sha256(shard.path)}.parquet"
-            keep_scores(scores, (score for one in in_order for score in one.scores), tally)
+            keep_scores(decided_by(shard), (score for one in in_order for score in one.scores), tally)
         del self._complete[shard.path]
 
 
@@ -161,10 +193,17 @@ def scorers(shards: list[Shard]) -> Iterator[Executor | None]:
     until.scores.mkdir(parents=True, exist_ok=True)
     pool = ProcessPoolExecutor(until.workers, initializer=_prepare, initargs=(until,))
     try:
-        pool.submit(int).result()
+        wait([pool.submit(int)])
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _ended() -> ScorerError:
+    return ScorerError(
+        "A process that scored answers between rounds has ended, perhaps killed for its memory.",
+        what_next="Run the same command again: finished shards are kept. Lower reward.workers if memory is short.",
+    )
 
 
 def _prepare(until: UntilKept) -> None:

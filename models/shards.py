@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from data.files import file_sha256
 from data.rows import Problem, Sample
 from data.storage import column_of, holds, read_rows
 from models.config import GenerateJob, SamplingConfig
@@ -54,7 +55,15 @@ def _is_whole(shard: Shard) -> bool:
     if shard.job.until is None:
         return holds(shard.path, "problem_id", [problem for problem in ids for _ in range(samples)])
     there = [(problem, len(list(rows))) for problem, rows in groupby(column_of(shard.path, "problem_id") or [])]
-    return [problem for problem, _ in there] == ids and all(answers <= samples for _, answers in there)
+    if [problem for problem, _ in there] != ids or any(answers > samples for _, answers in there):
+        return False
+    return decided_by(shard).exists()  # a kill came between them otherwise
+
+
+def decided_by(shard: Shard) -> Path:
+    """The scores that decided how many answers a written shard has."""
+    assert shard.job.until is not None
+    return shard.job.until.scores / f"{file_sha256(shard.path)}.parquet"
 
 
 def shard_path(output: Path, number: int) -> Path:

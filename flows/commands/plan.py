@@ -14,7 +14,7 @@ from models import tiny
 from models.estimate import cache_bytes_per_token, generation_bytes_per_device, parameters_of
 from tasks.loop.pace import expected_seconds
 from tasks.loop.preflight import Loop, keeps, peak_disk, plan_loop
-from tasks.policies.model_folder import is_path
+from tasks.policies.model_folder import is_path, resolve_model
 from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift, Status
@@ -22,11 +22,15 @@ from tasks.stage.devices import gpu_memory
 from tasks.stage.freed import needed_error
 from tasks.stage.run import Planned
 
+GENERATE = "models.generate"  # the program in which the policy answers
+
 
 def show_plan(loop: Loop, config: RunConfig, on_drift: OnDrift) -> None:
     """Print what every stage would do and cost. Needs no server, GPU or model."""
     plan = plan_loop(loop, config, on_drift)
-    table = Table(title=f"{config.directory}: {len(plan.plan)} stages (figures are upper bounds)", title_justify="left")
+    table = Table(
+        title=f"{config.directory}: {len(plan.plan)} stages (figures but time are upper bounds)", title_justify="left"
+    )
     for name in ("stage", "would", "samples or examples", "tokens", "disk", "memory per GPU", "GPUs", "time"):
         table.add_column(name, justify="left" if name in ("stage", "would") else "right")
     seconds = expected_seconds(plan, config)
@@ -48,7 +52,8 @@ def show_plan(loop: Loop, config: RunConfig, on_drift: OnDrift) -> None:
     )
     console = make_console()
     console.print(table)
-    if isinstance(config, LoopConfig) and any(e.cached for e in left):
+    answering = (p for p in plan.plan if p.status is not Status.REUSE and GENERATE in p.stage.command)
+    if isinstance(config, LoopConfig) and any(answering):
         console.print(cache_line(config), soft_wrap=True)
     if (keep := keeps(config)) != "all":
         without = format_bytes(peak_disk(plan.plan, "all"))
@@ -105,8 +110,8 @@ def _si(number: int) -> str:
 
 def cache_line(config: LoopConfig) -> str:
     """What is left of a GPU for the KV cache, and what the answers that are decoded together need of it."""
-    engine, dtype = config.engine, config.generate.dtype
-    tokens, share = engine.max_model_len or config.row_tokens, f"{engine.gpu_memory_utilization:.0%} of each GPU"
+    engine, dtype, longest = config.engine, config.generate.dtype, 2 * config.generate.max_tokens
+    tokens, share = min(engine.max_model_len or longest, longest), f"{engine.gpu_memory_utilization:.0%} of each GPU"
     of_a_token = cache_bytes_per_token(_architecture(config), dtype, engine)
     if of_a_token is None:
         return f"KV: vLLM takes {share}; what answers need is unknown without the model's config.json"
@@ -125,8 +130,9 @@ def _architecture(config: LoopConfig) -> dict[str, Any]:
     """The model's config.json; empty if it is not here."""
     if config.model is None:
         return dict(tiny.ARCHITECTURE)
+    folder = resolve_model(config.model, config, offline=True)
     try:
-        found = json.loads((Path(config.model) / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(((folder or Path(config.model)) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

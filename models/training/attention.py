@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from transformers import AttentionInterface
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils import is_flash_attn_2_available
 
@@ -17,13 +17,18 @@ def attention(choice: Attention, dtype: Dtype, config: Any, packed: bool = False
 
     `auto` is FlashAttention on a GPU, in 16 bits, where the package flash-attn is installed. Otherwise packed rows,
     whose examples must not see each other, are computed example by example: SDPA's mask would be as large as the square
-    of a row. Models whose attention is not all causal and full keep their default.
+    of a row. A model that cannot have either, or whose attention is not all causal and full, keeps its default.
     """
-    chosen: str | None = choice
-    if choice == "auto":
-        flash = torch.cuda.is_available() and dtype == "bfloat16" and is_flash_attn_2_available()
-        chosen = FLASH if flash else PACKED if packed and _is_plain(config.get_text_config()) else None
-    return {"attn_implementation": chosen} if chosen else {}
+    if choice != "auto":
+        return {"attn_implementation": choice}
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)  # None: the model brings its own code
+    flash = torch.cuda.is_available() and dtype == "bfloat16" and is_flash_attn_2_available()
+    if flash and getattr(model, "_supports_flash_attn", False):
+        return {"attn_implementation": FLASH}
+    replaceable = all(getattr(model, name, False) for name in ("_supports_attention_backend", "_supports_sdpa"))
+    if packed and replaceable and _is_plain(config.get_text_config()):
+        return {"attn_implementation": PACKED}
+    return {}
 
 
 def _is_plain(config: Any) -> bool:

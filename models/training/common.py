@@ -37,6 +37,7 @@ CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
 # What PyTorch's launcher would set for a single process. Port 0 picks a free one.
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
 ALONE |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+PATIENCE = 86_400  # seconds that processes wait for the one that renders the rows of all
 HEAD = "score"  # Transformers' name of a sequence classifier's head
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -161,6 +162,7 @@ def training_arguments(train: TrainConfig, launch: LaunchConfig, seed: int, outp
         "disable_tqdm": True,
         "max_length": None,
         "remove_unused_columns": False,
+        "ddp_timeout": PATIENCE,
         "dataloader_num_workers": 0,
         "model_init_kwargs": None,
     }

@@ -9,6 +9,7 @@ exponential of the sum computed here in log space. Preference training uses thes
 import gc
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from models.config import LikelihoodProgram
 from models.loading import load_tokenizer
 from models.progress import Progress
 from models.training.answers import gold_answers, pair_answers
-from models.training.common import IGNORED, deepspeed_config, enter, leave, load_policy, pad_token_id
+from models.training.common import IGNORED, PATIENCE, deepspeed_config, enter, leave, load_policy, pad_token_id
 from models.training.rows import IDS, rows_on_disk
 
 
@@ -76,21 +77,24 @@ def log_probs_of(model: Any, sequences: Sequence[Rendered], padding: int, device
         return list(sequence_log_probs(model, *batch).tolist())
 
 
-def measure(program: LikelihoodProgram) -> None:
+def measure(program: LikelihoodProgram, folder: Path) -> None:
     """Write the likelihood of every gold answer and of every pair's two answers, file by file, in order.
 
     Rows longer than the policy's context are left out.
+
+    Args:
+        folder: for files that are needed meanwhile.
     """
     launch = program.launch
     plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed(program))
-    PartialState(cpu=not torch.cuda.is_available())  # Accelerator(cpu=True) would not use DeepSpeed
+    # Accelerator(cpu=True) would not use DeepSpeed.
+    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=PATIENCE))
     accelerator = Accelerator(deepspeed_plugin=plugin)
     tokenizer = load_tokenizer(program.policy, program.model_code, model_max_length=sys.maxsize)
     model = load_policy(program.policy, program.dtype, program.quantize, program.model_code, launch.attention)
     context = context_length(model.config)
     add_fused_lm_head(model)
     model = prepare_deepspeed(model, accelerator)
-    outputs = program.gold_outputs + program.outputs
 
     def rows() -> Iterator[dict[str, Any]]:
         """Each answer with its prompt, and the file of its likelihood."""
@@ -101,7 +105,7 @@ def measure(program: LikelihoodProgram) -> None:
                 for answer in row.answers:
                     yield known | {"answer": answer, "tokens": len(answer), "length": len(row.prompt) + len(answer)}
 
-    sequences = rows_on_disk(outputs[0].parent, rows, FEATURES, accelerator.local_main_process_first)
+    sequences = rows_on_disk(folder, rows, FEATURES, accelerator.local_main_process_first)
     log_probs = _over_processes(accelerator, model, sequences, launch.micro_batch_size, pad_token_id(tokenizer))
     if accelerator.is_main_process:
         _write(program, sequences, log_probs)
@@ -164,5 +168,6 @@ def _deepspeed(program: LikelihoodProgram) -> dict[str, Any]:
 
 if __name__ == "__main__":
     enter()
-    measure(LikelihoodProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    config = Path(sys.argv[1])
+    measure(LikelihoodProgram.model_validate_json(config.read_text()), config.parent)
     leave()

@@ -33,6 +33,8 @@ def rows_on_disk(
         Exception: what `rows` raises.
     """
     disable_progress_bars()
+    if not any(True for _ in rows()):  # Datasets refuses to make a set of no rows
+        return Dataset.from_dict({name: [] for name in features}, Features(features))
     with main_process_first():
         try:
             found = Dataset.from_generator(

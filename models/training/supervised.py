@@ -29,6 +29,7 @@ from data.rows import Example
 from data.storage import read_rows
 from models.config import TrainProgram
 from models.training.answers import gold_answers
+from models.training.attention import FLASH
 from models.training.common import (
     IGNORED,
     enter,
@@ -86,12 +87,17 @@ class Collator:
     """Pads rows to the longest of the batch. Labels are the answer tokens; everything else is ignored.
 
     Examples packed into one row do not see each other: positions restart with each, and attention goes by them.
+
+    Args:
+        in_one: join the packed rows of a batch. FlashAttention looks at positions only if there is one row.
     """
 
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
+    def __init__(self, pad_token_id: int, in_one: bool = False) -> None:
+        self.pad_token_id, self.in_one = pad_token_id, in_one
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if self.in_one and "seq_lengths" in rows[0]:
+            rows = [{name: [value for row in rows for value in row[name]] for name in rows[0]}]
         ids = [torch.tensor(row["input_ids"]) for row in rows]
         batch = {
             "input_ids": pad(ids, padding_value=self.pad_token_id),
@@ -158,7 +164,7 @@ def train(program: TrainProgram) -> None:
         train_dataset=rows_on_disk(output.parent, rows, features, arguments.main_process_first, config.pack_to),
         eval_dataset=held_out_set(program.held_out, held_out, "input_ids"),
         processing_class=tokenizer,
-        data_collator=Collator(pad_token_id(tokenizer)),
+        data_collator=Collator(pad_token_id(tokenizer), model.config._attn_implementation == FLASH),
         peft_config=lora_config(config.adapter),
     )
     run_training(trainer, tokenizer, output, config, program.launch.evaluations)

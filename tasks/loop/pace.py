@@ -4,7 +4,7 @@ import json
 import socket
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,28 @@ from tasks.stage.contract import MANIFEST, Manifest, Status, load_finished
 from tasks.stage.run import CONFIG, Run
 
 LATEST = 10  # runs that are looked at
+TIME_DEPENDS_ON = (
+    *("model", "adapter", "engine", "launch", "reward", "train.adapter", "train.dtype", "train.pack_to"),
+    *("generate.max_tokens", "generate.temperature", "generate.dtype", "generate.until_kept"),
+)
 
 
 @dataclass(frozen=True)
 class Took:
-    """What finished stages of a kind took together. `samples` is their estimate; 0 if the kind has none."""
+    """What finished stages of a kind took together; and those whose samples were estimated, and how many those were."""
 
     stages: int = 0
-    samples: int = 0
     seconds: float = 0.0
+    samples: int = 0
+    seconds_of_samples: float = 0.0
 
     def __add__(self, other: "Took") -> "Took":
-        return Took(self.stages + other.stages, self.samples + other.samples, self.seconds + other.seconds)
+        return Took(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def for_another(self, samples: int) -> float | None:
         """Seconds that another stage of the kind takes; None if that cannot be told."""
         if samples:
-            return self.seconds * samples / self.samples if self.samples else None
+            return self.seconds_of_samples * samples / self.samples if self.samples else None
         return self.seconds / self.stages if self.stages else None
 
 
@@ -38,7 +43,7 @@ def expected_seconds(plan: Run, config: RunConfig) -> dict[str, float | None]:
     """The expected seconds of every stage that is left to do, by its name; None if nothing is known.
 
     Known are finished stages of the same kind: of this run, else of the latest other run here that has some, with the
-    same model, engine and spread over devices.
+    same settings of all that a sample's time depends on.
     """
     own = _by_kind(p.finished.manifest for p in plan.plan if p.finished is not None)
     others = list(_like(config))
@@ -65,17 +70,27 @@ def _by_kind(manifests: Iterable[Manifest]) -> Mapping[str, Took]:
     found: dict[str, Took] = defaultdict(Took)
     for manifest in manifests:
         if manifest.host == socket.gethostname():
-            found[kind_of(manifest.stage)] += Took(1, manifest.samples, manifest.seconds)
+            seconds, samples = manifest.seconds, manifest.samples
+            found[kind_of(manifest.stage)] += Took(1, seconds, samples, seconds if samples else 0.0)
     return found
 
 
 def _like(config: RunConfig) -> Iterator[Mapping[str, Took]]:
-    """What stages took in other runs with the same model, engine and spread over devices, the latest run first."""
+    """What stages took in other runs with the same settings of all that it depends on, the latest run first."""
     told = config.model_dump(mode="json")
     files = [file for file in config.runs_dir.glob(f"*/{CONFIG}") if file.parent != config.directory]
     for file in sorted(files, key=lambda file: -file.stat().st_mtime)[:LATEST]:
-        if all(_read(file).get(name) == told.get(name) for name in ("model", "engine", "launch")):
+        known = _read(file)
+        if all(_setting(known, name) == _setting(told, name) for name in TIME_DEPENDS_ON):
             yield _by_kind(_finished(file.parent))
+
+
+def _setting(config: Mapping[str, Any], name: str) -> Any:
+    """A setting by its dotted name; None if there is none."""
+    found: Any = config
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _read(file: Path) -> dict[str, Any]:

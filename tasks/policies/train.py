@@ -29,6 +29,7 @@ from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
 
 TRAIN_VERSION = 3  # the chat template frames gold answers
+ROW_BYTES_PER_TOKEN = 12  # an id, a label and a weight
 MOST_OF_MEMORY = 0.9  # what an estimate may take of a GPU: it is without fragmentation and libraries
 
 
@@ -129,7 +130,7 @@ def _train(
         command=" ".join(launch_command(kind.module, launch, Path("train.json"))),
         estimate=Estimate(
             samples=int(sum(artifact.expected for artifact in learned) * config.epochs),
-            disk_bytes=training_disk_bytes(run.parameters, config),
+            disk_bytes=training_disk_bytes(run.parameters, config) + _rows_bytes(run, config, learned),
             checkpoint_bytes=checkpoint_disk_bytes(run.parameters, config),
             gpu_bytes=_gpu_bytes(run, config, launch, kind.sequences),
             devices=launch.processes,
@@ -167,6 +168,12 @@ def decided(run: Run, training: Training[TrainConfig], sequences: int) -> Launch
     memory, needed = gpu_memory(), _gpu_bytes(run, training.config, launch, sequences)
     too_much = memory is not None and needed is not None and needed > MOST_OF_MEMORY * memory
     return launch.model_copy(update={"gradient_checkpointing": too_much})
+
+
+def _rows_bytes(run: Run, train: TrainConfig, learned: list[Artifact]) -> int:
+    """Bytes of the rows as token ids, which are removed with the checkpoints; packed, they are there twice."""
+    tokens = sum(artifact.expected for artifact in learned) * run.row_tokens
+    return tokens * ROW_BYTES_PER_TOKEN * (2 if getattr(train, "pack_to", None) else 1)
 
 
 def _gpu_bytes(run: Run, train: TrainConfig, launch: LaunchConfig, sequences: int) -> int | None:

@@ -12,6 +12,7 @@ from models.estimate import generation_bytes_per_device
 from tasks.datasets.select import SelectConfig
 from tasks.rollouts.rewards import RewardConfig, graders, reward_identity
 from tasks.rollouts.scoring import scores_ahead, scoring_ahead
+from tasks.rollouts.spending import UNTIL
 from tasks.stage.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpus_held
 from tasks.stage.environment import SHARED_CPU
@@ -58,7 +59,7 @@ def generate(
             With `sampling.until`, it tells which are enough.
     """
     run, engine, until = at.run, sampling.engine, sampling.until
-    enough = {} if until is None or reward is None else {"until": until.model_dump() | reward_identity(reward)}
+    enough = {} if until is None or reward is None else {UNTIL: until.model_dump() | reward_identity(reward)}
     stage = Stage(
         at.stage("generate"),
         VERSION,
@@ -103,6 +104,7 @@ def _until_kept(at: Place, select: SelectConfig, reward: RewardConfig) -> UntilK
         grader=grader,
         isolation=reward.isolation,
         workers=reward.processes,
+        max_error_share=reward.max_error_share,
         scores=scores_ahead(at, reward),
     )
 

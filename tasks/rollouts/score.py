@@ -1,6 +1,6 @@
 """The stage `score`: apply rewards to samples."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from models.config import ScoreJob
 from models.score import part_folder
 from tasks.rollouts.rewards import Judging, judging_estimate, reward_identity, reward_inputs
 from tasks.rollouts.scoring import forget_ahead, score_jobs
-from tasks.rollouts.spending import Budget, Spent, spared, spending
+from tasks.rollouts.spending import Spent, budget_of, spared, spending
 from tasks.stage.contract import Artifact, Outcome, Stage
 from tasks.stage.run import Place, Result
 
@@ -21,20 +21,17 @@ VERSION = 2  # scores are in a folder
 SCORES, TALLY, SPENT = "scores", "tally.json", "spent"
 
 
-def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging, budget: Budget | None = None) -> Result:
+def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging) -> Result:
     """Score every sample into `scores/`, one file per shard of samples; counts by verdict go to `tally.json`.
 
-    The output of a judging model is in `scores-<its name>/`.
-
-    Args:
-        budget: if problems got more answers until there were enough, counts are of the first round alone, in which all
-            problems have equally many.
+    The output of a judging model is in `scores-<its name>/`. If problems were sampled until they had enough answers,
+    counts are of the first round alone, in which all problems have equally many.
     """
     models = reward_inputs(at.run, judging.reward)
     stage = Stage(
         at.stage("score"),
         VERSION,
-        reward_identity(judging.reward) | ({"budget": asdict(budget)} if budget else {}),
+        reward_identity(judging.reward),
         {"problems": problems, "samples": samples, **models},
         at.seed if judging.draws else 0,
         resumable=True,
@@ -43,7 +40,9 @@ def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging, bu
     )
 
     def work(attempt: Path) -> Outcome:
-        job = ScoreJob(problems=problems.path, samples=samples.path, output=attempt / SCORES)
+        budget = budget_of(samples.path)
+        told = {"problems": problems.path, "samples": samples.path, "output": attempt / SCORES}
+        job = ScoreJob.model_validate(told | {"decided": budget is not None})
         whole = tally = score_jobs(at, attempt, [job], judging)[job.output]
         spent: dict[str, Spent] = {}
         if budget:

@@ -67,7 +67,8 @@ def score_jobs(at: Place, attempt: Path, jobs: list[ScoreJob], judging: Judging)
             if is_scored(program, job, shard):
                 continue
             known = scores_ahead(at, config) / f"{file_sha256(shard)}.parquet"
-            if known.exists() and tally_file(known).exists() and not read_tally(known).errors:
+            there = known.exists() and tally_file(known).exists()
+            if there and (job.decided or not read_tally(known).errors):
                 take(known, scores_file(program, job, shard))
             else:
                 missing.append((job, shard))

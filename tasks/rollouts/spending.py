@@ -3,13 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from data.rows import Sample, Score
 from data.scoring import Tally
+from tasks.stage.contract import load_finished
 
 DIFFICULTIES = "none", "less than half", "half or more", "all"  # of a problem's first answers are correct
+
+
+UNTIL = "until"  # what ended a problem's sampling, in the configuration of the stage that sampled
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,15 @@ class Budget:
 
     first: int
     most: int
+
+
+def budget_of(samples: Path) -> Budget | None:
+    """The budget of samples in a stage's folder; None if all problems have equally many."""
+    stage = load_finished(samples.parent)
+    told = stage.manifest.config if stage else {}
+    if UNTIL not in told:
+        return None
+    return Budget(min(told[UNTIL]["max_per_problem"], told["samples"]), told["samples"])
 
 
 class Spent(BaseModel):
@@ -41,9 +55,7 @@ def spending(samples: Iterable[Sample], scores: Iterable[Score], budget: Budget)
             first.count(sample, score)
         correct = sum(score.verdict == "correct" for _, score in drawn[: budget.first])
         tokens = sum(len(sample.token_ids) for sample, _ in drawn)
-        difficulty = DIFFICULTIES[
-            0 if not correct else 3 if correct == budget.first else 1 + (2 * correct >= budget.first)
-        ]
+        difficulty = _difficulty(correct / budget.first)
         so_far = spent[difficulty]
         spent[difficulty] = Spent(
             problems=so_far.problems + 1,
@@ -60,9 +72,8 @@ def spared(spent: Mapping[str, Spent]) -> str:
     budget = sum(row.budget_tokens for row in spent.values())
     share = sum(row.tokens for row in spent.values()) / budget if budget else 1.0
     answers = sum(row.samples for row in spent.values()), sum(row.budget_samples for row in spent.values())
-    return (
-        f"; {answers[0]:,} of {answers[1]:,} answers drawn, about {100 * share:.0f} % of their tokens" if spent else ""
-    )
+    drawn = f"; {answers[0]:,} of {answers[1]:,} answers drawn, about {100 * share:.0f} % of their tokens"
+    return drawn if spent else ""
 
 
 def _difficulty(solved: float) -> str:

@@ -113,7 +113,8 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
 
     @property
     def row_tokens(self) -> int:
-        return 2 * self.generate.max_tokens  # a prompt that is as long as the longest answer
+        longest = 2 * self.generate.max_tokens  # a prompt that is as long as the longest answer
+        return max(longest, getattr(self.train, "pack_to", None) or 0)
 
     @property
     def expected_problems(self) -> dict[str, int]:

@@ -104,7 +104,7 @@ class Manifest(BaseModel):
     logs: list[str]
     rows_in: int | None
     rows_out: int | None
-    samples: int = 0  # as estimated before the stage began: what later estimates of time are measured by
+    samples: int = 0  # as estimated before it began, for later estimates of time; 0 if it was not made in one go
     dropped: dict[str, int]
     origin: dict[str, str] = {}  # for a model from the hub: its name and commit
     command: list[str]
@@ -343,6 +343,8 @@ def run_stage(
         # From the monotonic clock: the system clock can be set back while the stage runs.
         ended = started + timedelta(seconds=time.monotonic() - began)
         manifest = _describe(attempt, stage, outcome, started, ended, dict(runs or {}))
+        if state is Status.RESUME:  # its time is that of the rest
+            manifest = manifest.model_copy(update={"samples": 0})
         write_json(attempt / MANIFEST, manifest.model_dump(mode="json"))
         _publish(attempt, final)
     return Finished(final, manifest, said=outcome.said)

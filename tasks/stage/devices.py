@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,24 @@ def _devices(number: int) -> int:
         gpu = pynvml.nvmlDeviceGetHandleByIndex(number)
     except pynvml.NVMLError:  # belongs to another container, or is broken
         return 0
+    return len(_parts(gpu))
+
+
+def _parts(gpu: Any) -> list[Any]:
+    """The handle of a GPU, or in MIG mode those of its instances."""
+    import pynvml
+
     try:
         split, _ = pynvml.nvmlDeviceGetMigMode(gpu)
     except pynvml.NVMLError:  # without MIG
         split = pynvml.NVML_DEVICE_MIG_DISABLE
     if split == pynvml.NVML_DEVICE_MIG_DISABLE:
-        return 1
-    return sum(_has_instance(gpu, place) for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu)))
-
-
-def _has_instance(gpu: Any, place: int) -> bool:
-    import pynvml
-
-    try:
-        pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place)
-    except pynvml.NVMLError:
-        return False
-    return True
+        return [gpu]
+    found = []
+    for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu)):
+        with suppress(pynvml.NVMLError):
+            found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place))
+    return found
 
 
 def visible_gpus() -> list[str]:
@@ -68,15 +69,32 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_memory() -> int | None:
-    """Bytes of memory of the smallest GPU in the machine; None without one."""
+    """Bytes of memory of the smallest GPU, or MIG instance, that programs can use here. None without one."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-        return min((int(pynvml.nvmlDeviceGetMemoryInfo(gpu).total) for gpu in handles), default=None)
     except pynvml.NVMLError:
         return None
+    try:
+        numbers = list(range(pynvml.nvmlDeviceGetCount()))
+        if "CUDA_VISIBLE_DEVICES" in os.environ:
+            chosen = [number for number in numbers if str(number) in visible_gpus()]
+            numbers = chosen or (numbers if visible_gpus() else [])  # other names may mean any
+        found = [size for number in numbers for size in _memory(number)]
+        return min(found, default=None)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _memory(number: int) -> list[int]:
+    """Bytes of memory of a GPU, or of each of its instances; empty if it cannot be read."""
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        parts = _parts(pynvml.nvmlDeviceGetHandleByIndex(number))
+        return [int(pynvml.nvmlDeviceGetMemoryInfo(part).total) for part in parts]
+    return []
 
 
 @contextmanager

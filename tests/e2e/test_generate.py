@@ -115,6 +115,7 @@ def test_until_enough_are_kept_the_answers_are_the_first_of_all_and_the_same_are
         grader="final_answer@1",
         isolation="limits",
         workers=1,
+        max_error_share=0.01,
         scores=tmp_path / "scores",
     )
     job = program.jobs[0].model_copy(update={"output": tmp_path / "samples", "until": until})

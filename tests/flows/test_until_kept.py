@@ -17,7 +17,7 @@ from tasks.history.checkpoint import find_checkpoint
 from tasks.loop.loop import run_loop
 from tasks.loop.pace import expected_seconds
 from tasks.loop.preflight import plan_loop
-from tasks.stage.contract import OnDrift
+from tasks.stage.contract import Manifest, OnDrift
 from tests.flows.conftest import make_config, prepared
 
 pytestmark = pytest.mark.usefixtures("stubs")
@@ -112,6 +112,17 @@ def test_nothing_is_expected_of_other_models_or_machines(
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
     again = config.model_copy(update={"run": "other"})
     assert set(expected_seconds(plan_loop(loop, again, OnDrift.REFUSE), again).values()) == {None}
+
+
+def test_what_was_not_made_in_one_go_tells_nothing_of_time(
+    runs: dict[str, RestEM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, told = runs["all"], Manifest.model_validate_json
+    resumed = lambda data: told(data).model_copy(update={"samples": 0})  # noqa: E731
+    monkeypatch.setattr(Manifest, "model_validate_json", staticmethod(resumed))
+    other = config.model_copy(update={"run": "other"})
+    expected = expected_seconds(plan_loop(loop, other, OnDrift.REFUSE), other)
+    assert expected["iter-1/generate"] is None and expected["problems"] is not None
 
 
 def seconds_of(manifest: dict[str, Any]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import Gemma2Config, GPTJConfig, LlamaConfig, MistralConfig, Qwen2Config
 from trl import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
@@ -91,10 +91,11 @@ def test_a_batch_is_padded_with_ignored_labels_and_masked_out() -> None:
     }
 
 
+@pytest.mark.parametrize("in_one", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("way", ["sdpa", "eager", PACKED])
 def test_packed_examples_do_not_see_one_another_and_give_the_loss_of_rows_of_their_own(
-    way: str, checkpointing: bool
+    way: str, checkpointing: bool, in_one: bool
 ) -> None:
     model, plain = toy_llama(11), toy_llama(11)
     model.set_attn_implementation(way)
@@ -111,7 +112,7 @@ def test_packed_examples_do_not_see_one_another_and_give_the_loss_of_rows_of_the
     assert sorted(len(row["seq_lengths"]) for row in packed) == [2, 2]
 
     def loss(model: Any, rows: list[dict[str, Any]]) -> float:
-        batch = Collator(pad_token_id=0)(rows)
+        batch = Collator(pad_token_id=0, in_one=in_one)(rows)
         weights = batch.pop("weights")
         log_probs = model(**batch, use_cache=False, fused_lm_head=True).log_probs
         found = reward_weighted_nll(log_probs, weights[:, 1:], 7)
@@ -142,6 +143,7 @@ def test_packed_rows_build_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PLAIN = LlamaConfig(vocab_size=11, hidden_size=64)
+GPT_J = GPTJConfig(vocab_size=11, n_embd=64, rotary_dim=2)  # has attention of its own
 MISTRAL = MistralConfig(vocab_size=11, hidden_size=64, sliding_window=16)
 QWEN = Qwen2Config(vocab_size=11, hidden_size=64)  # has a window that it does not use
 GEMMA = Gemma2Config(vocab_size=11, hidden_size=64)
@@ -154,6 +156,7 @@ GEMMA = Gemma2Config(vocab_size=11, hidden_size=64)
         (QWEN, "auto", True, False, PACKED),
         (MISTRAL, "auto", True, False, None),
         (GEMMA, "auto", True, False, None),
+        (GPT_J, "auto", True, False, None),
         (PLAIN, "auto", False, False, None),
         (PLAIN, "sdpa", True, True, "sdpa"),
         (PLAIN, "auto", True, True, "flash_attention_2"),

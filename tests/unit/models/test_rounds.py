@@ -1,5 +1,6 @@
 """Rounds without an engine: how many answers each has, and that the order of finishing changes nothing."""
 
+import os
 import random
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pytest
 
 from data.files import file_sha256
 from data.rows import Problem, Sample, Score
+from data.scoring import TooManyErrorsError
 from data.storage import parquet_files, read_rows, write_rows
 from models.config import GenerateJob, SamplingConfig, UntilKept
 from models.engine import Completion, Request
-from models.rounds import Drawn, Rounds, scorers
+from models.rounds import Drawn, Rounds, ScorerError, scorers
 from models.shards import Shard, missing_shards
 
 PROBLEMS = [Problem(f"p{n}", [{"role": "user", "content": str(n)}], "1", None, "", "train") for n in range(12)]
@@ -34,6 +36,7 @@ def job(tmp_path: Path) -> GenerateJob:
             grader="final_answer@1",
             isolation="limits",
             workers=1,
+            max_error_share=0.01,
             scores=tmp_path / "scores",
         ),
     )
@@ -95,6 +98,49 @@ def test_the_order_in_which_answers_finish_changes_no_file(job: GenerateJob, tmp
     for shard in parquet_files(tmp_path / "0"):  # each with its scores
         samples, scores = read_rows(Sample, shard), read_rows(Score, tmp_path / f"scores/{file_sha256(shard)}.parquet")
         assert [(s.problem_id, s.index) for s in samples] == [(s.problem_id, s.index) for s in scores]
+
+
+def test_a_shard_whose_scores_a_kill_prevented_is_made_again(job: GenerateJob, tmp_path: Path) -> None:
+    draw(job, tmp_path / "samples", random.Random(0))
+    shard = tmp_path / "samples" / "000002.parquet"
+    (tmp_path / f"scores/{file_sha256(shard)}.parquet").unlink()
+    assert [missing.path.name for missing in missing_shards(job)] == ["000002.parquet"]
+
+
+def break_down(problem: Problem, text: str) -> Score:
+    """A reward whose process dies."""
+    os._exit(1)
+
+
+def fail(problem: Problem, text: str) -> Score:
+    """A reward that never works."""
+    raise ValueError("broken")
+
+
+@pytest.mark.parametrize(
+    ("reward", "error", "says"),
+    [("break_down", ScorerError, "has ended, perhaps killed"), ("fail", TooManyErrorsError, "The reward failed on")],
+)
+def test_a_reward_that_cannot_work_ends_sampling_early(
+    job: GenerateJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reward: str, error: type[Exception], says: str
+) -> None:
+    assert job.until
+    monkeypatch.setattr("models.rounds.ENOUGH_TO_TELL", 20)
+    until = job.until.model_copy(update={"reward": f"tests.unit.models.test_rounds:{reward}"})
+    with pytest.raises(error, match=says):
+        draw(job.model_copy(update={"until": until}), tmp_path / "samples", random.Random(0))
+
+
+def test_no_problem_is_begun_while_many_wait_for_their_verdicts(
+    job: GenerateJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.rounds.MOST_JUDGED", 1)
+    asked = draw(job, tmp_path / "samples", random.Random(0))
+    monkeypatch.setattr("models.rounds.MOST_JUDGED", 256)
+    assert len(asked) == len(draw(job, tmp_path / "again", random.Random(0)))
+    assert [file.read_bytes() for file in sorted((tmp_path / "samples").iterdir())] == [
+        file.read_bytes() for file in sorted((tmp_path / "again").iterdir())
+    ]
 
 
 def test_a_shard_with_any_number_of_answers_is_whole_unless_a_problem_is_missing(

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tasks.stage.devices import count_gpus, visible_gpus
+from tasks.stage.devices import count_gpus, gpu_memory, visible_gpus
 from tests.waiting import eventually
 
 HOLD = """
@@ -65,7 +65,8 @@ def fake_nvml(gpus: Sequence[Sequence[bool] | str | None] | None) -> ModuleType:
         "nvmlDeviceGetHandleByIndex": handle,
         "nvmlDeviceGetMigMode": mode,
         "nvmlDeviceGetMaxMigDeviceCount": len,
-        "nvmlDeviceGetMigDeviceHandleByIndex": lambda gpu, place: refuse_unless(gpu[place]),
+        "nvmlDeviceGetMigDeviceHandleByIndex": lambda gpu, place: (refuse_unless(gpu[place]), f"instance {place}")[1],
+        "nvmlDeviceGetMemoryInfo": lambda part: SimpleNamespace(total=10 if str(part).startswith("instance") else 80),
     }
     vars(module).update(told)
     return module
@@ -114,3 +115,27 @@ def test_a_program_waits_for_a_gpu_that_another_holds(tmp_path: Path, second: st
     assert (tmp_path / "other").exists()
     first.kill()
     first.wait()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "memory"),
+    [
+        (None, None, None),
+        ([], None, None),
+        ([None, "whole"], None, 80),
+        (["whole", [True, False]], None, 10),
+        (["whole", [True, False]], "0", 80),
+        (["whole", [True, False]], "1", 10),
+        (["whole", [True]], "MIG-ab", 10),  # any may be meant
+        (["denied", "whole"], None, 80),
+        (["whole"], "", None),
+    ],
+)
+def test_memory_is_that_of_the_smallest_device_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch, gpus: Any, visible: str | None, memory: int | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(gpus))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_memory() == memory
