@@ -26,7 +26,7 @@ from models.loading import load_tokenizer
 from tasks.policies.shipped import BASES, POLICY
 from tasks.stage.environment import SHARED_CPU, child_environment
 
-REQUESTS, SHARD, SEQUENCES, REPEATS = 6000, 512, 256, 1
+REQUESTS, SHARD, SEQUENCES, REPEATS = 6000, 512, 256, 2
 LONGEST, MEAN, SIGMA = 600, 60, 1.2  # of the lengths: log-normal, in tokens
 WAYS = {
     "batch": "the stage's program: one continuous batch",
