@@ -18,8 +18,9 @@ from tasks.stage.run import LOCK_HOLDER
 TEMPORARY = (".attempt", ".partial", ".replaced")
 # Metrics whose values a repeated run must reproduce; others measure time, or restart after a resume.
 REPEATED = ("validation/", "selection/", "verdicts/", "final/")
-# Metrics that come as often as there is time for: the machine's load, and how fast an engine is.
-LIVE = re.compile(r"system/|.*/tokens_per_second$")
+# Metrics that come as often as there is time for: the machine's load, and how fast an engine is. And those of training
+# the base, which only the loop has that trained it: the others find it in the cache.
+LIVE = re.compile(r"system/|base/|.*/tokens_per_second$")
 
 
 @dataclass(frozen=True)
