@@ -22,6 +22,7 @@ NAMES = (
     "until_kept",
     "rows",
     "attention",
+    "on_policy",
     "preference",
     "likelihood",
     "demo",

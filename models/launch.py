@@ -10,7 +10,7 @@ SUPERVISED, PREFERENCE, LIKELIHOOD = (
     "models.training.preference",
     "models.training.likelihood",
 )
-REWARD = "models.training.reward_model"
+REWARD, ON_POLICY = "models.training.reward_model", "models.training.on_policy"
 
 
 def launch_command(module: str, launch: LaunchConfig, config: Path) -> list[str]:

@@ -3,7 +3,7 @@
 import gc
 from importlib import import_module
 
-from models.launch import LIKELIHOOD, PREFERENCE, REWARD, SUPERVISED
+from models.launch import LIKELIHOOD, ON_POLICY, PREFERENCE, REWARD, SUPERVISED
 from models.process import keep_imports
 from tests.forks import GENERATE, JUDGE, REWARD_SCORE, WRITE_PROMPTS
 
@@ -12,6 +12,7 @@ PROGRAMS = [
     PREFERENCE,
     LIKELIHOOD,
     REWARD,
+    ON_POLICY,
     REWARD_SCORE,
     GENERATE,
     JUDGE,

@@ -1,7 +1,7 @@
 """The protocol that every engine implements: requests in, answers out."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ class Request:
         stop: ids of tokens that end an answer, besides those in generation_config.json. The one that ends it is the
             last of its ids, and left out of its text.
         schema: JSON schema that constrains decoding, for an engine started with `held_to_schemas`.
+        log_probs: also return each token's log-probability in the distribution that it is drawn from.
     """
 
     prompt: list[int]
@@ -33,15 +34,20 @@ class Request:
     top_k: int = 0
     stop: tuple[int, ...] = ()
     schema: dict[str, Any] | None = None
+    log_probs: bool = False
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer. `finish_reason` is "stop" if it ended on its own, "length" if it was truncated."""
+    """One answer. `finish_reason` is "stop" if it ended on its own, "length" if it was truncated.
+
+    `log_probs` are those of `token_ids`, if the request asked for them.
+    """
 
     text: str
     token_ids: list[int]
     finish_reason: str
+    log_probs: list[float] = field(default_factory=list)
 
 
 class Engine(Protocol):
@@ -58,6 +64,18 @@ class Engine(Protocol):
         Yields:
             The number of a request, from 0, and its answers, in the order in which requests are finished.
         """
+        ...
+
+    def load(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Answer with these weights from now on: every name of the policy's checkpoint, and its tensor."""
+        ...
+
+    def sleep(self) -> None:
+        """Give memory back until `wake`, so that a trainer beside the engine can use it. Weights are lost."""
+        ...
+
+    def wake(self) -> None:
+        """Be ready for `load` again."""
         ...
 
 
@@ -78,6 +96,7 @@ class Served:
         seed: the engine's seed; requests have their own.
         code: whether Python code in the folder may run.
         held_to_schemas: whether requests have a schema.
+        beside_a_trainer: whether it answers inside a training program, and gets new weights.
     """
 
     policy: Path
@@ -86,3 +105,4 @@ class Served:
     seed: int
     code: ModelCode = "refuse"
     held_to_schemas: bool = False
+    beside_a_trainer: bool = False

@@ -13,12 +13,17 @@ from models.engine.protocol import Completion, Request, Served
 from models.loading import engine_arguments
 from models.process import end, keep_imports
 
+# Log-probabilities of the distribution that is sampled from. One engine per training process, none of its own.
+BESIDE_A_TRAINER = {"logprobs_mode": "processed_logprobs", "distributed_executor_backend": "external_launcher"}
+
 
 class VLLM:
     """A policy in vLLM's engine."""
 
     def __init__(self, served: Served, config: EngineConfig) -> None:
-        self._engine = start_engine(served, config)
+        import torch
+
+        self._engine, self._on_gpu = start_engine(served, config), torch.cuda.is_available()
         # As many answers are decoded together; as many again wait, so that each that ends is followed at once.
         self._room = 2 * config.max_num_seqs
 
@@ -37,10 +42,33 @@ class VLLM:
             for output in engine.step():
                 if output.finished:
                     drawn = sorted(output.outputs, key=lambda o: o.index)
-                    answers = [Completion(o.text, list(o.token_ids), o.finish_reason or "") for o in drawn]
+                    answers = [
+                        Completion(o.text, list(o.token_ids), o.finish_reason or "", _log_probs(o)) for o in drawn
+                    ]
                     if meter:
                         meter.add(len(answers), sum(len(answer.token_ids) for answer in answers))
                     yield int(output.request_id), answers
+
+    def load(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Answer with these weights from now on; see the protocol."""
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
+        self._engine.reset_prefix_cache()
+
+    def sleep(self) -> None:
+        """Give a GPU's memory back; see the protocol. On the CPU there is nothing to give."""
+        if self._on_gpu:
+            self._engine.sleep(level=2)
+
+    def wake(self) -> None:
+        """Be ready for `load` again."""
+        if self._on_gpu:
+            self._engine.wake_up()
+
+
+def _log_probs(output: Any) -> list[float]:
+    """Each token's log-probability, if there are any."""
+    found = zip(output.token_ids, output.logprobs or (), strict=False)
+    return [float(of_step[token].logprob) for token, of_step in found]
 
 
 def sampling_parameters(request: Request) -> Any:
@@ -57,6 +85,7 @@ def sampling_parameters(request: Request) -> Any:
         stop_token_ids=list(request.stop),
         seed=request.seed,
         skip_special_tokens=True,
+        logprobs=0 if request.log_probs else None,
         structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
@@ -71,6 +100,8 @@ def start_engine(served: Served, config: EngineConfig) -> Any:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     if on_cpu:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.cpu_kv_cache_gib))
+        if served.beside_a_trainer:  # whose threads would be bound with the engine's
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     gc.disable()  # or vLLM's imports would trigger full collections
     from vllm import EngineArgs, LLMEngine
@@ -95,6 +126,7 @@ def start_engine(served: Served, config: EngineConfig) -> Any:
         generation_config="vllm",
         disable_log_stats=True,
         **({"structured_outputs_config": constrained} if served.held_to_schemas else {}),
+        **(BESIDE_A_TRAINER | {"enable_sleep_mode": not on_cpu} if served.beside_a_trainer else {}),
     )
     return LLMEngine.from_engine_args(told)
 

@@ -56,6 +56,6 @@ def _files(run: Path) -> Iterator[tuple[tuple[int, int], tuple[str, int]]]:
 
 def _folder_kind(parts: Sequence[str]) -> str | None:
     """Return the kind of all files in a folder of a run, if the folder determines it."""
-    if ".checkpoints" in parts:
+    if {".checkpoints", "state"} & set(parts):
         return TRAINING
     return CHECKPOINTS if {"policy", "adapter"} & set(parts) else None

@@ -16,7 +16,7 @@ from data.errors import UsageError
 from data.files import flush, write_json
 
 FREED = "freed.json"
-WEIGHTS = "policy/*.safetensors"  # the rest of a checkpoint is small
+WEIGHTS = "policy/*.safetensors", "state/*/*.pt"  # the rest of a checkpoint is small
 
 
 class FreedError(UsageError):
@@ -35,7 +35,7 @@ class Freed(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    files: tuple[Annotated[str, Field(pattern=r"^policy/[^/]+\.safetensors$")], ...]
+    files: tuple[Annotated[str, Field(pattern=r"^(policy/[^/]+\.safetensors|state/[^/]+/[^/]+\.pt)$")], ...]
     bytes: int
     at: datetime
     by: str
@@ -72,7 +72,7 @@ def stage_that_freed(path: Path) -> Path | None:
 
 def weights_of(stage: Path) -> list[Path]:
     """Return the files of a stage's checkpoint that would be freed."""
-    return sorted(file for file in stage.glob(WEIGHTS) if not file.is_symlink())
+    return sorted(file for names in WEIGHTS for file in stage.glob(names) if not file.is_symlink())
 
 
 def room_made(files: Sequence[Path]) -> int:

@@ -12,7 +12,7 @@ _PRINTED = re.compile(
         (
             # vLLM: that the CPU has no Triton, how its memory is bound, the loading of weights and CUDA graphs.
             r"Triton is installed, but doesn't include CPU backend",
-            r"\[W\S* \S+ utils\.cpp:\d+\] Warning: NUMA binding: Using",
+            r"(\[rank\d+\]:)?\[W\S* \S+ utils\.cpp:\d+\] Warning: NUMA binding: Using",
             r"(\([^)]*pid=\d+\) *)?(Loading safetensors checkpoint shards|Capturing CUDA graphs[^:]*): +\d+%",
             # Transformers: a kernel for 4-bit weights on CPU that is not installed; it uses another one.
             r"Failed to load CPU gemm_4bit_forward from kernels-community",

@@ -28,7 +28,9 @@ from tasks.stage.run import Result
 from tasks.tracking.points import HELD_OUT
 
 HELD_OUT_ROWS = "held-out rows"
-CHARTED = ("loss", "rewards/margins", "rewards/accuracies", "margin", "accuracy", "grad_norm")  # of training rows
+CHARTED = (  # of training rows
+    *("loss", "reward", "kl", "entropy", "rewards/margins", "rewards/accuracies", "margin", "accuracy", "grad_norm"),
+)
 SIDE_BY_SIDE = 20
 Finals = tuple[Mapping[str, Result], Mapping[str, Result]]
 

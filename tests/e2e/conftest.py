@@ -25,6 +25,7 @@ from models.config import (
     TrainProgram,
 )
 from models.launch import SUPERVISED, launch_command
+from models.on_policy import OnPolicyProgram
 from models.training.common import CHECKPOINTS, COMPLETE
 from tasks.rollouts.generate import generate_command
 from tasks.stage.environment import child_environment
@@ -32,7 +33,7 @@ from tests.e2e.programs import printed, run_program, started, use_forks
 from tests.forks import GENERATE
 from tests.waiting import PATIENCE, eventually
 
-Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram
+Program = TrainProgram | PreferenceProgram | LikelihoodProgram | RewardTrainProgram | OnPolicyProgram
 
 
 def train(folder: Path, program: Program, module: str = SUPERVISED, anew: bool = False) -> None:

@@ -67,7 +67,10 @@ def test_a_short_form_submitted_untouched_is_refused_at_once(deployment: dict[st
 
 def test_the_demos_are_deployed_with_the_settings_of_their_files():
     made = {d["parameters"]["config"]["run"]: d["parameters"]["config"] for d in FULL if "demo" in d["tags"]}
-    read = [read_config(ROOT / "configs" / f"{name}.yaml").settings for name in ("demo", "nightly", "spin-demo")]
+    read = [
+        read_config(ROOT / "configs" / f"{name}.yaml").settings
+        for name in ("demo", "nightly", "spin-demo", "grpo-demo")
+    ]
     assert made == {settings["run"]: settings for settings in read}
 
 

@@ -29,7 +29,13 @@ from models.config import AdapterConfig
 from tasks.settings.leading import leading
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
-OF_FLOW = {"spin": "spin", "sft": "sft", "dpo": "dpo", "identity": "sft"}  # by how the file's name begins
+OF_FLOW = {
+    "spin": "spin",
+    "grpo": "grpo",
+    "sft": "sft",
+    "dpo": "dpo",
+    "identity": "sft",
+}  # by how the file's name begins
 
 
 @pytest.fixture
@@ -157,7 +163,10 @@ def test_a_mistake_is_named_with_its_field_and_what_is_right(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["rest-me"], ["there is no flow or command 'rest-me' (did you mean rest-em?)", "Use one of dpo, rest-em"]),
+        (
+            ["rest-me"],
+            ["there is no flow or command 'rest-me' (did you mean rest-em?)", "Use one of dpo, grpo, rest-em"],
+        ),
         (["train"], ["there is no flow or command 'train'", "Use one of dpo"]),
         (["--seed", "3"], ["there is no flow or command '--seed'"]),
         (["rest-em", "--config", "absent.yaml"], ["no configuration file absent.yaml"]),

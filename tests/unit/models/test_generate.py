@@ -134,7 +134,9 @@ class StepByStep:
             self.steps[name, index] -= 1
             if not self.steps[name, index]:
                 self.answers.remove((name, index))
-                self.drawn[name].append(SimpleNamespace(index=index, text="", token_ids=[1], finish_reason="stop"))
+                self.drawn[name].append(
+                    SimpleNamespace(index=index, text="", token_ids=[1], finish_reason="stop", logprobs=None)
+                )
                 if len(self.drawn[name]) == self.samples[name]:
                     done.append(SimpleNamespace(finished=True, request_id=name, outputs=self.drawn[name]))
         return done

@@ -385,11 +385,13 @@ def test_the_disk_that_is_needed_is_what_is_held_at_once(keep: str, peak: int) -
 
 def test_more_samples_need_more_disk(configure: Configure) -> None:
     few, many = (
-        sum(p.stage.estimate.disk_bytes for p in check(loop, config, OnDrift.REFUSE).plan)
+        {p.stage.name: p.stage.estimate.disk_bytes for p in check(loop, config, OnDrift.REFUSE).plan}
         for config in (configure(), configure(generate={"samples": 2000, "max_tokens": 32}))
     )
-    # 1,998 samples more for each of 5 problems and 3 iterations, 32 tokens each, 4 bytes a token.
-    assert many - few == 1998 * 5 * 3 * 32 * 4
+    # 1,998 samples more for each of 5 problems, 32 tokens each, 4 bytes a token.
+    assert many["iter-1/generate"] - few["iter-1/generate"] == 1998 * 5 * 32 * 4
+    # 8 more of them are selected; each has a prompt and an answer of 32 tokens, 12 bytes a token.
+    assert many["iter-1/train"] - few["iter-1/train"] == 8 * 5 * 64 * 12
 
 
 def test_an_existing_run_of_another_configuration_is_refused_naming_the_difference(configure: Configure) -> None:

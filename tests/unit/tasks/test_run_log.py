@@ -24,6 +24,7 @@ NUMA = "Using MEMBIND policy for memory allocation on the NUMA nodes (0). (funct
     [
         "Triton is installed, but doesn't include CPU backend. Disabling Triton.",
         f"[W1129 13:45:48.033701690 utils.cpp:68] Warning: NUMA binding: {NUMA}",
+        f"[rank0]:[W1129 13:45:48.033701690 utils.cpp:68] Warning: NUMA binding: {NUMA}",
         "Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]",
         "(Worker pid=12) Loading safetensors checkpoint shards: 100% Completed | 1/1 [00:00<00:00, 107.73it/s]",
         "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  50%|█████     | 1/2 [00:00<00:00]",

@@ -8,6 +8,7 @@ import pytest
 
 import tasks.policies.base
 from flows.commands.config_file import read_config
+from flows.grpo import GRPO
 from flows.rest_em import RestEM
 from flows.spin import Spin
 from tasks.policies import shipped
@@ -18,7 +19,7 @@ from tasks.settings.loop import LoopConfig
 from tasks.stage.run import Run
 
 ROOT = Path(__file__).parents[3]
-DEMOS: dict[str, type[LoopConfig]] = {"demo": RestEM, "nightly": RestEM, "spin-demo": Spin}
+DEMOS: dict[str, type[LoopConfig]] = {"demo": RestEM, "nightly": RestEM, "spin-demo": Spin, "grpo-demo": GRPO}
 LARGEST = 4 << 20  # bytes
 shipped_base = pytest.mark.parametrize("base", shipped_bases(), ids=lambda base: base.name)
 

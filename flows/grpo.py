@@ -1,0 +1,112 @@
+"""GRPO and its kin: a policy learns from groups of its own fresh answers, step after step.
+
+Each step samples a group of answers to each of some problems, scores them, and moves the policy toward the answers that
+are better than their group. Defaults are DAPO's (arXiv 2503.14476); by `train.advantage` and `train.normalizer` it is
+GRPO (arXiv 2402.03300), Dr. GRPO (arXiv 2503.20783) or RLOO (arXiv 2402.14740).
+"""
+
+from typing import Annotated, Any, ClassVar, Self
+
+from prefect import flow
+from pydantic import Field, model_validator
+
+from data.measures import MeasureName
+from data.rewards import RewardError
+from models.on_policy import OnPolicyConfig, OnPolicySamplingConfig
+from tasks.datasets.problems import prepare_problems
+from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.policies.base import base_policy
+from tasks.rollouts.learn import Learning, learn
+from tasks.rollouts.rewards import JUDGED, MODELLED
+from tasks.settings.leading import MACHINE, PROBLEMS, START
+from tasks.settings.loop import LoopConfig
+from tasks.stage.contract import Artifact, OnDrift
+from tasks.stage.run import Run
+
+_SCORED_IN_THE_PROGRAM = "grpo scores answers by functions inside the training program, but {} is a model."
+_FUNCTIONS = "Choose reward.name: final_answer, program, or a function of your own."
+
+
+class GRPO(LoopConfig):
+    """Every setting of a GRPO run. Defaults are DAPO's, for fewer and shorter answers."""
+
+    leading_settings = (
+        *START,
+        *PROBLEMS,
+        "iterations",
+        "train.steps",
+        "train.problems",
+        "generate.samples",
+        "generate.max_tokens",
+        "reward.name",
+        "train.learning_rate",
+        "train.batch_size",
+        "train.advantage",
+        "evaluate.samples",
+        "stop.rule",
+        *MACHINE,
+    )
+    measures: ClassVar[tuple[MeasureName, ...]] = ("sampled_accuracy", "accuracy")
+
+    iterations: Annotated[int, Field(ge=1, description="Iterations; the policy is measured after each.")] = 4
+    generate: Annotated[OnPolicySamplingConfig, Field(description="How groups of answers are drawn.")] = (
+        OnPolicySamplingConfig()
+    )
+    train: Annotated[OnPolicyConfig, Field(description="How the policy is trained.")] = OnPolicyConfig()
+
+    def learning(self, reference: Artifact) -> Learning:
+        """Settings of the stages that learn."""
+        told = self.train, self.generate, self.reward, self.engine, self.launch
+        return Learning(*told, reference, self.iterations)
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Self:
+        train, samples = self.train, self.generate.samples
+        if train.problems * samples % train.batch_size:
+            raise ValueError(
+                f"A step has train.problems × generate.samples = {train.problems} × {samples} = "
+                f"{train.problems * samples} answers, which is not a multiple of train.batch_size, {train.batch_size}. "
+                "Change one of the three."
+            )
+        if train.problems % self.launch.processes:
+            raise ValueError(
+                f"train.problems is {train.problems}, not a multiple of launch.processes, {self.launch.processes}, "
+                "over which they are spread. Change one of them."
+            )
+        if train.overlong > self.generate.max_tokens:
+            raise ValueError(
+                f"train.overlong is {train.overlong}, more than generate.max_tokens, {self.generate.max_tokens}: even "
+                "the shortest answers would lose reward. Lower it."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_done_in_the_program(self) -> Self:
+        if self.train.adapter is not None:
+            raise ValueError("grpo trains all weights: train.adapter is not supported. Leave it out.")
+        if models := [name for name in self.reward.names if name in (JUDGED, MODELLED)]:
+            raise ValueError(f"{_SCORED_IN_THE_PROGRAM.format(', '.join(models))} {_FUNCTIONS}")
+        return self
+
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        if models := sorted(self.reward.models):
+            raise RewardError(_SCORED_IN_THE_PROGRAM.format(", ".join(models)), what_next=_FUNCTIONS)
+
+
+@flow(name="grpo", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
+def grpo(config: GRPO, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
+    """Run GRPO, or continue where an earlier start of the same run stopped."""
+    return run_loop("GRPO", loop, config, on_drift)
+
+
+def loop(run: Run, config: GRPO) -> dict[str, Any]:
+    """The algorithm. Has no effect when `run` is only planning."""
+    problems, base = prepare_problems(run, config), base_policy(run, config)
+    measuring, iterations = begin(run, config, problems, base)
+    how, policy, reason = config.learning(base.artifact("policy")), base, None
+    for number in range(1, config.iterations + 1):
+        policy = learn(run.iteration(number), number, policy, problems.artifact("train.parquet"), how)
+        if reason := add_iteration(measuring, iterations, policy, {"train": policy}):
+            break
+    return conclude(measuring, iterations, reason)

@@ -1,0 +1,126 @@
+"""Settings of training on a policy's own fresh answers, and of the program that does it. Loads no torch."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from data.combining import Combination
+from data.sandbox.isolation import Level
+from models.config import Config, EngineConfig, LaunchedProgram, ModelCode, SamplingConfig, Schedule, TrainConfig
+
+Advantage = Literal["group", "group-no-std", "leave-one-out"]
+Normalizer = Literal["sequence", "tokens", "constant"]
+KLEstimator = Literal["k1", "k2", "k3"]
+Correction = Literal["none", "truncate", "mask"]
+
+
+class OnPolicySamplingConfig(SamplingConfig):
+    """How a group of answers is drawn: from the policy's whole distribution, or gradients would be of another one."""
+
+    samples: Annotated[int, Field(ge=2, description="Answers in the group of each problem.")] = 8
+    temperature: Annotated[
+        float, Field(gt=0, description="Sampling temperature, by which logits are divided in training, too.")
+    ] = 1.0
+    top_p: Annotated[float, Field(ge=1, le=1, description="Must be 1.")] = 1.0
+    top_k: Annotated[int, Field(ge=0, le=0, description="Must be 0.")] = 0
+
+
+class OnPolicyConfig(TrainConfig):
+    """Hyperparameters of policy gradients with groups of answers. Defaults: DAPO (arXiv 2503.14476)."""
+
+    steps: Annotated[int, Field(ge=1, description="Steps in an iteration; each draws new answers.")] = 25
+    problems: Annotated[int, Field(ge=1, description="Problems in a step, over all devices.")] = 64
+    batch_size: Annotated[int, Field(ge=1, description="Answers in an update, over all devices.")] = 512
+    epochs: Annotated[float, Field(ge=1, description="Passes over the answers of a step; a whole number.")] = 1.0
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-6
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of all steps spent on learning-rate warmup.")] = 0.1
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule over the steps of all iterations.")] = (
+        "constant_with_warmup"
+    )
+    advantage: Annotated[
+        Advantage,
+        Field(
+            description="group: reward minus the group's mean, over its standard deviation (GRPO); group-no-std: minus "
+            "the mean alone (Dr. GRPO); leave-one-out: minus the mean of the others (RLOO)."
+        ),
+    ] = "group"
+    normalizer: Annotated[
+        Normalizer,
+        Field(
+            description="What a batch's loss is divided by. tokens: all its tokens (DAPO); sequence: each answer's "
+            "tokens, then answers (GRPO); constant: answers times generate.max_tokens (Dr. GRPO)."
+        ),
+    ] = "tokens"
+    clip_low: Annotated[float, Field(gt=0, lt=1, description="A probability ratio is clipped below 1 − this.")] = 0.2
+    clip_high: Annotated[float, Field(gt=0, description="A probability ratio is clipped above 1 + this.")] = 0.28
+    kl: Annotated[float, Field(ge=0, description="Weight of the KL divergence from the base in the loss.")] = 0.0
+    kl_estimator: Annotated[KLEstimator, Field(description="Estimator of the KL divergence: k3 is GRPO's.")] = "k3"
+    dynamic: Annotated[
+        bool,
+        Field(description="Replace groups whose answers all have the same reward by those of further problems (DAPO)."),
+    ] = True
+    refills: Annotated[int, Field(ge=0, description="How often a step draws further problems for that, at most.")] = 2
+    overlong: Annotated[
+        int,
+        Field(ge=0, description="Tokens before generate.max_tokens from which on answers lose reward; 0: none (DAPO)."),
+    ] = 0
+    correction: Annotated[
+        Correction,
+        Field(
+            description="Importance weight of tokens whose probability differs between sampler and trainer: truncate: "
+            "at most the cap; mask: 0 above the cap."
+        ),
+    ] = "truncate"
+    cap: Annotated[float, Field(gt=1, description="Cap of the importance weight.")] = 2.0
+    most_drift: Annotated[
+        float,
+        Field(gt=0, description="Stop if sampler and trainer differ by more than this, in nats per token on average."),
+    ] = 0.1
+    patience: Annotated[
+        int, Field(ge=1, description="Stop after so many steps in a row in which no group's rewards differ.")
+    ] = 10
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.epochs != int(self.epochs):
+            raise ValueError(
+                f"train.epochs is {self.epochs:g}, but a step passes over its answers a whole number of times."
+            )
+        return self
+
+
+class JudgedBy(Config):
+    """The rewards of a program that scores by itself: name and version of each function, and how they are combined."""
+
+    graders: dict[str, str]
+    combination: Combination | None
+    isolation: Level
+    workers: int
+    max_error_share: float
+
+
+class OnPolicyProgram(LaunchedProgram):
+    """Configuration of the program `models.training.on_policy`.
+
+    Attributes:
+        policy: what the first step of this iteration starts from.
+        reference: the policy that KL divergences are measured from.
+        state: folder with the optimizer's state after the iteration before; None in the first.
+        first_step: steps of earlier iterations.
+        total_steps: of all iterations.
+    """
+
+    policy: Path
+    model_code: ModelCode = "refuse"
+    reference: Path
+    state: Path | None
+    problems: Path
+    output: Path
+    seed: int
+    sampling: OnPolicySamplingConfig
+    judged_by: JudgedBy
+    engine: EngineConfig
+    train: OnPolicyConfig
+    first_step: int
+    total_steps: int

@@ -1,0 +1,256 @@
+"""A policy in DeepSpeed that learns from groups of its own answers, with the losses of policy_gradient.py."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin, PartialState
+from transformers import get_scheduler
+from trl.models.utils import prepare_deepspeed
+from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, pad
+
+from data.errors import RunFailedError
+from models.on_policy import OnPolicyProgram
+from models.training.common import IGNORED, deepspeed_config, load_policy, pad_token_id
+from models.training.policy_gradient import (
+    advantages,
+    clipped,
+    correction,
+    kl_divergence,
+    normalized,
+    overlong_penalty,
+)
+from models.training.rollout import Group
+
+TAG = "state"  # DeepSpeed's name of a checkpoint in its folder
+
+
+class DivergedError(RunFailedError):
+    """Training cannot go on from here."""
+
+
+@dataclass
+class Answer:
+    """An answer to learn from.
+
+    Attributes:
+        sampled: log-probability of each of its tokens in the engine that drew them.
+        old, reference: the same in the trainer before any update, and in the reference policy.
+    """
+
+    prompt: list[int]
+    tokens: list[int]
+    advantage: float
+    sampled: torch.Tensor
+    old: torch.Tensor
+    reference: torch.Tensor
+
+
+class Learner:
+    """The policy, its optimizer, and the reference that divergences are measured from."""
+
+    def __init__(self, program: OnPolicyProgram, tokenizer: Any) -> None:
+        train, launch = program.train, program.launch
+        self.program, self.train, self.padding = program, train, pad_token_id(tokenizer)
+        self.micro = launch.micro_batch_size
+        self.accumulated = train.batch_size // (launch.processes * self.micro)
+        config = deepspeed_config(launch, train.dtype == "bfloat16") | {
+            "train_micro_batch_size_per_gpu": self.micro,
+            "gradient_accumulation_steps": self.accumulated,
+            "gradient_clipping": train.max_grad_norm,
+        }
+        plugin = DeepSpeedPlugin(hf_ds_config=config)  # before the model: ZeRO 3 shards it while loading
+        PartialState(cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(deepspeed_plugin=plugin)
+        model = self._load(program.policy)
+        disable_dropout_in_model(model)  # the engine has none
+        if launch.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        kind = {"adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}[train.optimizer]
+        optimizer = kind(model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+        self.engine, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.engine.train()
+        reference = self._load(program.reference).eval()
+        if launch.zero_stage == 3:  # its weights are spread over devices, too
+            self.reference = prepare_deepspeed(reference, self.accelerator)
+        else:
+            self.reference = reference.to(self.accelerator.device)
+        self.rates = _learning_rates(program)
+
+    def _load(self, folder: Path) -> Any:
+        model = load_policy(folder, self.train.dtype, False, self.program.model_code, self.program.launch.attention)
+        add_fused_lm_head(model, self.program.sampling.temperature, outputs=("log_probs", "entropy"))
+        return model
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The policy's weights by their names in a checkpoint, tied ones under each of theirs."""
+        module = self.engine.module
+        if self.program.launch.zero_stage < 3:
+            yield from module.state_dict().items()
+            return
+        from deepspeed.runtime.zero import GatheredParameters  # looks for an accelerator at once
+
+        for name, weight in module.named_parameters(remove_duplicate=False):
+            with GatheredParameters([weight]):
+                yield name, weight.detach().clone()
+
+    def learn(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
+        """Update the policy by a step's groups of answers; return what there is to see.
+
+        Raises:
+            DivergedError: the loss is not finite, or the engine's probabilities are not the trainer's.
+        """
+        answers = self._answers(groups)
+        told = self._look(answers)
+        if told["drift"] > self.train.most_drift:
+            raise DivergedError(
+                f"In step {step}, log-probabilities in the engine and in the trainer differ by {told['drift']:.3g} "
+                f"nats per token, more than train.most_drift, {self.train.most_drift:g}.",
+                what_next="Use float32 for generate.dtype and train.dtype, or raise train.most_drift if the importance "
+                "correction is to bear it.",
+            )
+        sums = torch.zeros(3)
+        updates = len(answers) // (self.accumulated * self.micro)
+        for turn in range(int(self.train.epochs)):
+            order = random.Random(f"{self.program.seed}/{step}/{turn}").sample(range(len(answers)), len(answers))
+            for number in range(updates):
+                chosen = order[number * self.accumulated * self.micro :][: self.accumulated * self.micro]
+                done = (step * int(self.train.epochs) + turn) * updates + number
+                sums += self._update([answers[index] for index in chosen], self.rates[done], step)
+        count = updates * int(self.train.epochs)
+        loss, cut, beyond = (sums / count).tolist()
+        return told | {"loss": loss, "clipped": cut, "corrected": beyond, "learning_rate": self.rates[done]}
+
+    def _answers(self, groups: Sequence[Group]) -> list[Answer]:
+        most, train = self.program.sampling.max_tokens, self.train
+        lengths = torch.tensor([[len(answer.token_ids) for answer in group.answers] for group in groups])
+        rewards = torch.tensor([group.rewards for group in groups]) + overlong_penalty(lengths, most, train.overlong)
+        found = advantages(rewards, train.advantage)
+        none = torch.empty(0)
+        return [
+            Answer(group.prompt, answer.token_ids, float(worth), torch.tensor(answer.log_probs), none, none)
+            for group, worths in zip(groups, found, strict=True)
+            for answer, worth in zip(group.answers, worths, strict=True)
+        ]
+
+    def _look(self, answers: list[Answer]) -> dict[str, float]:
+        """Compute the log-probabilities before any update; return means over all tokens of all processes."""
+        sums = torch.zeros(4, dtype=torch.float64)
+        with torch.no_grad():
+            for batch in self._batches(answers):
+                now, mask = self._log_probs(self.engine, batch)
+                reference, _ = self._log_probs(self.reference, batch)
+                for row, answer in enumerate(batch):
+                    told = mask[row]
+                    answer.old, answer.reference = now.log_probs[row][told].cpu(), reference.log_probs[row][told].cpu()
+                    away = (answer.old - answer.sampled).abs().sum()
+                    divergence = kl_divergence(answer.old, answer.reference, "k3").sum()
+                    entropy = now.entropy[row][told].sum().cpu()
+                    sums += torch.stack([away, divergence, entropy, told.sum().cpu()]).double()
+        away, divergence, entropy, tokens = self._total(sums)
+        return {"drift": away / tokens, "kl": divergence / tokens, "entropy": entropy / tokens}
+
+    def _update(self, answers: list[Answer], rate: float, step: int) -> torch.Tensor:
+        """One optimizer step. Returns its loss, and the shares of tokens that were clipped and corrected."""
+        train = self.train
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        (tokens,) = self._total(torch.tensor([float(sum(len(answer.tokens) for answer in answers))]))
+        whole = train.batch_size * self.program.sampling.max_tokens
+        size = {"tokens": tokens, "sequence": train.batch_size, "constant": whole}[train.normalizer]
+        processes, sums = self.accelerator.num_processes, torch.zeros(3)
+        for batch in self._batches(answers):
+            now, mask = self._log_probs(self.engine, batch)
+            old, sampled, reference = (self._aligned(batch, mask, name) for name in ("old", "sampled", "reference"))
+            worth = torch.tensor([[answer.advantage] for answer in batch], device=mask.device)
+            per_token, cut = clipped(now.log_probs, old, worth, train.clip_low, train.clip_high)
+            weight, beyond = correction(old, sampled, train.correction, train.cap)
+            per_token = per_token * weight
+            if train.kl:
+                per_token = per_token + train.kl * kl_divergence(now.log_probs, reference, train.kl_estimator)
+            loss = normalized(per_token, mask, train.normalizer, size)
+            if not torch.isfinite(loss):
+                raise DivergedError(
+                    f"The loss of step {step} is {loss.item()}. The last checkpoint is kept, and the policy before it.",
+                    what_next="Lower train.learning_rate, or raise train.warmup, and run with --on-drift rebuild.",
+                )
+            # DeepSpeed averages over accumulated batches and over devices; this loss is already a part of the whole.
+            self.engine.backward(loss * self.accumulated * processes)
+            self.engine.step()
+            shares = [(what & mask).sum() / tokens for what in (cut, beyond)]
+            sums += torch.stack([loss.detach(), *shares]).cpu()
+        return torch.tensor(self._total(sums))
+
+    def _batches(self, answers: list[Answer]) -> list[list[Answer]]:
+        return [answers[first : first + self.micro] for first in range(0, len(answers), self.micro)]
+
+    def _log_probs(self, model: Any, batch: list[Answer]) -> tuple[Any, torch.Tensor]:
+        """Log-probabilities and entropies of what follows each token, and where an answer's tokens are.
+
+        Returns:
+            The model's output, with fields of shape (answers, length − 1), and a mask of the same shape.
+        """
+        device = self.accelerator.device
+        ids = [torch.tensor(answer.prompt + answer.tokens) for answer in batch]
+        labels = [torch.tensor([IGNORED] * len(answer.prompt) + answer.tokens) for answer in batch]
+        padded = pad(labels, padding_value=IGNORED).to(device)
+        output = model(
+            input_ids=pad(ids, padding_value=self.padding).to(device),
+            attention_mask=pad([torch.ones_like(one) for one in ids], padding_value=0).to(device),
+            labels=padded,
+            use_cache=False,
+            fused_lm_head=True,
+        )
+        return output, padded[:, 1:] != IGNORED
+
+    def _aligned(self, batch: list[Answer], mask: torch.Tensor, name: str) -> torch.Tensor:
+        """One number for each token of the answers, at their places; 0 elsewhere."""
+        found = torch.zeros(mask.shape)
+        for row, answer in enumerate(batch):
+            begin = len(answer.prompt) - 1
+            found[row, begin : begin + len(answer.tokens)] = getattr(answer, name)
+        return found.to(mask.device)
+
+    def _total(self, numbers: torch.Tensor) -> list[float]:
+        """The sums over all processes."""
+        found: list[float] = self.accelerator.reduce(numbers.to(self.accelerator.device), "sum").tolist()
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write weights and the optimizer's state."""
+        self.engine.save_checkpoint(str(folder), TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote."""
+        self.engine.load_checkpoint(str(folder), TAG)
+
+    def start_anew(self) -> None:
+        """Forget the optimizer's step with zero gradients by which DeepSpeed sets it up (see `FreshOptimizer`)."""
+        optimizer = self.optimizer
+        while hasattr(optimizer, "optimizer"):
+            optimizer = optimizer.optimizer
+        optimizer.state.clear()
+
+    def write(self, folder: Path, tokenizer: Any) -> None:
+        """Write the policy as a checkpoint that Transformers can load."""
+        weights = self.accelerator.get_state_dict(self.engine)
+        if self.accelerator.is_main_process:
+            self.engine.module.save_pretrained(folder, state_dict=weights)
+            tokenizer.save_pretrained(folder)
+
+
+def _learning_rates(program: OnPolicyProgram) -> list[float]:
+    """The learning rate of every update of all steps."""
+    train = program.train
+    count = program.total_steps * int(train.epochs) * (train.problems * program.sampling.samples // train.batch_size)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=train.learning_rate)
+    schedule = get_scheduler(train.schedule, optimizer, round(train.warmup * count), count)
+    rates = []
+    for _ in range(count):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return rates

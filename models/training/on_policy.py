@@ -1,0 +1,202 @@
+"""Policy gradients on a policy's own fresh answers, with the engine inside the training program.
+
+    python -m models.training.on_policy CONFIG.json    # several processes: by torch.distributed.run, see launch.py
+
+A step draws a group of answers to each of some problems with the policy's weights of the moment, scores them, and
+updates the policy. What a step does follows from its number, the seed, the weights and the optimizer's state alone:
+splitting the steps into iterations, or resuming, changes nothing.
+"""
+
+import gc
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    gc.disable()  # until `quiet`
+
+from accelerate.utils import gather_object
+
+from data.render import check_room, context_length, prompt_token_ids, stop_token_ids
+from data.rows import Problem
+from data.storage import read_rows
+from models.engine import Engine, Served, start
+from models.loading import load_config
+from models.on_policy import OnPolicyProgram
+from models.progress import Progress
+from models.training.common import (
+    CHECKPOINTS,
+    COMPLETE,
+    enter,
+    last_checkpoint,
+    leave,
+    lines_up_to,
+    padded_tokenizer,
+)
+from models.training.learner import DivergedError, Learner
+from models.training.rollout import Drawn, Judge, Rollouts, judge
+
+STATE, PLACE = "state", "place.json"
+
+
+def learn(program: OnPolicyProgram) -> None:
+    """Make the steps of an iteration; write the policy, and the state that the next iteration goes on from.
+
+    Raises:
+        DivergedError: training cannot go on.
+    """
+    with judge(program.judged_by) as judged:
+        _Run(program, judged).to_the_end()
+
+
+class _Run:
+    """The steps of one iteration."""
+
+    def __init__(self, program: OnPolicyProgram, judged: Judge) -> None:
+        self.program, self.judged, self.folder = program, judged, program.output.parent
+        self.tokenizer = padded_tokenizer(program.policy, program.model_code)
+        problems = list(read_rows(Problem, program.problems))
+        prompts = {problem.id: prompt_token_ids(self.tokenizer, problem.messages) for problem in problems}
+        context = program.engine.max_model_len or context_length(load_config(program.policy, program.model_code))
+        for name, prompt in prompts.items():
+            check_room(len(prompt), program.sampling.max_tokens, context, name)
+        self.longest = min(context, max(map(len, prompts.values())) + program.sampling.max_tokens)
+        self.learner = Learner(program, self.tokenizer)
+        accelerator = self.learner.accelerator
+        place = accelerator.process_index, accelerator.num_processes
+        self.rollouts = Rollouts(program, problems, prompts, stop_token_ids(self.tokenizer), place)
+        self.main, self.position, self.flat = accelerator.is_main_process, 0, 0
+
+    def to_the_end(self) -> None:
+        program = self.program
+        step = self._begin()
+        last = program.first_step + program.train.steps
+        progress = Progress("train", last, "step", done=step)
+        engine: Engine | None = None
+        while step < last:
+            engine = engine or self._engine()
+            told = self._step(engine, step)
+            step += 1
+            if self.main:
+                with (self.folder / "metrics.jsonl").open("a") as file:
+                    file.write(json.dumps({"step": step, **told}) + "\n")
+            progress.update(step, f"reward {told['reward']:.3f}")
+            if step % program.launch.checkpoint_steps == 0 and step < last:
+                self._keep(self.folder / CHECKPOINTS / f"checkpoint-{step}", step)
+        self._keep(self.folder / STATE, step)
+        self.learner.write(program.output, self.tokenizer)
+
+    def _engine(self) -> Engine:
+        """The engine, started after the trainer: before it, vLLM would set up a group of one process."""
+        program = self.program
+        served = Served(
+            program.policy,
+            program.sampling.dtype,
+            self.longest,
+            program.seed,
+            program.model_code,
+            beside_a_trainer=True,
+        )
+        return start(served, program.engine)
+
+    def _step(self, engine: Engine, step: int) -> dict[str, float]:
+        """Draw, score and learn; return what there is to see, over all processes."""
+        begin = time.monotonic()
+        engine.load(self.learner.weights())
+        loaded = time.monotonic()
+        drawn = self.rollouts.draw(engine, self.judged, self.position)
+        engine.sleep()
+        sampled = time.monotonic()
+        self.position = drawn.position
+        told = self._of_all(drawn)
+        self._require_spread(told["without_spread"] == 1, step)
+        told |= self.learner.learn(step, drawn.groups)
+        trained = time.monotonic()
+        engine.wake()
+        told |= {"tokens_per_second": told.pop("drawn_tokens") / max(sampled - loaded, 1e-9)}
+        return told | {
+            "seconds/sampling": sampled - loaded,
+            "seconds/training": trained - sampled,
+            "seconds/other": loaded - begin + time.monotonic() - trained,
+        }
+
+    def _of_all(self, drawn: Drawn) -> dict[str, float]:
+        """Means over the answers of all processes."""
+        answers = [answer for group in drawn.seen for answer in group.answers]
+        rewards = [reward for group in drawn.seen for reward in group.rewards]
+        graded = [reward for reward in rewards if reward == reward]  # noqa: PLR0124  not NaN
+        correct = sum(score.verdict == "correct" for group in drawn.seen for score in group.scores)
+        mine = {
+            "groups": len(drawn.seen),
+            "flat": sum(not group.has_spread for group in drawn.seen),
+            "answers": len(answers),
+            "graded": len(graded),
+            "reward": sum(graded),
+            "correct": correct,
+            "tokens": drawn.tokens,
+            "truncated": sum(answer.finish_reason != "stop" for answer in answers),
+        }
+        all_of_them = gather_object([mine])
+        total = {name: sum(one[name] for one in all_of_them) for name in mine}
+        count = total["answers"]
+        return {
+            "reward": total["reward"] / max(total["graded"], 1),
+            "correct": total["correct"] / count,
+            "without_spread": total["flat"] / total["groups"],
+            "length": total["tokens"] / count,
+            "truncated": total["truncated"] / count,
+            "drawn_tokens": total["tokens"],
+        }
+
+    def _require_spread(self, flat: bool, step: int) -> None:
+        self.flat = self.flat + 1 if flat else 0
+        if self.flat >= self.program.train.patience:
+            raise DivergedError(
+                f"In {self.flat} steps in a row, up to step {step}, all answers to each problem got the same reward. "
+                "There is nothing to learn.",
+                what_next="If none is correct, use easier problems or a stronger --model; if all are, harder ones. "
+                "More generate.samples or a higher generate.temperature make answers differ.",
+            )
+
+    def _begin(self) -> int:
+        """Go on from the last checkpoint of this iteration, or from the state of the one before. Return the step."""
+        program = self.program
+        resumed = last_checkpoint(self.folder / CHECKPOINTS)
+        state = resumed or program.state
+        if state is None:
+            self.learner.start_anew()
+            step = program.first_step
+        else:
+            self.learner.load(state)
+            told = json.loads((state / PLACE).read_text())
+            step, self.flat = told["step"], told["flat"]
+            self.position = told["positions"][self.rollouts.place[0]]
+        if resumed and self.main:
+            print(f"Resumed from {resumed.name}", flush=True)
+        if self.main:
+            journal = self.folder / "metrics.jsonl"
+            journal.write_text("".join(lines_up_to(journal, step)))
+        self.learner.accelerator.wait_for_everyone()
+        return int(step)
+
+    def _keep(self, folder: Path, step: int) -> None:
+        """Write a checkpoint; older ones are removed once it is complete."""
+        positions = gather_object([self.position])
+        self.learner.save(folder)
+        if self.main:
+            told = {"step": step, "flat": self.flat, "positions": positions}
+            (folder / PLACE).write_text(json.dumps(told) + "\n")
+            if folder.name != STATE:
+                (folder / COMPLETE).touch()
+            for other in folder.parent.glob("checkpoint-*"):
+                if other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
+        self.learner.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    enter()
+    learn(OnPolicyProgram.model_validate_json(Path(sys.argv[1]).read_text()))
+    leave()
