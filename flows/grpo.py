@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from data.measures import MeasureName
 from data.rewards import RewardError
-from models.on_policy import OnPolicyConfig, OnPolicySamplingConfig
+from models.on_policy import OnPolicyConfig, OnPolicyEngineConfig, OnPolicyLaunchConfig, OnPolicySamplingConfig
 from tasks.datasets.problems import prepare_problems
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
@@ -52,6 +52,8 @@ class GRPO(LoopConfig):
     generate: Annotated[OnPolicySamplingConfig, Field(description="How groups of answers are drawn.")] = (
         OnPolicySamplingConfig()
     )
+    engine: Annotated[OnPolicyEngineConfig, Field(description="How vLLM runs.")] = OnPolicyEngineConfig()
+    launch: Annotated[OnPolicyLaunchConfig, Field(description="How training runs.")] = OnPolicyLaunchConfig()
     train: Annotated[OnPolicyConfig, Field(description="How the policy is trained.")] = OnPolicyConfig()
 
     def learning(self, reference: Artifact) -> Learning:
@@ -73,9 +75,9 @@ class GRPO(LoopConfig):
                 f"train.problems is {train.problems}, not a multiple of launch.processes, {self.launch.processes}, "
                 "over which they are spread. Change one of them."
             )
-        if train.overlong > self.generate.max_tokens:
+        if train.overlong >= self.generate.max_tokens:
             raise ValueError(
-                f"train.overlong is {train.overlong}, more than generate.max_tokens, {self.generate.max_tokens}: even "
+                f"train.overlong is {train.overlong}, but generate.max_tokens is {self.generate.max_tokens}: even "
                 "the shortest answers would lose reward. Lower it."
             )
         return self

@@ -7,11 +7,20 @@ from pydantic import Field, model_validator
 
 from data.combining import Combination
 from data.sandbox.isolation import Level
-from models.config import Config, EngineConfig, LaunchedProgram, ModelCode, SamplingConfig, Schedule, TrainConfig
+from models.config import (
+    Config,
+    EngineConfig,
+    LaunchConfig,
+    LaunchedProgram,
+    ModelCode,
+    SamplingConfig,
+    Schedule,
+    TrainConfig,
+)
 
 Advantage = Literal["group", "group-no-std", "leave-one-out"]
 Normalizer = Literal["sequence", "tokens", "constant"]
-KLEstimator = Literal["k1", "k2", "k3"]
+KLEstimator = Literal["k2", "k3"]
 Correction = Literal["none", "truncate", "mask"]
 
 
@@ -24,6 +33,18 @@ class OnPolicySamplingConfig(SamplingConfig):
     ] = 1.0
     top_p: Annotated[float, Field(ge=1, le=1, description="Must be 1.")] = 1.0
     top_k: Annotated[int, Field(ge=0, le=0, description="Must be 0.")] = 0
+
+
+class OnPolicyLaunchConfig(LaunchConfig):
+    """How on-policy training is spread over devices. Here, the number of processes changes the result."""
+
+    checkpoint_steps: Annotated[int, Field(ge=1, description="Steps between checkpoints to resume from.")] = 5
+
+
+class OnPolicyEngineConfig(EngineConfig):
+    """How vLLM runs. In training, it shares each GPU with the trainer, and has one device."""
+
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, description="Share of GPU memory to use.")] = 0.4
 
 
 class OnPolicyConfig(TrainConfig):

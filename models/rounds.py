@@ -122,7 +122,7 @@ class Rounds:
             try:
                 judged = self._scorers.submit(_judge, until, drawn.problem, drawn.samples[begin:])
             except BrokenProcessPool as error:
-                raise _ended() from error
+                raise scorer_ended() from error
             judged.add_done_callback(lambda done: self._verdicts.put((drawn, done)))
 
     def _request(self, drawn: Drawn) -> Request:
@@ -145,7 +145,7 @@ class Rounds:
         try:
             scores, tally = judged.result()
         except BrokenProcessPool as error:
-            raise _ended() from error
+            raise scorer_ended() from error
         self._judging -= 1
         self._tally.add(tally)
         until = drawn.shard.job.until
@@ -199,10 +199,12 @@ def scorers(shards: list[Shard]) -> Iterator[Executor | None]:
         pool.shutdown(cancel_futures=True)
 
 
-def _ended() -> ScorerError:
+def scorer_ended() -> ScorerError:
+    """The error when a process that scores is gone."""
     return ScorerError(
-        "A process that scored answers between rounds has ended, perhaps killed for its memory.",
-        what_next="Run the same command again: finished shards are kept. Lower reward.workers if memory is short.",
+        "A process that scored answers has ended, perhaps killed for its memory.",
+        what_next="Run the same command again: finished shards and checkpoints are kept. If memory is short, lower "
+        "reward.workers.",
     )
 
 

@@ -1,8 +1,10 @@
 """A policy in DeepSpeed that learns from groups of its own answers, with the losses of policy_gradient.py."""
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, pad
 
 from data.errors import RunFailedError
 from models.on_policy import OnPolicyProgram
-from models.training.common import IGNORED, deepspeed_config, load_policy, pad_token_id
+from models.training.common import IGNORED, PATIENCE, deepspeed_config, load_policy, pad_token_id
 from models.training.policy_gradient import (
     advantages,
     clipped,
@@ -63,7 +65,7 @@ class Learner:
             "gradient_clipping": train.max_grad_norm,
         }
         plugin = DeepSpeedPlugin(hf_ds_config=config)  # before the model: ZeRO 3 shards it while loading
-        PartialState(cpu=not torch.cuda.is_available())
+        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=PATIENCE))
         self.accelerator = Accelerator(deepspeed_plugin=plugin)
         model = self._load(program.policy)
         disable_dropout_in_model(model)  # the engine has none
@@ -110,7 +112,7 @@ class Learner:
                 f"In step {step}, log-probabilities in the engine and in the trainer differ by {told['drift']:.3g} "
                 f"nats per token, more than train.most_drift, {self.train.most_drift:g}.",
                 what_next="Use float32 for generate.dtype and train.dtype, or raise train.most_drift if the importance "
-                "correction is to bear it.",
+                "correction is to bear it; the run then goes on.",
             )
         sums = torch.zeros(3)
         updates = len(answers) // (self.accumulated * self.micro)
@@ -128,7 +130,9 @@ class Learner:
         most, train = self.program.sampling.max_tokens, self.train
         lengths = torch.tensor([[len(answer.token_ids) for answer in group.answers] for group in groups])
         rewards = torch.tensor([group.rewards for group in groups]) + overlong_penalty(lengths, most, train.overlong)
-        found = advantages(rewards, train.advantage)
+        # Without spread in their rewards, groups only fill up: length alone is to teach nothing, nor rounding.
+        teaches = torch.tensor([[float(group.has_spread)] for group in groups])
+        found = advantages(rewards, train.advantage) * teaches
         none = torch.empty(0)
         return [
             Answer(group.prompt, answer.token_ids, float(worth), torch.tensor(answer.log_probs), none, none)
@@ -173,13 +177,13 @@ class Learner:
                 per_token = per_token + train.kl * kl_divergence(now.log_probs, reference, train.kl_estimator)
             loss = normalized(per_token, mask, train.normalizer, size)
             if not torch.isfinite(loss):
-                raise DivergedError(
-                    f"The loss of step {step} is {loss.item()}. The last checkpoint is kept, and the policy before it.",
-                    what_next="Lower train.learning_rate, or raise train.warmup, and run with --on-drift rebuild.",
-                )
+                raise _diverged(f"The loss of step {step} is {loss.item()}.")
             # DeepSpeed averages over accumulated batches and over devices; this loss is already a part of the whole.
             self.engine.backward(loss * self.accumulated * processes)
             self.engine.step()
+            norm = self.engine.get_global_grad_norm()  # of the last update
+            if norm is not None and not math.isfinite(float(norm)):
+                raise _diverged(f"The gradient of step {step} is not finite.")
             shares = [(what & mask).sum() / tokens for what in (cut, beyond)]
             sums += torch.stack([loss.detach(), *shares]).cpu()
         return torch.tensor(self._total(sums))
@@ -240,6 +244,13 @@ class Learner:
         if self.accelerator.is_main_process:
             self.engine.module.save_pretrained(folder, state_dict=weights)
             tokenizer.save_pretrained(folder)
+
+
+def _diverged(what: str) -> DivergedError:
+    return DivergedError(
+        f"{what} The last checkpoint and the policies of earlier iterations are kept.",
+        what_next="Lower train.learning_rate or raise train.warmup. With --on-drift accept, finished iterations stay.",
+    )
 
 
 def _learning_rates(program: OnPolicyProgram) -> list[float]:

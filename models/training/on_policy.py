@@ -13,12 +13,14 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
 from accelerate.utils import gather_object
 
+from data.errors import RunFailedError
 from data.render import check_room, context_length, prompt_token_ids, stop_token_ids
 from data.rows import Problem
 from data.storage import read_rows
@@ -49,6 +51,10 @@ def learn(program: OnPolicyProgram) -> None:
     """
     with judge(program.judged_by) as judged:
         _Run(program, judged).to_the_end()
+
+
+class StateError(RunFailedError):
+    """An earlier state cannot be gone on from."""
 
 
 class _Run:
@@ -82,7 +88,7 @@ class _Run:
             if self.main:
                 with (self.folder / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps({"step": step, **told}) + "\n")
-            progress.update(step, f"reward {told['reward']:.3f}")
+                progress.update(step, f"reward {told['reward']:.3f}")
             if step % program.launch.checkpoint_steps == 0 and step < last:
                 self._keep(self.folder / CHECKPOINTS / f"checkpoint-{step}", step)
         self._keep(self.folder / STATE, step)
@@ -91,6 +97,7 @@ class _Run:
     def _engine(self) -> Engine:
         """The engine, started after the trainer: before it, vLLM would set up a group of one process."""
         program = self.program
+        alone = program.engine.model_copy(update={"tensor_parallel_size": 1})  # each process has its own
         served = Served(
             program.policy,
             program.sampling.dtype,
@@ -99,7 +106,7 @@ class _Run:
             program.model_code,
             beside_a_trainer=True,
         )
-        return start(served, program.engine)
+        return start(served, alone)
 
     def _step(self, engine: Engine, step: int) -> dict[str, float]:
         """Draw, score and learn; return what there is to see, over all processes."""
@@ -169,8 +176,9 @@ class _Run:
             self.learner.start_anew()
             step = program.first_step
         else:
-            self.learner.load(state)
             told = json.loads((state / PLACE).read_text())
+            self._require_the_same(told, program.first_step if resumed is None else None)
+            self.learner.load(state)
             step, self.flat = told["step"], told["flat"]
             self.position = told["positions"][self.rollouts.place[0]]
         if resumed and self.main:
@@ -181,12 +189,33 @@ class _Run:
         self.learner.accelerator.wait_for_everyone()
         return int(step)
 
+    def _require_the_same(self, told: dict[str, Any], first_step: int | None) -> None:
+        """Refuse a state of another number of processes or ZeRO stage, or of another step than this iteration's first.
+
+        Raises:
+            StateError: it is one.
+        """
+        launch = self.program.launch
+        now = {"processes": launch.processes, "zero_stage": launch.zero_stage}
+        if first_step is not None:
+            now["step"] = first_step
+        changed = [f"{name} was {told[name]}, is {value}" for name, value in now.items() if told[name] != value]
+        if changed:
+            raise StateError(
+                f"The optimizer's state was written under other settings: {'; '.join(changed)}.",
+                what_next="Give the launch.processes, launch.zero_stage and train.steps of before, or another --run.",
+            )
+
     def _keep(self, folder: Path, step: int) -> None:
         """Write a checkpoint; older ones are removed once it is complete."""
-        positions = gather_object([self.position])
+        positions, launch = gather_object([self.position]), self.program.launch
+        if self.main:
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed process has left
+        self.learner.accelerator.wait_for_everyone()
         self.learner.save(folder)
         if self.main:
             told = {"step": step, "flat": self.flat, "positions": positions}
+            told |= {"processes": launch.processes, "zero_stage": launch.zero_stage}
             (folder / PLACE).write_text(json.dumps(told) + "\n")
             if folder.name != STATE:
                 (folder / COMPLETE).touch()

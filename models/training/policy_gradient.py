@@ -38,16 +38,6 @@ def advantages(rewards: torch.Tensor, kind: Advantage) -> torch.Tensor:
     return centered / (variance.sqrt() + TINY)
 
 
-def has_spread(rewards: torch.Tensor) -> torch.Tensor:
-    """Whether the rewards of each group differ, shape (groups,); without, there is nothing to learn.
-
-    Args:
-        rewards: shape (groups, answers), NaN where nothing could be graded.
-    """
-    lowest = rewards.nan_to_num(nan=torch.inf).amin(dim=1)
-    return rewards.nan_to_num(nan=-torch.inf).amax(dim=1) > lowest
-
-
 def overlong_penalty(tokens: torch.Tensor, most: int, buffer: int) -> torch.Tensor:
     """DAPO's soft penalty on long answers (arXiv 2503.14476, equation 13): from 0 down to −1 over the last tokens.
 
@@ -79,12 +69,11 @@ def clipped(
 def kl_divergence(log_probs: torch.Tensor, reference: torch.Tensor, estimator: KLEstimator) -> torch.Tensor:
     """Estimates of the divergence from a reference policy, by token, at tokens drawn from the policy.
 
-    With r = p_ref / p_θ (Schulman, "Approximating KL divergence", 2020): k1 = −log r, unbiased; k2 = (log r)² / 2;
-    k3 = r − 1 − log r, unbiased and never negative, GRPO's (arXiv 2402.03300, equation 4).
+    With r = p_ref / p_θ (Schulman, "Approximating KL divergence", 2020): k2 = (log r)² / 2; k3 = r − 1 − log r,
+    unbiased and never negative, GRPO's (arXiv 2402.03300, equation 4). His k1 = −log r has no use in a loss: its
+    gradient is 0 on average.
     """
     log_ratio = reference - log_probs
-    if estimator == "k1":
-        return -log_ratio
     if estimator == "k2":
         return log_ratio.square() / 2
     return log_ratio.exp() - 1 - log_ratio

@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from data.rows import Problem, Sample, Score
 from data.scoring import Tally, check_errors, combine_scores, score_samples
 from models.engine import Completion, Engine, Request, answers_in_order
 from models.on_policy import JudgedBy, OnPolicyProgram
+from models.rounds import ENOUGH_TO_TELL, scorer_ended
 from models.shards import request_seed
 
 
@@ -81,7 +83,7 @@ class Rollouts:
         """Draw this process's groups of a step.
 
         With dynamic sampling, groups without spread are replaced by groups of further problems, in a few rounds. If
-        there are still too few, the first without spread fill up: they change no weight, but the batch is whole.
+        there are still too few, the first without spread fill up: their answers have no advantage.
         """
         train, drawn = self.program.train, Drawn([], position, [], 0)
         for _ in range(1 + (train.refills if train.dynamic else 0)):
@@ -133,13 +135,18 @@ class Judge:
 
         Raises:
             TooManyErrorsError: a reward failed on too many of the answers so far.
+            ScorerError: a scoring process has ended.
         """
-        waiting = [self._processes.submit(_score, self.rewards, one[0], _samples(*one)) for one in drawn]
         found = []
-        for scores, tally in (one.result() for one in waiting):
-            found.append(scores)
-            self.tally.add(tally)
-        check_errors(self.tally, self.rewards.max_error_share)
+        try:
+            waiting = [self._processes.submit(_score, self.rewards, one[0], _samples(*one)) for one in drawn]
+            for scores, tally in (one.result() for one in waiting):
+                found.append(scores)
+                self.tally.add(tally)
+        except BrokenProcessPool as error:
+            raise scorer_ended() from error
+        if self.tally.samples >= ENOUGH_TO_TELL:
+            check_errors(self.tally, self.rewards.max_error_share)
         return found
 
 

@@ -1,6 +1,7 @@
 """Real on-policy learning: engine and trainer agree; neither a kill nor a division into iterations changes a byte."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def test_two_iterations_of_two_steps_are_one_of_four(policy: Path, asked: Path, 
     lines = [(tmp_path / folder / "metrics.jsonl").read_text() for folder in ("1", "2")]
     (tmp_path / "2" / "metrics.jsonl").write_text("".join(lines))
     same_results(tmp_path / "2", plain)
+
+
+@pytest.mark.parametrize(("changed", "says"), [("zero_stage", "zero_stage was 1, is 0"), ("step", "step was 9, is 2")])
+def test_a_state_of_other_settings_is_refused(
+    policy: Path, asked: Path, plain: Path, tmp_path: Path, changed: str, says: str
+) -> None:
+    shutil.copytree(plain / "state", tmp_path / "before")
+    place = tmp_path / "before/place.json"
+    told = json.loads(place.read_text()) | {"step": 2}
+    place.write_text(json.dumps(told | {changed: {"zero_stage": 1, "step": 9}[changed]}))
+    job = program(tmp_path, policy, asked).model_copy(update={"first_step": 2, "state": tmp_path / "before"})
+    with pytest.raises(AssertionError, match=says):
+        train(tmp_path, job, ON_POLICY)
 
 
 def same_results(folder: Path, other: Path) -> None:

@@ -61,7 +61,7 @@ def test_with_other_settings_of_learning_it_is_refused(finished: GRPO) -> None:
     [
         ({"train": TRAIN | {"problems": 9}}, "9 × 4 = 36 answers, which is not a multiple of train.batch_size, 16"),
         ({"launch": {"processes": 3, "micro_batch_size": 1}, "train": TRAIN | {"batch_size": 32}}, "not a multiple of"),
-        ({"train": TRAIN | {"overlong": 49}}, "even the shortest answers would lose reward"),
+        ({"train": TRAIN | {"overlong": 48}}, "even the shortest answers would lose reward"),
         ({"train": TRAIN | {"epochs": 1.5}}, "a whole number of times"),
         ({"train": TRAIN | {"adapter": {}}}, "train.adapter is not supported"),
         ({"reward": {"name": "judge"}}, "judge is a model"),

@@ -78,19 +78,16 @@ def test_the_clipped_loss(ratio: float, advantage: float, loss: float, cut: bool
     assert found.item() == pytest.approx(loss) and told.item() is cut
 
 
-@pytest.mark.parametrize(
-    ("estimator", "expected"), [("k1", math.log(2)), ("k2", math.log(2) ** 2 / 2), ("k3", math.log(2) - 0.5)]
-)
+@pytest.mark.parametrize(("estimator", "expected"), [("k2", math.log(2) ** 2 / 2), ("k3", math.log(2) - 0.5)])
 def test_divergence_of_a_token_that_is_twice_as_likely_as_in_the_reference(estimator: Any, expected: float) -> None:
     found = kl_divergence(torch.tensor([math.log(0.5)]), torch.tensor([math.log(0.25)]), estimator)
     assert found.item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k3"])
-def test_divergence_estimates_have_the_true_mean(estimator: Any) -> None:
+def test_k3_has_the_true_mean() -> None:
     policy, reference = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([0.4, 0.4, 0.2])
     true = (policy * (policy / reference).log()).sum().item()
-    found = (policy * kl_divergence(policy.log(), reference.log(), estimator)).sum().item()
+    found = (policy * kl_divergence(policy.log(), reference.log(), "k3")).sum().item()
     assert found == pytest.approx(true, rel=1e-5)
 
 
