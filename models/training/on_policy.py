@@ -142,7 +142,7 @@ class _Run:
             "graded": len(graded),
             "reward": sum(graded),
             "correct": correct,
-            "tokens": drawn.tokens,
+            "tokens": sum(len(answer.token_ids) for answer in answers),
             "truncated": sum(answer.finish_reason != "stop" for answer in answers),
         }
         all_of_them = gather_object([mine])

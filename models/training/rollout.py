@@ -40,23 +40,16 @@ class Group:
 
 @dataclass
 class Drawn:
-    """The groups that a step learns from, and what drawing them took.
+    """The groups that a step learns from.
 
     Attributes:
         position: how many problems this process has drawn since the first step.
-        seen: the rewards of all groups that were drawn.
-        tokens: of all answers that were drawn.
+        seen: all groups that were drawn for it.
     """
 
     groups: list[Group]
     position: int
     seen: list[Group]
-    tokens: int
-
-    @property
-    def without_spread(self) -> float:
-        """Share of the drawn groups."""
-        return sum(not group.has_spread for group in self.seen) / len(self.seen)
 
 
 class Rollouts:
@@ -85,7 +78,7 @@ class Rollouts:
         With dynamic sampling, groups without spread are replaced by groups of further problems, in a few rounds. If
         there are still too few, the first without spread fill up: their answers have no advantage.
         """
-        train, drawn = self.program.train, Drawn([], position, [], 0)
+        train, drawn = self.program.train, Drawn([], position, [])
         for _ in range(1 + (train.refills if train.dynamic else 0)):
             missing = self.count - sum(group.has_spread for group in drawn.seen)
             if missing <= 0:
@@ -93,7 +86,6 @@ class Rollouts:
             new = self._answered(engine, judge, range(drawn.position, drawn.position + missing))
             drawn.position += missing
             drawn.seen += new
-            drawn.tokens += sum(len(answer.token_ids) for group in new for answer in group.answers)
         ordered = sorted(drawn.seen, key=lambda group: not group.has_spread)
         drawn.groups = ordered[: self.count]
         return drawn
