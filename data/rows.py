@@ -185,6 +185,49 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """One answer that a policy drew while it was being trained, with its score and what was learned from it.
+
+    `step` counts from 1 over all iterations; the policy that wrote the answer had made the steps before it. `index` is
+    unique among all answers to a problem in a run. Token ids, finish reason and seed are those of a `Sample`; value,
+    verdict, explanation, answer and grader those of a `Score`. `advantage` is None if nothing was learned from the
+    answer, because another group took the place of its own.
+    """
+
+    problem_id: str
+    index: int
+    step: int
+    completion: str
+    token_ids: list[int]
+    finish_reason: str
+    seed: int
+    value: float | None
+    verdict: Verdict
+    explanation: str
+    answer: str | None
+    grader: str
+    advantage: float | None
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("problem_id", pa.string()),
+            ("index", pa.int32()),
+            ("step", pa.int32()),
+            ("completion", pa.string()),
+            ("token_ids", _TOKEN_IDS),
+            ("finish_reason", pa.string()),
+            ("seed", pa.int64()),
+            ("value", pa.float64()),
+            ("verdict", pa.string()),
+            ("explanation", pa.string()),
+            ("answer", pa.string()),
+            ("grader", pa.string()),
+            ("advantage", pa.float64()),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PairLikelihood:
     """One policy's likelihoods of one pair: log-probabilities summed over answer tokens, and the numbers of tokens."""
 

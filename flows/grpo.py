@@ -11,20 +11,15 @@ from prefect import flow
 from pydantic import Field, model_validator
 
 from data.measures import MeasureName
-from data.rewards import RewardError
 from models.on_policy import OnPolicyConfig, OnPolicyEngineConfig, OnPolicyLaunchConfig, OnPolicySamplingConfig
 from tasks.datasets.problems import prepare_problems
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
-from tasks.rollouts.learn import Learning, learn
-from tasks.rollouts.rewards import JUDGED, MODELLED
+from tasks.rollouts.learn import Learning, check_scored_in_the_program, end_by_kl, learn
 from tasks.settings.leading import MACHINE, PROBLEMS, START
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import Artifact, OnDrift
 from tasks.stage.run import Run
-
-_SCORED_IN_THE_PROGRAM = "grpo scores answers by functions inside the training program, but {} is a model."
-_FUNCTIONS = "Choose reward.name: final_answer, program, or a function of your own."
 
 
 class GRPO(LoopConfig):
@@ -82,18 +77,9 @@ class GRPO(LoopConfig):
             )
         return self
 
-    @model_validator(mode="after")
-    def _can_be_done_in_the_program(self) -> Self:
-        if self.train.adapter is not None:
-            raise ValueError("grpo trains all weights: train.adapter is not supported. Leave it out.")
-        if models := [name for name in self.reward.names if name in (JUDGED, MODELLED)]:
-            raise ValueError(f"{_SCORED_IN_THE_PROGRAM.format(', '.join(models))} {_FUNCTIONS}")
-        return self
-
     def check_inputs(self) -> None:
         super().check_inputs()
-        if models := sorted(self.reward.models):
-            raise RewardError(_SCORED_IN_THE_PROGRAM.format(", ".join(models)), what_next=_FUNCTIONS)
+        check_scored_in_the_program(self.reward)
 
 
 @flow(name="grpo", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
@@ -109,6 +95,7 @@ def loop(run: Run, config: GRPO) -> dict[str, Any]:
     how, policy, reason = config.learning(base.artifact("policy")), base, None
     for number in range(1, config.iterations + 1):
         policy = learn(run.iteration(number), number, policy, problems.artifact("train.parquet"), how)
-        if reason := add_iteration(measuring, iterations, policy, {"train": policy}):
+        reason = add_iteration(measuring, iterations, policy, {"train": policy}) or end_by_kl(policy, config.train)
+        if reason:
             break
     return conclude(measuring, iterations, reason)

@@ -216,7 +216,7 @@ class AdapterConfig(Config):
     rank: Annotated[int, Field(ge=1, description="Rank r of the update B·A.")] = 8
     alpha: Annotated[int, Field(ge=1, description="The update is scaled by alpha / rank.")] = 16
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Dropout before A in supervised training; training on pairs uses none.")
+        float, Field(ge=0, lt=1, description="Dropout before A in supervised training; other training uses none.")
     ] = 0.05
     targets: Annotated[
         tuple[str, ...], Field(min_length=1, description="Names of the linear modules that get an adapter.")
@@ -541,7 +541,7 @@ class RewardTrainProgram(LaunchedProgram):
 
 
 class RewardScoreProgram(Config):
-    """Configuration of the program `models.reward_score`. `grader` goes into the Score rows of `jobs`."""
+    """Configuration of the program `models.training.reward_score`. `grader` goes into the Score rows of `jobs`."""
 
     model: Path
     model_code: ModelCode = "refuse"

@@ -10,13 +10,17 @@ from data.sandbox.isolation import Level
 from models.config import (
     Config,
     EngineConfig,
+    JudgeProgram,
     LaunchConfig,
     LaunchedProgram,
     ModelCode,
+    RewardScoreProgram,
     SamplingConfig,
     Schedule,
     TrainConfig,
 )
+
+ROLLOUTS = "rollouts"  # the folder of the answers that were drawn, a file for each step
 
 Advantage = Literal["group", "group-no-std", "leave-one-out"]
 Normalizer = Literal["sequence", "tokens", "constant"]
@@ -98,6 +102,14 @@ class OnPolicyConfig(TrainConfig):
         float,
         Field(gt=0, description="Stop if sampler and trainer differ by more than this, in nats per token on average."),
     ] = 0.1
+    most_kl: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="End the loop after an iteration in whose last step the KL divergence from the base was more "
+            "than this, in nats per token. Default: off.",
+        ),
+    ] = None
     patience: Annotated[
         int, Field(ge=1, description="Stop after so many steps in a row in which no group's rewards differ.")
     ] = 10
@@ -112,9 +124,14 @@ class OnPolicyConfig(TrainConfig):
 
 
 class JudgedBy(Config):
-    """The rewards of a program that scores by itself: name and version of each function, and how they are combined."""
+    """The rewards of a program that scores by itself: name and version of each, and how they are combined.
+
+    Attributes:
+        models: those that are models, by name, without jobs; a judge is at an endpoint.
+    """
 
     graders: dict[str, str]
+    models: Annotated[dict[str, RewardScoreProgram | JudgeProgram], Field(default_factory=dict)]
     combination: Combination | None
     isolation: Level
     workers: int

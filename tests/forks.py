@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parents[1]
-GENERATE, JUDGE, REWARD_SCORE = "models.generate", "models.asking.judge", "models.reward_score"
+GENERATE, JUDGE, REWARD_SCORE = "models.generate", "models.asking.judge", "models.training.reward_score"
 WRITE_PROMPTS = "models.asking.write_prompts"
 # A process that has used a GPU cannot be forked, and importing may use it.
 _context = multiprocessing.get_context("spawn" if shutil.which("nvidia-smi") else "forkserver")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from data.rows import Example, Pair
+from data.rows import Example, Pair, Rollout, Score
 from flows.commands.comparison_tables import show_comparison
 from flows.commands.parser import CommandParser
 from flows.commands.printing import format_bytes, make_console, say
@@ -134,7 +134,7 @@ def _show_keys(history: History, folder: Path) -> int:
     for found in files:
         say(f"\n{found.file}, {found.rows:,} rows, such as")
         for key, row in found.first.items():
-            text = " ".join((row.completion if isinstance(row, Example) else row.rejected).split())
+            text = " ".join((row.rejected if isinstance(row, Pair) else row.completion).split())
             say(f"  {key}  {text if len(text) <= PREVIEW else text[: PREVIEW - 1] + '…'}")
     return 0
 
@@ -157,7 +157,7 @@ def _show_trace(history: History, key: str) -> int:
 
 
 def _trace_blocks(history: History, found: Trace) -> Iterator[tuple[str, list[str]]]:
-    row, kind = found.row, "example" if isinstance(found.row, Example) else "pair"
+    row, kind = found.row, {Example: "example", Pair: "pair", Rollout: "rollout"}[type(found.row)]
     trained = ", ".join(found.trained) or "nothing yet"
     weight = f"; weight {row.weight:g}" if isinstance(row, Example) else ""
     yield (
@@ -170,6 +170,8 @@ def _trace_blocks(history: History, found: Trace) -> Iterator[tuple[str, list[st
             "rejected",
             [f"from {_source(history, row.rejected_source, found.file.iteration)}", *_quoted(row.rejected)],
         )
+    elif isinstance(row, Rollout):
+        yield from _rollout_blocks(row)
     elif found.samples is None:
         yield "completion", [f"a gold answer, from {row.policy}", *_quoted(row.completion)]
     if found.samples is not None and (sample := found.sample) is not None:
@@ -184,10 +186,8 @@ def _trace_blocks(history: History, found: Trace) -> Iterator[tuple[str, list[st
                 *_made_by(history, found.samples.stage),
             ],
         )
-    if (score := found.score) is not None:
-        value = "not graded" if score.value is None else f"{score.value:g}"
-        answer = "" if score.answer is None else f", answer read as {score.answer}"
-        yield "score", [f"{value}, {score.verdict}{answer}, by {score.grader}", *_quoted(score.explanation)]
+    if found.score is not None:
+        yield "score", _score_lines(found.score)
     elif found.samples is not None:
         yield "score", [f"none: {history.algorithm} trains without a reward"]
     problem = found.problem
@@ -195,11 +195,33 @@ def _trace_blocks(history: History, found: Trace) -> Iterator[tuple[str, list[st
         f"{problem.id}, from {problem.source}, split {problem.split}" if problem else f"{row.problem_id}, of the pairs"
     )
     reference = [] if problem is None or problem.reference is None else ["reference:", *_quoted(problem.reference)]
-    prompt = [line for m in row.messages for line in (f"{m['role']}:", *_quoted(m["content"]))]
+    messages = [] if isinstance(row, Rollout) else row.messages
+    messages = problem.messages if problem else messages
+    prompt = [line for m in messages for line in (f"{m['role']}:", *_quoted(m["content"]))]
     yield "problem", [about, *prompt, *reference]
     for number, policy in enumerate(found.policies):
-        yield "policy" if number == 0 else "before it", _policy_lines(history, policy, number == 0)
+        wrote = number == 0 and not isinstance(row, Rollout)
+        yield "policy" if number == 0 else "before it", _policy_lines(history, policy, wrote)
     yield "checks", [f"{'agrees ' if check.holds else 'DIFFERS'}  {check.statement}" for check in found.checks]
+
+
+def _rollout_blocks(row: Rollout) -> Iterator[tuple[str, list[str]]]:
+    learned = "nothing was learned from it" if row.advantage is None else f"advantage {row.advantage:.4g}"
+    yield (
+        "answer",
+        [
+            f"drawn in step {row.step}; {learned}",
+            f"{len(row.token_ids)} tokens, finish reason {row.finish_reason}, seed {row.seed}",
+            *_quoted(row.completion),
+        ],
+    )
+    yield "score", _score_lines(row)
+
+
+def _score_lines(score: Score | Rollout) -> list[str]:
+    value = "not graded" if score.value is None else f"{score.value:g}"
+    answer = "" if score.answer is None else f", answer read as {score.answer}"
+    return [f"{value}, {score.verdict}{answer}, by {score.grader}", *_quoted(score.explanation)]
 
 
 def _policy_lines(history: History, policy: Policy, wrote: bool) -> list[str]:
@@ -216,6 +238,8 @@ def _policy_lines(history: History, policy: Policy, wrote: bool) -> list[str]:
         lines.append(_base(history, manifest))
     if policy.start:
         lines.append(f"training began from {policy.start}")
+    if policy.rollouts:
+        lines.append(f"learned from its own answers: {history.path(policy.rollouts)}")
     for data in policy.data:
         chosen = history.manifest(data.file)
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in chosen.dropped.items())

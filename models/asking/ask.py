@@ -39,7 +39,8 @@ def asker(
     if config.endpoint is None:
         assert folder is not None
         return _here(config, form, folder, engine, seed, expected)
-    return at_endpoint(config, form, Meter(Progress(form.role, sum(1 for _ in expected), "reply")))
+    count = sum(1 for _ in expected)
+    return at_endpoint(config, form, Meter(Progress(form.role, count, "reply")) if count else None)
 
 
 def _here(

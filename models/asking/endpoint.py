@@ -19,7 +19,7 @@ class EndpointError(RunFailedError):
     """The endpoint cannot be used at all."""
 
 
-def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter) -> Ask:
+def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter | None = None) -> Ask:
     """Return a function that sends requests to the endpoint of `config`.
 
     A request that fails on its own, or times out, gets an empty reply with the reason.
@@ -75,7 +75,8 @@ def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter) -> Ask:
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             for got, tokens in pool.map(reply, requests):
                 found.append(got)
-                meter.add(1, tokens)
+                if meter:
+                    meter.add(1, tokens)
         return found
 
     return ask

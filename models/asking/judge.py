@@ -9,7 +9,8 @@ shard is not judged again, unless a request to the endpoint failed in it.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +29,7 @@ from models.shards import request_seed
 
 OPINIONS, RATES = "opinions", "judge.json"
 
+Group = tuple[Problem, Sequence[Sample]]  # a problem and answers to it
 Asked = tuple[Problem, Question]
 Ask = Callable[[list[Asked]], list[Opinion]]
 
@@ -36,17 +38,13 @@ Ask = Callable[[list[Asked]], list[Opinion]]
 class Shard:
     """A file of samples with their problems, and the files for its scores and the judge's replies."""
 
-    groups: list[tuple[Problem, list[Sample]]]
+    groups: list[Group]
     scores: Path
     opinions: Path
     truncated: bool  # whether truncated samples are judged
 
     def asked(self, judge: JudgeConfig) -> list[Asked]:
-        return [
-            (problem, question)
-            for problem, samples in self.groups
-            for question in questions(judge.kind, samples, judge.opinions, judge.opponents, self.truncated)
-        ]
+        return _asked(self.groups, judge, self.truncated)
 
 
 def missing_shards(job: ScoreJob, program: JudgeProgram) -> Iterator[Shard]:
@@ -55,7 +53,7 @@ def missing_shards(job: ScoreJob, program: JudgeProgram) -> Iterator[Shard]:
     for file in parquet_files(job.samples):
         pairs = pair_up(problems, read_rows(Sample, file))
         by_problem = (list(group) for _, group in groupby(pairs, key=lambda pair: pair[0].id))
-        groups = [(group[0][0], [sample for _, sample in group]) for group in by_problem]
+        groups: list[Group] = [(group[0][0], [sample for _, sample in group]) for group in by_problem]
         shard = Shard(groups, job.output / file.name, job.output / OPINIONS / file.name, program.truncated)
         if not _is_done(shard, program.judge):
             yield shard
@@ -80,7 +78,7 @@ def judge_samples(program: JudgeProgram) -> None:
         (job.output / OPINIONS).mkdir(parents=True, exist_ok=True)
         _remove_others(job)
     if any(True for job in program.jobs for _ in missing_shards(job, program)):
-        ask = _asker(program)
+        ask = asking(program, _all_asked(program))
         for job in program.jobs:
             for shard in missing_shards(job, program):
                 judge_shard(shard, program, ask)
@@ -90,21 +88,37 @@ def judge_samples(program: JudgeProgram) -> None:
 
 def judge_shard(shard: Shard, program: JudgeProgram, ask: Ask) -> None:
     """Ask everything about a shard. Replies are written first, so scores never exist without them."""
-    judge = program.judge
-    opinions = ask(shard.asked(judge))
+    opinions, scores = judged(shard.groups, program, ask)
     write_rows(Opinion, shard.opinions, opinions)
-    of = {key: list(found) for key, found in groupby(opinions, key=lambda opinion: opinion.problem_id)}
+    write_rows(Score, shard.scores, (score for of_problem in scores for score in of_problem))
+
+
+def judged(groups: Sequence[Group], program: JudgeProgram, ask: Ask) -> tuple[list[Opinion], list[list[Score]]]:
+    """Everything that is asked about the answers to some problems, and the scores of the answers to each."""
+    judge = program.judge
+    opinions = ask(_asked(groups, judge, program.truncated))
+    of: dict[str, list[Opinion]] = defaultdict(list)
+    for opinion in opinions:
+        of[opinion.problem_id].append(opinion)
     told = judge.threshold, program.grader, program.truncated
-    rows = (
-        score
-        for problem, samples in shard.groups
-        for score in score_problem(judge.kind, samples, of.get(problem.id, []), *told)
-    )
-    write_rows(Score, shard.scores, rows)
+    scores = [list(score_problem(judge.kind, samples, of[problem.id], *told)) for problem, samples in groups]
+    return opinions, scores
 
 
-def _asker(program: JudgeProgram) -> Ask:
-    """Start the judge here, or connect to its endpoint."""
+def _asked(groups: Sequence[Group], judge: JudgeConfig, truncated: bool) -> list[Asked]:
+    return [
+        (problem, question)
+        for problem, samples in groups
+        for question in questions(judge.kind, samples, judge.opinions, judge.opponents, truncated)
+    ]
+
+
+def asking(program: JudgeProgram, expected: Iterable[Asked]) -> Ask:
+    """Start the judge here, or connect to its endpoint.
+
+    Args:
+        expected: everything that will be asked; empty for an endpoint that shows no progress.
+    """
     judge = program.judge
     form = Form("judge", "judgement", reply_schema(judge.kind, judge.max_reasoning), judge.reply_tokens)
 
@@ -112,8 +126,7 @@ def _asker(program: JudgeProgram) -> Ask:
         said = messages(judge.kind, *asked, judge.show_reference)
         return Request(said, request_seed(program.seed, asked[1].seed_key()))
 
-    expected = map(request, _all_asked(program))
-    send = asker(judge, form, program.policy, program.engine, program.seed, expected)
+    send = asker(judge, form, program.policy, program.engine, program.seed, map(request, expected))
 
     def ask(asked: list[Asked]) -> list[Opinion]:
         replies = send([request(one) for one in asked])

@@ -51,7 +51,7 @@ class VLLM:
 
     def load(self, weights: Iterable[tuple[str, Any]]) -> None:
         """Answer with these weights from now on; see the protocol."""
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._engine.reset_prefix_cache()
 
     def sleep(self) -> None:

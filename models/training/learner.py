@@ -10,13 +10,24 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, PartialState
+from peft import get_peft_model
+from peft.utils.integrations import dequantize_module_weight
 from transformers import get_scheduler
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, pad
 
 from data.errors import RunFailedError
 from models.on_policy import OnPolicyProgram
-from models.training.common import IGNORED, PATIENCE, deepspeed_config, load_policy, pad_token_id
+from models.training.common import (
+    ADAPTER,
+    IGNORED,
+    PATIENCE,
+    deepspeed_config,
+    forget_base,
+    load_policy,
+    lora_config,
+    pad_token_id,
+)
 from models.training.policy_gradient import (
     advantages,
     clipped,
@@ -67,45 +78,84 @@ class Learner:
         plugin = DeepSpeedPlugin(hf_ds_config=config)  # before the model: ZeRO 3 shards it while loading
         PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=PATIENCE))
         self.accelerator = Accelerator(deepspeed_plugin=plugin)
-        model = self._load(program.policy)
-        disable_dropout_in_model(model)  # the engine has none
+        # An adapter goes on over all iterations, on the weights that it was begun on.
+        model = self._load(program.reference if train.adapter else program.policy)
         if launch.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
-        kind = {"adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}[train.optimizer]
-        optimizer = kind(model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
-        self.engine, self.optimizer = self.accelerator.prepare(model, optimizer)
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind needs gradients at its input
+        if train.adapter:
+            torch.manual_seed(program.seed)
+            model = get_peft_model(model, lora_config(train.adapter))
+        disable_dropout_in_model(model)  # the engine has none
+        self.engine, self.optimizer = self.accelerator.prepare(model, self._new_optimizer(model))
         self.engine.train()
-        reference = self._load(program.reference).eval()
-        if launch.zero_stage == 3:  # its weights are spread over devices, too
-            self.reference = prepare_deepspeed(reference, self.accelerator)
-        else:
-            self.reference = reference.to(self.accelerator.device)
+        self._reference = None if train.adapter else self._load_reference()
         self.rates = _learning_rates(program)
 
     def _load(self, folder: Path) -> Any:
-        model = load_policy(folder, self.train.dtype, False, self.program.model_code, self.program.launch.attention)
-        add_fused_lm_head(model, self.program.sampling.temperature, outputs=("log_probs", "entropy"))
+        train, program = self.train, self.program
+        model = load_policy(folder, train.dtype, train.quantize, program.model_code, program.launch.attention)
+        add_fused_lm_head(model, program.sampling.temperature, outputs=("log_probs", "entropy"))
         return model
 
+    def _load_reference(self) -> Any:
+        reference = self._load(self.program.reference).eval()
+        if self.program.launch.zero_stage == 3:  # its weights are spread over devices, too
+            return prepare_deepspeed(reference, self.accelerator)
+        return reference.to(self.accelerator.device)
+
+    def _new_optimizer(self, model: Any) -> torch.optim.Optimizer:
+        """As Transformers sets it up: weight decay on matrices alone, on a GPU fused."""
+        train = self.train
+        learned = [weight for weight in model.parameters() if weight.requires_grad]
+        sizes = [getattr(weight, "ds_shape", weight.shape) for weight in learned]  # under ZeRO 3 each has a part of it
+        matrices = [weight for weight, size in zip(learned, sizes, strict=True) if len(size) > 1]
+        others = [weight for weight, size in zip(learned, sizes, strict=True) if len(size) < 2]
+        groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        if train.optimizer == "rmsprop":
+            return torch.optim.RMSprop(groups, lr=train.learning_rate)
+        fused = torch.cuda.is_available() and self.program.launch.offload == "none"
+        return torch.optim.AdamW(groups, lr=train.learning_rate, fused=fused)
+
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The policy's weights by their names in a checkpoint, tied ones under each of theirs."""
-        module = self.engine.module
-        if self.program.launch.zero_stage < 3:
-            yield from module.state_dict().items()
-            return
+        """The policy's weights by their names in a checkpoint, tied ones under each of theirs; an adapter is merged."""
         from deepspeed.runtime.zero import GatheredParameters  # looks for an accelerator at once
 
-        for name, weight in module.named_parameters(remove_duplicate=False):
-            with GatheredParameters([weight]):
-                yield name, weight.detach().clone()
+        spread, module = self.program.launch.zero_stage == 3, self.engine.module
+        inner = module.get_base_model() if self.train.adapter else module
+        for name, layer in inner.named_modules(remove_duplicate=False):
+            if _is_of_an_adapter(name):
+                continue
+            update = getattr(layer, "get_delta_weight", None)
+            held = layer.base_layer if update else layer
+            for kind, weight in held.named_parameters(recurse=False):
+                whole = layer.parameters() if update else [weight]
+                with GatheredParameters(list(whole), enabled=spread):
+                    found = dequantize_module_weight(held) if kind == "weight" and self.train.quantize else weight
+                    found = found.detach()
+                    if update and kind == "weight":
+                        found = found + update("default").detach()
+                    elif spread:  # and gone again after this
+                        found = found.clone()
+                    yield f"{name}.{kind}".removeprefix("."), found
 
-    def learn(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
-        """Update the policy by a step's groups of answers; return what there is to see.
+    def advantages(self, groups: Sequence[Group]) -> list[list[float]]:
+        """The advantages of each group's answers; 0 in a group without spread, which only fills up."""
+        lengths = torch.tensor([[len(sample.token_ids) for sample in group.samples] for group in groups])
+        penalty = overlong_penalty(lengths, self.program.sampling.max_tokens, self.train.overlong)
+        rewards = torch.tensor([group.rewards for group in groups]) + penalty
+        # Without spread in their rewards, length alone is to teach nothing, nor rounding.
+        teaches = torch.tensor([[float(group.has_spread)] for group in groups])
+        found: list[list[float]] = (advantages(rewards, self.train.advantage) * teaches).tolist()
+        return found
+
+    def learn(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> dict[str, float]:
+        """Update the policy by a step's groups of answers and their advantages; return what there is to see.
 
         Raises:
             DivergedError: the loss is not finite, or the engine's probabilities are not the trainer's.
         """
-        answers = self._answers(groups)
+        answers = _answers(groups, advantages)
         told = self._look(answers)
         if told["drift"] > self.train.most_drift:
             raise DivergedError(
@@ -126,27 +176,13 @@ class Learner:
         loss, cut, beyond = (sums / count).tolist()
         return told | {"loss": loss, "clipped": cut, "corrected": beyond, "learning_rate": self.rates[done]}
 
-    def _answers(self, groups: Sequence[Group]) -> list[Answer]:
-        most, train = self.program.sampling.max_tokens, self.train
-        lengths = torch.tensor([[len(answer.token_ids) for answer in group.answers] for group in groups])
-        rewards = torch.tensor([group.rewards for group in groups]) + overlong_penalty(lengths, most, train.overlong)
-        # Without spread in their rewards, groups only fill up: length alone is to teach nothing, nor rounding.
-        teaches = torch.tensor([[float(group.has_spread)] for group in groups])
-        found = advantages(rewards, train.advantage) * teaches
-        none = torch.empty(0)
-        return [
-            Answer(group.prompt, answer.token_ids, float(worth), torch.tensor(answer.log_probs), none, none)
-            for group, worths in zip(groups, found, strict=True)
-            for answer, worth in zip(group.answers, worths, strict=True)
-        ]
-
     def _look(self, answers: list[Answer]) -> dict[str, float]:
         """Compute the log-probabilities before any update; return means over all tokens of all processes."""
         sums = torch.zeros(4, dtype=torch.float64)
         with torch.no_grad():
             for batch in self._batches(answers):
                 now, mask = self._log_probs(self.engine, batch)
-                reference, _ = self._log_probs(self.reference, batch)
+                reference = self._reference_log_probs(batch)
                 for row, answer in enumerate(batch):
                     told = mask[row]
                     answer.old, answer.reference = now.log_probs[row][told].cpu(), reference.log_probs[row][told].cpu()
@@ -210,6 +246,12 @@ class Learner:
         )
         return output, padded[:, 1:] != IGNORED
 
+    def _reference_log_probs(self, batch: list[Answer]) -> Any:
+        if self._reference is not None:
+            return self._log_probs(self._reference, batch)[0]
+        with self.engine.module.disable_adapter():
+            return self._log_probs(self.engine, batch)[0]
+
     def _aligned(self, batch: list[Answer], mask: torch.Tensor, name: str) -> torch.Tensor:
         """One number for each token of the answers, at their places; 0 elsewhere."""
         found = torch.zeros(mask.shape)
@@ -224,12 +266,13 @@ class Learner:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write weights and the optimizer's state."""
-        self.engine.save_checkpoint(str(folder), TAG, save_latest=False)
+        """Write weights, of an adapter its own alone, and the optimizer's state."""
+        partly = self.train.adapter is not None
+        self.engine.save_checkpoint(str(folder), TAG, save_latest=False, exclude_frozen_parameters=partly)
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote."""
-        self.engine.load_checkpoint(str(folder), TAG)
+        self.engine.load_checkpoint(str(folder), TAG, load_module_strict=self.train.adapter is None)
 
     def start_anew(self) -> None:
         """Forget the optimizer's step with zero gradients by which DeepSpeed sets it up (see `FreshOptimizer`)."""
@@ -239,11 +282,29 @@ class Learner:
         optimizer.state.clear()
 
     def write(self, folder: Path, tokenizer: Any) -> None:
-        """Write the policy as a checkpoint that Transformers can load."""
+        """Write the policy as a checkpoint that Transformers can load, or its adapter to the sibling folder."""
         weights = self.accelerator.get_state_dict(self.engine)
-        if self.accelerator.is_main_process:
+        if not self.accelerator.is_main_process:
+            return
+        if self.train.adapter:
+            self.engine.module.save_pretrained(folder.with_name(ADAPTER), state_dict=weights)
+            forget_base(folder.with_name(ADAPTER))
+        else:
             self.engine.module.save_pretrained(folder, state_dict=weights)
             tokenizer.save_pretrained(folder)
+
+
+def _answers(groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> list[Answer]:
+    none = torch.empty(0)
+    return [
+        Answer(group.prompt, sample.token_ids, worth, torch.tensor(drawn), none, none)
+        for group, worths in zip(groups, advantages, strict=True)
+        for sample, drawn, worth in zip(group.samples, group.log_probs, worths, strict=True)
+    ]
+
+
+def _is_of_an_adapter(module: str) -> bool:
+    return "lora_" in module or "base_layer" in module
 
 
 def _diverged(what: str) -> DivergedError:

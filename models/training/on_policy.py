@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from accelerate.utils import gather_object
 
 from data.errors import RunFailedError
 from data.render import check_room, context_length, prompt_token_ids, stop_token_ids
-from data.rows import Problem
-from data.storage import read_rows
+from data.rows import Problem, Rollout
+from data.storage import read_rows, write_rows
 from models.engine import Engine, Served, start
 from models.loading import load_config
-from models.on_policy import OnPolicyProgram
+from models.on_policy import ROLLOUTS, OnPolicyProgram
 from models.progress import Progress
 from models.training.common import (
     CHECKPOINTS,
@@ -38,7 +39,8 @@ from models.training.common import (
     padded_tokenizer,
 )
 from models.training.learner import DivergedError, Learner
-from models.training.rollout import Drawn, Judge, Rollouts, judge
+from models.training.rewards import Rewards, rewards
+from models.training.rollout import Drawn, Rollouts
 
 STATE, PLACE = "state", "place.json"
 
@@ -49,8 +51,8 @@ def learn(program: OnPolicyProgram) -> None:
     Raises:
         DivergedError: training cannot go on.
     """
-    with judge(program.judged_by) as judged:
-        _Run(program, judged).to_the_end()
+    with rewards(program.judged_by) as ready:
+        _Run(program, ready).to_the_end()
 
 
 class StateError(RunFailedError):
@@ -60,8 +62,8 @@ class StateError(RunFailedError):
 class _Run:
     """The steps of one iteration."""
 
-    def __init__(self, program: OnPolicyProgram, judged: Judge) -> None:
-        self.program, self.judged, self.folder = program, judged, program.output.parent
+    def __init__(self, program: OnPolicyProgram, rewards: Rewards) -> None:
+        self.program, self.rewards, self.folder = program, rewards, program.output.parent
         self.tokenizer = padded_tokenizer(program.policy, program.model_code)
         problems = list(read_rows(Problem, program.problems))
         prompts = {problem.id: prompt_token_ids(self.tokenizer, problem.messages) for problem in problems}
@@ -110,28 +112,43 @@ class _Run:
 
     def _step(self, engine: Engine, step: int) -> dict[str, float]:
         """Draw, score and learn; return what there is to see, over all processes."""
-        begin = time.monotonic()
+        begin, scored = time.monotonic(), self.rewards.seconds
         engine.load(self.learner.weights())
         loaded = time.monotonic()
-        drawn = self.rollouts.draw(engine, self.judged, self.position)
+        drawn = self.rollouts.draw(engine, self.rewards, self.position)
         engine.sleep()
         sampled = time.monotonic()
         self.position = drawn.position
         told = self._of_all(drawn)
         self._require_spread(told["without_spread"] == 1, step)
-        told |= self.learner.learn(step, drawn.groups)
+        advantages = self.learner.advantages(drawn.groups)
+        self._write_rollouts(step + 1, drawn, advantages)
+        told |= self.learner.learn(step, drawn.groups, advantages)
         trained = time.monotonic()
         engine.wake()
-        told |= {"tokens_per_second": told.pop("drawn_tokens") / max(sampled - loaded, 1e-9)}
+        scoring = self.rewards.seconds - scored
+        sampling = sampled - loaded - scoring
+        told |= {"tokens_per_second": told.pop("drawn_tokens") / max(sampling, 1e-9)}
         return told | {
-            "seconds/sampling": sampled - loaded,
+            "seconds/sampling": sampling,
+            "seconds/scoring": scoring,
             "seconds/training": trained - sampled,
             "seconds/other": loaded - begin + time.monotonic() - trained,
         }
 
+    def _write_rollouts(self, step: int, drawn: Drawn, advantages: Sequence[list[float]]) -> None:
+        """Write the answers of all processes, before anything is learned from them."""
+        learned = {id(group): worths for group, worths in zip(drawn.groups, advantages, strict=True)}
+        rows = gather_object([row for group in drawn.seen for row in group.rollouts(step, learned.get(id(group)))])
+        if self.main:
+            write_rows(Rollout, self._rollouts_file(step), rows)
+
+    def _rollouts_file(self, step: int) -> Path:
+        return self.folder / ROLLOUTS / f"step-{step:06d}.parquet"
+
     def _of_all(self, drawn: Drawn) -> dict[str, float]:
         """Means over the answers of all processes."""
-        answers = [answer for group in drawn.seen for answer in group.answers]
+        answers = [sample for group in drawn.seen for sample in group.samples]
         rewards = [reward for group in drawn.seen for reward in group.rewards]
         graded = [reward for reward in rewards if reward == reward]  # noqa: PLR0124  not NaN
         correct = sum(score.verdict == "correct" for group in drawn.seen for score in group.scores)
@@ -186,8 +203,15 @@ class _Run:
         if self.main:
             journal = self.folder / "metrics.jsonl"
             journal.write_text("".join(lines_up_to(journal, step)))
+            self._forget_rollouts_after(step)
         self.learner.accelerator.wait_for_everyone()
         return int(step)
+
+    def _forget_rollouts_after(self, step: int) -> None:
+        (self.folder / ROLLOUTS).mkdir(exist_ok=True)
+        kept = {self._rollouts_file(made) for made in range(self.program.first_step + 1, step + 1)}
+        for file in set((self.folder / ROLLOUTS).glob("*.parquet")) - kept:
+            file.unlink()
 
     def _require_the_same(self, told: dict[str, Any], first_step: int | None) -> None:
         """Refuse a state of another number of processes or ZeRO stage, or of another step than this iteration's first.

@@ -12,13 +12,15 @@ from typing import TypeVar
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from data.rows import Example, Pair, Problem, Sample, Score
+from data.rows import Example, Pair, Problem, Rollout, Sample, Score
 from data.storage import count_rows, parquet_files, read_rows
+from models.on_policy import ROLLOUTS
 from tasks.datasets.select import SELECTION
 from tasks.history.runs import History, Origin, QueryError
 from tasks.stage.contract import Finished, Manifest
 
-TRAINING_FILES: Mapping[str, type[Example] | type[Pair]] = {"examples.parquet": Example, "pairs.parquet": Pair}
+Row = Example | Pair | Rollout
+TRAINING_FILES: Mapping[str, type[Row]] = {"examples.parquet": Example, "pairs.parquet": Pair, ROLLOUTS: Rollout}
 KEY = re.compile(r"(?P<iteration>iter-\d+)/(?P<problem>[0-9a-f]{1,16})/(?P<index>\d+)")
 KEY_FORM = "ITERATION/PROBLEM/INDEX"
 KEYS_SHOWN = 5
@@ -45,19 +47,23 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Policy:
-    """A checkpoint, with the policy it started from and its training data."""
+    """A checkpoint, with the policy it started from and its training data, or the answers that it drew in training."""
 
     origin: Origin
     start: Origin | None
     data: list[TrainingData]
+    rollouts: Origin | None = None
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A training row and its origins. `policies` starts with the one that wrote it and ends with the base."""
+    """A training row and its origins. `policies` starts with the one that wrote it and ends with the base.
+
+    A rollout's start with the one that the iteration started from: those between its steps are not kept.
+    """
 
     key: str
-    row: Example | Pair
+    row: Row
     file: Origin
     trained: list[str]
     problem: Problem | None
@@ -74,7 +80,7 @@ class TrainingFile:
 
     file: Origin
     rows: int
-    first: dict[str, Example | Pair]
+    first: dict[str, Row]
 
 
 def training_files(history: History) -> list[TrainingFile]:
@@ -116,16 +122,18 @@ def trace(history: History, key: str) -> Trace:
     read = ", ".join([file.stage, *(origin.stage for origin in sources)])
     checks.append(Check(f"the files of {read} have the SHA-256 that their manifests record", True))
     policies: list[Policy] = []
-    if samples is not None:
+    if isinstance(row, Rollout):
+        start = _follow(history, file.stage, "start", file.iteration - 1, checks)
+        policies = _ancestry(history, start, checks) if start else []
+    elif samples is not None:
         checks += _agreements(row, sample, history.stages[samples.stage].manifest)
         writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks)
         policies = _ancestry(history, writer, checks) if writer else []
-    digest = history.digest(file)
     return Trace(
         key=_key(file, row),
         row=row,
         file=file,
-        trained=[n for n, s in history.stages.items() if _trains(s) and digest in s.manifest.inputs.values()],
+        trained=_trained_on(history, file, row),
         problem=next(iter(asked), None),
         sample=sample,
         samples=samples,
@@ -135,24 +143,37 @@ def trace(history: History, key: str) -> Trace:
     )
 
 
+def _trained_on(history: History, file: Origin, row: Row) -> list[str]:
+    """The stages that trained on the row."""
+    if isinstance(row, Rollout):
+        return [] if row.advantage is None else [file.stage]
+    digest = history.digest(file)
+    return [n for n, s in history.stages.items() if _trains(s) and digest in s.manifest.inputs.values()]
+
+
 def _training_origins(history: History) -> list[Origin]:
     found = [Origin(stage, name) for name in TRAINING_FILES for stage in history.stages]
-    found = [origin for origin in found if origin.name in history.stages[origin.stage].manifest.outputs]
+    found = [origin for origin in found if origin.name in _names(history.stages[origin.stage])]
     return sorted(found, key=lambda origin: (origin.iteration, origin.stage))
+
+
+def _names(stage: Finished) -> set[str]:
+    """The files in a stage's folder, and the folders."""
+    return {name.partition("/")[0] for name in stage.manifest.outputs}
 
 
 def _training_file(history: History, file: Origin) -> TrainingFile:
     history.stages[file.stage].verify()
     path = history.path(file)
-    rows: Iterable[Example | Pair] = islice(read_rows(TRAINING_FILES[file.name], path), KEYS_SHOWN)
+    rows: Iterable[Row] = islice(read_rows(TRAINING_FILES[file.name], path), KEYS_SHOWN)
     return TrainingFile(file, count_rows(path), {_key(file, row): row for row in rows})
 
 
-def _key(file: Origin, row: Example | Pair) -> str:
+def _key(file: Origin, row: Row) -> str:
     return f"iter-{file.iteration}/{row.problem_id}/{row.index}"
 
 
-def _find(history: History, key: str) -> tuple[Origin, Example | Pair]:
+def _find(history: History, key: str) -> tuple[Origin, Row]:
     files = training_files(history)
     parts = KEY.fullmatch(key)
     if parts is None:
@@ -167,9 +188,9 @@ def _find(history: History, key: str) -> tuple[Origin, Example | Pair]:
     return _find_among(history, here, parts)
 
 
-def _find_among(history: History, files: Sequence[TrainingFile], parts: re.Match[str]) -> tuple[Origin, Example | Pair]:
+def _find_among(history: History, files: Sequence[TrainingFile], parts: re.Match[str]) -> tuple[Origin, Row]:
     """Return the row of that problem and index from the files of its iteration."""
-    rows: list[tuple[Origin, Example | Pair]] = [
+    rows: list[tuple[Origin, Row]] = [
         (f.file, row) for f in files for row in _rows(TRAINING_FILES[f.file.name], history, f.file, parts["problem"])
     ]
     problems = sorted({row.problem_id for _, row in rows})
@@ -281,4 +302,5 @@ def _policy(history: History, origin: Origin, checks: list[Check]) -> Policy:
             samples = _follow(history, file.stage, "samples", file.iteration, checks)
             writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks) if samples else None
             data.append(TrainingData(file, writer))
-    return Policy(origin, _follow(history, origin.stage, "start", origin.iteration - 1, checks), data)
+    rollouts = Origin(origin.stage, ROLLOUTS) if ROLLOUTS in _names(history.stages[origin.stage]) else None
+    return Policy(origin, _follow(history, origin.stage, "start", origin.iteration - 1, checks), data, rollouts)

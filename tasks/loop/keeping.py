@@ -3,14 +3,14 @@
 A checkpoint is freed once its iteration is decided and nothing needs it. tasks/stage/freed.py does the removal.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.keeping import kept_iterations
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import MANIFEST
-from tasks.stage.freed import Freed, free, room_made, weights_of
+from tasks.stage.freed import STATE, Freed, free, room_made, weights_of
 from tasks.stage.iteration import Iteration
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Run
@@ -70,13 +70,18 @@ def held_elsewhere(run: Path, registry: Registry, model: str) -> dict[int, str]:
 def free_decided(run: Run, config: LoopConfig, iterations: list[Iteration], best: int, over: bool = False) -> None:
     """Free what `keep` does not keep, once the latest iteration is decided. Failures are logged and retried.
 
+    Optimizer states that a later iteration went on from, and at the end the last, have no use and always go.
+
     With human approval, any iteration may still be chosen until the loop is over.
 
     Args:
         best: the best iteration so far.
         over: whether all stages of the loop are done.
     """
-    if run.recorder is None or config.keep == "all" or (config.approve and not over):
+    if run.recorder is None:
+        return
+    _free_states(run, iterations if over else iterations[:-1])
+    if config.keep == "all" or (config.approve and not over):
         return
     there = {number: stage for number, stage in checkpoints(run.directory).items() if number < len(iterations)}
     try:
@@ -90,6 +95,14 @@ def free_decided(run: Run, config: LoopConfig, iterations: list[Iteration], best
         run_logger().warning("No checkpoint is freed, because the registry may refer to it. %s", error)
     except OSError as error:
         run_logger().warning("A checkpoint cannot be freed: %s. The loop continues.", error)
+
+
+def _free_states(run: Run, iterations: Sequence[Iteration]) -> None:
+    try:
+        for iteration in iterations:
+            free(run.directory / f"iter-{iteration.number}" / "train", "the loop", STATE)
+    except OSError as error:
+        run_logger().warning("An optimizer's state cannot be freed: %s. The loop continues.", error)
 
 
 def _still_read(run: Run) -> dict[int, str]:

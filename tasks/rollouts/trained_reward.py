@@ -84,8 +84,16 @@ class TrainedReward(ModelReward):
             ModelError: see `read_reward_model`.
             ChildError: the program failed.
         """
+        _run_program(at.run, attempt, self.program(jobs))
+
+    def program(self, jobs: list[ScoreJob]) -> RewardScoreProgram:
+        """The scoring program's configuration.
+
+        Raises:
+            ModelError: see `read_reward_model`.
+        """
         config = self.config
-        program = RewardScoreProgram(
+        return RewardScoreProgram(
             model=read_reward_model(config)[0],
             model_code=config.model_code,
             jobs=jobs,
@@ -94,7 +102,6 @@ class TrainedReward(ModelReward):
             max_length=config.max_length,
             grader=GRADER,
         )
-        _run_program(at.run, attempt, program)
 
 
 def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
@@ -180,7 +187,7 @@ def load_reward_metrics(result: Result) -> RewardMetrics | None:
 
 
 def score_command(config: Path) -> list[str]:
-    return [sys.executable, "-m", "models.reward_score", str(config)]
+    return [sys.executable, "-m", "models.training.reward_score", str(config)]
 
 
 def _run_program(run: Run, attempt: Path, program: RewardScoreProgram) -> Sequence[str]:

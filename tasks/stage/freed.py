@@ -16,7 +16,8 @@ from data.errors import UsageError
 from data.files import flush, write_json
 
 FREED = "freed.json"
-WEIGHTS = "policy/*.safetensors", "state/*/*.pt"  # the rest of a checkpoint is small
+STATE = ("state/*/*.pt",)  # what the next iteration of on-policy learning goes on from
+WEIGHTS = ("policy/*.safetensors", *STATE)  # the rest of a checkpoint is small
 
 
 class FreedError(UsageError):
@@ -70,9 +71,9 @@ def stage_that_freed(path: Path) -> Path | None:
     return None
 
 
-def weights_of(stage: Path) -> list[Path]:
+def weights_of(stage: Path, kinds: Sequence[str] = WEIGHTS) -> list[Path]:
     """Return the files of a stage's checkpoint that would be freed."""
-    return sorted(file for names in WEIGHTS for file in stage.glob(names) if not file.is_symlink())
+    return sorted(file for names in kinds for file in stage.glob(names) if not file.is_symlink())
 
 
 def room_made(files: Sequence[Path]) -> int:
@@ -81,13 +82,14 @@ def room_made(files: Sequence[Path]) -> int:
     return sum(stat.st_size for stat in found if stat.st_nlink == 1)
 
 
-def free(stage: Path, by: str) -> Freed | None:
+def free(stage: Path, by: str, kinds: Sequence[str] = WEIGHTS) -> Freed | None:
     """Remove the weights of a finished stage and leave a record; None if there are none.
 
     Args:
         by: what asked for it, for the record.
+        kinds: patterns of their files.
     """
-    files = weights_of(stage)
+    files = weights_of(stage, kinds)
     if not files:
         return None
     names = {str(file.relative_to(stage)) for file in files} | freed_files(stage)

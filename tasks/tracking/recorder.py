@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,9 +18,10 @@ import yaml
 
 from data.files import file_sha256, write_json
 from data.measures import MEASURES
-from data.rows import Problem
-from data.storage import count_by, parquet_files, read_rows
+from data.rows import Problem, Rollout
+from data.storage import count_by, parquet_files, read_rows, read_rows_of
 from data.text import storable
+from models.on_policy import ROLLOUTS
 from tasks.report.content import Report
 from tasks.report.findings import findings
 from tasks.report.page import write_report
@@ -164,10 +166,11 @@ def _log_iteration(run: Run, tracking: Tracking, iteration: Iteration, base: Ite
     policy = iteration.policy.artifact("policy")
     tracking.register(run.recorder.config.registered, number, policy, {"run": run.directory.name})
     numbers = iteration_numbers(iteration_report(iteration, base), iteration)
-    answers = _sample_table(run, iteration)
+    tables = {"samples": _sample_table(run, iteration), ROLLOUTS: _rollout_table(run, iteration)}
     last = iteration.stages.get("evaluate") or [iteration.policy, *iteration.stages.values()][-1]
     made = {name: stage.finished.manifest.config for name, stage in iteration.stages.items() if stage.finished}
-    tracking.log_iteration(number, numbers, {"samples": answers} if answers else {}, last.ended_ms, made)
+    known = {name: table for name, table in tables.items() if table}
+    tracking.log_iteration(number, numbers, known, last.ended_ms, made)
 
 
 @dataclass(frozen=True)
@@ -289,6 +292,25 @@ def _sample_table(run: Run, iteration: Iteration) -> Path | None:
     ]
     path = run.directory / f"answers-{iteration.number}.json"
     write_json(path, {"columns": ["prompt", "reference", "answer", "verdict"], "data": rows})
+    return path
+
+
+def _rollout_table(run: Run, iteration: Iteration) -> Path | None:
+    """Write a file of answers that the policy drew in its last step, with what it learned from them."""
+    folder = iteration.stages["train"].path / ROLLOUTS if "train" in iteration.stages else None
+    if folder is None or not folder.is_dir():
+        return None
+    drawn = list(islice(read_rows(Rollout, parquet_files(folder)[-1]), TABLE_ROWS))
+    problems = read_rows_of(
+        Problem, run.directory / "problems" / "train.parquet", "id", {row.problem_id for row in drawn}
+    )
+    prompts = {problem.id: storable(problem.messages[-1]["content"], LONGEST_CELL) for problem in problems}
+    rows = [
+        [prompts[row.problem_id], storable(row.completion, LONGEST_CELL), row.value, row.verdict, row.advantage]
+        for row in drawn
+    ]
+    path = run.directory / f"rollouts-{iteration.number}.json"
+    write_json(path, {"columns": ["prompt", "answer", "reward", "verdict", "advantage"], "data": rows})
     return path
 
 

@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 
+from data.combining import Combination, Part
 from data.files import file_sha256
-from data.rows import Problem
-from data.storage import write_rows
-from models.config import EngineConfig, LaunchConfig
+from data.rows import Problem, Rollout
+from data.storage import read_rows, write_rows
+from models.config import EngineConfig, JudgeConfig, LaunchConfig
 from models.launch import ON_POLICY
-from models.on_policy import JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
+from models.loading import load_tokenizer
+from models.on_policy import ROLLOUTS, JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
+from models.training.common import load_reward_model
 from tests.e2e.conftest import kill_at_checkpoint, train
+from tests.endpoint import serving
 
 STEPS = 4
+ADAPTER = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}
 REWARDS = {"graders": {"final_answer": "final_answer"}, "combination": None, "isolation": "limits"}
 
 
@@ -26,9 +31,12 @@ def asked(problems: list[Problem], tmp_path_factory: pytest.TempPathFactory) -> 
     return file
 
 
-def program(folder: Path, policy: Path, asked: Path, launch: dict[str, Any] | None = None) -> OnPolicyProgram:
+def program(
+    folder: Path, policy: Path, asked: Path, launch: dict[str, Any] | None = None, adapter: dict[str, Any] | None = None
+) -> OnPolicyProgram:
     """Four steps of 16 problems × 4 answers, two updates each; the order of the problems begins anew in the third."""
-    how = {"steps": STEPS, "problems": 16, "batch_size": 32, "learning_rate": 1e-4, "dtype": "float32", "refills": 1}
+    how = {"steps": STEPS, "problems": 16, "batch_size": 32, "dtype": "float32", "refills": 1, "weight_decay": 0.01}
+    how |= {"adapter": adapter, "learning_rate": 1e-2 if adapter else 1e-4}
     return OnPolicyProgram(
         policy=policy,
         reference=policy,
@@ -80,17 +88,105 @@ def test_killed_by_sigkill_it_goes_on_to_identical_weights(
     same_results(tmp_path, plain)
 
 
-def test_two_iterations_of_two_steps_are_one_of_four(policy: Path, asked: Path, plain: Path, tmp_path: Path) -> None:
-    whole = program(tmp_path, policy, asked)
+def in_two_halves(folder: Path, whole: OnPolicyProgram) -> Path:
+    """Make the steps of a program in two iterations; return the folder of the second, with the steps of both."""
     half = whole.train.model_copy(update={"steps": 2})
-    first = whole.model_copy(update={"train": half, "output": tmp_path / "1" / "policy"})
-    train(tmp_path / "1", first, ON_POLICY)
-    goes_on = {"first_step": 2, "policy": first.output, "state": tmp_path / "1" / "state"}
-    second = first.model_copy(update=goes_on | {"output": tmp_path / "2" / "policy"})
-    train(tmp_path / "2", second, ON_POLICY)
-    lines = [(tmp_path / folder / "metrics.jsonl").read_text() for folder in ("1", "2")]
-    (tmp_path / "2" / "metrics.jsonl").write_text("".join(lines))
-    same_results(tmp_path / "2", plain)
+    first = whole.model_copy(update={"train": half, "output": folder / "1" / "policy"})
+    train(folder / "1", first, ON_POLICY)
+    before = first.policy if half.adapter else first.output  # an adapter's stage merges it, for the engine alone
+    goes_on = {"first_step": 2, "policy": before, "state": folder / "1" / "state"}
+    train(folder / "2", first.model_copy(update=goes_on | {"output": folder / "2" / "policy"}), ON_POLICY)
+    lines = [(folder / number / "metrics.jsonl").read_text() for number in ("1", "2")]
+    (folder / "2" / "metrics.jsonl").write_text("".join(lines))
+    for file in (folder / "1" / ROLLOUTS).iterdir():
+        shutil.copy(file, folder / "2" / ROLLOUTS)
+    return folder / "2"
+
+
+def test_two_iterations_of_two_steps_are_one_of_four(policy: Path, asked: Path, plain: Path, tmp_path: Path) -> None:
+    same_results(in_two_halves(tmp_path, program(tmp_path, policy, asked)), plain)
+
+
+def test_every_answer_is_kept_with_what_was_learned_from_it(plain: Path) -> None:
+    rows = list(read_rows(Rollout, plain / ROLLOUTS))
+    assert len({(row.problem_id, row.index) for row in rows}) == len(rows)
+    for step, (reward, length) in enumerate(seen(plain, "reward", "length"), start=1):
+        drawn = [row for row in rows if row.step == step]
+        assert sum(row.value or 0.0 for row in drawn) / len(drawn) == pytest.approx(reward)
+        assert sum(len(row.token_ids) for row in drawn) / len(drawn) == pytest.approx(length)
+        learned = [row.advantage for row in drawn if row.advantage is not None]
+        assert len(learned) == 16 * 4 and sum(learned) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def adapted(policy: Path, asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapted")
+    return in_two_halves(folder, program(folder, policy, asked, adapter=ADAPTER))
+
+
+def test_an_adapter_goes_on_over_iterations_and_is_merged_for_the_engine(adapted: Path, policy: Path) -> None:
+    for drift, corrected in seen(adapted, "drift", "corrected"):
+        assert 0 < drift < 1e-4 and corrected == 0
+    (first,), *others = seen(adapted, "kl")  # the reference is the policy without it
+    assert abs(first) < 1e-6 and all(kl > 1e-5 for (kl,) in others)
+    (state,) = (adapted / "state").glob("*/*.pt")
+    whole = sum(file.stat().st_size for file in policy.glob("*.safetensors"))
+    assert state.stat().st_size < whole / 2  # the adapter's weights and moments alone
+    assert {file.name for file in (adapted / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("launch", "adapter"), [({}, {}), ({"zero_stage": 3}, {}), ({}, {"quantize": True})], ids=["whole", "zero-3", "nf4"]
+)
+def test_an_adapter_learns_the_same_however_it_is_held(
+    policy: Path, asked: Path, adapted: Path, tmp_path: Path, launch: dict[str, Any], adapter: dict[str, Any]
+) -> None:
+    train(tmp_path, program(tmp_path, policy, asked, launch, ADAPTER | adapter), ON_POLICY)
+    if not launch and not adapter:
+        same_results(tmp_path, adapted, "adapter/adapter_model.safetensors")
+        return
+    for (drift,) in seen(tmp_path, "drift"):
+        assert 0 < drift < 1e-4
+    if launch:
+        for found, expected in zip(seen(tmp_path, "loss", "kl"), seen(adapted, "loss", "kl"), strict=True):
+            assert found == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.fixture(scope="module")
+def scorer(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model with a random head."""
+    folder = tmp_path_factory.mktemp("scorer")
+    tokenizer = load_tokenizer(policy, "refuse")
+    model = load_reward_model(policy, tokenizer, "float32")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_models_score_beside_functions(policy: Path, asked: Path, tmp_path: Path, scorer: Path) -> None:
+    graders = {"final_answer": "final_answer", "judge": "judge 1", "reward-model": "rm 1"}
+    parts = {"final_answer": Part(), "judge": Part(weight=0.1), "reward-model": Part(weight=0.1)}
+    job = program(tmp_path, policy, asked)
+    with serving() as server:
+        server.answer = lambda body: (200, json.dumps({"reasoning": "It is short.", "score": 3}))
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        judge = JudgeConfig(model="a judge", opinions=1, temperature=0, endpoint=endpoint)
+        told = {"judge": judge, "policy": None, "jobs": [], "engine": job.engine, "seed": 1, "grader": "judge 1"}
+        told = {"judge": told, "reward-model": {"model": scorer, "scoring": {"dtype": "float32"}, "grader": "rm 1"}}
+        rewards = {"graders": graders, "models": told, "combination": Combination(parts)}
+        judged_by = JudgedBy.model_validate(REWARDS | rewards | {"workers": 1, "max_error_share": 0.01})
+        short = job.train.model_copy(update={"steps": 1, "refills": 0})
+        train(tmp_path, job.model_copy(update={"judged_by": judged_by, "train": short}), ON_POLICY)
+        drawn = list(read_rows(Rollout, tmp_path / ROLLOUTS))
+        finished = [row for row in drawn if row.finish_reason == "stop"]
+        assert len(server.requests) == len(finished) > 0
+    assert {row.grader for row in drawn} == {"final_answer+judge 1+rm 1"}
+    assert len({row.value for row in finished}) > len(finished) / 2  # a reward model gives no two the same
+    assert all(row.value == 0 for row in drawn if row.finish_reason != "stop")
 
 
 @pytest.mark.parametrize(("changed", "says"), [("zero_stage", "zero_stage was 1, is 0"), ("step", "step was 9, is 2")])
@@ -106,11 +202,11 @@ def test_a_state_of_other_settings_is_refused(
         train(tmp_path, job, ON_POLICY)
 
 
-def same_results(folder: Path, other: Path) -> None:
+def same_results(folder: Path, other: Path, weights: str = "policy/model.safetensors") -> None:
     names = ("reward", "loss", "kl", "entropy", "drift", "clipped", "without_spread")
     assert seen(folder, *names) == seen(other, *names)
-    assert file_sha256(folder / "policy/model.safetensors") == file_sha256(other / "policy/model.safetensors")
-    for file in ("state/place.json", "state/state/mp_rank_00_model_states.pt"):
+    rollouts = [f"{ROLLOUTS}/step-{step:06d}.parquet" for step in range(1, STEPS + 1)]
+    for file in (weights, "state/place.json", "state/state/mp_rank_00_model_states.pt", *rollouts):
         assert file_sha256(folder / file) == file_sha256(other / file), file
 
 

@@ -1,6 +1,7 @@
 """Flows on stub programs: everything is real but the heavy programs, which the end-to-end tests run, and figures."""
 
 import functools
+import json
 import logging
 import runpy
 import subprocess
@@ -23,9 +24,11 @@ import tasks.rollouts.trained_reward
 import tasks.stage.launch
 from flows.rest_em import RestEM
 from flows.spin import Spin
+from models import tiny
 from tasks.stage.process import ChildError, run_child
 from tasks.stage.run import Run
 from tasks.tracking.mlflow import make_database
+from tests.flows.stubs.common import write_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,3 +173,12 @@ def small(tmp_path: Path) -> dict[str, Any]:
         "evaluate": {"samples": 4, "pass_at": [1, 4]},
         "engine": {"shard_size": 80},
     }
+
+
+def write_reward_model(folder: Path) -> Path:
+    """A folder that is read as a reward model, which only stubs can run."""
+    tiny.write_untrained(folder, ["Ada has 4 books."])
+    kind = {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | kind))
+    write_weights(folder)
+    return folder

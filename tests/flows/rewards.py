@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 from data.rewards.final_answer import final_answer
 from data.rows import Problem, Score
+from models.config import EngineConfig, ScoreJob
+from tasks.rollouts.model_reward import ModelReward
+from tasks.stage.run import Place
 
 
 def never(problem: Problem, completion: str) -> Score:
@@ -39,3 +43,12 @@ def needs_a_server(problem: Problem, completion: str) -> Score:
     if not Path(os.environ["FLAKY_SERVER"]).exists():
         raise ConnectionError("the server is down")
     return final_answer(problem, completion)
+
+
+class Lengths(ModelReward):
+    """A model with a program of its own."""
+
+    grader: ClassVar[str] = "lengths@1"
+
+    def score(self, at: Place, attempt: Path, jobs: list[ScoreJob], engine: EngineConfig) -> None:
+        raise AssertionError("nothing is scored")

@@ -4,10 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pydantic import ValidationError
-from safetensors.numpy import save_file
 
 import tasks.rollouts.scoring
 from data.rewards import RewardError
@@ -15,8 +13,7 @@ from data.rows import Example, Score
 from data.scoring import TooManyErrorsError
 from data.storage import read_rows
 from flows.rest_em import RestEM
-from models import tiny
-from tests.flows.conftest import make_config
+from tests.flows.conftest import make_config, write_reward_model
 from tests.flows.test_rest_em import history, run
 
 JUDGE = {"endpoint": "http://localhost:9/v1", "model": "a judge"}
@@ -106,11 +103,7 @@ def test_a_judge_alone_decides_what_is_learned(tmp_path: Path) -> None:
 
 
 def test_a_reward_model_judges_what_is_learned(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    tiny.write_untrained(folder, ["Ada has 4 books."])
-    kind = {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
-    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | kind))
-    save_file({"weight": np.zeros(1, dtype=np.float32)}, folder / "model.safetensors")
+    folder = write_reward_model(tmp_path / "model")
     model, select = {"path": str(folder), "passes_at": 0.5}, {"min_reward": -1000}
     config = small(tmp_path, "modelled", reward={"name": "reward-model", "model": model}, select=select)
     run(config)

@@ -52,7 +52,7 @@ def score(program: JudgeProgram) -> None:
 
 told = JudgeProgram.model_validate_json(Path(sys.argv[1]).read_text())
 if told.judge.kind == "pairwise":
-    with patch.object(models.asking.judge, "_asker", lambda program: compare):
+    with patch.object(models.asking.judge, "asking", lambda program, expected: compare):
         models.asking.judge.judge_samples(told)
 else:
     score(told)

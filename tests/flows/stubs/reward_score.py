@@ -1,4 +1,4 @@
-"""Stands in for models.reward_score: an answer is worth as much as it has words."""
+"""Stands in for models.training.reward_score: an answer is worth as much as it has words."""
 
 import sys
 from pathlib import Path

@@ -16,9 +16,10 @@ from data.render import judged_token_ids
 from data.rows import Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
 from models.config import RewardScoreProgram, ScoreJob, ScoringConfig
-from models.reward_score import Judge, batches, score_job
+from models.progress import Progress
 from models.training.common import load_reward_model
 from models.training.reward_model import encode
+from models.training.reward_score import Judge, batches, score_job
 from tests.unit.toy import write_tiny
 
 PROBLEMS = [p for p in embedded_problems(0) if p.split == "demonstration"][:4]
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judge(folder: Path, passes_at: float = 0.0, batch_tokens: int = 16_384, max_length: int | None = None) -> Judge:
     scoring = ScoringConfig(dtype="float32", batch_tokens=batch_tokens)
     told = {"model": folder, "scoring": scoring, "passes_at": passes_at, "max_length": max_length, "grader": "rm 1"}
-    return Judge(RewardScoreProgram.model_validate(told), 1000)
+    return Judge(RewardScoreProgram.model_validate(told), Progress("score", 1000, "answer"))
 
 
 def sequences(tokenizer: Any) -> list[list[int]]:
@@ -164,4 +165,4 @@ def test_shards_are_scored_one_file_each_and_those_that_are_there_are_kept(folde
     scorer = judge(folder)
     score_job(scorer, job)
     assert list(read_rows(Score, job.output)) == kept + whole[8:]
-    assert scorer.progress.done == 16
+    assert scorer.progress is not None and scorer.progress.done == 16

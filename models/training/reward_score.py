@@ -1,6 +1,6 @@
 """Scores with a reward model: one forward pass over each prompt with its answer, in batches of similar length.
 
-    python -m models.reward_score CONFIG.json
+    python -m models.training.reward_score CONFIG.json
 
 A shard of samples becomes a file of scores with the same name, written atomically; an existing one is not made again.
 """
@@ -46,15 +46,14 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 class Judge:
     """A reward model with its tokenizer, ready to score."""
 
-    def __init__(self, program: RewardScoreProgram, total: int) -> None:
-        self.program = program
+    def __init__(self, program: RewardScoreProgram, progress: Progress | None = None) -> None:
+        self.program, self.progress = program, progress
         folder, code = program.model, program.model_code
         self.tokenizer = load_tokenizer(folder, code, model_max_length=sys.maxsize)
         self.limit = min(context_length(load_config(folder, code)), program.max_length or 1 << 30)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_reward_model(folder, self.tokenizer, program.scoring.dtype, code=code)
         self.model = model.to(device).eval()
-        self.progress = Progress("score", total, "answer")
 
     def rewards(self, sequences: Sequence[list[int]]) -> list[float]:
         """The rewards of prompts with answers, given as token ids, in order. Padding does not change them."""
@@ -72,7 +71,8 @@ class Judge:
         return found
 
     def advance(self, answers: int) -> None:
-        self.progress.update(self.progress.done + answers)
+        if self.progress:
+            self.progress.update(self.progress.done + answers)
 
     def scores(self, rows: Sequence[tuple[Problem, Sample]]) -> Iterator[Score]:
         """Scores of samples, in order. All samples of a problem must be among them."""
@@ -159,7 +159,7 @@ def score(program: RewardScoreProgram) -> None:
     """Do every job of the program, on one device."""
     answers = sum(count_rows(job.samples) for job in program.jobs)
     answers += 2 * sum(count_rows(job.pairs) for job in program.pair_jobs)
-    judge = Judge(program, answers)
+    judge = Judge(program, Progress("score", answers, "answer"))
     for job in program.jobs:
         score_job(judge, job)
     for pair_job in program.pair_jobs:
