@@ -1,9 +1,10 @@
 """Methods side by side: ReST-EM, GRPO, RLOO, SPIN and more SFT from the same base, at what GRPO's demo spends.
 
-Each has its demo's settings, and goes on until it has spent as much, once in sampled tokens and once in wall time, not
-counting what is measured. The policy that comes nearest is compared with its base on the validation problems, which
-decide nothing here. SFT samples nothing: it learns as many tokens of gold answers instead. Seed 0 uses the base that
-comes with the package; every other seed trains its own. Given a folder of runs, it continues where it stopped.
+Each has its demo's settings, and goes on until it has spent as much, once in sampled tokens and once in wall time
+(without what is measured, but SPIN's answers to validation prompts). The policy that comes nearest is compared with its
+base on the validation problems, which decide nothing here. SFT samples nothing: it learns as many tokens of gold
+answers instead. Seed 0 uses the base that comes with the package; every other seed trains its own. Given a folder of
+runs, it continues where it stopped.
 """
 
 import argparse
@@ -36,6 +37,7 @@ MEASURED: dict[str, Any] = {
     "evaluate": {"samples": K, "temperature": 1.0, "top_p": 1.0, "pass_at": [1, K]},
     "measure": "last",
 }
+MEASURED |= {"launch": {"evaluations": 0}}  # within training
 MEASURED |= {"stop": {"rule": "none"}, "limit_test": 24, "limit_transfer": 24}
 ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "GRPO": ("grpo", "configs/grpo-demo.yaml", {}),
@@ -45,7 +47,7 @@ ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 SFT = {"learning_rate": 1e-4, "batch_size": 32, "adapter": None, "pack_to": None}  # the best of the spin benchmark's
 BUDGETS = ("tokens", "seconds")
-NOT_SPENT = ("evaluate", "likelihood")
+NOT_SPENT, TAKE_LONG = ("evaluate", "likelihood"), ("generate", "train")
 COLUMNS = ["method", "tokens", "seconds", "sampled pass@1", "greedy pass@1", f"pass@{K}", "KL"]
 
 
@@ -90,7 +92,10 @@ def _show(kind: str, found: dict[tuple[str, int], list[Path]], budget: dict[int,
     for name in (*ARMS, "SFT"):
         of_it = []
         for seed, at_most in budget.items():
-            point = _nearest(kind, [one for run in found[name, seed] for one in spent(run)], at_most)
+            points = [one for run in found[name, seed] for one in spent(run)]
+            point = _nearest(kind, points, at_most)
+            if max(getattr(one, kind) for one in points) < 0.9 * getattr(at_most, kind):
+                print(f"{name}, seed {seed} ended before it had spent as many {kind}", flush=True)
             gains, kl = _gains(point.iteration, seed), _kl(point.iteration)
             of_it.append((point, gains, kl))
             said = [f"{label} {gain}" for label, gain in gains.items()]
@@ -116,8 +121,11 @@ def spent(run: Path) -> list[Spent]:
     for number in range(1, 1 + len(list(run.glob(f"iter-*/train/{MANIFEST}")))):
         folder = run / f"iter-{number}"
         for file in folder.glob(f"*/{MANIFEST}"):
+            made = Manifest.model_validate_json(file.read_text())
             if file.parent.name not in NOT_SPENT:
-                seconds += Manifest.model_validate_json(file.read_text()).seconds
+                seconds += made.seconds
+                if made.samples == 0 and file.parent.name in TAKE_LONG:
+                    raise SystemExit(f"{file.parent} was not made in one go, so its time is unknown. Delete {run}.")
         for drawn in (folder / "generate" / "samples", folder / "train" / ROLLOUTS):
             tokens += _tokens(drawn) if drawn.is_dir() else 0
         if run.name.startswith("SFT"):
@@ -196,10 +204,10 @@ def _sft(runs: Path, seed: int, budget: Spent, jobs: int) -> list[Path]:
         return _run(runs, "sft", f"SFT-{kind}-{seed}", "configs/tiny.yaml", changes, jobs)
 
     (once,) = spent(run("once", 1))
-    tokens = run("tokens", round(budget.tokens / once.tokens, 2))
-    (made,) = spent(tokens)
-    per_epoch = (made.seconds - once.seconds) / (made.tokens / once.tokens - 1)
-    return [tokens, run("seconds", round(1 + (budget.seconds - once.seconds) / per_epoch, 2))]
+    (more,) = spent(run("more", 5))
+    per_epoch = (more.seconds - once.seconds) / 4
+    for_seconds = max(0.1, round(1 + (budget.seconds - once.seconds) / per_epoch, 2))
+    return [run("tokens", round(budget.tokens / once.tokens, 2)), run("seconds", for_seconds)]
 
 
 def _run(runs: Path, flow: str, name: str, config: str, changes: dict[str, Any], jobs: int) -> Path:

@@ -24,6 +24,7 @@ HIDDEN = re.compile("[\x80-\x9f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u20
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _TOKEN_IDS = pa.list_(pa.int32())
+_PARTS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64()), ("verdict", pa.string())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Score:
             ("problem_id", pa.string()),
             ("index", pa.int32()),
             ("grader", pa.string()),
-            ("parts", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64()), ("verdict", pa.string())]))),
+            ("parts", _PARTS),
         ]
     )
 
@@ -190,8 +191,8 @@ class Rollout:
 
     `step` counts from 1 over all iterations; the policy that wrote the answer had made the steps before it. `index` is
     unique among all answers to a problem in a run. Token ids, finish reason and seed are those of a `Sample`; value,
-    verdict, explanation, answer and grader those of a `Score`. `advantage` is None if nothing was learned from the
-    answer, because another group took the place of its own.
+    verdict, explanation, answer, grader and parts those of a `Score`. `advantage` is None if nothing was learned from
+    the answer, because another group took the place of its own.
     """
 
     problem_id: str
@@ -206,6 +207,7 @@ class Rollout:
     explanation: str
     answer: str | None
     grader: str
+    parts: list[dict[str, Any]]
     advantage: float | None
 
     SCHEMA: ClassVar[pa.Schema] = pa.schema(
@@ -222,9 +224,15 @@ class Rollout:
             ("explanation", pa.string()),
             ("answer", pa.string()),
             ("grader", pa.string()),
+            ("parts", _PARTS),
             ("advantage", pa.float64()),
         ]
     )
+
+    @property
+    def score(self) -> Score:
+        told = self.value, self.verdict, self.explanation, self.answer
+        return Score(*told, self.problem_id, self.index, self.grader, self.parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,8 +92,11 @@ def combine_scores(
         yield replace(score, problem_id=sample.problem_id, index=sample.index, grader=grader)
 
 
-def check_errors(tally: Tally, max_error_share: float) -> None:
+def check_errors(tally: Tally, max_error_share: float, kept: str = "the samples are kept") -> None:
     """Refuse a scoring pass in which the reward failed too often.
+
+    Args:
+        kept: what is not lost by that, for the message.
 
     Raises:
         TooManyErrorsError: includes the first traceback.
@@ -103,7 +106,7 @@ def check_errors(tally: Tally, max_error_share: float) -> None:
             f"The reward failed on {tally.errors:,} of {tally.samples:,} samples ({tally.errors / tally.samples:.1%}; "
             f"reward.max_error_share allows {max_error_share:.1%}).",
             f"The first failure:\n{tally.first_traceback}\n",
-            "Fix the reward and run the same command again: the samples are kept.",
+            f"Fix the reward and run the same command again: {kept}.",
         )
 
 

@@ -43,6 +43,10 @@ class OnPolicyLaunchConfig(LaunchConfig):
     """How on-policy training is spread over devices. Here, the number of processes changes the result."""
 
     checkpoint_steps: Annotated[int, Field(ge=1, description="Steps between checkpoints to resume from.")] = 5
+    log_steps: Annotated[int, Field(ge=1, le=1, description="Must be 1: every step has its line.")] = 1
+    evaluations: Annotated[
+        int, Field(ge=0, le=0, description="Must be 0: held-out problems are answered after each iteration.")
+    ] = 0
 
 
 class OnPolicyEngineConfig(EngineConfig):

@@ -64,7 +64,7 @@ def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter | None = None
             raise EndpointError(
                 f"{config.endpoint} cannot be reached: {error.__cause__ or error}.",
                 what_next=f"Start the server, or correct the {form.role}'s endpoint, then run the same command again: "
-                "finished shards are kept.",
+                "what is finished is kept.",
             ) from error
         except (openai.APIError, AttributeError, IndexError, TypeError, ValueError) as error:
             return Reply("", f"the request failed ({type(error).__name__}): {error}"), 0

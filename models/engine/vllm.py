@@ -102,6 +102,8 @@ def start_engine(served: Served, config: EngineConfig) -> Any:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.cpu_kv_cache_gib))
         if served.beside_a_trainer:  # whose threads would be bound with the engine's
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+            # For log-probabilities vLLM would compile a function that ranks tokens: many seconds, for nothing here.
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     gc.disable()  # or vLLM's imports would trigger full collections
     from vllm import EngineArgs, LLMEngine

@@ -45,6 +45,10 @@ class DivergedError(RunFailedError):
     """Training cannot go on from here."""
 
 
+class StateError(RunFailedError):
+    """An earlier state cannot be gone on from."""
+
+
 @dataclass
 class Answer:
     """An answer to learn from.
@@ -159,7 +163,7 @@ class Learner:
         told = self._look(answers)
         if told["drift"] > self.train.most_drift:
             raise DivergedError(
-                f"In step {step}, log-probabilities in the engine and in the trainer differ by {told['drift']:.3g} "
+                f"In step {step + 1}, log-probabilities in the engine and in the trainer differ by {told['drift']:.3g} "
                 f"nats per token, more than train.most_drift, {self.train.most_drift:g}.",
                 what_next="Use float32 for generate.dtype and train.dtype, or raise train.most_drift if the importance "
                 "correction is to bear it; the run then goes on.",
@@ -213,13 +217,13 @@ class Learner:
                 per_token = per_token + train.kl * kl_divergence(now.log_probs, reference, train.kl_estimator)
             loss = normalized(per_token, mask, train.normalizer, size)
             if not torch.isfinite(loss):
-                raise _diverged(f"The loss of step {step} is {loss.item()}.")
+                raise _diverged(f"The loss of step {step + 1} is {loss.item()}.")
             # DeepSpeed averages over accumulated batches and over devices; this loss is already a part of the whole.
             self.engine.backward(loss * self.accumulated * processes)
             self.engine.step()
             norm = self.engine.get_global_grad_norm()  # of the last update
             if norm is not None and not math.isfinite(float(norm)):
-                raise _diverged(f"The gradient of step {step} is not finite.")
+                raise _diverged(f"The gradient of step {step + 1} is not finite.")
             shares = [(what & mask).sum() / tokens for what in (cut, beyond)]
             sums += torch.stack([loss.detach(), *shares]).cpu()
         return torch.tensor(self._total(sums))
@@ -271,8 +275,17 @@ class Learner:
         self.engine.save_checkpoint(str(folder), TAG, save_latest=False, exclude_frozen_parameters=partly)
 
     def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote."""
-        self.engine.load_checkpoint(str(folder), TAG, load_module_strict=self.train.adapter is None)
+        """Go on from what `save` wrote.
+
+        Raises:
+            StateError: it is not there.
+        """
+        found, _ = self.engine.load_checkpoint(str(folder), TAG, load_module_strict=self.train.adapter is None)
+        if found is None:
+            raise StateError(
+                f"The optimizer's state in {folder} is not there or not complete.",
+                what_next="Run the same command again with --on-drift rebuild, which makes the iterations again.",
+            )
 
     def start_anew(self) -> None:
         """Forget the optimizer's step with zero gradients by which DeepSpeed sets it up (see `FreshOptimizer`)."""

@@ -21,14 +21,15 @@ if __name__ == "__main__":
 
 from accelerate.utils import gather_object
 
-from data.errors import RunFailedError
 from data.render import check_room, context_length, prompt_token_ids, stop_token_ids
 from data.rows import Problem, Rollout
+from data.scoring import Tally, check_errors
 from data.storage import read_rows, write_rows
 from models.engine import Engine, Served, start
 from models.loading import load_config
 from models.on_policy import ROLLOUTS, OnPolicyProgram
 from models.progress import Progress
+from models.rounds import ENOUGH_TO_TELL
 from models.training.common import (
     CHECKPOINTS,
     COMPLETE,
@@ -38,7 +39,7 @@ from models.training.common import (
     lines_up_to,
     padded_tokenizer,
 )
-from models.training.learner import DivergedError, Learner
+from models.training.learner import DivergedError, Learner, StateError
 from models.training.rewards import Rewards, rewards
 from models.training.rollout import Drawn, Rollouts
 
@@ -53,10 +54,6 @@ def learn(program: OnPolicyProgram) -> None:
     """
     with rewards(program.judged_by) as ready:
         _Run(program, ready).to_the_end()
-
-
-class StateError(RunFailedError):
-    """An earlier state cannot be gone on from."""
 
 
 class _Run:
@@ -87,6 +84,7 @@ class _Run:
             engine = engine or self._engine()
             told = self._step(engine, step)
             step += 1
+            self._check_rewards(step == last)
             if self.main:
                 with (self.folder / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps({"step": step, **told}) + "\n")
@@ -120,7 +118,9 @@ class _Run:
         sampled = time.monotonic()
         self.position = drawn.position
         told = self._of_all(drawn)
-        self._require_spread(told["without_spread"] == 1, step)
+        if not self._has_spread(told["without_spread"] == 1):
+            self._check_rewards(at_last=True)
+            raise self._without_spread(step)
         advantages = self.learner.advantages(drawn.groups)
         self._write_rollouts(step + 1, drawn, advantages)
         told |= self.learner.learn(step, drawn.groups, advantages)
@@ -159,6 +159,7 @@ class _Run:
             "graded": len(graded),
             "reward": sum(graded),
             "correct": correct,
+            "failed": sum(score.value is None for group in drawn.seen for score in group.scores),
             "tokens": sum(len(answer.token_ids) for answer in answers),
             "truncated": sum(answer.finish_reason != "stop" for answer in answers),
         }
@@ -168,21 +169,37 @@ class _Run:
         return {
             "reward": total["reward"] / max(total["graded"], 1),
             "correct": total["correct"] / count,
+            "not_graded": total["failed"] / count,
             "without_spread": total["flat"] / total["groups"],
             "length": total["tokens"] / count,
             "truncated": total["truncated"] / count,
             "drawn_tokens": total["tokens"],
         }
 
-    def _require_spread(self, flat: bool, step: int) -> None:
+    def _check_rewards(self, at_last: bool) -> None:
+        """Refuse to go on if rewards failed on too many answers of all processes since the program began.
+
+        Raises:
+            TooManyErrorsError: they did.
+        """
+        tally = Tally()
+        for of_process in gather_object([self.rewards.tally]):
+            tally.add(of_process)
+        if at_last or tally.samples >= ENOUGH_TO_TELL:
+            check_errors(tally, self.program.judged_by.max_error_share, "the last checkpoint is kept")
+
+    def _has_spread(self, flat: bool) -> bool:
+        """Whether some group had spread in one of the last steps."""
         self.flat = self.flat + 1 if flat else 0
-        if self.flat >= self.program.train.patience:
-            raise DivergedError(
-                f"In {self.flat} steps in a row, up to step {step}, all answers to each problem got the same reward. "
-                "There is nothing to learn.",
-                what_next="If none is correct, use easier problems or a stronger --model; if all are, harder ones. "
-                "More generate.samples or a higher generate.temperature make answers differ.",
-            )
+        return self.flat < self.program.train.patience
+
+    def _without_spread(self, step: int) -> DivergedError:
+        return DivergedError(
+            f"In {self.flat} steps in a row, up to step {step + 1}, all answers to a problem got the same reward. "
+            "There is nothing to learn.",
+            what_next="If none is correct, use easier problems or a stronger --model; if all are, harder ones. "
+            "More generate.samples or a higher generate.temperature make answers differ.",
+        )
 
     def _begin(self) -> int:
         """Go on from the last checkpoint of this iteration, or from the state of the one before. Return the step."""
@@ -198,20 +215,21 @@ class _Run:
             self.learner.load(state)
             step, self.flat = told["step"], told["flat"]
             self.position = told["positions"][self.rollouts.place[0]]
+        self._remember_scores(step)
         if resumed and self.main:
             print(f"Resumed from {resumed.name}", flush=True)
         if self.main:
             journal = self.folder / "metrics.jsonl"
             journal.write_text("".join(lines_up_to(journal, step)))
-            self._forget_rollouts_after(step)
+            (self.folder / ROLLOUTS).mkdir(exist_ok=True)
         self.learner.accelerator.wait_for_everyone()
         return int(step)
 
-    def _forget_rollouts_after(self, step: int) -> None:
-        (self.folder / ROLLOUTS).mkdir(exist_ok=True)
-        kept = {self._rollouts_file(made) for made in range(self.program.first_step + 1, step + 1)}
-        for file in set((self.folder / ROLLOUTS).glob("*.parquet")) - kept:
-            file.unlink()
+    def _remember_scores(self, step: int) -> None:
+        """Keep the scores that an earlier attempt gave after this step; its files are written anew."""
+        for made in range(step + 1, self.program.first_step + self.program.train.steps + 1):
+            if (file := self._rollouts_file(made)).exists():
+                self.rewards.known |= {(row.problem_id, row.index): row for row in read_rows(Rollout, file)}
 
     def _require_the_same(self, told: dict[str, Any], first_step: int | None) -> None:
         """Refuse a state of another number of processes or ZeRO stage, or of another step than this iteration's first.

@@ -54,6 +54,7 @@ class Group:
                 explanation=score.explanation,
                 answer=score.answer,
                 grader=score.grader,
+                parts=score.parts,
                 advantage=worth,
             )
 

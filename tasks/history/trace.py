@@ -163,7 +163,7 @@ def _names(stage: Finished) -> set[str]:
 
 
 def _training_file(history: History, file: Origin) -> TrainingFile:
-    history.stages[file.stage].verify()
+    history.stages[file.stage].verify(under=file.name)
     path = history.path(file)
     rows: Iterable[Row] = islice(read_rows(TRAINING_FILES[file.name], path), KEYS_SHOWN)
     return TrainingFile(file, count_rows(path), {_key(file, row): row for row in rows})
@@ -238,7 +238,7 @@ def _rows(row_type: type[R], history: History, file: Origin, begins: str, column
     Raises:
         CorruptStageError: the file does not match its manifest.
     """
-    history.stages[file.stage].verify()
+    history.stages[file.stage].verify(under=file.name)
     rows = ds.dataset([str(path) for path in parquet_files(history.path(file))], format="parquet")
     table = rows.to_table(filter=pc.starts_with(pc.field(column), begins))
     return [row_type(**values) for values in table.to_pylist()]

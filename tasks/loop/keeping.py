@@ -70,7 +70,7 @@ def held_elsewhere(run: Path, registry: Registry, model: str) -> dict[int, str]:
 def free_decided(run: Run, config: LoopConfig, iterations: list[Iteration], best: int, over: bool = False) -> None:
     """Free what `keep` does not keep, once the latest iteration is decided. Failures are logged and retried.
 
-    Optimizer states that a later iteration went on from, and at the end the last, have no use and always go.
+    Optimizer states that a later iteration went on from, and that of the last planned one, have no use and always go.
 
     With human approval, any iteration may still be chosen until the loop is over.
 
@@ -80,7 +80,8 @@ def free_decided(run: Run, config: LoopConfig, iterations: list[Iteration], best
     """
     if run.recorder is None:
         return
-    _free_states(run, iterations if over else iterations[:-1])
+    all_made = over and iterations[-1].number == getattr(config, "iterations", 1)  # or other stop rules may go on
+    _free_states(run, iterations if all_made else iterations[:-1])
     if config.keep == "all" or (config.approve and not over):
         return
     there = {number: stage for number, stage in checkpoints(run.directory).items() if number < len(iterations)}

@@ -221,6 +221,7 @@ def peak_disk(plan: Sequence[Planned], keep: str) -> int:
         peak = max(peak, rest + sum(held) + estimate.disk_bytes)
         if estimate.checkpoint_bytes:
             policies.append(estimate.checkpoint_bytes)
+            rest += estimate.kept_bytes
         else:
             rest += estimate.disk_bytes
     return peak

@@ -115,7 +115,8 @@ def _adapter(published: Published) -> Published:
 def _base_on_hub(published: Published, train: Finished) -> HubModel:
     """The model on the hub that an adapter was trained on."""
     history = published.history
-    start = history.origin(train.manifest.inputs.get("start", ""), published.iteration)
+    inputs = train.manifest.inputs  # an adapter that goes on over iterations is the reference's
+    start = history.origin(inputs.get("reference", inputs.get("start", "")), published.iteration)
     if start is not None and start.stage == "base" and published.base.model is not None:
         return published.base.model
     what = published.base.said if start is None or start.stage == "base" else f"the policy of {start.stage}"

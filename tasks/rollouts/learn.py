@@ -22,6 +22,7 @@ from models.launch import ON_POLICY, launch_command
 from models.on_policy import JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
 from tasks.policies.adapter import merge, record_base
 from tasks.policies.train import decided
+from tasks.rollouts.generate import BYTES_PER_TOKEN
 from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.model_reward import ModelReward
 from tasks.rollouts.rewards import RewardConfig, graders, reward_identity, reward_inputs
@@ -68,11 +69,12 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
     """
     run, train, start = at.run, how.train, before.artifact("policy")
     launch = decided(run, Training(train, how.launch), sequences=1)
-    needed = _needed_memory(run, how, launch)
     first = (number - 1) * train.steps
     inputs = {"start": start, "reference": how.reference, "problems": problems, **reward_inputs(run, how.reward)}
     inputs |= {"state": before.artifact(STATE)} if number > 1 else {}
-    answers = train.steps * train.problems * how.sampling.samples
+    rounds = 1 + (train.refills if train.dynamic else 0)
+    answers = train.steps * train.problems * how.sampling.samples * rounds
+    drawn_bytes = answers * how.sampling.max_tokens * BYTES_PER_TOKEN
     stage = Stage(
         at.stage("train"),
         VERSION,
@@ -92,9 +94,10 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
             samples=answers,
             tokens=answers * how.sampling.max_tokens,
             # Besides its own checkpoints, the state that it goes on from and the one that it leaves.
-            disk_bytes=2 * training_disk_bytes(run.parameters, train) + answers * _answer_bytes(how),
+            disk_bytes=2 * training_disk_bytes(run.parameters, train) + drawn_bytes,
             checkpoint_bytes=checkpoint_disk_bytes(run.parameters, train),
-            gpu_bytes=needed,
+            kept_bytes=drawn_bytes,
+            gpu_bytes=_gpu_bytes(run, how, launch),
             devices=launch.processes,
             cached=True,
         ),
@@ -118,7 +121,10 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
             merge(how.reference.path, attempt / "adapter", attempt / "policy", run.child_lock, code=run.model_code)
         return Outcome(rows, rows, command=tuple(command))
 
-    return run.execute(stage, work)
+    result = run.execute(stage, work)
+    if run.planning and result.finished is None:
+        _require_room(run, how, launch)
+    return result
 
 
 def end_by_kl(learned: Result, train: OnPolicyConfig) -> str | None:
@@ -171,38 +177,43 @@ def _scoring(at: Place, how: Learning, model: ModelReward) -> RewardScoreProgram
     return model.program(at, [], how.engine).model_copy(update={"seed": at.run.seed})
 
 
-def _answer_bytes(how: Learning) -> int:
-    """Bytes of an answer that is kept: its token ids, and about as much text."""
-    return 8 * how.sampling.max_tokens
+def _held_bytes(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
+    """Bytes per device that the trainer always holds: its state, the reference, reward models."""
+    train, engine = how.train, how.engine
+    state = training_bytes_per_device(run.parameters, train, launch)
+    reference = 0 if train.adapter else weights_bytes_per_device(run.parameters, train, launch)
+    if state is None or reference is None:  # an adapter's reference is the policy without it
+        return None
+    return state + reference + sum(model.estimate(a, engine).gpu_bytes or 0 for model, a in _models_here(run, how))
 
 
-def _needed_memory(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
-    """Bytes per device: what the trainer always holds, and besides the engine's weights or activations, in turn.
+def _gpu_bytes(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
+    """Bytes per device: what the trainer holds, and besides the engine's weights or activations, in turn."""
+    alone = how.engine.model_copy(update={"tensor_parallel_size": 1})
+    tokens = launch.micro_batch_size * run.row_tokens
+    held, activations = _held_bytes(run, how, launch), activation_bytes(run.parameters, tokens, how.train.dtype, launch)
+    serving = generation_bytes_per_device(run.parameters, how.sampling.dtype, alone)
+    if held is None or activations is None or serving is None:
+        return None
+    return held + max(serving, activations)
+
+
+def _require_room(run: Run, how: Learning, launch: LaunchConfig) -> None:
+    """Refuse an engine whose share of a GPU here is more than what the trainer leaves.
 
     Raises:
-        NoRoomError: the engine's share of a GPU here is more than what the trainer leaves.
+        NoRoomError: it is.
     """
-    train, engine = how.train, how.engine.model_copy(update={"tensor_parallel_size": 1})
-    held = training_bytes_per_device(run.parameters, train, launch)
-    weights = weights_bytes_per_device(run.parameters, train, launch)
-    tokens = launch.micro_batch_size * run.row_tokens
-    activations = activation_bytes(run.parameters, tokens, train.dtype, launch)
-    serving = generation_bytes_per_device(run.parameters, how.sampling.dtype, engine)
-    if held is None or weights is None or activations is None or serving is None:
-        return None
-    held += 0 if train.adapter else weights  # an adapter's reference is the policy without it
-    held += sum(model.estimate(a, engine).gpu_bytes or 0 for model, a in _models_here(run, how))
-    memory = gpu_memory()
-    if memory is not None and held + engine.gpu_memory_utilization * memory > memory:
-        left = max(0.0, 1 - held / memory)
-        raise NoRoomError(
-            f"Engine and trainer do not fit into a GPU of {memory / 1e9:.0f} GB together: the trainer holds about "
-            f"{held / 1e9:.0f} GB, which leaves {left:.0%}, and engine.gpu_memory_utilization is "
-            f"{engine.gpu_memory_utilization:g}.",
-            what_next="Lower it, spread the trainer over more GPUs (launch.processes with launch.zero_stage 3), "
-            "offload it (launch.offload), or train an adapter (train.adapter).",
-        )
-    return held + max(serving, activations)
+    memory, held, share = gpu_memory(), _held_bytes(run, how, launch), how.engine.gpu_memory_utilization
+    if memory is None or held is None or held + share * memory <= memory:
+        return
+    raise NoRoomError(
+        f"Engine and trainer do not fit into a GPU of {memory / 1e9:.0f} GB together: the trainer holds about "
+        f"{held / 1e9:.0f} GB, which leaves {max(0.0, 1 - held / memory):.0%}, and engine.gpu_memory_utilization is "
+        f"{share:g}.",
+        what_next="Lower it, spread the trainer over more GPUs (launch.processes with launch.zero_stage 3), "
+        "offload it (launch.offload), or train an adapter (train.adapter).",
+    )
 
 
 def _models_here(run: Run, how: Learning) -> list[tuple[ModelReward, Artifact]]:

@@ -160,6 +160,7 @@ class Estimate:
     Attributes:
         gpu_bytes: per device; for generation without the KV cache.
         checkpoint_bytes: the part of `disk_bytes` that stays after training, until the checkpoint is freed.
+        kept_bytes: the part that stays after training in any case.
         cached: whether a KV cache takes what is left of a GPU.
     """
 
@@ -169,6 +170,7 @@ class Estimate:
     gpu_bytes: int | None = None
     devices: int = 0
     checkpoint_bytes: int = 0
+    kept_bytes: int = 0
     cached: bool = False
 
     @classmethod
@@ -183,6 +185,7 @@ class Estimate:
             gpu_bytes=max(known) if len(known) == len(memory) > 0 else None,
             devices=max((part.devices for part in parts), default=0),
             checkpoint_bytes=sum(part.checkpoint_bytes for part in parts),
+            kept_bytes=sum(part.kept_bytes for part in parts),
             cached=any(part.cached for part in parts),
         )
 
@@ -252,23 +255,31 @@ class Finished:
         """Return one output file, one folder of output files, or (by default) all of them, with its own digest."""
         return Artifact(self.path / name, _digest(_under(self.manifest.outputs, name)))
 
-    def damages(self, in_full: bool = True) -> Iterator[str]:
+    def damages(self, in_full: bool = True, under: str = "") -> Iterator[str]:
         """Yield a sentence for every output file whose size or, `in_full`, SHA-256 differs from its record.
 
         A freed file is gone on purpose and not damaged.
+
+        Args:
+            under: only that file, or those of that folder.
         """
         freed = freed_files(self.path)
         for name, record in self.manifest.outputs.items():
+            if not Path(name).is_relative_to(under):
+                continue
             if name not in freed and (difference := record.difference(self.path / name, in_full)):
                 yield f"{self.path / name} {difference}, so {self.manifest.stage} cannot be reused."
 
-    def verify(self, in_full: bool = True) -> None:
+    def verify(self, in_full: bool = True, under: str = "") -> None:
         """Compare every output file with its recorded size and, `in_full`, its SHA-256.
+
+        Args:
+            under: only that file, or those of that folder.
 
         Raises:
             CorruptStageError: naming the first file that differs.
         """
-        if damage := next(self.damages(in_full), None):
+        if damage := next(self.damages(in_full, under), None):
             raise CorruptStageError(damage, self.path)
 
 

@@ -8,10 +8,14 @@ import os
 import secrets
 import subprocess
 import sys
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from filelock import FileLock
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -117,9 +121,19 @@ def start_own_server() -> None:
     os.environ.update(dict.fromkeys(KEY_VARIABLES, key))
     refresh_global_settings_context()  # Prefect read its settings when it was imported
     server = Guarded()
-    server.start()
+    with _first_in_its_folder(Path(get_current_settings().home)):
+        server.start()
     if server.server_process:
         end_with_this_process(server.server_process.pid)
+
+
+@contextmanager
+def _first_in_its_folder(home: Path) -> Iterator[None]:
+    """While this version of Prefect makes or changes its database, no second server starts: the two would collide."""
+    made = home / f".database-of-{version('prefect')}"
+    with nullcontext() if made.exists() else FileLock(home / ".database.lock"):
+        yield
+        made.touch()
 
 
 def new_key() -> str:

@@ -1,10 +1,18 @@
 """Real on-policy learning: engine and trainer agree; neither a kill nor a division into iterations changes a byte."""
 
 import json
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from data.combining import Combination, Part
@@ -16,10 +24,13 @@ from models.launch import ON_POLICY
 from models.loading import load_tokenizer
 from models.on_policy import ROLLOUTS, JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
 from models.training.common import load_reward_model
-from tests.e2e.conftest import kill_at_checkpoint, train
+from tests.e2e.conftest import kill_at_checkpoint, train, write_config
+from tests.e2e.programs import printed, started
 from tests.endpoint import serving
+from tests.waiting import eventually, wait_gone
 
 STEPS = 4
+NEVER, FAILS = "tests.flows.rewards:never", "tests.flows.rewards:needs_a_server"
 ADAPTER = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}
 REWARDS = {"graders": {"final_answer": "final_answer"}, "combination": None, "isolation": "limits"}
 
@@ -145,15 +156,16 @@ def test_an_adapter_goes_on_over_iterations_and_is_merged_for_the_engine(adapted
 def test_an_adapter_learns_the_same_however_it_is_held(
     policy: Path, asked: Path, adapted: Path, tmp_path: Path, launch: dict[str, Any], adapter: dict[str, Any]
 ) -> None:
-    train(tmp_path, program(tmp_path, policy, asked, launch, ADAPTER | adapter), ON_POLICY)
-    if not launch and not adapter:
-        same_results(tmp_path, adapted, "adapter/adapter_model.safetensors")
-        return
-    for (drift,) in seen(tmp_path, "drift"):
-        assert 0 < drift < 1e-4
+    job = program(tmp_path, policy, asked, launch, ADAPTER | adapter)
     if launch:
-        for found, expected in zip(seen(tmp_path, "loss", "kl"), seen(adapted, "loss", "kl"), strict=True):
+        folder = in_two_halves(tmp_path, job)
+        for found, expected in zip(seen(folder, "loss", "kl"), seen(adapted, "loss", "kl"), strict=True):
             assert found == pytest.approx(expected, abs=2e-4)
+        return
+    train(tmp_path, job, ON_POLICY)
+    if not adapter:
+        same_results(tmp_path, adapted, "adapter/adapter_model.safetensors")
+    assert all(0 < drift < 1e-4 for (drift,) in seen(tmp_path, "drift"))
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +217,8 @@ def test_a_state_of_other_settings_is_refused(
 def same_results(folder: Path, other: Path, weights: str = "policy/model.safetensors") -> None:
     names = ("reward", "loss", "kl", "entropy", "drift", "clipped", "without_spread")
     assert seen(folder, *names) == seen(other, *names)
-    rollouts = [f"{ROLLOUTS}/step-{step:06d}.parquet" for step in range(1, STEPS + 1)]
+    assert {file.name for file in (folder / ROLLOUTS).iterdir()} == {file.name for file in (other / ROLLOUTS).iterdir()}
+    rollouts = [f"{ROLLOUTS}/{file.name}" for file in (other / ROLLOUTS).iterdir()]
     for file in (weights, "state/place.json", "state/state/mp_rank_00_model_states.pt", *rollouts):
         assert file_sha256(folder / file) == file_sha256(other / file), file
 
@@ -226,3 +239,89 @@ def test_two_processes_learn_together(policy: Path, asked: Path, tmp_path: Path)
     train(tmp_path, program(tmp_path, policy, asked, {"processes": 2, "micro_batch_size": 8}), ON_POLICY)
     assert all(0 < drift < 1e-4 for (drift,) in seen(tmp_path, "drift"))
     assert json.loads((tmp_path / "state/place.json").read_text())["positions"][0] > 0
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("train_changes", "changes", "says"),
+    [
+        ({"learning_rate": 1e18}, {}, "not finite|is nan"),
+        ({"most_drift": 1e-9}, {}, "more than train.most_drift, 1e-09"),
+        (
+            {"patience": 2},
+            {"graders": {NEVER: "never"}},
+            "In 2 steps in a row, up to step 2, all answers",
+        ),
+        ({}, {"graders": {FAILS: "fails"}}, "The reward failed on"),
+    ],
+    ids=["nan", "drift", "no-spread", "reward"],
+)
+def test_what_cannot_go_on_stops_with_what_to_do(
+    policy: Path, asked: Path, tmp_path: Path, train_changes: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    job = program(tmp_path, policy, asked)
+    judged_by = job.judged_by.model_copy(update=changes)
+    changed = {"train": job.train.model_copy(update=train_changes), "judged_by": judged_by}
+    with pytest.raises(AssertionError, match=says):
+        train(tmp_path, job.model_copy(update=changed), ON_POLICY)
+    assert "Traceback" not in (tmp_path / "train.out").read_text()
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.nightly
+def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(policy: Path, asked: Path, tmp_path: Path) -> None:
+    rng, steps = random.Random(0), 60
+
+    def job(folder: Path) -> OnPolicyProgram:
+        made = program(folder, policy, asked, {"checkpoint_steps": 2})
+        longer = {"train": made.train.model_copy(update={"steps": steps}), "total_steps": steps}
+        return made.model_copy(update=longer)
+
+    train(tmp_path / "whole", job(tmp_path / "whole"), ON_POLICY)
+    folder = tmp_path / "killed"
+    config, journal, places = write_config(folder, job(folder)), folder / "metrics.jsonl", []
+
+    def more_than(known: str) -> bool:
+        return journal.exists() and journal.read_text() != known
+
+    for kill in range(20):
+        before = journal.read_text() if journal.exists() else ""
+        with started(ON_POLICY, config) as process:
+            if kill % 4:  # between two steps or within one; otherwise while it starts
+                eventually(partial(more_than, before))
+            time.sleep(rng.uniform(0, 2 if kill % 4 else 10))
+            assert process.poll() is None, printed(config)
+        places.append(len(journal.read_text().splitlines()) if journal.exists() else 0)
+    assert places[-1] < steps and len(set(places)) > 5
+    train(folder, job(folder), ON_POLICY, anew=True)
+    same_results(folder, tmp_path / "whole")
+
+
+SETTINGS = """
+limit_validation: 24
+limit_test: 24
+limit_transfer: 24
+generate: {samples: 4, max_tokens: 40, dtype: float32}
+train: {steps: 200, problems: 16, batch_size: 64, dtype: float32}
+evaluate: {samples: 2, pass_at: [1, 2]}
+launch: {micro_batch_size: 16}
+"""
+
+
+@pytest.mark.nightly
+def test_stopped_it_leaves_nothing_within_ten_seconds(policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(SETTINGS)
+    autodidact = Path(sys.executable).with_name("autodidact")
+    command = [autodidact, "grpo", "--config", "settings.yaml", "--run", "stopped", "--model", policy]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "VLLM_"))}
+    where = {"cwd": tmp_path, "env": kept | {"AUTODIDACT_CACHE": str(tmp_path / "cache")}, "start_new_session": True}
+    output, journal = tmp_path / "output.txt", tmp_path / "runs/stopped/iter-1/.train.attempt/metrics.jsonl"
+    with output.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **where) as process:
+        eventually(lambda: process.poll() is not None or (journal.exists() and journal.read_text()))
+        assert process.poll() is None, output.read_text()[-3000:]
+        found = psutil.Process(process.pid).children(recursive=True)
+        assert any("models.training.on_policy" in " ".join(child.cmdline()) for child in found)
+        process.send_signal(signal.SIGTERM)
+        for child in found:
+            wait_gone(child.pid, 10)
+        process.wait(10)

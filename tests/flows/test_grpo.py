@@ -86,6 +86,10 @@ def test_far_from_the_base_it_ends(tmp_path: Path, cache: Path) -> None:
         "the KL divergence from the base reached 0.01 nats per token, more than train.most_kl 0.005"
     )
     assert len(summary["iterations"]) == 2  # the base, and the one that went there
+    further = make(tmp_path, train=TRAIN | {"most_kl": 0.05})
+    made = (config.directory / "iter-1/train/manifest.json").read_text()
+    assert len(run_loop("GRPO", loop, further, OnDrift.REBUILD)["iterations"]) == 3
+    assert (config.directory / "iter-1/train/manifest.json").read_text() == made  # it goes on from where it ended
 
 
 def test_models_that_score_are_told_to_the_program(tmp_path: Path) -> None:
@@ -115,12 +119,14 @@ def test_rewards_with_a_program_of_their_own_are_refused(tmp_path: Path, name: s
 
 
 def test_an_engine_that_leaves_the_trainer_no_room_is_refused_while_planning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, finished: GRPO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make(tmp_path, engine={"gpu_memory_utilization": 0.9})
     assert plan_loop(loop, config, OnDrift.REFUSE).plan
     monkeypatch.setattr(tasks.rollouts.learn, "gpu_memory", lambda: 150_000_000)
     assert plan_loop(loop, make(tmp_path), OnDrift.REFUSE).plan  # 0.4 of it leaves enough
+    made = plan_loop(loop, make(finished.runs_dir.parent, engine={"gpu_memory_utilization": 0.9}), OnDrift.REFUSE)
+    assert {planned.status for planned in made.plan} == {Status.REUSE}  # what is made needs no room
     with pytest.raises(NoRoomError, match=r"which leaves \d+%, and engine\.gpu_memory_utilization is 0\.9"):
         plan_loop(loop, config, OnDrift.REFUSE)
 

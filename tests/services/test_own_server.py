@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.services.conftest import ROOT
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 # What a command does before its flow; then it runs one, and waits.
 PROGRAM = """
@@ -57,3 +57,28 @@ def test_it_answers_its_own_run_alone_past_a_proxy_and_ends_with_it(tmp_path: Pa
         return False
 
     eventually(gone, "the server outlived its run", seconds=60)
+
+
+# Two of these at the same time, in a folder without a database.
+START = """
+from pathlib import Path
+from tasks.stage.environment import prepare
+prepare(Path("runs"))
+from tasks.tracking.servers import reach_servers
+reach_servers(Path("runs"))
+"""
+
+
+def test_two_that_start_at_once_do_not_collide_over_a_new_database(tmp_path: Path):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    own = {"AUTODIDACT_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", START]
+    starts = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env=kept | own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [start.communicate(timeout=PATIENCE)[0] for start in starts]
+    assert [start.returncode for start in starts] == [0, 0], said
+    assert "Traceback" not in said[0] + said[1]

@@ -18,7 +18,9 @@ problems = list(read_rows(Problem, program.problems))[:2]
 (program.output.parent / ROLLOUTS).mkdir(exist_ok=True)
 for step in steps:
     rows = [
-        Rollout(p.id, step, step, f"#### {p.reference}", [1, 2], "stop", 7, 1.0, "correct", "", p.reference, "g", worth)
+        Rollout(
+            p.id, step, step, f"#### {p.reference}", [1, 2], "stop", 7, 1.0, "correct", "", p.reference, "g", [], worth
+        )
         for p, worth in zip(problems, (0.5, None), strict=True)
     ]
     write_rows(Rollout, program.output.parent / ROLLOUTS / f"step-{step:06d}.parquet", rows)
