@@ -39,6 +39,7 @@ from models.training.policy_gradient import (
 from models.training.rollout import Group
 
 TAG = "state"  # DeepSpeed's name of a checkpoint in its folder
+WATCHED = 8  # one of so many answers tells the divergence from the reference
 
 
 class DivergedError(RunFailedError):
@@ -55,7 +56,7 @@ class Answer:
 
     Attributes:
         sampled: log-probability of each of its tokens in the engine that drew them.
-        old, reference: the same in the trainer before any update, and in the reference policy.
+        old, reference: the same in the trainer before any update, and in the reference policy; empty until known.
     """
 
     prompt: list[int]
@@ -181,21 +182,27 @@ class Learner:
         return told | {"loss": loss, "clipped": cut, "corrected": beyond, "learning_rate": self.rates[done]}
 
     def _look(self, answers: list[Answer]) -> dict[str, float]:
-        """Compute the log-probabilities before any update; return means over all tokens of all processes."""
-        sums = torch.zeros(4, dtype=torch.float64)
+        """Compute the log-probabilities before any update; return means over all tokens of all processes.
+
+        If the loss has no divergence from the reference, it is only told, and a share of the answers is enough.
+        """
+        sums, apart = torch.zeros(3, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
             for batch in self._batches(answers):
                 now, mask = self._log_probs(self.engine, batch)
-                reference = self._reference_log_probs(batch)
                 for row, answer in enumerate(batch):
                     told = mask[row]
-                    answer.old, answer.reference = now.log_probs[row][told].cpu(), reference.log_probs[row][told].cpu()
+                    answer.old = now.log_probs[row][told].cpu()
                     away = (answer.old - answer.sampled).abs().sum()
+                    sums += torch.stack([away, now.entropy[row][told].sum().cpu(), told.sum().cpu()]).double()
+            for batch in self._batches(answers if self.train.kl else answers[::WATCHED]):
+                reference, mask = self._reference_log_probs(batch)
+                for row, answer in enumerate(batch):
+                    answer.reference = reference.log_probs[row][mask[row]].cpu()
                     divergence = kl_divergence(answer.old, answer.reference, "k3").sum()
-                    entropy = now.entropy[row][told].sum().cpu()
-                    sums += torch.stack([away, divergence, entropy, told.sum().cpu()]).double()
-        away, divergence, entropy, tokens = self._total(sums)
-        return {"drift": away / tokens, "kl": divergence / tokens, "entropy": entropy / tokens}
+                    apart += torch.stack([divergence, mask[row].sum().cpu()]).double()
+        away, entropy, tokens, divergence, watched = self._total(torch.cat([sums, apart]))
+        return {"drift": away / tokens, "kl": divergence / watched, "entropy": entropy / tokens}
 
     def _update(self, answers: list[Answer], rate: float, step: int) -> torch.Tensor:
         """One optimizer step. Returns its loss, and the shares of tokens that were clipped and corrected."""
@@ -208,12 +215,13 @@ class Learner:
         processes, sums = self.accelerator.num_processes, torch.zeros(3)
         for batch in self._batches(answers):
             now, mask = self._log_probs(self.engine, batch)
-            old, sampled, reference = (self._aligned(batch, mask, name) for name in ("old", "sampled", "reference"))
+            old, sampled = (self._aligned(batch, mask, name) for name in ("old", "sampled"))
             worth = torch.tensor([[answer.advantage] for answer in batch], device=mask.device)
             per_token, cut = clipped(now.log_probs, old, worth, train.clip_low, train.clip_high)
             weight, beyond = correction(old, sampled, train.correction, train.cap)
             per_token = per_token * weight
             if train.kl:
+                reference = self._aligned(batch, mask, "reference")
                 per_token = per_token + train.kl * kl_divergence(now.log_probs, reference, train.kl_estimator)
             loss = normalized(per_token, mask, train.normalizer, size)
             if not torch.isfinite(loss):
@@ -229,7 +237,9 @@ class Learner:
         return torch.tensor(self._total(sums))
 
     def _batches(self, answers: list[Answer]) -> list[list[Answer]]:
-        return [answers[first : first + self.micro] for first in range(0, len(answers), self.micro)]
+        """Answers by forward pass, the longest first: little padding, and what does not fit in memory fails at once."""
+        ordered = sorted(answers, key=lambda answer: -len(answer.prompt) - len(answer.tokens))
+        return [ordered[first : first + self.micro] for first in range(0, len(ordered), self.micro)]
 
     def _log_probs(self, model: Any, batch: list[Answer]) -> tuple[Any, torch.Tensor]:
         """Log-probabilities and entropies of what follows each token, and where an answer's tokens are.
@@ -250,11 +260,11 @@ class Learner:
         )
         return output, padded[:, 1:] != IGNORED
 
-    def _reference_log_probs(self, batch: list[Answer]) -> Any:
+    def _reference_log_probs(self, batch: list[Answer]) -> tuple[Any, torch.Tensor]:
         if self._reference is not None:
-            return self._log_probs(self._reference, batch)[0]
+            return self._log_probs(self._reference, batch)
         with self.engine.module.disable_adapter():
-            return self._log_probs(self.engine, batch)[0]
+            return self._log_probs(self.engine, batch)
 
     def _aligned(self, batch: list[Answer], mask: torch.Tensor, name: str) -> torch.Tensor:
         """One number for each token of the answers, at their places; 0 elsewhere."""

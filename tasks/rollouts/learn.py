@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import AutodidactError
+from data.files import write_json
 from data.rewards import RewardError
-from data.storage import count_rows
+from data.rows import Rollout
+from data.scoring import Tally
+from data.storage import count_rows, read_rows
 from data.wording import counted
 from models.config import EngineConfig, JudgeProgram, LaunchConfig, RewardScoreProgram
 from models.estimate import (
@@ -19,13 +22,15 @@ from models.estimate import (
     weights_bytes_per_device,
 )
 from models.launch import ON_POLICY, launch_command
-from models.on_policy import JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
+from models.on_policy import ROLLOUTS, JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
+from tasks.datasets.select import SELECTION
 from tasks.policies.adapter import merge, record_base
 from tasks.policies.train import decided
 from tasks.rollouts.generate import BYTES_PER_TOKEN
 from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.model_reward import ModelReward
 from tasks.rollouts.rewards import RewardConfig, graders, reward_identity, reward_inputs
+from tasks.rollouts.score import TALLY
 from tasks.rollouts.trained_reward import TrainedReward
 from tasks.stage.contract import JOURNAL, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpu_memory
@@ -33,8 +38,8 @@ from tasks.stage.launch import Training, launch_program
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
 
-VERSION = 1
-STATE = "state"
+VERSION = 2  # answers are kept
+STATE, FLAT = "state", "no spread"
 
 
 class NoRoomError(AutodidactError):
@@ -119,12 +124,30 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
         if train.adapter is not None:
             record_base(attempt / "adapter", how.reference.path, train)
             merge(how.reference.path, attempt / "adapter", attempt / "policy", run.child_lock, code=run.model_code)
-        return Outcome(rows, rows, command=tuple(command))
+        drawn, learned = _count(attempt)
+        said = f"{counted(drawn, 'answer')} drawn, {learned:,} with something to learn from"
+        return Outcome(drawn, learned, {FLAT: drawn - learned}, tuple(command), said=said)
 
     result = run.execute(stage, work)
     if run.planning and result.finished is None:
         _require_room(run, how, launch)
     return result
+
+
+def _count(attempt: Path) -> tuple[int, int]:
+    """Count what was drawn, by verdict and by use, for the report; return all answers, and those learned from."""
+    tally, learned = Tally(), 0
+    for row in read_rows(Rollout, attempt / ROLLOUTS):
+        tally.verdicts[row.verdict] += 1
+        tally.truncated += row.finish_reason != "stop"
+        tally.tokens += len(row.token_ids)
+        learned += bool(row.advantage)
+    write_json(
+        attempt / TALLY, {"verdicts": dict(tally.verdicts), "truncated": tally.truncated, "tokens": tally.tokens}
+    )
+    drawn = tally.samples
+    write_json(attempt / SELECTION, {"samples": drawn, "kept": learned, FLAT: drawn - learned})
+    return drawn, learned
 
 
 def end_by_kl(learned: Result, train: OnPolicyConfig) -> str | None:

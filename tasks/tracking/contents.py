@@ -30,6 +30,7 @@ from tasks.tracking.points import HELD_OUT
 HELD_OUT_ROWS = "held-out rows"
 CHARTED = (  # of training rows
     *("loss", "reward", "kl", "entropy", "rewards/margins", "rewards/accuracies", "margin", "accuracy", "grad_norm"),
+    *("length", "truncated", "without_spread", "clipped", "drift", "tokens_per_second"),
 )
 SIDE_BY_SIDE = 20
 Finals = tuple[Mapping[str, Result], Mapping[str, Result]]
@@ -155,7 +156,7 @@ def _curve(name: str) -> str | None:
     """The title of a metric's chart; None if it has none."""
     if name.startswith(HELD_OUT):
         return f"{name.removeprefix(HELD_OUT)}, {HELD_OUT_ROWS}"
-    return f"{name}, training rows" if name in CHARTED else None
+    return f"{name.replace('_', ' ')}, training rows" if name in CHARTED else None
 
 
 def journal(iteration: Iteration) -> list[dict[str, Any]]:

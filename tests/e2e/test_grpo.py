@@ -29,7 +29,7 @@ from tests.e2e.programs import printed, started
 from tests.endpoint import serving
 from tests.waiting import eventually, wait_gone
 
-STEPS = 4
+STEPS = 5
 NEVER, FAILS = "tests.flows.rewards:never", "tests.flows.rewards:needs_a_server"
 ADAPTER = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}
 REWARDS = {"graders": {"final_answer": "final_answer"}, "combination": None, "isolation": "limits"}
@@ -45,7 +45,7 @@ def asked(problems: list[Problem], tmp_path_factory: pytest.TempPathFactory) -> 
 def program(
     folder: Path, policy: Path, asked: Path, launch: dict[str, Any] | None = None, adapter: dict[str, Any] | None = None
 ) -> OnPolicyProgram:
-    """Four steps of 16 problems × 4 answers, two updates each; the order of the problems begins anew in the third."""
+    """Five steps of 16 problems × 4 answers, two updates each; the order of the problems begins anew in the third."""
     how = {"steps": STEPS, "problems": 16, "batch_size": 32, "dtype": "float32", "refills": 1, "weight_decay": 0.01}
     how |= {"adapter": adapter, "learning_rate": 1e-2 if adapter else 1e-4}
     return OnPolicyProgram(
@@ -79,7 +79,7 @@ def plain(policy: Path, asked: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_the_engine_has_the_trainers_weights_in_every_step(plain: Path) -> None:
-    assert [step for (step,) in seen(plain, "step")] == [1, 2, 3, 4]
+    assert [step for (step,) in seen(plain, "step")] == [1, 2, 3, 4, 5]
     for drift, corrected in seen(plain, "drift", "corrected"):
         assert 0 < drift < 1e-4 and corrected == 0
 
@@ -99,13 +99,13 @@ def test_killed_by_sigkill_it_goes_on_to_identical_weights(
     same_results(tmp_path, plain)
 
 
-def in_two_halves(folder: Path, whole: OnPolicyProgram) -> Path:
+def in_two_iterations(folder: Path, whole: OnPolicyProgram) -> Path:
     """Make the steps of a program in two iterations; return the folder of the second, with the steps of both."""
-    half = whole.train.model_copy(update={"steps": 2})
-    first = whole.model_copy(update={"train": half, "output": folder / "1" / "policy"})
+    two, others = (whole.train.model_copy(update={"steps": steps}) for steps in (2, STEPS - 2))
+    first = whole.model_copy(update={"train": two, "output": folder / "1" / "policy"})
     train(folder / "1", first, ON_POLICY)
-    before = first.policy if half.adapter else first.output  # an adapter's stage merges it, for the engine alone
-    goes_on = {"first_step": 2, "policy": before, "state": folder / "1" / "state"}
+    before = first.policy if two.adapter else first.output  # an adapter's stage merges it, for the engine alone
+    goes_on = {"first_step": 2, "policy": before, "state": folder / "1" / "state", "train": others}
     train(folder / "2", first.model_copy(update=goes_on | {"output": folder / "2" / "policy"}), ON_POLICY)
     lines = [(folder / number / "metrics.jsonl").read_text() for number in ("1", "2")]
     (folder / "2" / "metrics.jsonl").write_text("".join(lines))
@@ -114,8 +114,10 @@ def in_two_halves(folder: Path, whole: OnPolicyProgram) -> Path:
     return folder / "2"
 
 
-def test_two_iterations_of_two_steps_are_one_of_four(policy: Path, asked: Path, plain: Path, tmp_path: Path) -> None:
-    same_results(in_two_halves(tmp_path, program(tmp_path, policy, asked)), plain)
+def test_iterations_of_two_and_three_steps_are_one_of_five(
+    policy: Path, asked: Path, plain: Path, tmp_path: Path
+) -> None:
+    same_results(in_two_iterations(tmp_path, program(tmp_path, policy, asked)), plain)
 
 
 def test_every_answer_is_kept_with_what_was_learned_from_it(plain: Path) -> None:
@@ -132,7 +134,7 @@ def test_every_answer_is_kept_with_what_was_learned_from_it(plain: Path) -> None
 @pytest.fixture(scope="module")
 def adapted(policy: Path, asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapted")
-    return in_two_halves(folder, program(folder, policy, asked, adapter=ADAPTER))
+    return in_two_iterations(folder, program(folder, policy, asked, adapter=ADAPTER))
 
 
 def test_an_adapter_goes_on_over_iterations_and_is_merged_for_the_engine(adapted: Path, policy: Path) -> None:
@@ -158,7 +160,7 @@ def test_an_adapter_learns_the_same_however_it_is_held(
 ) -> None:
     job = program(tmp_path, policy, asked, launch, ADAPTER | adapter)
     if launch:
-        folder = in_two_halves(tmp_path, job)
+        folder = in_two_iterations(tmp_path, job)
         for found, expected in zip(seen(folder, "loss", "kl"), seen(adapted, "loss", "kl"), strict=True):
             assert found == pytest.approx(expected, abs=2e-4)
         return

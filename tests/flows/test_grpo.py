@@ -134,7 +134,13 @@ def test_an_engine_that_leaves_the_trainer_no_room_is_refused_while_planning(
 def test_it_is_measured_and_reported_like_every_loop(finished: GRPO) -> None:
     best = json.loads((finished.directory / "best/best.json").read_text())
     assert best["iteration"] == 2
-    assert "GRPO raised test accuracy" in (finished.directory / "report.html").read_text()
+    report = (finished.directory / "report.html").read_text()
+    assert "GRPO raised test accuracy" in report
+    assert "All answers to the problem got the same reward, so there is nothing to learn." in report
+    counts = json.loads((finished.directory / "iter-1/train/selection.json").read_text())
+    assert counts == {"samples": 10, "kept": 5, "no spread": 5}
+    manifest = json.loads((finished.directory / "iter-1/train/manifest.json").read_text())
+    assert (manifest["rows_in"], manifest["rows_out"], manifest["dropped"]) == (10, 5, {"no spread": 5})
 
 
 def test_with_other_settings_of_learning_it_is_refused(finished: GRPO) -> None:
