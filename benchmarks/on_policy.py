@@ -17,7 +17,7 @@ from data.rows import Problem
 from data.storage import read_rows
 from models.config import EngineConfig, GenerateProgram, LaunchConfig
 from models.launch import ON_POLICY, launch_command
-from models.on_policy import JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
+from models.on_policy import GroupsConfig, JudgedBy, OnPolicyProgram, OnPolicySamplingConfig
 from tasks.policies.shipped import BASES, POLICY
 from tasks.stage.environment import SHARED_CPU, child_environment
 
@@ -90,7 +90,7 @@ def _learn(folder: Path, problems: Path) -> list[dict[str, float]]:
         sampling=OnPolicySamplingConfig.model_validate(sampled(SAMPLES, temperature=1.0).model_dump()),
         judged_by=REWARDS,
         engine=ENGINE,
-        train=OnPolicyConfig.model_validate(train),
+        train=GroupsConfig.model_validate(train),
         launch=LaunchConfig(micro_batch_size=32),
         first_step=0,
         total_steps=STEPS,

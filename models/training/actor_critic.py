@@ -71,7 +71,7 @@ def generalized_advantages(
 def whitened(numbers: torch.Tensor, mask: torch.Tensor, total: Sum, keep_mean: bool = False) -> torch.Tensor:
     """Numbers with variance 1, and mean 0 unless it is kept, over the tokens of all processes; 0 elsewhere."""
     count, summed = total(torch.stack([mask.sum(), (numbers * mask).sum()]).double())
-    mean = summed / count
+    mean = summed / count.clamp(min=1)
     (squares,) = total((((numbers - mean) * mask) ** 2).sum()[None].double())
     scale = torch.rsqrt(squares / (count - 1).clamp(min=1) + TINY)
     return (((numbers - mean) * scale + (mean if keep_mean else 0.0)) * mask).to(numbers.dtype)
@@ -95,6 +95,7 @@ def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.
     for numbers in (returns - values, returns):
         told += [(numbers * mask).sum(), ((numbers * mask) ** 2).sum()]
     count, of_error, of_error_squared, of_return, of_return_squared = total(torch.stack(told).double()).tolist()
+    count = max(count, 1.0)
     unexplained = of_error_squared / count - (of_error / count) ** 2
     whole = of_return_squared / count - (of_return / count) ** 2
     return 1 - unexplained / whole if whole > 0 else 0.0

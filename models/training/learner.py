@@ -1,7 +1,9 @@
-"""A policy in DeepSpeed that learns from groups of its own answers, with the losses of policy_gradient.py."""
+"""A policy in DeepSpeed that learns from its own fresh answers; what it learns is in groups.py and ppo.py."""
 
 import math
 import random
+from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +19,7 @@ from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, pad
 
 from data.errors import RunFailedError
-from models.on_policy import OnPolicyProgram
+from models.on_policy import Normalizer, OnPolicyProgram
 from models.training.common import (
     ADAPTER,
     IGNORED,
@@ -28,17 +30,11 @@ from models.training.common import (
     lora_config,
     pad_token_id,
 )
-from models.training.policy_gradient import (
-    advantages,
-    clipped,
-    correction,
-    kl_divergence,
-    normalized,
-    overlong_penalty,
-)
+from models.training.policy_gradient import clipped, correction, kl_divergence, normalized
 from models.training.rollout import Group
 
 TAG = "state"  # DeepSpeed's name of a checkpoint in its folder
+NOTHING = torch.empty(0)
 WATCHED = 8  # one of so many answers tells the divergence from the reference
 
 
@@ -52,28 +48,39 @@ class StateError(RunFailedError):
 
 @dataclass
 class Answer:
-    """An answer to learn from.
+    """An answer to learn from. All tensors have one number for each of its tokens, and are empty until known.
 
     Attributes:
-        sampled: log-probability of each of its tokens in the engine that drew them.
-        old, reference: the same in the trainer before any update, and in the reference policy; empty until known.
+        sampled: log-probabilities in the engine that drew them.
+        old, reference: the same in the trainer before any update, and in the reference policy.
+        advantages: how much better each is than what was to be expected.
+        values, returns, learned: with PPO, what the value model expected, what came instead, and 1 where it counts.
     """
 
     prompt: list[int]
     tokens: list[int]
-    advantage: float
     sampled: torch.Tensor
-    old: torch.Tensor
-    reference: torch.Tensor
+    old: torch.Tensor = NOTHING
+    reference: torch.Tensor = NOTHING
+    advantages: torch.Tensor = NOTHING
+    values: torch.Tensor = NOTHING
+    returns: torch.Tensor = NOTHING
+    learned: torch.Tensor = NOTHING
 
 
-class Learner:
-    """The policy, its optimizer, and the reference that divergences are measured from."""
+class Learner(ABC):
+    """The policy, its optimizer, and the reference that divergences are measured from.
+
+    Attributes:
+        numbers: what the next step depends on besides weights, optimizer and seed; kept in checkpoints.
+    """
+
+    needs_reference = True  # at every answer; otherwise a share of them tells the divergence
 
     def __init__(self, program: OnPolicyProgram, tokenizer: Any) -> None:
         train, launch = program.train, program.launch
         self.program, self.train, self.padding = program, train, pad_token_id(tokenizer)
-        self.micro = launch.micro_batch_size
+        self.micro, self.numbers = launch.micro_batch_size, dict[str, float]()
         self.accumulated = train.batch_size // (launch.processes * self.micro)
         config = deepspeed_config(launch, train.dtype == "bfloat16") | {
             "train_micro_batch_size_per_gpu": self.micro,
@@ -91,10 +98,20 @@ class Learner:
             torch.manual_seed(program.seed)
             model = get_peft_model(model, lora_config(train.adapter))
         disable_dropout_in_model(model)  # the engine has none
-        self.engine, self.optimizer = self.accelerator.prepare(model, self._new_optimizer(model))
+        module = self._module(model, tokenizer)
+        self.engine, self.optimizer = self.accelerator.prepare(module, self._new_optimizer(module))
         self.engine.train()
         self._reference = None if train.adapter else self._load_reference()
         self.rates = _learning_rates(program)
+
+    def _module(self, policy: Any, tokenizer: Any) -> Any:
+        """What the engine trains: the policy, or the policy and more."""
+        return policy
+
+    @property
+    def _policy(self) -> Any:
+        """The policy in what the engine trains."""
+        return self.engine.module
 
     def _load(self, folder: Path) -> Any:
         train, program = self.train, self.program
@@ -120,14 +137,14 @@ class Learner:
         if train.optimizer == "rmsprop":
             return torch.optim.RMSprop(groups, lr=train.learning_rate)
         fused = torch.cuda.is_available() and self.program.launch.offload == "none"
-        return torch.optim.AdamW(groups, lr=train.learning_rate, fused=fused)
+        return torch.optim.AdamW(groups, lr=train.learning_rate, eps=train.adam_epsilon, fused=fused)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The policy's weights by their names in a checkpoint, tied ones under each of theirs; an adapter is merged."""
         from deepspeed.runtime.zero import GatheredParameters  # looks for an accelerator at once
 
-        spread, module = self.program.launch.zero_stage == 3, self.engine.module
-        inner = module.get_base_model() if self.train.adapter else module
+        spread, policy = self.program.launch.zero_stage == 3, self._policy
+        inner = policy.get_base_model() if self.train.adapter else policy
         for name, layer in inner.named_modules(remove_duplicate=False):
             if _is_of_an_adapter(name):
                 continue
@@ -144,58 +161,54 @@ class Learner:
                         found = found.clone()
                     yield f"{name}.{kind}".removeprefix("."), found
 
-    def advantages(self, groups: Sequence[Group]) -> list[list[float]]:
-        """The advantages of each group's answers; 0 in a group without spread, which only fills up."""
-        lengths = torch.tensor([[len(sample.token_ids) for sample in group.samples] for group in groups])
-        penalty = overlong_penalty(lengths, self.program.sampling.max_tokens, self.train.overlong)
-        rewards = torch.tensor([group.rewards for group in groups]) + penalty
-        # Without spread in their rewards, length alone is to teach nothing, nor rounding.
-        teaches = torch.tensor([[float(group.has_spread)] for group in groups])
-        found: list[list[float]] = (advantages(rewards, self.train.advantage) * teaches).tolist()
-        return found
+    @abstractmethod
+    def prepare(self, groups: Sequence[Group]) -> tuple[list[Answer], list[list[float]], dict[str, float]]:
+        """Look at a step's answers before any update.
 
-    def learn(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> dict[str, float]:
-        """Update the policy by a step's groups of answers and their advantages; return what there is to see.
+        Returns:
+            The answers, the advantage of each by group, and what there is to see.
+        """
+
+    def learn(self, step: int, answers: list[Answer], drift: float) -> dict[str, float]:
+        """Update the policy by the answers of a step; return what there is to see.
+
+        Args:
+            drift: between engine and trainer, see `_look`.
 
         Raises:
             DivergedError: the loss is not finite, or the engine's probabilities are not the trainer's.
         """
-        answers = _answers(groups, advantages)
-        told = self._look(answers)
-        if told["drift"] > self.train.most_drift:
+        if drift > self.train.most_drift:
             raise DivergedError(
-                f"In step {step + 1}, log-probabilities in the engine and in the trainer differ by {told['drift']:.3g} "
+                f"In step {step + 1}, log-probabilities in the engine and in the trainer differ by {drift:.3g} "
                 f"nats per token, more than train.most_drift, {self.train.most_drift:g}.",
                 what_next="Use float32 for generate.dtype and train.dtype, or raise train.most_drift if the importance "
                 "correction is to bear it; the run then goes on.",
             )
-        sums = torch.zeros(3)
+        told: defaultdict[str, float] = defaultdict(float)
         updates = len(answers) // (self.accumulated * self.micro)
         for turn in range(int(self.train.epochs)):
             order = random.Random(f"{self.program.seed}/{step}/{turn}").sample(range(len(answers)), len(answers))
             for number in range(updates):
                 chosen = order[number * self.accumulated * self.micro :][: self.accumulated * self.micro]
                 done = (step * int(self.train.epochs) + turn) * updates + number
-                sums += self._update([answers[index] for index in chosen], self.rates[done], step)
+                for name, value in self._update([answers[index] for index in chosen], self.rates[done], step).items():
+                    told[name] += value
         count = updates * int(self.train.epochs)
-        loss, cut, beyond = (sums / count).tolist()
-        return told | {"loss": loss, "clipped": cut, "corrected": beyond, "learning_rate": self.rates[done]}
+        return {name: value / count for name, value in told.items()} | {"learning_rate": self.rates[done]}
 
     def _look(self, answers: list[Answer]) -> dict[str, float]:
-        """Compute the log-probabilities before any update; return means over all tokens of all processes.
-
-        If the loss has no divergence from the reference, it is only told, and a share of the answers is enough.
-        """
+        """Compute the log-probabilities before any update; return means over all tokens of all processes."""
         sums, apart = torch.zeros(3, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
             for batch in self._batches(answers):
-                now, mask = self._log_probs(self.engine, batch)
+                now, mask = self._first_pass(batch)
                 for row, answer in enumerate(batch):
                     told = mask[row]
                     answer.old = now.log_probs[row][told].cpu()
                     away = (answer.old - answer.sampled).abs().sum()
                     sums += torch.stack([away, now.entropy[row][told].sum().cpu(), told.sum().cpu()]).double()
-            for batch in self._batches(answers if self.train.kl else answers[::WATCHED]):
+            for batch in self._batches(answers if self.needs_reference else answers[::WATCHED]):
                 reference, mask = self._reference_log_probs(batch)
                 for row, answer in enumerate(batch):
                     answer.reference = reference.log_probs[row][mask[row]].cpu()
@@ -204,26 +217,32 @@ class Learner:
         away, entropy, tokens, divergence, watched = self._total(torch.cat([sums, apart]))
         return {"drift": away / tokens, "kl": divergence / watched, "entropy": entropy / tokens}
 
-    def _update(self, answers: list[Answer], rate: float, step: int) -> torch.Tensor:
-        """One optimizer step. Returns its loss, and the shares of tokens that were clipped and corrected."""
-        train = self.train
+    def _first_pass(self, batch: list[Answer]) -> tuple[Any, torch.Tensor]:
+        """The policy's log-probabilities before any update; whatever else is to be known of the answers goes there."""
+        return self._log_probs(self.engine, batch)
+
+    @abstractmethod
+    def _losses(self, batch: list[Answer]) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of each token, where tokens are, and what else there is to see of each.
+
+        Returns:
+            All of shape (answers, tokens).
+        """
+
+    def _size(self, tokens: float) -> tuple[Normalizer, float]:
+        """How the losses of an update's tokens become one: see `normalized`."""
+        return "tokens", tokens
+
+    def _update(self, answers: list[Answer], rate: float, step: int) -> dict[str, float]:
+        """One optimizer step. Returns its loss, and the means of what there is to see."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("times", 1.0)
         (tokens,) = self._total(torch.tensor([float(sum(len(answer.tokens) for answer in answers))]))
-        whole = train.batch_size * self.program.sampling.max_tokens
-        size = {"tokens": tokens, "sequence": train.batch_size, "constant": whole}[train.normalizer]
-        processes, sums = self.accelerator.num_processes, torch.zeros(3)
+        how, size = self._size(tokens)
+        processes, seen = self.accelerator.num_processes, defaultdict[str, float](float)
         for batch in self._batches(answers):
-            now, mask = self._log_probs(self.engine, batch)
-            old, sampled = (self._aligned(batch, mask, name) for name in ("old", "sampled"))
-            worth = torch.tensor([[answer.advantage] for answer in batch], device=mask.device)
-            per_token, cut = clipped(now.log_probs, old, worth, train.clip_low, train.clip_high)
-            weight, beyond = correction(old, sampled, train.correction, train.cap)
-            per_token = per_token * weight
-            if train.kl:
-                reference = self._aligned(batch, mask, "reference")
-                per_token = per_token + train.kl * kl_divergence(now.log_probs, reference, train.kl_estimator)
-            loss = normalized(per_token, mask, train.normalizer, size)
+            per_token, mask, watched = self._losses(batch)
+            loss = normalized(per_token, mask, how, size)
             if not torch.isfinite(loss):
                 raise _diverged(f"The loss of step {step + 1} is {loss.item()}.")
             # DeepSpeed averages over accumulated batches and over devices; this loss is already a part of the whole.
@@ -232,9 +251,20 @@ class Learner:
             norm = self.engine.get_global_grad_norm()  # of the last update
             if norm is not None and not math.isfinite(float(norm)):
                 raise _diverged(f"The gradient of step {step + 1} is not finite.")
-            shares = [(what & mask).sum() / tokens for what in (cut, beyond)]
-            sums += torch.stack([loss.detach(), *shares]).cpu()
-        return torch.tensor(self._total(sums))
+            seen["loss"] += loss.item()
+            for name, what in watched.items():
+                seen[name] += ((what.detach() * mask).sum() / tokens).item()
+        return dict(zip(seen, self._total(torch.tensor(list(seen.values()), dtype=torch.float64)), strict=True))
+
+    def _corrected(
+        self, batch: list[Answer], now: Any, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The clipped loss of each token, weighted for what differs between engine and trainer."""
+        train = self.train
+        old, sampled, worth = (self._aligned(batch, mask, name) for name in ("old", "sampled", "advantages"))
+        per_token, cut = clipped(now.log_probs, old, worth, train.clip_low, train.clip_high)
+        weight, beyond = correction(old, sampled, train.correction, train.cap)
+        return per_token * weight, {"clipped": cut, "corrected": beyond}
 
     def _batches(self, answers: list[Answer]) -> list[list[Answer]]:
         """Answers by forward pass, the longest first: little padding, and what does not fit in memory fails at once."""
@@ -263,8 +293,8 @@ class Learner:
     def _reference_log_probs(self, batch: list[Answer]) -> tuple[Any, torch.Tensor]:
         if self._reference is not None:
             return self._log_probs(self._reference, batch)
-        with self.engine.module.disable_adapter():
-            return self._log_probs(self.engine, batch)
+        with self._policy.disable_adapter():
+            return self._log_probs(self._policy, batch)
 
     def _aligned(self, batch: list[Answer], mask: torch.Tensor, name: str) -> torch.Tensor:
         """One number for each token of the answers, at their places; 0 elsewhere."""
@@ -306,23 +336,28 @@ class Learner:
 
     def write(self, folder: Path, tokenizer: Any) -> None:
         """Write the policy as a checkpoint that Transformers can load, or its adapter to the sibling folder."""
-        weights = self.accelerator.get_state_dict(self.engine)
+        whole = self.accelerator.get_state_dict(self.engine)
         if not self.accelerator.is_main_process:
             return
+        weights = self._of_policy(whole)
         if self.train.adapter:
-            self.engine.module.save_pretrained(folder.with_name(ADAPTER), state_dict=weights)
+            self._policy.save_pretrained(folder.with_name(ADAPTER), state_dict=weights)
             forget_base(folder.with_name(ADAPTER))
         else:
-            self.engine.module.save_pretrained(folder, state_dict=weights)
+            self._policy.save_pretrained(folder, state_dict=weights)
             tokenizer.save_pretrained(folder)
 
+    def _of_policy(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The policy's weights among those of the engine."""
+        return weights
 
-def _answers(groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> list[Answer]:
-    none = torch.empty(0)
+
+def answers_of(groups: Sequence[Group]) -> list[Answer]:
+    """The answers of groups, in order."""
     return [
-        Answer(group.prompt, sample.token_ids, worth, torch.tensor(drawn), none, none)
-        for group, worths in zip(groups, advantages, strict=True)
-        for sample, drawn, worth in zip(group.samples, group.log_probs, worths, strict=True)
+        Answer(group.prompt, sample.token_ids, torch.tensor(drawn))
+        for group in groups
+        for sample, drawn in zip(group.samples, group.log_probs, strict=True)
     ]
 
 

@@ -27,7 +27,7 @@ from data.scoring import Tally, check_errors
 from data.storage import read_rows, write_rows
 from models.engine import Engine, Served, start
 from models.loading import load_config
-from models.on_policy import ROLLOUTS, OnPolicyProgram
+from models.on_policy import ROLLOUTS, GroupsConfig, OnPolicyProgram, PPOConfig
 from models.progress import Progress
 from models.rounds import ENOUGH_TO_TELL
 from models.training.common import (
@@ -39,7 +39,9 @@ from models.training.common import (
     lines_up_to,
     padded_tokenizer,
 )
+from models.training.groups import GroupLearner
 from models.training.learner import DivergedError, Learner, StateError
+from models.training.ppo import PPOLearner
 from models.training.rewards import Rewards, rewards
 from models.training.rollout import Drawn, Rollouts
 
@@ -68,7 +70,8 @@ class _Run:
         for name, prompt in prompts.items():
             check_room(len(prompt), program.sampling.max_tokens, context, name)
         self.longest = min(context, max(map(len, prompts.values())) + program.sampling.max_tokens)
-        self.learner = Learner(program, self.tokenizer)
+        kind = PPOLearner if isinstance(program.train, PPOConfig) else GroupLearner
+        self.learner: Learner = kind(program, self.tokenizer)
         accelerator = self.learner.accelerator
         place = accelerator.process_index, accelerator.num_processes
         self.rollouts = Rollouts(program, problems, prompts, stop_token_ids(self.tokenizer), place)
@@ -118,12 +121,15 @@ class _Run:
         sampled = time.monotonic()
         self.position = drawn.position
         told = self._of_all(drawn)
-        if not self._has_spread(told["without_spread"] == 1):
-            self._check_rewards(at_last=True)
-            raise self._without_spread(step)
-        advantages = self.learner.advantages(drawn.groups)
+        if isinstance(self.program.train, GroupsConfig):
+            self.flat = self.flat + 1 if told["without_spread"] == 1 else 0
+            if self.flat >= self.program.train.patience:
+                self._check_rewards(at_last=True)
+                raise self._without_spread(step)
+        self._write_rollouts(step + 1, drawn)  # nothing that was paid for is lost
+        answers, advantages, seen = self.learner.prepare(drawn.groups)
         self._write_rollouts(step + 1, drawn, advantages)
-        told |= self.learner.learn(step, drawn.groups, advantages)
+        told |= seen | self.learner.learn(step, answers, seen["drift"])
         trained = time.monotonic()
         engine.wake()
         scoring = self.rewards.seconds - scored
@@ -136,9 +142,9 @@ class _Run:
             "seconds/other": loaded - begin + time.monotonic() - trained,
         }
 
-    def _write_rollouts(self, step: int, drawn: Drawn, advantages: Sequence[list[float]]) -> None:
+    def _write_rollouts(self, step: int, drawn: Drawn, advantages: Sequence[list[float]] = ()) -> None:
         """Write the answers of all processes, before anything is learned from them."""
-        learned = {id(group): worths for group, worths in zip(drawn.groups, advantages, strict=True)}
+        learned = {id(group): worths for group, worths in zip(drawn.groups, advantages, strict=False)}
         rows = gather_object([row for group in drawn.seen for row in group.rollouts(step, learned.get(id(group)))])
         if self.main:
             write_rows(Rollout, self._rollouts_file(step), rows)
@@ -188,11 +194,6 @@ class _Run:
         if at_last or tally.samples >= ENOUGH_TO_TELL:
             check_errors(tally, self.program.judged_by.max_error_share, "the last checkpoint is kept")
 
-    def _has_spread(self, flat: bool) -> bool:
-        """Whether some group had spread in one of the last steps."""
-        self.flat = self.flat + 1 if flat else 0
-        return self.flat < self.program.train.patience
-
     def _without_spread(self, step: int) -> DivergedError:
         return DivergedError(
             f"In {self.flat} steps in a row, up to step {step + 1}, all answers to a problem got the same reward. "
@@ -213,7 +214,7 @@ class _Run:
             told = json.loads((state / PLACE).read_text())
             self._require_the_same(told, program.first_step if resumed is None else None)
             self.learner.load(state)
-            step, self.flat = told["step"], told["flat"]
+            step, self.flat, self.learner.numbers = told["step"], told["flat"], told["numbers"]
             self.position = told["positions"][self.rollouts.place[0]]
         self._remember_scores(step)
         if resumed and self.main:
@@ -256,7 +257,7 @@ class _Run:
         self.learner.accelerator.wait_for_everyone()
         self.learner.save(folder)
         if self.main:
-            told = {"step": step, "flat": self.flat, "positions": positions}
+            told = {"step": step, "flat": self.flat, "positions": positions, "numbers": self.learner.numbers}
             told |= {"processes": launch.processes, "zero_stage": launch.zero_stage}
             (folder / PLACE).write_text(json.dumps(told) + "\n")
             if folder.name != STATE:

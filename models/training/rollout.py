@@ -99,8 +99,8 @@ class Rollouts:
         With dynamic sampling, groups without spread are replaced by groups of further problems, in a few rounds. If
         there are still too few, the first without spread fill up: their answers have no advantage.
         """
-        train, drawn = self.program.train, Drawn([], position, [])
-        for _ in range(1 + (train.refills if train.dynamic else 0)):
+        drawn = Drawn([], position, [])
+        for _ in range(self.program.train.rounds):
             missing = self.count - sum(group.has_spread for group in drawn.seen)
             if missing <= 0:
                 break

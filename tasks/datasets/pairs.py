@@ -31,10 +31,9 @@ PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 
 
-class PairSource(Config):
-    """Where a user's pairs come from."""
+class PairFormat(Config):
+    """How a user's pairs are read."""
 
-    pairs: Annotated[Path, Field(description="Data set of pairs, in any known format.")]
     pairs_format: Annotated[
         str | None, Field(description="Format of the pairs, by name. Default: recognized by the columns.")
     ] = None
@@ -48,6 +47,12 @@ class PairSource(Config):
         told: Any = self
         drop, keep = told.unusable == "drop", told.reasoning == "keep"
         return Reading(path, self.pairs_format, self.pairs_columns, drop, told.placeholders, keep)
+
+
+class PairSource(PairFormat):
+    """Where a user's pairs come from."""
+
+    pairs: Annotated[Path, Field(description="Data set of pairs, in any known format.")]
 
 
 def pair(at: Place, problems: Artifact, samples: Artifact, tokenizer: Artifact, max_tokens: int) -> Result:

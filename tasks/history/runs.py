@@ -16,6 +16,7 @@ from data.measures import ACCURACY, MEASURES, SAMPLED_ACCURACY, Estimated, Measu
 from data.metrics import Interval, SetMetrics
 from tasks.rollouts.evaluate import METRICS
 from tasks.rollouts.measured import ESTIMATES
+from tasks.rollouts.trained_reward import REWARD
 from tasks.settings.loop import StopConfig
 from tasks.stage.contract import CorruptStageError, Finished, Manifest, load_finished
 from tasks.stage.run import CONFIG, LOCK, PLAN
@@ -215,7 +216,7 @@ def _first_line(error: Exception) -> str:
 
 def _stage_directories(directory: Path) -> list[Path]:
     """Return the folders of stages. Deeper folders may have a `manifest.json` too, but it belongs to a model."""
-    groups = [*directory.glob("iter-*"), directory / "final"]
+    groups = [*directory.glob("iter-*"), directory / REWARD, directory / "final"]
     found = [directory / name for name in ("problems", "base", "best")]
     found += [path for group in groups for path in group.glob("[!.]*")]
     return sorted(path for path in found if path.is_dir())

@@ -17,7 +17,7 @@ from data.rows import SPLITS, Problem
 from data.storage import read_rows
 from models import tiny
 from models.estimate import linear_modules, parameters_of
-from tasks.datasets.pairs import PairSource
+from tasks.datasets.pairs import PairFormat
 from tasks.datasets.problems import look_ahead
 from tasks.datasets.prompt_length import policy_tokenizer, prompt_lengths
 from tasks.policies.adapter import AdapterError, check_adapter, check_targets
@@ -60,14 +60,14 @@ def check(loop: Loop, config: RunConfig, on_drift: OnDrift) -> Run:
     key = f"{config.model_dump_json()} {on_drift}"
     if key not in _checked:
         if isinstance(config, LoopConfig):
-            for reward in (config.reward, config.measured_by):
+            for reward in config.ready_rewards:
                 check_reward(reward)
             if config.win_rate:
                 check_win_rate(config.win_rate, config)
         config.check_inputs()
         if isinstance(config, LoopConfig) and config.has_problems:
             check_problems(config, on_drift)
-        if isinstance(config, PairSource):
+        if isinstance(config, PairFormat):
             check_pair_prompts(config)
         check_adapters(config)
         _checked.add(key)
@@ -141,7 +141,7 @@ def check_judged(config: LoopConfig, files: Sequence[Path]) -> None:
     Raises:
         TemplateError: naming the problem that a chat template fails on.
     """
-    for reward in (config.reward, config.measured_by):
+    for reward in config.ready_rewards:
         for model in reward.models.values():
             model.check_problems(problem for file in files for problem in read_rows(Problem, file))
 

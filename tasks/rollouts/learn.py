@@ -1,6 +1,7 @@
 """The stage `train` of on-policy learning: sampling, rewards and updates, step after step, in one program."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,21 @@ from models.estimate import (
     weights_bytes_per_device,
 )
 from models.launch import ON_POLICY, launch_command
-from models.on_policy import ROLLOUTS, JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
+from models.on_policy import (
+    ROLLOUTS,
+    JudgedBy,
+    OnPolicyConfig,
+    OnPolicyProgram,
+    OnPolicySamplingConfig,
+    PPOConfig,
+)
 from tasks.datasets.select import SELECTION
 from tasks.policies.adapter import merge, record_base
 from tasks.policies.train import decided
 from tasks.rollouts.generate import BYTES_PER_TOKEN
 from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.model_reward import ModelReward
-from tasks.rollouts.rewards import RewardConfig, graders, reward_identity, reward_inputs
+from tasks.rollouts.rewards import MODELLED, RewardConfig, graders, reward_identity
 from tasks.rollouts.score import TALLY
 from tasks.rollouts.trained_reward import TrainedReward
 from tasks.stage.contract import JOURNAL, Artifact, Estimate, Outcome, Stage
@@ -38,7 +46,7 @@ from tasks.stage.launch import Training, launch_program
 from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
 
-VERSION = 2  # answers are kept
+VERSION = 3  # a checkpoint has more numbers
 STATE, FLAT = "state", "no spread"
 
 
@@ -48,7 +56,12 @@ class NoRoomError(AutodidactError):
 
 @dataclass(frozen=True)
 class Learning:
-    """Settings of the stages of all iterations. `reference` is the policy that divergences are measured from."""
+    """Settings of the stages of all iterations.
+
+    Attributes:
+        reference: the policy that divergences are measured from.
+        scorers: the models that score, by the name of their reward.
+    """
 
     train: OnPolicyConfig
     sampling: OnPolicySamplingConfig
@@ -56,6 +69,7 @@ class Learning:
     engine: EngineConfig
     launch: LaunchConfig
     reference: Artifact
+    scorers: Mapping[str, Artifact]
     iterations: int
 
     @property
@@ -75,10 +89,9 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
     run, train, start = at.run, how.train, before.artifact("policy")
     launch = decided(run, Training(train, how.launch), sequences=1)
     first = (number - 1) * train.steps
-    inputs = {"start": start, "reference": how.reference, "problems": problems, **reward_inputs(run, how.reward)}
+    inputs = {"start": start, "reference": how.reference, "problems": problems, **how.scorers}
     inputs |= {"state": before.artifact(STATE)} if number > 1 else {}
-    rounds = 1 + (train.refills if train.dynamic else 0)
-    answers = train.steps * train.problems * how.sampling.samples * rounds
+    answers = train.steps * train.problems * how.sampling.samples * train.rounds
     drawn_bytes = answers * how.sampling.max_tokens * BYTES_PER_TOKEN
     stage = Stage(
         at.stage("train"),
@@ -99,7 +112,7 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
             samples=answers,
             tokens=answers * how.sampling.max_tokens,
             # Besides its own checkpoints, the state that it goes on from and the one that it leaves.
-            disk_bytes=2 * training_disk_bytes(run.parameters, train) + drawn_bytes,
+            disk_bytes=2 * sum(training_disk_bytes(run.parameters, one) for one in _trained(train)) + drawn_bytes,
             checkpoint_bytes=checkpoint_disk_bytes(run.parameters, train),
             kept_bytes=drawn_bytes,
             gpu_bytes=_gpu_bytes(run, how, launch),
@@ -113,6 +126,7 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
         told |= {"state": inputs["state"].path if number > 1 else None, "problems": problems.path}
         told |= {"train": train, "sampling": how.sampling, "engine": how.engine, "launch": launch}
         told |= {"judged_by": _judged_by(at, how, launch.processes), "output": attempt / "policy", "seed": run.seed}
+        told |= _value(run, how)
         program = OnPolicyProgram.model_validate(told | {"first_step": first, "total_steps": how.total_steps})
         rows = count_rows(problems.path)
         asked = f"{counted(train.problems, 'problem')} × {counted(how.sampling.samples, 'answer')}"
@@ -185,7 +199,7 @@ def _judged_by(at: Place, how: Learning, processes: int) -> JudgedBy:
     reward = how.reward
     return JudgedBy(
         graders=graders(reward),
-        models={name: _scoring(at, how, model) for name, model in reward.models.items()},
+        models={name: _scoring(at, how, name, model) for name, model in reward.models.items()},
         combination=reward.combination,
         isolation=reward.isolation,
         workers=max(1, reward.processes // processes),
@@ -193,9 +207,25 @@ def _judged_by(at: Place, how: Learning, processes: int) -> JudgedBy:
     )
 
 
-def _scoring(at: Place, how: Learning, model: ModelReward) -> RewardScoreProgram | JudgeProgram:
+def _value(run: Run, how: Learning) -> dict[str, Any]:
+    """What PPO's value model starts from."""
+    if not isinstance(how.train, PPOConfig):
+        return {}
+    if how.train.value_from == "policy":
+        return {"value": how.reference.path, "value_code": run.model_code}
+    given = how.reward.model  # without a path it was made in this run, from the policy
+    return {"value": how.scorers[MODELLED].path, "value_code": given.model_code if given.path else run.model_code}
+
+
+def _trained(train: OnPolicyConfig) -> list[OnPolicyConfig]:
+    """How each model is trained: the policy, and with PPO a value model, whose weights are all trained."""
+    return [train, train.model_copy(update={"adapter": None})] if isinstance(train, PPOConfig) else [train]
+
+
+def _scoring(at: Place, how: Learning, name: str, model: ModelReward) -> RewardScoreProgram | JudgeProgram:
     if isinstance(model, TrainedReward):
-        return model.program([])
+        there = model.config.model_copy(update={"path": str(how.scorers[name].path)})  # perhaps made in this run
+        return TrainedReward(config=there).program([])
     assert isinstance(model, Judge)
     return model.program(at, [], how.engine).model_copy(update={"seed": at.run.seed})
 
@@ -203,11 +233,14 @@ def _scoring(at: Place, how: Learning, model: ModelReward) -> RewardScoreProgram
 def _held_bytes(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
     """Bytes per device that the trainer always holds: its state, the reference, reward models."""
     train, engine = how.train, how.engine
-    state = training_bytes_per_device(run.parameters, train, launch)
+    states = [training_bytes_per_device(run.parameters, one, launch) for one in _trained(train)]
     reference = 0 if train.adapter else weights_bytes_per_device(run.parameters, train, launch)
-    if state is None or reference is None:  # an adapter's reference is the policy without it
+    known = [state for state in states if state is not None]
+    if len(known) < len(states) or reference is None:  # an adapter's reference is the policy without it
         return None
-    return state + reference + sum(model.estimate(a, engine).gpu_bytes or 0 for model, a in _models_here(run, how))
+    models = how.reward.models
+    scorers = sum(models[name].estimate(artifact, engine).gpu_bytes or 0 for name, artifact in how.scorers.items())
+    return sum(known) + reference + scorers
 
 
 def _gpu_bytes(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
@@ -218,7 +251,7 @@ def _gpu_bytes(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
     serving = generation_bytes_per_device(run.parameters, how.sampling.dtype, alone)
     if held is None or activations is None or serving is None:
         return None
-    return held + max(serving, activations)
+    return held + max(serving, activations * len(_trained(how.train)))
 
 
 def _require_room(run: Run, how: Learning, launch: LaunchConfig) -> None:
@@ -237,7 +270,3 @@ def _require_room(run: Run, how: Learning, launch: LaunchConfig) -> None:
         what_next="Lower it, spread the trainer over more GPUs (launch.processes with launch.zero_stage 3), "
         "offload it (launch.offload), or train an adapter (train.adapter).",
     )
-
-
-def _models_here(run: Run, how: Learning) -> list[tuple[ModelReward, Artifact]]:
-    return [(how.reward.models[name], artifact) for name, artifact in reward_inputs(run, how.reward).items()]

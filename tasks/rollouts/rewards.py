@@ -114,6 +114,13 @@ class RewardConfig(Config):
     def names(self) -> tuple[str, ...]:
         return tuple(self.parts) or (self.name,)
 
+    def without(self, name: str) -> Self | None:
+        """The other rewards; None if there are none."""
+        others = {other: part for other, part in self.parts.items() if other != name}
+        if name not in self.names:
+            return self
+        return self.model_copy(update={"parts": others}) if others else None
+
     @property
     def functions(self) -> dict[str, Reward]:
         """The rewards that are functions, by name."""

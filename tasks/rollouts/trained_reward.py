@@ -10,6 +10,7 @@ from data.calibration import RewardMetrics, reward_metrics
 from data.chat_template import naming
 from data.files import write_json
 from data.render import first_of_each_shape, judged_token_ids, prompt_token_ids, require_end
+from data.rewards import RewardError
 from data.rows import PairReward, Problem
 from data.storage import count_rows, read_rows
 from data.wording import counted
@@ -26,6 +27,8 @@ from tasks.stage.run import Place, Result, Run
 VERSION = 3  # intervals are by prompt
 GRADER = "reward-model@2"
 METRICS, REWARDS = "metrics.json", "rewards.parquet"
+CHANCE = 0.5
+REWARD = "reward"  # the folder of the stages that make a loop's reward model
 
 
 class TrainedReward(ModelReward):
@@ -184,6 +187,23 @@ def load_reward_metrics(result: Result) -> RewardMetrics | None:
     if result.finished is None:
         return None
     return RewardMetrics.model_validate(json.loads((result.path / METRICS).read_text()))
+
+
+def require_preference(measured: Result, forced: bool) -> None:
+    """Refuse a reward model that may prefer nothing on held-out pairs.
+
+    Raises:
+        RewardError: the interval of its accuracy holds one half, or lies below.
+    """
+    metrics = load_reward_metrics(measured)
+    if metrics is None or forced or metrics.accuracy.low > CHANCE:
+        return
+    found = metrics.accuracy
+    raise RewardError(
+        f"On {counted(metrics.pairs, 'held-out pair')}, the reward model prefers the chosen answer in "
+        f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}] of the cases: perhaps no more often than by chance.",
+        what_next="Give more or cleaner pairs, train it longer (reward_train), or go on all the same (forced: true).",
+    )
 
 
 def score_command(config: Path) -> list[str]:

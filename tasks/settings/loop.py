@@ -160,6 +160,11 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
         """What judges answers to held-out problems."""
         return self.evaluate.reward or self.reward
 
+    @property
+    def ready_rewards(self) -> tuple[RewardConfig, ...]:
+        """The rewards that are there before the run begins, and can be checked."""
+        return self.reward, self.measured_by
+
     @model_validator(mode="after")
     def _an_opponent_is_there(self) -> Self:
         if self.stop.rule == "discriminator" and not self.has_opponent:

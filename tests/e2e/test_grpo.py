@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from data.combining import Combination, Part
 from data.files import file_sha256
@@ -22,7 +23,7 @@ from data.storage import read_rows, write_rows
 from models.config import EngineConfig, JudgeConfig, LaunchConfig
 from models.launch import ON_POLICY
 from models.loading import load_tokenizer
-from models.on_policy import ROLLOUTS, JudgedBy, OnPolicyConfig, OnPolicyProgram, OnPolicySamplingConfig
+from models.on_policy import ROLLOUTS, GroupsConfig, JudgedBy, OnPolicyProgram, OnPolicySamplingConfig
 from models.training.common import load_reward_model
 from tests.e2e.conftest import kill_at_checkpoint, train, write_config
 from tests.e2e.programs import printed, started
@@ -58,7 +59,7 @@ def program(
         sampling=OnPolicySamplingConfig(samples=4, max_tokens=40, dtype="float32"),
         judged_by=JudgedBy.model_validate(REWARDS | {"workers": 1, "max_error_share": 0.01}),
         engine=EngineConfig(max_num_seqs=64),
-        train=OnPolicyConfig.model_validate(how | {"kl": 0.01, "overlong": 8}),
+        train=GroupsConfig.model_validate(how | {"kl": 0.01, "overlong": 8}),
         launch=LaunchConfig.model_validate({"micro_batch_size": 16, "checkpoint_steps": 2} | (launch or {})),
         first_step=0,
         total_steps=STEPS,
@@ -175,6 +176,7 @@ def scorer(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model with a random head."""
     folder = tmp_path_factory.mktemp("scorer")
     tokenizer = load_tokenizer(policy, "refuse")
+    torch.manual_seed(0)
     model = load_reward_model(policy, tokenizer, "float32")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

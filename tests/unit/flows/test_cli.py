@@ -32,6 +32,7 @@ CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
 OF_FLOW = {
     "spin": "spin",
     "grpo": "grpo",
+    "rlhf": "rlhf",
     "sft": "sft",
     "dpo": "dpo",
     "identity": "sft",

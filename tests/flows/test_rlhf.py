@@ -1,0 +1,112 @@
+"""RLHF on stub programs: a reward model is learned from pairs or given, and the policy learns from it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data.rewards import RewardError
+from flows.commands import history
+from flows.rlhf import RLHF, loop
+from tasks.loop.loop import run_loop
+from tasks.loop.preflight import check, plan_loop
+from tasks.stage.contract import OnDrift, Status
+from tests.flows.conftest import make_history, prepared, small, write_reward_model
+from tests.flows.test_reward_model import rows
+from tests.flows.test_sft_dpo import write
+
+pytestmark = pytest.mark.usefixtures("stubs")
+
+TRAIN = {"steps": 5, "problems": 16, "batch_size": 16, "dtype": "float32"}
+
+
+def make(folder: Path, **changes: Any) -> RLHF:
+    make_history(folder / "runs")
+    told = small(folder) | {"iterations": 2, "train": TRAIN, "launch": {"micro_batch_size": 16}}
+    told |= {"generate": {"max_tokens": 48}, "reward_train": {"batch_size": 16}}
+    return RLHF.model_validate(told | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RLHF:
+    folder = tmp_path_factory.mktemp("rlhf")
+    config = make(folder, pairs=write(folder / "pairs.jsonl", rows(200)))
+    with prepared(cache):
+        check(loop, config, OnDrift.REFUSE)
+        run_loop("RLHF", loop, config, OnDrift.REFUSE)
+    return config
+
+
+def test_the_reward_model_of_the_run_scores_and_begins_the_values(finished: RLHF) -> None:
+    made = str(finished.directory / "reward/train/policy")
+    for number in (1, 2):
+        told = json.loads((finished.directory / f"iter-{number}/train/program.json").read_text())
+        assert told["judged_by"]["models"]["reward-model"]["model"].endswith("reward/train/policy")
+        assert told["value"] == made and told["sampling"]["samples"] == 1 and "kl_target" in told["train"]
+    manifest = json.loads((finished.directory / "iter-1/train/manifest.json").read_text())
+    digest = json.loads((finished.directory / "reward/measure/manifest.json").read_text())["inputs"]["model"]
+    assert manifest["inputs"]["reward-model"] == digest
+
+
+def test_gold_and_not_what_is_optimized_measures_the_policy(finished: RLHF) -> None:
+    best = json.loads((finished.directory / "best/best.json").read_text())
+    assert best["iteration"] == 2
+    assert "RLHF raised test accuracy" in (finished.directory / "report.html").read_text()
+    plan = plan_loop(loop, finished, OnDrift.REFUSE)
+    assert {planned.status for planned in plan.plan} == {Status.REUSE}
+
+
+def test_an_answer_is_traced_to_the_policy_that_drew_it(finished: RLHF, capsys: pytest.CaptureFixture[str]) -> None:
+    assert history.trace([finished.run, "--runs-dir", str(finished.runs_dir)]) == 0
+    said = capsys.readouterr().out
+    assert "iter-1/train/rollouts, 10 rows" in said and "reward/pairs/pairs.parquet" in said
+
+
+def test_a_reward_model_that_is_there_is_used(tmp_path: Path) -> None:
+    model = write_reward_model(tmp_path / "model")
+    config = make(tmp_path, iterations=1, reward={"name": "reward-model", "model": {"path": str(model)}})
+    run_loop("RLHF", loop, config, OnDrift.REFUSE)
+    told = json.loads((config.directory / "iter-1/train/program.json").read_text())
+    assert told["value"] == str(model) and not (config.directory / "reward").exists()
+
+
+def test_one_that_prefers_nothing_is_refused_unless_forced(tmp_path: Path) -> None:
+    turned = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows(200)]
+    even = [turned[n] if n % 2 else row for n, row in enumerate(rows(200))]
+    config = make(tmp_path, iterations=1, pairs=write(tmp_path / "pairs.jsonl", even))
+    with pytest.raises(RewardError, match=r"perhaps no more often than by chance.*forced: true"):
+        run_loop("RLHF", loop, config, OnDrift.REFUSE)
+    assert not (config.directory / "iter-1").exists()
+    run_loop("RLHF", loop, config.model_copy(update={"forced": True}), OnDrift.REFUSE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"pairs": "p.jsonl", "reward": {"name": "reward-model", "model": {"path": "m"}}}, "Give either pairs"),
+        ({"reward": {"name": "final_answer"}}, "none is a reward model. Add reward-model to reward.parts"),
+        ({"pairs": "p.jsonl", "train": TRAIN | {"problems": 24}}, "24 × 1 = 24 answers, which is not a multiple"),
+        ({"pairs": "p.jsonl", "reward_train": {"batch_size": 24}}, "24"),
+        ({"pairs": "p.jsonl", "generate": {"top_p": 0.9}}, "greater than or equal to 1"),
+        ({"train": TRAIN | {"kl_target": 6.0, "kl": 0}}, "a weight of 0 stays 0"),
+        ({"train": TRAIN | {"kl_target": 6.0, "kl_horizon": 3}}, "kl_horizon 3 is too short"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        make(tmp_path, **changes)
+
+
+def test_without_a_reward_model_or_pairs_it_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match="Give either pairs to learn a reward model from"):
+        run_loop("RLHF", loop, make(tmp_path), OnDrift.REFUSE)
+    assert not (tmp_path / "runs/stub").exists()
+
+
+def test_a_verifier_alone_can_be_optimized_with_values_from_the_policy(tmp_path: Path) -> None:
+    config = make(tmp_path, reward={"name": "final_answer"}, train=TRAIN | {"value_from": "policy"}, iterations=1)
+    run_loop("RLHF", loop, config, OnDrift.REFUSE)
+    told = json.loads((config.directory / "iter-1/train/program.json").read_text())
+    assert told["value"].endswith("base/policy") and told["judged_by"]["models"] == {}
