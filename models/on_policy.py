@@ -58,7 +58,15 @@ class OnPolicyLaunchConfig(LaunchConfig):
 class OnPolicyEngineConfig(EngineConfig):
     """How vLLM runs. In training, it shares each GPU with the trainer, and has one device."""
 
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, description="Share of GPU memory to use.")] = 0.4
+    beside_trainer: Annotated[
+        float, Field(gt=0, le=1, description="Share of GPU memory to use in training, beside the trainer.")
+    ] = 0.4
+
+    @property
+    def in_training(self) -> EngineConfig:
+        """How it runs there."""
+        told = self.model_dump(exclude={"beside_trainer"})
+        return EngineConfig(**told | {"tensor_parallel_size": 1, "gpu_memory_utilization": self.beside_trainer})
 
 
 class OnPolicyConfig(TrainConfig):

@@ -100,7 +100,6 @@ class _Run:
     def _engine(self) -> Engine:
         """The engine, started after the trainer: before it, vLLM would set up a group of one process."""
         program = self.program
-        alone = program.engine.model_copy(update={"tensor_parallel_size": 1})  # each process has its own
         served = Served(
             program.policy,
             program.sampling.dtype,
@@ -109,7 +108,7 @@ class _Run:
             program.model_code,
             beside_a_trainer=True,
         )
-        return start(served, alone)
+        return start(served, program.engine)
 
     def _step(self, engine: Engine, step: int) -> dict[str, float]:
         """Draw, score and learn; return what there is to see, over all processes."""

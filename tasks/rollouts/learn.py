@@ -13,7 +13,7 @@ from data.rows import Rollout
 from data.scoring import Tally
 from data.storage import count_rows, read_rows
 from data.wording import counted
-from models.config import EngineConfig, JudgeProgram, LaunchConfig, RewardScoreProgram
+from models.config import JudgeProgram, LaunchConfig, RewardScoreProgram
 from models.estimate import (
     activation_bytes,
     checkpoint_disk_bytes,
@@ -27,6 +27,7 @@ from models.on_policy import (
     ROLLOUTS,
     JudgedBy,
     OnPolicyConfig,
+    OnPolicyEngineConfig,
     OnPolicyProgram,
     OnPolicySamplingConfig,
     PPOConfig,
@@ -66,7 +67,7 @@ class Learning:
     train: OnPolicyConfig
     sampling: OnPolicySamplingConfig
     reward: RewardConfig
-    engine: EngineConfig
+    engine: OnPolicyEngineConfig
     launch: LaunchConfig
     reference: Artifact
     scorers: Mapping[str, Artifact]
@@ -124,7 +125,7 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
     def work(attempt: Path) -> Outcome:
         told: dict[str, Any] = {"policy": start.path, "model_code": run.model_code, "reference": how.reference.path}
         told |= {"state": inputs["state"].path if number > 1 else None, "problems": problems.path}
-        told |= {"train": train, "sampling": how.sampling, "engine": how.engine, "launch": launch}
+        told |= {"train": train, "sampling": how.sampling, "engine": how.engine.in_training, "launch": launch}
         told |= {"judged_by": _judged_by(at, how, launch.processes), "output": attempt / "policy", "seed": run.seed}
         told |= _value(run, how)
         program = OnPolicyProgram.model_validate(told | {"first_step": first, "total_steps": how.total_steps})
@@ -245,10 +246,9 @@ def _held_bytes(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
 
 def _gpu_bytes(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
     """Bytes per device: what the trainer holds, and besides the engine's weights or activations, in turn."""
-    alone = how.engine.model_copy(update={"tensor_parallel_size": 1})
     tokens = launch.micro_batch_size * run.row_tokens
     held, activations = _held_bytes(run, how, launch), activation_bytes(run.parameters, tokens, how.train.dtype, launch)
-    serving = generation_bytes_per_device(run.parameters, how.sampling.dtype, alone)
+    serving = generation_bytes_per_device(run.parameters, how.sampling.dtype, how.engine.in_training)
     if held is None or activations is None or serving is None:
         return None
     return held + max(serving, activations * len(_trained(how.train)))
@@ -260,12 +260,12 @@ def _require_room(run: Run, how: Learning, launch: LaunchConfig) -> None:
     Raises:
         NoRoomError: it is.
     """
-    memory, held, share = gpu_memory(), _held_bytes(run, how, launch), how.engine.gpu_memory_utilization
+    memory, held, share = gpu_memory(), _held_bytes(run, how, launch), how.engine.beside_trainer
     if memory is None or held is None or held + share * memory <= memory:
         return
     raise NoRoomError(
         f"Engine and trainer do not fit into a GPU of {memory / 1e9:.0f} GB together: the trainer holds about "
-        f"{held / 1e9:.0f} GB, which leaves {max(0.0, 1 - held / memory):.0%}, and engine.gpu_memory_utilization is "
+        f"{held / 1e9:.0f} GB, which leaves {max(0.0, 1 - held / memory):.0%}, and engine.beside_trainer is "
         f"{share:g}.",
         what_next="Lower it, spread the trainer over more GPUs (launch.processes with launch.zero_stage 3), "
         "offload it (launch.offload), or train an adapter (train.adapter).",

@@ -121,13 +121,13 @@ def test_rewards_with_a_program_of_their_own_are_refused(tmp_path: Path, name: s
 def test_an_engine_that_leaves_the_trainer_no_room_is_refused_while_planning(
     tmp_path: Path, finished: GRPO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make(tmp_path, engine={"gpu_memory_utilization": 0.9})
+    config = make(tmp_path, engine={"beside_trainer": 0.9})
     assert plan_loop(loop, config, OnDrift.REFUSE).plan
     monkeypatch.setattr(tasks.rollouts.learn, "gpu_memory", lambda: 150_000_000)
     assert plan_loop(loop, make(tmp_path), OnDrift.REFUSE).plan  # 0.4 of it leaves enough
-    made = plan_loop(loop, make(finished.runs_dir.parent, engine={"gpu_memory_utilization": 0.9}), OnDrift.REFUSE)
+    made = plan_loop(loop, make(finished.runs_dir.parent, engine={"beside_trainer": 0.9}), OnDrift.REFUSE)
     assert {planned.status for planned in made.plan} == {Status.REUSE}  # what is made needs no room
-    with pytest.raises(NoRoomError, match=r"which leaves \d+%, and engine\.gpu_memory_utilization is 0\.9"):
+    with pytest.raises(NoRoomError, match=r"which leaves \d+%, and engine\.beside_trainer is 0\.9"):
         plan_loop(loop, config, OnDrift.REFUSE)
 
 
