@@ -2,9 +2,9 @@
 
 Each has its demo's settings, and goes on until it has spent as much, once in sampled tokens and once in wall time
 (without what is measured, but SPIN's answers to validation prompts). The policy that comes nearest is compared with its
-base on the validation problems, which decide nothing here. SFT samples nothing: it learns as many tokens of gold
-answers instead. Seed 0 uses the base that comes with the package; every other seed trains its own. Given a folder of
-runs, it continues where it stopped.
+base on the validation problems, which decide nothing here. SFT samples nothing: it learns gold answers for as long.
+Seed 0 uses the base that comes with the package; every other seed trains its own. Given a folder of runs, it continues
+where it stopped.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from benchmarks.measure import show
 from data.metrics import Interval, Outcome, bootstrap_interval, pass_at_k
 from data.rows import Example, Problem, Sample
 from data.storage import parquet_files, read_rows
+from flows.commands.config_file import merge
 from models.on_policy import ROLLOUTS
 from tasks.rollouts.evaluate import OUTCOMES
 from tasks.stage.contract import MANIFEST, Manifest
@@ -70,10 +71,9 @@ def main() -> None:
             budget = {seed: spent(run)[-1] for seed, run in first.items()}
             asked = [(name, seed) for seed in options.seeds for name in ARMS if name != "GRPO"]
             others = pool.map(lambda one: _arm(runs, *one, options.jobs), asked)
+            found = {("GRPO", seed): run for seed, run in first.items()} | dict(zip(asked, others, strict=True))
             learned = pool.map(lambda seed: _sft(runs, seed, budget[seed], options.jobs), options.seeds)
-            found = {("GRPO", seed): [run] for seed, run in first.items()}
-            found |= {one: [run] for one, run in zip(asked, others, strict=True)}
-            found |= {("SFT", seed): of_it for seed, of_it in zip(options.seeds, learned, strict=True)}
+            found |= {("SFT", seed): run for seed, run in zip(options.seeds, learned, strict=True)}
         for kind in BUDGETS:
             _show(kind, found, budget)
 
@@ -86,13 +86,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _show(kind: str, found: dict[tuple[str, int], list[Path]], budget: dict[int, Spent]) -> None:
+def _show(kind: str, found: dict[tuple[str, int], Path], budget: dict[int, Spent]) -> None:
     """Print a row for each run, and a table of the means over seeds with the seeds' values."""
     rows = []
     for name in (*ARMS, "SFT"):
         of_it = []
         for seed, at_most in budget.items():
-            points = [one for run in found[name, seed] for one in spent(run)]
+            points = spent(found[name, seed])
             point = _nearest(kind, points, at_most)
             if max(getattr(one, kind) for one in points) < 0.9 * getattr(at_most, kind):
                 print(f"{name}, seed {seed} ended before it had spent as many {kind}", flush=True)
@@ -193,29 +193,26 @@ def _kl(iteration: Path) -> float:
 
 def _arm(runs: Path, name: str, seed: int, jobs: int) -> Path:
     flow, config, changes = ARMS[name]
-    return _run(runs, flow, f"{name}-{seed}", config, changes | {"seed": seed}, jobs)
+    extended = {"extends": str(Path(config).absolute())}
+    return _run(runs, flow, f"{name}-{seed}", merge(MEASURED, changes | extended | {"seed": seed}), jobs)
 
 
-def _sft(runs: Path, seed: int, budget: Spent, jobs: int) -> list[Path]:
-    """Two runs: as many tokens as the budget has, and as many seconds."""
-
-    def run(kind: str, epochs: float) -> Path:
-        changes = {"seed": seed, "train": SFT | {"epochs": epochs}}
-        return _run(runs, "sft", f"SFT-{kind}-{seed}", "configs/tiny.yaml", changes, jobs)
-
-    (once,) = spent(run("once", 1))
-    (more,) = spent(run("more", 5))
-    per_epoch = (more.seconds - once.seconds) / 4
-    for_seconds = max(0.1, round(1 + (budget.seconds - once.seconds) / per_epoch, 2))
-    return [run("tokens", round(budget.tokens / once.tokens, 2)), run("seconds", for_seconds)]
+def _sft(runs: Path, seed: int, budget: Spent, jobs: int) -> Path:
+    """As many seconds as the budget has, by what an example took ReST-EM, which trains with the same batches."""
+    trained = Manifest.model_validate_json((runs / f"ReST-EM-{seed}" / "iter-1" / "train" / MANIFEST).read_text())
+    an_example = trained.seconds / ((trained.rows_out or 0) * trained.config["epochs"])
+    shared = yaml.safe_load(Path("configs/tiny.yaml").read_text())
+    del shared["iterations"]  # it has one
+    epochs = round(budget.seconds / an_example / shared["bootstrap"]["demonstrations"], 2)
+    changes = {"seed": seed, "train": SFT | {"epochs": epochs}}
+    return _run(runs, "sft", f"SFT-{seed}", merge(merge(shared, MEASURED), changes), jobs)
 
 
-def _run(runs: Path, flow: str, name: str, config: str, changes: dict[str, Any], jobs: int) -> Path:
+def _run(runs: Path, flow: str, name: str, settings: dict[str, Any], jobs: int) -> Path:
     """Run a flow, or go on with it; a finished one takes seconds."""
     runs.mkdir(parents=True, exist_ok=True)
     file = runs / f"{name}.yaml"
-    where = {"extends": str(Path(config).absolute()), "run": name, "runs_dir": str(runs.absolute())}
-    file.write_text(yaml.safe_dump(MEASURED | changes | where))
+    file.write_text(yaml.safe_dump(settings | {"run": name, "runs_dir": str(runs.absolute())}))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     if jobs > 1:
         environment |= SHARED_CPU | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}

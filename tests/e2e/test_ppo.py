@@ -1,13 +1,16 @@
 """Real PPO: values are learned beside the policy; neither a division into iterations nor ZeRO changes what comes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data.rows import Problem, Rollout
+from data.storage import read_rows
 from models.launch import ON_POLICY
 from models.on_policy import OnPolicyProgram, PPOConfig
-from tests.e2e.conftest import kill_at_checkpoint, train
+from tests.e2e.conftest import autodidact, kill_at_checkpoint, train
 from tests.e2e.test_grpo import FAILS, STEPS, asked, in_two_iterations, program, same_results, scorer, seen
 
 __all__ = ["asked", "scorer"]  # fixtures
@@ -95,3 +98,36 @@ def test_a_reward_that_fails_ends_it_in_a_sentence(policy: Path, asked: Path, sc
     with pytest.raises(AssertionError, match="The reward failed on"):
         train(tmp_path, whole.model_copy(update={"judged_by": failing}), ON_POLICY)
     assert "Traceback" not in (tmp_path / "train.out").read_text()
+
+
+SETTINGS = """
+limit: 64
+limit_validation: 24
+limit_test: 24
+limit_transfer: 24
+iterations: 2
+forced: true
+stop: {rule: none}
+generate: {max_tokens: 40, dtype: float32}
+reward: {name: reward-model, model: {dtype: float32}}
+reward_train: {learning_rate: 1.0e-3, epochs: 2, batch_size: 16, dtype: float32}
+train: {steps: 2, problems: 32, batch_size: 32, epochs: 2, learning_rate: 1.0e-4, dtype: float32}
+evaluate: {samples: 2, pass_at: [1, 2]}
+launch: {micro_batch_size: 16}
+"""
+
+
+@pytest.mark.nightly
+def test_from_pairs_to_a_policy(policy: Path, problems: list[Problem], tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(SETTINGS)
+    with (tmp_path / "pairs.jsonl").open("w") as file:
+        for problem in [p for p in problems if p.split == "demonstration"][:200]:
+            gold = problem.response or ""
+            pair = {"prompt": problem.messages[0]["content"], "chosen": gold, "rejected": f"{gold}0"}
+            file.write(json.dumps(pair) + "\n")
+    told = ["--config", "settings.yaml", "--run", "rlhf", "--model", str(policy), "--pairs", "pairs.jsonl"]
+    said = autodidact(tmp_path, "rlhf", *told)
+    run = tmp_path / "runs/rlhf"
+    assert "nothing is left to do" in autodidact(tmp_path, "rlhf", *told)
+    assert len(list(read_rows(Rollout, run / "iter-2/train/rollouts"))) == 64
+    assert (run / "best/policy/model.safetensors").exists() and "sampled pass@1" in said
