@@ -167,7 +167,7 @@ def _outcomes(iteration: Path) -> dict[str, Outcome]:
 
 
 def _kl(iteration: Path) -> float:
-    """KL divergence from the base in nats per token, at the policy's sampled answers to the validation problems."""
+    """KL divergence from the base in nats per token, at an answer that it sampled to each validation problem."""
     from trl.trainer.utils import add_fused_lm_head
 
     from data.render import prompt_token_ids
@@ -182,7 +182,7 @@ def _kl(iteration: Path) -> float:
     tokenizer = load_tokenizer(run / "base" / "policy", "refuse")
     problems = read_rows(Problem, run / "problems" / "validation.parquet")
     prompts = {problem.id: prompt_token_ids(tokenizer, problem.messages) for problem in problems}
-    samples = list(read_rows(Sample, iteration / "evaluate" / "validation" / "sampled"))
+    samples = [row for row in read_rows(Sample, iteration / "evaluate" / "validation" / "sampled") if row.index == 0]
     rows = [(prompts[sample.problem_id], sample.token_ids) for sample in samples]
     padding, away, size = pad_token_id(tokenizer), 0.0, 256
     for first in range(0, len(rows), size):
