@@ -12,13 +12,12 @@ import torch
 from data.rewards import load_reward, prepare_reward
 from data.rows import Problem, Rollout, Sample, Score
 from data.scoring import Tally, combine_scores, score_samples
-from models.asking.judge import asking, judged
+from models.asking.judge import Group, asking, judged
 from models.config import JudgeProgram, RewardScoreProgram
 from models.on_policy import JudgedBy
 from models.rounds import scorer_ended
 from models.training.reward_score import Judge as RewardModel
 
-Group = tuple[Problem, Sequence[Sample]]  # a problem and the answers to it
 Model = Callable[[Sequence[Group]], list[list[Score]]]
 
 
