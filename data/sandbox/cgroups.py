@@ -1,21 +1,26 @@
 """Cgroups, version 1 or 2, that limit the processes and the memory of one program together, if they can be created.
 
 A per-process limit is not enough if a program may start others: only a cgroup bounds their sum.
+
+A cgroup stays when the process that created it is killed. So each is locked by its creator for as long as that lives,
+and the next process removes those that nobody holds.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("pids", "memory")
+PREFIX = "autodidact-"
 
 
 @contextmanager
@@ -26,30 +31,29 @@ def limited(processes: int, memory: int) -> Iterator[list[Path]]:
         processes: maximum number of processes and threads.
         memory: maximum number of bytes, including swap.
     """
-    groups = _groups(controlled(), processes, memory)
-    try:
-        for group, settings in groups.items():
-            group.mkdir()
-            _write(group, settings)
-        yield list(groups)
-    finally:
-        for group in groups:
-            _remove(group)
+    with _made(_groups(controlled(), processes, memory)) as groups:
+        yield groups
+
+
+def remove_abandoned() -> None:
+    """Remove the cgroups of processes that were killed, with whatever still runs in them."""
+    for parent in {parent for controller in CONTROLLERS if (parent := _parent(controller))}:
+        with contextlib.suppress(OSError), _locked(parent, fcntl.LOCK_EX):
+            for group in parent.glob(f"{PREFIX}*"):
+                with contextlib.suppress(OSError), _locked(group, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    _remove(group)
 
 
 @cache
 def controlled() -> frozenset[str]:
     """What can be limited here, "pids" and "memory" or less: determined by joining a cgroup with that limit."""
+    remove_abandoned()
     held = set()
     for controller in CONTROLLERS:
-        for group, settings in _groups({controller}, 100, 2**30).items():
-            with contextlib.suppress(OSError):
-                group.mkdir()
-                _write(group, settings)
-                joined = subprocess.run(["/bin/sh", "-c", join([group], ":")], capture_output=True, check=False)
-                if joined.returncode == 0:
-                    held.add(controller)
-            _remove(group)
+        with contextlib.suppress(OSError), _made(_groups({controller}, 100, 2**30)) as groups:
+            joined = subprocess.run(["/bin/sh", "-c", join(groups, ":")], capture_output=True, check=False)
+            if groups and joined.returncode == 0:
+                held.add(controller)
     return frozenset(held)
 
 
@@ -60,7 +64,7 @@ def join(groups: list[Path], then: str) -> str:
 
 def _groups(controllers: frozenset[str] | set[str], processes: int, memory: int) -> dict[Path, dict[str, int]]:
     """New cgroups with these controllers, with their settings."""
-    name = f"autodidact-{uuid.uuid4().hex[:12]}"
+    name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
     groups: dict[Path, dict[str, int]] = {}
     for controller in sorted(controllers):
         if (parent := _parent(controller)) is None:
@@ -91,6 +95,28 @@ def _parent(controller: str) -> Path | None:
                     if group.is_relative_to(CGROUPS) and controller in passed_on:
                         return group
     return None
+
+
+@contextmanager
+def _made(groups: Mapping[Path, Mapping[str, int]]) -> Iterator[list[Path]]:
+    with ExitStack() as stack:
+        for group, settings in groups.items():
+            stack.callback(_remove, group)
+            with _locked(group.parent, fcntl.LOCK_SH):  # nobody finds it before its own lock
+                group.mkdir()
+                stack.enter_context(_locked(group, fcntl.LOCK_SH))
+            _write(group, settings)
+        yield list(groups)
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _write(group: Path, settings: Mapping[str, int]) -> None:

@@ -70,6 +70,7 @@ def _nothing_is_left() -> Iterator[None]:
     groups = list(CGROUPS.glob("*/**/autodidact-*"))
     while any(group.exists() for group in groups):
         assert time.monotonic() < deadline, groups
+        cgroups.remove_abandoned()  # of test processes that were killed
         time.sleep(0.1)
     assert [p for p in psutil.process_iter(["uids"]) if p.info["uids"] and p.info["uids"].real >= FIRST_USER] == []
     for path in Path("/tmp").iterdir():  # programs that nothing but a user keeps apart can write there
@@ -330,6 +331,29 @@ def test_what_plain_data_can_say_passes_between_tests_and_candidate(code: str, t
 def test_broken_tests_say_nothing_of_the_candidate(tests: str, why: str) -> None:
     judged = judge_by_tests("def f(x): return 1", "", tests, [], LIMITS)
     assert judged.outcome == BROKEN and why in judged.why
+
+
+@ROOT_ONLY
+def test_what_a_killed_process_leaves_in_its_cgroups_ends_with_the_next_process() -> None:
+    if not cgroups.controlled():
+        pytest.skip("the kernel lets nobody create cgroups here")
+    owner = """
+import subprocess, sys, time
+from data.sandbox import cgroups
+
+with cgroups.limited(10, 2**30) as groups:
+    left = subprocess.Popen(["/bin/sh", "-c", cgroups.join(groups, "exec sleep 600")])
+    print(left.pid, *groups, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid, *groups = process.stdout.readline().split()
+        cgroups.remove_abandoned()
+        assert groups and all(Path(group).exists() for group in groups) and psutil.pid_exists(int(pid))
+        process.kill()
+    cgroups.remove_abandoned()
+    assert not any(Path(group).exists() for group in groups)  # none goes while a process is in it
 
 
 @ROOT_ONLY
