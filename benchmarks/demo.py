@@ -23,7 +23,7 @@ def main() -> None:
         environment |= {"AUTODIDACT_CACHE": str(folder / "cache")}
         autodidact = str(Path(sys.executable).with_name("autodidact"))
         command = [autodidact, "rest-em", "--config", CONFIG, "--runs-dir", str(folder / "runs")]
-        demo = run_measured(command, environment, echo=True)
+        demo = run_measured(command, environment, echo=True, watch_memory=True)
         again = run_measured(command, environment)
         run = folder / "runs" / "demo"
         bare = [_bare(path, folder / "bare" / str(i)) for i, path in enumerate(sorted(run.rglob(PROGRAM)))]
@@ -51,7 +51,7 @@ def _bare(program: Path, folder: Path) -> Measured:
         told["output"] = str(folder / "policy")
         command, environment = launch_command(SUPERVISED, LaunchConfig(**told["launch"]), config), child_environment()
     config.write_text(json.dumps(told))
-    measured = run_measured(command, environment)
+    measured = run_measured(command, environment, watch_memory=True)  # as the demo
     print(f"bare: {stage.parent.name}/{stage.name} {measured.seconds:.1f} s", flush=True)
     return measured
 

@@ -130,7 +130,7 @@ def _run(kind: str, folder: Path, program: PreferenceProgram | LikelihoodProgram
     file = folder / f"{kind}.json"
     file.write_text(program.model_dump_json())
     command = [*launch_command("benchmarks.preference", program.launch, file), kind]
-    measured = run_measured(command, child_environment())
+    measured = run_measured(command, child_environment(), watch_memory=True)
     print(f"{kind}: {measured.output.split()[-1]} s", flush=True)
     return {"seconds": float(measured.output.split()[-1]), "bytes": measured.peak_bytes}
 
