@@ -80,4 +80,8 @@ def _main(module: str, config: str, log: str) -> None:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     sys.argv = [module, config]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)  # as in a process of its own
+        sys.exit(1)
