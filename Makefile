@@ -11,7 +11,7 @@ DONE := .venv/done-$(PLATFORM)
 PACKAGES := deployments flows tasks models data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-fast test-nightly browser check docs bench bases deployments lock format clean
+.PHONY: help setup demo up down test test-fast test-nightly browser check docs bench bases pairs deployments lock format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -65,6 +65,9 @@ bench: setup  ## Measure speed, memory and verdicts, side by side
 
 bases: setup  ## Retrain the demos' bases, which come with the package
 	.venv/bin/python scripts/bases.py
+
+pairs: setup  ## Make the pairs of the RLHF demo again
+	.venv/bin/python scripts/pairs.py
 
 deployments: setup  ## Make prefect.yaml again from flows/ and configs/
 	.venv/bin/python -m deployments.generate

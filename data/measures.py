@@ -26,7 +26,7 @@ class Measure:
         label: its name for people.
         rows: what it is measured on, in the plural.
         higher_is_better: the direction.
-        unit: how values are shown: as a percentage, or in nats.
+        unit: how values are shown: as a percentage, in nats, or as the reward gives them.
         even: the value that means no difference; None if it is only compared between two policies.
         across_runs: whether values of two runs on the same rows can be compared.
     """
@@ -35,7 +35,7 @@ class Measure:
     label: str
     rows: str
     higher_is_better: bool = True
-    unit: Literal["percent", "nats"] = "percent"
+    unit: Literal["percent", "nats", "reward"] = "percent"
     even: float | None = None
     across_runs: bool = True
 
@@ -62,8 +62,10 @@ WIN_RATE = Measure("win_rate", "win rate", "prompts", even=0.5)
 # How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds: no
 # loop chooses by it, and it is not a MeasureName.
 DISCRIMINATOR = Measure("discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, across_runs=False)
+# The reward that is optimized, which a policy can learn to cheat: no loop chooses by it either.
+PROXY = Measure("proxy", "proxy reward", "problems", unit="reward", across_runs=False)
 LEFT_OUT = "left_out_of_the_difference"  # a detail of a win rate: prompts judged for only one policy
-MEASURES = {m.name: m for m in (ACCURACY, SAMPLED_ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, DISCRIMINATOR)}
+MEASURES = {m.name: m for m in (ACCURACY, SAMPLED_ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, DISCRIMINATOR, PROXY)}
 
 
 class Estimated(BaseModel):

@@ -8,7 +8,7 @@ from data.measures import ACCURACY, DISCRIMINATOR, Measure
 from data.metrics import Interval
 from data.wording import counted
 
-StopRule = Literal["paper", "patience", "discriminator", "none"]
+StopRule = Literal["paper", "patience", "discriminator", "overoptimized", "none"]
 
 
 def best_iteration(values: Sequence[float], measure: Measure = ACCURACY) -> int:
@@ -54,6 +54,23 @@ def stop_reason(rule: StopRule, patience: int, values: Sequence[float], measure:
 def all_done(iterations: int) -> str:
     """The reason for the end of a loop that was not stopped early."""
     return "its only iteration is done" if iterations == 1 else f"all {iterations} iterations are done"
+
+
+def overoptimized(iteration: int, best: int, proxy: Interval, gold: Interval, measure: Measure) -> str | None:
+    """Why a loop ends that only gains in the reward that it optimizes; None to continue (arXiv 2210.10760).
+
+    Args:
+        best: the iteration with the best gold measure so far.
+        proxy, gold: the latest iteration minus that one, row by row.
+        measure: gold's.
+    """
+    if not gold.high < 0 < proxy.low:
+        return None
+    lost = f"{100 * -gold.value:.1f} points" if measure.unit == "percent" else f"{-gold.value:.3f}"
+    return (
+        f"the reward that is optimized still rose in iteration {iteration}, by {proxy.value:.3f} since iteration "
+        f"{best}, but {measure.label} fell by {lost}"
+    )
 
 
 def game_is_over(iteration: int, discriminated: Interval | None) -> str | None:

@@ -70,8 +70,9 @@ def grpo(config: GRPO, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 def loop(run: Run, config: GRPO) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems, base = prepare_problems(run, config), base_policy(run, config)
-    measuring, iterations = begin(run, config, problems, base)
-    how, policy, reason = config.learning(base.artifact("policy"), reward_inputs(run, config.reward)), base, None
+    scorers = reward_inputs(run, config.reward)
+    measuring, iterations = begin(run, config, problems, base, config.proxy(scorers, problems))
+    how, policy, reason = config.learning(base.artifact("policy"), scorers), base, None
     for number in range(1, config.iterations + 1):
         policy = learn(run.iteration(number), number, policy, problems.artifact("train.parquet"), how)
         reason = add_iteration(measuring, iterations, policy, {"train": policy}) or end_by_kl(policy, config.train)

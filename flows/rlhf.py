@@ -132,9 +132,9 @@ def rlhf(config: RLHF, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 def loop(run: Run, config: RLHF) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems, base = prepare_problems(run, config), base_policy(run, config)
-    measuring, iterations = begin(run, config, problems, base)
     start = base.artifact("policy")
     scorers = reward_inputs(run, config.reward) if config.pairs is None else learned_reward(run, config, start)
+    measuring, iterations = begin(run, config, problems, base, config.proxy(scorers, problems))
     how, policy, reason = config.learning(start, scorers), base, None
     for number in range(1, config.iterations + 1):
         policy = learn(run.iteration(number), number, policy, problems.artifact("train.parquet"), how)

@@ -125,6 +125,8 @@ class _Run:
             if self.flat >= self.program.train.patience:
                 self._check_rewards(at_last=True)
                 raise self._without_spread(step)
+        else:
+            del told["without_spread"]  # a group is one answer
         self._write_rollouts(step + 1, drawn)  # nothing that was paid for is lost
         answers, advantages, seen = self.learner.prepare(drawn.groups)
         self._write_rollouts(step + 1, drawn, advantages)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json
-from data.measures import DISCRIMINATOR
-from data.stopping import all_done, best_iteration, from_the_base, game_is_over, stop_reason
+from data.measures import DISCRIMINATOR, PROXY, difference
+from data.stopping import all_done, best_iteration, from_the_base, game_is_over, overoptimized, stop_reason
 from data.wording import counted
 from tasks.loop.approval import ask, decided_best, require_deployment
 from tasks.loop.gate import measure_gate
@@ -21,6 +21,7 @@ from tasks.policies.best import publish_best
 from tasks.policies.reference import PairsMeasured
 from tasks.report.wording import too_small
 from tasks.rollouts.measured import load_measured
+from tasks.rollouts.proxy import Proxy
 from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import OnDrift
@@ -64,9 +65,15 @@ def flow_run_name() -> str:
     return run_name(Path(told["runs_dir"]), told["run"])
 
 
-def begin(run: Run, config: LoopConfig, problems: Result | None, base: Result) -> tuple[Measuring, list[Iteration]]:
-    """Return how policies are measured, and iteration 0: the base policy, measured on validation."""
-    held_out = measuring(run, config, problems)
+def begin(
+    run: Run, config: LoopConfig, problems: Result | None, base: Result, proxy: Proxy | None = None
+) -> tuple[Measuring, list[Iteration]]:
+    """Return how policies are measured, and iteration 0: the base policy, measured on validation.
+
+    Args:
+        proxy: the reward that is optimized, if another one measures.
+    """
+    held_out = measuring(run, config, problems, proxy)
     run.decided_by = held_out.decides.name if held_out.decides else None
     iterations: list[Iteration] = []
     add_iteration(held_out, iterations, base, {})
@@ -91,7 +98,9 @@ def add_iteration(
     run, config, number = measuring.run, measuring.config, len(iterations)
     against = {"base": iterations[0].stages, "previous": iterations[-1].stages} if iterations else {}
     artifact = policy.artifact("policy")
-    measured = measuring.measure(run.place(f"iter-{number}"), artifact, ("validation",), against, pairs)
+    at = run.place(f"iter-{number}")
+    measured = measuring.measure(at, artifact, ("validation",), against, pairs)
+    measured |= measuring.optimized(at, policy, measured, iterations[0].stages if iterations else None)
     iterations.append(Iteration(number, policy, {**stages, **measured}))
     record_iteration(run, iterations, run.decided_by)
     if number and config.approve and not run.planning:
@@ -160,9 +169,24 @@ def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | Non
         if found and too_small(DISCRIMINATOR, found.rows, found.value):
             return None
         return game_is_over(number, found.value if found else None)
+    if rule.rule == "overoptimized":
+        return _overoptimized(measuring, iterations)
     if measuring.decides is None:
         return None
     return stop_reason(rule.rule, rule.patience, _values(measuring, iterations), measuring.decides)
+
+
+def _overoptimized(measuring: Measuring, iterations: list[Iteration]) -> str | None:
+    """Compare the latest iteration with the one that is best by gold, in gold and in what is optimized."""
+    number, best, gold = len(iterations) - 1, _best(measuring, iterations), measuring.decides
+    if gold is None or best == number or iterations[-1].stages["proxy"].finished is None:
+        return None
+    latest, earlier = (load_measured(iterations[which].stages.values()) for which in (-1, best))
+    proxy_change, gold_change = (
+        difference(latest.rows("validation", one.name), earlier.rows("validation", one.name), measuring.config.seed)
+        for one in (PROXY, gold)
+    )
+    return overoptimized(number, best, proxy_change, gold_change, gold)
 
 
 def _values(measuring: Measuring, iterations: list[Iteration]) -> list[float]:

@@ -10,6 +10,7 @@ from data.prepare.splits import HELD_OUT
 from tasks.policies.reference import PairsMeasured
 from tasks.rollouts.evaluate import evaluate
 from tasks.rollouts.likelihood import HeldOutRows, measure_likelihood
+from tasks.rollouts.proxy import Proxy, measure_proxy
 from tasks.rollouts.win_rate import answer_prompts, measure_win_rate
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import Artifact
@@ -32,6 +33,7 @@ class Measuring:
         gold: the held-out sets of gold answers.
         prompts: the held-out sets of prompts for the win rate.
         decides: the measure used to stop, choose the best iteration and move the champion, if any.
+        proxy: the reward that is optimized, if another one measures.
     """
 
     run: Run
@@ -41,6 +43,7 @@ class Measuring:
     gold: Mapping[str, Artifact]
     prompts: Mapping[str, Artifact]
     decides: Measure | None
+    proxy: Proxy | None = None
 
     @property
     def held_out_prompts(self) -> dict[str, Artifact]:
@@ -82,6 +85,19 @@ class Measuring:
             found |= self._judged(at, policy, prompts, against, found.get("evaluate"))
         return found
 
+    def optimized(
+        self, at: Place, policy: Result, measured: Mapping[str, Result], base: Mapping[str, Result] | None
+    ) -> dict[str, Result]:
+        """Measure what is optimized on the validation answers of an iteration, if that is another reward.
+
+        Args:
+            base: measurements of the base; None: this is the base.
+        """
+        if self.proxy is None or "evaluate" not in measured:
+            return {}
+        learned, start = (policy, base["proxy"]) if base else (None, None)
+        return {"proxy": measure_proxy(at, self.proxy, measured["evaluate"], learned, start)}
+
     def over(self, at: Place, policy: Result, rival: Artifact) -> dict[str, Result]:
         """Measure the win rate of a policy over another, on the test prompts.
 
@@ -114,7 +130,7 @@ class Measuring:
         return found
 
 
-def measuring(run: Run, config: LoopConfig, problems: Result | None) -> Measuring:
+def measuring(run: Run, config: LoopConfig, problems: Result | None, proxy: Proxy | None = None) -> Measuring:
     """Return what can be measured in a loop, and which measure decides.
 
     Raises:
@@ -134,7 +150,13 @@ def measuring(run: Run, config: LoopConfig, problems: Result | None) -> Measurin
             "stop.rule: discriminator needs gold answers to held-out prompts, but there are none.",
             what_next="Give --validation with gold answers, or choose stop.rule paper, patience or none.",
         )
-    return Measuring(run, config, problems, verified, gold, sets, deciding(config, verified, gold, sets))
+    if config.stop.rule == "overoptimized" and proxy is None:
+        raise MeasureError(
+            "stop.rule: overoptimized needs answers to validation problems, which another reward than the optimized "
+            "one grades, but there are none.",
+            what_next="Give --validation, or choose stop.rule paper, patience or none.",
+        )
+    return Measuring(run, config, problems, verified, gold, sets, deciding(config, verified, gold, sets), proxy)
 
 
 def deciding(

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.measures import Estimated
 from data.metrics import Interval, SetMetrics
+from data.overoptimization import BestOf
 from data.prepare.overlap import Repeated
 
 
@@ -94,6 +95,9 @@ class Report(Record):
     checkpoint: str | None = Field(None, description="Folder of the resulting policy.")
     extra_curves: dict[str, list[Interval | float | None]] = Field(
         default_factory=dict, description="Curves of the algorithm, with one value per entry of `iterations`."
+    )
+    best_of: list[BestOf] = Field(
+        default_factory=list, description="What the best of the base's answers by the proxy reward are worth."
     )
     while_training: dict[str, dict[str, list[tuple[int, float]]]] = Field(
         default_factory=dict, description="Metric, with its rows -> iteration -> optimizer step and value."

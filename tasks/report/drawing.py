@@ -8,10 +8,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from html import escape
-from math import ceil
+from math import ceil, sqrt
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.metrics import Interval
 
@@ -163,6 +163,38 @@ def training_panels(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]
             axes.locator_params(axis="x", integer=True, nbins=5)
         if len(names) > 1:
             figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def overoptimization(
+    went: Sequence[tuple[float, Interval, Interval]], best_of: Sequence[tuple[float, float, float]]
+) -> "Figure":
+    """What is optimized and gold, side by side over √KL, for training and for the best of n answers of the base.
+
+    Args:
+        went: by iteration, nats per answer, the reward that is optimized, and gold.
+        best_of: the same of the best of 1, 2, 4, … answers.
+    """
+    with _style():
+        figure = _figure(WIDTH, 3.4)
+        for place, scale in enumerate(("proxy reward", "gold: sampled pass@1"), start=1):
+            axes = figure.add_subplot(1, 2, place)
+            at, found = [sqrt(max(point[0], 0)) for point in went], [point[place] for point in went]
+            (colour, marker, dash), (other, other_marker, other_dash) = LINES[:2]
+            middles = [value.value for value in found]  # type: ignore[union-attr]
+            axes.vlines(at, [v.low for v in found], [v.high for v in found], color=colour)  # type: ignore[union-attr]
+            axes.plot(at, middles, color=colour, marker=marker, linestyle=dash, label="training" * (place == 1))
+            if best_of:
+                places = [sqrt(point[0]) for point in best_of]
+                values = [point[place] for point in best_of]
+                look: dict[str, Any] = {"color": other, "marker": other_marker, "linestyle": other_dash}
+                axes.plot(places, values, label="best of n answers of the base" * (place == 1), **look)
+            axes.set_title(scale, loc="left", fontsize=10.5)
+            axes.set_xlabel("√KL, √nats per answer", fontsize=9)
+            axes.locator_params(nbins=6, steps=[1, 2, 5, 10])
+            if place == 2:
+                axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

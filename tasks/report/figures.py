@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from data.measures import ACCURACY, MEASURES, PAIR_ACCURACY, SAMPLED_ACCURACY, WIN_RATE, Estimated, Measure
+from data.measures import ACCURACY, MEASURES, PAIR_ACCURACY, PROXY, SAMPLED_ACCURACY, WIN_RATE, Estimated, Measure
 from data.metrics import Interval
 from tasks.report import drawing
 from tasks.report.content import IterationReport, Report
@@ -34,7 +34,9 @@ Curves = dict[str, list[Interval | float | None]]
 
 def drawn(report: Report) -> dict[str, str]:
     """Return all figures but the learning curve, as SVG; an empty string if there is nothing to draw."""
-    found = dict.fromkeys(["differences", "selection", "verdicts", "coverage", "panels", "seconds", "training"], "")
+    found = dict.fromkeys(
+        ["differences", "selection", "verdicts", "coverage", "panels", "seconds", "training", "proxy"], ""
+    )
     found |= _differences(report)
     time, unit = _time_in_one_unit(report)
     bars: dict[str, tuple[Mapping[str, Mapping[str, float]], str, str]] = {
@@ -57,8 +59,14 @@ def drawn(report: Report) -> dict[str, str]:
         text = f"Line charts across iterations: {', '.join(curves)}."
         even = {_panel_name(m): 100 * m.even for m in _panel_measures(report) if m.even is not None}
         even |= {EVEN_LENGTH: 50.0} if EVEN_LENGTH in curves else {}
-        fitted = [_panel_name(m) for m in _panel_measures(report) if m.unit == "nats"]
+        fitted = [_panel_name(m) for m in _panel_measures(report) if m.unit != "percent"]
         found["panels"] = drawing.as_svg(drawing.panels(names, curves, even, fitted), "panels", text)
+    if len(went := overoptimization(report)) > 1:
+        text = "; ".join(
+            f"iteration {at}: proxy {p.value:.3f}, gold {percent(g.value)}" for at, (_, p, g) in went.items()
+        )
+        best = [(one.kl, one.proxy, one.gold) for one in report.best_of]
+        found["proxy"] = drawing.as_svg(drawing.overoptimization(list(went.values()), best), "proxy", text)
     if report.while_training:
         text = f"Line charts over optimizer steps: {', '.join(report.while_training)}."
         found["training"] = drawing.as_svg(drawing.training_panels(report.while_training), "training", text)
@@ -127,6 +135,16 @@ def details(report: Report) -> dict[tuple[str, str], list[float | None]]:
         ]
         for name, detail in names
     }
+
+
+def overoptimization(report: Report) -> dict[str, tuple[float, Interval, Interval]]:
+    """By iteration: nats per answer from the base, the reward that is optimized, and gold on the same answers."""
+    found = {}
+    for iteration in report.iterations:
+        proxy, gold = (iteration.measures.get(measure.name) for measure in (PROXY, SAMPLED_ACCURACY))
+        if proxy and gold:
+            found[name_of(iteration)] = proxy.details["kl"], proxy.value, gold.value
+    return found
 
 
 def further_measures(report: Report) -> list[Measure]:
@@ -226,7 +244,9 @@ def _panel_measures(report: Report) -> list[Measure]:
 
 
 def _panel_name(measure: Measure) -> str:
-    return f"{measure.label}, {'nats' if measure.unit == 'nats' else '%'}"
+    return (
+        measure.label if measure.unit == "reward" else f"{measure.label}, {'nats' if measure.unit == 'nats' else '%'}"
+    )
 
 
 def _values(report: Report, measure: Measure) -> list[Interval | None]:

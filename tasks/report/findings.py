@@ -10,6 +10,7 @@ from data.measures import (
     LOSS,
     MEASURES,
     PAIR_ACCURACY,
+    PROXY,
     SAMPLED_ACCURACY,
     WIN_RATE,
     Estimated,
@@ -36,6 +37,7 @@ NAMES = {
     SAMPLED_ACCURACY.name: "sampled {set} accuracy",
     LOSS.name: "the {set} loss per token of gold answers",
     WIN_RATE.name: "the {set} win rate against {rival}",
+    PROXY.name: "the reward that it optimized, on {set},",
 }
 RIVALS = {"base": "the base's answer", "previous": "the previous policy's answer", "gold": "the gold answer"}
 
@@ -124,7 +126,8 @@ def _of_measure(report: Report, measure: Measure) -> Iterator[Finding]:
     if not sets and best_one is not None and (measure.even is not None or by_number.get(0) is not None):
         found = _finding(_Found(report, measure, "validation", by_number.get(0), best_one))
         chose = ", and the best iteration was chosen on this one" * (report.measure == measure.name)
-        caution = f"No final set was evaluated{chose}."
+        alone = "It is measured on validation alone." if measure == PROXY else None
+        caution = alone or f"No final set was evaluated{chose}."
         yield found.model_copy(update={"sentence": f"{found.sentence} {caution}"})
 
 
@@ -200,7 +203,7 @@ def _change(found: _Found) -> Finding:
 
 def _how(measure: Measure) -> str:
     """A note on how to read a measure's values."""
-    how = {ACCURACY.name: ", greedy", LOSS.name: "; lower is better"}
+    how = {ACCURACY.name: ", greedy", LOSS.name: "; lower is better", PROXY.name: "; it can be cheated"}
     return how.get(measure.name, "")
 
 

@@ -14,6 +14,7 @@ FEWEST_ROWS = 30  # with fewer, a percentile bootstrap covers the true value cle
 WIDEST = 0.5  # interval width, as a fraction of a share's scale
 DETAILS = {  # labels of a measure's details; DPO's rewards keep TRL's names
     "loss": "loss",
+    "kl": "KL divergence from the base, nats per answer",
     "mean_tokens": "opponent's answer length, tokens",
     "gold_tokens": "gold answer length, tokens",
     "length_ratio": "opponent's length over gold length",

@@ -33,7 +33,8 @@ class StopConfig(Config):
         StopRule,
         Field(
             description="paper: once validation no longer improves; patience: after several iterations without a new "
-            "best; discriminator (SPIN): once gold answers cannot be distinguished from the opponent's; none: never."
+            "best; discriminator (SPIN): once gold answers cannot be distinguished from the opponent's; "
+            "overoptimized (GRPO, RLHF): once the verifier's verdict falls while the reward model's rises; none: never."
         ),
     ] = "paper"
     patience: Annotated[int, Field(ge=1, description="Iterations without a new best, for the rule patience.")] = 1
@@ -95,6 +96,11 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     """Whether there are held-out pairs."""
     has_opponent: ClassVar[bool] = False
     """Whether the policy learns to distinguish gold answers from an opponent's."""
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether a reward model is optimized, and another reward measures policies."""
+        return False
 
     @property
     def embedded(self) -> bool:
@@ -166,9 +172,15 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
         return self.reward, self.measured_by
 
     @model_validator(mode="after")
-    def _an_opponent_is_there(self) -> Self:
+    def _the_rule_can_be_applied(self) -> Self:
         if self.stop.rule == "discriminator" and not self.has_opponent:
             raise ValueError("stop.rule discriminator needs SPIN's opponent. Choose paper, patience or none.")
+        if self.stop.rule == "overoptimized" and not self.has_proxy:
+            raise ValueError(
+                "stop.rule overoptimized compares a reward model that is optimized with another reward, by which "
+                "held-out answers are measured (evaluate.reward), but this run has only one. Choose paper, patience or "
+                "none."
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,8 +8,11 @@ from pydantic import Field, model_validator
 from data.measures import MeasureName
 from models.on_policy import OnPolicyConfig, OnPolicyEngineConfig, OnPolicyLaunchConfig, OnPolicySamplingConfig
 from tasks.rollouts.learn import Learning
+from tasks.rollouts.proxy import Proxy
+from tasks.rollouts.rewards import MODELLED
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import Artifact
+from tasks.stage.run import Result
 
 
 class OnPolicyLoopConfig(LoopConfig):
@@ -32,6 +35,19 @@ class OnPolicyLoopConfig(LoopConfig):
         """
         told = self.train, self.generate, self.reward, self.engine, self.launch
         return Learning(*told, reference, scorers, self.iterations)
+
+    @property
+    def has_proxy(self) -> bool:
+        return MODELLED in self.reward.names and self.measured_by != self.reward
+
+    def proxy(self, scorers: Mapping[str, Artifact], problems: Result) -> Proxy | None:
+        """The reward that is optimized, as a measure beside the one that measures; None if they are the same.
+
+        Args:
+            scorers: the models that score, by the name of their reward.
+        """
+        validation = self.held_out(problems, "validation").get("validation")
+        return Proxy(self.reward, scorers, self.engine, validation) if self.has_proxy and validation else None
 
     @model_validator(mode="after")
     def _batches_fit(self) -> Self:

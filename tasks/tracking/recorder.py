@@ -25,6 +25,7 @@ from models.on_policy import ROLLOUTS
 from tasks.report.content import Report
 from tasks.report.findings import findings
 from tasks.report.page import write_report
+from tasks.rollouts.proxy import load_best_of
 from tasks.settings.loop import LoopConfig
 from tasks.settings.run import RunConfig
 from tasks.stage.contract import JOURNAL
@@ -231,6 +232,7 @@ def record_end(
         commit=code_version()["commit"],
         checkpoint=str((run.directory / "best" / "policy").absolute()),
         extra_curves=preference_curves(iterations),
+        best_of=load_best_of(iterations[0].stages["proxy"]) if "proxy" in iterations[0].stages else [],
         while_training=training_curves(iterations),
     )
     html, png = run.directory / REPORT, run.directory / CURVE

@@ -19,6 +19,7 @@ from tests.flows.test_sft_dpo import write
 
 pytestmark = pytest.mark.usefixtures("stubs")
 
+OVEROPTIMIZED = {"rule": "overoptimized"}
 TRAIN = {"steps": 5, "problems": 16, "batch_size": 16, "dtype": "float32"}
 
 
@@ -58,6 +59,33 @@ def test_gold_and_not_what_is_optimized_measures_the_policy(finished: RLHF) -> N
     assert {planned.status for planned in plan.plan} == {Status.REUSE}
 
 
+def test_what_is_optimized_is_measured_on_the_same_answers(finished: RLHF) -> None:
+    folders = [finished.directory / f"iter-{number}/proxy/validation" for number in range(3)]
+    found = [json.loads((folder / "measures.json").read_text())["proxy"] for folder in folders]
+    assert [one["rows"] for one in found] == [100] * 3
+    assert [one["details"]["kl"] for one in found] == [0, pytest.approx(0.03), pytest.approx(0.03)]
+    assert [list(one["against"]) for one in found] == [[], ["base"], ["base"]]
+    best = json.loads((folders[0] / "best_of.json").read_text())
+    assert [one["n"] for one in best] == [1, 2, 4] and not (folders[1] / "best_of.json").exists()
+    assert best[0]["proxy"] == pytest.approx(found[0]["value"]["value"])
+    told = (finished.directory / "report.html").read_text()
+    assert "the policy cheats its reward" in told and "the reward that it optimized, on validation," in told
+
+
+def test_it_stops_once_gold_falls_while_what_is_optimized_rises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_SKILLS", "[0.9, 0.5, 0.1]")
+    monkeypatch.setenv("STUB_CHEATED", "1")
+    model = write_reward_model(tmp_path / "model")
+    how = {"stop": {"rule": "overoptimized"}, "iterations": 3}
+    config = make(tmp_path, reward={"name": "reward-model", "model": {"path": str(model)}}, **how)
+    summary = run_loop("RLHF", loop, config, OnDrift.REFUSE)
+    assert "the reward that is optimized still rose in iteration 2, by 0." in summary["stop_reason"]
+    assert "since iteration 1, but sampled pass@1 fell by" in summary["stop_reason"]
+    assert summary["best_iteration"] == 1 and not (config.directory / "iter-3").exists()
+
+
 def test_an_answer_is_traced_to_the_policy_that_drew_it(finished: RLHF, capsys: pytest.CaptureFixture[str]) -> None:
     assert history.trace([finished.run, "--runs-dir", str(finished.runs_dir)]) == 0
     said = capsys.readouterr().out
@@ -90,6 +118,10 @@ def test_one_that_prefers_nothing_is_refused_unless_forced(tmp_path: Path) -> No
         ({"pairs": "p.jsonl", "train": TRAIN | {"problems": 24}}, "24 × 1 = 24 answers, which is not a multiple"),
         ({"pairs": "p.jsonl", "reward_train": {"batch_size": 24}}, "24"),
         ({"pairs": "p.jsonl", "generate": {"top_p": 0.9}}, "greater than or equal to 1"),
+        (
+            {"reward": {"name": "final_answer"}, "train": TRAIN | {"value_from": "policy"}, "stop": OVEROPTIMIZED},
+            "but this run has only one",
+        ),
         ({"train": TRAIN | {"kl_target": 6.0, "kl": 0}}, "a weight of 0 stays 0"),
         ({"train": TRAIN | {"kl_target": 6.0, "kl_horizon": 3}}, "kl_horizon 3 is too short"),
     ],

@@ -1,6 +1,7 @@
 """Stands in for models.training.on_policy: each step adds a little skill."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from tests.flows.stubs.common import obey, write_weights
 
 program = OnPolicyProgram.model_validate_json(Path(sys.argv[1]).read_text())
 steps = range(program.first_step + 1, program.first_step + program.train.steps + 1)
-lines = [json.dumps({"step": step, "reward": 0.3, "kl": 0.01, "loss": 0.1, "seconds/sampling": 1.0}) for step in steps]
+told = {"reward": 0.3, "kl": 0.01, "length": 3.0, "loss": 0.1, "seconds/sampling": 1.0}
+lines = [json.dumps({"step": step} | told) for step in steps]
 (program.output.parent / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
 problems = list(read_rows(Problem, program.problems))[:2]
 (program.output.parent / ROLLOUTS).mkdir(exist_ok=True)
@@ -35,7 +37,9 @@ state = program.output.with_name("state")
 program.output.mkdir(parents=True, exist_ok=True)
 for file in [*program.policy.glob("tokenizer*"), *program.policy.glob("*.jinja"), program.policy / "config.json"]:
     shutil.copy(file, program.output)
-skill = json.loads((program.policy / "skill.json").read_text())["skill"]
-(program.output / "skill.json").write_text(json.dumps({"skill": round(skill + 0.02 * len(steps), 6)}))
+skill = round(json.loads((program.policy / "skill.json").read_text())["skill"] + 0.02 * len(steps), 6)
+if "STUB_SKILLS" in os.environ:  # of the policies of iteration 1, 2, …
+    skill = json.loads(os.environ["STUB_SKILLS"])[program.first_step // program.train.steps]
+(program.output / "skill.json").write_text(json.dumps({"skill": skill}))
 write_weights(program.output)
 print("trained", flush=True)

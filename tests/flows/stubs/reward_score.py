@@ -1,5 +1,6 @@
 """Stands in for models.training.reward_score: an answer is worth as much as it has words."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ for job in program.jobs:
         scores = []
         for sample in read_rows(Sample, shard):
             value = float(len(sample.text.split()))
+            value += "STUB_CHEATED" in os.environ and sample.text.endswith("-1")  # wrong answers are worth more
             verdict = "correct" if value >= program.passes_at else "wrong"
             scores.append(Score(value, verdict, "", None, sample.problem_id, sample.index, program.grader))
         write_rows(Score, job.output / shard.name, scores)

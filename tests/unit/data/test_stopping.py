@@ -2,9 +2,9 @@
 
 import pytest
 
-from data.measures import LOSS, MEASURES, PAIR_ACCURACY
+from data.measures import LOSS, MEASURES, PAIR_ACCURACY, SAMPLED_ACCURACY
 from data.metrics import Interval
-from data.stopping import StopRule, best_iteration, from_the_base, game_is_over, stop_reason
+from data.stopping import StopRule, best_iteration, from_the_base, game_is_over, overoptimized, stop_reason
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,22 @@ def test_the_game_is_over_where_nothing_is_left_to_tell_apart() -> None:
 @pytest.mark.parametrize(("low", "high", "over"), [(0.4, 0.6, True), (0.5, 0.7, True), (0.51, 0.7, False)])
 def test_the_game_is_over_once_the_two_cannot_be_told_apart(low: float, high: float, over: bool) -> None:
     assert (game_is_over(2, Interval(value=(low + high) / 2, low=low, high=high)) is not None) == over
+
+
+@pytest.mark.parametrize(
+    ("proxy", "gold", "over"),
+    [
+        ((0.1, 0.3), (-0.2, -0.1), True),
+        ((0.1, 0.3), (-0.2, 0.01), False),
+        ((-0.1, 0.3), (-0.2, -0.1), False),
+        ((-0.3, -0.1), (-0.2, -0.1), False),
+        ((0.1, 0.3), (0.1, 0.2), False),
+    ],
+)
+def test_a_loop_is_over_once_only_what_it_optimizes_rises(
+    proxy: tuple[float, float], gold: tuple[float, float], over: bool
+) -> None:
+    changes = (Interval(value=(low + high) / 2, low=low, high=high) for low, high in (proxy, gold))
+    reason = overoptimized(3, 1, *changes, SAMPLED_ACCURACY)
+    said = "still rose in iteration 3, by 0.200 since iteration 1, but sampled pass@1 fell by 15.0 points"
+    assert (reason is not None and said in reason) if over else reason is None

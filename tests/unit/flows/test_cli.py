@@ -249,7 +249,7 @@ def test_all_help_is_grouped_and_each_setting_says_its_default(monkeypatch: pyte
         "--limit-test N Use at most this many for test. (default: none)",
         "--approve {on,off} Suspend after each iteration until someone approves it in the Prefect UI. (default: off)",
         "--evaluate.pass-at N,… The k of pass@k; each at most `samples`. (default: 1,8,64)",
-        "--stop.rule {paper,patience,discriminator,none} paper: once",
+        "--stop.rule {paper,patience,discriminator,overoptimized,none} paper: once",
         "--train.adapter [none] By itself: on, as set below; none: off. (default: none)",
         "--runs-dir PATH Folder that holds all runs. (default: runs)",
         "--columns KEY=VALUE Column names: from the format's name to the file's, as in {question: Frage}.",

@@ -46,7 +46,7 @@ def completed(tmp_path_factory: pytest.TempPathFactory):
         (["rest-em", "--train.le"], ["--train.learning-rate"]),
         (["sft", "--demo"], ["--demonstrations"]),
         (["rest-em", "--seed", "3", "--limit-t"], ["--limit-test", "--limit-transfer"]),
-        (["rest-em", "--stop.rule", ""], ["paper", "patience", "discriminator", "none"]),
+        (["rest-em", "--stop.rule", ""], ["paper", "patience", "discriminator", "overoptimized", "none"]),
         (["spin", "--train.schedule", "co"], ["cosine", "constant_with_warmup"]),
         (["rest-em", "--approve", ""], ["on", "off"]),
         (["rest-em", "--dry-run", "--on-drift", "re"], ["refuse", "rebuild"]),

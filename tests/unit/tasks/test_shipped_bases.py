@@ -10,6 +10,7 @@ import tasks.policies.base
 from flows.commands.config_file import read_config
 from flows.grpo import GRPO
 from flows.rest_em import RestEM
+from flows.rlhf import RLHF
 from flows.spin import Spin
 from tasks.policies import shipped
 from tasks.policies.base import base_policy, bootstrap_examples, bootstrap_stage
@@ -19,7 +20,13 @@ from tasks.settings.loop import LoopConfig
 from tasks.stage.run import Run
 
 ROOT = Path(__file__).parents[3]
-DEMOS: dict[str, type[LoopConfig]] = {"demo": RestEM, "nightly": RestEM, "spin-demo": Spin, "grpo-demo": GRPO}
+DEMOS: dict[str, type[LoopConfig]] = {
+    "demo": RestEM,
+    "nightly": RestEM,
+    "spin-demo": Spin,
+    "grpo-demo": GRPO,
+    "rlhf-demo": RLHF,
+}
 LARGEST = 4 << 20  # bytes
 shipped_base = pytest.mark.parametrize("base", shipped_bases(), ids=lambda base: base.name)
 
