@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json
-from data.measures import DISCRIMINATOR, PROXY, difference
+from data.measures import DISCRIMINATOR, PROXY, difference, shared
 from data.stopping import all_done, best_iteration, from_the_base, game_is_over, overoptimized, stop_reason
 from data.wording import counted
 from tasks.loop.approval import ask, decided_best, require_deployment
@@ -179,13 +179,11 @@ def _stop_reason(measuring: Measuring, iterations: list[Iteration]) -> str | Non
 def _overoptimized(measuring: Measuring, iterations: list[Iteration]) -> str | None:
     """Compare the latest iteration with the one that is best by gold, in gold and in what is optimized."""
     number, best, gold = len(iterations) - 1, _best(measuring, iterations), measuring.decides
-    if gold is None or best == number or iterations[-1].stages["proxy"].finished is None:
+    if gold is None or best == number or any(iterations[i].stages["proxy"].finished is None for i in (best, -1)):
         return None
     latest, earlier = (load_measured(iterations[which].stages.values()) for which in (-1, best))
-    proxy_change, gold_change = (
-        difference(latest.rows("validation", one.name), earlier.rows("validation", one.name), measuring.config.seed)
-        for one in (PROXY, gold)
-    )
+    both = (shared(*(of.rows("validation", one.name) for of in (latest, earlier))) for one in (PROXY, gold))
+    proxy_change, gold_change = (difference(*rows, measuring.config.seed) for rows in both)
     return overoptimized(number, best, proxy_change, gold_change, gold)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import AutodidactError
-from data.measures import DISCRIMINATOR, LOSS, MEASURES, PAIR_ACCURACY, Measure
+from data.measures import ACCURACY, DISCRIMINATOR, LOSS, MEASURES, PAIR_ACCURACY, SAMPLED_ACCURACY, Measure
 from data.prepare.splits import HELD_OUT
 from tasks.policies.reference import PairsMeasured
 from tasks.rollouts.evaluate import evaluate
@@ -150,13 +150,14 @@ def measuring(run: Run, config: LoopConfig, problems: Result | None, proxy: Prox
             "stop.rule: discriminator needs gold answers to held-out prompts, but there are none.",
             what_next="Give --validation with gold answers, or choose stop.rule paper, patience or none.",
         )
-    if config.stop.rule == "overoptimized" and proxy is None:
+    decides = deciding(config, verified, gold, sets)
+    if config.stop.rule == "overoptimized" and (proxy is None or decides not in (ACCURACY, SAMPLED_ACCURACY)):
         raise MeasureError(
-            "stop.rule: overoptimized needs answers to validation problems, which another reward than the optimized "
-            "one grades, but there are none.",
-            what_next="Give --validation, or choose stop.rule paper, patience or none.",
+            "stop.rule: overoptimized compares the reward model with the graded answers to validation problems, by "
+            "which iterations are chosen, but this run has none or chooses by another measure.",
+            what_next="Give --validation and measure: sampled_accuracy, or choose stop.rule paper, patience or none.",
         )
-    return Measuring(run, config, problems, verified, gold, sets, deciding(config, verified, gold, sets), proxy)
+    return Measuring(run, config, problems, verified, gold, sets, decides, proxy)
 
 
 def deciding(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.files import write_json
-from data.measures import Estimated, difference, estimate
+from data.measures import Estimated, difference, estimate, shared
 from data.metrics import Outcome, SetMetrics
 from data.rows import MeasuredRow
 from data.storage import read_rows, write_rows
@@ -47,6 +47,7 @@ def write_measured(
     seed: int,
     against: Mapping[str, Measured] = NOBODY,
     details: Mapping[str, Mapping[str, float]] | None = None,
+    partly: bool = False,
 ) -> dict[str, Estimated]:
     """Write the measures of one set into its folder in a stage. A measure without rows is left out.
 
@@ -56,6 +57,7 @@ def write_measured(
         seed: of the bootstrap.
         against: earlier measurements by policy name, compared if they have the same measure.
         details: further metrics by measure.
+        partly: whether either policy may lack a row; those that both have are compared.
     """
     folder.mkdir(parents=True, exist_ok=True)
     estimates = {}
@@ -63,11 +65,9 @@ def write_measured(
         if not rows:
             continue
         write_rows(MeasuredRow, folder / f"{name}.parquet", rows)
-        differences = {
-            other: difference(rows, measured.rows(folder.name, name), seed)
-            for other, measured in against.items()
-            if measured.get(folder.name, name) is not None
-        }
+        theirs = {other: of.rows(folder.name, name) for other, of in against.items() if of.get(folder.name, name)}
+        pairs = {other: shared(rows, those) if partly else (rows, those) for other, those in theirs.items()}
+        differences = {other: difference(*pair, seed) for other, pair in pairs.items() if pair[0]}
         estimates[name] = Estimated(
             value=estimate(rows, seed), rows=len(rows), against=differences, details=dict((details or {}).get(name, {}))
         )

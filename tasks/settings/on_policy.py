@@ -41,13 +41,15 @@ class OnPolicyLoopConfig(LoopConfig):
         return MODELLED in self.reward.names and self.measured_by != self.reward
 
     def proxy(self, scorers: Mapping[str, Artifact], problems: Result) -> Proxy | None:
-        """The reward that is optimized, as a measure beside the one that measures; None if they are the same.
+        """The reward model that is optimized, beside the reward that measures; None if there is none, or no other.
 
         Args:
             scorers: the models that score, by the name of their reward.
         """
         validation = self.held_out(problems, "validation").get("validation")
-        return Proxy(self.reward, scorers, self.engine, validation) if self.has_proxy and validation else None
+        if validation is None or not self.has_proxy:
+            return None
+        return Proxy(self.reward.model, scorers[MODELLED], self.engine, validation)
 
     @model_validator(mode="after")
     def _batches_fit(self) -> Self:

@@ -11,6 +11,7 @@ from data.rewards import RewardError
 from flows.commands import history
 from flows.rlhf import RLHF, loop
 from tasks.loop.loop import run_loop
+from tasks.loop.measuring import MeasureError
 from tasks.loop.preflight import check, plan_loop
 from tasks.stage.contract import OnDrift, Status
 from tests.flows.conftest import make_history, prepared, small, write_reward_model
@@ -84,6 +85,14 @@ def test_it_stops_once_gold_falls_while_what_is_optimized_rises(
     assert "the reward that is optimized still rose in iteration 2, by 0." in summary["stop_reason"]
     assert "since iteration 1, but sampled pass@1 fell by" in summary["stop_reason"]
     assert summary["best_iteration"] == 1 and not (config.directory / "iter-3").exists()
+
+
+def test_that_rule_needs_a_measure_that_a_verifier_takes(tmp_path: Path) -> None:
+    model = write_reward_model(tmp_path / "model")
+    how = {"stop": OVEROPTIMIZED, "measure": "last"}
+    config = make(tmp_path, reward={"name": "reward-model", "model": {"path": str(model)}}, **how)
+    with pytest.raises(MeasureError, match="chooses by another measure"):
+        run_loop("RLHF", loop, config, OnDrift.REFUSE)
 
 
 def test_an_answer_is_traced_to_the_policy_that_drew_it(finished: RLHF, capsys: pytest.CaptureFixture[str]) -> None:
