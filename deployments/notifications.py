@@ -5,9 +5,11 @@ keeps them as secrets of notification blocks.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -98,10 +100,12 @@ def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -
     from prefect.events.schemas.events import ResourceSpecification
 
     for old in client.read_automations_by_name(AUTOMATION):
-        client.delete_automation(old.id)
+        with _perhaps_gone():
+            client.delete_automation(old.id)
     for block in client.read_block_documents(include_secrets=False):
         if (block.name or "").startswith(BLOCKS):
-            client.delete_block_document(block.id)
+            with _perhaps_gone():
+                client.delete_block_document(block.id)
     if not wanted.addresses:
         return
     # `save` gives a coroutine only inside an event loop.
@@ -119,6 +123,20 @@ def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -
     )
     actions = [SendNotification(block_document_id=block, subject=SUBJECT, body=BODY) for block in blocks]
     client.create_automation(AutomationCore(name=AUTOMATION, trigger=trigger, actions=[*actions]))
+
+
+@contextmanager
+def _perhaps_gone() -> Iterator[None]:
+    """A deletion that the client repeats, as after an answer that SQLite is locked, may have been done before."""
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+    try:
+        yield
+    except ObjectNotFound:
+        pass
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.NOT_FOUND:
+            raise
 
 
 def _block(address: str) -> "NotificationBlock":

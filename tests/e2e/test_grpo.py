@@ -219,7 +219,7 @@ def test_a_state_of_other_settings_is_refused(
 
 
 def same_results(folder: Path, other: Path, weights: str = "policy/model.safetensors") -> None:
-    names = ("reward", "loss", "kl", "entropy", "drift", "clipped", "without_spread")
+    names = ("reward", "loss", "kl", "entropy", "drift", "clipped", "length")
     assert seen(folder, *names) == seen(other, *names)
     assert {file.name for file in (folder / ROLLOUTS).iterdir()} == {file.name for file in (other / ROLLOUTS).iterdir()}
     rollouts = [f"{ROLLOUTS}/{file.name}" for file in (other / ROLLOUTS).iterdir()]

@@ -4,14 +4,18 @@ Whether messages arrive is tested with the real server (tests/services/test_noti
 """
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
+import httpx
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.exceptions import PrefectHTTPStatusError
 
 from data.errors import UsageError
 from deployments import notifications, services, supervision
-from deployments.notifications import ADDRESSES, OCCASIONS, read_notifications
+from deployments.notifications import ADDRESSES, OCCASIONS, Notifications, read_notifications, register_notifications
 from deployments.supervision import Options
 from tasks.stage.environment import child_environment
 from tasks.tracking.notifying import AppriseAddress
@@ -87,3 +91,17 @@ def test_services_and_programs_are_not_told_the_addresses(monkeypatch: pytest.Mo
     monkeypatch.setenv(ADDRESSES, HOOK)
     assert ADDRESSES not in supervision._environment(Options(), tmp_path, "me:mine", [])
     assert ADDRESSES not in child_environment()
+
+
+@pytest.mark.parametrize(("status", "passes"), [(404, True), (500, False)])
+def test_what_was_deleted_before_is_no_failure(status: int, passes: bool) -> None:
+    """The client repeats a request that SQLite's lock has failed, though it may have been carried out."""
+    request = httpx.Request("DELETE", "http://127.0.0.1/api/automations/1")
+    error = httpx.HTTPStatusError("", request=request, response=httpx.Response(status, request=request))
+    client = mock.Mock()
+    client.read_automations_by_name.return_value = [mock.Mock(id=1)]
+    client.read_block_documents.return_value = []
+    client.delete_automation.side_effect = PrefectHTTPStatusError.from_httpx_error(error)
+    with nullcontext() if passes else pytest.raises(PrefectHTTPStatusError):
+        register_notifications(client, Notifications((), ()))
+    client.delete_automation.assert_called_once_with(1)
