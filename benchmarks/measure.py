@@ -33,7 +33,7 @@ def run_measured(
 
     Args:
         echo: also print what it prints.
-        watch_memory: measure its peak memory. A large process is slower for it, by up to a tenth.
+        watch_memory: measure its peak memory. A large process is slower for it.
 
     Raises:
         RuntimeError: it failed; includes the end of its output.

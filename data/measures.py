@@ -62,7 +62,7 @@ WIN_RATE = Measure("win_rate", "win rate", "prompts", even=0.5)
 # How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds: no
 # loop chooses by it, and it is not a MeasureName.
 DISCRIMINATOR = Measure("discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, across_runs=False)
-# The reward that is optimized, which a policy can learn to cheat: no loop chooses by it either.
+# The reward model that is optimized, which a policy can learn to cheat: no loop chooses by it either.
 PROXY = Measure("proxy", "proxy reward", "problems", unit="reward", across_runs=False)
 LEFT_OUT = "left_out_of_the_difference"  # a detail of a win rate: prompts judged for only one policy
 MEASURES = {m.name: m for m in (ACCURACY, SAMPLED_ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, DISCRIMINATOR, PROXY)}

@@ -17,7 +17,7 @@ from data.wording import counted
 from models.config import EngineConfig, RewardModelConfig, ScoreJob
 from models.on_policy import ROLLOUTS
 from tasks.rollouts.measured import load_measured, write_measured
-from tasks.rollouts.rewards import MODELLED, Judging, RewardConfig, judging_estimate
+from tasks.rollouts.rewards import MODELLED, Judging, RewardConfig, graders, judging_estimate
 from tasks.rollouts.scoring import score_jobs
 from tasks.stage.contract import JOURNAL, Artifact, Outcome, Stage
 from tasks.stage.run import Place, Result
@@ -67,7 +67,11 @@ def measure_proxy(at: Place, proxy: Proxy, evaluated: Result, learned: Result | 
     stage = Stage(
         at.stage("proxy"),
         VERSION,
-        {"dtype": proxy.config.dtype, "max_length": proxy.config.max_length},
+        {
+            "grader": graders(proxy.judging.reward)[MODELLED],
+            "dtype": proxy.config.dtype,
+            "max_length": proxy.config.max_length,
+        },
         inputs,
         at.seed,
         resumable=True,

@@ -79,7 +79,7 @@ def test_it_stops_once_gold_falls_while_what_is_optimized_rises(
     monkeypatch.setenv("STUB_SKILLS", "[0.9, 0.5, 0.1]")
     monkeypatch.setenv("STUB_CHEATED", "1")
     model = write_reward_model(tmp_path / "model")
-    how = {"stop": {"rule": "overoptimized"}, "iterations": 3}
+    how = {"stop": OVEROPTIMIZED, "iterations": 3}
     config = make(tmp_path, reward={"name": "reward-model", "model": {"path": str(model)}}, **how)
     summary = run_loop("RLHF", loop, config, OnDrift.REFUSE)
     assert "the reward that is optimized still rose in iteration 2, by 0." in summary["stop_reason"]
