@@ -23,6 +23,7 @@ NAMES = (
     "rows",
     "attention",
     "on_policy",
+    "copies",
     "preference",
     "likelihood",
     "demo",

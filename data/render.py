@@ -102,6 +102,12 @@ def answer_token_ids(tokenizer: Any, text: str, token_ids: list[int] | None) -> 
     return token_ids or completion_token_ids(tokenizer, text)
 
 
+def text_token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that is no part of a conversation. No token is added."""
+    found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return found
+
+
 def judged_token_ids(tokenizer: Any, messages: Messages, text: str) -> tuple[list[int], list[int]]:
     """Token ids of a prompt, and of a finished answer to it that is to be judged.
 

@@ -1,35 +1,47 @@
 """RLHF (arXiv 2203.02155): a reward model is learned from people's pairs, and a policy from the reward model, by PPO.
 
-The reward model is that of `reward.model.path`, or learned first from `pairs`. PPO (arXiv 1707.06347) draws answers,
-scores them, and moves the policy by what a value model did not expect, less a penalty on the divergence from the policy
-that it starts from. Start from an SFT policy: `--model runs/<run>/best/policy`.
+PPO starts from the model, or from what it learns from `demonstrations` first (SFT). The reward model is that of
+`reward.model.path`, or is learned from `pairs`. PPO (arXiv 1707.06347) draws answers, scores them, and moves the policy
+by what a value model did not expect, less a penalty on the divergence from the policy that it started from.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from prefect import flow
 from pydantic import Field, model_validator
 
+from data.prepare.reading import Reading
 from data.prepare.splits import HELD_OUT
 from data.rewards import RewardError
-from models.config import RewardTrainConfig, ScoringConfig, gradient_accumulation
+from models.config import RewardTrainConfig, Schedule, ScoringConfig, SupervisedConfig, gradient_accumulation
 from models.on_policy import PPOConfig
+from tasks.datasets.demonstrations import (
+    MIX,
+    SFT,
+    check_demonstrations,
+    check_mixed,
+    demonstration_examples,
+    mixed_examples,
+)
 from tasks.datasets.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
 from tasks.datasets.pairs import PAIRS_FILE, PairFormat
 from tasks.datasets.problems import prepare_problems
+from tasks.datasets.prompt_length import policy_tokenizer
+from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
-from tasks.policies.train import train_reward_model
+from tasks.policies.train import train, train_reward_model
 from tasks.rollouts.learn import check_scored_in_the_program, end_by_kl, learn
 from tasks.rollouts.rewards import MODELLED, RewardConfig, reward_inputs
-from tasks.rollouts.trained_reward import REWARD, measure_reward_model, require_preference
+from tasks.rollouts.trained_reward import REWARD, measure_reward_model, require_preference, require_tokens_of
 from tasks.settings.leading import MACHINE, PROBLEMS, START
 from tasks.settings.on_policy import OnPolicyLoopConfig
 from tasks.stage.contract import Artifact, OnDrift
 from tasks.stage.launch import Training
-from tasks.stage.run import Run
+from tasks.stage.run import Result, Run
 
 ONE_OF_TWO = (
     "Give either pairs to learn a reward model from, or reward.model.path: a finished one, such as "
@@ -37,11 +49,22 @@ ONE_OF_TWO = (
 )
 
 
+class SFTTrainConfig(SupervisedConfig):
+    """Training on demonstrations as in InstructGPT (arXiv 2203.02155, appendix C.1), for up to 6 B weights."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 9.65e-6
+    epochs: Annotated[float, Field(gt=0, description="Passes over the demonstrations.")] = 16.0
+    batch_size: Annotated[int, Field(ge=1, description="Demonstrations per optimizer step, over all devices.")] = 32
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of steps spent on learning-rate warmup.")] = 0.0
+
+
 class RLHF(PairFormat, OnPolicyLoopConfig):
     """Every setting of RLHF. Defaults are those of a re-implementation that is documented well (arXiv 2403.17031)."""
 
     leading_settings = (
         *START,
+        "demonstrations",
         "pairs",
         "reward.model.path",
         *PROBLEMS,
@@ -56,6 +79,17 @@ class RLHF(PairFormat, OnPolicyLoopConfig):
         *MACHINE,
     )
 
+    demonstrations: Annotated[
+        Path | None, Field(description="Data set of gold answers to learn before anything else, in any known format.")
+    ] = None
+    sft_train: Annotated[SFTTrainConfig, Field(description="How the policy is trained on them.")] = SFTTrainConfig()
+    mix: Annotated[
+        Path | None,
+        Field(
+            description="Data set of texts or gold answers, in any known format, whose likelihood PPO keeps up, with "
+            "weight train.ptx. Default: the demonstrations."
+        ),
+    ] = None
     pairs: Annotated[
         Path | None, Field(description="Data set of pairs, in any known format, to learn a reward model from.")
     ] = None
@@ -95,8 +129,19 @@ class RLHF(PairFormat, OnPolicyLoopConfig):
         validation = self.pair_reading(self.validation_pairs) if self.validation_pairs else None
         return measured_once(self.pair_reading(self.pairs), validation, self.held_out_pairs, self.overlap.rules)
 
+    def demonstration_reading(self, path: Path) -> Reading:
+        """How a data set of gold answers or texts is read: as problems are, but by the columns that it has."""
+        told = replace(self.reading(path), format=None, columns={})
+        return replace(told, every_answer=self.sft_train.loss_on == "all")
+
+    def unseen(self, problems: Result) -> dict[str, Artifact]:
+        """The sets of problems whose prompts no demonstration may repeat."""
+        found = self.held_out(problems, "validation", "test", "transfer")
+        return found | ({HELD_OUT: problems.artifact(f"{HELD_OUT}.parquet")} if self.overlap.held_out else {})
+
     def input_files(self) -> dict[str, Path]:
         named = {"pairs": self.pairs, "validation_pairs": self.validation_pairs}
+        named |= {"demonstrations": self.demonstrations, "mix": self.mix}
         return super().input_files() | {name: path for name, path in named.items() if path is not None}
 
     def check_inputs(self) -> None:
@@ -104,14 +149,37 @@ class RLHF(PairFormat, OnPolicyLoopConfig):
         others = self.reward.without(MODELLED)
         if MODELLED in self.reward.names and self.pairs is None and self.reward.model.path is None:
             raise RewardError("There is no reward model.", what_next=ONE_OF_TWO)
+        if self.demonstrations is not None:
+            check_demonstrations(self, self.demonstration_reading(self.demonstrations))
+        if self.mix is not None:
+            check_mixed(self, self.demonstration_reading(self.mix))
         if self.pairs is not None:
             check_pair_sets(self.sets)
+        elif MODELLED in self.reward.names and self.train.value_from == "reward-model":
+            require_tokens_of(policy_tokenizer(self).tokenizer, self.reward.model)
         if others is not None:
             check_scored_in_the_program(others)
 
     @model_validator(mode="after")
+    def _something_is_mixed(self) -> Self:
+        if self.mix is not None and self.train.ptx == 0:
+            raise ValueError(
+                "mix is set, but its weight, train.ptx, is 0. Set it, to 1 for instance, or leave out mix."
+            )
+        if self.train.ptx and self.mix is None and self.demonstrations is None:
+            raise ValueError("train.ptx is set, but there is nothing to mix in. Set mix or demonstrations.")
+        if self.train.ptx and self.generate.temperature != 1:
+            raise ValueError(
+                f"train.ptx needs generate.temperature 1, since the likelihood of mixed data is that at 1, but it is "
+                f"{self.generate.temperature:g}. Change one of them."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_reward_model(self) -> Self:
         gradient_accumulation(self.reward_train, self.launch)
+        if self.demonstrations is not None:
+            gradient_accumulation(self.sft_train, self.launch)
         if MODELLED not in self.reward.names:
             if self.pairs is not None or self.train.value_from == "reward-model":
                 raise ValueError(
@@ -132,16 +200,36 @@ def rlhf(config: RLHF, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 def loop(run: Run, config: RLHF) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems, base = prepare_problems(run, config), base_policy(run, config)
+    if config.demonstrations is not None:
+        base = supervised(run, config, base.artifact("policy"), problems)
     start = base.artifact("policy")
     scorers = reward_inputs(run, config.reward) if config.pairs is None else learned_reward(run, config, start)
     measuring, iterations = begin(run, config, problems, base, config.proxy(scorers, problems))
-    how, policy, reason = config.learning(start, scorers), base, None
+    mix = mixed(run, config, start, problems) if config.train.ptx else None
+    how, policy, reason = config.learning(start, scorers, mix), base, None
     for number in range(1, config.iterations + 1):
         policy = learn(run.iteration(number), number, policy, problems.artifact("train.parquet"), how)
         reason = add_iteration(measuring, iterations, policy, {"train": policy}) or end_by_kl(policy, config.train)
         if reason:
             break
     return conclude(measuring, iterations, reason)
+
+
+def supervised(run: Run, config: RLHF, start: Artifact, problems: Result) -> Result:
+    """Learn the demonstrations; what comes of it is the base that the loop starts from."""
+    assert config.demonstrations is not None
+    at, reading = run.place(SFT), config.demonstration_reading(config.demonstrations)
+    shown = demonstration_examples(at, reading, start, config.unseen(problems), config.overlap.rules)
+    return train(at, start, shown.artifact(EXAMPLES), Training(config.sft_train, config.launch))
+
+
+def mixed(run: Run, config: RLHF, start: Artifact, problems: Result) -> Artifact:
+    """The rows that PPO learns beside its answers."""
+    source = config.mix or config.demonstrations
+    assert source is not None
+    reading = config.demonstration_reading(source)
+    made = mixed_examples(run.place(MIX), reading, start, config.unseen(problems), config.overlap.rules)
+    return made.artifact(EXAMPLES)
 
 
 def learned_reward(run: Run, config: RLHF, start: Artifact) -> Mapping[str, Artifact]:

@@ -106,10 +106,24 @@ class OnPolicyConfig(TrainConfig):
         ),
     ] = None
 
+    runaway_kl: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="Stop at once, with an error, if the KL divergence from the base exceeds this, in nats per "
+            "token; null: never.",
+        ),
+    ] = 10.0
+
     @property
     def rounds(self) -> int:
         """How often a step draws problems, at most."""
         return 1
+
+    @property
+    def mixed(self) -> int:
+        """Rows of other data that an update learns from, for each answer."""
+        return 0
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -199,6 +213,29 @@ class PPOConfig(OnPolicyConfig):
     scale_rewards: Annotated[
         bool, Field(description="Divide scores by the standard deviation of all scores so far.")
     ] = False
+    ptx: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Weight of the mixed data in the loss (PPO-ptx): their mean negative log-likelihood per token; "
+            "0: off.",
+        ),
+    ] = 0.0
+    ptx_rows: Annotated[
+        int, Field(ge=1, description="Rows of the mixed data in an update, for each answer; InstructGPT had 8.")
+    ] = 1
+    runaway_value_loss: Annotated[
+        float | None,
+        Field(
+            gt=1,
+            description="Stop at once, with an error, if the value model's loss is more than so many times both what "
+            "it was in the first step and what it would be if all values were 0; null: never.",
+        ),
+    ] = 100.0
+
+    @property
+    def mixed(self) -> int:
+        return self.ptx_rows if self.ptx else 0
 
     @model_validator(mode="after")
     def _a_weight_can_follow(self) -> Self:
@@ -234,6 +271,7 @@ class OnPolicyProgram(LaunchedProgram):
         policy: what the first step of this iteration starts from.
         reference: the policy that KL divergences are measured from.
         state: folder with the optimizer's state after the iteration before; None in the first.
+        mix: rows to learn beside the answers; only for PPO-ptx.
         value, value_code: folder of what PPO's value model starts from, a reward model or a policy, and whether Python
             code in it may run.
         first_step: steps of earlier iterations.
@@ -251,6 +289,7 @@ class OnPolicyProgram(LaunchedProgram):
     judged_by: JudgedBy
     engine: EngineConfig
     train: GroupsConfig | PPOConfig
+    mix: Path | None = None
     value: Path | None = None
     value_code: ModelCode = "refuse"
     first_step: int

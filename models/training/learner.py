@@ -55,6 +55,7 @@ class Answer:
         old, reference: the same in the trainer before any update, and in the reference policy.
         advantages: how much better each is than what was to be expected.
         values, returns, learned: with PPO, what the value model expected, what came instead, and 1 where it counts.
+        mixed: with PPO-ptx, the weight of its log-likelihood; 0 in an answer.
     """
 
     prompt: list[int]
@@ -66,6 +67,7 @@ class Answer:
     values: torch.Tensor = NOTHING
     returns: torch.Tensor = NOTHING
     learned: torch.Tensor = NOTHING
+    mixed: torch.Tensor = NOTHING
 
 
 class Learner(ABC):
@@ -81,7 +83,8 @@ class Learner(ABC):
         train, launch = program.train, program.launch
         self.program, self.train, self.padding = program, train, pad_token_id(tokenizer)
         self.micro, self.numbers = launch.micro_batch_size, dict[str, float]()
-        self.accumulated = train.batch_size // (launch.processes * self.micro)
+        self.rows = train.batch_size // launch.processes  # of answers in an update of this process
+        self.accumulated = self.rows * (1 + train.mixed) // self.micro
         config = deepspeed_config(launch, train.dtype == "bfloat16") | {
             "train_micro_batch_size_per_gpu": self.micro,
             "gradient_accumulation_steps": self.accumulated,
@@ -169,15 +172,22 @@ class Learner(ABC):
             The answers, the advantage of each by group, and what there is to see.
         """
 
-    def learn(self, step: int, answers: list[Answer], drift: float) -> dict[str, float]:
+    def learn(self, step: int, answers: list[Answer], seen: dict[str, float]) -> dict[str, float]:
         """Update the policy by the answers of a step; return what there is to see.
 
         Args:
-            drift: between engine and trainer, see `_look`.
+            seen: before any update, see `prepare`.
 
         Raises:
-            DivergedError: the loss is not finite, or the engine's probabilities are not the trainer's.
+            DivergedError: the loss is not finite, the policy has left its base, or the engine's probabilities are not
+                the trainer's.
         """
+        drift, limit = seen["drift"], self.train.runaway_kl
+        if limit is not None and seen["kl"] > limit:
+            raise diverged(
+                f"Before step {step + 1}, the KL divergence from the base was {seen['kl']:.3g} nats per token, more "
+                f"than train.runaway_kl, {limit:g}."
+            )
         if drift > self.train.most_drift:
             raise DivergedError(
                 f"In step {step + 1}, log-probabilities in the engine and in the trainer differ by {drift:.3g} "
@@ -186,13 +196,13 @@ class Learner(ABC):
                 "correction is to bear it; the run then goes on.",
             )
         told: defaultdict[str, float] = defaultdict(float)
-        updates = len(answers) // (self.accumulated * self.micro)
+        updates = len(answers) // self.rows
         for turn in range(int(self.train.epochs)):
             order = random.Random(f"{self.program.seed}/{step}/{turn}").sample(range(len(answers)), len(answers))
             for number in range(updates):
-                chosen = order[number * self.accumulated * self.micro :][: self.accumulated * self.micro]
+                chosen = [answers[index] for index in order[number * self.rows :][: self.rows]]
                 done = (step * int(self.train.epochs) + turn) * updates + number
-                for name, value in self._update([answers[index] for index in chosen], self.rates[done], step).items():
+                for name, value in self._update(chosen, done, step).items():
                     told[name] += value
         count = updates * int(self.train.epochs)
         return {name: value / count for name, value in told.items()} | {"learning_rate": self.rates[done]}
@@ -233,24 +243,37 @@ class Learner(ABC):
         """How the losses of an update's tokens become one: see `normalized`."""
         return "tokens", tokens
 
-    def _update(self, answers: list[Answer], rate: float, step: int) -> dict[str, float]:
-        """One optimizer step. Returns its loss, and the means of what there is to see."""
+    def _beside(self, update: int, tokens: float) -> list[Answer]:
+        """Rows of other data that an update learns from.
+
+        Args:
+            update: its number, from the first step on.
+            tokens: of its answers, over all processes, by which its loss is divided.
+        """
+        return []
+
+    def _update(self, answers: list[Answer], number: int, step: int) -> dict[str, float]:
+        """One optimizer step. Returns its loss, and the means of what there is to see.
+
+        Args:
+            number: of the update, from the first step on.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("times", 1.0)
+            group["lr"] = self.rates[number] * group.get("times", 1.0)
         (tokens,) = self._total(torch.tensor([float(sum(len(answer.tokens) for answer in answers))]))
         how, size = self._size(tokens)
         processes, seen = self.accelerator.num_processes, defaultdict[str, float](float)
-        for batch in self._batches(answers):
+        for batch in self._batches(answers + self._beside(number, tokens)):
             per_token, mask, watched = self._losses(batch)
             loss = normalized(per_token, mask, how, size)
             if not torch.isfinite(loss):
-                raise _diverged(f"The loss of step {step + 1} is {loss.item()}.")
+                raise diverged(f"The loss of step {step + 1} is {loss.item()}.")
             # DeepSpeed averages over accumulated batches and over devices; this loss is already a part of the whole.
             self.engine.backward(loss * self.accumulated * processes)
             self.engine.step()
             norm = self.engine.get_global_grad_norm()  # of the last update
             if norm is not None and not math.isfinite(float(norm)):
-                raise _diverged(f"The gradient of step {step + 1} is not finite.")
+                raise diverged(f"The gradient of step {step + 1} is not finite.")
             seen["loss"] += loss.item()
             for name, what in watched.items():
                 seen[name] += ((what.detach() * mask).sum() / tokens).item()
@@ -365,10 +388,11 @@ def _is_of_an_adapter(module: str) -> bool:
     return "lora_" in module or "base_layer" in module
 
 
-def _diverged(what: str) -> DivergedError:
+def diverged(what: str, change: str = "Lower train.learning_rate or raise train.warmup") -> DivergedError:
+    """The error of training that broke down, which says what is kept and what to change."""
     return DivergedError(
         f"{what} The last checkpoint and the policies of earlier iterations are kept.",
-        what_next="Lower train.learning_rate or raise train.warmup. With --on-drift accept, finished iterations stay.",
+        what_next=f"{change}. With --on-drift accept, finished iterations stay.",
     )
 
 

@@ -130,7 +130,7 @@ class _Run:
         self._write_rollouts(step + 1, drawn)  # nothing that was paid for is lost
         answers, advantages, seen = self.learner.prepare(drawn.groups)
         self._write_rollouts(step + 1, drawn, advantages)
-        told |= seen | self.learner.learn(step, answers, seen["drift"])
+        told |= seen | self.learner.learn(step, answers, seen)
         trained = time.monotonic()
         engine.wake()
         scoring = self.rewards.seconds - scored

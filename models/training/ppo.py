@@ -5,13 +5,11 @@ The formulas are in actor_critic.py.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from trl.trainer.utils import disable_dropout_in_model, pad
 
-from models.loading import load_tokenizer
 from models.on_policy import OnPolicyProgram, PPOConfig
 from models.training.actor_critic import (
     explained_variance,
@@ -23,11 +21,13 @@ from models.training.actor_critic import (
     whitened,
 )
 from models.training.common import HEAD, load_reward_model
-from models.training.learner import Answer, Learner, StateError, answers_of
+from models.training.learner import Answer, Learner, answers_of, diverged
+from models.training.mix import Mix
 from models.training.rollout import Group
 
 TINY = 1e-6
 SCORES = ("scores", "sum_of_scores", "sum_of_squares")  # so far
+FIRST_LOSS = "first_value_loss"  # 0: there has been no step
 
 
 class PolicyAndValue(torch.nn.Module):  # type: ignore[misc]
@@ -52,13 +52,17 @@ class PPOLearner(Learner):
 
     def __init__(self, program: OnPolicyProgram, tokenizer: Any) -> None:
         super().__init__(program, tokenizer)
-        self.numbers = {"kl_weight": self.train.kl} | dict.fromkeys(SCORES, 0.0)
+        self.numbers = {"kl_weight": self.train.kl} | dict.fromkeys((*SCORES, FIRST_LOSS), 0.0)
+        self._mix, self._loss_of_zero = None, 0.0  # the value model's, if all values were 0
+        if program.mix is not None and self.train.mixed:
+            place = self.accelerator.process_index, self.accelerator.num_processes
+            rows = self.train.batch_size * self.train.mixed
+            self._mix = Mix(program.mix, tokenizer, program.seed, rows, place)
 
     def _module(self, policy: Any, tokenizer: Any) -> Any:
         program, launch = self.program, self.program.launch
         assert program.value is not None
         torch.manual_seed(program.seed)
-        self._require_its_tokens(program.value, tokenizer)
         told = program.value, tokenizer, self.train.dtype, False, program.value_code, launch.attention
         value = load_reward_model(*told)
         if self.train.value_from == "policy":
@@ -72,19 +76,6 @@ class PPOLearner(Learner):
         if launch.gradient_checkpointing:
             value.gradient_checkpointing_enable({"use_reentrant": False})
         return PolicyAndValue(policy, value)
-
-    def _require_its_tokens(self, value: Path, tokenizer: Any) -> None:
-        """Refuse a value model that reads other tokens than the policy writes.
-
-        Raises:
-            StateError: it does.
-        """
-        if load_tokenizer(value, self.program.value_code).get_vocab() != tokenizer.get_vocab():
-            raise StateError(
-                "The reward model has another vocabulary than the policy, so values of the policy's tokens cannot "
-                "begin with it.",
-                what_next="Set train.value_from to policy.",
-            )
 
     def _new_optimizer(self, model: Any) -> torch.optim.Optimizer:
         """One with parts of their own for the value model, if it has a learning rate of its own."""
@@ -120,12 +111,14 @@ class PPOLearner(Learner):
         for row, answer in enumerate(answers):
             length = len(answer.tokens)
             answer.advantages, answer.returns = white[row, :length], returns[row, :length]
-            answer.learned = mask[row, :length]
+            answer.learned, answer.mixed = mask[row, :length], torch.zeros(length)
         explained = explained_variance(values, returns, mask, self._sum)
         away = ((old - reference) * mask).sum()
         count, divergence, score, reward = self._total(
             torch.stack([graded.sum(), away, scores.nansum(), rewards.sum()]).double()
         )
+        squared, tokens = self._total(torch.stack([(returns**2 * mask).sum(), mask.sum()]).double())
+        self._loss_of_zero = squared / 2 / max(tokens, 1)
         told |= {
             "score": score / max(count, 1),
             "reward_after_penalties": reward / max(count, 1),
@@ -142,6 +135,22 @@ class PPOLearner(Learner):
             found.append(worths[first : first + len(group.samples)])
             first += len(group.samples)
         return answers, found, told
+
+    def learn(self, step: int, answers: list[Answer], seen: dict[str, float]) -> dict[str, float]:
+        told = super().learn(step, answers, seen)
+        loss, limit = told["value_loss"], self.train.runaway_value_loss
+        self.numbers[FIRST_LOSS] = first = self.numbers[FIRST_LOSS] or loss
+        if limit is not None and loss > limit * max(first, self._loss_of_zero):
+            raise diverged(
+                f"The value model's loss of step {step + 1} is {loss:.3g}. In the first step it was {first:.3g}, and "
+                f"for values of 0 it would be {self._loss_of_zero:.3g}; train.runaway_value_loss allows {limit:g} "
+                "times as much.",
+                "Lower train.value_learning_rate",
+            )
+        return told
+
+    def _beside(self, update: int, tokens: float) -> list[Answer]:
+        return self._mix.of_update(update, tokens, self._total) if self._mix else []
 
     def _scaled(self, scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """Scores, over the standard deviation of all so far if that is wanted.
@@ -174,7 +183,11 @@ class PPOLearner(Learner):
         old, returns, learned = (self._aligned(batch, mask, name) for name in ("values", "returns", "learned"))
         of_value, near = value_loss(values, old, returns, self.train.value_clip)
         whole = (per_token + self.train.value_weight * of_value) * learned
-        return whole, mask, watched | {"value_loss": of_value * learned, "value_clipped": near * learned}
+        watched |= {"value_loss": of_value * learned, "value_clipped": near * learned}
+        if self._mix is None:
+            return whole, mask, watched
+        unlikely = -now.log_probs * self._aligned(batch, mask, "mixed")
+        return whole + self.train.ptx * unlikely, mask, watched | {"ptx_loss": unlikely}
 
 
 def _padded(answers: Sequence[Answer], name: str) -> torch.Tensor:

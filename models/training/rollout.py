@@ -128,7 +128,7 @@ class Rollouts:
         """A problem of this process, with its place in the order of all; each pass has an order of its own."""
         number = position * self.place[1] + self.place[0]
         turn, place = divmod(number, len(self.problems))
-        return number, self.problems[_order(self.program.seed, turn, len(self.problems))[place]]
+        return number, self.problems[order(self.program.seed, turn, len(self.problems))[place]]
 
     def _seed(self, problem: Problem, number: int) -> int:
         return request_seed(self.program.seed, f"{number}/{problem.id}")
@@ -148,6 +148,6 @@ class Rollouts:
 
 
 @lru_cache(maxsize=2)  # a step may reach into the next pass
-def _order(seed: int, turn: int, count: int) -> list[int]:
-    """The order of the problems in a pass."""
+def order(seed: int, turn: int, count: int) -> list[int]:
+    """The order of so many rows in a pass over them."""
     return random.Random(f"{seed}/{turn}").sample(range(count), count)

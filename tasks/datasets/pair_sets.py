@@ -18,7 +18,7 @@ from data.rows import Pair, Problem, Split
 from data.storage import RowWriter
 from data.wording import and_left_out, counted
 from tasks.datasets.inputs import dataset_artifact, dataset_bytes, expected_rows
-from tasks.datasets.pairs import PAIRS_FILE, all_held_out, write_pairs
+from tasks.datasets.pairs import PAIRS_FILE, all_repeat, write_pairs
 from tasks.datasets.row_length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.datasets.select import SELECTION
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
@@ -179,7 +179,7 @@ def prepare_pair_sets(
         for file in prompts.values():
             file.unlink()
         if not counts[PAIRS_FILE].total():
-            raise all_held_out(left_out)
+            raise all_repeat(left_out, "pairs")
         if short := next((found for found in counts.values() if not found["kept"]), None):
             raise nothing_fits(short.total(), limit)
         dropped = dict(tally.dropped + left_out)

@@ -145,11 +145,11 @@ def write_pairs(
     return tally, left_out
 
 
-def all_held_out(left_out: Counter[str]) -> NothingKeptError:
-    """The error if all pairs were left out because they repeat held-out prompts."""
+def all_repeat(left_out: Counter[str], rows: str) -> NothingKeptError:
+    """The error if all rows were left out because they repeat held-out prompts."""
     return NothingKeptError(
-        f"All {left_out.total():,} pairs repeat held-out prompts, so nothing is left to train on.",
-        what_next="Give other pairs or other held-out files, or set --overlap.contaminated keep.",
+        f"All {left_out.total():,} {rows} repeat held-out prompts, so nothing is left to train on.",
+        what_next=f"Give other {rows} or other held-out files, or set --overlap.contaminated keep.",
     )
 
 

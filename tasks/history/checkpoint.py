@@ -3,14 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from models.config import AskedModelConfig, EngineConfig, ModelCode, SamplingConfig
+from models.config import AskedModelConfig, Config, EngineConfig, ModelCode, SamplingConfig
+from tasks.datasets.demonstrations import SFT
 from tasks.history.runs import History, QueryError, open_history, run_directories
 from tasks.policies.model_folder import resolve_model
 from tasks.stage.freed import no_model_error, stage_that_freed
 
 CONFIG = "config.json"
+Settings = TypeVar("Settings", bound=Config)
 BEST, BASE = "best", "base"
 
 
@@ -93,7 +95,7 @@ def _of_run(history: History, which: str) -> Checkpoint:
     name = history.name if chosen == BEST else f"{history.name}/{chosen}"
     config = history.config
     code: ModelCode = "allow" if config.get("model_code") == "allow" else "refuse"
-    engine = EngineConfig.model_validate(config.get("engine", {}))
+    engine = _read(EngineConfig, config.get("engine", {}))
     return Checkpoint(folder, name, _about(history, chosen), config.get("system"), _sampling(config), code, engine)
 
 
@@ -108,16 +110,22 @@ def _about(history: History, chosen: str) -> str:
         return f"iteration {number}, the best of {run}" if number else f"the base, which no iteration of {run} beat"
     if chosen == BASE:
         return f"the base of {run}"
+    if chosen == SFT:
+        return f"the base after SFT, of {run}"
     return f"iteration {chosen.removeprefix('iter-')} of {run}"
 
 
 def _sampling(config: dict[str, Any]) -> SamplingConfig:
     """The run's sampling, or for a method that generates nothing, its dtype and greedy answers."""
     if "generate" in config:
-        told = {name: value for name, value in config["generate"].items() if name in SamplingConfig.model_fields}
-        return SamplingConfig.model_validate(told)
+        return _read(SamplingConfig, config["generate"])
     dtype = config.get("train", {}).get("dtype", "float32")
     return SamplingConfig(samples=1, temperature=0.0, top_k=0, dtype=dtype)
+
+
+def _read(kind: type[Settings], told: dict[str, Any]) -> Settings:
+    """Settings without those that only some flows have."""
+    return kind.model_validate({name: value for name, value in told.items() if name in kind.model_fields})
 
 
 def _is_reward_model(folder: Path) -> bool:

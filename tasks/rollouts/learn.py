@@ -49,6 +49,13 @@ from tasks.stage.run import Place, Result, Run
 
 VERSION = 3  # a checkpoint has more numbers
 STATE, FLAT = "state", "no spread"
+LIMITS = {
+    "most_drift",
+    "most_kl",
+    "patience",
+    "runaway_kl",
+    "runaway_value_loss",
+}  # they end training, or change nothing
 
 
 class NoRoomError(AutodidactError):
@@ -62,6 +69,7 @@ class Learning:
     Attributes:
         reference: the policy that divergences are measured from.
         scorers: the models that score, by the name of their reward.
+        mix: rows that PPO learns beside its answers.
     """
 
     train: OnPolicyConfig
@@ -72,6 +80,7 @@ class Learning:
     reference: Artifact
     scorers: Mapping[str, Artifact]
     iterations: int
+    mix: Artifact | None = None
 
     @property
     def total_steps(self) -> int:
@@ -92,13 +101,14 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
     first = (number - 1) * train.steps
     inputs = {"start": start, "reference": how.reference, "problems": problems, **how.scorers}
     inputs |= {"state": before.artifact(STATE)} if number > 1 else {}
+    inputs |= {"mix": how.mix} if how.mix else {}
     answers = train.steps * train.problems * how.sampling.samples * train.rounds
     drawn_bytes = answers * how.sampling.max_tokens * BYTES_PER_TOKEN
     stage = Stage(
         at.stage("train"),
         VERSION,
         {
-            "train": train.model_dump(mode="json", exclude={"most_drift", "most_kl", "patience"}),
+            "train": train.model_dump(mode="json", exclude=LIMITS),
             "sampling": how.sampling.model_dump(mode="json"),
             "reward": reward_identity(how.reward),
             "first_step": first,
@@ -125,6 +135,7 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
     def work(attempt: Path) -> Outcome:
         told: dict[str, Any] = {"policy": start.path, "model_code": run.model_code, "reference": how.reference.path}
         told |= {"state": inputs["state"].path if number > 1 else None, "problems": problems.path}
+        told |= {"mix": how.mix.path if how.mix else None}
         told |= {"train": train, "sampling": how.sampling, "engine": how.engine.in_training, "launch": launch}
         told |= {"judged_by": _judged_by(at, how, launch.processes), "output": attempt / "policy", "seed": run.seed}
         told |= _value(run, how)

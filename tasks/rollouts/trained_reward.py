@@ -152,6 +152,23 @@ def read_reward_model(config: RewardModelConfig) -> tuple[Path, Any]:
     return folder, tokenizer
 
 
+def require_tokens_of(tokenizer: Any, config: RewardModelConfig) -> None:
+    """Refuse a reward model that values are to begin with, but that reads other tokens than the policy writes.
+
+    Raises:
+        RewardError: it does.
+    """
+    ours, theirs = tokenizer.get_vocab(), read_reward_model(config)[1].get_vocab()
+    if ours == theirs:
+        return
+    other = sorted({token for token, _ in ours.items() ^ theirs.items()})
+    raise RewardError(
+        f"The reward model {config.path} has another vocabulary than the policy, in {len(other):,} tokens such as "
+        f"{other[0]!r}, so values of the policy's tokens cannot begin with it.",
+        what_next="Set train.value_from to policy. The reward model then only scores, which it does by text.",
+    )
+
+
 def measure_reward_model(at: Place, model: Artifact, pairs: Artifact, config: ScoringConfig) -> Result:
     """Score both sides of held-out pairs into `rewards.parquet`; the metrics go to `metrics.json`."""
     run = at.run

@@ -26,15 +26,16 @@ class OnPolicyLoopConfig(LoopConfig):
     launch: Annotated[OnPolicyLaunchConfig, Field(description="How training runs.")] = OnPolicyLaunchConfig()
     train: Annotated[OnPolicyConfig, Field(description="How the policy is trained.")] = OnPolicyConfig()
 
-    def learning(self, reference: Artifact, scorers: Mapping[str, Artifact]) -> Learning:
+    def learning(self, reference: Artifact, scorers: Mapping[str, Artifact], mix: Artifact | None = None) -> Learning:
         """Settings of the stages that learn.
 
         Args:
             reference: the policy that divergences are measured from.
             scorers: the models that score, by the name of their reward.
+            mix: rows that PPO learns beside its answers.
         """
         told = self.train, self.generate, self.reward, self.engine, self.launch
-        return Learning(*told, reference, scorers, self.iterations)
+        return Learning(*told, reference, scorers, self.iterations, mix)
 
     @property
     def has_proxy(self) -> bool:

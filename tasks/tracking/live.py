@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.wording import duration
+from tasks.datasets.demonstrations import SFT
 from tasks.stage.contract import JOURNAL
 from tasks.stage.logs import run_logger
 from tasks.tracking.mlflow import HistoryError, MachineLoad, Tracking
@@ -133,9 +134,9 @@ class Live:
 
 
 def iteration_of(stage: str) -> int | None:
-    """The number of the iteration that a stage belongs to: 2 for `iter-2/train`, 0 for `base`, None for others."""
+    """The number of the iteration that a stage belongs to: 2 for `iter-2/train`, 0 for a base, None for others."""
     place = stage.partition("/")[0]
-    if place == "base":
+    if place in ("base", SFT):
         return 0
     return int(place.removeprefix("iter-")) if place.startswith("iter-") else None
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -272,17 +273,21 @@ def test_what_cannot_go_on_stops_with_what_to_do(
     assert not (tmp_path / "policy").exists()
 
 
-@pytest.mark.nightly
-def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(policy: Path, asked: Path, tmp_path: Path) -> None:
+def killed_at_twenty_moments(parent: Path, made: Callable[[Path], OnPolicyProgram]) -> Path:
+    """Run sixty steps to their end, and again with twenty kills; both end with the same bytes.
+
+    Returns:
+        The folder of the one that was killed; the other is `whole`.
+    """
     rng, steps = random.Random(0), 60
 
     def job(folder: Path) -> OnPolicyProgram:
-        made = program(folder, policy, asked, {"checkpoint_steps": 2})
-        longer = {"train": made.train.model_copy(update={"steps": steps}), "total_steps": steps}
-        return made.model_copy(update=longer)
+        short = made(folder)
+        longer = {"train": short.train.model_copy(update={"steps": steps}), "total_steps": steps}
+        return short.model_copy(update=longer)
 
-    train(tmp_path / "whole", job(tmp_path / "whole"), ON_POLICY)
-    folder = tmp_path / "killed"
+    train(parent / "whole", job(parent / "whole"), ON_POLICY)
+    folder = parent / "killed"
     config, journal, places = write_config(folder, job(folder)), folder / "metrics.jsonl", []
 
     def more_than(known: str) -> bool:
@@ -298,7 +303,13 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(policy: Path, aske
         places.append(len(journal.read_text().splitlines()) if journal.exists() else 0)
     assert places[-1] < steps and len(set(places)) > 5
     train(folder, job(folder), ON_POLICY, anew=True)
-    same_results(folder, tmp_path / "whole")
+    same_results(folder, parent / "whole")
+    return folder
+
+
+@pytest.mark.nightly
+def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(policy: Path, asked: Path, tmp_path: Path) -> None:
+    killed_at_twenty_moments(tmp_path, lambda folder: program(folder, policy, asked, {"checkpoint_steps": 2}))
 
 
 SETTINGS = """

@@ -6,24 +6,38 @@ from typing import Any
 
 import pytest
 
-from data.rows import Problem, Rollout
-from data.storage import read_rows
+from data.rows import Example, Problem, Rollout
+from data.storage import read_rows, write_rows
 from models.launch import ON_POLICY
 from models.on_policy import OnPolicyProgram, PPOConfig
 from tests.e2e.conftest import autodidact, kill_at_checkpoint, train
-from tests.e2e.test_grpo import FAILS, STEPS, asked, in_two_iterations, program, same_results, scorer, seen
+from tests.e2e.test_grpo import (
+    FAILS,
+    STEPS,
+    asked,
+    in_two_iterations,
+    killed_at_twenty_moments,
+    program,
+    same_results,
+    scorer,
+    seen,
+)
 
 __all__ = ["asked", "scorer"]  # fixtures
 
 HOW = {"steps": STEPS, "problems": 32, "batch_size": 32, "epochs": 2, "learning_rate": 2e-4, "dtype": "float32"}
 HOW |= {"kl_target": 1e-4, "kl_horizon": 100, "scale_rewards": True, "value_learning_rate": 1e-3, "warmup": 0}
-SEEN = ("score", "kl_per_answer", "kl_weight", "explained_variance", "value_loss", "value_clipped")
+HOW |= {"ptx": 0.1, "ptx_rows": 2}
+SEEN = ("score", "kl_per_answer", "kl_weight", "explained_variance", "value_loss", "value_clipped", "ptx_loss")
 
 
 def job(folder: Path, policy: Path, asked: Path, value: Path, **changes: Any) -> OnPolicyProgram:
-    """One answer to each of 32 problems a step, and two passes over them."""
+    """One answer to each of 32 problems a step, and two passes over them, with twice as many gold answers."""
     whole = program(folder, policy, asked, changes.pop("launch", None))
-    told = {"train": PPOConfig.model_validate(HOW | changes), "value": value}
+    mix = asked.with_name("mix.parquet")
+    rows = (Example(p.id, 0, p.messages, f"#### {p.reference}", None, "") for p in read_rows(Problem, asked))
+    write_rows(Example, mix, list(rows)[:24])
+    told = {"train": PPOConfig.model_validate(HOW | changes), "value": value, "mix": mix}
     return whole.model_copy(update=told | {"sampling": whole.sampling.model_copy(update={"samples": 1})})
 
 
@@ -49,6 +63,11 @@ def test_iterations_of_two_and_three_steps_are_one_of_five(
     halves = in_two_iterations(tmp_path, job(tmp_path, policy, asked, scorer))
     assert seen(halves, *SEEN) == seen(plain, *SEEN)
     same_results(halves, plain)
+
+
+def test_the_likelihood_of_mixed_data_rises(plain: Path) -> None:
+    losses = [loss for (loss,) in seen(plain, "ptx_loss")]
+    assert losses[-1] < losses[0]
 
 
 @pytest.mark.nightly
@@ -89,6 +108,39 @@ def test_killed_by_sigkill_it_goes_on_to_identical_weights(
     train(tmp_path, whole, ON_POLICY, anew=True)
     assert seen(tmp_path, *SEEN) == seen(plain, *SEEN)
     same_results(tmp_path, plain)
+
+
+@pytest.mark.nightly
+def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(
+    policy: Path, asked: Path, scorer: Path, tmp_path: Path
+) -> None:
+    """Policy, value model, optimizer and the weight of the divergence are in a checkpoint."""
+
+    def whole(folder: Path) -> OnPolicyProgram:
+        return job(folder, policy, asked, scorer, launch={"checkpoint_steps": 2})
+
+    killed = killed_at_twenty_moments(tmp_path, whole)
+    assert seen(killed, *SEEN) == seen(tmp_path / "whole", *SEEN)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"runaway_kl": 1e-9}, "KL divergence from the base was .* more than train.runaway_kl"),
+        (
+            {"runaway_value_loss": 1.5, "value_learning_rate": 0.3, "value_clip": 1e9, "max_grad_norm": 1e9},
+            "The value model's loss of step .* train.runaway_value_loss allows 1.5 times as much.* "
+            "Lower train.value_learning_rate",
+        ),
+    ],
+)
+def test_what_runs_away_stops_with_what_to_do(
+    policy: Path, asked: Path, scorer: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(AssertionError, match=says):
+        train(tmp_path, job(tmp_path, policy, asked, scorer, **changes), ON_POLICY)
+    assert "Traceback" not in (tmp_path / "train.out").read_text() and not (tmp_path / "policy").exists()
 
 
 @pytest.mark.nightly

@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from data.prepare.sources import DataFileError
 from data.rewards import RewardError
+from data.rows import Example
+from data.storage import read_rows
 from flows.commands import history
 from flows.rlhf import RLHF, loop
+from tasks.datasets.prompt_length import policy_tokenizer
+from tasks.history.checkpoint import find_checkpoint
+from tasks.history.runs import open_history
 from tasks.loop.loop import run_loop
 from tasks.loop.measuring import MeasureError
 from tasks.loop.preflight import check, plan_loop
@@ -29,6 +35,13 @@ def make(folder: Path, **changes: Any) -> RLHF:
     told = small(folder) | {"iterations": 2, "train": TRAIN, "launch": {"micro_batch_size": 16}}
     told |= {"generate": {"max_tokens": 48}, "reward_train": {"batch_size": 16}}
     return RLHF.model_validate(told | changes)
+
+
+def reward_model(folder: Path) -> Path:
+    """One that reads what the policy writes."""
+    model = write_reward_model(folder / "model")
+    policy_tokenizer(make(folder)).tokenizer.save_pretrained(model)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +91,7 @@ def test_it_stops_once_gold_falls_while_what_is_optimized_rises(
 ) -> None:
     monkeypatch.setenv("STUB_SKILLS", "[0.9, 0.5, 0.1]")
     monkeypatch.setenv("STUB_CHEATED", "1")
-    model = write_reward_model(tmp_path / "model")
+    model = reward_model(tmp_path)
     how = {"stop": OVEROPTIMIZED, "iterations": 3}
     config = make(tmp_path, reward={"name": "reward-model", "model": {"path": str(model)}}, **how)
     summary = run_loop("RLHF", loop, config, OnDrift.REFUSE)
@@ -88,7 +101,7 @@ def test_it_stops_once_gold_falls_while_what_is_optimized_rises(
 
 
 def test_that_rule_needs_a_measure_that_a_verifier_takes(tmp_path: Path) -> None:
-    model = write_reward_model(tmp_path / "model")
+    model = reward_model(tmp_path)
     how = {"stop": OVEROPTIMIZED, "measure": "last"}
     config = make(tmp_path, reward={"name": "reward-model", "model": {"path": str(model)}}, **how)
     with pytest.raises(MeasureError, match="chooses by another measure"):
@@ -102,11 +115,20 @@ def test_an_answer_is_traced_to_the_policy_that_drew_it(finished: RLHF, capsys: 
 
 
 def test_a_reward_model_that_is_there_is_used(tmp_path: Path) -> None:
-    model = write_reward_model(tmp_path / "model")
+    model = reward_model(tmp_path)
     config = make(tmp_path, iterations=1, reward={"name": "reward-model", "model": {"path": str(model)}})
     run_loop("RLHF", loop, config, OnDrift.REFUSE)
     told = json.loads((config.directory / "iter-1/train/program.json").read_text())
     assert told["value"] == str(model) and not (config.directory / "reward").exists()
+
+
+def test_values_do_not_begin_with_a_model_of_other_tokens(tmp_path: Path) -> None:
+    model = write_reward_model(tmp_path / "model")
+    reward = {"name": "reward-model", "model": {"path": str(model)}}
+    with pytest.raises(RewardError, match=r"another vocabulary than the policy, in \d+ tokens such as '"):
+        check(loop, make(tmp_path, reward=reward), OnDrift.REFUSE)
+    config = make(tmp_path, reward=reward, train=TRAIN | {"value_from": "policy"}, iterations=1)
+    run_loop("RLHF", loop, config, OnDrift.REFUSE)  # it scores by text
 
 
 def test_one_that_prefers_nothing_is_refused_unless_forced(tmp_path: Path) -> None:
@@ -133,6 +155,13 @@ def test_one_that_prefers_nothing_is_refused_unless_forced(tmp_path: Path) -> No
         ),
         ({"train": TRAIN | {"kl_target": 6.0, "kl": 0}}, "a weight of 0 stays 0"),
         ({"train": TRAIN | {"kl_target": 6.0, "kl_horizon": 3}}, "kl_horizon 3 is too short"),
+        ({"mix": "texts.jsonl"}, "mix is set, but its weight, train.ptx, is 0"),
+        ({"train": TRAIN | {"ptx": 1.0}}, "there is nothing to mix in"),
+        (
+            {"train": TRAIN | {"ptx": 1.0}, "mix": "t.jsonl", "generate": {"temperature": 0.7}},
+            "train.ptx needs generate.temperature 1",
+        ),
+        ({"demonstrations": "d.jsonl", "sft_train": {"batch_size": 24}}, "24"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
@@ -144,6 +173,65 @@ def test_without_a_reward_model_or_pairs_it_is_refused_before_anything_begins(tm
     with pytest.raises(RewardError, match="Give either pairs to learn a reward model from"):
         run_loop("RLHF", loop, make(tmp_path), OnDrift.REFUSE)
     assert not (tmp_path / "runs/stub").exists()
+
+
+def test_the_policy_learns_demonstrations_first_and_keeps_them_up(tmp_path: Path) -> None:
+    shown = [{"question": f"Say {n}.", "answer": f"{n}"} for n in range(40)]
+    told: dict[str, Any] = {"reward": {"name": "final_answer"}, "iterations": 1}
+    told |= {"train": TRAIN | {"value_from": "policy", "ptx": 1.0}, "sft_train": {"batch_size": 16}}
+    config = make(tmp_path, demonstrations=write(tmp_path / "shown.jsonl", shown), **told)
+    run_loop("RLHF", loop, config, OnDrift.REFUSE)
+    learned = json.loads((config.directory / "sft/train/manifest.json").read_text())
+    assert learned["rows_in"] == 40
+    program = json.loads((config.directory / "iter-1/train/program.json").read_text())
+    start = str(config.directory / "sft/train/policy")
+    assert (program["policy"], program["reference"], program["value"]) == (start, start, start)
+    assert program["mix"] == str(config.directory / "mix/examples/examples.parquet")
+    assert len(list(read_rows(Example, Path(program["mix"])))) == 40
+    plan = plan_loop(loop, config, OnDrift.REFUSE)
+    assert {planned.status for planned in plan.plan} == {Status.REUSE}
+    history = open_history(config.runs_dir, config.run)
+    assert {"sft/train", "mix/examples"} <= history.stages.keys()
+    assert find_checkpoint(config.runs_dir, "stub/sft").about.startswith("the base after SFT, of the run stub")
+
+
+def test_texts_are_mixed_in_as_rows_of_a_runs_length(tmp_path: Path) -> None:
+    texts = write(tmp_path / "texts.jsonl", [{"text": "to be or not to be " * 40}, {"text": "?"}])
+    told = {"reward": {"name": "final_answer"}, "train": TRAIN | {"value_from": "policy", "ptx": 1.0}}
+    config = make(tmp_path, mix=texts, iterations=1, **told)
+    run_loop("RLHF", loop, config, OnDrift.REFUSE)
+    found = list(read_rows(Example, config.directory / "mix/examples/examples.parquet"))
+    assert {len(row.token_ids or []) for row in found[:-1]} == {96} and all(row.messages == [] for row in found)
+    assert json.loads((config.directory / "mix/examples/selection.json").read_text())["a single token"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "says"),
+    [
+        ("demonstrations", {"text": "Once."}, "texts without prompts|It can serve as"),
+        ("demonstrations", {"question": "Why?"}, "It can serve as prompts, not as demonstrations"),
+        ("mix", {"question": "Why?"}, "It can serve as prompts, not as demonstrations"),
+        ("demonstrations", None, "is empty|no rows"),
+    ],
+)
+def test_data_that_cannot_be_learned_are_refused_before_anything_begins(
+    tmp_path: Path, name: str, row: dict[str, str] | None, says: str
+) -> None:
+    file = write(tmp_path / "data.jsonl", [row] * 3 if row else [])
+    train = TRAIN | {"value_from": "policy"} | ({"ptx": 1.0} if name == "mix" else {})
+    config = make(tmp_path, reward={"name": "final_answer"}, train=train, **{name: file})
+    with pytest.raises(DataFileError, match=says):
+        check(loop, config, OnDrift.REFUSE)
+    assert not config.directory.exists()
+
+
+def test_pairs_of_one_prompt_leave_nothing_to_measure_on(tmp_path: Path) -> None:
+    same = [row | {"prompt": "Item?"} for row in rows(40)]
+    for number, row in enumerate(same):
+        row["chosen"] += f" {number}"
+    config = make(tmp_path, pairs=write(tmp_path / "pairs.jsonl", same))
+    with pytest.raises(DataFileError, match="0 are held out, by the hash of their prompts, and 40 are left"):
+        check(loop, config, OnDrift.REFUSE)
 
 
 def test_a_verifier_alone_can_be_optimized_with_values_from_the_policy(tmp_path: Path) -> None:
