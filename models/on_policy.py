@@ -111,7 +111,7 @@ class OnPolicyConfig(TrainConfig):
         Field(
             gt=0,
             description="Stop at once, with an error, if the KL divergence from the base exceeds this, in nats per "
-            "token; null: never.",
+            "token.",
         ),
     ] = 10.0
 
@@ -229,7 +229,7 @@ class PPOConfig(OnPolicyConfig):
         Field(
             gt=1,
             description="Stop at once, with an error, if the value model's loss is more than so many times both what "
-            "it was in the first step and what it would be if all values were 0; null: never.",
+            "it was in the first step and what it would be if all values were 0.",
         ),
     ] = 100.0
 
