@@ -123,6 +123,10 @@ def register_notifications(client: "SyncPrefectClient", wanted: Notifications) -
     )
     actions = [SendNotification(block_document_id=block, subject=SUBJECT, body=BODY) for block in blocks]
     client.create_automation(AutomationCore(name=AUTOMATION, trigger=trigger, actions=[*actions]))
+    # A creation that the client repeats, as after an answer that SQLite is locked, may have been done before.
+    for again in client.read_automations_by_name(AUTOMATION)[1:]:
+        with _perhaps_gone():
+            client.delete_automation(again.id)
 
 
 @contextmanager

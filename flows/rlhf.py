@@ -13,19 +13,11 @@ from typing import Annotated, Any, Self
 from prefect import flow
 from pydantic import Field, model_validator
 
-from data.prepare.reading import Reading
 from data.prepare.splits import HELD_OUT
 from data.rewards import RewardError
 from models.config import RewardTrainConfig, Schedule, ScoringConfig, SupervisedConfig, gradient_accumulation
 from models.on_policy import PPOConfig
-from tasks.datasets.demonstrations import (
-    MIX,
-    SFT,
-    check_demonstrations,
-    check_mixed,
-    demonstration_examples,
-    mixed_examples,
-)
+from tasks.datasets.demonstrations import MIX, SFT, Demonstrations, check_demonstrations, demonstration_examples
 from tasks.datasets.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
 from tasks.datasets.pairs import PAIRS_FILE, PairFormat
 from tasks.datasets.problems import prepare_problems
@@ -129,10 +121,17 @@ class RLHF(PairFormat, OnPolicyLoopConfig):
         validation = self.pair_reading(self.validation_pairs) if self.validation_pairs else None
         return measured_once(self.pair_reading(self.pairs), validation, self.held_out_pairs, self.overlap.rules)
 
-    def demonstration_reading(self, path: Path) -> Reading:
-        """How a data set of gold answers or texts is read: as problems are, but by the columns that it has."""
-        told = replace(self.reading(path), format=None, columns={})
-        return replace(told, every_answer=self.sft_train.loss_on == "all")
+    def shown(self, path: Path, apart: Mapping[str, Artifact] | None = None, mixed: bool = False) -> Demonstrations:
+        """A data set of demonstrations: read as problems are, but by the columns that it has.
+
+        Args:
+            apart: sets of problems whose prompts none may repeat.
+            mixed: whether it is learned beside answers, and may hold texts.
+        """
+        told = replace(self.reading(path), format=None, columns={}, every_answer=self.sft_train.loss_on == "all")
+        longest = self.row_tokens if mixed else self.sft_train.pack_to
+        setting = "mix" if mixed and self.mix is not None else "demonstrations"
+        return Demonstrations(told, setting, self.system, apart or {}, self.overlap.rules, longest, mixed)
 
     def unseen(self, problems: Result) -> dict[str, Artifact]:
         """The sets of problems whose prompts no demonstration may repeat."""
@@ -150,9 +149,9 @@ class RLHF(PairFormat, OnPolicyLoopConfig):
         if MODELLED in self.reward.names and self.pairs is None and self.reward.model.path is None:
             raise RewardError("There is no reward model.", what_next=ONE_OF_TWO)
         if self.demonstrations is not None:
-            check_demonstrations(self, self.demonstration_reading(self.demonstrations))
+            check_demonstrations(self, self.shown(self.demonstrations))
         if self.mix is not None:
-            check_mixed(self, self.demonstration_reading(self.mix))
+            check_demonstrations(self, self.shown(self.mix, mixed=True))
         if self.pairs is not None:
             check_pair_sets(self.sets)
         elif MODELLED in self.reward.names and self.train.value_from == "reward-model":
@@ -203,9 +202,9 @@ def loop(run: Run, config: RLHF) -> dict[str, Any]:
     if config.demonstrations is not None:
         base = supervised(run, config, base.artifact("policy"), problems)
     start = base.artifact("policy")
+    mix = mixed(run, config, start, problems)
     scorers = reward_inputs(run, config.reward) if config.pairs is None else learned_reward(run, config, start)
     measuring, iterations = begin(run, config, problems, base, config.proxy(scorers, problems))
-    mix = mixed(run, config, start, problems) if config.train.ptx else None
     how, policy, reason = config.learning(start, scorers, mix), base, None
     for number in range(1, config.iterations + 1):
         policy = learn(run.iteration(number), number, policy, problems.artifact("train.parquet"), how)
@@ -218,18 +217,18 @@ def loop(run: Run, config: RLHF) -> dict[str, Any]:
 def supervised(run: Run, config: RLHF, start: Artifact, problems: Result) -> Result:
     """Learn the demonstrations; what comes of it is the base that the loop starts from."""
     assert config.demonstrations is not None
-    at, reading = run.place(SFT), config.demonstration_reading(config.demonstrations)
-    shown = demonstration_examples(at, reading, start, config.unseen(problems), config.overlap.rules)
-    return train(at, start, shown.artifact(EXAMPLES), Training(config.sft_train, config.launch))
+    at, given = run.place(SFT), config.shown(config.demonstrations, config.unseen(problems))
+    examples = demonstration_examples(at, given, start)
+    return train(at, start, examples.artifact(EXAMPLES), Training(config.sft_train, config.launch))
 
 
-def mixed(run: Run, config: RLHF, start: Artifact, problems: Result) -> Artifact:
-    """The rows that PPO learns beside its answers."""
+def mixed(run: Run, config: RLHF, start: Artifact, problems: Result) -> Artifact | None:
+    """The rows that PPO learns beside its answers, if there are any."""
     source = config.mix or config.demonstrations
-    assert source is not None
-    reading = config.demonstration_reading(source)
-    made = mixed_examples(run.place(MIX), reading, start, config.unseen(problems), config.overlap.rules)
-    return made.artifact(EXAMPLES)
+    if not config.train.ptx or source is None:
+        return None
+    given = config.shown(source, config.unseen(problems), mixed=True)
+    return demonstration_examples(run.place(MIX), given, start).artifact(EXAMPLES)
 
 
 def learned_reward(run: Run, config: RLHF, start: Artifact) -> Mapping[str, Artifact]:

@@ -105,7 +105,7 @@ class Learner(ABC):
         self.engine, self.optimizer = self.accelerator.prepare(module, self._new_optimizer(module))
         self.engine.train()
         self._reference = None if train.adapter else self._load_reference()
-        self.rates = _learning_rates(program)
+        self.rates, self._away = _learning_rates(program), 0.0
 
     def _module(self, policy: Any, tokenizer: Any) -> Any:
         """What the engine trains: the policy, or the policy and more."""
@@ -183,9 +183,9 @@ class Learner(ABC):
                 the trainer's.
         """
         drift, limit = seen["drift"], self.train.runaway_kl
-        if limit is not None and seen["kl"] > limit:
+        if limit is not None and self._away > limit:
             raise diverged(
-                f"Before step {step + 1}, the KL divergence from the base was {seen['kl']:.3g} nats per token, more "
+                f"Before step {step + 1}, the KL divergence from the base was {self._away:.3g} nats per token, more "
                 f"than train.runaway_kl, {limit:g}."
             )
         if drift > self.train.most_drift:
@@ -209,7 +209,7 @@ class Learner(ABC):
 
     def _look(self, answers: list[Answer]) -> dict[str, float]:
         """Compute the log-probabilities before any update; return means over all tokens of all processes."""
-        sums, apart = torch.zeros(3, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        sums, apart = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         with torch.no_grad():
             for batch in self._batches(answers):
                 now, mask = self._first_pass(batch)
@@ -223,8 +223,10 @@ class Learner(ABC):
                 for row, answer in enumerate(batch):
                     answer.reference = reference.log_probs[row][mask[row]].cpu()
                     divergence = kl_divergence(answer.old, answer.reference, "k3").sum()
-                    apart += torch.stack([divergence, mask[row].sum().cpu()]).double()
-        away, entropy, tokens, divergence, watched = self._total(torch.cat([sums, apart]))
+                    further = (answer.old - answer.reference).sum()
+                    apart += torch.stack([divergence, further, mask[row].sum().cpu()]).double()
+        away, entropy, tokens, divergence, further, watched = self._total(torch.cat([sums, apart]))
+        self._away = further / watched  # by k1, in which no single token counts for thousands
         return {"drift": away / tokens, "kl": divergence / watched, "entropy": entropy / tokens}
 
     def _first_pass(self, batch: list[Answer]) -> tuple[Any, torch.Tensor]:

@@ -215,7 +215,8 @@ class _Run:
             told = json.loads((state / PLACE).read_text())
             self._require_the_same(told, program.first_step if resumed is None else None)
             self.learner.load(state)
-            step, self.flat, self.learner.numbers = told["step"], told["flat"], told["numbers"]
+            step, self.flat = told["step"], told["flat"]
+            self.learner.numbers |= told["numbers"]
             self.position = told["positions"][self.rollouts.place[0]]
         self._remember_scores(step)
         if resumed and self.main:

@@ -27,7 +27,7 @@ from models.training.rollout import Group
 
 TINY = 1e-6
 SCORES = ("scores", "sum_of_scores", "sum_of_squares")  # so far
-FIRST_LOSS = "first_value_loss"  # 0: there has been no step
+USUAL_LOSS = "usual_value_loss"  # the largest of that in the first step and those of values that are all 0
 
 
 class PolicyAndValue(torch.nn.Module):  # type: ignore[misc]
@@ -52,7 +52,7 @@ class PPOLearner(Learner):
 
     def __init__(self, program: OnPolicyProgram, tokenizer: Any) -> None:
         super().__init__(program, tokenizer)
-        self.numbers = {"kl_weight": self.train.kl} | dict.fromkeys((*SCORES, FIRST_LOSS), 0.0)
+        self.numbers = {"kl_weight": self.train.kl} | dict.fromkeys((*SCORES, USUAL_LOSS), 0.0)
         self._mix, self._loss_of_zero = None, 0.0  # the value model's, if all values were 0
         if program.mix is not None and self.train.mixed:
             place = self.accelerator.process_index, self.accelerator.num_processes
@@ -139,12 +139,13 @@ class PPOLearner(Learner):
     def learn(self, step: int, answers: list[Answer], seen: dict[str, float]) -> dict[str, float]:
         told = super().learn(step, answers, seen)
         loss, limit = told["value_loss"], self.train.runaway_value_loss
-        self.numbers[FIRST_LOSS] = first = self.numbers[FIRST_LOSS] or loss
-        if limit is not None and loss > limit * max(first, self._loss_of_zero):
+        if self.numbers[USUAL_LOSS] == 0:
+            self.numbers[USUAL_LOSS] = loss
+        self.numbers[USUAL_LOSS] = usual = max(self.numbers[USUAL_LOSS], self._loss_of_zero)
+        if limit is not None and loss > limit * usual:
             raise diverged(
-                f"The value model's loss of step {step + 1} is {loss:.3g}. In the first step it was {first:.3g}, and "
-                f"for values of 0 it would be {self._loss_of_zero:.3g}; train.runaway_value_loss allows {limit:g} "
-                "times as much.",
+                f"The value model's loss of step {step + 1} is {loss:.3g}. In the first step, or of values that "
+                f"are all 0, it was {usual:.3g} at most; train.runaway_value_loss allows {limit:g} times as much.",
                 "Lower train.value_learning_rate",
             )
         return told

@@ -52,7 +52,7 @@ def find_checkpoint(runs: Path, told: str, beside: Checkpoint | None = None) -> 
     """
     known = [directory.name for directory in run_directories(runs)] if runs.is_dir() else []
     same = beside.name.partition("/")[0] if beside else ""
-    if same in known and (told == BASE or told.startswith("iter-")):
+    if same in known and (told in (BASE, SFT) or told.startswith("iter-")):
         told = f"{same}/{told}"
     run, _, which = told.partition("/")
     if run in known and not (which and (Path(told) / CONFIG).is_file()):
@@ -100,7 +100,7 @@ def _of_run(history: History, which: str) -> Checkpoint:
 
 
 def _latest(known: dict[str, Path]) -> str:
-    return max(known, key=lambda name: int(name.removeprefix("iter-")) if name.startswith("iter-") else -1)
+    return max(known, key=lambda name: int(name.removeprefix("iter-")) if name.startswith("iter-") else -(name != SFT))
 
 
 def _about(history: History, chosen: str) -> str:

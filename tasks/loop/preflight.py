@@ -16,6 +16,7 @@ from data.render import begins_with_reasoning, completion_token_ids, first_of_ea
 from data.rows import SPLITS, Problem
 from data.storage import read_rows
 from models import tiny
+from models.config import AdapterConfig
 from models.estimate import linear_modules, parameters_of
 from tasks.datasets.pairs import PairFormat
 from tasks.datasets.problems import look_ahead
@@ -180,16 +181,20 @@ def check_adapters(config: RunConfig) -> None:
                 what_next="Give the --model that it was trained on.",
             )
         check_adapter(config.adapter, folder)
-    adapter = config.train.adapter
-    if adapter is None:
-        return
+    modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
+    trained = (getattr(config, name, None) for name in ("train", "sft_train", "reward_train"))
+    for adapter in (one.adapter for one in trained if one is not None):
+        if adapter is not None:
+            _check_new_adapter(adapter, modules, config.model or "the embedded model")
+
+
+def _check_new_adapter(adapter: AdapterConfig, modules: set[str], model: str) -> None:
     if adapter.quantize and importlib.util.find_spec("bitsandbytes") is None:
         raise AdapterError(
             "train.adapter.quantize needs the package bitsandbytes, which is not installed.",
             what_next="Install it (make setup), or set train.adapter.quantize to false: LoRA on unquantized weights.",
         )
-    modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
-    check_targets(adapter, modules, config.model or "the embedded model")
+    check_targets(adapter, modules, model)
 
 
 def check_disk(run: Run, config: RunConfig) -> None:

@@ -11,14 +11,15 @@ from typing import Any
 from data.measures import MEASURES, Estimated, Measure
 from data.storage import count_by, count_rows
 from data.text import visible
+from tasks.datasets.demonstrations import SFT
 from tasks.history.runs import History
 from tasks.stage.contract import Finished
 from tasks.stage.run import Result
 from tasks.tracking.contents import held_out
 
-TRAINED_ON = ("examples", "pairs")  # inputs of a training stage that are rows; several have a suffix
+TRAINED_ON = ("examples", "pairs", "mix")  # inputs of a training stage that are rows; several have a suffix
 INPUTS = {"file": "pairs"}  # by its name in the manifest: the setting that names an input
-SOURCE = {"problems": "source", "examples": "source", "pairs": "chosen_source"}
+SOURCE = {"problems": "source", "examples": "source", "mix": "source", "pairs": "chosen_source"}
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def rows_used(history: History, iteration: int) -> list[dict[str, str]]:
     These are the splits of the problems, and what the iterations up to this one were trained on.
     """
     files = dict(_splits(history.stages.get("problems")))
-    for number in range(1, iteration + 1):
-        train = history.stages.get(f"iter-{number}/train")
+    for number in range(iteration + 1):
+        train = history.stages.get(f"iter-{number}/train" if number else f"{SFT}/train")
         for name, digest in train.manifest.inputs.items() if train else ():
             origin = history.origin(digest, number)
             if origin is not None and name.split("_")[0] in TRAINED_ON:

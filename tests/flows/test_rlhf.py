@@ -19,6 +19,8 @@ from tasks.history.runs import open_history
 from tasks.loop.loop import run_loop
 from tasks.loop.measuring import MeasureError
 from tasks.loop.preflight import check, plan_loop
+from tasks.policies.adapter import AdapterError
+from tasks.publishing.results import inputs_read, rows_used
 from tasks.stage.contract import OnDrift, Status
 from tests.flows.conftest import make_history, prepared, small, write_reward_model
 from tests.flows.test_reward_model import rows
@@ -177,8 +179,9 @@ def test_without_a_reward_model_or_pairs_it_is_refused_before_anything_begins(tm
 
 def test_the_policy_learns_demonstrations_first_and_keeps_them_up(tmp_path: Path) -> None:
     shown = [{"question": f"Say {n}.", "answer": f"{n}"} for n in range(40)]
-    told: dict[str, Any] = {"reward": {"name": "final_answer"}, "iterations": 1}
-    told |= {"train": TRAIN | {"value_from": "policy", "ptx": 1.0}, "sft_train": {"batch_size": 16}}
+    shown.append({"question": "Say it.", "answer": "word " * 300})  # beyond a packed row
+    told: dict[str, Any] = {"reward": {"name": "final_answer"}, "iterations": 1, "system": "Be brief."}
+    told |= {"train": TRAIN | {"value_from": "policy", "ptx": 1.0}, "sft_train": {"batch_size": 16, "pack_to": 128}}
     config = make(tmp_path, demonstrations=write(tmp_path / "shown.jsonl", shown), **told)
     run_loop("RLHF", loop, config, OnDrift.REFUSE)
     learned = json.loads((config.directory / "sft/train/manifest.json").read_text())
@@ -187,22 +190,39 @@ def test_the_policy_learns_demonstrations_first_and_keeps_them_up(tmp_path: Path
     start = str(config.directory / "sft/train/policy")
     assert (program["policy"], program["reference"], program["value"]) == (start, start, start)
     assert program["mix"] == str(config.directory / "mix/examples/examples.parquet")
-    assert len(list(read_rows(Example, Path(program["mix"])))) == 40
+    rows = list(read_rows(Example, Path(program["mix"])))
+    assert len(rows) == 40 and all(row.messages[0]["content"] == "Be brief." for row in rows)
     plan = plan_loop(loop, config, OnDrift.REFUSE)
     assert {planned.status for planned in plan.plan} == {Status.REUSE}
     history = open_history(config.runs_dir, config.run)
     assert {"sft/train", "mix/examples"} <= history.stages.keys()
+    used = {row["file"].partition("/")[2]: row["rows"] for row in rows_used(history, 1)}
+    assert used["examples/examples.parquet"] == "40"  # the same rows are learned and mixed in
+    named = {row["input"]: row["name"] for row in inputs_read(history)}
+    assert named["demonstrations"].endswith("shown.jsonl") and "pairs" not in named
     assert find_checkpoint(config.runs_dir, "stub/sft").about.startswith("the base after SFT, of the run stub")
 
 
 def test_texts_are_mixed_in_as_rows_of_a_runs_length(tmp_path: Path) -> None:
-    texts = write(tmp_path / "texts.jsonl", [{"text": "to be or not to be " * 40}, {"text": "?"}])
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    write(texts / "train.jsonl", [{"text": "to be or not to be " * 40}, {"text": "?"}])
+    write(texts / "test.jsonl", [{"text": "that is the question " * 9}])  # is not learned
     told = {"reward": {"name": "final_answer"}, "train": TRAIN | {"value_from": "policy", "ptx": 1.0}}
     config = make(tmp_path, mix=texts, iterations=1, **told)
     run_loop("RLHF", loop, config, OnDrift.REFUSE)
     found = list(read_rows(Example, config.directory / "mix/examples/examples.parquet"))
     assert {len(row.token_ids or []) for row in found[:-1]} == {96} and all(row.messages == [] for row in found)
+    assert len({row.problem_id for row in found}) == 1
     assert json.loads((config.directory / "mix/examples/selection.json").read_text())["a single token"] == 1
+
+
+def test_the_adapter_of_each_training_is_checked_before_anything_begins(tmp_path: Path) -> None:
+    shown = write(tmp_path / "shown.jsonl", [{"question": f"Say {n}.", "answer": f"{n}"} for n in range(40)])
+    told = {"reward": {"name": "final_answer"}, "train": TRAIN | {"value_from": "policy"}}
+    sft_train = {"batch_size": 16, "adapter": {"targets": ["nowhere"]}}
+    with pytest.raises(AdapterError, match="nowhere"):
+        check(loop, make(tmp_path, demonstrations=shown, sft_train=sft_train, **told), OnDrift.REFUSE)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The page of `autodidact serve --ui` in a real browser, before a server whose answers are set."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from deployments.chat_page import ChatPage, heard
 from tasks.tracking.guard import own_origins
 from tests.browser import PATIENCE_MS, real_browser
 from tests.endpoint import Server, serving
+from tests.waiting import eventually
 
 KEY = "a-long-random-text"
 ELSEWHERE = "https://elsewhere.example"
@@ -34,6 +36,13 @@ def address(server: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
     own = own_origins("127.0.0.1", port)
     page = ChatPage("127.0.0.1", port, asked, "mine", "the best", "Be brief.", KEY, own, folder)
     threading.Thread(target=page.run, daemon=True).start()
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.1", port), timeout=1).close() is None
+        return False
+
+    eventually(answers)  # before a browser starts: gradio still imports, and playwright looks through all modules
     return f"http://127.0.0.1:{port}"
 
 
