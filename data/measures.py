@@ -29,6 +29,7 @@ class Measure:
         unit: how values are shown: as a percentage, in nats, or as the reward gives them.
         even: the value that means no difference; None if it is only compared between two policies.
         across_runs: whether values of two runs on the same rows can be compared.
+        moves: whether each iteration has rows of its own, so that two iterations cannot be compared.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Measure:
     unit: Literal["percent", "nats", "reward"] = "percent"
     even: float | None = None
     across_runs: bool = True
+    moves: bool = False
 
     def improves(self, difference: float) -> bool:
         """Whether a difference, later minus earlier, is an improvement."""
@@ -61,11 +63,30 @@ PAIR_ACCURACY = Measure("pair_accuracy", "pair accuracy", "pairs", even=0.5, acr
 WIN_RATE = Measure("win_rate", "win rate", "prompts", even=0.5)
 # How often the policy tells gold answers from its opponent's. The opponent moves, so it falls as SPIN succeeds: no
 # loop chooses by it, and it is not a MeasureName.
-DISCRIMINATOR = Measure("discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, across_runs=False)
+DISCRIMINATOR = Measure(
+    "discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, across_runs=False, moves=True
+)
+# How often the policy prefers, more than the one before did, what that one judged better of its own answers.
+OWN_PAIRS = Measure("own_pair_accuracy", "accuracy on its own pairs", "pairs", even=0.5, across_runs=False, moves=True)
 # The reward model that is optimized, which a policy can learn to cheat: no loop chooses by it either.
 PROXY = Measure("proxy", "proxy reward", "problems", unit="reward", across_runs=False)
+# How often the judge, if it is the policy itself, orders pairs as people did.
+AGREEMENT = Measure("judge_agreement", "the judge's agreement with people", "pairs", even=0.5)
 LEFT_OUT = "left_out_of_the_difference"  # a detail of a win rate: prompts judged for only one policy
-MEASURES = {m.name: m for m in (ACCURACY, SAMPLED_ACCURACY, LOSS, PAIR_ACCURACY, WIN_RATE, DISCRIMINATOR, PROXY)}
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        ACCURACY,
+        SAMPLED_ACCURACY,
+        LOSS,
+        PAIR_ACCURACY,
+        WIN_RATE,
+        DISCRIMINATOR,
+        OWN_PAIRS,
+        PROXY,
+        AGREEMENT,
+    )
+}
 
 
 class Estimated(BaseModel):

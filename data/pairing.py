@@ -1,10 +1,10 @@
-"""Pairing, the data of SPIN: the gold answer to a prompt, preferred to the opponent's own."""
+"""Pairs of answers: gold over the opponent's own (SPIN), or a policy's best over its worst (Self-Rewarding)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
-from data.rows import Pair, Problem, Sample
+from data.rows import Pair, Problem, Sample, Score
 from data.scoring import pair_up
 
 
@@ -57,3 +57,57 @@ def pair_gold_over_own(
                     chosen_source=problem.source,
                     rejected_source=sample.policy,
                 )
+
+
+def pair_best_over_worst(
+    problems: Iterable[Problem], samples: Iterable[Sample], scores: Iterable[Score], counts: Counter[str]
+) -> Iterator[Pair]:
+    """Pair each problem's answer of the highest score with that of the lowest (arXiv 2401.10020, section 2.3).
+
+    If all scores of a problem are equal, it has no pair. Answers that were cut off, are empty or got no score take no
+    part: a judgment that failed says nothing about an answer. Of equal scores, the first answer's counts.
+
+    Args:
+        samples, scores: in the order of their problems.
+        counts: receives "samples", of answers "truncated", "empty" and "not scored", and of problems "kept", "tie" and
+            "too few" (scored answers).
+    """
+    scored = zip(pair_up(problems, samples), scores, strict=True)
+    for _, group in groupby(scored, key=lambda row: row[0][0].id):
+        answers = [(problem, sample, score) for (problem, sample), score in group]
+        values = [(_value(sample, score, counts), sample) for _, sample, score in answers]
+        usable = [(value, sample) for value, sample in values if value is not None]
+        if len(usable) < 2:
+            counts["too few"] += 1
+            continue
+        best, worst = (of(usable, key=lambda row: row[0]) for of in (max, min))
+        if best[0] == worst[0]:
+            counts["tie"] += 1
+            continue
+        problem = answers[0][0]
+        counts["kept"] += 1
+        yield Pair(
+            problem_id=problem.id,
+            index=best[1].index,
+            messages=problem.messages,
+            chosen=best[1].text,
+            rejected=worst[1].text,
+            chosen_token_ids=best[1].token_ids,
+            rejected_token_ids=worst[1].token_ids,
+            chosen_source=best[1].policy,
+            rejected_source=worst[1].policy,
+        )
+
+
+def _value(sample: Sample, score: Score, counts: Counter[str]) -> float | None:
+    """An answer's score, or None if it takes no part, which is counted."""
+    counts["samples"] += 1
+    if sample.truncated:
+        counts["truncated"] += 1
+    elif not sample.text.strip():
+        counts["empty"] += 1
+    elif score.value is None:
+        counts["not scored"] += 1
+    else:
+        return score.value
+    return None

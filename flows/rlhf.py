@@ -6,7 +6,6 @@ by what a value model did not expect, less a penalty on the divergence from the 
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -15,9 +14,9 @@ from pydantic import Field, model_validator
 
 from data.prepare.splits import HELD_OUT
 from data.rewards import RewardError
-from models.config import RewardTrainConfig, Schedule, ScoringConfig, SupervisedConfig, gradient_accumulation
+from models.config import RewardTrainConfig, ScoringConfig, gradient_accumulation
 from models.on_policy import PPOConfig
-from tasks.datasets.demonstrations import MIX, SFT, Demonstrations, check_demonstrations, demonstration_examples
+from tasks.datasets.demonstrations import MIX, check_demonstrations, demonstration_examples
 from tasks.datasets.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
 from tasks.datasets.pairs import PAIRS_FILE, PairFormat
 from tasks.datasets.problems import prepare_problems
@@ -25,10 +24,11 @@ from tasks.datasets.prompt_length import policy_tokenizer
 from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
-from tasks.policies.train import train, train_reward_model
+from tasks.policies.train import train_reward_model
 from tasks.rollouts.learn import check_scored_in_the_program, end_by_kl, learn
 from tasks.rollouts.rewards import MODELLED, RewardConfig, reward_inputs
 from tasks.rollouts.trained_reward import REWARD, measure_reward_model, require_preference, require_tokens_of
+from tasks.settings.demonstrated import Demonstrated, demonstrated
 from tasks.settings.leading import MACHINE, PROBLEMS, START
 from tasks.settings.on_policy import OnPolicyLoopConfig
 from tasks.stage.contract import Artifact, OnDrift
@@ -41,17 +41,7 @@ ONE_OF_TWO = (
 )
 
 
-class SFTTrainConfig(SupervisedConfig):
-    """Training on demonstrations as in InstructGPT (arXiv 2203.02155, appendix C.1), for up to 6 B weights."""
-
-    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 9.65e-6
-    epochs: Annotated[float, Field(gt=0, description="Passes over the demonstrations.")] = 16.0
-    batch_size: Annotated[int, Field(ge=1, description="Demonstrations per optimizer step, over all devices.")] = 32
-    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of steps spent on learning-rate warmup.")] = 0.0
-
-
-class RLHF(PairFormat, OnPolicyLoopConfig):
+class RLHF(Demonstrated, PairFormat, OnPolicyLoopConfig):
     """Every setting of RLHF. Defaults are those of a re-implementation that is documented well (arXiv 2403.17031)."""
 
     leading_settings = (
@@ -71,10 +61,6 @@ class RLHF(PairFormat, OnPolicyLoopConfig):
         *MACHINE,
     )
 
-    demonstrations: Annotated[
-        Path | None, Field(description="Data set of gold answers to learn before anything else, in any known format.")
-    ] = None
-    sft_train: Annotated[SFTTrainConfig, Field(description="How the policy is trained on them.")] = SFTTrainConfig()
     mix: Annotated[
         Path | None,
         Field(
@@ -121,23 +107,6 @@ class RLHF(PairFormat, OnPolicyLoopConfig):
         validation = self.pair_reading(self.validation_pairs) if self.validation_pairs else None
         return measured_once(self.pair_reading(self.pairs), validation, self.held_out_pairs, self.overlap.rules)
 
-    def shown(self, path: Path, apart: Mapping[str, Artifact] | None = None, mixed: bool = False) -> Demonstrations:
-        """A data set of demonstrations: read as problems are, but by the columns that it has.
-
-        Args:
-            apart: sets of problems whose prompts none may repeat.
-            mixed: whether it is learned beside answers, and may hold texts.
-        """
-        told = replace(self.reading(path), format=None, columns={}, every_answer=self.sft_train.loss_on == "all")
-        longest = self.row_tokens if mixed else self.sft_train.pack_to
-        setting = "mix" if mixed and self.mix is not None else "demonstrations"
-        return Demonstrations(told, setting, self.system, apart or {}, self.overlap.rules, longest, mixed)
-
-    def unseen(self, problems: Result) -> dict[str, Artifact]:
-        """The sets of problems whose prompts no demonstration may repeat."""
-        found = self.held_out(problems, "validation", "test", "transfer")
-        return found | ({HELD_OUT: problems.artifact(f"{HELD_OUT}.parquet")} if self.overlap.held_out else {})
-
     def input_files(self) -> dict[str, Path]:
         named = {"pairs": self.pairs, "validation_pairs": self.validation_pairs}
         named |= {"demonstrations": self.demonstrations, "mix": self.mix}
@@ -151,7 +120,7 @@ class RLHF(PairFormat, OnPolicyLoopConfig):
         if self.demonstrations is not None:
             check_demonstrations(self, self.shown(self.demonstrations))
         if self.mix is not None:
-            check_demonstrations(self, self.shown(self.mix, mixed=True))
+            check_demonstrations(self, self.shown(self.mix, longest=self.row_tokens))
         if self.pairs is not None:
             check_pair_sets(self.sets)
         elif MODELLED in self.reward.names and self.train.value_from == "reward-model":
@@ -198,9 +167,8 @@ def rlhf(config: RLHF, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 
 def loop(run: Run, config: RLHF) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
-    problems, base = prepare_problems(run, config), base_policy(run, config)
-    if config.demonstrations is not None:
-        base = supervised(run, config, base.artifact("policy"), problems)
+    problems = prepare_problems(run, config)
+    base = demonstrated(run, config, base_policy(run, config), problems)
     start = base.artifact("policy")
     mix = mixed(run, config, start, problems)
     scorers = reward_inputs(run, config.reward) if config.pairs is None else learned_reward(run, config, start)
@@ -214,20 +182,12 @@ def loop(run: Run, config: RLHF) -> dict[str, Any]:
     return conclude(measuring, iterations, reason)
 
 
-def supervised(run: Run, config: RLHF, start: Artifact, problems: Result) -> Result:
-    """Learn the demonstrations; what comes of it is the base that the loop starts from."""
-    assert config.demonstrations is not None
-    at, given = run.place(SFT), config.shown(config.demonstrations, config.unseen(problems))
-    examples = demonstration_examples(at, given, start)
-    return train(at, start, examples.artifact(EXAMPLES), Training(config.sft_train, config.launch))
-
-
 def mixed(run: Run, config: RLHF, start: Artifact, problems: Result) -> Artifact | None:
     """The rows that PPO learns beside its answers, if there are any."""
     source = config.mix or config.demonstrations
     if not config.train.ptx or source is None:
         return None
-    given = config.shown(source, config.unseen(problems), mixed=True)
+    given = config.shown(source, config.unseen(problems), config.row_tokens)
     return demonstration_examples(run.place(MIX), given, start).artifact(EXAMPLES)
 
 

@@ -135,6 +135,14 @@ class JudgeConfig(AskedModelConfig):
         int | None,
         Field(ge=1, description="Longest reply, in tokens; if not set, 4 per character of max_reasoning."),
     ] = None
+    rubric: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="What the judge is told to do. Default: see data/judge_questions.py. Replies are JSON: "
+            '"reasoning", then "score" from 0 to 5, or "better": "A", "B" or "tie".',
+        ),
+    ] = None
     show_reference: Annotated[bool, Field(description="Show the judge a problem's reference, if it has one.")] = False
     passes_at: Annotated[
         float | None,

@@ -123,7 +123,7 @@ def asking(program: JudgeProgram, expected: Iterable[Asked]) -> Ask:
     form = Form("judge", "judgement", reply_schema(judge.kind, judge.max_reasoning), judge.reply_tokens)
 
     def request(asked: Asked) -> Request:
-        said = messages(judge.kind, *asked, judge.show_reference)
+        said = messages(judge.kind, *asked, judge.show_reference, judge.rubric)
         return Request(said, request_seed(program.seed, asked[1].seed_key()))
 
     send = asker(judge, form, program.policy, program.engine, program.seed, map(request, expected))

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from data.files import write_json
-from data.pairing import pair_gold_over_own
+from data.pairing import pair_best_over_worst, pair_gold_over_own
 from data.prepare.overlap import Overlaps, Rules
-from data.prepare.preferences import read_pairs
+from data.prepare.preferences import is_held_out, read_pairs
 from data.prepare.reading import Reading, Tally
+from data.prepare.splits import HELD_OUT
 from data.render import completion_token_ids
-from data.rows import Pair, Problem, Sample
-from data.storage import read_rows, write_rows
+from data.rows import Pair, Problem, Sample, Score
+from data.storage import RowWriter, read_rows, write_rows
 from data.wording import and_left_out, counted
 from models.config import Config
 from tasks.datasets.problems import DATA, write_notes
@@ -27,6 +28,7 @@ from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
 
 VERSION = 2  # more formats; a file belongs to the split in its name; the chat template frames answers
+JUDGED_VERSION = 1
 PAIRS_FILE = "pairs.parquet"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 
@@ -68,6 +70,45 @@ def pair(at: Place, problems: Artifact, samples: Artifact, tokenizer: Artifact, 
         NothingKeptError: all of the opponent's answers equal the gold ones or are empty.
     """
     return _pair(at, "pair", (problems, samples), tokenizer, max_tokens)
+
+
+def pair_judged(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, share: float) -> Result:
+    """Pair the best answer to each problem with the worst into `pairs.parquet`; counts go to `selection.json`.
+
+    Args:
+        share: of the problems, by the hash of their prompts, whose pairs go to `held_out.parquet` instead.
+
+    Raises:
+        NothingKeptError: no problem has two answers of different scores.
+    """
+    inputs = {"problems": problems, "samples": samples, "scores": scores}
+    estimate = Estimate(disk_bytes=2_000 * problems.expected + 1_000_000)
+    stage = Stage(
+        at.stage("pair"),
+        JUDGED_VERSION,
+        {"held_out": share},
+        inputs,
+        estimate=estimate,
+        expected={PAIRS_FILE: problems.expected, f"{HELD_OUT}.parquet": int(share * problems.expected)},
+    )
+
+    def work(attempt: Path) -> Outcome:
+        counts: Counter[str] = Counter()
+        rows = read_rows(Problem, problems.path), read_rows(Sample, samples.path), read_rows(Score, scores.path)
+        unseen = attempt / f"{HELD_OUT}.parquet"
+        with RowWriter(Pair, attempt / PAIRS_FILE) as training, RowWriter(Pair, unseen) as held_out:
+            for pair in pair_best_over_worst(*rows, counts):
+                apart = is_held_out(pair.problem_id, share)
+                counts["held out"] += apart
+                (held_out if apart else training).write(pair)
+        kept = counts["kept"] - counts["held out"]
+        dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept") and n}
+        if not kept:
+            raise _no_difference(counts, dropped)
+        write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
+        return Outcome(counts["samples"], kept, dropped, said=counted(kept, "pair") + and_left_out(dropped))
+
+    return at.run.execute(stage, work)
 
 
 def pair_held_out(
@@ -143,6 +184,18 @@ def write_pairs(
         write_notes(folder / DATA, tally, overlaps.contaminated, overlaps.shown())
     shutil.rmtree(scratch)
     return tally, left_out
+
+
+def _no_difference(counts: Counter[str], dropped: dict[str, int]) -> NothingKeptError:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+    usual = "always gives the same score" if counts["tie"] else "gives no scores"
+    return NothingKeptError(
+        f"No problem has two answers of different scores ({reasons}), so there is nothing to learn from the "
+        f"{counts['samples']:,} answers: the judge {usual}.",
+        "Nothing was trained; answers and scores are kept.",
+        "If most are ties, use a judge that tells answers apart (a stronger model, another reward.judge.rubric, more "
+        "reward.judge.opinions), or more generate.samples at a higher generate.temperature.",
+    )
 
 
 def all_repeat(left_out: Counter[str], rows: str) -> NothingKeptError:

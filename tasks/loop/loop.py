@@ -20,6 +20,7 @@ from tasks.loop.preflight import Loop, check
 from tasks.policies.best import publish_best
 from tasks.policies.reference import PairsMeasured
 from tasks.report.wording import too_small
+from tasks.rollouts.judge_agreement import PolicyJudge
 from tasks.rollouts.measured import load_measured
 from tasks.rollouts.proxy import Proxy
 from tasks.settings.loop import LoopConfig
@@ -66,14 +67,20 @@ def flow_run_name() -> str:
 
 
 def begin(
-    run: Run, config: LoopConfig, problems: Result | None, base: Result, proxy: Proxy | None = None
+    run: Run,
+    config: LoopConfig,
+    problems: Result | None,
+    base: Result,
+    beside: Proxy | PolicyJudge | None = None,
 ) -> tuple[Measuring, list[Iteration]]:
     """Return how policies are measured, and iteration 0: the base policy, measured on validation.
 
     Args:
-        proxy: the reward that is optimized, if another one measures.
+        beside: what else is measured: the reward that is optimized, if another one measures, or the policy as judge.
     """
-    held_out = measuring(run, config, problems, proxy)
+    proxy = beside if isinstance(beside, Proxy) else None
+    judge = beside if isinstance(beside, PolicyJudge) else None
+    held_out = measuring(run, config, problems, proxy, judge)
     run.decided_by = held_out.decides.name if held_out.decides else None
     iterations: list[Iteration] = []
     add_iteration(held_out, iterations, base, {})
@@ -100,7 +107,8 @@ def add_iteration(
     artifact = policy.artifact("policy")
     at = run.place(f"iter-{number}")
     measured = measuring.measure(at, artifact, ("validation",), against, pairs)
-    measured |= measuring.optimized(at, policy, measured, iterations[0].stages if iterations else None)
+    first = iterations[0].stages if iterations else None
+    measured |= measuring.optimized(at, policy, measured, first) | measuring.judging(at, artifact, first)
     iterations.append(Iteration(number, policy, {**stages, **measured}))
     record_iteration(run, iterations, run.decided_by)
     if number and config.approve and not run.planning:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import AutodidactError
-from data.measures import ACCURACY, DISCRIMINATOR, LOSS, MEASURES, PAIR_ACCURACY, SAMPLED_ACCURACY, Measure
+from data.measures import ACCURACY, LOSS, MEASURES, PAIR_ACCURACY, SAMPLED_ACCURACY, Measure
 from data.prepare.splits import HELD_OUT
 from tasks.policies.reference import PairsMeasured
 from tasks.rollouts.evaluate import evaluate
+from tasks.rollouts.judge_agreement import PolicyJudge, measure_judge
 from tasks.rollouts.likelihood import HeldOutRows, measure_likelihood
 from tasks.rollouts.proxy import Proxy, measure_proxy
 from tasks.rollouts.win_rate import answer_prompts, measure_win_rate
@@ -34,6 +35,7 @@ class Measuring:
         prompts: the held-out sets of prompts for the win rate.
         decides: the measure used to stop, choose the best iteration and move the champion, if any.
         proxy: the reward that is optimized, if another one measures.
+        judge: how policies judge, if they do.
     """
 
     run: Run
@@ -44,6 +46,7 @@ class Measuring:
     prompts: Mapping[str, Artifact]
     decides: Measure | None
     proxy: Proxy | None = None
+    judge: PolicyJudge | None = None
 
     @property
     def held_out_prompts(self) -> dict[str, Artifact]:
@@ -78,7 +81,7 @@ class Measuring:
         config, found = self.config, dict[str, Result]()
         if verified := _of(self.verified, sets):
             found["evaluate"] = evaluate(at, policy, verified, config.evaluating, _kind("evaluate", against))
-        rows = HeldOutRows(_of(self.gold, sets), pairs, DISCRIMINATOR if config.has_opponent else PAIR_ACCURACY)
+        rows = HeldOutRows(_of(self.gold, sets), pairs, config.pair_measure)
         if rows:
             found["likelihood"] = measure_likelihood(at, policy, rows, config.training, _kind("likelihood", against))
         if config.win_rate and (prompts := _of(self.prompts, sets)):
@@ -97,6 +100,12 @@ class Measuring:
             return {}
         learned, start = (policy, base["proxy"]) if base else (None, None)
         return {"proxy": measure_proxy(at, self.proxy, measured["evaluate"], learned, start)}
+
+    def judging(self, at: Place, policy: Artifact, base: Mapping[str, Result] | None) -> dict[str, Result]:
+        """Measure how well the policy judges, if it does and there are pairs to measure it on."""
+        if self.judge is None or self.judge.pairs is None:
+            return {}
+        return {"judge": measure_judge(at, self.judge, policy, base["judge"] if base else None)}
 
     def over(self, at: Place, policy: Result, rival: Artifact) -> dict[str, Result]:
         """Measure the win rate of a policy over another, on the test prompts.
@@ -130,7 +139,13 @@ class Measuring:
         return found
 
 
-def measuring(run: Run, config: LoopConfig, problems: Result | None, proxy: Proxy | None = None) -> Measuring:
+def measuring(
+    run: Run,
+    config: LoopConfig,
+    problems: Result | None,
+    proxy: Proxy | None = None,
+    judge: PolicyJudge | None = None,
+) -> Measuring:
     """Return what can be measured in a loop, and which measure decides.
 
     Raises:
@@ -157,7 +172,7 @@ def measuring(run: Run, config: LoopConfig, problems: Result | None, proxy: Prox
             "which iterations are chosen, but this run has none or chooses by another measure.",
             what_next="Give --validation and measure: sampled_accuracy, or choose stop.rule paper, patience or none.",
         )
-    return Measuring(run, config, problems, verified, gold, sets, decides, proxy)
+    return Measuring(run, config, problems, verified, gold, sets, decides, proxy, judge)
 
 
 def deciding(

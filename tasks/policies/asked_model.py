@@ -18,6 +18,8 @@ from tasks.stage.contract import Artifact
 from tasks.stage.devices import gpus_held
 from tasks.stage.environment import SHARED_CPU
 
+LATER = ("rubric",)  # settings that are left out if not set, as in identities from before there were any
+
 
 class AskedModelError(AutodidactError):
     """A model cannot be prompted; the message says why and what to do."""
@@ -31,7 +33,8 @@ def asked_identity(config: AskedModelConfig, told_apart: Collection[str] = ()) -
     """
     places = {"model", "model_code", "model_revision", "endpoint", *told_apart}
     elsewhere = {"model": config.model} if config.endpoint else {}
-    return config.model_dump(mode="json", exclude=places) | _code(config) | elsewhere
+    told = config.model_dump(mode="json", exclude=places) | _code(config) | elsewhere
+    return {name: value for name, value in told.items() if name not in LATER or value is not None}
 
 
 def _code(config: AskedModelConfig) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from data.measures import (
     ACCURACY,
+    AGREEMENT,
     DISCRIMINATOR,
     LEFT_OUT,
     LOSS,
     MEASURES,
+    OWN_PAIRS,
     PAIR_ACCURACY,
     PROXY,
     SAMPLED_ACCURACY,
@@ -38,6 +40,7 @@ NAMES = {
     LOSS.name: "the {set} loss per token of gold answers",
     WIN_RATE.name: "the {set} win rate against {rival}",
     PROXY.name: "the reward that it optimized, on {set},",
+    AGREEMENT.name: "its agreement with people as a judge, on {set},",
 }
 RIVALS = {"base": "the base's answer", "previous": "the previous policy's answer", "gold": "the gold answer"}
 
@@ -126,7 +129,7 @@ def _of_measure(report: Report, measure: Measure) -> Iterator[Finding]:
     if not sets and best_one is not None and (measure.even is not None or by_number.get(0) is not None):
         found = _finding(_Found(report, measure, "validation", by_number.get(0), best_one))
         chose = ", and the best iteration was chosen on this one" * (report.measure == measure.name)
-        alone = "It is measured on validation alone." if measure == PROXY else None
+        alone = "It is measured on validation alone." if measure in (PROXY, AGREEMENT, OWN_PAIRS) else None
         caution = alone or f"No final set was evaluated{chose}."
         yield found.model_copy(update={"sentence": f"{found.sentence} {caution}"})
 
@@ -148,6 +151,8 @@ def _finding(found: _Found) -> Finding:
         return _remaining(found)
     if found.measure == PAIR_ACCURACY:
         return _pairs(found)
+    if found.measure == OWN_PAIRS:
+        return _own_pairs(found)
     if found.measure == WIN_RATE and (found.base is None or "base" not in found.best.against):
         return _wins(found)
     return _change(found)
@@ -224,6 +229,15 @@ def _pairs(found: _Found) -> Finding:
         "lower": " It distinguishes them worse than the base.",
         "no clear difference": " The interval includes 50 %: not distinguishable from the base.",
     }.get(towards, "")
+    return found.said(towards, sentence, too_small(found.measure, found.best.rows, found.best.value))
+
+
+def _own_pairs(found: _Found) -> Finding:
+    towards = above(found.measure, found.best.value)
+    sentence = (
+        f"{found.report.algorithm}: in iteration {found.report.best_iteration} the policy prefers the answer that it "
+        f"had judged the better one, more than it did before, {_share(found)}, on pairs that it did not learn."
+    )
     return found.said(towards, sentence, too_small(found.measure, found.best.rows, found.best.value))
 
 

@@ -14,7 +14,7 @@ from data.likelihood import (
     loss_rows,
     preference_metrics,
 )
-from data.measures import DISCRIMINATOR, LOSS, Measure
+from data.measures import LOSS, MEASURES, Measure
 from data.render import context_length
 from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood, Problem, Sample
 from data.storage import count_rows, read_rows
@@ -41,7 +41,7 @@ class HeldOutRows:
     Attributes:
         gold: Parquet files of Problem rows.
         pairs: pairs with their reference.
-        pair_measure: PAIR_ACCURACY, or DISCRIMINATOR if the pairs are gold over the policy's own answers.
+        pair_measure: PAIR_ACCURACY, or DISCRIMINATOR if the pairs are gold over the policy's own answers, or OWN_PAIRS.
     """
 
     gold: Mapping[str, Artifact]
@@ -155,7 +155,7 @@ def _of_answers(pairs: PairsMeasured, gold: Path | None) -> dict[str, float]:
 def _comparable(measured: Measured) -> Measured:
     """Drop the measures whose rows differ from one measurement to the next."""
     kept = {
-        key: {name: found for name, found in measures.items() if name != DISCRIMINATOR.name}
+        key: {name: found for name, found in measures.items() if not MEASURES[name].moves}
         for key, measures in measured.estimates.items()
     }
     return replace(measured, estimates=kept)

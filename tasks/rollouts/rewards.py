@@ -2,8 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -170,10 +170,19 @@ class RewardConfig(Config):
 
 @dataclass(frozen=True)
 class Judging:
-    """Settings of a stage in which answers are judged."""
+    """Settings of a stage in which answers are judged.
+
+    Attributes:
+        made: models that score and are made in this run, by the name of their reward.
+    """
 
     reward: RewardConfig
     engine: EngineConfig
+    made: Mapping[str, Artifact] = field(default_factory=dict)
+
+    def inputs(self, run: Run) -> dict[str, Artifact]:
+        """The judging models that run here."""
+        return reward_inputs(run, self.reward, self.made) | dict(self.made)
 
     @property
     def draws(self) -> bool:
@@ -216,9 +225,10 @@ def reward_identity(config: RewardConfig) -> dict[str, Any]:
     return {"graders": graders(config), "combination": asdict(config.combination)} | models
 
 
-def reward_inputs(run: Run, config: RewardConfig) -> dict[str, Artifact]:
-    """Return the judging models that run here."""
-    found = {name: model.artifact(offline=run.planning) for name, model in config.models.items()}
+def reward_inputs(run: Run, config: RewardConfig, made: Collection[str] = ()) -> dict[str, Artifact]:
+    """Return the judging models that run here, but for those that are made in this run."""
+    models = {name: model for name, model in config.models.items() if name not in made}
+    found = {name: model.artifact(offline=run.planning) for name, model in models.items()}
     return {name: artifact for name, artifact in found.items() if artifact}
 
 

@@ -11,7 +11,7 @@ from data.storage import read_rows
 from data.wording import counted
 from models.config import ScoreJob
 from models.score import part_folder
-from tasks.rollouts.rewards import Judging, judging_estimate, reward_identity, reward_inputs
+from tasks.rollouts.rewards import Judging, judging_estimate, reward_identity
 from tasks.rollouts.scoring import forget_ahead, score_jobs
 from tasks.rollouts.spending import Spent, budget_of, spared, spending
 from tasks.stage.contract import Artifact, Outcome, Stage
@@ -27,7 +27,7 @@ def score(at: Place, problems: Artifact, samples: Artifact, judging: Judging) ->
     The output of a judging model is in `scores-<its name>/`. If problems were sampled until they had enough answers,
     counts are of the first round alone, in which all problems have equally many.
     """
-    models = reward_inputs(at.run, judging.reward)
+    models = judging.inputs(at.run)
     stage = Stage(
         at.stage("score"),
         VERSION,

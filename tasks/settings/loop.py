@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, model_validator
 
 from data.formats import Use
 from data.keeping import KEEP_PATTERN
-from data.measures import MeasureName
+from data.measures import DISCRIMINATOR, PAIR_ACCURACY, Measure, MeasureName
 from data.stopping import StopRule
 from models import tiny
 from models.config import Config, EngineConfig, SamplingConfig
@@ -96,6 +96,11 @@ class LoopConfig(RunConfig, ProblemSource, RunName):
     """Whether there are held-out pairs."""
     has_opponent: ClassVar[bool] = False
     """Whether the policy learns to distinguish gold answers from an opponent's."""
+
+    @property
+    def pair_measure(self) -> Measure:
+        """The measure of held-out pairs."""
+        return DISCRIMINATOR if self.has_opponent else PAIR_ACCURACY
 
     @property
     def has_proxy(self) -> bool:

@@ -1,7 +1,7 @@
-"""Stands in for models.asking.judge: an answer gets five points if it ends as the reference does, else one.
+"""Stands in for models.asking.judge: the real program up to the model, which knows the references.
 
-Pairwise the program is the real one up to the model, which prefers an answer that ends so. It replies nothing that can
-be read to the problems that `STUB_SILENT` names.
+Five points for an answer that ends as the reference does, else one; without a reference, five for more than one word.
+It always says what `STUB_SCORE` holds, and replies nothing that can be read to the problems that `STUB_SILENT` names.
 """
 
 import json
@@ -12,47 +12,27 @@ from unittest.mock import patch
 
 import models.asking.judge
 from data.judge_questions import Opinion, as_opinion
-from data.opinions import Rates
-from data.rows import Problem, Sample, Score
-from data.storage import parquet_files, read_rows, write_rows
+from data.rows import Problem, Sample
 from models.asking.judge import Asked
 from models.config import JudgeProgram
 
 
-def points(problem: Problem, sample: Sample) -> float:
-    return 5.0 if sample.text.endswith(f" {problem.reference or ''}") else 1.0
+def points(problem: Problem, sample: Sample) -> int:
+    if "STUB_SCORE" in os.environ:
+        return int(os.environ["STUB_SCORE"])
+    right = sample.text.endswith(f" {problem.reference}") if problem.reference else len(sample.text.split()) > 1
+    return 5 if right else 1
 
 
-def compare(asked: list[Asked]) -> list[Opinion]:
-    silent = os.environ.get("STUB_SILENT", "").split()
-    opinions = []
-    for problem, question in asked:
-        assert question.second is not None
-        first, second = points(problem, question.first), points(problem, question.second)
-        better = "tie" if first == second else "A" if first > second else "B"
-        reply = "" if problem.id in silent else json.dumps({"reasoning": "as the reference", "better": better})
-        opinions.append(as_opinion("pairwise", question, reply))
-    return opinions
-
-
-def score(program: JudgeProgram) -> None:
-    for job in program.jobs:
-        problems = {problem.id: problem for problem in read_rows(Problem, job.problems)}
-        job.output.mkdir(parents=True, exist_ok=True)
-        for shard in parquet_files(job.samples):
-            scores = []
-            for sample in read_rows(Sample, shard):
-                value = points(problems[sample.problem_id], sample)
-                verdict = "correct" if value >= program.judge.threshold else "wrong"
-                key = {"problem_id": sample.problem_id, "index": sample.index, "grader": program.grader}
-                scores.append(Score(value, verdict, "as the reference", **key))
-            write_rows(Score, job.output / shard.name, scores)
-        (job.output / "judge.json").write_text(json.dumps(Rates().record() | {"parse_rate": 1.0}))
+def reply(asked: Asked) -> Opinion:
+    problem, question = asked
+    first, second = points(problem, question.first), points(problem, question.second) if question.second else None
+    told = {"score": first} if second is None else {"better": "tie" if first == second else "AB"[first < second]}
+    silent = problem.id in os.environ.get("STUB_SILENT", "").split()
+    text = "" if silent else json.dumps({"reasoning": "as the reference"} | told)
+    return as_opinion("pointwise" if second is None else "pairwise", question, text)
 
 
 told = JudgeProgram.model_validate_json(Path(sys.argv[1]).read_text())
-if told.judge.kind == "pairwise":
-    with patch.object(models.asking.judge, "asking", lambda program, expected: compare):
-        models.asking.judge.judge_samples(told)
-else:
-    score(told)
+with patch.object(models.asking.judge, "asking", lambda program, expected: lambda asked: list(map(reply, asked))):
+    models.asking.judge.judge_samples(told)

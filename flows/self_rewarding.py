@@ -1,0 +1,194 @@
+"""Self-Rewarding (arXiv 2401.10020): a policy answers, judges its own answers, and learns the best over the worst.
+
+Each iteration draws several answers to each prompt, which the same policy then scores several times by a rubric; DPO
+learns each prompt's best answer over its worst, and both the answers and the judgment should improve. Start from a
+policy that can judge: one that has learned `demonstrations` of answers and of judgments.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from prefect import flow
+from pydantic import Field
+
+from data.measures import OWN_PAIRS, Measure, MeasureName
+from data.prepare.preferences import read_pairs
+from data.prepare.reading import Tally
+from data.prepare.splits import HELD_OUT
+from models.config import Config, Optimizer, PreferenceConfig, SamplingConfig, Schedule, gradient_accumulation
+from tasks.datasets.demonstrations import check_demonstrations
+from tasks.datasets.pairs import PAIRS_FILE, pair_judged
+from tasks.datasets.problems import prepare_problems
+from tasks.datasets.ranked import RANKED, ranked_pairs
+from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.policies.base import base_policy
+from tasks.policies.reference import measure_reference
+from tasks.policies.train import train_on_pairs
+from tasks.rollouts.generate import SAMPLES, generate
+from tasks.rollouts.judge_agreement import PolicyJudge, useless_judge
+from tasks.rollouts.rewards import JUDGED, Judging, RewardConfig
+from tasks.rollouts.score import SCORES, score
+from tasks.settings.demonstrated import Demonstrated, demonstrated
+from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
+from tasks.settings.loop import LoopConfig
+from tasks.stage.contract import Artifact, OnDrift
+from tasks.stage.run import Run
+
+
+class SelfSamplingConfig(SamplingConfig):
+    """How the policy answers."""
+
+    samples: Annotated[int, Field(ge=2, description="Answers to each prompt, of which it learns two.")] = 4
+    top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus sampling: keep this probability mass.")] = 0.9
+    top_k: Annotated[int, Field(ge=0, description="Sample from the k most likely tokens; 0: from all.")] = 0
+
+
+class SelfTrainConfig(PreferenceConfig):
+    """DPO as in the paper, which names no number of epochs."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-6
+    epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 1.0
+    batch_size: Annotated[int, Field(ge=1, description="Pairs per optimizer step, over all devices.")] = 16
+    optimizer: Annotated[Optimizer, Field(description="Optimizer.")] = "adamw"
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
+
+
+class JudgeLimits(Config):
+    """When the policy's judgment is too bad to learn from, so that the loop ends."""
+
+    entropy: Annotated[float, Field(ge=0, description="Least entropy of its scores, in bits.")] = 0.3
+    length: Annotated[
+        float, Field(gt=0, le=1, description="Most correlation of its scores with the length of answers.")
+    ] = 0.8
+
+
+class SelfRewarding(Demonstrated, LoopConfig):
+    """Every setting of Self-Rewarding. Defaults are the paper's."""
+
+    leading_settings = (
+        *START,
+        "demonstrations",
+        "ranked",
+        *PROBLEMS,
+        "iterations",
+        "generate.samples",
+        "generate.max_tokens",
+        "reward.judge.opinions",
+        *TRAINING,
+        "train.beta",
+        "evaluate.samples",
+        "stop.rule",
+        *MACHINE,
+    )
+    measures: ClassVar[tuple[MeasureName, ...]] = ("win_rate", "sampled_accuracy", "accuracy")
+
+    iterations: Annotated[int, Field(ge=1, description="Most iterations.")] = 2
+    ranked: Annotated[
+        Path | None,
+        Field(description="Data set of people's pairs, in any known format, on which the policy as judge is measured."),
+    ] = None
+    limit_ranked: Annotated[int | None, Field(ge=1, description="Use at most this many of them.")] = None
+    judge_limits: Annotated[JudgeLimits, Field(description="When its judgment is too bad to learn from.")] = (
+        JudgeLimits()
+    )
+    held_out_pairs: Annotated[
+        float, Field(gt=0, lt=1, description="Share of the prompts whose pairs are not learned, but measured.")
+    ] = 0.1
+    generate: Annotated[SelfSamplingConfig, Field(description="How the policy answers.")] = SelfSamplingConfig()
+    reward: Annotated[
+        RewardConfig, Field(description="What scores answers. A judge without a model is the policy itself.")
+    ] = RewardConfig(name=JUDGED, parts={}, options={})
+    train: Annotated[SelfTrainConfig, Field(description="How the policy is trained.")] = SelfTrainConfig()
+
+    @property
+    def judges_itself(self) -> bool:
+        return JUDGED in self.reward.names and self.reward.judge.model is None
+
+    @property
+    def measured_by(self) -> RewardConfig:
+        """What judges answers to held-out problems: a verifier, and not the policy."""
+        return self.evaluate.reward or RewardConfig(parts={}, options={})
+
+    @property
+    def pair_measure(self) -> Measure:
+        return OWN_PAIRS
+
+    @property
+    def ready_rewards(self) -> tuple[RewardConfig, ...]:
+        others = self.reward.without(JUDGED) if self.judges_itself else self.reward
+        return (self.measured_by,) if others is None else (others, self.measured_by)
+
+    def judge(self, pairs: Artifact | None) -> PolicyJudge | None:
+        """How the policy judges, if it does.
+
+        Args:
+            pairs: people's, on which it is measured.
+        """
+        told = self.reward.judge.model_copy(update={"model_code": self.model_code})
+        return PolicyJudge(told, self.engine, pairs) if self.judges_itself else None
+
+    def judged_by_policy(self, policy: Artifact) -> Judging:
+        """How answers are scored in an iteration that begins with this policy."""
+        if (judge := self.judge(None)) is None:
+            return self.judging
+        reward = self.reward.model_copy(update={"judge": judge.of(policy).config})
+        return Judging(reward, self.engine, {JUDGED: policy})
+
+    def input_files(self) -> dict[str, Path]:
+        named = {"demonstrations": self.demonstrations, "ranked": self.ranked}
+        return super().input_files() | {name: path for name, path in named.items() if path is not None}
+
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        if self.demonstrations is not None:
+            gradient_accumulation(self.sft_train, self.launch)
+            check_demonstrations(self, self.shown(self.demonstrations))
+        if self.ranked is not None:
+            for _ in read_pairs(self.shown(self.ranked).reading, Tally(), "validation"):
+                pass
+
+
+@flow(
+    name="self-rewarding",
+    description=__doc__,
+    flow_run_name=flow_run_name,
+    persist_result=False,
+    validate_parameters=True,
+)
+def self_rewarding(config: SelfRewarding, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
+    """Run Self-Rewarding, or continue where an earlier start of the same run stopped."""
+    return run_loop("Self-Rewarding", loop, config, on_drift)
+
+
+def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
+    """The algorithm. Has no effect when `run` is only planning."""
+    problems = prepare_problems(run, config)
+    base = demonstrated(run, config, base_policy(run, config), problems)
+    measuring, iterations = begin(run, config, problems, base, config.judge(judged_pairs(run, config)))
+    prompts, policy, limits = problems.artifact("train.parquet"), base, config.judge_limits
+    reason = None
+    for number in range(1, config.iterations + 1):
+        judged = iterations[-1].stages.get("judge")
+        if judged and (reason := useless_judge(judged, limits.entropy, limits.length)):
+            break
+        at, before = run.iteration(number), policy.artifact("policy")
+        sampled = generate(at, before, {SAMPLES: prompts}, config.sampling)
+        samples = sampled.artifact(SAMPLES)
+        scored = score(at, prompts, samples, config.judged_by_policy(before))
+        made = pair_judged(at, prompts, samples, scored.artifact(SCORES), config.held_out_pairs)
+        pairs = {"current": made.artifact(PAIRS_FILE), "validation": made.artifact(f"{HELD_OUT}.parquet")}
+        reference = measure_reference(at, before, pairs, config.training)
+        unseen = reference.measured("validation")
+        policy = train_on_pairs(at, before, {"current": reference.measured("current")}, config.training, unseen)
+        stages = {"generate": sampled, "score": scored, "pair": made, "reference": reference.stage, "train": policy}
+        if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
+            break
+    return conclude(measuring, iterations, reason)
+
+
+def judged_pairs(run: Run, config: SelfRewarding) -> Artifact | None:
+    """People's pairs on which the policy as judge is measured, if there are any."""
+    if config.ranked is None or not config.judges_itself:
+        return None
+    reading = config.shown(config.ranked).reading
+    return ranked_pairs(run.place(RANKED), reading, config.limit_ranked).artifact(PAIRS_FILE)

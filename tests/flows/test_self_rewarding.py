@@ -1,0 +1,113 @@
+"""Self-Rewarding on stub programs: the policy of the moment judges, and its best answer is learned over its worst."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.judging import ENTROPY, WITH_ITSELF
+from data.prepare.sources import DataFileError
+from data.rows import Pair, Problem, Sample
+from data.storage import read_rows
+from flows.commands import history
+from flows.self_rewarding import SelfRewarding, loop
+from tasks.datasets.select import NothingKeptError
+from tasks.loop.loop import run_loop
+from tasks.loop.preflight import check, plan_loop
+from tasks.stage.contract import OnDrift, Status
+from tests.flows.conftest import make_history, prepared, small
+from tests.flows.test_reward_model import rows
+from tests.flows.test_sft_dpo import write
+
+pytestmark = pytest.mark.usefixtures("stubs")
+
+
+def make(folder: Path, **changes: Any) -> SelfRewarding:
+    make_history(folder / "runs")
+    told = small(folder) | {"iterations": 2, "train": {"dtype": "float32"}, "launch": {"micro_batch_size": 16}}
+    return SelfRewarding.model_validate(told | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SelfRewarding:
+    folder = tmp_path_factory.mktemp("self-rewarding")
+    shown = [{"question": f"Say {n}.", "answer": f"{n}"} for n in range(40)]
+    data = {"demonstrations": write(folder / "shown.jsonl", shown), "ranked": write(folder / "pairs.jsonl", rows(40))}
+    config = make(folder, sft_train={"batch_size": 16}, limit_ranked=30, judge_limits={"length": 1}, **data)
+    with prepared(cache):
+        check(loop, config, OnDrift.REFUSE)
+        run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
+    return config
+
+
+def test_each_iterations_own_policy_judges(finished: SelfRewarding) -> None:
+    for number, before in ((1, "sft/train"), (2, "iter-1/train")):
+        told = json.loads((finished.directory / f"iter-{number}/score/judge-program.json").read_text())
+        assert told["policy"] == str(finished.directory / before / "policy") and told["judge"]["opinions"] == 3
+        scored = json.loads((finished.directory / f"iter-{number}/score/manifest.json").read_text())
+        drawn = json.loads((finished.directory / f"iter-{number}/generate/manifest.json").read_text())
+        assert scored["inputs"]["judge"] == drawn["inputs"]["policy"]
+
+
+def test_with_a_judge_that_knows_the_references_all_pairs_are_right_over_wrong(finished: SelfRewarding) -> None:
+    references = {p.id: p.reference for p in read_rows(Problem, finished.directory / "problems/train.parquet")}
+    for number in (1, 2):
+        folder = finished.directory / f"iter-{number}"
+        pairs = [pair for name in ("pairs", "held_out") for pair in read_rows(Pair, folder / f"pair/{name}.parquet")]
+        for pair in pairs:
+            assert pair.chosen.endswith(f" {references[pair.problem_id]}") and pair.rejected.endswith(" -1")
+        right: dict[str, set[bool]] = {}
+        for sample in read_rows(Sample, folder / "generate/samples"):
+            right.setdefault(sample.problem_id, set()).add(not sample.text.endswith(" -1"))
+        assert {pair.problem_id for pair in pairs} == {name for name, both in right.items() if len(both) == 2}
+        counts = json.loads((folder / "pair/selection.json").read_text())
+        assert counts["tie"] == sum(len(both) == 1 for both in right.values())
+
+
+def test_the_judge_is_measured_on_peoples_pairs(finished: SelfRewarding) -> None:
+    for number in range(3):
+        told = json.loads((finished.directory / f"iter-{number}/judge/validation/measures.json").read_text())
+        found = told["judge_agreement"]
+        assert found["rows"] == 30 and found["value"]["value"] == 0.9
+        assert found["details"][ENTROPY] == pytest.approx(1.0) and found["details"][WITH_ITSELF] == 1.0
+        assert list(found["against"]) == (["base"] if number else [])
+    report = (finished.directory / "report.html").read_text()
+    assert "agreement with people" in report and "Self-Rewarding raised test accuracy" in report
+
+
+def test_another_start_has_nothing_to_do_and_a_pair_is_traced(
+    finished: SelfRewarding, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {planned.status for planned in plan_loop(loop, finished, OnDrift.REFUSE).plan} == {Status.REUSE}
+    assert history.trace([finished.run, "--runs-dir", str(finished.runs_dir)]) == 0
+    assert "iter-1/pair/pairs.parquet" in capsys.readouterr().out
+
+
+def test_a_judge_that_always_says_five_ends_it_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_SCORE", "5")
+    config = make(tmp_path)
+    with pytest.raises(NothingKeptError, match=r"the judge always gives the same score\.") as refused:
+        run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
+    assert "(100 tie)" in str(refused.value) and not (config.directory / "iter-1/train").exists()
+    pairs = write(tmp_path / "pairs.jsonl", rows(20))
+    summary = run_loop("Self-Rewarding", loop, make(tmp_path, run="measured", ranked=pairs), OnDrift.REFUSE)
+    assert "the entropy of its scores is 0.00 bits, less than judge_limits.entropy 0.3" in summary["stop_reason"]
+    assert summary["best_iteration"] == 0 and not (tmp_path / "runs/measured/iter-1").exists()
+
+
+def test_a_judge_that_goes_by_length_ends_it(tmp_path: Path) -> None:
+    pairs = write(tmp_path / "pairs.jsonl", rows(20))
+    config = make(tmp_path, ranked=pairs, judge_limits={"length": 0.5})
+    summary = run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
+    assert "the judge goes by length: its scores correlate with it by 1.00" in summary["stop_reason"]
+
+
+@pytest.mark.parametrize(("name", "row"), [("ranked", {"question": "a", "answer": "b"}), ("demonstrations", {"q": 1})])
+def test_data_that_cannot_be_used_are_refused_before_anything_begins(
+    tmp_path: Path, name: str, row: dict[str, Any]
+) -> None:
+    config = make(tmp_path, **{name: write(tmp_path / "data.jsonl", [row])})
+    with pytest.raises(DataFileError):
+        check(loop, config, OnDrift.REFUSE)
+    assert not config.directory.exists()
