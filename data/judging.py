@@ -4,6 +4,7 @@ Agreement is the pairwise accuracy of Self-Rewarding Language Models (arXiv 2401
 what makes a judge useless whatever its accuracy: one score for everything, a score for length, or for a place.
 """
 
+import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,8 +12,8 @@ from itertools import combinations
 
 import numpy as np
 
-from data.judge_questions import Opinion
-from data.opinions import Rates
+from data.judge_questions import Kind, Opinion
+from data.opinions import Rates, result
 from data.rows import MeasuredRow, Pair, Problem, Sample, Score
 
 CHOSEN, REJECTED = 0, 1  # the sides of a pair as samples
@@ -22,7 +23,8 @@ TIES, ENTROPY, WITH_ITSELF, WITH_LENGTH, FLIPS = "ties", "entropy_bits", "self_a
 
 def as_samples(pair: Pair) -> tuple[Problem, list[Sample]]:
     """A pair as a problem with two answers, the chosen one first. The problem's id tells pairs of a prompt apart."""
-    identity = pair.problem_id if pair.index == 0 else f"{pair.problem_id}-{pair.index}"
+    apart = hashlib.sha256(f"{pair.problem_id}/{pair.index}".encode()).hexdigest()[: len(pair.problem_id)]
+    identity = pair.problem_id if pair.index == 0 else apart
     problem = Problem(identity, pair.messages, None, None, pair.chosen_source, "train")
     sides = ((CHOSEN, pair.chosen), (REJECTED, pair.rejected))
     return problem, [Sample(identity, side, text, [], "stop", "", 0, "") for side, text in sides]
@@ -82,6 +84,41 @@ def _with_itself(opinions: Iterable[Opinion]) -> float | None:
             of[opinion.problem_id, opinion.index, opinion.other, opinion.swapped].append(opinion.value)
     equal = Counter(one == other for values in of.values() for one, other in combinations(values, 2))
     return equal[True] / equal.total() if equal else None
+
+
+def agreeing(kind: Kind, opinions: Iterable[Opinion]) -> list[Opinion]:
+    """The judgments that rank pairs as people did: pointwise, both sides' if the chosen one gets more.
+
+    Args:
+        opinions: of `as_samples`.
+    """
+    read = [opinion for opinion in opinions if opinion.value is not None]
+    if kind == "pairwise":
+        return [opinion for opinion in read if result(opinion) == 1]
+    points: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
+    for opinion in read:
+        points[opinion.problem_id, opinion.opinion][opinion.index] = int(opinion.value or 0)
+    right = {key for key, of in points.items() if len(of) == 2 and of[CHOSEN] > of[REJECTED]}
+    return [opinion for opinion in read if (opinion.problem_id, opinion.opinion) in right]
+
+
+def balanced(opinions: Sequence[Opinion]) -> list[Opinion]:
+    """Judgments of which the most frequent value is no more frequent than the next; which ones stay, a hash decides.
+
+    A judge that learns from its own judgments would otherwise say the usual more and more often.
+    """
+    (usual, _), (_, most), *_ = [*Counter(opinion.value for opinion in opinions).most_common(2), (None, 0), (None, 0)]
+    of_usual = [opinion for opinion in opinions if opinion.value == usual]
+    kept = {_place(opinion) for opinion in sorted(of_usual, key=_drawn)[: most or len(of_usual)]}
+    return [opinion for opinion in opinions if opinion.value != usual or _place(opinion) in kept]
+
+
+def _place(opinion: Opinion) -> tuple[str, int, int, int, bool]:
+    return opinion.problem_id, opinion.opinion, opinion.index, opinion.other, opinion.swapped
+
+
+def _drawn(opinion: Opinion) -> str:
+    return hashlib.sha256(repr(_place(opinion)).encode()).hexdigest()
 
 
 def useless(details: dict[str, float], least_entropy: float, most_length: float) -> str | None:

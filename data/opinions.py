@@ -64,7 +64,7 @@ def _pairwise(opinions: Iterable[Opinion]) -> tuple[dict[int, float], dict[int, 
     compared: dict[tuple[int, int], list[float]] = defaultdict(list)
     first: dict[int, Opinion] = {}
     for opinion, back in both_orders(opinions):
-        one, other = _result(opinion), _result(back)
+        one, other = result(opinion), result(back)
         compared[opinion.index, opinion.other].append(one if one == other else 0.5)
         for index in (opinion.index, opinion.other):
             first.setdefault(index, opinion)
@@ -91,7 +91,7 @@ def both_orders(opinions: Iterable[Opinion]) -> Iterator[tuple[Opinion, Opinion]
             yield waiting, opinion
 
 
-def _result(opinion: Opinion) -> float:
+def result(opinion: Opinion) -> float:
     """1 if sample `index` is better, 0 if `other` is, 0.5 for a tie."""
     if opinion.value == "tie":
         return 0.5
@@ -124,7 +124,7 @@ class Rates:
         self.first_failure = self.first_failure or next((o.failure for o in opinions if o.failure), "")
         for opinion, back in both_orders(opinions):
             self.comparisons += 1
-            self.flips += _result(opinion) != _result(back)
+            self.flips += result(opinion) != result(back)
 
     def add_scores(self, scores: Iterable[Score]) -> None:
         for score in scores:

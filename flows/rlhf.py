@@ -41,6 +41,14 @@ ONE_OF_TWO = (
 )
 
 
+class OptimizedRewardConfig(RewardConfig):
+    """The reward: a reward model, unless another is named."""
+
+    name: Annotated[str, Field(description="What scores answers; a reward model without a path is learned here.")] = (
+        MODELLED
+    )
+
+
 class RLHF(Demonstrated, PairFormat, OnPolicyLoopConfig):
     """Every setting of RLHF. Defaults are those of a re-implementation that is documented well (arXiv 2403.17031)."""
 
@@ -81,8 +89,8 @@ class RLHF(Demonstrated, PairFormat, OnPolicyLoopConfig):
     forced: Annotated[
         bool, Field(description="Go on with a reward model that may prefer nothing: its accuracy may be 50 %.")
     ] = False
-    reward: Annotated[RewardConfig, Field(description="The reward: what scores answers.")] = RewardConfig(
-        name=MODELLED, parts={}, options={}
+    reward: Annotated[OptimizedRewardConfig, Field(description="The reward: what scores answers.")] = (
+        OptimizedRewardConfig(parts={}, options={})
     )
     reward_train: Annotated[RewardTrainConfig, Field(description="How the reward model is trained on pairs.")] = (
         RewardTrainConfig()
@@ -168,7 +176,7 @@ def rlhf(config: RLHF, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 def loop(run: Run, config: RLHF) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems = prepare_problems(run, config)
-    base = demonstrated(run, config, base_policy(run, config), problems)
+    base, _ = demonstrated(run, config, base_policy(run, config), config.unseen(problems))
     start = base.artifact("policy")
     mix = mixed(run, config, start, problems)
     scorers = reward_inputs(run, config.reward) if config.pairs is None else learned_reward(run, config, start)

@@ -5,34 +5,40 @@ learns each prompt's best answer over its worst, and both the answers and the ju
 policy that can judge: one that has learned `demonstrations` of answers and of judgments.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data.measures import OWN_PAIRS, Measure, MeasureName
+from data.prepare.overlap import Rules
 from data.prepare.preferences import read_pairs
-from data.prepare.reading import Tally
+from data.prepare.reading import Reading, Tally
 from data.prepare.splits import HELD_OUT
 from models.config import Config, Optimizer, PreferenceConfig, SamplingConfig, Schedule, gradient_accumulation
 from tasks.datasets.demonstrations import check_demonstrations
+from tasks.datasets.judgments import judgment_examples
 from tasks.datasets.pairs import PAIRS_FILE, pair_judged
 from tasks.datasets.problems import prepare_problems
-from tasks.datasets.ranked import RANKED, ranked_pairs
+from tasks.datasets.ranked import EFT, PROMPTS, RANKED, RANKED_FILE, ranked_pairs
+from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
 from tasks.policies.reference import measure_reference
-from tasks.policies.train import train_on_pairs
+from tasks.policies.train import train, train_on_pairs
 from tasks.rollouts.generate import SAMPLES, generate
-from tasks.rollouts.judge_agreement import PolicyJudge, useless_judge
+from tasks.rollouts.judge_agreement import PolicyJudge, measure_judge, useless_judge
 from tasks.rollouts.rewards import JUDGED, Judging, RewardConfig
 from tasks.rollouts.score import SCORES, score
 from tasks.settings.demonstrated import Demonstrated, demonstrated
 from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import Artifact, OnDrift
-from tasks.stage.run import Run
+from tasks.stage.launch import Training
+from tasks.stage.run import Result, Run
 
 
 class SelfSamplingConfig(SamplingConfig):
@@ -53,6 +59,14 @@ class SelfTrainConfig(PreferenceConfig):
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
 
 
+class OwnJudgmentConfig(RewardConfig):
+    """How answers are scored: by the policy's own judgment, unless another reward is named."""
+
+    name: Annotated[str, Field(description="What scores answers; a judge without a model is the policy itself.")] = (
+        JUDGED
+    )
+
+
 class JudgeLimits(Config):
     """When the policy's judgment is too bad to learn from, so that the loop ends."""
 
@@ -68,6 +82,7 @@ class SelfRewarding(Demonstrated, LoopConfig):
     leading_settings = (
         *START,
         "demonstrations",
+        "eft",
         "ranked",
         *PROBLEMS,
         "iterations",
@@ -83,9 +98,20 @@ class SelfRewarding(Demonstrated, LoopConfig):
     measures: ClassVar[tuple[MeasureName, ...]] = ("win_rate", "sampled_accuracy", "accuracy")
 
     iterations: Annotated[int, Field(ge=1, description="Most iterations.")] = 2
+    eft: Annotated[
+        Path | None,
+        Field(
+            description="Data set of people's pairs, in any known format. The policy judges them before the loop, and "
+            "learns those of its judgments that agree with people, with the demonstrations (EFT in the paper)."
+        ),
+    ] = None
+    limit_eft: Annotated[int | None, Field(ge=1, description="Use at most this many of them.")] = None
     ranked: Annotated[
         Path | None,
-        Field(description="Data set of people's pairs, in any known format, on which the policy as judge is measured."),
+        Field(
+            description="Data set of people's pairs, in any known format, on which the policy as judge is measured. "
+            "Nothing with their prompts is learned."
+        ),
     ] = None
     limit_ranked: Annotated[int | None, Field(ge=1, description="Use at most this many of them.")] = None
     judge_limits: Annotated[JudgeLimits, Field(description="When its judgment is too bad to learn from.")] = (
@@ -95,10 +121,20 @@ class SelfRewarding(Demonstrated, LoopConfig):
         float, Field(gt=0, lt=1, description="Share of the prompts whose pairs are not learned, but measured.")
     ] = 0.1
     generate: Annotated[SelfSamplingConfig, Field(description="How the policy answers.")] = SelfSamplingConfig()
-    reward: Annotated[
-        RewardConfig, Field(description="What scores answers. A judge without a model is the policy itself.")
-    ] = RewardConfig(name=JUDGED, parts={}, options={})
+    reward: Annotated[OwnJudgmentConfig, Field(description="How answers are scored.")] = OwnJudgmentConfig(
+        parts={}, options={}
+    )
     train: Annotated[SelfTrainConfig, Field(description="How the policy is trained.")] = SelfTrainConfig()
+
+    @model_validator(mode="after")
+    def _has_use_for_pairs(self) -> Self:
+        given = [name for name, path in (("eft", self.eft), ("ranked", self.ranked)) if path is not None]
+        if given and not self.judges_itself:
+            raise ValueError(
+                f"{' and '.join(given)} taught and measured the policy as a judge, but another one judges here. "
+                "Leave it out, or set reward.name judge without reward.judge.model."
+            )
+        return self
 
     @property
     def judges_itself(self) -> bool:
@@ -118,6 +154,10 @@ class SelfRewarding(Demonstrated, LoopConfig):
         others = self.reward.without(JUDGED) if self.judges_itself else self.reward
         return (self.measured_by,) if others is None else (others, self.measured_by)
 
+    def as_pairs(self, path: Path) -> Reading:
+        """How a data set of people's pairs is read."""
+        return self.shown(path).reading
+
     def judge(self, pairs: Artifact | None) -> PolicyJudge | None:
         """How the policy judges, if it does.
 
@@ -135,7 +175,7 @@ class SelfRewarding(Demonstrated, LoopConfig):
         return Judging(reward, self.engine, {JUDGED: policy})
 
     def input_files(self) -> dict[str, Path]:
-        named = {"demonstrations": self.demonstrations, "ranked": self.ranked}
+        named = {"demonstrations": self.demonstrations, "eft": self.eft, "ranked": self.ranked}
         return super().input_files() | {name: path for name, path in named.items() if path is not None}
 
     def check_inputs(self) -> None:
@@ -143,8 +183,8 @@ class SelfRewarding(Demonstrated, LoopConfig):
         if self.demonstrations is not None:
             gradient_accumulation(self.sft_train, self.launch)
             check_demonstrations(self, self.shown(self.demonstrations))
-        if self.ranked is not None:
-            for _ in read_pairs(self.shown(self.ranked).reading, Tally(), "validation"):
+        for pairs in (self.eft, self.ranked):
+            for _ in read_pairs(self.as_pairs(pairs), Tally(), "validation") if pairs else ():
                 pass
 
 
@@ -163,8 +203,9 @@ def self_rewarding(config: SelfRewarding, on_drift: OnDrift = OnDrift.REFUSE) ->
 def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems = prepare_problems(run, config)
-    base = demonstrated(run, config, base_policy(run, config), problems)
-    measuring, iterations = begin(run, config, problems, base, config.judge(judged_pairs(run, config)))
+    ranked = measured_pairs(run, config)
+    base = able_to_judge(run, config, base_policy(run, config), {**config.unseen(problems), **ranked.prompts})
+    measuring, iterations = begin(run, config, problems, base, config.judge(ranked.pairs))
     prompts, policy, limits = problems.artifact("train.parquet"), base, config.judge_limits
     reason = None
     for number in range(1, config.iterations + 1):
@@ -186,9 +227,35 @@ def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
     return conclude(measuring, iterations, reason)
 
 
-def judged_pairs(run: Run, config: SelfRewarding) -> Artifact | None:
-    """People's pairs on which the policy as judge is measured, if there are any."""
-    if config.ranked is None or not config.judges_itself:
-        return None
-    reading = config.shown(config.ranked).reading
-    return ranked_pairs(run.place(RANKED), reading, config.limit_ranked).artifact(PAIRS_FILE)
+@dataclass(frozen=True)
+class MeasuredPairs:
+    """People's pairs on which the policy as judge is measured, if there are any, and their prompts."""
+
+    pairs: Artifact | None = None
+    prompts: Mapping[str, Artifact] = field(default_factory=dict)
+
+
+def measured_pairs(run: Run, config: SelfRewarding) -> MeasuredPairs:
+    """Read the pairs on which the policy as judge is measured."""
+    if config.ranked is None:
+        return MeasuredPairs()
+    read = ranked_pairs(run.place(RANKED), config.as_pairs(config.ranked), config.limit_ranked, {}, Rules())
+    return MeasuredPairs(read.artifact(RANKED_FILE), {RANKED: read.artifact(PROMPTS)})
+
+
+def able_to_judge(run: Run, config: SelfRewarding, base: Result, unseen: Mapping[str, Artifact]) -> Result:
+    """Learn the demonstrations, and then both them and evaluation data, from the same base (section 3.1.1).
+
+    Args:
+        unseen: sets of problems whose prompts may not be learned, by name.
+    """
+    baseline, shown = demonstrated(run, config, base, unseen)
+    if config.eft is None:
+        return baseline
+    at, policy = run.place(EFT), baseline.artifact("policy")
+    pairs = ranked_pairs(at, config.as_pairs(config.eft), config.limit_eft, unseen, config.overlap.rules)
+    judge = config.judge(pairs.artifact(RANKED_FILE))
+    assert judge is not None
+    judged = measure_judge(at, judge, policy, None)
+    examples = judgment_examples(at, policy, judge, judged, shown).artifact(EXAMPLES)
+    return train(at, base.artifact("policy"), examples, Training(config.sft_train, config.launch))

@@ -17,7 +17,7 @@ from tasks.history.compare import SETS, compare_runs
 from tasks.history.disk import KINDS, Usage, disk_usage
 from tasks.history.runs import History, QueryError, open_history, run_directories
 from tasks.history.state import RunState, State, run_state
-from tasks.history.trace import Policy, Trace, training_files
+from tasks.history.trace import Answer, Policy, Trace, training_files
 from tasks.history.trace import trace as follow
 from tasks.stage.contract import Manifest
 from tasks.stage.freed import read_freed, stage_that_freed
@@ -165,31 +165,24 @@ def _trace_blocks(history: History, found: Trace) -> Iterator[tuple[str, list[st
         [str(history.path(found.file)), f"trained on in {trained}{weight}", *_made_by(history, found.file.stage)],
     )
     if isinstance(row, Pair):
-        yield "chosen", [f"from {row.chosen_source}", *_quoted(row.chosen)]
-        yield (
-            "rejected",
-            [f"from {_source(history, row.rejected_source, found.file.iteration)}", *_quoted(row.rejected)],
-        )
+        for side, source, text in (
+            ("chosen", row.chosen_source, row.chosen),
+            ("rejected", row.rejected_source, row.rejected),
+        ):
+            yield side, [f"from {_source(history, source, found.file.iteration)}", *_quoted(text)]
     elif isinstance(row, Rollout):
         yield from _rollout_blocks(row)
     elif found.samples is None:
-        yield "completion", [f"a gold answer, from {row.policy}", *_quoted(row.completion)]
-    if found.samples is not None and (sample := found.sample) is not None:
-        sampling = history.manifest(found.samples).config
-        yield (
-            "sample",
-            [
-                f"{history.path(found.samples)}, index {sample.index}",
-                f"{len(sample.token_ids)} tokens, finish reason {sample.finish_reason}, seed {sample.seed}",
-                f"sampling {sample.sampling}: {', '.join(f'{name} {value}' for name, value in sampling.items())}",
-                *(_quoted(sample.text) if isinstance(row, Example) else ["the rejected answer above"]),
-                *_made_by(history, found.samples.stage),
-            ],
+        whose = (
+            f"written by {_source(history, row.policy, found.file.iteration)}"
+            if found.policies
+            else f"a gold answer, from {row.policy or row.source}"
         )
-    if found.score is not None:
-        yield "score", _score_lines(found.score)
-    elif found.samples is not None:
-        yield "score", [f"none: {history.algorithm} trains without a reward"]
+        yield "completion", [whose, *_quoted(row.completion)]
+    for number, answer in enumerate(found.answers):
+        yield from _answer_blocks(history, found, answer, "chosen" if len(found.answers) > number + 1 else "rejected")
+    if found.judge is not None:
+        yield "judge", [f"{found.judge}, digest {history.digest(found.judge)}"]
     problem = found.problem
     about = (
         f"{problem.id}, from {problem.source}, split {problem.split}" if problem else f"{row.problem_id}, of the pairs"
@@ -203,6 +196,27 @@ def _trace_blocks(history: History, found: Trace) -> Iterator[tuple[str, list[st
         wrote = number == 0 and not isinstance(row, Rollout)
         yield "policy" if number == 0 else "before it", _policy_lines(history, policy, wrote)
     yield "checks", [f"{'agrees ' if check.holds else 'DIFFERS'}  {check.statement}" for check in found.checks]
+
+
+def _answer_blocks(history: History, found: Trace, answer: Answer, side: str) -> Iterator[tuple[str, list[str]]]:
+    assert found.samples is not None
+    sampling, sample = history.manifest(found.samples).config, answer.sample
+    yield (
+        "sample",
+        [
+            f"{history.path(found.samples)}, index {sample.index}",
+            f"{len(sample.token_ids)} tokens, finish reason {sample.finish_reason}, seed {sample.seed}",
+            f"sampling {sample.sampling}: {', '.join(f'{name} {value}' for name, value in sampling.items())}",
+            *(_quoted(sample.text) if isinstance(found.row, Example) else [f"the {side} answer above"]),
+            *_made_by(history, found.samples.stage),
+        ],
+    )
+    none = [f"none: {history.algorithm} trains without a reward"]
+    yield "score", none if answer.score is None else _score_lines(answer.score)
+    for opinion in answer.opinions:
+        order = f", compared with {opinion.other}{', which came first' * opinion.swapped}" if opinion.other >= 0 else ""
+        read = f"read as {opinion.value}" if opinion.value is not None else f"not read: {opinion.failure}"
+        yield "opinion", [f"number {opinion.opinion} of answer {opinion.index}{order}, {read}", *_quoted(opinion.text)]
 
 
 def _rollout_blocks(row: Rollout) -> Iterator[tuple[str, list[str]]]:

@@ -12,8 +12,10 @@ from typing import TypeVar
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from data.judge_questions import Opinion
 from data.rows import Example, Pair, Problem, Rollout, Sample, Score
 from data.storage import count_rows, parquet_files, read_rows
+from models.asking.judge import OPINIONS
 from models.on_policy import ROLLOUTS
 from tasks.datasets.select import SELECTION
 from tasks.history.runs import History, Origin, QueryError
@@ -21,7 +23,7 @@ from tasks.stage.contract import Finished, Manifest
 
 Row = Example | Pair | Rollout
 TRAINING_FILES: Mapping[str, type[Row]] = {"examples.parquet": Example, "pairs.parquet": Pair, ROLLOUTS: Rollout}
-KEY = re.compile(r"(?P<iteration>iter-\d+)/(?P<problem>[0-9a-f]{1,16})/(?P<index>\d+)")
+KEY = re.compile(r"(?P<place>[a-z]+(?:-[a-z\d]+)*)/(?P<problem>[0-9a-f]{1,16})/(?P<index>\d+)")
 KEY_FORM = "ITERATION/PROBLEM/INDEX"
 KEYS_SHOWN = 5
 
@@ -56,10 +58,23 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A policy's answer in a training row, its score, and the unedited replies of the model that judged it, if any."""
+
+    sample: Sample
+    score: Score | None
+    opinions: list[Opinion]
+
+
+@dataclass(frozen=True)
 class Trace:
     """A training row and its origins. `policies` starts with the one that wrote it and ends with the base.
 
     A rollout's start with the one that the iteration started from: those between its steps are not kept.
+
+    Attributes:
+        answers: the policy's in the row; of a pair of two, the chosen one first.
+        judge: the policy that judged them, if one of this run did.
     """
 
     key: str
@@ -67,9 +82,9 @@ class Trace:
     file: Origin
     trained: list[str]
     problem: Problem | None
-    sample: Sample | None
+    answers: list[Answer]
     samples: Origin | None
-    score: Score | None
+    judge: Origin | None
     policies: list[Policy]
     checks: list[Check]
 
@@ -103,7 +118,8 @@ def trace(history: History, key: str) -> Trace:
     """Trace a training row back to its origins.
 
     Args:
-        key: `iter-1/<problem id>/<index>`; a unique prefix of the problem id is enough.
+        key: `iter-1/<problem id>/<index>`; a unique prefix of the problem id is enough. Rows that are learned outside
+            the iterations have the name of the stage's folder instead, such as `sft`.
 
     Raises:
         QueryError: the key is invalid or names no training row; the message lists some that do.
@@ -117,8 +133,8 @@ def trace(history: History, key: str) -> Trace:
     sources = [origin for origin in (problems, samples, scores) if origin is not None]
     begins = row.problem_id
     asked = _rows(Problem, history, problems, begins, column="id") if problems else []
-    sample = _at(row.index, _rows(Sample, history, samples, begins)) if samples else None
-    score = _at(row.index, _rows(Score, history, scores, begins)) if scores else None
+    answers = _answers(history, row, samples, scores)
+    judge = _follow(history, scores.stage, "judge", file.iteration - 1, checks) if scores else None
     read = ", ".join([file.stage, *(origin.stage for origin in sources)])
     checks.append(Check(f"the files of {read} have the SHA-256 that their manifests record", True))
     policies: list[Policy] = []
@@ -126,18 +142,20 @@ def trace(history: History, key: str) -> Trace:
         start = _follow(history, file.stage, "start", file.iteration - 1, checks)
         policies = _ancestry(history, start, checks) if start else []
     elif samples is not None:
-        checks += _agreements(row, sample, history.stages[samples.stage].manifest)
+        checks += _agreements(row, answers, history.stages[samples.stage].manifest)
         writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks)
         policies = _ancestry(history, writer, checks) if writer else []
+    elif isinstance(row, Example) and row.policy and (writer := history.origin(row.policy, file.iteration)):
+        policies = _ancestry(history, writer, checks)
     return Trace(
         key=_key(file, row),
         row=row,
         file=file,
         trained=_trained_on(history, file, row),
         problem=next(iter(asked), None),
-        sample=sample,
+        answers=answers,
         samples=samples,
-        score=score,
+        judge=judge,
         policies=policies,
         checks=checks,
     )
@@ -170,7 +188,7 @@ def _training_file(history: History, file: Origin) -> TrainingFile:
 
 
 def _key(file: Origin, row: Row) -> str:
-    return f"iter-{file.iteration}/{row.problem_id}/{row.index}"
+    return f"{file.stage.partition('/')[0]}/{row.problem_id}/{row.index}"
 
 
 def _find(history: History, key: str) -> tuple[Origin, Row]:
@@ -178,11 +196,11 @@ def _find(history: History, key: str) -> tuple[Origin, Row]:
     parts = KEY.fullmatch(key)
     if parts is None:
         raise QueryError(f"{key!r} is not a sample key.", what_next=_hint(files))
-    here = [f for f in files if f.file.stage.startswith(f"{parts['iteration']}/")]
+    here = [f for f in files if f.file.stage.startswith(f"{parts['place']}/")]
     if not here:
-        there = sorted({f"iter-{f.file.iteration}" for f in files})
+        there = sorted({f.file.stage.partition("/")[0] for f in files})
         raise QueryError(
-            f"{history.directory} has no training rows of {parts['iteration']}, only of {', '.join(there)}.",
+            f"{history.directory} has no training rows of {parts['place']}, only of {', '.join(there)}.",
             what_next=_hint(files),
         )
     return _find_among(history, here, parts)
@@ -197,7 +215,7 @@ def _find_among(history: History, files: Sequence[TrainingFile], parts: re.Match
     if len(problems) > 1:
         raise QueryError(
             f"{parts['problem']} is the beginning of {len(problems)} problem ids with training rows in "
-            f"{parts['iteration']}: {', '.join(problems[:KEYS_SHOWN])}{', …' * (len(problems) > KEYS_SHOWN)}.",
+            f"{parts['place']}: {', '.join(problems[:KEYS_SHOWN])}{', …' * (len(problems) > KEYS_SHOWN)}.",
             what_next="Give more of the id.",
         )
     for file, row in rows:
@@ -261,17 +279,47 @@ def _follow(history: History, stage: str, name: str, latest: int, checks: list[C
     return found
 
 
-def _agreements(row: Example | Pair, sample: Sample | None, generate: Manifest) -> list[Check]:
-    if sample is None:
-        return [Check(f"{generate.stage} has the sample of the training row", False)]
-    if isinstance(row, Example):
-        policy, same = row.policy, (row.completion, row.token_ids) == (sample.text, sample.token_ids)
-    else:
-        policy, same = row.rejected_source, (row.rejected, row.rejected_token_ids) == (sample.text, sample.token_ids)
-    given = sample.policy == generate.inputs["policy"]
+def _answers(history: History, row: Row, samples: Origin | None, scores: Origin | None) -> list[Answer]:
+    """The policy's answers in a row: an example's, the rejected one (SPIN), or both sides of a pair of its own."""
+    if samples is None:
+        return []
+    drawn = _rows(Sample, history, samples, row.problem_id)
+    graded = _rows(Score, history, scores, row.problem_id) if scores else []
+    said = _opinions(history, row.problem_id, scores) if scores else []
+    found = [_at(row.index, drawn)]
+    if isinstance(row, Pair) and scores:
+        rejected = row.rejected, row.rejected_token_ids
+        found.append(next((one for one in drawn if (one.text, one.token_ids) == rejected), None))
     return [
-        Check("the training row has the text and token ids of its sample", same),
-        Check("the training row names the policy that its sample names", policy == sample.policy),
+        Answer(one, _at(one.index, graded), [o for o in said if one.index in (o.index, o.other)])
+        for one in found
+        if one
+    ]
+
+
+def _opinions(history: History, problem: str, scores: Origin) -> list[Opinion]:
+    """The judge's replies about a problem's answers. Those of several rewards are in a folder for each."""
+    files = [name.split("/") for name in history.manifest(scores).outputs if name.endswith(".parquet")]
+    folders = sorted({"/".join(parts[:-1]) for parts in files if OPINIONS in parts})
+    return [one for name in folders for one in _rows(Opinion, history, Origin(scores.stage, name), problem)]
+
+
+def _agreements(row: Example | Pair, answers: Sequence[Answer], generate: Manifest) -> list[Check]:
+    if isinstance(row, Example):
+        sides = [(row.policy, row.completion, row.token_ids)]
+    else:
+        sides = [(row.rejected_source, row.rejected, row.rejected_token_ids)]
+        if len(answers) == 2:
+            sides.insert(0, (row.chosen_source, row.chosen, row.chosen_token_ids))
+    if len(sides) != len(answers):
+        return [Check(f"{generate.stage} has the sample of the training row", False)]
+    drawn = [(answer.sample.policy, answer.sample.text, answer.sample.token_ids) for answer in answers]
+    given = all(policy == generate.inputs["policy"] for policy, _, _ in drawn)
+    both = list(zip(sides, drawn, strict=True))
+    samples, name = ("its sample", "names") if len(both) == 1 else ("its samples", "name")
+    return [
+        Check(f"the training row has the text and token ids of {samples}", all(a[1:] == b[1:] for a, b in both)),
+        Check(f"the training row names the policy that {samples} {name}", all(a[0] == b[0] for a, b in both)),
         Check(f"the sample names the policy that {generate.stage} recorded", given),
     ]
 

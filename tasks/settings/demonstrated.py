@@ -59,15 +59,18 @@ class Demonstrated(Config):
         return found | ({HELD_OUT: problems.artifact(f"{HELD_OUT}.parquet")} if loop.overlap.held_out else {})
 
 
-def demonstrated(run: Run, config: Any, base: Result, problems: Result) -> Result:
-    """Learn the demonstrations, if there are any; what comes of it is the base that the loop starts from.
+def demonstrated(run: Run, config: Any, base: Result, unseen: Mapping[str, Artifact]) -> tuple[Result, Artifact | None]:
+    """Learn the demonstrations, if there are any.
 
     Args:
         config: settings of a loop with `Demonstrated`.
+        unseen: sets of problems whose prompts no demonstration may repeat, by name.
+
+    Returns:
+        What comes of it, which the loop starts from, and the rows that were learned.
     """
     if config.demonstrations is None:
-        return base
+        return base, None
     at, start = run.place(SFT), base.artifact("policy")
-    given = config.shown(config.demonstrations, config.unseen(problems))
-    examples = demonstration_examples(at, given, start)
-    return train(at, start, examples.artifact(EXAMPLES), Training(config.sft_train, config.launch))
+    examples = demonstration_examples(at, config.shown(config.demonstrations, unseen), start).artifact(EXAMPLES)
+    return train(at, start, examples, Training(config.sft_train, config.launch)), examples
