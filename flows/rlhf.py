@@ -16,7 +16,7 @@ from data.prepare.splits import HELD_OUT
 from data.rewards import RewardError
 from models.config import RewardTrainConfig, ScoringConfig, gradient_accumulation
 from models.on_policy import PPOConfig
-from tasks.datasets.demonstrations import MIX, check_demonstrations, demonstration_examples
+from tasks.datasets.demonstrations import MIX, SFT, check_demonstrations, demonstration_examples
 from tasks.datasets.pair_sets import PairSets, check_pair_sets, judged_length, measured_once, prepare_pair_sets
 from tasks.datasets.pairs import PAIRS_FILE, PairFormat
 from tasks.datasets.problems import prepare_problems
@@ -176,7 +176,7 @@ def rlhf(config: RLHF, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 def loop(run: Run, config: RLHF) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems = prepare_problems(run, config)
-    base, _ = demonstrated(run, config, base_policy(run, config), config.unseen(problems))
+    base, _ = demonstrated(run.place(SFT), config, base_policy(run, config), config.unseen(problems))
     start = base.artifact("policy")
     mix = mixed(run, config, start, problems)
     scorers = reward_inputs(run, config.reward) if config.pairs is None else learned_reward(run, config, start)

@@ -19,11 +19,11 @@ from data.prepare.preferences import read_pairs
 from data.prepare.reading import Reading, Tally
 from data.prepare.splits import HELD_OUT
 from models.config import Config, Optimizer, PreferenceConfig, SamplingConfig, Schedule, gradient_accumulation
-from tasks.datasets.demonstrations import check_demonstrations
+from tasks.datasets.demonstrations import SFT, check_demonstrations
 from tasks.datasets.judgments import judgment_examples
 from tasks.datasets.pairs import PAIRS_FILE, pair_judged
 from tasks.datasets.problems import prepare_problems
-from tasks.datasets.ranked import EFT, PROMPTS, RANKED, RANKED_FILE, ranked_pairs
+from tasks.datasets.ranked import BASELINE, EFT, PROMPTS, RANKED, RANKED_FILE, ranked_pairs
 from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.base import base_policy
@@ -249,13 +249,13 @@ def able_to_judge(run: Run, config: SelfRewarding, base: Result, unseen: Mapping
     Args:
         unseen: sets of problems whose prompts may not be learned, by name.
     """
-    baseline, shown = demonstrated(run, config, base, unseen)
     if config.eft is None:
-        return baseline
-    at, policy = run.place(EFT), baseline.artifact("policy")
+        return demonstrated(run.place(SFT), config, base, unseen)[0]
+    baseline, shown = demonstrated(run.place(BASELINE), config, base, unseen)
+    at, learned, policy = run.place(EFT), run.place(SFT), baseline.artifact("policy")
     pairs = ranked_pairs(at, config.as_pairs(config.eft), config.limit_eft, unseen, config.overlap.rules)
     judge = config.judge(pairs.artifact(RANKED_FILE))
     assert judge is not None
     judged = measure_judge(at, judge, policy, None)
-    examples = judgment_examples(at, policy, judge, judged, shown).artifact(EXAMPLES)
-    return train(at, base.artifact("policy"), examples, Training(config.sft_train, config.launch))
+    examples = judgment_examples(learned, policy, judge, judged, shown).artifact(EXAMPLES)
+    return train(learned, base.artifact("policy"), examples, Training(config.sft_train, config.launch))

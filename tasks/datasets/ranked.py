@@ -24,6 +24,7 @@ from tasks.stage.run import Place, Result
 
 VERSION = 1
 RANKED, EFT = "ranked", "eft"  # the folders of such stages: measured, learned
+BASELINE = "baseline"  # the folder of the stages that make the policy whose judgments are learned
 RANKED_FILE, PROMPTS = "ranked.parquet", "prompts.parquet"  # no training rows
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from models.config import AskedModelConfig, Config, EngineConfig, ModelCode, SamplingConfig
 from tasks.datasets.demonstrations import SFT
+from tasks.datasets.ranked import BASELINE
 from tasks.history.runs import History, QueryError, open_history, run_directories
 from tasks.policies.model_folder import resolve_model
 from tasks.stage.freed import no_model_error, stage_that_freed
@@ -112,6 +113,8 @@ def _about(history: History, chosen: str) -> str:
         return f"the base of {run}"
     if chosen == SFT:
         return f"the base after SFT, of {run}"
+    if chosen == BASELINE:
+        return f"the policy whose judgments were learned, of {run}"
     return f"iteration {chosen.removeprefix('iter-')} of {run}"
 
 

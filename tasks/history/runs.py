@@ -15,7 +15,7 @@ from data.errors import AutodidactError
 from data.measures import ACCURACY, MEASURES, SAMPLED_ACCURACY, Estimated, Measure
 from data.metrics import Interval, SetMetrics
 from tasks.datasets.demonstrations import MIX, SFT
-from tasks.datasets.ranked import RANKED
+from tasks.datasets.ranked import BASELINE, EFT, RANKED
 from tasks.rollouts.evaluate import METRICS
 from tasks.rollouts.measured import ESTIMATES
 from tasks.rollouts.trained_reward import REWARD
@@ -218,7 +218,8 @@ def _first_line(error: Exception) -> str:
 
 def _stage_directories(directory: Path) -> list[Path]:
     """Return the folders of stages. Deeper folders may have a `manifest.json` too, but it belongs to a model."""
-    groups = [*directory.glob("iter-*"), *(directory / name for name in (SFT, MIX, RANKED, REWARD, "final"))]
+    others = (SFT, MIX, RANKED, EFT, BASELINE, REWARD, "final")
+    groups = [*directory.glob("iter-*"), *(directory / name for name in others)]
     found = [directory / name for name in ("problems", "base", "best")]
     found += [path for group in groups for path in group.glob("[!.]*")]
     return sorted(path for path in found if path.is_dir())

@@ -351,4 +351,4 @@ def _policy(history: History, origin: Origin, checks: list[Check]) -> Policy:
             writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks) if samples else None
             data.append(TrainingData(file, writer))
     rollouts = Origin(origin.stage, ROLLOUTS) if ROLLOUTS in _names(history.stages[origin.stage]) else None
-    return Policy(origin, _follow(history, origin.stage, "start", origin.iteration - 1, checks), data, rollouts)
+    return Policy(origin, _follow(history, origin.stage, "start", max(0, origin.iteration - 1), checks), data, rollouts)

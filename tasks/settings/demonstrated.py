@@ -10,12 +10,12 @@ from pydantic import Field
 from data.prepare.reading import Reading
 from data.prepare.splits import HELD_OUT
 from models.config import Config, Schedule, SupervisedConfig
-from tasks.datasets.demonstrations import SFT, Demonstrations, demonstration_examples
+from tasks.datasets.demonstrations import Demonstrations, demonstration_examples
 from tasks.datasets.select import EXAMPLES
 from tasks.policies.train import train
 from tasks.stage.contract import Artifact
 from tasks.stage.launch import Training
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result
 
 
 class SFTTrainConfig(SupervisedConfig):
@@ -59,7 +59,9 @@ class Demonstrated(Config):
         return found | ({HELD_OUT: problems.artifact(f"{HELD_OUT}.parquet")} if loop.overlap.held_out else {})
 
 
-def demonstrated(run: Run, config: Any, base: Result, unseen: Mapping[str, Artifact]) -> tuple[Result, Artifact | None]:
+def demonstrated(
+    at: Place, config: Any, base: Result, unseen: Mapping[str, Artifact]
+) -> tuple[Result, Artifact | None]:
     """Learn the demonstrations, if there are any.
 
     Args:
@@ -71,6 +73,6 @@ def demonstrated(run: Run, config: Any, base: Result, unseen: Mapping[str, Artif
     """
     if config.demonstrations is None:
         return base, None
-    at, start = run.place(SFT), base.artifact("policy")
+    start = base.artifact("policy")
     examples = demonstration_examples(at, config.shown(config.demonstrations, unseen), start).artifact(EXAMPLES)
     return train(at, start, examples, Training(config.sft_train, config.launch)), examples

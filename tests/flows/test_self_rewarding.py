@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from data.judging import ENTROPY, WITH_ITSELF
 from data.prepare.sources import DataFileError
-from data.rows import Pair, Problem, Sample
+from data.rows import Example, Pair, Problem, Sample
 from data.storage import read_rows
 from flows.commands import history
 from flows.self_rewarding import SelfRewarding, loop
@@ -80,8 +81,49 @@ def test_another_start_has_nothing_to_do_and_a_pair_is_traced(
     finished: SelfRewarding, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert {planned.status for planned in plan_loop(loop, finished, OnDrift.REFUSE).plan} == {Status.REUSE}
-    assert history.trace([finished.run, "--runs-dir", str(finished.runs_dir)]) == 0
-    assert "iter-1/pair/pairs.parquet" in capsys.readouterr().out
+    where = [finished.run, "--runs-dir", str(finished.runs_dir)]
+    assert history.trace(where) == 0
+    assert "iter-1/pair/pairs.parquet" in (shown := capsys.readouterr().out)
+    assert "ranked.parquet" not in shown
+    pair = next(read_rows(Pair, finished.directory / "iter-2/pair/pairs.parquet"))
+    assert history.trace([where[0], f"iter-2/{pair.problem_id}/{pair.index}", *where[1:]]) == 0
+    told = capsys.readouterr().out
+    assert told.count("sample      ") == told.count("score       ") == 2 and told.count("opinion     ") == 6
+    assert told.count('| {"reasoning": "as the reference", "score": 5}') == 3 and "| the reference: 5" not in told
+    assert "judge       iter-1/train/policy, digest " in told and "trained on in iter-2/train" in told
+    assert "the rejected answer above" in told and "from arithmetic, split train" in told and "DIFFERS" not in told
+
+
+def test_of_the_judgments_of_peoples_pairs_those_that_agree_are_learned_with_the_demonstrations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = rows(40)
+    data = {
+        "demonstrations": write(tmp_path / "shown.jsonl", [{"question": "Say 1.", "answer": "1"}]),
+        "eft": write(tmp_path / "eft.jsonl", people),
+        "ranked": write(tmp_path / "ranked.jsonl", people[:10]),
+    }
+    config = make(tmp_path, iterations=1, judge_limits={"length": 1}, **data)
+    run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
+    counts = json.loads((config.directory / "sft/examples/selection.json").read_text())
+    learned = list(read_rows(Example, config.directory / "sft/examples/examples.parquet"))
+    prompts = {
+        pair.messages[-1]["content"] for pair in read_rows(Pair, config.directory / "ranked/pairs/ranked.parquet")
+    }
+    judged = list(read_rows(Pair, config.directory / "eft/pairs/ranked.parquet"))
+    assert len(judged) == 30 and prompts.isdisjoint(pair.messages[-1]["content"] for pair in judged)
+    assert counts == {"samples": 181, "kept": 55, "people disagree": 18, "duplicate": 108}
+    program = json.loads((config.directory / "iter-1/score/judge-program.json").read_text())
+    assert program["policy"] == str(config.directory / "sft/train/policy")
+    where = [config.run, "--runs-dir", str(config.runs_dir)]
+    assert history.trace([where[0], f"sft/{learned[0].problem_id}/{learned[0].index}", *where[1:]]) == 0
+    assert "written by baseline/train/policy" in (told := capsys.readouterr().out) and "DIFFERS" not in told
+
+
+@pytest.mark.parametrize("name", ["eft", "ranked"])
+def test_pairs_for_a_policy_that_does_not_judge_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} .* but another one judges here"):
+        make(tmp_path, reward={"name": "final_answer"}, **{name: tmp_path / "pairs.jsonl"})
 
 
 def test_a_judge_that_always_says_five_ends_it_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

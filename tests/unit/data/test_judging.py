@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from data.judge_questions import Opinion, Question, messages
-from data.judging import agreement, as_samples, correlation, judge_details, useless
+from data.judging import agreeing, agreement, as_samples, balanced, correlation, judge_details, useless
 from data.pairing import pair_best_over_worst
 from data.rows import Pair, Problem, Sample, Score
 
@@ -65,6 +65,24 @@ def test_what_else_tells_of_a_judge() -> None:
     assert found["self_agreement"] == pytest.approx(1 / 3)  # 5-5, 5-1, 5-1
     assert found["entropy_bits"] == pytest.approx(1.0) and found["ties"] == 0
     assert found["length_correlation"] == pytest.approx(-1.0) and "flips" not in found
+
+
+def test_judgments_that_rank_as_people_did() -> None:
+    values = [("4", "2"), ("2", "4"), ("3", "3"), ("5", None)]
+    opinions = [opinion(side, number, value) for number, both in enumerate(values) for side, value in enumerate(both)]
+    assert agreeing("pointwise", opinions) == opinions[:2]
+    compared = [
+        Opinion("p", 0, 1, swapped, 0, "", value, "") for swapped in (False, True) for value in ("A", "B", "tie")
+    ]
+    assert [(one.swapped, one.value) for one in agreeing("pairwise", compared)] == [(False, "A"), (True, "B")]
+
+
+def test_the_most_frequent_score_becomes_no_more_frequent_than_the_next() -> None:
+    opinions = [opinion(0, n, value) for n, value in enumerate("4444422011")]
+    kept = balanced(opinions)
+    assert Counter(one.value for one in kept) == {"4": 2, "2": 2, "0": 1, "1": 2}
+    assert kept == [one for one in opinions if one in kept] and kept == balanced(opinions)
+    assert balanced(opinions[:5]) == opinions[:5] and balanced([]) == []
 
 
 @pytest.mark.parametrize(
