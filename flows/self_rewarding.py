@@ -18,20 +18,32 @@ from data.prepare.overlap import Rules
 from data.prepare.preferences import read_pairs
 from data.prepare.reading import Reading, Tally
 from data.prepare.splits import HELD_OUT
-from models.config import Config, Optimizer, PreferenceConfig, SamplingConfig, Schedule, gradient_accumulation
+from data.rewards import RewardError
+from models.asking.new_prompts import ROLE
+from models.config import (
+    Config,
+    NewPromptsConfig,
+    Optimizer,
+    PreferenceConfig,
+    SamplingConfig,
+    Schedule,
+    gradient_accumulation,
+)
 from tasks.datasets.demonstrations import SFT, check_demonstrations
-from tasks.datasets.judgments import judgment_examples
+from tasks.datasets.new_prompts import NewPrompts, make_up_prompts
 from tasks.datasets.pairs import PAIRS_FILE, pair_judged
 from tasks.datasets.problems import prepare_problems
 from tasks.datasets.ranked import BASELINE, EFT, PROMPTS, RANKED, RANKED_FILE, ranked_pairs
 from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.policies.asked_model import check_asked
 from tasks.policies.base import base_policy
 from tasks.policies.reference import measure_reference
 from tasks.policies.train import train, train_on_pairs
 from tasks.rollouts.generate import SAMPLES, generate
 from tasks.rollouts.judge_agreement import PolicyJudge, measure_judge, useless_judge
-from tasks.rollouts.rewards import JUDGED, Judging, RewardConfig
+from tasks.rollouts.judgments import judgment_examples
+from tasks.rollouts.rewards import JUDGED, Judging, RewardConfig, problems_judged_by
 from tasks.rollouts.score import SCORES, score
 from tasks.settings.demonstrated import Demonstrated, demonstrated
 from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
@@ -98,6 +110,13 @@ class SelfRewarding(Demonstrated, LoopConfig):
     measures: ClassVar[tuple[MeasureName, ...]] = ("win_rate", "sampled_accuracy", "accuracy")
 
     iterations: Annotated[int, Field(ge=1, description="Most iterations.")] = 2
+    new_prompts: Annotated[
+        NewPromptsConfig | None,
+        Field(
+            description="Let a model make up new prompts in each iteration, after examples from the given ones. "
+            "Without a model or endpoint the policy does. Default: the given prompts themselves."
+        ),
+    ] = None
     eft: Annotated[
         Path | None,
         Field(
@@ -167,6 +186,23 @@ class SelfRewarding(Demonstrated, LoopConfig):
         told = self.reward.judge.model_copy(update={"model_code": self.model_code})
         return PolicyJudge(told, self.engine, pairs) if self.judges_itself else None
 
+    def made_up(self, config: NewPromptsConfig, held_out: Mapping[str, Artifact]) -> NewPrompts:
+        """How new prompts are made up.
+
+        Args:
+            held_out: sets of problems whose prompts none may repeat, by name.
+        """
+        return NewPrompts(config, self.engine, held_out, self.overlap.rules, self.system)
+
+    def _check_new_prompts(self, config: NewPromptsConfig) -> None:
+        if problems_judged_by(self.reward)[0] != "prompts":
+            raise RewardError(
+                f"The reward {' + '.join(self.reward.names)} needs references, which made-up prompts do not have.",
+                what_next="Leave out new_prompts, or let a judge or a reward model alone score the answers.",
+            )
+        if not self.made_up(config, {}).by_policy:
+            check_asked(config, ROLE)
+
     def judged_by_policy(self, policy: Artifact) -> Judging:
         """How answers are scored in an iteration that begins with this policy."""
         if (judge := self.judge(None)) is None:
@@ -183,6 +219,8 @@ class SelfRewarding(Demonstrated, LoopConfig):
         if self.demonstrations is not None:
             gradient_accumulation(self.sft_train, self.launch)
             check_demonstrations(self, self.shown(self.demonstrations))
+        if self.new_prompts is not None:
+            self._check_new_prompts(self.new_prompts)
         for pairs in (self.eft, self.ranked):
             for _ in read_pairs(self.as_pairs(pairs), Tally(), "validation") if pairs else ():
                 pass
@@ -203,16 +241,21 @@ def self_rewarding(config: SelfRewarding, on_drift: OnDrift = OnDrift.REFUSE) ->
 def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems = prepare_problems(run, config)
-    ranked = measured_pairs(run, config)
-    base = able_to_judge(run, config, base_policy(run, config), {**config.unseen(problems), **ranked.prompts})
+    ranked, held_out = measured_pairs(run, config), config.unseen(problems)
+    base = able_to_judge(run, config, base_policy(run, config), {**held_out, **ranked.prompts})
     measuring, iterations = begin(run, config, problems, base, config.judge(ranked.pairs))
-    prompts, policy, limits = problems.artifact("train.parquet"), base, config.judge_limits
-    reason = None
+    given, policy, limits = problems.artifact("train.parquet"), base, config.judge_limits
+    made_up, reason = list[Artifact](), None
     for number in range(1, config.iterations + 1):
         judged = iterations[-1].stages.get("judge")
         if judged and (reason := useless_judge(judged, limits.entropy, limits.length)):
             break
         at, before = run.iteration(number), policy.artifact("policy")
+        prompts = given
+        if config.new_prompts:
+            how = config.made_up(config.new_prompts, {**held_out, **ranked.prompts})
+            prompts = make_up_prompts(at, given, before, how, made_up)
+            made_up.append(prompts)
         sampled = generate(at, before, {SAMPLES: prompts}, config.sampling)
         samples = sampled.artifact(SAMPLES)
         scored = score(at, prompts, samples, config.judged_by_policy(before))

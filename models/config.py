@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from data.judge_questions import Kind, longest_reply
+from data.prepare.new_prompts import KEYWORDS
 from data.sandbox.isolation import Level
 
 Dtype = Literal["float32", "bfloat16"]
@@ -197,6 +198,41 @@ class WritePromptsConfig(AskedModelConfig):
     def _some_passage_fits(self) -> Self:
         if self.shortest > self.longest:
             raise ValueError(f"No passage can have at least {self.shortest} and at most {self.longest} characters.")
+        return self
+
+
+class NewPromptsConfig(AskedModelConfig):
+    """A model that makes up new prompts, as in Self-Rewarding Language Models (arXiv 2401.10020, section 2.2)."""
+
+    temperature: Annotated[float, Field(ge=0, description="Sampling temperature of replies; 0 is greedy.")] = 0.6
+    top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus sampling: keep this probability mass.")] = 0.9
+    count: Annotated[int, Field(ge=1, description="Prompts to ask for in each iteration, before the filters.")] = 5000
+    examples: Annotated[int, Field(ge=1, description="Examples that a request shows of the given prompts.")] = 6
+    own_examples: Annotated[
+        int, Field(ge=0, description="Examples of those made up before; at first of the given.")
+    ] = 2
+    instruction: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Instruction after the examples; if not set, TASK in data/prepare/new_prompts.py. Replies are "
+            "constrained to JSON with the single key `instruction`.",
+        ),
+    ] = None
+    max_tokens: Annotated[int, Field(ge=16, description="Longest reply, in tokens; longer ones are dropped.")] = 256
+    shortest: Annotated[int, Field(ge=1, description="Prompts with fewer characters are dropped.")] = 15
+    longest: Annotated[int, Field(ge=1, description="Prompts with more characters are dropped.")] = 1000
+    keywords: Annotated[
+        tuple[str, ...], Field(description="Prompts with one of these words are dropped. Default: Self-Instruct's.")
+    ] = KEYWORDS
+    near_duplicates: Annotated[
+        float, Field(gt=0, le=1, description="Likeness to another prompt at which one is dropped.")
+    ] = 0.7
+
+    @model_validator(mode="after")
+    def _some_prompt_fits(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"No prompt can have at least {self.shortest} and at most {self.longest} characters.")
         return self
 
 
@@ -465,6 +501,22 @@ class WritePromptsProgram(Config):
     writer: WritePromptsConfig
     policy: Path | None
     passages: Path
+    output: Path
+    engine: EngineConfig
+    seed: int
+
+
+class NewPromptsProgram(Config):
+    """Configuration of the program `models.asking.new_prompts`.
+
+    Attributes:
+        policy: the model's folder, None at an endpoint.
+        seeds: problems whose prompts are the examples.
+    """
+
+    writer: NewPromptsConfig
+    policy: Path | None
+    seeds: Path
     output: Path
     engine: EngineConfig
     seed: int

@@ -93,24 +93,34 @@ def read_prompt(reply: PromptReply, passage: Passage) -> str:
     """
     if not reply.text:
         raise UnusableReplyError("no reply", reply.failure)
-    try:
-        said = read_json(reply.text, KEY)[KEY]
-    except ReplyError as error:
-        raise UnusableReplyError("unreadable reply", str(error)) from None
-    if not isinstance(said, str):
-        raise UnusableReplyError("unreadable reply", f"its {KEY} is not a text: {reply.text[:80]!r}")
-    prompt = said.strip()
+    prompt = read_instruction(reply.text)
     if reason := _unusable(prompt, passage):
         raise UnusableReplyError(reason, repr(prompt[:80]))
     return prompt
 
 
-def _unusable(prompt: str, passage: Passage) -> str:
-    """Why a prompt cannot be used, in a few words; empty if it can."""
+def read_instruction(text: str) -> str:
+    """The instruction in a reply, whatever it is.
+
+    Raises:
+        UnusableReplyError: it cannot be read; or it is empty, or a refusal.
+    """
+    try:
+        said = read_json(text, KEY)[KEY]
+    except ReplyError as error:
+        raise UnusableReplyError("unreadable reply", str(error)) from None
+    if not isinstance(said, str):
+        raise UnusableReplyError("unreadable reply", f"its {KEY} is not a text: {text[:80]!r}")
+    prompt = said.strip()
     if not any(map(str.isalnum, prompt)):
-        return "empty prompt"
+        raise UnusableReplyError("empty prompt", repr(prompt[:80]))
     if _REFUSAL.match(prompt):
-        return "refusal"
+        raise UnusableReplyError("refusal", repr(prompt[:80]))
+    return prompt
+
+
+def _unusable(prompt: str, passage: Passage) -> str:
+    """Why a prompt cannot be used for a passage, in a few words; empty if it can."""
     bare = _QUOTED.sub("", prompt)
     if len(_QUESTIONS.findall(bare)) > 1 or len(_NUMBERED.findall(bare)) > 1:
         return "several questions"

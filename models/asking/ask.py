@@ -88,4 +88,5 @@ def _does_not_fit(form: Form, length: int, context: int) -> Reply:
 
 def _engine_request(config: AskedModelConfig, form: Form, seed: int, prompt: list[int]) -> EngineRequest:
     drawn = seed if config.temperature > 0 else None
-    return EngineRequest(prompt, 1, config.temperature, form.max_tokens, drawn, schema=form.schema)
+    told = config.temperature, form.max_tokens, drawn
+    return EngineRequest(prompt, 1, *told, top_p=form.top_p, schema=form.schema)

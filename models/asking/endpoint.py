@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from data.errors import RunFailedError
 from models.asking.request import Ask, Form, Reply, Request
@@ -13,6 +13,7 @@ from models.engine.meter import Meter
 IN_FLIGHT = 16  # requests at a time
 RETRIES = 4  # per failed request; the client backs off
 TIMEOUT_SECONDS = 300.0
+NEWER_LIMIT = "max_completion_tokens"
 
 
 class EndpointError(RunFailedError):
@@ -42,14 +43,26 @@ def at_endpoint(config: AskedModelConfig, form: Form, meter: Meter | None = None
     settings: dict[str, Any] = {
         "model": config.model,
         "temperature": config.temperature,
-        "max_tokens": form.max_tokens,
+        **({"top_p": form.top_p} if form.top_p < 1 else {}),
         "response_format": {"type": "json_schema", "json_schema": schema},
     }
+
+    limits = ["max_tokens"]  # its name; newer models know only another
+
+    def create(asked: dict[str, Any]) -> Any:
+        name, completions = limits[-1], cast(Any, client.chat.completions)
+        try:
+            return completions.create(**settings, **asked, **{name: form.max_tokens})
+        except openai.BadRequestError as error:
+            if name == NEWER_LIMIT or NEWER_LIMIT not in str(error):
+                raise
+            limits.append(NEWER_LIMIT)
+            return create(asked)
 
     def reply(request: Request) -> tuple[Reply, int]:
         asked = {"messages": request.messages, "seed": request.seed}
         try:
-            completion: Any = client.chat.completions.create(**settings | asked)
+            completion = create(asked)
             choice = completion.choices[0]
             text, tokens = choice.message.content or "", completion.usage.completion_tokens if completion.usage else 0
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:

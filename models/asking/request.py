@@ -32,12 +32,14 @@ class Form:
         name: the schema's name, for an endpoint.
         schema: JSON schema of a reply.
         max_tokens: longest reply, in tokens.
+        top_p: nucleus sampling.
     """
 
     role: str
     name: str
     schema: dict[str, Any]
     max_tokens: int
+    top_p: float = 1.0
 
 
 # Answers requests in order.

@@ -8,7 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from data.judging import ENTROPY, WITH_ITSELF
+from data.prepare.new_prompts import MadeUp
 from data.prepare.sources import DataFileError
+from data.rewards import RewardError
 from data.rows import Example, Pair, Problem, Sample
 from data.storage import read_rows
 from flows.commands import history
@@ -16,6 +18,7 @@ from flows.self_rewarding import SelfRewarding, loop
 from tasks.datasets.select import NothingKeptError
 from tasks.loop.loop import run_loop
 from tasks.loop.preflight import check, plan_loop
+from tasks.policies.model_folder import folder_digest
 from tasks.stage.contract import OnDrift, Status
 from tests.flows.conftest import make_history, prepared, small
 from tests.flows.test_reward_model import rows
@@ -118,6 +121,39 @@ def test_of_the_judgments_of_peoples_pairs_those_that_agree_are_learned_with_the
     where = [config.run, "--runs-dir", str(config.runs_dir)]
     assert history.trace([where[0], f"sft/{learned[0].problem_id}/{learned[0].index}", *where[1:]]) == 0
     assert "written by baseline/train/policy" in (told := capsys.readouterr().out) and "DIFFERS" not in told
+
+
+def test_new_prompts_are_made_up_by_the_policy_of_the_moment_and_repeat_nothing(tmp_path: Path) -> None:
+    config = make(tmp_path, new_prompts={"count": 300, "keywords": ["kitten"]})
+    check(loop, config, OnDrift.REFUSE)
+    run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
+    given = {p.id for p in read_rows(Problem, config.directory / "problems/train.parquet")}
+    before: set[str] = set()
+    for number, policy in ((1, "base"), (2, "iter-1/train")):
+        folder = config.directory / f"iter-{number}/prompts"
+        made = list(read_rows(Problem, folder / "problems.parquet"))
+        counts = json.loads((folder / "selection.json").read_text())
+        assert counts["samples"] == 300 == sum(counts.values()) - 300 and counts["kept"] == len(made) > 200
+        assert counts["refusal"] > 0 and counts["near_duplicate"] > 0
+        ids = {p.id for p in made}
+        assert len(ids) == len(made) and ids.isdisjoint(given) and ids.isdisjoint(before)
+        before |= ids
+        replies = list(read_rows(MadeUp, folder / "replies"))
+        own = [sum(name.startswith("#") for name in reply.examples) for reply in replies]
+        assert {len(reply.examples) for reply in replies} == {8} and own == [0] * 256 + [2] * 44
+        told = json.loads((folder / "program.json").read_text())
+        assert told["policy"] == str(config.directory / policy / "policy")
+        assert {p.source for p in made} == {f"made up by the policy@{folder_digest(Path(told['policy']))[:12]}"}
+        answered = {
+            sample.problem_id for sample in read_rows(Sample, config.directory / f"iter-{number}/generate/samples")
+        }
+        assert answered == ids
+
+
+def test_made_up_prompts_need_a_reward_without_references(tmp_path: Path) -> None:
+    config = make(tmp_path, new_prompts={}, reward={"name": "final_answer"})
+    with pytest.raises(RewardError, match="final_answer needs references, which made-up prompts do not have"):
+        check(loop, config, OnDrift.REFUSE)
 
 
 @pytest.mark.parametrize("name", ["eft", "ranked"])

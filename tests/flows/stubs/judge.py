@@ -1,6 +1,6 @@
 """Stands in for models.asking.judge: the real program up to the model, which knows the references.
 
-Five points for an answer that ends as the reference does, else one; without a reference, five for more than one word.
+Five points for an answer that ends as the reference does, else one; without one, five for several words but -1.
 It always says what `STUB_SCORE` holds, and replies nothing that can be read to the problems that `STUB_SILENT` names.
 """
 
@@ -20,7 +20,8 @@ from models.config import JudgeProgram
 def points(problem: Problem, sample: Sample) -> int:
     if "STUB_SCORE" in os.environ:
         return int(os.environ["STUB_SCORE"])
-    right = sample.text.endswith(f" {problem.reference}") if problem.reference else len(sample.text.split()) > 1
+    words = sample.text.split()
+    right = words[-1:] == [problem.reference] if problem.reference else len(words) > 1 and words[-1] != "-1"
     return 5 if right else 1
 
 
