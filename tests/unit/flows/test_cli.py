@@ -33,6 +33,7 @@ OF_FLOW = {
     "spin": "spin",
     "grpo": "grpo",
     "rlhf": "rlhf",
+    "self-rewarding": "self-rewarding",
     "sft": "sft",
     "dpo": "dpo",
     "identity": "sft",

@@ -558,3 +558,16 @@ def test_identity_has_what_changes_the_result_and_no_places() -> None:
     served = Judge(config=JudgeConfig(model="m", endpoint="http://one/v1")).identity()
     assert served == Judge(config=JudgeConfig(model="m", endpoint="http://two/v1")).identity()
     assert served != Judge(config=JudgeConfig(model="n", endpoint="http://one/v1")).identity()
+
+
+def test_a_model_that_knows_only_another_limit_of_tokens_is_told_it(server: Server, tmp_path: Path) -> None:
+    no = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    server.answer = lambda body: (400, no) if "max_tokens" in body else (200, reply(4))
+    assert [s.value for s in ask_endpoint(job_of(tmp_path, SAMPLES), port_of(server))] == [4.0, 4.0, 4.0, 0.0]
+    told = [body.get("max_completion_tokens") for body in server.requests]
+    assert told.count(longest_reply(600)) == 3 and told[-1] is not None
+
+
+def test_a_model_that_is_asked_too_often_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda body: (429, "slow down") if len(server.requests) < 2 else (200, reply(4))
+    assert [s.value for s in ask_endpoint(job_of(tmp_path, SAMPLES), port_of(server))] == [4.0, 4.0, 4.0, 0.0]
