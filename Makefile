@@ -66,8 +66,9 @@ bench: setup  ## Measure speed, memory and verdicts, side by side
 bases: setup  ## Retrain the demos' bases, which come with the package
 	.venv/bin/python scripts/bases.py
 
-pairs: setup  ## Make the pairs of the RLHF demo again
-	.venv/bin/python scripts/pairs.py
+pairs: setup  ## Make the data of the RLHF and Self-Rewarding demos again
+	.venv/bin/python -m scripts.pairs
+	.venv/bin/python -m scripts.judgments
 
 deployments: setup  ## Make prefect.yaml again from flows/ and configs/
 	.venv/bin/python -m deployments.generate

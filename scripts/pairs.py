@@ -30,18 +30,20 @@ def pairs() -> str:
 
 def _pair(problem: Problem, rng: random.Random) -> dict[str, str]:
     right = problem.response or ""
-    steps = re.findall(r"([+-])(\d+)=", right)
-    first = int(right.split(steps[0][0])[0])
-    rejected = _bare(right, rng) if rng.random() < 0.5 else _with_a_slip(first, steps, rng)
+    rejected = bare_and_wrong(right, rng) if rng.random() < 0.5 else with_a_slip(right, rng)
     return {"prompt": problem.messages[0]["content"], "chosen": right, "rejected": rejected}
 
 
-def _bare(right: str, rng: random.Random) -> str:
+def bare_and_wrong(right: str, rng: random.Random) -> str:
+    """Another result than that of an answer, without steps."""
     result = int(right.rsplit(maxsplit=1)[-1])
     return f"#### {_other(result, rng)}"
 
 
-def _with_a_slip(value: int, steps: list[tuple[str, str]], rng: random.Random) -> str:
+def with_a_slip(right: str, rng: random.Random) -> str:
+    """An answer that goes wrong at one of its steps, and goes on from there."""
+    steps = re.findall(r"([+-])(\d+)=", right)
+    value = int(right.split(steps[0][0], maxsplit=1)[0])
     slip, shown = rng.randrange(len(steps)), []
     for number, (sign, operand) in enumerate(steps):
         result = value + int(operand) * (1 if sign == "+" else -1)

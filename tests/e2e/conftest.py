@@ -13,7 +13,7 @@ from filelock import FileLock
 from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
 from data.storage import write_rows
-from flows import dpo, rest_em, rlhf, sft, spin
+from flows import dpo, rest_em, rlhf, self_rewarding, sft, spin
 from flows.commands import cli, console
 from models import tiny
 from models.config import (
@@ -88,7 +88,8 @@ def autodidact(folder: Path, *arguments: str) -> str:
         patch.chdir(folder)
         use_forks(patch.setattr)
         patch.setattr(console, "reach_servers", lambda runs: None)
-        for module, name in ((rest_em, "rest_em"), (sft, "sft"), (dpo, "dpo"), (spin, "spin"), (rlhf, "rlhf")):
+        for module in (rest_em, sft, dpo, spin, rlhf, self_rewarding):
+            name = module.__name__.rpartition(".")[2]
             patch.setattr(module, name, getattr(module, name).fn)
         code = cli.main(arguments)
     assert code == 0, output.getvalue()[-3000:]
