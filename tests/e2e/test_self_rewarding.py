@@ -1,4 +1,4 @@
-"""Real Self-Rewarding: the policy that answers is the one that judges, and a kill in any kind of stage changes nothing."""
+"""Real Self-Rewarding: the policy that answers is the one that judges; a kill in any kind of stage changes nothing."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_answers_opinions_and_pairs_come_from_one_policy(policy: Path, tmp_path:
     told = arguments(tmp_path, policy, "--iterations", "1")
     autodidact(tmp_path, "self-rewarding", *told)
     run = tmp_path / "runs/own"
-    opinions = list(read_rows(Opinion, run / "iter-1/score/scores" / OPINIONS))
+    opinions = list(read_rows(Opinion, run / "iter-1/score/scores-judge" / OPINIONS))
     assert opinions and all(one.value in list("012345") for one in opinions)
     pairs = [pair for name in ("pairs", "held_out") for pair in read_rows(Pair, run / f"iter-1/pair/{name}.parquet")]
     (writer,) = {pair.chosen_source for pair in pairs}
