@@ -139,7 +139,7 @@ class SelfRewarding(Demonstrated, LoopConfig):
     held_out_pairs: Annotated[
         float, Field(gt=0, lt=1, description="Share of the prompts whose pairs are not learned, but measured.")
     ] = 0.1
-    generate: Annotated[SelfSamplingConfig, Field(description="How the policy answers.")] = SelfSamplingConfig()
+    generate: Annotated[SelfSamplingConfig, Field(description="How answers are drawn.")] = SelfSamplingConfig()
     reward: Annotated[OwnJudgmentConfig, Field(description="How answers are scored.")] = OwnJudgmentConfig(
         parts={}, options={}
     )

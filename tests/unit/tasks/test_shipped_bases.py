@@ -11,6 +11,7 @@ from flows.commands.config_file import read_config
 from flows.grpo import GRPO
 from flows.rest_em import RestEM
 from flows.rlhf import RLHF
+from flows.self_rewarding import SelfRewarding
 from flows.spin import Spin
 from tasks.policies import shipped
 from tasks.policies.base import base_policy, bootstrap_examples, bootstrap_stage
@@ -26,6 +27,7 @@ DEMOS: dict[str, type[LoopConfig]] = {
     "spin-demo": Spin,
     "grpo-demo": GRPO,
     "rlhf-demo": RLHF,
+    "self-rewarding-demo": SelfRewarding,
 }
 LARGEST = 4 << 20  # bytes
 shipped_base = pytest.mark.parametrize("base", shipped_bases(), ids=lambda base: base.name)
