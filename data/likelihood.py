@@ -99,6 +99,16 @@ def accuracy_rows(policy: Sequence[PairLikelihood], reference: Iterable[PairLike
     ]
 
 
+def margin_rows(policy: Sequence[PairLikelihood], reference: Iterable[PairLikelihood]) -> list[MeasuredRow]:
+    """How much higher each pair's chosen answer has its log-ratio than the rejected one, in nats.
+
+    Raises:
+        ValueError: the two were not measured on the same pairs.
+    """
+    found = zip(policy, log_ratios(policy, reference), strict=True)
+    return [MeasuredRow(row.problem_id, row.index, chosen - rejected) for row, (chosen, rejected) in found]
+
+
 def preference_metrics(ratios: Sequence[LogRatios], beta: float, loss: PreferenceLoss) -> dict[str, float]:
     """Means over pairs of the loss and of DPO's rewards β · log-ratio (arXiv 2305.18290), under TRL's names.
 

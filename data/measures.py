@@ -68,6 +68,14 @@ DISCRIMINATOR = Measure(
 )
 # How often the policy prefers, more than the one before did, what that one judged better of its own answers.
 OWN_PAIRS = Measure("own_pair_accuracy", "accuracy on its own pairs", "pairs", even=0.5, across_runs=False, moves=True)
+# How much more than the one before it prefers that, as a difference of log-ratios: what DPO widens.
+OWN_MARGIN = Measure(
+    "own_pair_margin", "margin on its own pairs", "pairs", unit="nats", even=0.0, across_runs=False, moves=True
+)
+# How often a verifier, where there is one, orders those pairs as the judge did.
+OWN_PAIRS_RIGHT = Measure(
+    "own_pairs_right", "its own pairs that the verifier orders alike", "pairs", even=0.5, across_runs=False, moves=True
+)
 # The reward model that is optimized, which a policy can learn to cheat: no loop chooses by it either.
 PROXY = Measure("proxy", "proxy reward", "problems", unit="reward", across_runs=False)
 # How often the judge, if it is the policy itself, orders pairs as people did.
@@ -83,6 +91,8 @@ MEASURES = {
         WIN_RATE,
         DISCRIMINATOR,
         OWN_PAIRS,
+        OWN_MARGIN,
+        OWN_PAIRS_RIGHT,
         PROXY,
         AGREEMENT,
     )

@@ -45,12 +45,13 @@ from tasks.rollouts.judge_agreement import PolicyJudge, measure_judge, useless_j
 from tasks.rollouts.judgments import judgment_examples
 from tasks.rollouts.rewards import JUDGED, Judging, RewardConfig, problems_judged_by
 from tasks.rollouts.score import SCORES, score
+from tasks.rollouts.verified_pairs import verify_pairs
 from tasks.settings.demonstrated import Demonstrated, demonstrated
 from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import Artifact, OnDrift
 from tasks.stage.launch import Training
-from tasks.stage.run import Result, Run
+from tasks.stage.run import Place, Result, Run
 
 
 class SelfSamplingConfig(SamplingConfig):
@@ -194,6 +195,12 @@ class SelfRewarding(Demonstrated, LoopConfig):
         """
         return NewPrompts(config, self.engine, held_out, self.overlap.rules, self.system)
 
+    def verified(self, at: Place, problems: Artifact, pairs: Artifact) -> dict[str, Result]:
+        """The stage that compares pairs with a verifier, if there are references for one."""
+        if self.new_prompts is not None or self.measured_by.models:
+            return {}
+        return {"verify": verify_pairs(at, problems, pairs, Judging(self.measured_by, self.engine))}
+
     def _check_new_prompts(self, config: NewPromptsConfig) -> None:
         if problems_judged_by(self.reward)[0] != "prompts":
             raise RewardError(
@@ -261,10 +268,12 @@ def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
         scored = score(at, prompts, samples, config.judged_by_policy(before))
         made = pair_judged(at, prompts, samples, scored.artifact(SCORES), config.held_out_pairs)
         pairs = {"current": made.artifact(PAIRS_FILE), "validation": made.artifact(f"{HELD_OUT}.parquet")}
+        checked = config.verified(at, prompts, pairs["current"])
         reference = measure_reference(at, before, pairs, config.training)
         unseen = reference.measured("validation")
         policy = train_on_pairs(at, before, {"current": reference.measured("current")}, config.training, unseen)
         stages = {"generate": sampled, "score": scored, "pair": made, "reference": reference.stage, "train": policy}
+        stages |= checked
         if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
             break
     return conclude(measuring, iterations, reason)

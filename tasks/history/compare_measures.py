@@ -18,6 +18,8 @@ WHY_NOT = {
     "pair_accuracy": "each run measures it against its own base, so the values of two runs are not comparable",
     "discriminator_accuracy": "each run's opponent is its own policy of the previous iteration",
     "own_pair_accuracy": "each run judges answers of its own",
+    "own_pair_margin": "each run judges answers of its own",
+    "own_pairs_right": "each run judges answers of its own",
     "proxy": "each run optimizes a reward model of its own",
 }
 BASE = Path("base") / "policy"  # whose tokenizer all policies of a run share

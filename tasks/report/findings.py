@@ -10,7 +10,9 @@ from data.measures import (
     LEFT_OUT,
     LOSS,
     MEASURES,
+    OWN_MARGIN,
     OWN_PAIRS,
+    OWN_PAIRS_RIGHT,
     PAIR_ACCURACY,
     PROXY,
     SAMPLED_ACCURACY,
@@ -42,6 +44,14 @@ NAMES = {
     PROXY.name: "the reward that it optimized, on {set},",
     AGREEMENT.name: "its agreement with people as a judge, on {set},",
 }
+ITS_OWN = {
+    OWN_PAIRS.name: "the policy prefers the answer that it had judged the better one, more than it did before, "
+    "{share}, on pairs that it did not learn.",
+    OWN_MARGIN.name: "it prefers that answer more than it did before by {share}, on the same pairs.",
+    OWN_PAIRS_RIGHT.name: "the verifier orders the pairs that it learned as it had judged them {share}; a pair with "
+    "two right or two wrong answers counts a half.",
+}
+ON_VALIDATION = {PROXY.name, AGREEMENT.name, *ITS_OWN}
 RIVALS = {"base": "the base's answer", "previous": "the previous policy's answer", "gold": "the gold answer"}
 
 
@@ -129,7 +139,7 @@ def _of_measure(report: Report, measure: Measure) -> Iterator[Finding]:
     if not sets and best_one is not None and (measure.even is not None or by_number.get(0) is not None):
         found = _finding(_Found(report, measure, "validation", by_number.get(0), best_one))
         chose = ", and the best iteration was chosen on this one" * (report.measure == measure.name)
-        alone = "It is measured on validation alone." if measure in (PROXY, AGREEMENT, OWN_PAIRS) else None
+        alone = "It is measured on validation alone." if measure.name in ON_VALIDATION else None
         caution = alone or f"No final set was evaluated{chose}."
         yield found.model_copy(update={"sentence": f"{found.sentence} {caution}"})
 
@@ -151,7 +161,7 @@ def _finding(found: _Found) -> Finding:
         return _remaining(found)
     if found.measure == PAIR_ACCURACY:
         return _pairs(found)
-    if found.measure == OWN_PAIRS:
+    if found.measure.name in ITS_OWN:
         return _own_pairs(found)
     if found.measure == WIN_RATE and (found.base is None or "base" not in found.best.against):
         return _wins(found)
@@ -233,12 +243,13 @@ def _pairs(found: _Found) -> Finding:
 
 
 def _own_pairs(found: _Found) -> Finding:
-    towards = above(found.measure, found.best.value)
-    sentence = (
-        f"{found.report.algorithm}: in iteration {found.report.best_iteration} the policy prefers the answer that it "
-        f"had judged the better one, more than it did before, {_share(found)}, on pairs that it did not learn."
-    )
-    return found.said(towards, sentence, too_small(found.measure, found.best.rows, found.best.value))
+    measure, value = found.measure, found.best.value
+    share = _share(found)
+    if measure == OWN_MARGIN:
+        share = f"{found.value(value.value)}, {LEVEL} interval {shown_range(measure, value)}, {found.rows} pairs"
+    sentence = f"{found.report.algorithm}: in iteration {found.report.best_iteration} {ITS_OWN[measure.name]}"
+    towards = above(measure, value)
+    return found.said(towards, sentence.format(share=share), too_small(measure, found.best.rows, value))
 
 
 def _wins(found: _Found) -> Finding:

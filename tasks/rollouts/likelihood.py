@@ -12,9 +12,10 @@ from data.likelihood import (
     log_ratios,
     loss_details,
     loss_rows,
+    margin_rows,
     preference_metrics,
 )
-from data.measures import LOSS, MEASURES, Measure
+from data.measures import LOSS, MEASURES, OWN_MARGIN, OWN_PAIRS, Measure
 from data.render import context_length
 from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood, Problem, Sample
 from data.storage import count_rows, read_rows
@@ -120,6 +121,8 @@ def measure_likelihood(
                 ours, figures = _of_pairs(pair_files[key], pairs[key])
                 figures |= _of_answers(pairs[key], gold_files.get(key))
                 found[rows.pair_measure.name], details[rows.pair_measure.name] = ours, figures
+                if rows.pair_measure is OWN_PAIRS:
+                    found[OWN_MARGIN.name] = _margins(pair_files[key], pairs[key])
             write_measured(attempt / key, found, at.seed, earlier, details)
         given, counts = _count(
             (artifact.path for artifact in gold.values()),
@@ -137,6 +140,10 @@ def _of_pairs(file: Path, pairs: PairsMeasured) -> tuple[list[MeasuredRow], dict
     reference = list(read_rows(PairLikelihood, pairs.reference.path))
     ratios = log_ratios(ours, reference)
     return accuracy_rows(ours, reference), preference_metrics(ratios, pairs.beta, pairs.loss) if ratios else {}
+
+
+def _margins(file: Path, pairs: PairsMeasured) -> list[MeasuredRow]:
+    return margin_rows(list(read_rows(PairLikelihood, file)), read_rows(PairLikelihood, pairs.reference.path))
 
 
 def _of_answers(pairs: PairsMeasured, gold: Path | None) -> dict[str, float]:

@@ -80,6 +80,23 @@ def test_the_judge_is_measured_on_peoples_pairs(finished: SelfRewarding) -> None
     assert "agreement with people" in report and "Self-Rewarding raised test accuracy" in report
 
 
+def test_a_verifier_orders_the_pairs_too_and_the_margin_on_others_is_measured(finished: SelfRewarding) -> None:
+    for number in (1, 2):
+        folder = finished.directory / f"iter-{number}"
+        (right,) = json.loads((folder / "verify/validation/measures.json").read_text()).values()
+        assert right["value"]["value"] == 1.0 and right["rows"] == len(
+            list(read_rows(Pair, folder / "pair/pairs.parquet"))
+        )
+        own = json.loads((folder / "likelihood/validation/measures.json").read_text())
+        assert own["own_pair_margin"]["rows"] == own["own_pair_accuracy"]["rows"] > 0
+    report = (finished.directory / "report.html").read_text()
+    for words in (
+        "the verifier orders the pairs that it learned as it had judged them in 100.0 %",
+        "more than it did before by",
+    ):
+        assert words in report
+
+
 def test_another_start_has_nothing_to_do_and_a_pair_is_traced(
     finished: SelfRewarding, capsys: pytest.CaptureFixture[str]
 ) -> None:
