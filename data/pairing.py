@@ -60,7 +60,11 @@ def pair_gold_over_own(
 
 
 def pair_best_over_worst(
-    problems: Iterable[Problem], samples: Iterable[Sample], scores: Iterable[Score], counts: Counter[str]
+    problems: Iterable[Problem],
+    samples: Iterable[Sample],
+    scores: Iterable[Score],
+    counts: Counter[str],
+    answers: Counter[str],
 ) -> Iterator[Pair]:
     """Pair each problem's answer of the highest score with that of the lowest (arXiv 2401.10020, section 2.3).
 
@@ -69,13 +73,15 @@ def pair_best_over_worst(
 
     Args:
         samples, scores: in the order of their problems.
-        counts: receives "samples", of answers "truncated", "empty" and "not scored", and of problems "kept", "tie" and
+        counts: receives of problems "problems", "kept", "tie", "equal" (the same answer scored differently) and
             "too few" (scored answers).
+        answers: receives of answers "truncated", "empty" and "not scored".
     """
     scored = zip(pair_up(problems, samples), scores, strict=True)
     for _, group in groupby(scored, key=lambda row: row[0][0].id):
-        answers = [(problem, sample, score) for (problem, sample), score in group]
-        values = [(_value(sample, score, counts), sample) for _, sample, score in answers]
+        rows = [(problem, sample, score) for (problem, sample), score in group]
+        counts["problems"] += 1
+        values = [(_value(sample, score, answers), sample) for _, sample, score in rows]
         usable = [(value, sample) for value, sample in values if value is not None]
         if len(usable) < 2:
             counts["too few"] += 1
@@ -84,7 +90,10 @@ def pair_best_over_worst(
         if best[0] == worst[0]:
             counts["tie"] += 1
             continue
-        problem = answers[0][0]
+        if best[1].text.split() == worst[1].text.split():
+            counts["equal"] += 1
+            continue
+        problem = rows[0][0]
         counts["kept"] += 1
         yield Pair(
             problem_id=problem.id,
@@ -101,7 +110,6 @@ def pair_best_over_worst(
 
 def _value(sample: Sample, score: Score, counts: Counter[str]) -> float | None:
     """An answer's score, or None if it takes no part, which is counted."""
-    counts["samples"] += 1
     if sample.truncated:
         counts["truncated"] += 1
     elif not sample.text.strip():

@@ -6,7 +6,7 @@ policy that can judge: one that has learned `demonstrations` of answers and of j
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -14,9 +14,7 @@ from prefect import flow
 from pydantic import Field, model_validator
 
 from data.measures import OWN_PAIRS, Measure, MeasureName
-from data.prepare.overlap import Rules
-from data.prepare.preferences import read_pairs
-from data.prepare.reading import Reading, Tally
+from data.prepare.reading import Tally
 from data.prepare.splits import HELD_OUT
 from data.rewards import RewardError
 from models.asking.new_prompts import ROLE
@@ -30,10 +28,12 @@ from models.config import (
     gradient_accumulation,
 )
 from tasks.datasets.demonstrations import SFT, check_demonstrations
+from tasks.datasets.new_prompts import PROBLEMS as PROBLEMS_FILE
 from tasks.datasets.new_prompts import NewPrompts, make_up_prompts
-from tasks.datasets.pairs import PAIRS_FILE, pair_judged
+from tasks.datasets.pairs import PAIRS_FILE, Apart, pair_judged
 from tasks.datasets.problems import prepare_problems
-from tasks.datasets.ranked import BASELINE, EFT, PROMPTS, RANKED, RANKED_FILE, ranked_pairs
+from tasks.datasets.prompt_length import policy_tokenizer
+from tasks.datasets.ranked import BASELINE, EFT, PROMPTS, RANKED, RANKED_FILE, Ranked, ranked_pairs
 from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.asked_model import check_asked
@@ -46,7 +46,7 @@ from tasks.rollouts.judgments import judgment_examples
 from tasks.rollouts.rewards import JUDGED, Judging, RewardConfig, problems_judged_by
 from tasks.rollouts.score import SCORES, score
 from tasks.rollouts.verified_pairs import verify_pairs
-from tasks.settings.demonstrated import Demonstrated, demonstrated
+from tasks.settings.demonstrated import Demonstrated, SFTTrainConfig, demonstrated
 from tasks.settings.leading import MACHINE, PROBLEMS, START, TRAINING
 from tasks.settings.loop import LoopConfig
 from tasks.stage.contract import Artifact, OnDrift
@@ -70,6 +70,14 @@ class SelfTrainConfig(PreferenceConfig):
     batch_size: Annotated[int, Field(ge=1, description="Pairs per optimizer step, over all devices.")] = 16
     optimizer: Annotated[Optimizer, Field(description="Optimizer.")] = "adamw"
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
+
+
+class SelfSFTConfig(SFTTrainConfig):
+    """SFT as in the paper, which names no number of epochs."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 5.5e-6
+    epochs: Annotated[float, Field(gt=0, description="Passes over the demonstrations and judgments.")] = 2.0
+    batch_size: Annotated[int, Field(ge=1, description="Rows per optimizer step, over all devices.")] = 16
 
 
 class OwnJudgmentConfig(RewardConfig):
@@ -130,19 +138,22 @@ class SelfRewarding(Demonstrated, LoopConfig):
         Path | None,
         Field(
             description="Data set of people's pairs, in any known format, on which the policy as judge is measured. "
-            "Nothing with their prompts is learned."
+            "No pair, judgment or demonstration with their prompts is learned."
         ),
     ] = None
     limit_ranked: Annotated[int | None, Field(ge=1, description="Use at most this many of them.")] = None
-    judge_limits: Annotated[JudgeLimits, Field(description="When its judgment is too bad to learn from.")] = (
-        JudgeLimits()
-    )
+    judge_limits: Annotated[
+        JudgeLimits, Field(description="With `ranked`: when its judgment is too bad to learn from.")
+    ] = JudgeLimits()
     held_out_pairs: Annotated[
         float, Field(gt=0, lt=1, description="Share of the prompts whose pairs are not learned, but measured.")
     ] = 0.1
     generate: Annotated[SelfSamplingConfig, Field(description="How answers are drawn.")] = SelfSamplingConfig()
     reward: Annotated[OwnJudgmentConfig, Field(description="How answers are scored.")] = OwnJudgmentConfig(
         parts={}, options={}
+    )
+    sft_train: Annotated[SelfSFTConfig, Field(description="How it learns demonstrations and judgments first.")] = (
+        SelfSFTConfig()
     )
     train: Annotated[SelfTrainConfig, Field(description="How the policy is trained.")] = SelfTrainConfig()
 
@@ -153,6 +164,21 @@ class SelfRewarding(Demonstrated, LoopConfig):
             raise ValueError(
                 f"{' and '.join(given)} taught and measured the policy as a judge, but another one judges here. "
                 "Leave it out, or set reward.name judge without reward.judge.model."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _judge_is_whole(self) -> Self:
+        told = self.reward.judge
+        if self.judges_itself and (told.endpoint is not None or told.model_revision is not None):
+            raise ValueError(
+                "reward.judge.endpoint and model_revision belong to a judge with a model of its own, but "
+                "reward.judge.model is not set, so the policy judges. Set it, or leave them out."
+            )
+        if self.new_prompts is not None and self.few_shot is not None:
+            raise ValueError(
+                "new_prompts are made up after prompts of a single turn, but few_shot puts turns before each. Leave "
+                "out one of them."
             )
         return self
 
@@ -174,18 +200,23 @@ class SelfRewarding(Demonstrated, LoopConfig):
         others = self.reward.without(JUDGED) if self.judges_itself else self.reward
         return (self.measured_by,) if others is None else (others, self.measured_by)
 
-    def as_pairs(self, path: Path) -> Reading:
-        """How a data set of people's pairs is read."""
-        return self.shown(path).reading
+    def pairs_of(self, setting: str, path: Path, apart: Mapping[str, Artifact]) -> Ranked:
+        """A data set of people's pairs.
 
-    def judge(self, pairs: Artifact | None) -> PolicyJudge | None:
-        """How the policy judges, if it does.
+        Args:
+            setting: the one that names it.
+            apart: sets of problems whose prompts no pair may repeat, by name.
+        """
+        most = self.limit_eft if setting == EFT else self.limit_ranked
+        return Ranked(setting, self.shown(path).reading, most, apart, self.overlap.rules)
+
+    def own_judge(self, pairs: Artifact | None) -> PolicyJudge:
+        """How a policy judges.
 
         Args:
             pairs: people's, on which it is measured.
         """
-        told = self.reward.judge.model_copy(update={"model_code": self.model_code})
-        return PolicyJudge(told, self.engine, pairs) if self.judges_itself else None
+        return PolicyJudge(self.reward.judge.model_copy(update={"model_code": self.model_code}), self.engine, pairs)
 
     def made_up(self, config: NewPromptsConfig, held_out: Mapping[str, Artifact]) -> NewPrompts:
         """How new prompts are made up.
@@ -193,7 +224,9 @@ class SelfRewarding(Demonstrated, LoopConfig):
         Args:
             held_out: sets of problems whose prompts none may repeat, by name.
         """
-        return NewPrompts(config, self.engine, held_out, self.overlap.rules, self.system)
+        told = NewPrompts(config, self.engine, held_out, self.overlap.rules, self.system)
+        own = config.model_copy(update={"model_code": self.model_code})
+        return replace(told, config=own) if told.by_policy else told
 
     def verified(self, at: Place, problems: Artifact, pairs: Artifact) -> dict[str, Result]:
         """The stage that compares pairs with a verifier, if there are references for one."""
@@ -212,9 +245,9 @@ class SelfRewarding(Demonstrated, LoopConfig):
 
     def judged_by_policy(self, policy: Artifact) -> Judging:
         """How answers are scored in an iteration that begins with this policy."""
-        if (judge := self.judge(None)) is None:
+        if not self.judges_itself:
             return self.judging
-        reward = self.reward.model_copy(update={"judge": judge.of(policy).config})
+        reward = self.reward.model_copy(update={"judge": self.own_judge(None).of(policy).config})
         return Judging(reward, self.engine, {JUDGED: policy})
 
     def input_files(self) -> dict[str, Path]:
@@ -223,14 +256,27 @@ class SelfRewarding(Demonstrated, LoopConfig):
 
     def check_inputs(self) -> None:
         super().check_inputs()
-        if self.demonstrations is not None:
+        if self.demonstrations is not None or self.eft is not None:
             gradient_accumulation(self.sft_train, self.launch)
+        if self.demonstrations is not None:
             check_demonstrations(self, self.shown(self.demonstrations))
         if self.new_prompts is not None:
             self._check_new_prompts(self.new_prompts)
-        for pairs in (self.eft, self.ranked):
-            for _ in read_pairs(self.as_pairs(pairs), Tally(), "validation") if pairs else ():
+        for setting, path in ((EFT, self.eft), (RANKED, self.ranked)):
+            for _ in self.pairs_of(setting, path, {}).read(Tally()) if path else ():
                 pass
+        if self.judges_itself:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        context, reply = self.engine.max_model_len or policy_tokenizer(self).context, self.reward.judge.reply_tokens
+        if reply >= context:
+            raise RewardError(
+                f"A judgment may take {reply:,} tokens, but the policy that judges has a context of {context:,}.",
+                "No question would have room beside it.",
+                f"Lower reward.judge.max_reasoning, now {self.reward.judge.max_reasoning:,} characters, of which each "
+                "may take 4 tokens.",
+            )
 
 
 @flow(
@@ -250,7 +296,8 @@ def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
     problems = prepare_problems(run, config)
     ranked, held_out = measured_pairs(run, config), config.unseen(problems)
     base = able_to_judge(run, config, base_policy(run, config), {**held_out, **ranked.prompts})
-    measuring, iterations = begin(run, config, problems, base, config.judge(ranked.pairs))
+    judge = config.own_judge(ranked.pairs) if config.judges_itself else None
+    measuring, iterations = begin(run, config, problems, base, judge)
     given, policy, limits = problems.artifact("train.parquet"), base, config.judge_limits
     made_up, reason = list[Artifact](), None
     for number in range(1, config.iterations + 1):
@@ -258,21 +305,23 @@ def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
         if judged and (reason := useless_judge(judged, limits.entropy, limits.length)):
             break
         at, before = run.iteration(number), policy.artifact("policy")
-        prompts = given
+        prompts, stages = given, dict[str, Result]()
         if config.new_prompts:
             how = config.made_up(config.new_prompts, {**held_out, **ranked.prompts})
-            prompts = make_up_prompts(at, given, before, how, made_up)
+            new = make_up_prompts(at, given, before, how, made_up)
+            prompts, stages["prompts"] = new.artifact(PROBLEMS_FILE), new
             made_up.append(prompts)
         sampled = generate(at, before, {SAMPLES: prompts}, config.sampling)
         samples = sampled.artifact(SAMPLES)
         scored = score(at, prompts, samples, config.judged_by_policy(before))
-        made = pair_judged(at, prompts, samples, scored.artifact(SCORES), config.held_out_pairs)
+        apart = Apart(config.held_out_pairs, ranked.prompts.get(RANKED))
+        made = pair_judged(at, prompts, samples, scored.artifact(SCORES), apart)
         pairs = {"current": made.artifact(PAIRS_FILE), "validation": made.artifact(f"{HELD_OUT}.parquet")}
         checked = config.verified(at, prompts, pairs["current"])
         reference = measure_reference(at, before, pairs, config.training)
         unseen = reference.measured("validation")
         policy = train_on_pairs(at, before, {"current": reference.measured("current")}, config.training, unseen)
-        stages = {"generate": sampled, "score": scored, "pair": made, "reference": reference.stage, "train": policy}
+        stages |= {"generate": sampled, "score": scored, "pair": made, "reference": reference.stage, "train": policy}
         stages |= checked
         if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
             break
@@ -291,7 +340,7 @@ def measured_pairs(run: Run, config: SelfRewarding) -> MeasuredPairs:
     """Read the pairs on which the policy as judge is measured."""
     if config.ranked is None:
         return MeasuredPairs()
-    read = ranked_pairs(run.place(RANKED), config.as_pairs(config.ranked), config.limit_ranked, {}, Rules())
+    read = ranked_pairs(run.place(RANKED), config.pairs_of(RANKED, config.ranked, {}))
     return MeasuredPairs(read.artifact(RANKED_FILE), {RANKED: read.artifact(PROMPTS)})
 
 
@@ -303,11 +352,11 @@ def able_to_judge(run: Run, config: SelfRewarding, base: Result, unseen: Mapping
     """
     if config.eft is None:
         return demonstrated(run.place(SFT), config, base, unseen)[0]
+    at, learned = run.place(EFT), run.place(SFT)
+    pairs = ranked_pairs(at, config.pairs_of(EFT, config.eft, unseen))
     baseline, shown = demonstrated(run.place(BASELINE), config, base, unseen)
-    at, learned, policy = run.place(EFT), run.place(SFT), baseline.artifact("policy")
-    pairs = ranked_pairs(at, config.as_pairs(config.eft), config.limit_eft, unseen, config.overlap.rules)
-    judge = config.judge(pairs.artifact(RANKED_FILE))
-    assert judge is not None
+    policy = baseline.artifact("policy")
+    judge = replace(config.own_judge(pairs.artifact(RANKED_FILE)), policy=policy)
     judged = measure_judge(at, judge, policy, None)
-    examples = judgment_examples(learned, policy, judge, judged, shown).artifact(EXAMPLES)
+    examples = judgment_examples(learned, judge, judged, shown, config.sft_train.pack_to).artifact(EXAMPLES)
     return train(learned, base.artifact("policy"), examples, Training(config.sft_train, config.launch))

@@ -19,6 +19,7 @@ from data.prepare.reading import Tally
 from data.prepare.similar import prompt_of, share_repeated
 from data.replies import ReplyError, read_json
 from data.rows import Problem, Split, problem_id
+from data.text import storable
 
 VERSION = 1  # of the text around passage and instruction
 KEY = "instruction"
@@ -111,7 +112,7 @@ def read_instruction(text: str) -> str:
         raise UnusableReplyError("unreadable reply", str(error)) from None
     if not isinstance(said, str):
         raise UnusableReplyError("unreadable reply", f"its {KEY} is not a text: {text[:80]!r}")
-    prompt = said.strip()
+    prompt = storable(said.strip())
     if not any(map(str.isalnum, prompt)):
         raise UnusableReplyError("empty prompt", repr(prompt[:80]))
     if _REFUSAL.match(prompt):

@@ -54,7 +54,7 @@ def _here(
     context = engine.max_model_len or context_length(load_config(folder, config.model_code))
     lengths = [len(prompt_token_ids(tokenizer, request.messages)) for request in expected]
     longest = min(context, max(lengths, default=0) + form.max_tokens)
-    fitting = sum(length + form.max_tokens <= context for length in lengths)
+    fitting = sum(length + form.max_tokens <= longest for length in lengths)
     meter = Meter(Progress(form.role, fitting, "reply"))
     running = None
     if fitting:
@@ -63,7 +63,7 @@ def _here(
 
     def ask(requests: Sequence[Request]) -> list[Reply]:
         prompts = [prompt_token_ids(tokenizer, request.messages) for request in requests]
-        fits = [len(ids) + form.max_tokens <= context for ids in prompts]
+        fits = [len(ids) + form.max_tokens <= longest for ids in prompts]
         fitted = [
             _engine_request(config, form, request.seed, ids)
             for ids, request, fit in zip(prompts, requests, fits, strict=True)
@@ -71,7 +71,7 @@ def _here(
         ]
         answers = iter(answers_in_order(running, fitted, meter) if running and fitted else [])
         return [
-            Reply(next(answers)[0].text) if fit else _does_not_fit(form, len(ids), context)
+            Reply(next(answers)[0].text) if fit else _does_not_fit(form, len(ids), longest)
             for ids, fit in zip(prompts, fits, strict=True)
         ]
 

@@ -73,14 +73,17 @@ def _request(program: NewPromptsProgram, number: int, examples: Sequence[Example
 
 
 def _asker(program: NewPromptsProgram, seeds: Sequence[Example]) -> Ask:
-    """The model. What it will be asked is not known before it has replied; the longest that it can be is."""
+    """The model. The first round is known; what a later one shows, only as long as it may be."""
     told = program.writer
     form = Form(ROLE, "prompt", reply_schema(), told.max_tokens, told.top_p)
-    most = told.examples + told.own_examples
-    longest = sorted(seeds, key=lambda seed: len(seed[1]))[-most:]
-    text = " ".join(prompt for _, prompt in longest)
+    text = max((prompt for _, prompt in seeds), key=len)
     own = [("", (text * (told.longest // len(text) + 1))[: told.longest])] * told.own_examples
-    expected = [_request(program, n, longest[: most - len(own)] + own) for n in range(told.count)]
+    expected = (
+        _request(
+            program, n, shown(n, seeds, own if n >= ROUND else [], (told.examples, told.own_examples), program.seed)
+        )
+        for n in range(told.count)
+    )
     return asker(told, form, program.policy, program.engine, program.seed, expected)
 
 

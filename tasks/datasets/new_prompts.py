@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json
-from data.prepare.new_prompts import TASK, VERSION, Bounds, MadeUp, as_problem, usable
+from data.prepare.new_prompts import TASK, VERSION, Bounds, MadeUp, as_problem, as_seed, usable
 from data.prepare.overlap import NEAR_DUPLICATE, Overlaps, Rules
 from data.prepare.problems import with_system
 from data.prepare.reading import Tally
@@ -27,7 +27,7 @@ from tasks.datasets.select import SELECTION, NothingKeptError
 from tasks.policies.asked_model import asked_artifact, asked_identity, engine_room
 from tasks.stage.contract import PROGRAM, Artifact, Estimate, Outcome, Stage
 from tasks.stage.progress import progress_logger
-from tasks.stage.run import Place
+from tasks.stage.run import Place, Result
 
 REPLIES, PROBLEMS = "replies", "problems.parquet"
 
@@ -56,8 +56,8 @@ class NewPrompts:
 
 def make_up_prompts(
     at: Place, seeds: Artifact, policy: Artifact, how: NewPrompts, earlier: Sequence[Artifact]
-) -> Artifact:
-    """Let a model make up prompts, filter them into `problems.parquet`, and return that file.
+) -> Result:
+    """Let a model make up prompts, and filter them into `problems.parquet`.
 
     What the model said is kept in `replies`. Counts by reason go to `selection.json`.
 
@@ -77,7 +77,7 @@ def make_up_prompts(
         at.stage("prompts"),
         VERSION,
         settings | {"overlap": asdict(how.rules), "system": how.system},
-        {"seeds": seeds, **how.apart, **before} | ({"model": model} if model else {}),
+        {"seeds": seeds, **how.apart, **before} | ({"writer": model} if model else {}),
         at.seed,
         resumable=True,
         estimate=_estimate(model, how),
@@ -85,6 +85,8 @@ def make_up_prompts(
     )
 
     def work(attempt: Path) -> Outcome:
+        if not any(as_seed(problem) for problem in read_rows(Problem, seeds.path)):
+            raise _no_examples()
         command = _ask(
             at,
             attempt,
@@ -100,7 +102,7 @@ def make_up_prompts(
         writer = f"{told.model or 'the policy'}{f'@{model.require()[:12]}' if model else ''}"
         return _filter(attempt, [seeds, *earlier], how, writer, command)
 
-    return at.run.execute(stage, work).artifact(PROBLEMS)
+    return at.run.execute(stage, work)
 
 
 def _estimate(model: Artifact | None, how: NewPrompts) -> Estimate:
@@ -137,7 +139,9 @@ def _filter(
 ) -> Outcome:
     """Write the prompts that can be used and repeat none of those that are there."""
     told, dropped = how.config, Counter[str]()
-    (scratch := attempt / ".scratch").mkdir(exist_ok=True)
+    scratch = attempt / ".scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # of an attempt that was killed
+    scratch.mkdir()
     known = NearDuplicates(scratch / "known.sqlite", told.near_duplicates)
     for problem in (p for file in there for p in read_rows(Problem, file.path)):
         known.add(problem.id, _bare(problem))
@@ -168,6 +172,13 @@ def _filter(
 def _bare(problem: Problem) -> Any:
     """The prompt without a system message: only what was made up counts."""
     return prompt_of([turn for turn in problem.messages if turn["role"] != "system"])
+
+
+def _no_examples() -> NothingKeptError:
+    return NothingKeptError(
+        "New prompts are made up after prompts of a single turn, but all given ones have several.",
+        what_next="Give some of a single turn, or leave out new_prompts.",
+    )
 
 
 def _none_left(asked: int, dropped: Counter[str]) -> NothingKeptError:

@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ from tasks.stage.run import Place, Result
 VERSION = 2  # more formats; a file belongs to the split in its name; the chat template frames answers
 JUDGED_VERSION = 1
 PAIRS_FILE = "pairs.parquet"
+RANKED_PROMPT = "on whose prompt the judge is measured"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
 
 
@@ -72,16 +74,30 @@ def pair(at: Place, problems: Artifact, samples: Artifact, tokenizer: Artifact, 
     return _pair(at, "pair", (problems, samples), tokenizer, max_tokens)
 
 
-def pair_judged(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, share: float) -> Result:
+@dataclass(frozen=True)
+class Apart:
+    """Which of a policy's pairs are not learned.
+
+    Attributes:
+        share: of the problems, by the hash of their prompts, whose pairs go to `held_out.parquet` instead.
+        prompts: problems whose prompts are left out.
+    """
+
+    share: float
+    prompts: Artifact | None = None
+
+
+def pair_judged(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, apart: Apart) -> Result:
     """Pair the best answer to each problem with the worst into `pairs.parquet`; counts go to `selection.json`.
 
-    Args:
-        share: of the problems, by the hash of their prompts, whose pairs go to `held_out.parquet` instead.
+    Counts are of problems; those of answers that took no part go to `pairs.json`.
 
     Raises:
-        NothingKeptError: no problem has two answers of different scores.
+        NothingKeptError: no pair is left.
     """
+    share = apart.share
     inputs = {"problems": problems, "samples": samples, "scores": scores}
+    inputs |= {"ranked": apart.prompts} if apart.prompts else {}
     estimate = Estimate(disk_bytes=2_000 * problems.expected + 1_000_000)
     stage = Stage(
         at.stage("pair"),
@@ -93,20 +109,25 @@ def pair_judged(at: Place, problems: Artifact, samples: Artifact, scores: Artifa
     )
 
     def work(attempt: Path) -> Outcome:
-        counts: Counter[str] = Counter()
+        counts, answers = Counter[str](), Counter[str]()
+        measured = {problem.id for problem in read_rows(Problem, apart.prompts.path)} if apart.prompts else set()
         rows = read_rows(Problem, problems.path), read_rows(Sample, samples.path), read_rows(Score, scores.path)
         unseen = attempt / f"{HELD_OUT}.parquet"
         with RowWriter(Pair, attempt / PAIRS_FILE) as training, RowWriter(Pair, unseen) as held_out:
-            for pair in pair_best_over_worst(*rows, counts):
-                apart = is_held_out(pair.problem_id, share)
-                counts["held out"] += apart
-                (held_out if apart else training).write(pair)
-        kept = counts["kept"] - counts["held out"]
-        dropped = {reason: n for reason, n in counts.items() if reason not in ("samples", "kept") and n}
+            for pair in pair_best_over_worst(*rows, counts, answers):
+                if pair.problem_id in measured:
+                    counts[RANKED_PROMPT] += 1
+                    continue
+                unseen_pair = is_held_out(pair.problem_id, share)
+                counts["held out"] += unseen_pair
+                (held_out if unseen_pair else training).write(pair)
+        given, kept = counts["problems"], counts["kept"] - counts["held out"] - counts[RANKED_PROMPT]
+        dropped = {reason: n for reason, n in counts.items() if reason not in ("problems", "kept") and n}
         if not kept:
-            raise _no_difference(counts, dropped)
-        write_json(attempt / SELECTION, {"samples": counts["samples"], "kept": kept} | dropped)
-        return Outcome(counts["samples"], kept, dropped, said=counted(kept, "pair") + and_left_out(dropped))
+            raise _no_pair(at.stage("pair"), counts, answers, dropped)
+        write_json(attempt / SELECTION, {"samples": given, "kept": kept} | dropped)
+        write_json(attempt / NOTES_FILE, dict(answers))
+        return Outcome(given, kept, dropped, said=counted(kept, "pair") + and_left_out(dropped))
 
     return at.run.execute(stage, work)
 
@@ -186,15 +207,25 @@ def write_pairs(
     return tally, left_out
 
 
-def _no_difference(counts: Counter[str], dropped: dict[str, int]) -> NothingKeptError:
-    reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
-    usual = "always gives the same score" if counts["tie"] else "gives no scores"
+def _no_pair(stage: str, counts: Counter[str], answers: Counter[str], dropped: dict[str, int]) -> NothingKeptError:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in (dropped | dict(answers)).items() if n)
+    what = f"Of {counted(counts['problems'], 'prompt')} none has a pair to learn from ({reasons})."
+    nothing = "Nothing was trained; answers and scores are kept."
+    if counts["kept"]:
+        return NothingKeptError(what, nothing, "Give more prompts, or lower held_out_pairs.")
+    if counts["too few"] > counts["tie"]:
+        return NothingKeptError(
+            what,
+            nothing,
+            f"See in the stage before {stage} why answers have no scores, or raise generate.max_tokens if they were "
+            "truncated.",
+        )
     return NothingKeptError(
-        f"No problem has two answers of different scores ({reasons}), so there is nothing to learn from the "
-        f"{counts['samples']:,} answers: the judge {usual}.",
-        "Nothing was trained; answers and scores are kept.",
-        "If most are ties, use a judge that tells answers apart (a stronger model, another reward.judge.rubric, more "
-        "reward.judge.opinions), or more generate.samples at a higher generate.temperature.",
+        f"{what} The judge always gives the same score.",
+        nothing,
+        "Use a judge that tells answers apart (a stronger model, another reward.judge.rubric, more "
+        "reward.judge.opinions), more generate.samples at a higher generate.temperature, or lower --iterations by one "
+        "if the answers no longer differ.",
     )
 
 

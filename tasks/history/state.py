@@ -178,7 +178,8 @@ def _summary(directory: Path) -> tuple[float, int]:
     """Return when the summary was written and how many iterations it covers; zeros if it or the report is missing."""
     file = directory / SUMMARY
     try:
-        covered = max(len(json.loads(file.read_text())["iterations"]) - 1, 1)  # a run that is not a loop lists none
+        listed = len(json.loads(file.read_text())["iterations"])
+        covered = listed - 1 if listed else 1  # a run that is not a loop lists none
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0, 0
     return (_modified(file), covered) if (directory / REPORT).exists() else (0.0, 0)

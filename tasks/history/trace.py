@@ -134,7 +134,7 @@ def trace(history: History, key: str) -> Trace:
     begins = row.problem_id
     asked = _rows(Problem, history, problems, begins, column="id") if problems else []
     answers = _answers(history, row, samples, scores)
-    judge = _follow(history, scores.stage, "judge", file.iteration - 1, checks) if scores else None
+    judge = _judge(history, scores, checks) if scores else None
     read = ", ".join([file.stage, *(origin.stage for origin in sources)])
     checks.append(Check(f"the files of {read} have the SHA-256 that their manifests record", True))
     policies: list[Policy] = []
@@ -302,6 +302,14 @@ def _opinions(history: History, problem: str, scores: Origin) -> list[Opinion]:
     files = [name.split("/") for name in history.manifest(scores).outputs if name.endswith(".parquet")]
     folders = sorted({"/".join(parts[:-1]) for parts in files if OPINIONS in parts})
     return [one for name in folders for one in _rows(Opinion, history, Origin(scores.stage, name), problem)]
+
+
+def _judge(history: History, scores: Origin, checks: list[Check]) -> Origin | None:
+    """The policy that judged; None if nothing of this run did."""
+    digest = history.manifest(scores).inputs.get("judge")
+    if digest is None or history.origin(digest, scores.iteration - 1) is None:
+        return None
+    return _follow(history, scores.stage, "judge", scores.iteration - 1, checks)
 
 
 def _agreements(row: Example | Pair, answers: Sequence[Answer], generate: Manifest) -> list[Check]:

@@ -40,7 +40,9 @@ def asked_identity(config: AskedModelConfig, told_apart: Collection[str] = ()) -
 def _code(config: AskedModelConfig) -> dict[str, Any]:
     if config.endpoint or not config.model or config.model_code == "refuse":
         return {}
-    return code_identity(resolve_model(config.model, config, offline=True), config.model_code)
+    here = Path(config.model)  # a policy whose weights were freed has its code still
+    folder = here if here.is_dir() else resolve_model(config.model, config, offline=True)
+    return code_identity(folder, config.model_code)
 
 
 def asked_artifact(config: AskedModelConfig, role: str, offline: bool = False) -> Artifact | None:

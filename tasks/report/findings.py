@@ -51,7 +51,8 @@ ITS_OWN = {
     OWN_PAIRS_RIGHT.name: "the verifier orders the pairs that it learned as it had judged them {share}; a pair with "
     "two right or two wrong answers counts a half.",
 }
-ON_VALIDATION = {PROXY.name, AGREEMENT.name, *ITS_OWN}
+ALONE = {PROXY.name: "It is measured on validation alone.", AGREEMENT.name: "It is measured on validation alone."}
+ALONE |= dict.fromkeys(ITS_OWN, "")  # they say on what
 RIVALS = {"base": "the base's answer", "previous": "the previous policy's answer", "gold": "the gold answer"}
 
 
@@ -139,9 +140,8 @@ def _of_measure(report: Report, measure: Measure) -> Iterator[Finding]:
     if not sets and best_one is not None and (measure.even is not None or by_number.get(0) is not None):
         found = _finding(_Found(report, measure, "validation", by_number.get(0), best_one))
         chose = ", and the best iteration was chosen on this one" * (report.measure == measure.name)
-        alone = "It is measured on validation alone." if measure.name in ON_VALIDATION else None
-        caution = alone or f"No final set was evaluated{chose}."
-        yield found.model_copy(update={"sentence": f"{found.sentence} {caution}"})
+        caution = ALONE.get(measure.name, f"No final set was evaluated{chose}.")
+        yield found.model_copy(update={"sentence": f"{found.sentence} {caution}".strip()})
 
 
 def _held_out(report: Report, measure: Measure) -> dict[str, tuple[Estimated | None, Estimated]]:

@@ -12,6 +12,7 @@ from data.storage import read_rows, write_rows
 from data.wording import counted
 from models.asking.judge import OPINIONS
 from models.config import EngineConfig, JudgeConfig, ScoreJob
+from models.shards import shard_path
 from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.measured import load_measured, write_measured
 from tasks.stage.contract import Artifact, Outcome, Stage
@@ -19,7 +20,7 @@ from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result
 
 VERSION = 1
-SET, NOT_READ, SHARD = "validation", "not read", "pairs.parquet"
+SET, NOT_READ = "validation", "not read"
 LOW_AGREEMENT = 0.55
 
 
@@ -30,11 +31,13 @@ class PolicyJudge:
     Attributes:
         config: the judge's settings, without a model.
         pairs: people's pairs that it is measured on; None: it is not measured.
+        policy: which one, if that is known.
     """
 
     config: JudgeConfig
     engine: EngineConfig
     pairs: Artifact | None
+    policy: Artifact | None = None
 
     def of(self, policy: Artifact) -> Judge:
         """A policy as the judge."""
@@ -68,18 +71,22 @@ def measure_judge(at: Place, judge: PolicyJudge, policy: Artifact, base: Result 
         samples.mkdir(exist_ok=True)
         asked = [as_samples(pair) for pair in read_rows(Pair, pairs.path)]
         write_rows(Problem, problems, (problem for problem, _ in asked))
-        write_rows(Sample, samples / SHARD, (side for _, sides in asked for side in sides))
+        per_shard = max(1, judge.engine.shard_size // (2 * mine.config.opinions))
+        for number, first in enumerate(range(0, len(asked), per_shard)):
+            some = asked[first : first + per_shard]
+            write_rows(Sample, shard_path(samples, number), (side for _, sides in some for side in sides))
         job = ScoreJob(problems=problems, samples=samples, output=attempt / SET / "scores")
         command = mine.run(at, attempt, mine.program(at, [job], judge.engine))
-        scores = list(read_rows(Score, job.output / SHARD))
+        scores = list(read_rows(Score, job.output))
         rows = agreement(scores)
         if not rows:
             raise RewardError(
                 f"The judge gave no readable judgment on both sides of any of {counted(len(asked), 'pair')}.",
-                what_next=f"See its replies in {job.output}; a longer reward.judge.max_reasoning may help.",
+                what_next=f"See its replies in {job.output}. If they have no room in the model's context, lower "
+                "reward.judge.max_reasoning.",
             )
         lengths = [len(side.text) for _, sides in asked for side in sides]
-        details = judge_details(rows, list(read_rows(Opinion, job.output / OPINIONS / SHARD)), lengths, scores)
+        details = judge_details(rows, list(read_rows(Opinion, job.output / OPINIONS)), lengths, scores)
         earlier = {"base": load_measured([base])} if base else {}
         told = {AGREEMENT.name: details}
         found = write_measured(attempt / SET, {AGREEMENT.name: rows}, at.seed, earlier, told, partly=True)

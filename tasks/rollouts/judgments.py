@@ -17,9 +17,9 @@ from data.rows import Example, Pair
 from data.storage import read_rows, write_rows
 from data.wording import and_left_out, counted
 from models.asking.judge import OPINIONS
-from tasks.datasets.row_length import report_too_long, tokenizer_and_limit
+from tasks.datasets.row_length import nothing_fits, report_too_long, tokenizer_and_limit
 from tasks.datasets.select import EXAMPLES, SELECTION, NothingKeptError
-from tasks.rollouts.judge_agreement import SET, SHARD, PolicyJudge
+from tasks.rollouts.judge_agreement import SET, PolicyJudge
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
 
@@ -28,42 +28,43 @@ SOURCE = "judgments"
 
 
 def judgment_examples(
-    at: Place, policy: Artifact, judge: PolicyJudge, judged: Result, shown: Artifact | None
+    at: Place, judge: PolicyJudge, judged: Result, shown: Artifact | None, pack_to: int | None
 ) -> Result:
     """Write a policy's judgments that agree with people to `examples.parquet`, after other rows to learn with them.
 
     Counts by reason go to `selection.json`.
 
     Args:
-        policy: what judged.
-        judge: how it judged, with the pairs.
+        judge: how the policy judged, with the pairs.
         judged: result of the stage `judge`.
         shown: the other rows.
+        pack_to: most tokens of a row, if that is less than the policy's context.
 
     Raises:
-        NothingKeptError: no judgment agrees with people.
+        NothingKeptError: no judgment agrees with people, or none fits.
     """
-    assert judge.pairs is not None
+    assert judge.pairs is not None and judge.policy is not None
+    policy = judge.policy
     pairs, told, answered = judge.pairs, judge.config, judged.artifact(f"{SET}/scores/{OPINIONS}")
     inputs = {"pairs": pairs, "opinions": answered, "policy": policy} | ({"shown": shown} if shown else {})
     asked = pairs.expected * told.opinions * 2
     stage = Stage(
         at.stage("examples"),
         VERSION,
-        {"kind": told.kind, "show_reference": told.show_reference, "rubric": told.rubric},
+        {"kind": told.kind, "show_reference": told.show_reference, "rubric": told.rubric, "pack_to": pack_to},
         inputs,
         estimate=Estimate(disk_bytes=4_000 * asked + 1_000_000),
         expected={EXAMPLES: asked + (shown.expected if shown else 0)},
     )
 
     def work(attempt: Path) -> Outcome:
-        opinions = list(read_rows(Opinion, answered.path / SHARD))
+        opinions = list(read_rows(Opinion, answered.path))
         counts = Counter[str](judgments=len(opinions))
         learned = list(_learned(opinions, judge, counts))
         rows = list(_rows(learned, pairs.path, judge, policy.digest))
         if not rows:
             raise _no_agreement(len(opinions))
-        tokenizer, limit = tokenizer_and_limit(policy.path, at.run.model_code)
+        tokenizer, limit = tokenizer_and_limit(policy.path, at.run.model_code, pack_to)
         lengths = Counter[str]()
 
         def fitting() -> Iterator[Example]:
@@ -75,6 +76,8 @@ def judgment_examples(
             yield from read_rows(Example, shown.path) if shown else ()
 
         kept = write_rows(Example, attempt / EXAMPLES, fitting())
+        if not lengths["kept"]:
+            raise nothing_fits(len(rows), limit)
         there = len(opinions) + (kept - lengths["kept"])
         dropped = {name: n for name, n in counts.items() if name != "judgments" and n}
         dropped |= report_too_long(lengths, limit)

@@ -9,7 +9,8 @@ from data.rows import Pair, Problem, Sample, Score
 from data.storage import count_rows, read_rows, write_rows
 from data.wording import counted
 from models.config import ScoreJob
-from tasks.rollouts.judge_agreement import SET, SHARD
+from models.shards import shard_path
+from tasks.rollouts.judge_agreement import SET
 from tasks.rollouts.measured import write_measured
 from tasks.rollouts.rewards import Judging, reward_identity
 from tasks.rollouts.scoring import score_jobs
@@ -43,12 +44,12 @@ def verify_pairs(at: Place, problems: Artifact, pairs: Artifact, verifier: Judgi
         asked, samples = attempt / ".problems.parquet", attempt / ".samples"
         samples.mkdir()
         kept = write_rows(Problem, asked, _asked(pairs.path, references))
-        write_rows(Sample, samples / SHARD, _sides(pairs.path, references))
+        write_rows(Sample, shard_path(samples, 0), _sides(pairs.path, references))
         given, rows = count_rows(pairs.path), []
         if kept:
             job = ScoreJob(problems=asked, samples=samples, output=attempt / SET / "scores")
             score_jobs(at, attempt, [job], verifier)
-            rows = agreement(read_rows(Score, job.output / SHARD))
+            rows = agreement(read_rows(Score, job.output))
         found = write_measured(attempt / SET, {OWN_PAIRS_RIGHT.name: rows}, at.seed)
         told = [OWN_PAIRS_RIGHT.shown_interval(one.value) for one in found.values()]
         said = f"the verifier orders {told[0] if told else 'none'} of {counted(len(rows), 'pair')} alike"

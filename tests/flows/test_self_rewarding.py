@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from data.arithmetic import embedded_problems
 from data.judging import ENTROPY, WITH_ITSELF
 from data.prepare.new_prompts import MadeUp
 from data.prepare.sources import DataFileError
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("stubs")
 def make(folder: Path, **changes: Any) -> SelfRewarding:
     make_history(folder / "runs")
     told = small(folder) | {"iterations": 2, "train": {"dtype": "float32"}, "launch": {"micro_batch_size": 16}}
+    told |= {"reward": {"judge": {"max_reasoning": 100}}}
     return SelfRewarding.model_validate(told | changes)
 
 
@@ -91,7 +93,7 @@ def test_a_verifier_orders_the_pairs_too_and_the_margin_on_others_is_measured(fi
         assert own["own_pair_margin"]["rows"] == own["own_pair_accuracy"]["rows"] > 0
     report = (finished.directory / "report.html").read_text()
     for words in (
-        "the verifier orders the pairs that it learned as it had judged them in 100.0 %",
+        "the verifier orders the pairs that it learned as it had judged them in 100.0",
         "more than it did before by",
     ):
         assert words in report
@@ -173,6 +175,49 @@ def test_made_up_prompts_need_a_reward_without_references(tmp_path: Path) -> Non
         check(loop, config, OnDrift.REFUSE)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"reward": {"judge": {"endpoint": "http://localhost:1/v1"}}}, "reward.judge.model is not set"),
+        ({"reward": {"judge": {"model_revision": "main"}}}, "reward.judge.model is not set"),
+        ({"new_prompts": {}, "few_shot": "shots.jsonl"}, "few_shot puts turns before each"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        make(tmp_path, **changes)
+
+
+def test_a_judgment_that_has_no_room_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    config = make(tmp_path, reward={})
+    with pytest.raises(
+        RewardError, match=r"A judgment may take 2,464 tokens, .* context of 1,024.*Lower reward\.judge"
+    ):
+        check(loop, config, OnDrift.REFUSE)
+
+
+def test_prompts_of_the_measured_pairs_are_not_learned_in_the_loop_either(tmp_path: Path) -> None:
+    prompt = next(p.messages[0]["content"] for p in embedded_problems(0) if p.split == "train")
+    ranked = [{"prompt": prompt, "chosen": f"{n} b c", "rejected": f"{n}"} for n in range(12)]
+    config = make(tmp_path, iterations=1, judge_limits={"length": 1}, ranked=write(tmp_path / "ranked.jsonl", ranked))
+    run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
+    assert len(list(read_rows(Problem, config.directory / "ranked/pairs/prompts.parquet"))) == 1
+    counts = json.loads((config.directory / "iter-1/pair/selection.json").read_text())
+    assert counts["on whose prompt the judge is measured"] == 1
+    assert counts["samples"] == 100 == sum(counts.values()) - 100
+
+
+def test_evaluation_data_are_the_training_rows_of_a_data_set(tmp_path: Path) -> None:
+    (folder := tmp_path / "people").mkdir()
+    for name, some in (("train", rows(40)[:20]), ("test", rows(40)[20:])):
+        write(folder / f"{name}.jsonl", some)
+    config = make(tmp_path, iterations=1, judge_limits={"length": 1}, eft=folder, ranked=folder)
+    run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
+    for place, first in (("eft", 0), ("ranked", 20)):
+        read = list(read_rows(Pair, config.directory / place / "pairs/ranked.parquet"))
+        assert [pair.messages[0]["content"] for pair in read] == [row["prompt"] for row in rows(40)[first : first + 20]]
+
+
 @pytest.mark.parametrize("name", ["eft", "ranked"])
 def test_pairs_for_a_policy_that_does_not_judge_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValidationError, match=f"{name} .* but another one judges here"):
@@ -182,7 +227,7 @@ def test_pairs_for_a_policy_that_does_not_judge_are_refused(tmp_path: Path, name
 def test_a_judge_that_always_says_five_ends_it_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_SCORE", "5")
     config = make(tmp_path)
-    with pytest.raises(NothingKeptError, match=r"the judge always gives the same score\.") as refused:
+    with pytest.raises(NothingKeptError, match=r"The judge always gives the same score\.") as refused:
         run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
     assert "(100 tie)" in str(refused.value) and not (config.directory / "iter-1/train").exists()
     pairs = write(tmp_path / "pairs.jsonl", rows(20))

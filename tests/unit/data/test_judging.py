@@ -39,10 +39,18 @@ def test_the_best_answer_is_paired_with_the_worst(
     values: list[float | None], reasons: list[str], expected: tuple[int, int] | None, counts: dict[str, int]
 ) -> None:
     samples = [sample(i, f"answer {i}", reason) for i, reason in enumerate([*reasons, *["stop"] * 9][: len(values)])]
-    found: Counter[str] = Counter()
-    pairs = list(pair_best_over_worst([PROBLEM], samples, [score(i, v) for i, v in enumerate(values)], found))
+    found, answers = Counter[str](), Counter[str]()
+    pairs = list(pair_best_over_worst([PROBLEM], samples, [score(i, v) for i, v in enumerate(values)], found, answers))
     assert [(p.chosen, p.rejected) for p in pairs] == ([tuple(f"answer {i}" for i in expected)] if expected else [])
-    assert found == Counter({"samples": len(values)} | counts)
+    assert found + answers == Counter({"problems": 1} | counts)
+    assert not answers.keys() & {"kept", "tie", "too few"}
+
+
+def test_an_answer_is_not_learned_over_itself() -> None:
+    samples, scores = [sample(0, "so"), sample(1, " so\n"), sample(2, "no")], [score(0, 5), score(1, 1), score(2, 3)]
+    found = Counter[str]()
+    assert not list(pair_best_over_worst([PROBLEM], samples, scores, found, Counter()))
+    assert found == Counter({"problems": 1, "equal": 1})
 
 
 def test_agreement_counts_a_tie_as_a_half_and_leaves_out_what_was_not_judged() -> None:
