@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from data.judge_questions import Opinion
 from data.metrics import Interval, Outcome, SetMetrics
 from data.rows import Example, Pair, Problem, Sample, Score
 from data.storage import read_rows, write_rows
@@ -325,6 +326,24 @@ def test_a_sample_that_was_not_selected_says_why(home, capsys):
 def some_key(run: Path, iteration: int) -> str:
     example = first(Example, run / f"iter-{iteration}" / "select" / "examples.parquet")
     return f"iter-{iteration}/{example.problem_id}/{example.index}"
+
+
+def test_a_judge_from_elsewhere_is_no_contradiction(tmp_path, capsys):
+    run, prompt = made_run(tmp_path, "judged", {"algorithm": "ReST-EM"}), [{"role": "user", "content": "1 + 1?"}]
+    problems = publish(run, "problems", {"train.parquet": [Problem("ab" * 8, prompt, "2", None, "p", "train")]})
+    base = publish(run, "base", {"policy/config.json": "{}"}).artifact("policy")
+    given = {"problems": problems.artifact("train.parquet")}
+    sample = Sample("ab" * 8, 0, "2", [1], "stop", base.require(), 5, "s")
+    drawn = publish(run, "iter-1/generate", {"samples/0.parquet": [sample]}, given | {"policy": base})
+    score = Score(5.0, "correct", "fine", None, "ab" * 8, 0, "judge@2")
+    opinion = Opinion("ab" * 8, 0, -1, False, 0, "all of it", "5", "")
+    files = {"scores/0.parquet": [score], "opinions/0.parquet": [opinion]}
+    judged = given | {"samples": drawn.artifact("samples")}
+    scored = publish(run, "iter-1/score", files, judged | {"judge": Artifact(tmp_path, "0" * 64)})
+    example = Example("ab" * 8, 0, prompt, "2", [1], base.require())
+    publish(run, "iter-1/select", {"examples.parquet": [example]}, judged | {"scores": scored.artifact("scores")})
+    out = traced(tmp_path, "judged", "iter-1/ab/0", capsys)
+    assert "DIFFERS" not in out and "judge     " not in out and "read as 5\n            | all of it" in out
 
 
 def test_a_policy_that_is_not_the_one_that_was_asked_is_said_to_differ(tmp_path, capsys):

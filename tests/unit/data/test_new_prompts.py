@@ -66,3 +66,8 @@ def test_only_prompts_of_one_turn_are_examples_and_a_made_up_one_names_who_made_
     assert as_seed(Problem("a", told, None, None, "s", "train")) == ("a", "Hi")
     made = as_problem("Why is the sky blue?", "model@12")
     assert (made.source, made.split, made.reference, made.response) == ("made up by model@12", "train", None, None)
+
+
+def test_half_a_surrogate_pair_does_not_keep_a_prompt_from_being_written() -> None:
+    ((_, prompt),) = usable([MadeUp(0, [], '{"instruction":"Why is it blue \\ud83d?"}', "")], BOUNDS, Counter())
+    assert as_problem(prompt, "model").messages[0]["content"].encode()
