@@ -18,7 +18,7 @@ from scripts.pairs import bare_and_wrong, with_a_slip
 
 FOLDER = Path(__file__).parents[1] / "configs/self-rewarding"
 SEED, OTHERS = 0, 1  # of the problems that are shown, and of those that are ranked
-JUDGMENTS, ANSWERS, RANKED = 2000, 1000, 200
+JUDGMENTS, ANSWERS, RANKED = 3000, 1500, 200
 BARE, BARE_PEOPLE = 0.8, 11  # as in configs/tiny.yaml
 STEPS, RIGHT = 3, 2  # points
 RUBRIC = f"Score: {STEPS} if steps are shown, {RIGHT} more if the result is right."
