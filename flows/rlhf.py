@@ -153,9 +153,9 @@ class RLHF(Demonstrated, PairFormat, OnPolicyLoopConfig):
 
     @model_validator(mode="after")
     def _one_reward_model(self) -> Self:
-        gradient_accumulation(self.reward_train, self.launch)
+        gradient_accumulation(self.reward_train, self.launch, "reward_train")
         if self.demonstrations is not None:
-            gradient_accumulation(self.sft_train, self.launch)
+            gradient_accumulation(self.sft_train, self.launch, "sft_train")
         if MODELLED not in self.reward.names:
             if self.pairs is not None or self.train.value_from == "reward-model":
                 raise ValueError(

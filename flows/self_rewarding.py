@@ -257,7 +257,7 @@ class SelfRewarding(Demonstrated, LoopConfig):
     def check_inputs(self) -> None:
         super().check_inputs()
         if self.demonstrations is not None or self.eft is not None:
-            gradient_accumulation(self.sft_train, self.launch)
+            gradient_accumulation(self.sft_train, self.launch, "sft_train")
         if self.demonstrations is not None:
             check_demonstrations(self, self.shown(self.demonstrations))
         if self.new_prompts is not None:

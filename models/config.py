@@ -613,8 +613,11 @@ class RewardScoreProgram(Config):
     grader: str = ""
 
 
-def gradient_accumulation(train: TrainConfig, launch: LaunchConfig) -> int:
+def gradient_accumulation(train: TrainConfig, launch: LaunchConfig, setting: str = "train") -> int:
     """Forward passes per optimizer step and device.
+
+    Args:
+        setting: the one that holds `train`, for the message.
 
     Raises:
         ValueError: the batch does not divide evenly.
@@ -622,7 +625,7 @@ def gradient_accumulation(train: TrainConfig, launch: LaunchConfig) -> int:
     together = launch.processes * launch.micro_batch_size
     if train.batch_size % together:
         raise ValueError(
-            f"train.batch_size {train.batch_size} is not a multiple of launch.processes × launch.micro_batch_size = "
-            f"{launch.processes} × {launch.micro_batch_size} = {together}. Change one of the three."
+            f"{setting}.batch_size {train.batch_size} is not a multiple of launch.processes × launch.micro_batch_size "
+            f"= {launch.processes} × {launch.micro_batch_size} = {together}. Change one of the three."
         )
     return train.batch_size // together

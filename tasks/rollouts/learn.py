@@ -195,13 +195,13 @@ def check_scored_in_the_program(reward: RewardConfig) -> None:
     for name, model in reward.models.items():
         if isinstance(model, Judge) and model.config.endpoint is None:
             raise RewardError(
-                "grpo asks its judge in every step, while the GPUs are taken by the policy that learns.",
+                "The judge is asked in every step, while the GPUs are taken by the policy that learns.",
                 what_next="Serve the judge (such as with `vllm serve`, on GPUs of its own) and give its address as "
                 "reward.judge.endpoint.",
             )
         if not isinstance(model, Judge | TrainedReward):
             raise RewardError(
-                f"grpo scores answers inside the training program, but the reward {name} has a program of its own.",
+                f"Answers are scored inside the training program, but the reward {name} has a program of its own.",
                 what_next="Give it as a function, package.module:name, or use final_answer, program, reward-model, or "
                 "judge at an endpoint.",
             )

@@ -149,7 +149,7 @@ def test_one_that_prefers_nothing_is_refused_unless_forced(tmp_path: Path) -> No
         ({"pairs": "p.jsonl", "reward": {"name": "reward-model", "model": {"path": "m"}}}, "Give either pairs"),
         ({"reward": {"name": "final_answer"}}, "none is a reward model. Add reward-model to reward.parts"),
         ({"pairs": "p.jsonl", "train": TRAIN | {"problems": 24}}, "24 × 1 = 24 answers, which is not a multiple"),
-        ({"pairs": "p.jsonl", "reward_train": {"batch_size": 24}}, "24"),
+        ({"pairs": "p.jsonl", "reward_train": {"batch_size": 24}}, "reward_train.batch_size 24"),
         ({"pairs": "p.jsonl", "generate": {"top_p": 0.9}}, "greater than or equal to 1"),
         (
             {"reward": {"name": "final_answer"}, "train": TRAIN | {"value_from": "policy"}, "stop": OVEROPTIMIZED},
@@ -163,7 +163,7 @@ def test_one_that_prefers_nothing_is_refused_unless_forced(tmp_path: Path) -> No
             {"train": TRAIN | {"ptx": 1.0}, "mix": "t.jsonl", "generate": {"temperature": 0.7}},
             "train.ptx needs generate.temperature 1",
         ),
-        ({"demonstrations": "d.jsonl", "sft_train": {"batch_size": 24}}, "24"),
+        ({"demonstrations": "d.jsonl", "sft_train": {"batch_size": 24}}, "sft_train.batch_size 24"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

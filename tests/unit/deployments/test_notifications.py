@@ -7,6 +7,7 @@ import re
 from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -105,3 +106,19 @@ def test_what_was_deleted_before_is_no_failure(status: int, passes: bool) -> Non
     with nullcontext() if passes else pytest.raises(PrefectHTTPStatusError):
         register_notifications(client, Notifications((), ()))
     client.delete_automation.assert_called_once_with(1)
+
+
+def test_a_creation_that_was_repeated_leaves_one_automation(monkeypatch: pytest.MonkeyPatch):
+    there: list[mock.Mock] = []
+
+    def create(_: object) -> None:
+        there.extend([mock.Mock(id=1), mock.Mock(id=2)])  # the client asked twice, and both were done
+
+    client = mock.Mock()
+    client.read_automations_by_name.side_effect = lambda _: list(there)
+    client.read_block_documents.return_value = []
+    client.create_automation.side_effect = create
+    client.delete_automation.side_effect = lambda gone: there.remove(next(one for one in there if one.id == gone))
+    monkeypatch.setattr(CustomWebhookNotificationBlock, "save", lambda *_: uuid4())
+    register_notifications(client, Notifications((HOOK,), ("failed",)))
+    assert [one.id for one in there] == [1]
