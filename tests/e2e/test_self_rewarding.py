@@ -67,20 +67,26 @@ def test_killed_in_each_kind_of_stage_it_ends_with_the_same_bytes(policy: Path, 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    start(whole, policy).wait(PATIENCE)
+    assert start(whole, policy).wait(3 * PATIENCE) == 0, said(whole)
     for stage in KINDS:
         process, log = start(killed, policy), attempt_directory(killed / "runs/own", stage) / "log.txt"
         eventually(log.exists, lambda: said(killed))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
         assert not (killed / "runs/own" / stage).exists()
-    assert start(killed, policy).wait(PATIENCE) == 0, said(killed)
+    assert start(killed, policy).wait(3 * PATIENCE) == 0, said(killed)
     assert results(killed / "runs/own") == results(whole / "runs/own")
 
 
 def start(folder: Path, policy: Path) -> subprocess.Popen[bytes]:
     """The command as a user starts it, in a process group of its own."""
-    command = [sys.executable, "-m", "flows.commands.cli", "self-rewarding", *arguments(folder, policy)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.commands.cli",
+        "self-rewarding",
+        *arguments(folder, policy, "--iterations", "1"),
+    ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
     environment["AUTODIDACT_CACHE"] = str(folder.parent / "cache")
     with (folder / "out.txt").open("ab") as out:
