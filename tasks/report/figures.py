@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from data.judging import ENTROPY, WITH_ITSELF, WITH_LENGTH
 from data.measures import ACCURACY, MEASURES, PAIR_ACCURACY, PROXY, SAMPLED_ACCURACY, WIN_RATE, Estimated, Measure
 from data.metrics import Interval
 from tasks.report import drawing
@@ -27,6 +28,9 @@ PLOTTED = (
     "length_ratio",
     "repeated",
     "ended",
+    ENTROPY,
+    WITH_ITSELF,
+    WITH_LENGTH,
 )
 EVEN_LENGTH = "win rate at equal length, %"
 Curves = dict[str, list[Interval | float | None]]

@@ -6,6 +6,7 @@ Shared by all pages, tables and sentences of a run. It measures nothing.
 import re
 from typing import Literal
 
+from data.judging import ENTROPY, FLIPS, TIES, WITH_ITSELF, WITH_LENGTH
 from data.measures import LEFT_OUT, Measure
 from data.metrics import CONFIDENCE, Interval
 
@@ -36,6 +37,11 @@ DETAILS = {  # labels of a measure's details; DPO's rewards keep TRL's names
     "unread": "prompts left out because no reply of the judge could be read",
     "parse_rate": "share of the judge's replies that could be read",
     "flip_rate": "share of prompts where the judge's choice changes with the order",
+    TIES: "share of the pairs that the judge holds equal",
+    ENTROPY: "entropy of the judge's scores, bits",
+    WITH_ITSELF: "agreement of the judge's opinions with each other",
+    WITH_LENGTH: "correlation of the judge's scores with length",
+    FLIPS: "share of the comparisons in which the order decided",
     LEFT_OUT: "prompts left out of the difference, judged for only one policy",
 }
 Direction = Literal["higher", "lower", "no clear difference", "not compared"]
