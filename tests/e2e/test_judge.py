@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from data.judge_questions import Opinion
+from data.prepare.new_prompts import MadeUp
 from data.prepare.passages import Passage
 from data.prepare.written_prompts import PromptReply
 from data.rows import Problem, Sample, Score
@@ -17,6 +18,8 @@ from models.config import (
     EngineConfig,
     JudgeConfig,
     JudgeProgram,
+    NewPromptsConfig,
+    NewPromptsProgram,
     ScoreJob,
     WritePromptsConfig,
     WritePromptsProgram,
@@ -27,6 +30,7 @@ from tests.e2e.programs import run_program
 from tests.forks import JUDGE, WRITE_PROMPTS
 from tests.waiting import PATIENCE
 
+NEW_PROMPTS = "models.asking.new_prompts"
 TEXTS = ["4+17=21 #### 21", "I do not know. é €", "21"]
 
 
@@ -159,3 +163,24 @@ def test_pairwise_every_reply_is_read_and_swapped_answers_swap_their_values(judg
     assert (rates[0]["asked"], rates[0]["parsed"], rates[0]["comparisons"]) == (48, 48, 24)
     assert set(rates[0]["distribution"]) == {"A", "B", "tie"}
     assert 0 < rates[0]["flip_rate"] < 1
+
+
+def test_new_prompts_are_made_up_in_their_form_and_the_same_ones_again(
+    judge: Path, problems: list[Problem], tmp_path: Path
+) -> None:
+    write_rows(Problem, tmp_path / "seeds.parquet", problems[:12])
+    found = []
+    for name in ("one", "two"):
+        told = NewPromptsProgram(
+            writer=NewPromptsConfig(count=6, max_tokens=32, dtype="float32"),
+            policy=judge,
+            seeds=tmp_path / "seeds.parquet",
+            output=tmp_path / name,
+            engine=EngineConfig(),
+            seed=5,
+        )
+        (tmp_path / f"{name}.json").write_text(told.model_dump_json())
+        run_program(NEW_PROMPTS, tmp_path / f"{name}.json")
+        found.append(list(read_rows(MadeUp, tmp_path / name)))
+    assert found[0] == found[1] and len({reply.text for reply in found[0]}) == 6
+    assert all(reply.text.startswith('{"instruction":"') and len(reply.examples) == 8 for reply in found[0])
