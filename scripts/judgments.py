@@ -1,8 +1,8 @@
 """`make pairs`: write the data of the Self-Rewarding demo, made from the embedded problems, to configs/self-rewarding/.
 
 `demonstrations.jsonl` teaches answering as the base does, bare for some people, and judging: a judgment's reasoning
-is the worked answer and then the result that was given, and its score adds up as the rubric says. `ranked.jsonl` has
-pairs of other problems, ranked by the same rubric.
+is the worked answer and then by how much the given result differs, and its score adds up as the rubric says.
+`ranked.jsonl` has pairs of other problems, ranked by the same rubric.
 """
 
 import json
@@ -59,7 +59,8 @@ def _scored(problem: Problem, rng: random.Random) -> list[tuple[str, int]]:
 
 def _judgment(problem: Problem, answer: str, score: int) -> Row:
     asked = Question(Sample(problem.id, 0, answer, [], "stop", "", 0, ""), None, 0)
-    reasoning = f"{problem.response} #### {answer.rsplit(maxsplit=1)[-1]}"
+    less, more = sorted((int(str(problem.reference)), int(answer.rsplit(maxsplit=1)[-1])))
+    reasoning = f"{problem.response} {more}-{less}={more - less}"
     reply = json.dumps({"reasoning": reasoning, "score": score}, separators=(",", ":"))  # as the engine decodes it
     return _row(messages("pointwise", problem, asked, False, RUBRIC), reply)
 

@@ -25,8 +25,8 @@ def test_each_score_is_that_of_the_answer() -> None:
     for (asked,), said in ((row[:-1], row[-1]["content"]) for row in rows[:JUDGMENTS]):
         answer = asked["content"].partition("<answer>\n")[2].partition("\n</answer>")[0]
         score, reasoning = read_reply("pointwise", said)
-        right = reasoning.split()[-3] == answer.split()[-1]
-        assert reasoning.split()[-1] == answer.split()[-1] and not has_false_step(reasoning)
+        right = reasoning.split()[-2] == answer.split()[-1]
+        assert reasoning.endswith("=0") == right and not has_false_step(reasoning)
         assert int(score) == STEPS * (not shows_no_steps(answer)) + RIGHT * right
 
 
