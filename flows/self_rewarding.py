@@ -162,7 +162,7 @@ class SelfRewarding(Demonstrated, LoopConfig):
         given = [name for name, path in (("eft", self.eft), ("ranked", self.ranked)) if path is not None]
         if given and not self.judges_itself:
             raise ValueError(
-                f"{' and '.join(given)} taught and measured the policy as a judge, but another one judges here. "
+                f"{' and '.join(given)} teach and measure the policy as a judge, but another one judges here. "
                 "Leave it out, or set reward.name judge without reward.judge.model."
             )
         return self
