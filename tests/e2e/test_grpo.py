@@ -309,7 +309,7 @@ def killed_at_twenty_moments(parent: Path, made: Callable[[Path], OnPolicyProgra
 
 @pytest.mark.nightly
 def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(policy: Path, asked: Path, tmp_path: Path) -> None:
-    killed_at_twenty_moments(tmp_path, lambda folder: program(folder, policy, asked, {"checkpoint_steps": 2}))
+    killed_at_twenty_moments(tmp_path, lambda folder: program(folder, policy, asked, {"checkpoint_steps": 1}))
 
 
 SETTINGS = """
