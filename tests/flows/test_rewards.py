@@ -139,7 +139,8 @@ def test_several_rewards_make_one_and_each_is_kept(tmp_path: Path) -> None:
         {"name": "judge", "value": 5.0, "verdict": "correct"},
     ]
     assert right[0].grader == "final_answer@4+judge@2"
-    assert "final_answer: " in right[0].explanation and "judge: 5.00 of 5 (5, 5, 5): as the reference" in right[0].explanation
+    assert "final_answer: " in right[0].explanation
+    assert "judge: 5.00 of 5 (5, 5, 5): as the reference" in right[0].explanation
 
 
 @pytest.mark.parametrize(
