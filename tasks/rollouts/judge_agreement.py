@@ -1,5 +1,6 @@
 """The stage `judge`: how well a policy judges, on pairs whose better side people have named."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def measure_judge(at: Place, judge: PolicyJudge, policy: Artifact, base: Result 
 
     def work(attempt: Path) -> Outcome:
         problems, samples = attempt / ".problems.parquet", attempt / ".samples"
-        samples.mkdir(exist_ok=True)
+        shutil.rmtree(samples, ignore_errors=True)  # of an attempt that was killed: shards may have been smaller
+        samples.mkdir()
         asked = [as_samples(pair) for pair in read_rows(Pair, pairs.path)]
         write_rows(Problem, problems, (problem for problem, _ in asked))
         per_shard = max(1, judge.engine.shard_size // (2 * mine.config.opinions))

@@ -59,7 +59,7 @@ def judgment_examples(
 
     def work(attempt: Path) -> Outcome:
         opinions = list(read_rows(Opinion, answered.path))
-        counts = Counter[str](judgments=len(opinions))
+        counts = Counter[str]()
         learned = list(_learned(opinions, judge, counts))
         rows = list(_rows(learned, pairs.path, judge, policy.digest))
         if not rows:
@@ -79,7 +79,7 @@ def judgment_examples(
         if not lengths["kept"]:
             raise nothing_fits(len(rows), limit)
         there = len(opinions) + (kept - lengths["kept"])
-        dropped = {name: n for name, n in counts.items() if name != "judgments" and n}
+        dropped = {name: n for name, n in counts.items() if n}
         dropped |= report_too_long(lengths, limit)
         write_json(attempt / SELECTION, {"samples": there, "kept": kept} | dropped)
         said = f"{counted(lengths['kept'], 'judgment')} among {counted(kept, 'row')}{and_left_out(dropped)}"
@@ -104,7 +104,10 @@ def _learned(opinions: list[Opinion], judge: PolicyJudge, counts: Counter[str]) 
 
 
 def _rows(learned: list[Opinion], pairs: Path, judge: PolicyJudge, policy: str | None) -> Iterator[Example]:
-    told, asked = judge.config, {problem.id: (problem, sides) for problem, sides in map(as_samples, _read(pairs))}
+    told, asked = (
+        judge.config,
+        {problem.id: (problem, sides) for problem, sides in map(as_samples, read_rows(Pair, pairs))},
+    )
     number = Counter[str]()
     for opinion in learned:
         problem, sides = asked[opinion.problem_id]
@@ -114,10 +117,6 @@ def _rows(learned: list[Opinion], pairs: Path, judge: PolicyJudge, policy: str |
         said = messages(told.kind, problem, question, told.show_reference, told.rubric)
         yield Example(problem.id, number[problem.id], said, opinion.text, None, policy or "", source=SOURCE)
         number[problem.id] += 1
-
-
-def _read(pairs: Path) -> Iterator[Pair]:
-    return read_rows(Pair, pairs)
 
 
 def _length(row: Example, tokenizer: Any) -> int:

@@ -21,6 +21,7 @@ from tasks.loop.loop import run_loop
 from tasks.loop.preflight import check, plan_loop
 from tasks.policies.model_folder import folder_digest
 from tasks.stage.contract import OnDrift, Status
+from tasks.stage.process import ChildError
 from tests.flows.conftest import make_history, prepared, small
 from tests.flows.test_reward_model import rows
 from tests.flows.test_sft_dpo import write
@@ -234,6 +235,20 @@ def test_a_judge_that_always_says_five_ends_it_in_a_sentence(tmp_path: Path, mon
     summary = run_loop("Self-Rewarding", loop, make(tmp_path, run="measured", ranked=pairs), OnDrift.REFUSE)
     assert "the entropy of its scores is 0.00 bits, less than judge_limits.entropy 0.3" in summary["stop_reason"]
     assert summary["best_iteration"] == 0 and not (tmp_path / "runs/measured/iter-1").exists()
+
+
+def test_another_size_of_shards_after_a_failure_judges_each_pair_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"ranked": write(tmp_path / "pairs.jsonl", rows(20)), "iterations": 1, "judge_limits": {"length": 1}}
+    with monkeypatch.context() as failing:
+        failing.setenv("STUB_FAILS", "1")
+        with pytest.raises(ChildError):
+            run_loop("Self-Rewarding", loop, make(tmp_path, engine={"shard_size": 12}, **told), OnDrift.REFUSE)
+    config = make(tmp_path, **told)
+    run_loop("Self-Rewarding", loop, config, OnDrift.REFUSE)
+    found = json.loads((config.directory / "iter-0/judge/validation/measures.json").read_text())
+    assert found["judge_agreement"]["rows"] == 20
 
 
 def test_a_judge_that_goes_by_length_ends_it(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Stands in for models.asking.judge: the real program up to the model, which knows the references.
 
 Five points for an answer that ends as the reference does, else one; without one, five for several words but -1.
-It always says what `STUB_SCORE` holds, and replies nothing that can be read to the problems that `STUB_SILENT` names.
+It always says what `STUB_SCORE` holds, replies nothing that can be read to the problems that `STUB_SILENT`
+names, and fails if there is `STUB_FAILS`.
 """
 
 import json
@@ -34,6 +35,8 @@ def reply(asked: Asked) -> Opinion:
     return as_opinion("pointwise" if second is None else "pairwise", question, text)
 
 
+if "STUB_FAILS" in os.environ:
+    sys.exit("the judge fails")
 told = JudgeProgram.model_validate_json(Path(sys.argv[1]).read_text())
 with patch.object(models.asking.judge, "asking", lambda program, expected: lambda asked: list(map(reply, asked))):
     models.asking.judge.judge_samples(told)
