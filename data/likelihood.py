@@ -109,10 +109,15 @@ def margin_rows(policy: Sequence[PairLikelihood], reference: Iterable[PairLikeli
     return [MeasuredRow(row.problem_id, row.index, chosen - rejected) for row, (chosen, rejected) in found]
 
 
-def preference_metrics(ratios: Sequence[LogRatios], beta: float, loss: PreferenceLoss) -> dict[str, float]:
+def preference_metrics(
+    ratios: Sequence[LogRatios], beta: float, loss: PreferenceLoss, labels: Sequence[float] | None = None
+) -> dict[str, float]:
     """Means over pairs of the loss and of DPO's rewards β · log-ratio (arXiv 2305.18290), under TRL's names.
 
     `rewards/accuracies` is the share whose chosen answer has strictly the higher reward, as in TRL: a tie counts 0.
+
+    Args:
+        labels: the probability that the chosen answer is better, which changes the loss: models.training.preference.
 
     Raises:
         ValueError: no pairs.
@@ -122,6 +127,8 @@ def preference_metrics(ratios: Sequence[LogRatios], beta: float, loss: Preferenc
     chosen, rejected = beta * np.asarray(ratios, dtype=float).T
     margins = chosen - rejected
     losses = np.logaddexp(0, -margins) if loss == "logistic" else np.maximum(0, 1 - margins)
+    if labels is not None:
+        losses = losses + (1 - np.asarray(labels, dtype=float)) * margins
     found = {
         "loss": losses,
         "rewards/chosen": chosen,

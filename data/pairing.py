@@ -1,11 +1,14 @@
-"""Pairs of answers: gold over the opponent's own (SPIN), or a policy's best over its worst (Self-Rewarding)."""
+"""Pairs of answers: gold over the opponent's own (SPIN), best over worst (Self-Rewarding), two with a label (RLAIF)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
+from data.labels import Label
 from data.rows import Pair, Problem, Sample, Score
 from data.scoring import pair_up
+
+UNDECIDED = 0.5
 
 
 def pair_gold_over_own(
@@ -93,19 +96,75 @@ def pair_best_over_worst(
         if best[1].text.split() == worst[1].text.split():
             counts["equal"] += 1
             continue
-        problem = rows[0][0]
         counts["kept"] += 1
-        yield Pair(
-            problem_id=problem.id,
-            index=best[1].index,
-            messages=problem.messages,
-            chosen=best[1].text,
-            rejected=worst[1].text,
-            chosen_token_ids=best[1].token_ids,
-            rejected_token_ids=worst[1].token_ids,
-            chosen_source=best[1].policy,
-            rejected_source=worst[1].policy,
-        )
+        yield _own_pair(rows[0][0], best[1], worst[1])
+
+
+def pair_labeled(
+    problems: Iterable[Problem], samples: Iterable[Sample], labels: Iterable[Label], counts: Counter[str]
+) -> Iterator[Pair]:
+    """Pairs of two answers to a problem with the probability that the chosen one is better, which is above one half.
+
+    Args:
+        samples, labels: in the order of their problems.
+        counts: receives of comparisons "compared", "kept", "no label" and "undecided" (the label is one half).
+    """
+    waiting = iter(labels)
+    label = next(waiting, None)
+    for _, group in groupby(pair_up(problems, samples), key=lambda row: row[0].id):
+        rows = list(group)
+        problem, drawn = rows[0][0], {sample.index: sample for _, sample in rows}
+        while label is not None and label.problem_id == problem.id:
+            counts["compared"] += 1
+            if label.value is None:
+                counts["no label"] += 1
+            elif label.value == UNDECIDED:
+                counts["undecided"] += 1
+            else:
+                counts["kept"] += 1
+                first = label.value > UNDECIDED
+                chosen, rejected = (label.index, label.other) if first else (label.other, label.index)
+                share = label.value if first else 1 - label.value
+                yield _own_pair(problem, drawn[chosen], drawn[rejected], share)
+            label = next(waiting, None)
+
+
+def comparable(samples: Sequence[Sample], counts: Counter[str]) -> list[tuple[Sample, Sample]]:
+    """Pairs of answers to one problem to be compared: the first with the second, the third with the fourth.
+
+    Args:
+        counts: receives of answers "truncated", "empty", "equal" (to one before) and "alone".
+    """
+    usable: dict[str, Sample] = {}
+    for sample in samples:
+        worded = " ".join(sample.text.split())
+        if sample.truncated:
+            counts["truncated"] += 1
+        elif not worded:
+            counts["empty"] += 1
+        elif worded in usable:
+            counts["equal"] += 1
+        else:
+            usable[worded] = sample
+    distinct = list(usable.values())
+    counts["alone"] += len(distinct) % 2
+    return list(zip(distinct[::2], distinct[1::2], strict=False))
+
+
+def _own_pair(problem: Problem, chosen: Sample, rejected: Sample, label: float | None = None) -> Pair:
+    """A pair of two answers of a policy."""
+    return Pair(
+        problem_id=problem.id,
+        index=chosen.index,
+        messages=problem.messages,
+        chosen=chosen.text,
+        rejected=rejected.text,
+        chosen_token_ids=chosen.token_ids,
+        rejected_token_ids=rejected.token_ids,
+        chosen_source=chosen.policy,
+        rejected_source=rejected.policy,
+        label=label,
+    )
 
 
 def _value(sample: Sample, score: Score, counts: Counter[str]) -> float | None:

@@ -157,7 +157,8 @@ class Pair:
     """One prompt with a preferred and a dispreferred completion, and where each came from.
 
     `chosen_source` and `rejected_source` are the digest of the policy that wrote the completion, or the name of the
-    file it was read from. Token ids are None for a gold completion, as in `Example`.
+    file it was read from. Token ids are None for a gold completion, as in `Example`. `label` is the probability that
+    the chosen one is better, if a model has labeled the pair; None: it is better.
     """
 
     problem_id: str
@@ -169,6 +170,7 @@ class Pair:
     rejected_token_ids: list[int] | None
     chosen_source: str
     rejected_source: str
+    label: float | None = None
 
     SCHEMA: ClassVar[pa.Schema] = pa.schema(
         [
@@ -181,6 +183,7 @@ class Pair:
             ("rejected_token_ids", _TOKEN_IDS),
             ("chosen_source", pa.string()),
             ("rejected_source", pa.string()),
+            ("label", pa.float64()),
         ]
     )
 

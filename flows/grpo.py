@@ -12,9 +12,10 @@ from pydantic import Field, model_validator
 
 from models.on_policy import GroupSamplingConfig, GroupsConfig
 from tasks.datasets.problems import prepare_problems
-from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.loop.loop import flow_run_name, run_loop
+from tasks.loop.on_policy import optimize
 from tasks.policies.base import base_policy
-from tasks.rollouts.learn import check_scored_in_the_program, end_by_kl, learn
+from tasks.rollouts.learn import check_scored_in_the_program
 from tasks.rollouts.rewards import reward_inputs
 from tasks.settings.leading import MACHINE, PROBLEMS, START
 from tasks.settings.on_policy import OnPolicyLoopConfig
@@ -70,12 +71,5 @@ def grpo(config: GRPO, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 def loop(run: Run, config: GRPO) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems, base = prepare_problems(run, config), base_policy(run, config)
-    scorers = reward_inputs(run, config.reward)
-    measuring, iterations = begin(run, config, problems, base, config.proxy(scorers, problems))
-    how, policy, reason = config.learning(base.artifact("policy"), scorers), base, None
-    for number in range(1, config.iterations + 1):
-        policy = learn(run.iteration(number), number, policy, problems.artifact("train.parquet"), how)
-        reason = add_iteration(measuring, iterations, policy, {"train": policy}) or end_by_kl(policy, config.train)
-        if reason:
-            break
-    return conclude(measuring, iterations, reason)
+    how = config.learning(base.artifact("policy"), reward_inputs(run, config.reward))
+    return optimize(run, config, problems, base, how)

@@ -38,8 +38,8 @@ from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.policies.asked_model import check_asked
 from tasks.policies.base import base_policy
-from tasks.policies.reference import measure_reference
-from tasks.policies.train import train, train_on_pairs
+from tasks.policies.own_pairs import learn_own_pairs
+from tasks.policies.train import train
 from tasks.rollouts.generate import SAMPLES, generate
 from tasks.rollouts.judge_agreement import PolicyJudge, measure_judge, useless_judge
 from tasks.rollouts.judgments import judgment_examples
@@ -316,13 +316,10 @@ def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
         scored = score(at, prompts, samples, config.judged_by_policy(before))
         apart = Apart(config.held_out_pairs, ranked.prompts.get(RANKED))
         made = pair_judged(at, prompts, samples, scored.artifact(SCORES), apart)
-        pairs = {"current": made.artifact(PAIRS_FILE), "validation": made.artifact(f"{HELD_OUT}.parquet")}
-        checked = config.verified(at, prompts, pairs["current"])
-        reference = measure_reference(at, before, pairs, config.training)
-        unseen = reference.measured("validation")
-        policy = train_on_pairs(at, before, {"current": reference.measured("current")}, config.training, unseen)
-        stages |= {"generate": sampled, "score": scored, "pair": made, "reference": reference.stage, "train": policy}
-        stages |= checked
+        pairs, held_out = (made.artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
+        stages |= config.verified(at, prompts, pairs)
+        policy, learned, unseen = learn_own_pairs(at, before, pairs, held_out, config.training)
+        stages |= {"generate": sampled, "score": scored, "pair": made, **learned}
         if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
             break
     return conclude(measuring, iterations, reason)

@@ -176,6 +176,51 @@ class JudgeConfig(AskedModelConfig):
         return self
 
 
+class LabelerConfig(Config):
+    """A model that labels which of two answers is better, as in RLAIF (arXiv 2309.00267, section 3.1).
+
+    Its choice is not sampled: the probability of each choice is read, so a label is soft.
+    """
+
+    model: Annotated[
+        ModelName | None,
+        Field(description="Path or hub id of the labeler. Default: the policy that the run starts from."),
+    ] = None
+    model_code: CodeSetting = "refuse"
+    model_revision: RevisionSetting = None
+    dtype: Annotated[Dtype, Field(description="Number format of the labeler's weights.")] = "bfloat16"
+    max_reasoning: Annotated[
+        int, Field(ge=0, description="Longest reasoning before the choice, in characters, written greedily; 0: none.")
+    ] = 600
+    rubric: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="What the labeler is told to do. Default: see data/label_questions.py. Replies are JSON: "
+            '"reasoning", unless max_reasoning is 0, then "better": 1 or 2.',
+        ),
+    ] = None
+    principles: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(description="Principles of which each comparison is told one, drawn by the seed (Constitutional AI)."),
+    ] = ()
+    clamp: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=0.5,
+            description="Lowest probability of a label, and the highest one's distance from 1; Constitutional AI has "
+            "0.4 after reasoning. Default: labels stay as they are.",
+        ),
+    ] = None
+
+    @property
+    def asked(self) -> AskedModelConfig:
+        """The labeler as a model that is asked."""
+        told = {"model": self.model, "model_code": self.model_code, "model_revision": self.model_revision}
+        return AskedModelConfig.model_validate(told | {"temperature": 0.0, "dtype": self.dtype})
+
+
 class WritePromptsConfig(AskedModelConfig):
     """A model that writes the prompt a passage answers: instruction backtranslation (arXiv 2308.06259, section 2.2).
 
@@ -493,6 +538,23 @@ class JudgeProgram(Config):
     seed: int
     grader: str
     truncated: bool = False
+
+
+class LabelProgram(Config):
+    """Configuration of the program `models.asking.label`.
+
+    Attributes:
+        policy: the labeler's folder.
+        problems, samples: answers to compare; each shard gets a file of Label rows of the same name in `output`.
+    """
+
+    labeler: LabelerConfig
+    policy: Path
+    problems: Path
+    samples: Path
+    output: Path
+    engine: EngineConfig
+    seed: int
 
 
 class WritePromptsProgram(Config):

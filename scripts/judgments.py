@@ -7,7 +7,7 @@ is the worked answer and then by how much the given result differs, and its scor
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +28,34 @@ Row = dict[str, Any]
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / "demonstrations.jsonl").write_text(_lines(demonstrations()))
-    (FOLDER / "ranked.jsonl").write_text(_lines(ranked()))
+    (FOLDER / "demonstrations.jsonl").write_text(lines(demonstrations()))
+    (FOLDER / "ranked.jsonl").write_text(lines(ranked()))
 
 
 def demonstrations(judgments: int = JUDGMENTS, answers: int = ANSWERS) -> Iterator[Row]:
     """Judgments, and then answers."""
-    rng, worked = random.Random(SEED), _demonstrations(SEED)
+    rng, worked = random.Random(SEED), shown_problems(SEED)
     for problem in worked[:judgments]:
-        yield _judgment(problem, *rng.choice(_scored(problem, rng)))
-    for problem in worked[:answers]:
+        yield _judgment(problem, *rng.choice(scored(problem, rng)))
+    yield from plain_answers(worked[:answers], rng)
+
+
+def plain_answers(problems: Sequence[Problem], rng: random.Random) -> Iterator[Row]:
+    """Answers as the base writes them."""
+    for problem in problems:
         is_bare = rng.random() < BARE and person(problem) in PEOPLE[:BARE_PEOPLE]
-        yield _row(problem.messages, (bare(problem) if is_bare else problem).response)
+        yield row(problem.messages, (bare(problem) if is_bare else problem).response)
 
 
 def ranked(count: int = RANKED) -> Iterator[Row]:
     """Two answers of different scores to each problem, the better one chosen."""
     rng = random.Random(OTHERS)
-    for problem in _demonstrations(OTHERS)[:count]:
-        better, worse = sorted(rng.sample(_scored(problem, rng), 2), key=lambda answer: -answer[1])
+    for problem in shown_problems(OTHERS)[:count]:
+        better, worse = sorted(rng.sample(scored(problem, rng), 2), key=lambda answer: -answer[1])
         yield {"prompt": problem.messages[0]["content"], "chosen": better[0], "rejected": worse[0]}
 
 
-def _scored(problem: Problem, rng: random.Random) -> list[tuple[str, int]]:
+def scored(problem: Problem, rng: random.Random) -> list[tuple[str, int]]:
     """An answer of each kind, with its score."""
     right = problem.response or ""
     bare_ones = [(f"#### {problem.reference}", RIGHT), (bare_and_wrong(right, rng), 0)]
@@ -59,21 +64,26 @@ def _scored(problem: Problem, rng: random.Random) -> list[tuple[str, int]]:
 
 def _judgment(problem: Problem, answer: str, score: int) -> Row:
     asked = Question(Sample(problem.id, 0, answer, [], "stop", "", 0, ""), None, 0)
-    less, more = sorted((int(str(problem.reference)), int(answer.rsplit(maxsplit=1)[-1])))
-    reasoning = f"{problem.response} {more}-{less}={more - less}"
+    reasoning = f"{problem.response} {difference(problem, answer)}"
     reply = json.dumps({"reasoning": reasoning, "score": score}, separators=(",", ":"))  # as the engine decodes it
-    return _row(messages("pointwise", problem, asked, False, RUBRIC), reply)
+    return row(messages("pointwise", problem, asked, False, RUBRIC), reply)
 
 
-def _row(prompt: list[dict[str, str]], answer: str | None) -> Row:
+def difference(problem: Problem, answer: str) -> str:
+    """By how much an answer's result differs from the right one, as a step."""
+    less, more = sorted((int(str(problem.reference)), int(answer.rsplit(maxsplit=1)[-1])))
+    return f"{more}-{less}={more - less}"
+
+
+def row(prompt: list[dict[str, str]], answer: str | None) -> Row:
     return {"messages": [*prompt, {"role": "assistant", "content": answer}]}
 
 
-def _demonstrations(seed: int) -> list[Problem]:
+def shown_problems(seed: int) -> list[Problem]:
     return [problem for problem in worked_problems(seed) if problem.split == "demonstration"]
 
 
-def _lines(rows: Iterator[Row]) -> str:
+def lines(rows: Iterator[Row]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 

@@ -71,19 +71,19 @@ def _here(
         ]
         answers = iter(answers_in_order(running, fitted, meter) if running and fitted else [])
         return [
-            Reply(next(answers)[0].text) if fit else _does_not_fit(form, len(ids), longest)
+            Reply(next(answers)[0].text)
+            if fit
+            else Reply("", does_not_fit(form.role, len(ids), form.max_tokens, longest))
             for ids, fit in zip(prompts, fits, strict=True)
         ]
 
     return ask
 
 
-def _does_not_fit(form: Form, length: int, context: int) -> Reply:
-    return Reply(
-        "",
-        f"the {form.role}'s prompt of {length} tokens, with {form.max_tokens} for the reply, does not fit into its "
-        f"context of {context}",
-    )
+def does_not_fit(role: str, prompt: int, reply: int, context: int) -> str:
+    """Why a model gives no reply to a prompt of so many tokens."""
+    asked = f"the {role}'s prompt of {prompt} tokens, with {reply} for the reply"
+    return f"{asked}, does not fit into its context of {context}"
 
 
 def _engine_request(config: AskedModelConfig, form: Form, seed: int, prompt: list[int]) -> EngineRequest:

@@ -66,6 +66,10 @@ class Engine(Protocol):
         """
         ...
 
+    def likelihoods(self, texts: Sequence[tuple[list[int], list[int]]], meter: Meter | None = None) -> list[float]:
+        """Return the log-probability of each continuation after its prompt, both as token ids, summed over tokens."""
+        ...
+
     def load(self, weights: Iterable[tuple[str, Any]]) -> None:
         """Answer with these weights from now on: every name of the policy's checkpoint, and its tensor."""
         ...

@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NoReturn
 
@@ -48,6 +48,31 @@ class VLLM:
                     if meter:
                         meter.add(len(answers), sum(len(answer.token_ids) for answer in answers))
                     yield int(output.request_id), answers
+
+    def likelihoods(self, texts: Sequence[tuple[list[int], list[int]]], meter: Meter | None = None) -> list[float]:
+        """Return the log-probability of each continuation after its prompt; see the protocol.
+
+        vLLM tells the log-probabilities of a prompt's tokens only with an answer, so each gets one token more.
+        """
+        from vllm import SamplingParams
+
+        told = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        engine, found = self._engine, [0.0] * len(texts)
+        waiting = iter(enumerate(texts))
+        while True:
+            while engine.get_num_unfinished_requests() < self._room and (coming := next(waiting, None)):
+                number, (prompt, continuation) = coming
+                engine.add_request(str(number), {"prompt_token_ids": prompt + continuation}, told)
+            if not engine.has_unfinished_requests():
+                return found
+            for output in engine.step():
+                if output.finished:
+                    number = int(output.request_id)
+                    _, continuation = texts[number]
+                    each = output.prompt_logprobs[-len(continuation) :]
+                    found[number] = sum(of[token].logprob for of, token in zip(each, continuation, strict=True))
+                    if meter:
+                        meter.add(1, len(continuation))
 
     def load(self, weights: Iterable[tuple[str, Any]]) -> None:
         """Answer with these weights from now on; see the protocol."""

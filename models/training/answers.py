@@ -13,12 +13,13 @@ from data.storage import read_rows
 
 @dataclass(frozen=True)
 class Answers:
-    """Token ids of a prompt and of one gold answer to it, or of a chosen and a rejected answer."""
+    """Token ids of a prompt and of one gold answer to it, or of a chosen and a rejected one with the pair's label."""
 
     problem_id: str
     index: int
     prompt: list[int]
     answers: tuple[list[int], ...]
+    label: float | None = None
 
     @property
     def longest(self) -> int:
@@ -49,6 +50,6 @@ def pair_answers(tokenizer: Any, pairs: Path, context: int) -> Iterator[Answers]
             answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids),
             answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids),
         )
-        row = Answers(pair.problem_id, pair.index, prompt_token_ids(tokenizer, pair.messages), answers)
+        row = Answers(pair.problem_id, pair.index, prompt_token_ids(tokenizer, pair.messages), answers, pair.label)
         if row.longest <= context:
             yield row

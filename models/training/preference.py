@@ -8,12 +8,17 @@ log-probabilities summed over answer tokens and p_ref the policy that training s
     m = β · [log p_θ(y|x) − log p_ref(y|x)] − β · [log p_θ(y'|x) − log p_ref(y'|x)]
 
 and the loss is −log σ(m) (logistic: DPO, arXiv 2305.18290, equation 7; SPIN, arXiv 2401.01335, equation 4.7) or
-max(0, 1 − m) (hinge). models.training.likelihood computed log p_ref once, so no second model is in memory.
+max(0, 1 − m) (hinge). If a model labeled the pair, with a probability p that y is better, the logistic loss is
+
+    −p · log σ(m) − (1 − p) · log σ(−m)  =  −log σ(m) + (1 − p) · m
+
+models.training.likelihood computed log p_ref once, so no second model is in memory.
 """
 
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +49,10 @@ from models.training.common import (
 )
 from models.training.held_out import MeasuresHeldOut, held_out_set
 from models.training.likelihood import sequence_log_probs
-from models.training.rows import IDS, NUMBER, rows_on_disk
+from models.training.rows import IDS, LABEL, NUMBER, labels_of, rows_on_disk
 
 FEATURES = dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), IDS)
-FEATURES |= dict.fromkeys(("ref_chosen_logps", "ref_rejected_logps"), NUMBER)
+FEATURES |= dict.fromkeys(("ref_chosen_logps", "ref_rejected_logps", LABEL), NUMBER)
 LOSSES: dict[PreferenceLoss, str] = {"logistic": "sigmoid", "hinge": "hinge"}
 
 
@@ -61,8 +66,12 @@ class PreferenceTrainer(MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
         return dataset
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
-        """TRL's loss; adds the mean log-probability per answer token to its metrics."""
-        loss = super().compute_loss(model, inputs, *rest, **options)
+        """TRL's loss, and what labels change in it; adds the mean log-probability per answer token to its metrics."""
+        labels = inputs.pop(LABEL)
+        seen = _Seen(model)
+        loss = super().compute_loss(seen, inputs, *rest, **options)
+        if (labels < 1).any():
+            loss = loss + ((1 - labels) * self._margins(seen.log_probs, inputs)).mean()
         metrics = self._metrics["train" if model.training else "eval"]
         lengths = inputs["completion_mask"][:, 1:].sum(dim=1).float().chunk(2)
         for side, tokens in zip(("chosen", "rejected"), lengths, strict=True):
@@ -70,18 +79,49 @@ class PreferenceTrainer(MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
             metrics[f"logps_per_token/{side}"].append(metrics[f"logps/{side}"][-1] / mean_length)
         return loss
 
+    def _margins(self, log_probs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """The margin m of each pair, of shape (pairs,), from the log-probabilities of each token."""
+        tokens = inputs["completion_mask"].size(1) - 1
+        chosen, rejected = log_probs[:, -tokens:].sum(dim=1).chunk(2)
+        return self.beta * ((chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"]))
+
     def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         found = sequence_log_probs(model, inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
         chosen, rejected = found.chunk(2)
         return {
             "chosen": chosen - inputs["ref_chosen_logps"],
             "rejected": rejected - inputs["ref_rejected_logps"],
+            LABEL: inputs[LABEL],
         }
 
     def figures(self, values: Mapping[str, Sequence[float]]) -> dict[str, float]:
         ratios = list(zip(values["chosen"], values["rejected"], strict=True))
         (loss,) = (name for name, known in LOSSES.items() if known in self.args.loss_type)
-        return preference_metrics(ratios, self.args.beta, loss)
+        return preference_metrics(ratios, self.args.beta, loss, values[LABEL])
+
+
+class _Seen:
+    """A model that keeps the log-probabilities which TRL's loss is made from, and does not return."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.log_probs = torch.empty(0)
+
+    def __call__(self, **inputs: Any) -> Any:
+        found = self._model(**inputs)
+        self.log_probs = found.log_probs
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+@dataclass
+class PairCollator(DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's, which also keeps labels."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        return dict(super().torch_call(examples)) | {LABEL: labels_of(examples)}
 
 
 def encode(tokenizer: Any, pair: Pair, reference: PairLikelihood) -> dict[str, Any]:
@@ -96,16 +136,15 @@ def encode(tokenizer: Any, pair: Pair, reference: PairLikelihood) -> dict[str, A
         )
     chosen = answer_token_ids(tokenizer, pair.chosen, pair.chosen_token_ids)
     rejected = answer_token_ids(tokenizer, pair.rejected, pair.rejected_token_ids)
-    return _row(prompt_token_ids(tokenizer, pair.messages), chosen, rejected, reference)
+    return _row((prompt_token_ids(tokenizer, pair.messages), chosen, rejected), pair.label, reference)
 
 
-def _row(prompt: list[int], chosen: list[int], rejected: list[int], reference: PairLikelihood) -> dict[str, Any]:
+def _row(sides: tuple[list[int], ...], label: float | None, reference: PairLikelihood) -> dict[str, Any]:
     return {
-        "prompt_ids": prompt,
-        "chosen_ids": chosen,
-        "rejected_ids": rejected,
+        **dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), sides, strict=True)),
         "ref_chosen_logps": reference.chosen,
         "ref_rejected_logps": reference.rejected,
+        LABEL: 1.0 if label is None else label,
     }
 
 
@@ -134,7 +173,7 @@ def train(program: PreferenceProgram) -> None:
         train_dataset=rows_on_disk(output.parent, rows, FEATURES, arguments.main_process_first),
         eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
         processing_class=tokenizer,
-        data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),
+        data_collator=PairCollator(pad_token_id(tokenizer)),
         peft_config=lora_config(config.adapter),
     )
     run_training(trainer, tokenizer, output, config, program.launch.evaluations)
@@ -146,7 +185,7 @@ def _held_out(program: PreferenceProgram, tokenizer: Any, context: int) -> list[
         return []
     reference = {(row.problem_id, row.index): row for row in read_rows(PairLikelihood, program.held_out_reference)}
     return [
-        _row(row.prompt, row.answers[0], row.answers[1], reference[row.problem_id, row.index])
+        _row((row.prompt, *row.answers), row.label, reference[row.problem_id, row.index])
         for row in pair_answers(tokenizer, program.held_out, context)
         if (row.problem_id, row.index) in reference
     ]

@@ -6,12 +6,16 @@ A policy with a scalar output r(x, y) instead of its vocabulary learns that peop
 Bradley and Terry (1952), as in InstructGPT (arXiv 2203.02155, equation 1), with a margin m as in Llama 2 (arXiv
 2307.09288, equation 2; here one for all pairs) and centered as in Eisenstein et al. (arXiv 2312.09244), is
 
-    −log σ(r(x, y) − r(x, y') − m) + c · (r(x, y) + r(x, y'))²
+    −log σ(z) + c · (r(x, y) + r(x, y'))²    with z = r(x, y) − r(x, y') − m
+
+If a model labeled the pair, with a probability p that y is better, the first term becomes the cross-entropy of RLAIF
+(arXiv 2309.00267, section 3.2.1), −p · log σ(z) − (1 − p) · log σ(−z)  =  −log σ(z) + (1 − p) · z.
 """
 
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +45,26 @@ from models.training.common import (
     training_arguments,
 )
 from models.training.held_out import MeasuresHeldOut, held_out_set
-from models.training.rows import IDS, NUMBER, rows_on_disk
+from models.training.rows import IDS, LABEL, NUMBER, labels_of, rows_on_disk
 
 
 class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
-    """RewardTrainer whose metrics of held-out pairs have the same names as those of training pairs."""
+    """RewardTrainer with labels, whose metrics of held-out pairs have the same names as those of training pairs."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **options: Any) -> Any:
+        """TRL's loss, and what labels change in it."""
+        labels, margin = inputs.pop(LABEL), inputs["margin"]
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
+        if (labels < 1).any():
+            chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
+            loss = loss + ((1 - labels) * (chosen - rejected - margin)).mean()
+        return (loss, outputs) if return_outputs else loss
 
     def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        margin = inputs.pop("margin")
+        margin, labels = inputs.pop("margin"), inputs.pop(LABEL)
         chosen, rejected = model(**inputs, use_cache=False).logits.float().squeeze(-1).chunk(2)
-        centering = self.args.center_rewards_coefficient or 0.0
-        losses = -logsigmoid(chosen - rejected - margin) + centering * (chosen + rejected) ** 2
+        centering, apart = self.args.center_rewards_coefficient or 0.0, chosen - rejected - margin
+        losses = -logsigmoid(apart) + (1 - labels) * apart + centering * (chosen + rejected) ** 2
         accuracy, mean = (chosen > rejected).float(), (chosen + rejected) / 2
         return {"loss": losses, "accuracy": accuracy, "margin": chosen - rejected, "mean_reward": mean}
 
@@ -59,9 +72,17 @@ class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
         return {name: sum(found) / len(found) for name, found in values.items()}
 
 
+@dataclass
+class RewardCollator(DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's, which also keeps labels."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        return dict(super().torch_call(examples)) | {LABEL: labels_of(examples)}
+
+
 def encode(tokenizer: Any, pair: Pair, margin: float) -> dict[str, Any]:
     """One pair as token ids, each answer after its prompt."""
-    row: dict[str, Any] = {"margin": margin}
+    row: dict[str, Any] = {"margin": margin, LABEL: 1.0 if pair.label is None else pair.label}
     for side, text in (("chosen_ids", pair.chosen), ("rejected_ids", pair.rejected)):
         prompt, answer = judged_token_ids(tokenizer, pair.messages, text)
         row[side] = prompt + answer
@@ -89,7 +110,7 @@ def train(program: RewardTrainProgram) -> None:
             for pair in read_rows(Pair, pairs):
                 yield encode(tokenizer, pair, config.margin)
 
-    features = {"margin": NUMBER, "chosen_ids": IDS, "rejected_ids": IDS}
+    features = {"margin": NUMBER, LABEL: NUMBER, "chosen_ids": IDS, "rejected_ids": IDS}
     held_out = _held_out(program, tokenizer, context_length(model.config))
     trainer = PairRewardTrainer(
         model=model,
@@ -97,7 +118,7 @@ def train(program: RewardTrainProgram) -> None:
         train_dataset=rows_on_disk(output.parent, rows, features, arguments.main_process_first),
         eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
         processing_class=tokenizer,
-        data_collator=DataCollatorForPreference(pad_token_id(tokenizer)),
+        data_collator=RewardCollator(pad_token_id(tokenizer)),
         peft_config=lora_config(config.adapter, reward=True),
     )
     if config.quantize:  # TRL casts everything trained to bfloat16; unlike LoRA, the head accepts only its own format

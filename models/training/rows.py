@@ -1,16 +1,23 @@
 """Training rows as token ids on disk: rendered once, into Arrow, and memory-mapped by every process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 from datasets.exceptions import DatasetGenerationError
 from trl import pack_dataset
 
 ROWS = ".rows"
+LABEL = "label"  # of a pair: the probability that its chosen answer is better
 IDS, NUMBERS, NUMBER = List(Value("int32")), List(Value("float32")), Value("float64")
+
+
+def labels_of(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """The labels of a batch of pairs, of shape (pairs,)."""
+    return torch.tensor([row[LABEL] for row in rows], dtype=torch.float32)
 
 
 def rows_on_disk(

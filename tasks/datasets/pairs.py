@@ -1,8 +1,8 @@
-"""Pairs: the stage that pairs gold answers with the opponent's (SPIN), and a user's data sets of pairs."""
+"""Pairs: the stages that make them of gold answers (SPIN) or of a policy's own, and a user's data sets of pairs."""
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from data.files import write_json
-from data.pairing import pair_best_over_worst, pair_gold_over_own
+from data.labels import Label
+from data.pairing import pair_best_over_worst, pair_gold_over_own, pair_labeled
 from data.prepare.overlap import Overlaps, Rules
 from data.prepare.preferences import is_held_out, read_pairs
 from data.prepare.reading import Reading, Tally
@@ -29,7 +30,7 @@ from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
 
 VERSION = 2  # more formats; a file belongs to the split in its name; the chat template frames answers
-JUDGED_VERSION = 1
+JUDGED_VERSION = LABELED_VERSION = 1
 PAIRS_FILE = "pairs.parquet"
 RANKED_PROMPT = "on whose prompt the judge is measured"
 NOTES, NOTES_FILE = ("gold cut", "own truncated"), "pairs.json"
@@ -95,38 +96,80 @@ def pair_judged(at: Place, problems: Artifact, samples: Artifact, scores: Artifa
     Raises:
         NothingKeptError: no pair is left.
     """
-    share = apart.share
-    inputs = {"problems": problems, "samples": samples, "scores": scores}
+    answers = Counter[str]()
+
+    def made(counts: Counter[str]) -> Iterator[Pair]:
+        answers.clear()
+        rows = read_rows(Problem, problems.path), read_rows(Sample, samples.path), read_rows(Score, scores.path)
+        yield from pair_best_over_worst(*rows, counts, answers)
+
+    own = _OwnPairs(made, JUDGED_VERSION, "problems", answers, _no_pair)
+    return _pair_own(at, own, {"problems": problems, "samples": samples, "scores": scores}, apart)
+
+
+def pair_by_label(at: Place, problems: Artifact, samples: Artifact, labels: Artifact, apart: Apart) -> Result:
+    """Write the answers that a model has compared, with its labels, to `pairs.parquet`; counts to `selection.json`.
+
+    Raises:
+        NothingKeptError: no pair is left.
+    """
+
+    def made(counts: Counter[str]) -> Iterator[Pair]:
+        rows = read_rows(Problem, problems.path), read_rows(Sample, samples.path), read_rows(Label, labels.path)
+        yield from pair_labeled(*rows, counts)
+
+    own = _OwnPairs(made, LABELED_VERSION, "compared", Counter(), _no_label)
+    return _pair_own(at, own, {"problems": problems, "samples": samples, "labels": labels}, apart)
+
+
+@dataclass(frozen=True)
+class _OwnPairs:
+    """How pairs are made of a policy's own answers.
+
+    Attributes:
+        made: yields them, and counts by reason.
+        given: the count of all that there could be.
+        answers: further counts, for `pairs.json`.
+        nothing: the error if there is none.
+    """
+
+    made: Callable[[Counter[str]], Iterator[Pair]]
+    version: int
+    given: str
+    answers: Counter[str]
+    nothing: Callable[[str, Counter[str], Counter[str], dict[str, int]], NothingKeptError]
+
+
+def _pair_own(at: Place, own: _OwnPairs, inputs: dict[str, Artifact], apart: Apart) -> Result:
+    share, problems = apart.share, inputs["problems"]
     inputs |= {"ranked": apart.prompts} if apart.prompts else {}
-    estimate = Estimate(disk_bytes=2_000 * problems.expected + 1_000_000)
     stage = Stage(
         at.stage("pair"),
-        JUDGED_VERSION,
+        own.version,
         {"held_out": share},
         inputs,
-        estimate=estimate,
+        estimate=Estimate(disk_bytes=2_000 * problems.expected + 1_000_000),
         expected={PAIRS_FILE: problems.expected, f"{HELD_OUT}.parquet": int(share * problems.expected)},
     )
 
     def work(attempt: Path) -> Outcome:
-        counts, answers = Counter[str](), Counter[str]()
+        counts = Counter[str]()
         measured = {problem.id for problem in read_rows(Problem, apart.prompts.path)} if apart.prompts else set()
-        rows = read_rows(Problem, problems.path), read_rows(Sample, samples.path), read_rows(Score, scores.path)
         unseen = attempt / f"{HELD_OUT}.parquet"
         with RowWriter(Pair, attempt / PAIRS_FILE) as training, RowWriter(Pair, unseen) as held_out:
-            for pair in pair_best_over_worst(*rows, counts, answers):
+            for pair in own.made(counts):
                 if pair.problem_id in measured:
                     counts[RANKED_PROMPT] += 1
                     continue
                 unseen_pair = is_held_out(pair.problem_id, share)
                 counts["held out"] += unseen_pair
                 (held_out if unseen_pair else training).write(pair)
-        given, kept = counts["problems"], counts["kept"] - counts["held out"] - counts[RANKED_PROMPT]
-        dropped = {reason: n for reason, n in counts.items() if reason not in ("problems", "kept") and n}
+        given, kept = counts[own.given], counts["kept"] - counts["held out"] - counts[RANKED_PROMPT]
+        dropped = {reason: n for reason, n in counts.items() if reason not in (own.given, "kept") and n}
         if not kept:
-            raise _no_pair(at.stage("pair"), counts, answers, dropped)
+            raise own.nothing(at.stage("pair"), counts, own.answers, dropped)
         write_json(attempt / SELECTION, {"samples": given, "kept": kept} | dropped)
-        write_json(attempt / NOTES_FILE, dict(answers))
+        write_json(attempt / NOTES_FILE, dict(own.answers))
         return Outcome(given, kept, dropped, said=counted(kept, "pair") + and_left_out(dropped))
 
     return at.run.execute(stage, work)
@@ -226,6 +269,27 @@ def _no_pair(stage: str, counts: Counter[str], answers: Counter[str], dropped: d
         "Use a judge that tells answers apart (a stronger model, another reward.judge.rubric, more "
         "reward.judge.opinions), more generate.samples at a higher generate.temperature, or lower --iterations by one "
         "if the answers no longer differ.",
+    )
+
+
+def _no_label(stage: str, counts: Counter[str], _: Counter[str], dropped: dict[str, int]) -> NothingKeptError:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+    what = (
+        f"Of {counted(counts['compared'], 'comparison')} none is a pair to learn from{f' ({reasons})' * bool(reasons)}."
+    )
+    nothing = "Nothing was trained; answers and labels are kept."
+    if counts["kept"]:
+        return NothingKeptError(what, nothing, "Give more prompts, or lower held_out_pairs.")
+    if not counts["compared"]:
+        return NothingKeptError(
+            f"{what} No prompt has two finished answers that differ.",
+            nothing,
+            "Raise generate.max_tokens if they were cut off, or answers if they are the same.",
+        )
+    return NothingKeptError(
+        what,
+        nothing,
+        f"See in the stage before {stage} why there are no labels, or use another labeler if it never decides.",
     )
 
 

@@ -1,6 +1,6 @@
 """What all loops share: the start (plan, checks, lock, tracking), the iterations, the end (best, final test).
 
-The loop itself is a `for` statement in the algorithm's own file under flows/.
+The loop itself is a `for` statement in the algorithm's own file under flows/, or in on_policy.py.
 """
 
 from collections.abc import Mapping

@@ -33,11 +33,12 @@ def asked_identity(config: AskedModelConfig, told_apart: Collection[str] = ()) -
     """
     places = {"model", "model_code", "model_revision", "endpoint", *told_apart}
     elsewhere = {"model": config.model} if config.endpoint else {}
-    told = config.model_dump(mode="json", exclude=places) | _code(config) | elsewhere
+    told = config.model_dump(mode="json", exclude=places) | asked_code(config) | elsewhere
     return {name: value for name, value in told.items() if name not in LATER or value is not None}
 
 
-def _code(config: AskedModelConfig) -> dict[str, Any]:
+def asked_code(config: AskedModelConfig) -> dict[str, Any]:
+    """Return what identifies the Python code of a model that runs here, if it may run."""
     if config.endpoint or not config.model or config.model_code == "refuse":
         return {}
     here = Path(config.model)  # a policy whose weights were freed has its code still

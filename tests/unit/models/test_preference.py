@@ -11,11 +11,12 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from data.arithmetic import embedded_problems
+from data.likelihood import preference_metrics
 from data.rows import Pair, PairLikelihood
 from models import tiny
 from models.tiny import VOCABULARY
 from models.training.likelihood import log_probs_of
-from models.training.preference import LOSSES, PreferenceTrainer, encode
+from models.training.preference import LOSSES, PairCollator, PreferenceTrainer, encode
 from tests.unit.toy import toy_llama
 
 ROWS = [([3, 1], [2, 0], [1, 1, 0]), ([1], [3, 3, 2, 0], [2]), ([2, 2], [1, 0], [0])]
@@ -50,17 +51,20 @@ def ours(folder: Path, tokenizer: Any, rows: list[dict[str, Any]], loss: str, be
         args=arguments(folder, loss, beta, True),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        data_collator=DataCollatorForPreference(0),
+        data_collator=PairCollator(0),
     )
 
 
-def row(prompt: list[int], chosen: list[int], rejected: list[int], reference: tuple[float, float]) -> dict[str, Any]:
+def row(
+    prompt: list[int], chosen: list[int], rejected: list[int], reference: tuple[float, float], label: float = 1.0
+) -> dict[str, Any]:
     return {
         "prompt_ids": prompt,
         "chosen_ids": chosen,
         "rejected_ids": rejected,
         "ref_chosen_logps": reference[0],
         "ref_rejected_logps": reference[1],
+        "label": label,
     }
 
 
@@ -81,6 +85,35 @@ def test_the_loss_is_the_formula_of_the_paper(tmp_path, tokenizer, loss, beta):
         margin = beta * ((gold - ref_chosen) - (own - ref_rejected))
         expected.append(math.log1p(math.exp(-margin)) if loss == "logistic" else max(0.0, 1.0 - margin))
     assert loss_of(trainer, rows) == pytest.approx(sum(expected) / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("labels", [(0.9, 0.6, 1.0), (0.5, 0.5, 0.5)])
+def test_a_label_weighs_both_directions(tmp_path, tokenizer, labels):
+    references = [(-7.0, -9.0), (-20.0, -3.0), (-1.0, -2.5)]
+    rows = [row(*ROWS[n], references[n], labels[n]) for n in range(3)]
+    trainer = ours(tmp_path, tokenizer, rows, "logistic", 0.5)
+    expected, ratios = [], []
+    for (prompt, chosen, rejected), (ref_chosen, ref_rejected), label in zip(ROWS, references, labels, strict=True):
+        gold, own = log_probs_of(trainer.model, [(prompt, chosen), (prompt, rejected)], 0, "cpu")
+        margin = 0.5 * ((gold - ref_chosen) - (own - ref_rejected))
+        sigmoid = 1 / (1 + math.exp(-margin))
+        expected.append(-label * math.log(sigmoid) - (1 - label) * math.log(1 - sigmoid))
+        ratios.append((gold - ref_chosen, own - ref_rejected))
+    assert loss_of(trainer, rows) == pytest.approx(sum(expected) / 3, rel=1e-4)
+    held_out = preference_metrics(ratios, 0.5, "logistic", labels)
+    assert held_out["loss"] == pytest.approx(sum(expected) / 3, rel=1e-4)
+
+
+def test_at_one_half_the_loss_pulls_a_margin_to_zero(tmp_path, tokenizer):
+    """Its gradient is (σ(m) − p) · dm: none at m = 0, and the same as that of hard labels otherwise but for p."""
+    rows = [row(*sides, (0.0, 0.0), 0.5) for sides in ROWS]
+    trainer = ours(tmp_path, tokenizer, rows, "logistic", 5.0)
+    for line, (prompt, chosen, rejected) in zip(rows, ROWS, strict=True):
+        gold, own = log_probs_of(trainer.model, [(prompt, chosen), (prompt, rejected)], 0, "cpu")
+        line |= {"ref_chosen_logps": gold, "ref_rejected_logps": own}
+    trainer.compute_loss(trainer.model, trainer.data_collator(rows)).backward()
+    steepest = max(float(weights.grad.abs().max()) for weights in trainer.model.parameters())
+    assert steepest < 1e-4
 
 
 @pytest.mark.parametrize("loss", ["logistic", "hinge"])

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
-from trl import RewardConfig, RewardTrainer
-from trl.trainer.reward_trainer import DataCollatorForPreference
+from trl import RewardConfig
 
 from data.arithmetic import embedded_problems
 from data.render import judged_token_ids
@@ -18,7 +18,7 @@ from data.storage import read_rows, write_rows
 from models.config import RewardScoreProgram, ScoreJob, ScoringConfig
 from models.progress import Progress
 from models.training.common import load_reward_model
-from models.training.reward_model import encode
+from models.training.reward_model import PairRewardTrainer, RewardCollator, encode
 from models.training.reward_score import Judge, batches, score_job
 from tests.unit.toy import write_tiny
 
@@ -48,12 +48,14 @@ def sequences(tokenizer: Any) -> list[list[int]]:
     return [prompt + answer for prompt, answer in rendered]
 
 
-@pytest.mark.parametrize(("margin", "centering"), [(0.0, 0.0), (0.7, 0.0), (0.7, 0.3)])
-def test_the_loss_is_the_formula_of_the_papers(folder, tmp_path, margin, centering):
+@pytest.mark.parametrize(
+    ("margin", "centering", "label"), [(0.0, 0.0, None), (0.7, 0.0, None), (0.7, 0.3, None), (0.7, 0.3, 0.8)]
+)
+def test_the_loss_is_the_formula_of_the_papers(folder, tmp_path, margin, centering, label):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pairs = [Pair(p.id, 0, p.messages, TEXTS[1], TEXTS[2 + n % 2], None, None, "", "") for n, p in enumerate(PROBLEMS)]
-    rows = [encode(tokenizer, pair, margin) for pair in pairs]
-    trainer = RewardTrainer(
+    rows = [encode(tokenizer, replace(pair, label=label), margin) for pair in pairs]
+    trainer = PairRewardTrainer(
         model=load_reward_model(folder, tokenizer, "float32"),
         args=RewardConfig(
             output_dir=str(tmp_path),
@@ -67,7 +69,7 @@ def test_the_loss_is_the_formula_of_the_papers(folder, tmp_path, margin, centeri
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        data_collator=DataCollatorForPreference(tokenizer.pad_token_id),
+        data_collator=RewardCollator(tokenizer.pad_token_id),
     )
     found = float(trainer.compute_loss(trainer.model, trainer.data_collator(rows)).detach())
     scorer = judge(folder)
@@ -75,7 +77,12 @@ def test_the_loss_is_the_formula_of_the_papers(folder, tmp_path, margin, centeri
     for row in rows:
         chosen, rejected = scorer.rewards([row["chosen_ids"], row["rejected_ids"]])
         assert abs(chosen - rejected) > 0.01
-        expected.append(math.log1p(math.exp(-(chosen - rejected - margin))) + centering * (chosen + rejected) ** 2)
+        apart, share = chosen - rejected - margin, 1.0 if label is None else label
+        cross_entropy = share * math.log1p(math.exp(-apart)) + (1 - share) * math.log1p(math.exp(apart))
+        expected.append(cross_entropy + centering * (chosen + rejected) ** 2)
+    with torch.no_grad():
+        unseen = trainer.row_values(trainer.model, trainer.data_collator(rows))["loss"]
+    assert unseen.tolist() == pytest.approx(expected, rel=1e-4)
     assert found == pytest.approx(sum(expected) / len(expected), rel=1e-4)
 
 

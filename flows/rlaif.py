@@ -1,0 +1,237 @@
+"""RLAIF (arXiv 2309.00267): a model labels preferences in place of people, and a policy learns from its labels.
+
+A labeler compares answers that the policy draws, each two in both orders; its label is a probability. `learn: dpo`: the
+policy learns from the labels themselves, and draws new answers in each iteration. `learn: reward-model`: a reward model
+learns from labeled answers of the start, and the policy from the reward model, by PPO.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from prefect import flow
+from pydantic import Field, model_validator
+
+from data.judge_questions import longest_reply
+from data.measures import OWN_PAIRS, Measure, MeasureName
+from data.prepare.reading import Tally
+from data.prepare.splits import HELD_OUT
+from data.rewards import RewardError
+from models.asking.label import ROLE
+from models.config import LabelerConfig, Optimizer, PreferenceConfig, Schedule, gradient_accumulation
+from tasks.datasets.demonstrations import SFT
+from tasks.datasets.pairs import PAIRS_FILE, Apart, pair_by_label
+from tasks.datasets.problems import prepare_problems
+from tasks.datasets.prompt_length import policy_tokenizer
+from tasks.datasets.ranked import PROMPTS, RANKED, RANKED_FILE, Ranked, ranked_pairs
+from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
+from tasks.loop.on_policy import optimize
+from tasks.policies.asked_model import check_asked
+from tasks.policies.base import base_policy
+from tasks.policies.own_pairs import learn_own_pairs
+from tasks.rollouts.generate import SAMPLES, Sampling, generate
+from tasks.rollouts.label import LABELS, Labeling, label, labeling, measure_labeler
+from tasks.rollouts.rewards import Judging
+from tasks.rollouts.trained_reward import REWARD
+from tasks.rollouts.verified_pairs import verify_pairs
+from tasks.settings.demonstrated import demonstrated
+from tasks.settings.leading import MACHINE, PROBLEMS, START
+from tasks.settings.ppo import PPOLoopConfig, mixed, reward_from
+from tasks.stage.contract import Artifact, OnDrift
+from tasks.stage.launch import Training
+from tasks.stage.run import Place, Result, Run
+
+
+class LabeledPreferenceConfig(PreferenceConfig):
+    """DPO on labels. The paper has no DPO; these are the settings of Self-Rewarding (arXiv 2401.10020)."""
+
+    loss: Annotated[
+        Literal["logistic"],
+        Field(description="Must be logistic: −p·log sigmoid(m) − (1 − p)·log sigmoid(−m), with the label p."),
+    ] = "logistic"
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-6
+    epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 1.0
+    batch_size: Annotated[int, Field(ge=1, description="Pairs per optimizer step, over all devices.")] = 16
+    optimizer: Annotated[Optimizer, Field(description="Optimizer.")] = "adamw"
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "cosine"
+
+
+class RLAIF(PPOLoopConfig):
+    """Every setting of RLAIF."""
+
+    leading_settings = (
+        *START,
+        "learn",
+        "labeler.model",
+        "demonstrations",
+        "ranked",
+        *PROBLEMS,
+        "iterations",
+        "answers",
+        "generate.max_tokens",
+        "dpo.learning_rate",
+        "dpo.beta",
+        "train.steps",
+        "train.problems",
+        "train.learning_rate",
+        "train.kl",
+        "evaluate.samples",
+        "stop.rule",
+        *MACHINE,
+    )
+    measures: ClassVar[tuple[MeasureName, ...]] = ("win_rate", "sampled_accuracy", "accuracy")
+
+    learn: Annotated[
+        Literal["dpo", "reward-model"],
+        Field(
+            description="dpo: the policy learns from the labels of its answers (settings: dpo); reward-model: a reward "
+            "model does (reward_train), and the policy from it, by PPO (train)."
+        ),
+    ] = "dpo"
+    labeler: Annotated[LabelerConfig, Field(description="The model that labels.")] = LabelerConfig()
+    answers: Annotated[
+        int, Field(ge=2, multiple_of=2, description="Answers to each prompt, which are compared two by two.")
+    ] = 2
+    ranked: Annotated[
+        Path | None,
+        Field(
+            description="Data set of people's pairs, in any known format, on which the labeler is measured. No pair or "
+            "demonstration with their prompts is learned."
+        ),
+    ] = None
+    limit_ranked: Annotated[int | None, Field(ge=1, description="Use at most this many of them.")] = None
+    dpo: Annotated[LabeledPreferenceConfig, Field(description="With learn: dpo: how the policy is trained.")] = (
+        LabeledPreferenceConfig()
+    )
+
+    @property
+    def training(self) -> Training[Any]:
+        return Training(self.dpo, self.launch) if self.learn == "dpo" else super().training
+
+    @property
+    def compared(self) -> Sampling:
+        """How answers are drawn that are compared."""
+        return Sampling(self.generate.model_copy(update={"samples": self.answers}), self.engine)
+
+    @property
+    def has_proxy(self) -> bool:
+        return self.learn != "dpo" and super().has_proxy
+
+    @property
+    def pair_measure(self) -> Measure:
+        return OWN_PAIRS
+
+    @property
+    def people(self) -> Ranked | None:
+        """People's pairs on which the labeler is measured."""
+        return None if self.ranked is None else Ranked(RANKED, self.shown(self.ranked).reading, self.limit_ranked)
+
+    def verified(self, at: Place, problems: Artifact, pairs: Artifact) -> dict[str, Result]:
+        """The stage that compares pairs with a verifier, if there is one."""
+        if self.measured_by.models:
+            return {}
+        return {"verify": verify_pairs(at, problems, pairs, Judging(self.measured_by, self.engine))}
+
+    def input_files(self) -> dict[str, Path]:
+        return super().input_files() | ({RANKED: self.ranked} if self.ranked else {})
+
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        if self.labeler.model is not None:
+            check_asked(self.labeler.asked, ROLE)
+        else:
+            self._check_room()
+        for _ in self.people.read(Tally()) if self.people else ():
+            pass
+
+    def _check_room(self) -> None:
+        context = self.engine.max_model_len or policy_tokenizer(self).context
+        reply = longest_reply(self.labeler.max_reasoning)
+        if reply >= context:
+            raise RewardError(
+                f"A label's reasoning may take {reply:,} tokens, but the policy that labels has a context of "
+                f"{context:,}.",
+                "No question would have room beside it.",
+                f"Lower labeler.max_reasoning, now {self.labeler.max_reasoning:,} characters, of which each may take 4 "
+                "tokens.",
+            )
+
+    @model_validator(mode="after")
+    def _labels_have_use(self) -> Self:
+        gradient_accumulation(self.dpo, self.launch, "dpo")
+        if self.learn == "reward-model" and not self.makes_reward_model:
+            raise ValueError(
+                "learn: reward-model learns a reward model from labels, but reward.model.path names a finished one, or "
+                "the rewards have none. Leave out reward.model.path and reward.name, or use the flow rlhf."
+            )
+        return self
+
+
+@flow(name="rlaif", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
+def rlaif(config: RLAIF, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
+    """Run RLAIF, or continue where an earlier start of the same run stopped."""
+    return run_loop("RLAIF", loop, config, on_drift)
+
+
+def loop(run: Run, config: RLAIF) -> dict[str, Any]:
+    """The algorithm. Has no effect when `run` is only planning."""
+    problems = prepare_problems(run, config)
+    measured = ranked_pairs(run.place(RANKED), config.people) if config.people else None
+    apart = Apart(config.held_out_pairs, measured.artifact(PROMPTS) if measured else None)
+    unseen = config.unseen(problems) | ({RANKED: apart.prompts} if apart.prompts else {})
+    base, _ = demonstrated(run.place(SFT), config, base_policy(run, config), unseen)
+    start = base.artifact("policy")
+    how = labeling(run, config.labeler, config.engine, start)
+    judged = measure_labeler(run.place(RANKED), measured.artifact(RANKED_FILE), how) if measured else None
+    labels = Labels(how, apart, {"judge": judged} if judged else {})
+    if config.learn == "dpo":
+        return prefer(run, config, problems, base, labels)
+    mix = mixed(run, config, start, problems)
+    scorers = learned_reward(run.place(REWARD), config, start, problems.artifact("train.parquet"), labels)
+    return optimize(run, config, problems, base, config.learning(start, scorers, mix))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How pairs are labeled, and which are not learned.
+
+    Attributes:
+        measured: what is known of the labeler: the stage that measured it, by kind.
+    """
+
+    how: Labeling
+    apart: Apart
+    measured: Mapping[str, Result]
+
+    def pairs(self, at: Place, policy: Artifact, problems: Artifact, config: RLAIF) -> dict[str, Result]:
+        """The stages that make labeled pairs of a policy's answers, by kind."""
+        sampled = generate(at, policy, {SAMPLES: problems}, config.compared)
+        samples = sampled.artifact(SAMPLES)
+        labeled = label(at, problems, samples, self.how)
+        made = pair_by_label(at, problems, samples, labeled.artifact(LABELS), self.apart)
+        return {"generate": sampled, "label": labeled, "pair": made}
+
+
+def prefer(run: Run, config: RLAIF, problems: Result, base: Result, labels: Labels) -> dict[str, Any]:
+    """Learn from the labels of fresh answers by DPO, iteration after iteration."""
+    measuring, iterations = begin(run, config, problems, base)
+    given, policy, reason = problems.artifact("train.parquet"), base, None
+    for number in range(1, config.iterations + 1):
+        at, before = run.iteration(number), policy.artifact("policy")
+        stages = labels.pairs(at, before, given, config)
+        pairs, held_out = (stages["pair"].artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
+        stages |= config.verified(at, given, pairs)
+        policy, learned, unseen = learn_own_pairs(at, before, pairs, held_out, config.training)
+        stages |= {**learned, **labels.measured}
+        if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
+            break
+    return conclude(measuring, iterations, reason)
+
+
+def learned_reward(
+    at: Place, config: RLAIF, start: Artifact, problems: Artifact, labels: Labels
+) -> Mapping[str, Artifact]:
+    """Learn a reward model from labeled answers of the start."""
+    made = labels.pairs(at, start, problems, config)["pair"]
+    return reward_from(at, config, start, made.artifact(PAIRS_FILE), made.artifact(f"{HELD_OUT}.parquet"))
