@@ -220,9 +220,9 @@ def prefer(run: Run, config: RLAIF, problems: Result, base: Result, labels: Labe
     for number in range(1, config.iterations + 1):
         at, before = run.iteration(number), policy.artifact("policy")
         stages = labels.pairs(at, before, given, config)
-        pairs, held_out = (stages["pair"].artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
+        pairs, others = (stages["pair"].artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
         stages |= config.verified(at, given, pairs)
-        policy, learned, unseen = learn_own_pairs(at, before, pairs, held_out, config.training)
+        policy, learned, unseen = learn_own_pairs(at, before, pairs, others, config.training)
         stages |= {**learned, **labels.measured}
         if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
             break

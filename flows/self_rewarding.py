@@ -316,9 +316,9 @@ def loop(run: Run, config: SelfRewarding) -> dict[str, Any]:
         scored = score(at, prompts, samples, config.judged_by_policy(before))
         apart = Apart(config.held_out_pairs, ranked.prompts.get(RANKED))
         made = pair_judged(at, prompts, samples, scored.artifact(SCORES), apart)
-        pairs, held_out = (made.artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
+        pairs, others = (made.artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
         stages |= config.verified(at, prompts, pairs)
-        policy, learned, unseen = learn_own_pairs(at, before, pairs, held_out, config.training)
+        policy, learned, unseen = learn_own_pairs(at, before, pairs, others, config.training)
         stages |= {"generate": sampled, "score": scored, "pair": made, **learned}
         if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
             break

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from data.labels import Label
 from data.rows import Example, Pair, Rollout, Score
 from flows.commands.comparison_tables import show_comparison
 from flows.commands.parser import CommandParser
@@ -17,7 +18,7 @@ from tasks.history.compare import SETS, compare_runs
 from tasks.history.disk import KINDS, Usage, disk_usage
 from tasks.history.runs import History, QueryError, open_history, run_directories
 from tasks.history.state import RunState, State, run_state
-from tasks.history.trace import Answer, Policy, Trace, training_files
+from tasks.history.trace import Answer, Policy, Row, Trace, training_files
 from tasks.history.trace import trace as follow
 from tasks.stage.contract import Manifest
 from tasks.stage.freed import read_freed, stage_that_freed
@@ -181,8 +182,11 @@ def _trace_blocks(history: History, found: Trace) -> Iterator[tuple[str, list[st
         yield "completion", [whose, *_quoted(row.completion)]
     for number, answer in enumerate(found.answers):
         yield from _answer_blocks(history, found, answer, "chosen" if len(found.answers) > number + 1 else "rejected")
+    if found.label is not None:
+        yield "label", _label_lines(found.row, found.label)
     if found.judge is not None:
-        yield "judge", [f"{found.judge}, digest {history.digest(found.judge)}"]
+        role = "judge" if found.label is None else "labeler"
+        yield role, [f"{found.judge}, digest {history.digest(found.judge)}"]
     problem = found.problem
     about = (
         f"{problem.id}, from {problem.source}, split {problem.split}" if problem else f"{row.problem_id}, of the pairs"
@@ -211,12 +215,29 @@ def _answer_blocks(history: History, found: Trace, answer: Answer, side: str) ->
             *_made_by(history, found.samples.stage),
         ],
     )
-    none = [f"none: {history.algorithm} trains without a reward"]
-    yield "score", none if answer.score is None else _score_lines(answer.score)
+    if found.label is None:
+        none = [f"none: {history.algorithm} trains without a reward"]
+        yield "score", none if answer.score is None else _score_lines(answer.score)
     for opinion in answer.opinions:
         order = f", compared with {opinion.other}{', which came first' * opinion.swapped}" if opinion.other >= 0 else ""
         read = f"read as {opinion.value}" if opinion.value is not None else f"not read: {opinion.failure}"
         yield "opinion", [f"number {opinion.opinion} of answer {opinion.index}{order}, {read}", *_quoted(opinion.text)]
+
+
+def _label_lines(row: Row, label: Label) -> list[str]:
+    """The label, and what the labeler said with the chosen answer shown first and second."""
+    orders = [(label.straight, label.reasoning), (label.swapped, label.swapped_reasoning)]
+    if row.index != label.index:
+        orders.reverse()
+    first, second = orders
+    shares = (first[0], None if second[0] is None else 1 - second[0])
+    value = label.value if row.index == label.index or label.value is None else 1 - label.value
+    lines = ["not read" if value is None else f"{value:.1%} that the chosen answer is better"]
+    lines += [f"principle: {label.principle}"] if label.principle else []
+    for place, share, reasoning in zip(("first", "second"), shares, (first[1], second[1]), strict=True):
+        lines.append(f"with it shown {place}: " + ("not read" if share is None else f"{share:.1%}"))
+        lines += _quoted(reasoning) if reasoning else []
+    return lines
 
 
 def _rollout_blocks(row: Rollout) -> Iterator[tuple[str, list[str]]]:

@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from data.judge_questions import Opinion
+from data.labels import Label
 from data.rows import Example, Pair, Problem, Rollout, Sample, Score
 from data.storage import count_rows, parquet_files, read_rows
 from models.asking.judge import OPINIONS
+from models.asking.label import ROLE as LABELER
 from models.on_policy import ROLLOUTS
 from tasks.datasets.select import SELECTION
 from tasks.history.runs import History, Origin, QueryError
@@ -74,7 +76,8 @@ class Trace:
 
     Attributes:
         answers: the policy's in the row; of a pair of two, the chosen one first.
-        judge: the policy that judged them, if one of this run did.
+        label: of a pair, if a model compared its two answers.
+        judge: the policy that judged or labeled them, if one of this run did.
     """
 
     key: str
@@ -83,6 +86,7 @@ class Trace:
     trained: list[str]
     problem: Problem | None
     answers: list[Answer]
+    label: Label | None
     samples: Origin | None
     judge: Origin | None
     policies: list[Policy]
@@ -127,14 +131,16 @@ def trace(history: History, key: str) -> Trace:
     """
     file, row = _find(history, key)
     checks: list[Check] = []
-    problems, samples, scores = (
-        _follow(history, file.stage, name, file.iteration, checks) for name in ("problems", "samples", "scores")
+    problems, samples, scores, labels = (
+        _follow(history, file.stage, name, file.iteration, checks)
+        for name in ("problems", "samples", "scores", "labels")
     )
-    sources = [origin for origin in (problems, samples, scores) if origin is not None]
+    sources = [origin for origin in (problems, samples, scores, labels) if origin is not None]
     begins = row.problem_id
     asked = _rows(Problem, history, problems, begins, column="id") if problems else []
-    answers = _answers(history, row, samples, scores)
-    judge = _judge(history, scores, checks) if scores else None
+    answers = _answers(history, row, samples, scores, of_both=bool(scores or labels))
+    label = _label(history, row, answers, labels) if labels else None
+    judge = _judge(history, scores, checks) if scores else _judge(history, labels, checks, LABELER) if labels else None
     read = ", ".join([file.stage, *(origin.stage for origin in sources)])
     checks.append(Check(f"the files of {read} have the SHA-256 that their manifests record", True))
     policies: list[Policy] = []
@@ -143,6 +149,7 @@ def trace(history: History, key: str) -> Trace:
         policies = _ancestry(history, start, checks) if start else []
     elif samples is not None:
         checks += _agreements(row, answers, history.stages[samples.stage].manifest)
+        checks += [_labeled(row, label)] if labels and isinstance(row, Pair) else []
         writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks)
         policies = _ancestry(history, writer, checks) if writer else []
     elif isinstance(row, Example) and row.policy and (writer := history.origin(row.policy, file.iteration)):
@@ -154,6 +161,7 @@ def trace(history: History, key: str) -> Trace:
         trained=_trained_on(history, file, row),
         problem=next(iter(asked), None),
         answers=answers,
+        label=label,
         samples=samples,
         judge=judge,
         policies=policies,
@@ -279,7 +287,7 @@ def _follow(history: History, stage: str, name: str, latest: int, checks: list[C
     return found
 
 
-def _answers(history: History, row: Row, samples: Origin | None, scores: Origin | None) -> list[Answer]:
+def _answers(history: History, row: Row, samples: Origin | None, scores: Origin | None, of_both: bool) -> list[Answer]:
     """The policy's answers in a row: an example's, the rejected one (SPIN), or both sides of a pair of its own."""
     if samples is None:
         return []
@@ -287,7 +295,7 @@ def _answers(history: History, row: Row, samples: Origin | None, scores: Origin 
     graded = _rows(Score, history, scores, row.problem_id) if scores else []
     said = _opinions(history, row.problem_id, scores) if scores else []
     found = [_at(row.index, drawn)]
-    if isinstance(row, Pair) and scores:
+    if isinstance(row, Pair) and of_both:
         rejected = row.rejected, row.rejected_token_ids
         found.append(next((one for one in drawn if (one.text, one.token_ids) == rejected), None))
     return [
@@ -304,12 +312,26 @@ def _opinions(history: History, problem: str, scores: Origin) -> list[Opinion]:
     return [one for name in folders for one in _rows(Opinion, history, Origin(scores.stage, name), problem)]
 
 
-def _judge(history: History, scores: Origin, checks: list[Check]) -> Origin | None:
-    """The policy that judged; None if nothing of this run did."""
-    digest = history.manifest(scores).inputs.get("judge")
-    if digest is None or history.origin(digest, scores.iteration - 1) is None:
+def _judge(history: History, told: Origin, checks: list[Check], role: str = "judge") -> Origin | None:
+    """The policy that judged or labeled; None if nothing of this run did."""
+    digest = history.manifest(told).inputs.get(role)
+    if digest is None or history.origin(digest, told.iteration - 1) is None:
         return None
-    return _follow(history, scores.stage, "judge", scores.iteration - 1, checks)
+    return _follow(history, told.stage, role, told.iteration - 1, checks)
+
+
+def _label(history: History, row: Row, answers: Sequence[Answer], labels: Origin) -> Label | None:
+    """The label of the comparison of a pair's two answers."""
+    both = {answer.sample.index for answer in answers}
+    found = _rows(Label, history, labels, row.problem_id)
+    return next((one for one in found if {one.index, one.other} == both), None)
+
+
+def _labeled(row: Pair, label: Label | None) -> Check:
+    value = None if label is None else label.value
+    if label is not None and value is not None and label.index != row.index:
+        value = 1 - value
+    return Check("the training row has the label of its comparison", value is not None and value == row.label)
 
 
 def _agreements(row: Example | Pair, answers: Sequence[Answer], generate: Manifest) -> list[Check]:
