@@ -2,11 +2,12 @@
 
 A labeler compares answers that the policy draws, each two in both orders; its label is a probability. `learn: dpo`: the
 policy learns from the labels themselves, and draws new answers in each iteration. `learn: reward-model`: a reward model
-learns from labeled answers of the start, and the policy from the reward model, by PPO.
+learns from labeled answers of the start, and the policy from the reward model, by PPO. `learn: direct` (d-RLAIF): no
+labels; PPO's reward is the score that a model expects of an answer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -32,7 +33,8 @@ from tasks.policies.base import base_policy
 from tasks.policies.own_pairs import learn_own_pairs
 from tasks.rollouts.generate import SAMPLES, Sampling, generate
 from tasks.rollouts.label import LABELS, Labeling, label, labeling, measure_labeler
-from tasks.rollouts.rewards import Judging
+from tasks.rollouts.learn import Learning
+from tasks.rollouts.rewards import DIRECT, MODELLED, Judging, RewardConfig, reward_inputs
 from tasks.rollouts.trained_reward import REWARD
 from tasks.rollouts.verified_pairs import verify_pairs
 from tasks.settings.demonstrated import demonstrated
@@ -83,10 +85,11 @@ class RLAIF(PPOLoopConfig):
     measures: ClassVar[tuple[MeasureName, ...]] = ("win_rate", "sampled_accuracy", "accuracy")
 
     learn: Annotated[
-        Literal["dpo", "reward-model"],
+        Literal["dpo", "reward-model", "direct"],
         Field(
             description="dpo: the policy learns from the labels of its answers (settings: dpo); reward-model: a reward "
-            "model does (reward_train), and the policy from it, by PPO (train)."
+            "model does (reward_train), and the policy from it, by PPO (train); direct: the policy learns by PPO from "
+            "what a model thinks of each answer (reward.direct)."
         ),
     ] = "dpo"
     labeler: Annotated[LabelerConfig, Field(description="The model that labels.")] = LabelerConfig()
@@ -116,11 +119,18 @@ class RLAIF(PPOLoopConfig):
 
     @property
     def has_proxy(self) -> bool:
-        return self.learn != "dpo" and super().has_proxy
+        return self.learn == "reward-model" and super().has_proxy
 
     @property
     def pair_measure(self) -> Measure:
         return OWN_PAIRS
+
+    @property
+    def ready_rewards(self) -> tuple[RewardConfig, ...]:
+        own = {"reward-model": MODELLED, "direct": DIRECT}.get(self.learn, "")
+        made = own == MODELLED or (own == DIRECT and self.reward.direct.model is None)
+        reward = self.reward.without(own) if made else self.reward if own else None
+        return (self.measured_by,) if reward is None else (reward, self.measured_by)
 
     @property
     def people(self) -> Ranked | None:
@@ -138,6 +148,8 @@ class RLAIF(PPOLoopConfig):
 
     def check_inputs(self) -> None:
         super().check_inputs()
+        if self.learn == "direct":
+            return
         if self.labeler.model is not None:
             check_asked(self.labeler.asked, ROLE)
         else:
@@ -156,6 +168,36 @@ class RLAIF(PPOLoopConfig):
                 f"Lower labeler.max_reasoning, now {self.labeler.max_reasoning:,} characters, of which each may take 4 "
                 "tokens.",
             )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _direct_names_its_reward(cls, told: Any) -> Any:
+        """What `learn: direct` learns from need not be named twice, and values need not begin with a reward model."""
+        if not isinstance(told, dict) or told.get("learn") != "direct":
+            return told
+        reward, train = told.get("reward", {}), told.get("train", {})
+        if isinstance(reward, dict) and not reward.keys() & {"name", "parts"}:
+            told = told | {"reward": reward | {"name": DIRECT}}
+        if isinstance(train, dict):
+            told = told | {"train": {"value_from": "policy"} | train}
+        return told
+
+    @model_validator(mode="after")
+    def _direct_is_whole(self) -> Self:
+        if self.learn != "direct":
+            return self
+        if DIRECT not in self.reward.names:
+            raise ValueError(
+                f"learn: direct learns from the reward direct, but the rewards are {', '.join(self.reward.names)}. Set "
+                "reward.name: direct, or add direct to reward.parts."
+            )
+        if self.ranked is not None:
+            raise ValueError("ranked measures the labeler, but learn: direct has none. Leave it out.")
+        if self.train.value_from == "reward-model" and MODELLED not in self.reward.names:
+            raise ValueError(
+                "train.value_from is reward-model, but learn: direct has none. Set train.value_from: policy."
+            )
+        return self
 
     @model_validator(mode="after")
     def _labels_have_use(self) -> Self:
@@ -182,6 +224,8 @@ def loop(run: Run, config: RLAIF) -> dict[str, Any]:
     unseen = config.unseen(problems) | ({RANKED: apart.prompts} if apart.prompts else {})
     base, _ = demonstrated(run.place(SFT), config, base_policy(run, config), unseen)
     start = base.artifact("policy")
+    if config.learn == "direct":
+        return optimize(run, config, problems, base, directly_scored(run, config, start, problems))
     how = labeling(run, config.labeler, config.engine, start)
     judged = measure_labeler(run.place(RANKED), measured.artifact(RANKED_FILE), how) if measured else None
     labels = Labels(how, apart, {"judge": judged} if judged else {})
@@ -227,6 +271,16 @@ def prefer(run: Run, config: RLAIF, problems: Result, base: Result, labels: Labe
         if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
             break
     return conclude(measuring, iterations, reason)
+
+
+def directly_scored(run: Run, config: RLAIF, start: Artifact, problems: Result) -> Learning:
+    """How the policy learns from what a model thinks of its answers: one of its own, or the start."""
+    reward, mix = config.reward, mixed(run, config, start, problems)
+    if reward.direct.model is not None:
+        return config.learning(start, reward_inputs(run, reward), mix)
+    own = reward.direct.model_copy(update={"model": str(start.path), "model_code": run.model_code})
+    scorers = reward_inputs(run, reward, made=(DIRECT,)) | {DIRECT: start}
+    return replace(config.learning(start, scorers, mix), reward=reward.model_copy(update={"direct": own}))
 
 
 def learned_reward(

@@ -394,6 +394,35 @@ class ScoringConfig(Config):
     dtype: Annotated[Dtype, Field(description="Number format of the weights while scoring.")] = "bfloat16"
 
 
+class DirectConfig(ScoringConfig):
+    """A language model that scores answers directly, as in d-RLAIF (arXiv 2309.00267, section 3.2.2).
+
+    The expected score among 1 to 10, by the probabilities of these replies, becomes a reward from −1 to 1.
+    """
+
+    model: Annotated[ModelName | None, Field(description="Path or hub id of the model.")] = None
+    model_code: CodeSetting = "refuse"
+    model_revision: RevisionSetting = None
+    rubric: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="What the model is told to do. Default: see data/label_questions.py. A reply is JSON: "
+            '"score": 1 to 10.',
+        ),
+    ] = None
+    passes_at: Annotated[float, Field(ge=-1, le=1, description="Lowest reward that counts as correct.")] = 0.0
+    max_length: Annotated[
+        int | None, Field(ge=1, description="Longest question with its reply, in tokens; if not set, the context.")
+    ] = None
+
+    @property
+    def asked(self) -> AskedModelConfig:
+        """The model as one that is asked."""
+        told = {"model": self.model, "model_code": self.model_code, "model_revision": self.model_revision}
+        return AskedModelConfig.model_validate(told | {"temperature": 0.0, "dtype": self.dtype})
+
+
 class RewardModelConfig(ScoringConfig):
     """A reward model that judges answers."""
 
@@ -669,6 +698,19 @@ class RewardScoreProgram(Config):
     model_code: ModelCode = "refuse"
     jobs: list[ScoreJob] = []
     pair_jobs: list[PairScoreJob] = []
+    scoring: ScoringConfig
+    passes_at: float = 0.0
+    max_length: int | None = None
+    grader: str = ""
+
+
+class DirectScoreProgram(Config):
+    """Configuration of the program `models.training.direct_score`. `grader` goes into the Score rows of `jobs`."""
+
+    model: Path
+    model_code: ModelCode = "refuse"
+    rubric: str | None  # without a default, which tells it from a reward model's
+    jobs: list[ScoreJob] = []
     scoring: ScoringConfig
     passes_at: float = 0.0
     max_length: int | None = None

@@ -9,6 +9,7 @@ from data.combining import Combination
 from data.sandbox.isolation import Level
 from models.config import (
     Config,
+    DirectScoreProgram,
     EngineConfig,
     JudgeProgram,
     LaunchConfig,
@@ -257,7 +258,7 @@ class JudgedBy(Config):
     """
 
     graders: dict[str, str]
-    models: Annotated[dict[str, RewardScoreProgram | JudgeProgram], Field(default_factory=dict)]
+    models: Annotated[dict[str, RewardScoreProgram | DirectScoreProgram | JudgeProgram], Field(default_factory=dict)]
     combination: Combination | None
     isolation: Level
     workers: int

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     gc.disable()  # until `quiet`
@@ -22,7 +23,7 @@ from data.render import context_length, judged_token_ids
 from data.rows import Pair, PairReward, Problem, Sample, Score
 from data.scoring import pair_up
 from data.storage import count_rows, holds, parquet_files, read_rows, write_rows
-from models.config import PairScoreJob, RewardScoreProgram, ScoreJob
+from models.config import DirectScoreProgram, PairScoreJob, RewardScoreProgram, ScoreJob
 from models.loading import load_config, load_tokenizer
 from models.progress import Progress
 from models.training.common import leave, load_reward_model, pad_token_id, quiet
@@ -46,14 +47,22 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 class Judge:
     """A reward model with its tokenizer, ready to score."""
 
-    def __init__(self, program: RewardScoreProgram, progress: Progress | None = None) -> None:
+    def __init__(self, program: RewardScoreProgram | DirectScoreProgram, progress: Progress | None = None) -> None:
         self.program, self.progress = program, progress
         folder, code = program.model, program.model_code
         self.tokenizer = load_tokenizer(folder, code, model_max_length=sys.maxsize)
         self.limit = min(context_length(load_config(folder, code)), program.max_length or 1 << 30)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_reward_model(folder, self.tokenizer, program.scoring.dtype, code=code)
-        self.model = model.to(device).eval()
+        self.model = self.load().to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+    def load(self) -> Any:
+        """The model."""
+        program = self.program
+        return load_reward_model(program.model, self.tokenizer, program.scoring.dtype, code=program.model_code)
+
+    def rendered(self, problem: Problem, answer: str) -> list[int]:
+        """What the model reads of an answer, as token ids."""
+        prompt, told = judged_token_ids(self.tokenizer, problem.messages, answer)
+        return prompt + told
 
     def rewards(self, sequences: Sequence[list[int]]) -> list[float]:
         """The rewards of prompts with answers, given as token ids, in order. Padding does not change them."""
@@ -79,8 +88,7 @@ class Judge:
         rendered: dict[int, list[int]] = {}
         for number, (problem, sample) in enumerate(rows):
             if not sample.truncated:
-                prompt, answer = judged_token_ids(self.tokenizer, problem.messages, sample.text)
-                rendered[number] = prompt + answer
+                rendered[number] = self.rendered(problem, sample.text)
         fitting = [number for number, ids in rendered.items() if len(ids) <= self.limit]
         self.advance(len(rows) - len(fitting))
         values = dict(zip(fitting, self.rewards([rendered[number] for number in fitting]), strict=True))

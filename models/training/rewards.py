@@ -1,4 +1,4 @@
-"""Rewards inside a training program: functions in processes beside it, a reward model here, a judge at its endpoint."""
+"""Rewards inside a training program: functions in processes beside it, models here, a judge at its endpoint."""
 
 import os
 import time
@@ -13,9 +13,10 @@ from data.rewards import load_reward, prepare_reward
 from data.rows import Problem, Rollout, Sample, Score
 from data.scoring import Tally, combine_scores, score_samples
 from models.asking.judge import Group, asking, judged
-from models.config import JudgeProgram, RewardScoreProgram
+from models.config import DirectScoreProgram, JudgeProgram, RewardScoreProgram
 from models.on_policy import JudgedBy
 from models.rounds import scorer_ended
+from models.training.direct_score import DirectJudge
 from models.training.reward_score import Judge as RewardModel
 
 Model = Callable[[Sequence[Group]], list[list[Score]]]
@@ -110,13 +111,13 @@ def rewards(config: JudgedBy) -> Iterator[Rewards]:
         yield Rewards(config, models, pool)
 
 
-def _model(program: RewardScoreProgram | JudgeProgram) -> Model:
+def _model(program: RewardScoreProgram | DirectScoreProgram | JudgeProgram) -> Model:
     if isinstance(program, JudgeProgram):
         ask = asking(program, [])
         return lambda groups: judged(groups, program, ask)[1]
     if torch.cuda.is_available():  # as training will choose it
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    model = RewardModel(program)
+    model = DirectJudge(program) if isinstance(program, DirectScoreProgram) else RewardModel(program)
 
     def score(groups: Sequence[Group]) -> list[list[Score]]:
         rows = iter(model.scores([(problem, sample) for problem, samples in groups for sample in samples]))

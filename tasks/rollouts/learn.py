@@ -13,7 +13,7 @@ from data.rows import Rollout
 from data.scoring import Tally
 from data.storage import count_rows, read_rows
 from data.wording import counted
-from models.config import JudgeProgram, LaunchConfig, RewardScoreProgram
+from models.config import DirectScoreProgram, JudgeProgram, LaunchConfig, RewardScoreProgram
 from models.estimate import (
     activation_bytes,
     checkpoint_disk_bytes,
@@ -35,6 +35,7 @@ from models.on_policy import (
 from tasks.datasets.select import SELECTION
 from tasks.policies.adapter import merge, record_base
 from tasks.policies.train import decided
+from tasks.rollouts.direct_reward import DirectReward
 from tasks.rollouts.generate import BYTES_PER_TOKEN
 from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.model_reward import ModelReward
@@ -199,11 +200,11 @@ def check_scored_in_the_program(reward: RewardConfig) -> None:
                 what_next="Serve the judge (such as with `vllm serve`, on GPUs of its own) and give its address as "
                 "reward.judge.endpoint.",
             )
-        if not isinstance(model, Judge | TrainedReward):
+        if not isinstance(model, Judge | TrainedReward | DirectReward):
             raise RewardError(
                 f"Answers are scored inside the training program, but the reward {name} has a program of its own.",
-                what_next="Give it as a function, package.module:name, or use final_answer, program, reward-model, or "
-                "judge at an endpoint.",
+                what_next="Give it as a function, package.module:name, or use final_answer, program, reward-model, "
+                "direct, or judge at an endpoint.",
             )
 
 
@@ -234,10 +235,14 @@ def _trained(train: OnPolicyConfig) -> list[OnPolicyConfig]:
     return [train, train.model_copy(update={"adapter": None})] if isinstance(train, PPOConfig) else [train]
 
 
-def _scoring(at: Place, how: Learning, name: str, model: ModelReward) -> RewardScoreProgram | JudgeProgram:
+def _scoring(
+    at: Place, how: Learning, name: str, model: ModelReward
+) -> RewardScoreProgram | DirectScoreProgram | JudgeProgram:
     if isinstance(model, TrainedReward):
         there = model.config.model_copy(update={"path": str(how.scorers[name].path)})  # perhaps made in this run
         return TrainedReward(config=there).program([])
+    if isinstance(model, DirectReward):
+        return model.program([])
     assert isinstance(model, Judge)
     return model.program(at, [], how.engine).model_copy(update={"seed": at.run.seed})
 

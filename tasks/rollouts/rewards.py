@@ -12,7 +12,8 @@ from data.combining import Combination, Part
 from data.formats import Use
 from data.rewards import Reward, RewardError, grader_version, judged_by, load_named, load_reward, prepare_reward
 from data.sandbox.isolation import Level
-from models.config import Config, EngineConfig, JudgeConfig, RewardModelConfig
+from models.config import Config, DirectConfig, EngineConfig, JudgeConfig, RewardModelConfig
+from tasks.rollouts.direct_reward import DirectReward
 from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.model_reward import ModelReward
 from tasks.rollouts.trained_reward import TrainedReward
@@ -20,7 +21,7 @@ from tasks.stage.contract import Artifact, Estimate
 from tasks.stage.devices import visible_gpus
 from tasks.stage.run import Run
 
-JUDGED, MODELLED = "judge", "reward-model"
+JUDGED, MODELLED, DIRECT = "judge", "reward-model", "direct"
 
 
 class PartConfig(Config):
@@ -49,14 +50,17 @@ class RewardConfig(Config):
     name: Annotated[
         str,
         Field(
-            description="A built-in reward; a model (judge or reward-model); or your own function or ModelReward "
-            "subclass, as package.module:name."
+            description="A built-in reward; a model (judge, reward-model or direct); or your own function or "
+            "ModelReward subclass, as package.module:name."
         ),
     ] = "final_answer"
     judge: Annotated[JudgeConfig, Field(description="The judge model, for the reward judge.")] = JudgeConfig()
     model: Annotated[RewardModelConfig, Field(description="The reward model, for the reward reward-model.")] = (
         RewardModelConfig()
     )
+    direct: Annotated[
+        DirectConfig, Field(description="The language model that scores directly, for the reward direct.")
+    ] = DirectConfig()
     options: Annotated[
         dict[str, dict[str, Any]],
         Field(default_factory=dict, description="Settings of your own ModelReward classes, by name."),
@@ -140,6 +144,8 @@ class RewardConfig(Config):
             return Judge(config=self.judge)
         if name == MODELLED:
             return TrainedReward(config=self.model)
+        if name == DIRECT:
+            return DirectReward(config=self.direct)
         try:
             return _own_model(name).model_validate(self.options.get(name, {}))
         except ValidationError as error:
@@ -192,7 +198,7 @@ class Judging:
 
 def is_model(name: str) -> bool:
     """Whether the named reward is a model."""
-    return name in (JUDGED, MODELLED) or (":" in name and inspect.isclass(load_named(name)))
+    return name in (JUDGED, MODELLED, DIRECT) or (":" in name and inspect.isclass(load_named(name)))
 
 
 def _own_model(name: str) -> type[ModelReward]:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,15 @@ from data.rewards import RewardError
 from data.rows import PairReward, Problem
 from data.storage import count_rows, read_rows
 from data.wording import counted
-from models.config import EngineConfig, PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
+from models.config import (
+    Config,
+    EngineConfig,
+    PairScoreJob,
+    RewardModelConfig,
+    RewardScoreProgram,
+    ScoreJob,
+    ScoringConfig,
+)
 from models.estimate import BYTES, generation_bytes_per_device, parameters_of
 from models.loading import ModelError, check_code, load_config, load_tokenizer
 from tasks.policies.model_folder import code_identity, folder_digest, resolve_model
@@ -87,7 +95,7 @@ class TrainedReward(ModelReward):
             ModelError: see `read_reward_model`.
             ChildError: the program failed.
         """
-        _run_program(at.run, attempt, self.program(jobs))
+        run_scoring(at.run, attempt, self.program(jobs), score_command)
 
     def program(self, jobs: list[ScoreJob]) -> RewardScoreProgram:
         """The scoring program's configuration.
@@ -190,7 +198,7 @@ def measure_reward_model(at: Place, model: Artifact, pairs: Artifact, config: Sc
     def work(attempt: Path) -> Outcome:
         job = PairScoreJob(pairs=pairs.path, output=attempt / REWARDS)
         told = RewardScoreProgram(model=model.path, model_code=run.model_code, pair_jobs=[job], scoring=config)
-        command = _run_program(run, attempt, told)
+        command = run_scoring(run, attempt, told, score_command)
         metrics = reward_metrics(read_rows(PairReward, job.output), at.seed)
         write_json(attempt / METRICS, metrics.model_dump())
         said = counted(metrics.pairs, "held-out pair") + " measured"
@@ -227,10 +235,15 @@ def score_command(config: Path) -> list[str]:
     return [sys.executable, "-m", "models.training.reward_score", str(config)]
 
 
-def _run_program(run: Run, attempt: Path, program: RewardScoreProgram) -> Sequence[str]:
+def run_scoring(run: Run, attempt: Path, program: Config, command_of: Callable[[Path], list[str]]) -> Sequence[str]:
+    """Run a scoring program, and return its command.
+
+    Raises:
+        ChildError: the program failed.
+    """
     config = attempt / SCORING
     config.write_text(program.model_dump_json(indent=2))
-    command = score_command(config)
+    command = command_of(config)
     with gpus_held():
         run.start(command, attempt / "log.txt", run.child_lock, progress_logger(run.directory, attempt))
     return command

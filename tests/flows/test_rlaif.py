@@ -154,3 +154,38 @@ def test_a_labeler_that_cannot_work_is_refused_before_anything_starts(tmp_path: 
         check(loop, make(tmp_path, labeler={"model": str(tmp_path / "empty")}), OnDrift.REFUSE)
     with pytest.raises(RewardError, match=r"Lower labeler.max_reasoning, now 600"):
         check(loop, make(tmp_path, labeler={}), OnDrift.REFUSE)
+
+
+def test_a_score_that_a_model_expects_is_learned_directly(tmp_path: Path) -> None:
+    config = make(tmp_path, learn="direct", reward={"direct": {"dtype": "float32", "rubric": "From 1 to 10?"}})
+    check(loop, config, OnDrift.REFUSE)
+    run_loop("RLAIF", loop, config, OnDrift.REFUSE)
+    for number in (1, 2):
+        told = read(config, f"iter-{number}/train/program.json")
+        (model,) = told["judged_by"]["models"].values()
+        assert model["model"] == str(config.directory / "base/policy") and model["rubric"] == "From 1 to 10?"
+        inputs = read(config, f"iter-{number}/train/manifest.json")["inputs"]
+        assert inputs["direct"] == inputs["reference"] == folder_digest(config.directory / "base/policy")
+    assert not (config.directory / "iter-1/proxy").exists()
+    assert {planned.status for planned in plan_loop(loop, config, OnDrift.REFUSE).plan} == {Status.REUSE}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"reward": {"name": "reward-model"}}, "but the rewards are reward-model"),
+        ({"ranked": "pairs.jsonl"}, "learn: direct has none"),
+        ({"train": TRAIN | {"value_from": "reward-model"}}, "Set train.value_from: policy"),
+    ],
+)
+def test_direct_scores_that_cannot_be_meant_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        make(tmp_path, learn="direct", **changes)
+
+
+def test_a_model_of_its_own_that_scores_directly_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="empty"):
+        check(
+            loop, make(tmp_path, learn="direct", reward={"direct": {"model": str(tmp_path / "empty")}}), OnDrift.REFUSE
+        )
