@@ -66,9 +66,10 @@ bench: setup  ## Measure speed, memory and verdicts, side by side
 bases: setup  ## Retrain the demos' bases, which come with the package
 	.venv/bin/python scripts/bases.py
 
-pairs: setup  ## Make the data of the RLHF and Self-Rewarding demos again
+pairs: setup  ## Make the data of the RLHF, Self-Rewarding and RLAIF demos again
 	.venv/bin/python -m scripts.pairs
 	.venv/bin/python -m scripts.judgments
+	.venv/bin/python -m scripts.labels
 
 deployments: setup  ## Make prefect.yaml again from flows/ and configs/
 	.venv/bin/python -m deployments.generate

@@ -20,7 +20,7 @@ from data.prepare.reading import Tally
 from data.prepare.splits import HELD_OUT
 from data.rewards import RewardError
 from models.asking.label import ROLE
-from models.config import LabelerConfig, Optimizer, PreferenceConfig, Schedule, gradient_accumulation
+from models.config import LabelerConfig, Optimizer, PreferenceConfig, Schedule, TrainConfig
 from tasks.datasets.demonstrations import SFT
 from tasks.datasets.pairs import PAIRS_FILE, Apart, pair_by_label
 from tasks.datasets.problems import prepare_problems
@@ -67,7 +67,6 @@ class RLAIF(PPOLoopConfig):
         "learn",
         "labeler.model",
         "demonstrations",
-        "ranked",
         *PROBLEMS,
         "iterations",
         "answers",
@@ -111,6 +110,13 @@ class RLAIF(PPOLoopConfig):
     @property
     def training(self) -> Training[Any]:
         return Training(self.dpo, self.launch) if self.learn == "dpo" else super().training
+
+    @property
+    def trained(self) -> dict[str, TrainConfig]:
+        found = super().trained
+        unused = {"dpo": ("train", "reward_train"), "direct": ("reward_train",)}.get(self.learn, ())
+        used = {name: config for name, config in found.items() if name not in unused}
+        return used | ({"dpo": self.dpo} if self.learn == "dpo" else {})
 
     @property
     def compared(self) -> Sampling:
@@ -201,7 +207,6 @@ class RLAIF(PPOLoopConfig):
 
     @model_validator(mode="after")
     def _labels_have_use(self) -> Self:
-        gradient_accumulation(self.dpo, self.launch, "dpo")
         if self.learn == "reward-model" and not self.makes_reward_model:
             raise ValueError(
                 "learn: reward-model learns a reward model from labels, but reward.model.path names a finished one, or "

@@ -25,7 +25,7 @@ from models.config import (
     PreferenceConfig,
     SamplingConfig,
     Schedule,
-    gradient_accumulation,
+    TrainConfig,
 )
 from tasks.datasets.demonstrations import SFT, check_demonstrations
 from tasks.datasets.new_prompts import PROBLEMS as PROBLEMS_FILE
@@ -187,6 +187,11 @@ class SelfRewarding(Demonstrated, LoopConfig):
         return JUDGED in self.reward.names and self.reward.judge.model is None
 
     @property
+    def trained(self) -> dict[str, TrainConfig]:
+        first: dict[str, TrainConfig] = {"sft_train": self.sft_train} if self.demonstrations or self.eft else {}
+        return first | super().trained
+
+    @property
     def measured_by(self) -> RewardConfig:
         """What judges answers to held-out problems: a verifier, and not the policy."""
         return self.evaluate.reward or RewardConfig(parts={}, options={})
@@ -256,8 +261,6 @@ class SelfRewarding(Demonstrated, LoopConfig):
 
     def check_inputs(self) -> None:
         super().check_inputs()
-        if self.demonstrations is not None or self.eft is not None:
-            gradient_accumulation(self.sft_train, self.launch, "sft_train")
         if self.demonstrations is not None:
             check_demonstrations(self, self.shown(self.demonstrations))
         if self.new_prompts is not None:

@@ -182,8 +182,7 @@ def check_adapters(config: RunConfig) -> None:
             )
         check_adapter(config.adapter, folder)
     modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
-    trained = (getattr(config, name, None) for name in ("train", "sft_train", "reward_train"))
-    for adapter in (one.adapter for one in trained if one is not None):
+    for adapter in (one.adapter for one in config.trained.values()):
         if adapter is not None:
             _check_new_adapter(adapter, modules, config.model or "the embedded model")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.config import RewardTrainConfig, ScoringConfig, gradient_accumulation
+from models.config import RewardTrainConfig, ScoringConfig, TrainConfig
 from models.on_policy import PPOConfig
 from tasks.datasets.demonstrations import MIX, check_demonstrations, demonstration_examples
 from tasks.datasets.prompt_length import policy_tokenizer
@@ -69,6 +69,11 @@ class PPOLoopConfig(Demonstrated, OnPolicyLoopConfig):
         reward = self.reward.without(MODELLED) if self.makes_reward_model else self.reward
         return (self.measured_by,) if reward is None else (reward, self.measured_by)
 
+    @property
+    def trained(self) -> dict[str, TrainConfig]:
+        first: dict[str, TrainConfig] = {} if self.demonstrations is None else {"sft_train": self.sft_train}
+        return first | super().trained | ({"reward_train": self.reward_train} if self.makes_reward_model else {})
+
     def input_files(self) -> dict[str, Path]:
         named = {"demonstrations": self.demonstrations, "mix": self.mix}
         return super().input_files() | {name: path for name, path in named.items() if path is not None}
@@ -98,13 +103,6 @@ class PPOLoopConfig(Demonstrated, OnPolicyLoopConfig):
                 f"train.ptx needs generate.temperature 1, since the likelihood of mixed data is that at 1, but it is "
                 f"{self.generate.temperature:g}. Change one of them."
             )
-        return self
-
-    @model_validator(mode="after")
-    def _trained_batches_fit(self) -> Self:
-        gradient_accumulation(self.reward_train, self.launch, "reward_train")
-        if self.demonstrations is not None:
-            gradient_accumulation(self.sft_train, self.launch, "sft_train")
         return self
 
 

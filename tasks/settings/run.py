@@ -76,6 +76,12 @@ class RunConfig(PolicySource, RunName):
         return Training(self.train, self.launch)
 
     @property
+    def trained(self) -> dict[str, TrainConfig]:
+        """How models are trained in the run, by the setting that says it."""
+        train: TrainConfig = self.train
+        return {"train": train}
+
+    @property
     def row_tokens(self) -> int:
         """Tokens of a training row, for estimates; 0 if the settings do not say."""
         return 0
@@ -89,10 +95,12 @@ class RunConfig(PolicySource, RunName):
 
     @model_validator(mode="after")
     def _launch_fits(self) -> Self:
-        gradient_accumulation(self.train, self.launch)
-        if self.train.quantize and self.launch.zero_stage == 3:
-            raise ValueError(
-                "train.adapter.quantize: ZeRO 3 cannot shard 4-bit weights across devices. Choose launch.zero_stage 0, "
-                "1 or 2 (each device then holds all weights, at half a byte each), or do not quantize."
-            )
+        for setting, config in self.trained.items():
+            gradient_accumulation(config, self.launch, setting)
+            if config.quantize and self.launch.zero_stage == 3:
+                raise ValueError(
+                    f"{setting}.adapter.quantize: ZeRO 3 cannot shard 4-bit weights across devices. Choose "
+                    "launch.zero_stage 0, 1 or 2 (each device then holds all weights, at half a byte each), or do not "
+                    "quantize."
+                )
         return self

@@ -69,7 +69,7 @@ def test_the_demos_are_deployed_with_the_settings_of_their_files():
     made = {d["parameters"]["config"]["run"]: d["parameters"]["config"] for d in FULL if "demo" in d["tags"]}
     read = [
         read_config(ROOT / "configs" / f"{name}.yaml").settings
-        for name in ("demo", "nightly", "spin-demo", "grpo-demo", "rlhf-demo", "self-rewarding-demo")
+        for name in ("demo", "nightly", "spin-demo", "grpo-demo", "rlhf-demo", "self-rewarding-demo", "rlaif-demo")
     ]
     assert made == {settings["run"]: settings for settings in read}
 

@@ -34,6 +34,7 @@ OF_FLOW = {
     "grpo": "grpo",
     "rlhf": "rlhf",
     "self-rewarding": "self-rewarding",
+    "rlaif": "rlaif",
     "sft": "sft",
     "dpo": "dpo",
     "identity": "sft",

@@ -10,6 +10,7 @@ import tasks.policies.base
 from flows.commands.config_file import read_config
 from flows.grpo import GRPO
 from flows.rest_em import RestEM
+from flows.rlaif import RLAIF
 from flows.rlhf import RLHF
 from flows.self_rewarding import SelfRewarding
 from flows.spin import Spin
@@ -28,6 +29,7 @@ DEMOS: dict[str, type[LoopConfig]] = {
     "grpo-demo": GRPO,
     "rlhf-demo": RLHF,
     "self-rewarding-demo": SelfRewarding,
+    "rlaif-demo": RLAIF,
 }
 LARGEST = 4 << 20  # bytes
 shipped_base = pytest.mark.parametrize("base", shipped_bases(), ids=lambda base: base.name)
