@@ -101,13 +101,17 @@ def pair_best_over_worst(
 
 
 def pair_labeled(
-    problems: Iterable[Problem], samples: Iterable[Sample], labels: Iterable[Label], counts: Counter[str]
+    problems: Iterable[Problem],
+    samples: Iterable[Sample],
+    labels: Iterable[Label],
+    counts: Counter[str],
+    above: float = UNDECIDED,
 ) -> Iterator[Pair]:
-    """Pairs of two answers to a problem with the probability that the chosen one is better, which is above one half.
+    """Pairs of two answers to a problem with the probability that the chosen one is better, which is more than `above`.
 
     Args:
         samples, labels: in the order of their problems.
-        counts: receives of comparisons "compared", "kept", "no label" and "undecided" (the label is one half).
+        counts: receives of comparisons "compared", "kept", "no label" and "undecided" (neither is better by more).
     """
     waiting = iter(labels)
     label = next(waiting, None)
@@ -118,7 +122,7 @@ def pair_labeled(
             counts["compared"] += 1
             if label.value is None:
                 counts["no label"] += 1
-            elif label.value == UNDECIDED:
+            elif max(label.value, 1 - label.value) <= above:
                 counts["undecided"] += 1
             else:
                 counts["kept"] += 1

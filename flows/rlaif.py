@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from data.judge_questions import longest_reply
 from data.measures import OWN_PAIRS, Measure, MeasureName
+from data.pairing import UNDECIDED
 from data.prepare.reading import Tally
 from data.prepare.splits import HELD_OUT
 from data.rewards import RewardError
@@ -95,6 +96,14 @@ class RLAIF(PPOLoopConfig):
     answers: Annotated[
         int, Field(ge=2, multiple_of=2, description="Answers to each prompt, which are compared two by two.")
     ] = 2
+    undecided: Annotated[
+        float,
+        Field(
+            ge=UNDECIDED,
+            lt=1,
+            description="Pairs whose label is no higher are left out; 0.5: only those of which neither is better.",
+        ),
+    ] = UNDECIDED
     ranked: Annotated[
         Path | None,
         Field(
@@ -225,7 +234,7 @@ def loop(run: Run, config: RLAIF) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems = prepare_problems(run, config)
     measured = ranked_pairs(run.place(RANKED), config.people) if config.people else None
-    apart = Apart(config.held_out_pairs, measured.artifact(PROMPTS) if measured else None)
+    apart = Apart(config.held_out_pairs, measured.artifact(PROMPTS) if measured else None, config.undecided)
     unseen = config.unseen(problems) | ({RANKED: apart.prompts} if apart.prompts else {})
     base, _ = demonstrated(run.place(SFT), config, base_policy(run, config), unseen)
     start = base.artifact("policy")

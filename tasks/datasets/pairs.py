@@ -4,7 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from data.files import write_json
 from data.labels import Label
-from data.pairing import pair_best_over_worst, pair_gold_over_own, pair_labeled
+from data.pairing import UNDECIDED, pair_best_over_worst, pair_gold_over_own, pair_labeled
 from data.prepare.overlap import Overlaps, Rules
 from data.prepare.preferences import is_held_out, read_pairs
 from data.prepare.reading import Reading, Tally
@@ -82,10 +82,12 @@ class Apart:
     Attributes:
         share: of the problems, by the hash of their prompts, whose pairs go to `held_out.parquet` instead.
         prompts: problems whose prompts are left out.
+        undecided: pairs whose label is no higher are left out, if a model labels them.
     """
 
     share: float
     prompts: Artifact | None = None
+    undecided: float = UNDECIDED
 
 
 def pair_judged(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, apart: Apart) -> Result:
@@ -116,9 +118,10 @@ def pair_by_label(at: Place, problems: Artifact, samples: Artifact, labels: Arti
 
     def made(counts: Counter[str]) -> Iterator[Pair]:
         rows = read_rows(Problem, problems.path), read_rows(Sample, samples.path), read_rows(Label, labels.path)
-        yield from pair_labeled(*rows, counts)
+        yield from pair_labeled(*rows, counts, apart.undecided)
 
-    own = _OwnPairs(made, LABELED_VERSION, "compared", Counter(), _no_label)
+    told = {"undecided": apart.undecided}
+    own = _OwnPairs(made, LABELED_VERSION, "compared", Counter(), _no_label, told)
     return _pair_own(at, own, {"problems": problems, "samples": samples, "labels": labels}, apart)
 
 
@@ -131,6 +134,7 @@ class _OwnPairs:
         given: the count of all that there could be.
         answers: further counts, for `pairs.json`.
         nothing: the error if there is none.
+        settings: what else decides which there are.
     """
 
     made: Callable[[Counter[str]], Iterator[Pair]]
@@ -138,6 +142,7 @@ class _OwnPairs:
     given: str
     answers: Counter[str]
     nothing: Callable[[str, Counter[str], Counter[str], dict[str, int]], NothingKeptError]
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 def _pair_own(at: Place, own: _OwnPairs, inputs: dict[str, Artifact], apart: Apart) -> Result:
@@ -146,7 +151,7 @@ def _pair_own(at: Place, own: _OwnPairs, inputs: dict[str, Artifact], apart: Apa
     stage = Stage(
         at.stage("pair"),
         own.version,
-        {"held_out": share},
+        {"held_out": share, **own.settings},
         inputs,
         estimate=Estimate(disk_bytes=2_000 * problems.expected + 1_000_000),
         expected={PAIRS_FILE: problems.expected, f"{HELD_OUT}.parquet": int(share * problems.expected)},

@@ -134,6 +134,7 @@ def test_what_has_no_label_is_left_out_and_said(tmp_path: Path, monkeypatch: pyt
     ("changes", "says"),
     [
         ({"answers": 3}, "multiple of 2"),
+        ({"undecided": 0.4}, "greater than or equal to 0"),
         ({"labeler": {"clamp": 0.5}}, "less than 0"),
         ({"labeler": {"max_reasoning": 0, "endpoint": "http://localhost:1/v1"}}, "Extra inputs"),
         ({"dpo": {"loss": "hinge"}}, "logistic"),

@@ -146,3 +146,5 @@ def test_a_pair_has_the_better_answer_first_and_a_label_above_one_half():
     assert [(pair.chosen, pair.rejected, pair.label) for pair in found] == [("a", "b", 0.8), ("d", "c", 0.7)]
     assert [(pair.index, pair.chosen_token_ids) for pair in found] == [(0, [0]), (3, [3])]
     assert counts == {"compared": 4, "kept": 2, "undecided": 1, "no label": 1}
+    (sure,) = pair_labeled([PROBLEM], drawn, labels, counts, above=0.7)
+    assert sure.label == 0.8 and counts["undecided"] == 3
