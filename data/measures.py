@@ -66,7 +66,7 @@ WIN_RATE = Measure("win_rate", "win rate", "prompts", even=0.5)
 DISCRIMINATOR = Measure(
     "discriminator_accuracy", "discriminator accuracy", "pairs", even=0.5, across_runs=False, moves=True
 )
-# How often the policy prefers, more than the one before did, what that one judged better of its own answers.
+# How often the policy prefers, more than the one before did, which of that one's answers was judged better.
 OWN_PAIRS = Measure("own_pair_accuracy", "accuracy on its own pairs", "pairs", even=0.5, across_runs=False, moves=True)
 # How much more than the one before it prefers that, as a difference of log-ratios: what DPO widens.
 OWN_MARGIN = Measure(

@@ -42,13 +42,13 @@ NAMES = {
     LOSS.name: "the {set} loss per token of gold answers",
     WIN_RATE.name: "the {set} win rate against {rival}",
     PROXY.name: "the reward that it optimized, on {set},",
-    AGREEMENT.name: "its agreement with people as a judge, on {set},",
+    AGREEMENT.name: "the judge's agreement with people, on {set},",
 }
 ITS_OWN = {
-    OWN_PAIRS.name: "the policy prefers the answer that it had judged the better one, more than it did before, "
+    OWN_PAIRS.name: "the policy prefers the answer that was judged the better one, more than it did before, "
     "{share}, on pairs that it did not learn.",
     OWN_MARGIN.name: "it prefers that answer more than it did before by {share}, on the same pairs.",
-    OWN_PAIRS_RIGHT.name: "the verifier orders the pairs that it learned as it had judged them {share}; a pair with "
+    OWN_PAIRS_RIGHT.name: "the verifier orders the pairs that it learned as they were judged {share}; a pair with "
     "two right or two wrong answers counts a half.",
 }
 ALONE = {PROXY.name: "It is measured on validation alone.", AGREEMENT.name: "It is measured on validation alone."}

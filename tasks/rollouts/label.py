@@ -1,6 +1,5 @@
 """The stage `label`: a model says which of two answers is better, with a probability (RLAIF, arXiv 2309.00267)."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -188,13 +187,6 @@ def _rates(labels: Sequence[Label]) -> dict[str, Any]:
         "entropy_bits": entropy_bits(labels),
         "first_failure": failures[0] if failures else None,
     }
-
-
-def load_label_rates(stage: Result) -> dict[str, Any]:
-    """Read the rates of `label`; empty while it is only planned."""
-    if stage.finished is None:
-        return {}
-    return dict(json.loads((stage.path / RATES).read_text()))
 
 
 def _log(rates: dict[str, Any]) -> None:

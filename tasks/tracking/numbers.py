@@ -11,6 +11,7 @@ from tasks.datasets.pairs import NOTES_FILE
 from tasks.policies.reference import load_likelihood
 from tasks.report.content import IterationReport, Report
 from tasks.report.findings import at_equal_length
+from tasks.rollouts.label import RATES as LABEL_RATES
 from tasks.rollouts.score import TALLY
 from tasks.stage.iteration import Iteration
 from tasks.tracking.contents import json_of
@@ -29,6 +30,8 @@ def iteration_numbers(report: IterationReport, iteration: Iteration) -> dict[str
     judge = (json_of(iteration, TALLY) or {}).get("judge", {})
     rates = ("parse_rate", "flip_rate", "entropy_bits")
     numbers |= {f"judge/{name}": float(judge[name]) for name in rates if judge.get(name) is not None}
+    told, rates = json_of(iteration, LABEL_RATES) or {}, ("labeled", "place_bias", "entropy_bits")
+    numbers |= {f"label/{name}": float(told[name]) for name in rates if told.get(name) is not None}
     numbers |= {f"pairs/{note}": float(count) for note, count in (json_of(iteration, NOTES_FILE) or {}).items()}
     return numbers | _source_numbers(iteration)
 

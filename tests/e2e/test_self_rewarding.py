@@ -1,10 +1,6 @@
 """Real Self-Rewarding: the policy that answers is the one that judges; a kill in any kind of stage changes nothing."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +10,8 @@ from data.rows import Example, Pair
 from data.storage import read_rows
 from models.asking.judge import OPINIONS
 from scripts.judgments import RUBRIC, demonstrations, ranked
-from tasks.stage.contract import attempt_directory
 from tests.e2e.conftest import autodidact
-from tests.waiting import PATIENCE, eventually
+from tests.e2e.killed_stages import same_bytes_after_kills
 
 SETTINGS = f"""
 limit: 24
@@ -66,46 +61,7 @@ def test_answers_opinions_and_pairs_come_from_one_policy(policy: Path, tmp_path:
 
 @pytest.mark.nightly
 def test_killed_in_each_kind_of_stage_it_ends_with_the_same_bytes(policy: Path, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
-    assert start(whole, policy).wait(3 * PATIENCE) == 0, said(whole)
-    for stage in KINDS:
-        process, log = start(killed, policy), attempt_directory(killed / "runs/own", stage) / "log.txt"
-        eventually(log.exists, lambda: said(killed))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(PATIENCE)
-        assert not (killed / "runs/own" / stage).exists()
-    assert start(killed, policy).wait(3 * PATIENCE) == 0, said(killed)
-    assert results(killed / "runs/own") == results(whole / "runs/own")
+    def told(folder: Path) -> list[str]:
+        return ["self-rewarding", *arguments(folder, policy, "--iterations", "1")]
 
-
-def start(folder: Path, policy: Path) -> subprocess.Popen[bytes]:
-    """The command as a user starts it, in a process group of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "flows.commands.cli",
-        "self-rewarding",
-        *arguments(folder, policy, "--iterations", "1"),
-    ]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-    environment["AUTODIDACT_CACHE"] = str(folder.parent / "cache")
-    with (folder / "out.txt").open("ab") as out:
-        return subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-
-
-def said(folder: Path) -> str:
-    return (folder / "out.txt").read_text()[-3000:]
-
-
-def results(run: Path) -> dict[str, str]:
-    """The SHA-256 of every file that a stage made, but for logs."""
-    found = {}
-    for file in run.rglob("manifest.json"):
-        for name, record in json.loads(file.read_text())["outputs"].items():
-            if not name.endswith(".txt"):
-                found[f"{file.parent.relative_to(run)}/{name}"] = record["sha256"]
-    return found
+    same_bytes_after_kills(tmp_path, told, "own", KINDS)

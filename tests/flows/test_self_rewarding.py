@@ -94,7 +94,7 @@ def test_a_verifier_orders_the_pairs_too_and_the_margin_on_others_is_measured(fi
         assert own["own_pair_margin"]["rows"] == own["own_pair_accuracy"]["rows"] > 0
     report = (finished.directory / "report.html").read_text()
     for words in (
-        "the verifier orders the pairs that it learned as it had judged them in 100.0",
+        "the verifier orders the pairs that it learned as they were judged in 100.0",
         "more than it did before by",
     ):
         assert words in report
