@@ -1,8 +1,8 @@
 """`make pairs`: write the data of the RLAIF demo, made from the embedded problems, to configs/rlaif/.
 
 `demonstrations.jsonl` teaches answering as the base does, bare for some people, and comparing two answers: the
-reasoning is the worked answer and then by how much each given result differs, and the better one has more points by the
-rubric.
+reasoning is the worked answer and then, for each given result, that less this one, which is 0 if it is right and x if
+not. The better one has more points by the rubric.
 `ranked.jsonl` has pairs of other problems, ranked by the same rubric.
 """
 
@@ -12,12 +12,13 @@ from pathlib import Path
 
 from data.label_questions import CHOICES, END, before_choice, compared
 from data.rows import Problem
-from scripts.judgments import Row, difference, lines, plain_answers, ranked, row, scored, shown_problems
+from scripts.judgments import Row, lines, plain_answers, ranked, row, scored, shown_problems
 
 FOLDER = Path(__file__).parents[1] / "configs/rlaif"
 SEED = 2  # of the problems that are shown
-LABELS, ANSWERS = 3000, 1500
-RUBRIC = "Better: 3 points if steps are shown, 2 more if the result is right."
+LABELS, ANSWERS = 3000, 1000
+ALIKE = 0.7  # share of comparisons in which both answers show steps, or neither does: those are harder
+RUBRIC = "Better: steps shown, then right."
 
 
 def main() -> None:
@@ -35,11 +36,18 @@ def demonstrations(labels: int = LABELS, answers: int = ANSWERS) -> Iterator[Row
 
 
 def _compared(problem: Problem, rng: random.Random) -> Row:
-    answers = rng.sample(scored(problem, rng), 2)
-    reasoning = " ".join([str(problem.response), *(difference(problem, answer) for answer, _ in answers)])
+    kinds = scored(problem, rng)
+    alike = rng.random() < ALIKE
+    answers = rng.sample(rng.choice([kinds[:2], kinds[2:]]) if alike else kinds, 2)
+    reasoning = " ".join([str(problem.response), *(_checked(problem, answer) for answer, _ in answers)])
     better = CHOICES[0] if answers[0][1] > answers[1][1] else CHOICES[1]
     asked = compared(problem, [answer for answer, _ in answers], RUBRIC, "", reasons=True)
     return row(asked, before_choice(reasoning) + better + END)
+
+
+def _checked(problem: Problem, answer: str) -> str:
+    own, given = str(problem.reference), answer.rsplit(maxsplit=1)[-1]
+    return f"{own}-{given}={0 if own == given else 'x'}"
 
 
 if __name__ == "__main__":
