@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.reward_trainer import DataCollatorForPreference as RewardCollator
+from trl.trainer.reward_trainer import DataCollatorForPreference as TRLCollator
 
 from data.arithmetic import embedded_problems
 from data.likelihood import log_ratios, preference_metrics
@@ -23,8 +23,8 @@ from models.training.answers import gold_answers, pair_answers
 from models.training.common import IGNORED, Journal, load_reward_model
 from models.training.held_out import Evaluations, evaluation_steps, held_out_set
 from models.training.likelihood import log_probs_of
-from models.training.preference import LOSSES, PreferenceTrainer
-from models.training.reward_model import PairRewardTrainer, encode
+from models.training.preference import LOSSES, PairCollator, PreferenceTrainer
+from models.training.reward_model import PairRewardTrainer, RewardCollator, encode
 from models.training.supervised import Collator, WeightedSFTTrainer, labelled
 from tests.unit.toy import toy_llama, write_tiny
 
@@ -134,6 +134,7 @@ def preference(
             "rejected_ids": rejected,
             "ref_chosen_logps": row.chosen,
             "ref_rejected_logps": row.rejected,
+            "label": 1.0,
         }
         for (prompt, chosen, rejected), row in zip(ROWS, reference, strict=True)
     ]
@@ -144,7 +145,7 @@ def preference(
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        data_collator=DataCollatorForPreference(0),
+        data_collator=PairCollator(0) if kind is PreferenceTrainer else DataCollatorForPreference(0),
     )
     return trainer, preference_metrics(log_ratios(policy, reference), 0.3, loss)
 
@@ -187,7 +188,7 @@ def test_a_reward_model_is_measured_as_trl_measures_it_and_every_pair_counts_onc
     pairs = [Pair(p.id, 0, p.messages, text, "5", None, None, "", "") for p, text in zip(PROBLEMS, texts, strict=True)]
     rows = [encode(tokenizer, pair, margin) for pair in pairs]
 
-    def figures(kind: Callable[..., Any], batch: int) -> dict[str, float]:
+    def figures(kind: Callable[..., Any], batch: int, collator: Callable[[int], Any]) -> dict[str, float]:
         torch.manual_seed(1)
         model = load_reward_model(folder, tokenizer, "float32")
         model.score.weight.data.normal_(std=0.1)
@@ -197,14 +198,14 @@ def test_a_reward_model_is_measured_as_trl_measures_it_and_every_pair_counts_onc
             train_dataset=Dataset.from_list(rows),
             eval_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            data_collator=RewardCollator(tokenizer.pad_token_id),
+            data_collator=collator(tokenizer.pad_token_id),
         )
         return {name: trainer.evaluate()[f"eval_{name}"] for name in ("loss", "accuracy", "margin", "mean_reward")}
 
-    trl = figures(RewardTrainer, 5)
+    trl = figures(RewardTrainer, 5, TRLCollator)
     assert abs(trl["margin"]) > 1e-3
-    assert figures(PairRewardTrainer, 5) == pytest.approx(trl, rel=1e-4)
-    assert figures(PairRewardTrainer, 2) == pytest.approx(trl, rel=1e-4)
+    assert figures(PairRewardTrainer, 5, RewardCollator) == pytest.approx(trl, rel=1e-4)
+    assert figures(PairRewardTrainer, 2, RewardCollator) == pytest.approx(trl, rel=1e-4)
 
 
 def test_gold_answers_are_told_apart_and_what_does_not_fit_or_is_missing_is_left_out(tmp_path, tokenizer):
