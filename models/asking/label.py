@@ -9,9 +9,9 @@ existing shard is not labeled again.
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from data.judge_questions import longest_reply
@@ -66,18 +66,15 @@ def label_samples(program: LabelProgram) -> None:
     files = parquet_files(program.samples)
     for other in set(program.output.glob("*.parquet")) - {program.output / file.name for file in files}:
         other.unlink()
-    missing = list(missing_shards(program))
-    if not any(pairs for _, pairs in missing):
-        for output, _ in missing:
-            write_rows(Label, output, [])
-        return
-    labeler = Labeler(program, [pair for _, pairs in missing for pair in pairs])
-    for output, pairs in missing:
-        write_rows(Label, output, labeler.labels(pairs))
+    expected = (pair for _, pairs in missing_shards(program) for pair in pairs)
+    first = next(expected, None)
+    labeler = Labeler(program, chain([first], expected)) if first else None
+    for output, pairs in missing_shards(program):
+        write_rows(Label, output, labeler.labels(pairs) if labeler else ())
 
 
 def missing_shards(program: LabelProgram) -> Iterator[tuple[Path, list[Compared]]]:
-    """The file of each shard that is still to be labeled, and the pairs in it."""
+    """The file of each shard that is still to be labeled, and the pairs in it, one shard in memory at a time."""
     problems, principles = iter(read_rows(Problem, program.problems)), program.labeler.principles
     for file in parquet_files(program.samples):
         rows, pairs = pair_up(problems, read_rows(Sample, file)), list[Compared]()
@@ -98,7 +95,7 @@ class Labeler:
         expected: everything that will be labeled, for sizing the context and showing progress.
     """
 
-    def __init__(self, program: LabelProgram, expected: Sequence[Compared]) -> None:
+    def __init__(self, program: LabelProgram, expected: Iterable[Compared]) -> None:
         self.labeler, code = program.labeler, program.labeler.model_code
         self.reply_tokens = longest_reply(self.labeler.max_reasoning)
         self.tokenizer = load_tokenizer(program.policy, code)

@@ -6,7 +6,7 @@ between two right or two wrong ones. `STUB_SILENT` names problems without a labe
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -27,7 +27,7 @@ def is_right(problem: Problem, sample: Sample) -> bool:
 class Labeler:
     """A model that knows the references."""
 
-    def __init__(self, program: LabelProgram, expected: Sequence[Compared]) -> None:
+    def __init__(self, program: LabelProgram, expected: Iterable[Compared]) -> None:
         self.clamp = program.labeler.clamp
 
     def labels(self, pairs: Sequence[Compared]) -> Iterator[Label]:
