@@ -79,9 +79,9 @@ def reasoning_schema(max_reasoning: int) -> dict[str, Any]:
     return object_of({"reasoning": short_text(max_reasoning)})
 
 
-def drawn_principle(principles: Sequence[str], problem_id: str, seed: int) -> str:
+def drawn_principle(principles: Sequence[str], comparison: str, seed: int) -> str:
     """One of some principles, drawn for a comparison (arXiv 2212.08073, section 4.1); empty if there are none."""
     if not principles:
         return ""
-    drawn = hashlib.sha256(f"principle/{seed}/{problem_id}".encode()).digest()
+    drawn = hashlib.sha256(f"principle/{seed}/{comparison}".encode()).digest()
     return principles[int.from_bytes(drawn[:8], "big") % len(principles)]

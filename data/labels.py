@@ -1,18 +1,19 @@
 """Preferences that a model labels, read from its probabilities of fixed replies (RLAIF, arXiv 2309.00267).
 
 A pair is shown in both orders, because judges have a position bias, and the two readings are averaged (section 3.1.1).
-Log-probabilities are rounded before use, so that labels do not depend on which other requests shared a batch.
+Log-probabilities are rounded before use, so that labels depend less on which other requests shared a batch.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 DECIMALS = 4  # of log-probabilities
+EVEN = 0.5
 VALUES = tuple(range(1, 11))  # of a direct score
 
 
@@ -109,21 +110,33 @@ def as_reward(score: float) -> float:
     return 2 * (score - VALUES[0]) / (VALUES[-1] - VALUES[0]) - 1
 
 
-def place_bias(labels: Iterable[Label]) -> float | None:
-    """Share of pairs in which the same place wins in both orders (section 4.5); None without a label.
+@dataclass
+class LabelTally:
+    """What labels tell of the model that gave them, counted one by one."""
 
-    The paper found 18, 21 and 56 % for a large, a middle and a small model.
-    """
-    both = [(one.straight, one.swapped) for one in labels if one.straight is not None and one.swapped is not None]
-    same = sum((straight > 0.5) == (swapped > 0.5) for straight, swapped in both if 0.5 not in (straight, swapped))
-    return same / len(both) if both else None
+    compared: int = 0
+    labeled: int = 0
+    same_place: int = 0
+    bits: float = 0.0
+    first_failure: str | None = None
 
+    def add(self, label: Label) -> None:
+        self.compared += 1
+        if label.value is None or label.straight is None or label.swapped is None:
+            self.first_failure = self.first_failure or label.failure
+            return
+        self.labeled += 1
+        self.bits -= sum(p * math.log2(p) for p in (label.value, 1 - label.value) if p > 0)
+        both = label.straight, label.swapped
+        self.same_place += EVEN not in both and (both[0] > EVEN) == (both[1] > EVEN)
 
-def entropy_bits(labels: Iterable[Label]) -> float | None:
-    """Mean entropy of the labels, in bits: 0 if the model is always sure, 1 if it never is; None without a label."""
-    values = [one.value for one in labels if one.value is not None]
-    return sum(map(_entropy, values)) / len(values) if values else None
+    def record(self) -> dict[str, Any]:
+        """Counts and rates; those of no label are None.
 
-
-def _entropy(share: float) -> float:
-    return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)
+        place_bias: share of pairs in which the same place wins in both orders; the paper found 18, 21 and 56 % for a
+        large, a middle and a small model (section 4.5). entropy_bits: mean entropy of the labels, 0 if the model is
+        always sure, 1 if it never is.
+        """
+        rates = {"place_bias": self.same_place, "entropy_bits": self.bits}
+        found = {name: total / self.labeled if self.labeled else None for name, total in rates.items()}
+        return {"compared": self.compared, "labeled": self.labeled, **found, "first_failure": self.first_failure}

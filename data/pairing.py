@@ -4,11 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
-from data.labels import Label
+from data.labels import EVEN, Label
 from data.rows import Pair, Problem, Sample, Score
 from data.scoring import pair_up
-
-UNDECIDED = 0.5
 
 
 def pair_gold_over_own(
@@ -105,7 +103,7 @@ def pair_labeled(
     samples: Iterable[Sample],
     labels: Iterable[Label],
     counts: Counter[str],
-    above: float = UNDECIDED,
+    above: float = EVEN,
 ) -> Iterator[Pair]:
     """Pairs of two answers to a problem with the probability that the chosen one is better, which is more than `above`.
 
@@ -126,7 +124,7 @@ def pair_labeled(
                 counts["undecided"] += 1
             else:
                 counts["kept"] += 1
-                first = label.value > UNDECIDED
+                first = label.value > EVEN
                 chosen, rejected = (label.index, label.other) if first else (label.other, label.index)
                 share = label.value if first else 1 - label.value
                 yield _own_pair(problem, drawn[chosen], drawn[rejected], share)

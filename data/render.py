@@ -5,7 +5,7 @@ answer begins and ends exactly as a policy's own does.
 """
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from data.chat_template import QUOTED, Messages, TemplateError, other_template, rendered, rendered_prompt
@@ -35,6 +35,30 @@ def prompt_token_ids(tokenizer: Any, messages: Messages) -> list[int]:
         TemplateError: the chat template fails, or leaves out the user's message.
     """
     return prompt_and_answers(tokenizer, messages)[0]
+
+
+def question_token_ids(tokenizer: Any, messages: Messages) -> list[int]:
+    """Token ids of a prompt that shows what a model wrote: in that, a special token is text, so no turn is forged.
+
+    Raises:
+        TemplateError: see `prompt_token_ids`.
+    """
+    return prompt_token_ids(tokenizer, [{**turn, "content": as_text(tokenizer, turn["content"])} for turn in messages])
+
+
+def as_text(tokenizer: Any, text: str) -> str:
+    """A text in which a space breaks up whatever the tokenizer would read as a special token."""
+    for token in _special_tokens(tokenizer):
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+@cache
+def _special_tokens(tokenizer: Any) -> list[str]:
+    """The special tokens, long ones first; one of a single character cannot be broken up."""
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    found = {token for token in added | set(tokenizer.all_special_tokens) if len(token) > 1}
+    return sorted(found, key=lambda token: (-len(token), token))
 
 
 def prompt_and_answers(tokenizer: Any, messages: Messages) -> tuple[list[int], list[bool]]:

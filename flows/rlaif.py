@@ -15,11 +15,14 @@ from prefect import flow
 from pydantic import Field, model_validator
 
 from data.judge_questions import longest_reply
+from data.label_questions import BEFORE_SCORE, scored
+from data.labels import EVEN
 from data.measures import OWN_PAIRS, Measure, MeasureName
-from data.pairing import UNDECIDED
 from data.prepare.reading import Tally
 from data.prepare.splits import HELD_OUT
+from data.render import question_token_ids
 from data.rewards import RewardError
+from data.rows import Problem
 from models.asking.label import ROLE
 from models.config import LabelerConfig, Optimizer, PreferenceConfig, Schedule, TrainConfig
 from tasks.datasets.demonstrations import SFT
@@ -29,7 +32,7 @@ from tasks.datasets.prompt_length import policy_tokenizer
 from tasks.datasets.ranked import PROMPTS, RANKED, RANKED_FILE, Ranked, ranked_pairs
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
 from tasks.loop.on_policy import optimize
-from tasks.policies.asked_model import check_asked
+from tasks.policies.asked_model import asked_context, check_asked, check_reply_fits
 from tasks.policies.base import base_policy
 from tasks.policies.own_pairs import learn_own_pairs
 from tasks.rollouts.generate import SAMPLES, Sampling, generate
@@ -43,7 +46,16 @@ from tasks.settings.leading import MACHINE, PROBLEMS, START
 from tasks.settings.ppo import PPOLoopConfig, mixed, reward_from
 from tasks.stage.contract import Artifact, OnDrift
 from tasks.stage.launch import Training
+from tasks.stage.logs import run_logger
 from tasks.stage.run import Place, Result, Run
+
+# Settings of other ways to learn, by the way that is chosen.
+NO_EFFECT = {
+    "dpo": ("train", "reward_train", "reward", "mix", "forced"),
+    "reward-model": ("dpo",),
+    "direct": ("labeler", "answers", "undecided", "dpo", "reward_train", "forced"),
+}
+NOTHING = Problem("", [{"role": "user", "content": ""}], None, None, "", "")
 
 
 class LabeledPreferenceConfig(PreferenceConfig):
@@ -99,11 +111,11 @@ class RLAIF(PPOLoopConfig):
     undecided: Annotated[
         float,
         Field(
-            ge=UNDECIDED,
+            ge=EVEN,
             lt=1,
             description="Pairs whose label is no higher are left out; 0.5: only those of which neither is better.",
         ),
-    ] = UNDECIDED
+    ] = EVEN
     ranked: Annotated[
         Path | None,
         Field(
@@ -163,25 +175,43 @@ class RLAIF(PPOLoopConfig):
 
     def check_inputs(self) -> None:
         super().check_inputs()
+        self._say_what_has_no_effect()
         if self.learn == "direct":
+            self._check_room_for_scores()
             return
+        context = policy_tokenizer(self).context
         if self.labeler.model is not None:
             check_asked(self.labeler.asked, ROLE)
-        else:
-            self._check_room()
+            context = asked_context(self.labeler.asked, ROLE)
+        reasoning = self.labeler.max_reasoning
+        check_reply_fits("labeler", reasoning, longest_reply(reasoning), self.engine.max_model_len or context)
         for _ in self.people.read(Tally()) if self.people else ():
             pass
 
-    def _check_room(self) -> None:
-        context = self.engine.max_model_len or policy_tokenizer(self).context
-        reply = longest_reply(self.labeler.max_reasoning)
-        if reply >= context:
+    def _say_what_has_no_effect(self) -> None:
+        """Warn of settings of another way to learn."""
+        idle = [name for name in NO_EFFECT[self.learn] if _is_set(getattr(self, name), type(self), name)]
+        if self.learn == "dpo" and self.generate.samples != type(self).model_fields["generate"].default.samples:
+            idle.append("generate.samples")
+        if idle:
+            run_logger().warning("With learn: %s, these settings have no effect: %s.", self.learn, ", ".join(idle))
+
+    def _check_room_for_scores(self) -> None:
+        """Refuse answers that the model which scores them cannot read with the question about them.
+
+        Raises:
+            RewardError: they are too long.
+        """
+        own, policy = self.reward.direct, policy_tokenizer(self)
+        context = policy.context if own.model is None else asked_context(own.asked, ROLE)
+        limit = min(context, own.max_length or context)
+        question = question_token_ids(policy.tokenizer, scored(NOTHING, "", own.rubric))
+        if len(question) + self.generate.max_tokens + len(BEFORE_SCORE) >= limit:
             raise RewardError(
-                f"A label's reasoning may take {reply:,} tokens, but the policy that labels has a context of "
-                f"{context:,}.",
-                "No question would have room beside it.",
-                f"Lower labeler.max_reasoning, now {self.labeler.max_reasoning:,} characters, of which each may take 4 "
-                "tokens.",
+                f"The question about an answer takes {len(question):,} tokens and an answer up to "
+                f"{self.generate.max_tokens:,}, but the model that scores reads {limit:,}.",
+                what_next="Lower generate.max_tokens, give a shorter reward.direct.rubric, or name another "
+                "reward.direct.model.",
             )
 
     @model_validator(mode="before")
@@ -219,9 +249,24 @@ class RLAIF(PPOLoopConfig):
         if self.learn == "reward-model" and not self.makes_reward_model:
             raise ValueError(
                 "learn: reward-model learns a reward model from labels, but reward.model.path names a finished one, or "
-                "the rewards have none. Leave out reward.model.path and reward.name, or use the flow rlhf."
+                "the rewards have none. Leave out reward.model.path and reward.name, add reward-model to reward.parts "
+                "if there are parts, or use the flow rlhf."
+            )
+        clamp = self.labeler.clamp
+        if clamp is not None and self.undecided >= 1 - clamp:
+            raise ValueError(
+                f"With labeler.clamp {clamp:g} no label is higher than {1 - clamp:g}, but pairs up to undecided "
+                f"{self.undecided:g} are left out. Lower undecided, or leave out labeler.clamp."
             )
         return self
+
+
+def _is_set(value: Any, settings: type[RLAIF], name: str) -> bool:
+    """Whether a setting differs from its default; number formats are set for all ways together."""
+    default = settings.model_fields[name].get_default(call_default_factory=True)
+    if isinstance(value, TrainConfig):
+        value = value.model_copy(update={"dtype": default.dtype})
+    return bool(value != default)
 
 
 @flow(name="rlaif", description=__doc__, flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
@@ -234,20 +279,24 @@ def loop(run: Run, config: RLAIF) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems = prepare_problems(run, config)
     measured = ranked_pairs(run.place(RANKED), config.people) if config.people else None
-    apart = Apart(config.held_out_pairs, measured.artifact(PROMPTS) if measured else None, config.undecided)
+    ranked = measured.artifact(PROMPTS) if measured else None
+    apart = Apart(config.held_out_pairs, ranked, config.undecided, measured=config.learn == "reward-model")
     unseen = config.unseen(problems) | ({RANKED: apart.prompts} if apart.prompts else {})
     base, _ = demonstrated(run.place(SFT), config, base_policy(run, config), unseen)
     start = base.artifact("policy")
     if config.learn == "direct":
-        return optimize(run, config, problems, base, directly_scored(run, config, start, problems))
+        return optimize(run, config, problems, base, directly_scored(run, config, start, unseen))
     how = labeling(run, config.labeler, config.engine, start)
     judged = measure_labeler(run.place(RANKED), measured.artifact(RANKED_FILE), how) if measured else None
     labels = Labels(how, apart, {"judge": judged} if judged else {})
     if config.learn == "dpo":
         return prefer(run, config, problems, base, labels)
-    mix = mixed(run, config, start, problems)
-    scorers = learned_reward(run.place(REWARD), config, start, problems.artifact("train.parquet"), labels)
-    return optimize(run, config, problems, base, config.learning(start, scorers, mix))
+    mix, at = mixed(run, config, start, unseen), run.place(REWARD)
+    made = labels.pairs(at, start, problems.artifact("train.parquet"), config)
+    pairs, others = (made["pair"].artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
+    scorers = reward_from(at, config, start, pairs, others)
+    shown = {**labels.measured, "label": made["label"]}
+    return optimize(run, config, problems, base, config.learning(start, scorers, mix), shown)
 
 
 @dataclass(frozen=True)
@@ -273,7 +322,7 @@ class Labels:
 
 def prefer(run: Run, config: RLAIF, problems: Result, base: Result, labels: Labels) -> dict[str, Any]:
     """Learn from the labels of fresh answers by DPO, iteration after iteration."""
-    measuring, iterations = begin(run, config, problems, base)
+    measuring, iterations = begin(run, config, problems, base, stages=labels.measured)
     given, policy, reason = problems.artifact("train.parquet"), base, None
     for number in range(1, config.iterations + 1):
         at, before = run.iteration(number), policy.artifact("policy")
@@ -281,25 +330,17 @@ def prefer(run: Run, config: RLAIF, problems: Result, base: Result, labels: Labe
         pairs, others = (stages["pair"].artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
         stages |= config.verified(at, given, pairs)
         policy, learned, unseen = learn_own_pairs(at, before, pairs, others, config.training)
-        stages |= {**learned, **labels.measured}
+        stages |= learned
         if reason := add_iteration(measuring, iterations, policy, stages, {"validation": unseen}):
             break
     return conclude(measuring, iterations, reason)
 
 
-def directly_scored(run: Run, config: RLAIF, start: Artifact, problems: Result) -> Learning:
+def directly_scored(run: Run, config: RLAIF, start: Artifact, unseen: Mapping[str, Artifact]) -> Learning:
     """How the policy learns from what a model thinks of its answers: one of its own, or the start."""
-    reward, mix = config.reward, mixed(run, config, start, problems)
+    reward, mix = config.reward, mixed(run, config, start, unseen)
     if reward.direct.model is not None:
         return config.learning(start, reward_inputs(run, reward), mix)
     own = reward.direct.model_copy(update={"model": str(start.path), "model_code": run.model_code})
     scorers = reward_inputs(run, reward, made=(DIRECT,)) | {DIRECT: start}
     return replace(config.learning(start, scorers, mix), reward=reward.model_copy(update={"direct": own}))
-
-
-def learned_reward(
-    at: Place, config: RLAIF, start: Artifact, problems: Artifact, labels: Labels
-) -> Mapping[str, Artifact]:
-    """Learn a reward model from labeled answers of the start."""
-    made = labels.pairs(at, start, problems, config)["pair"]
-    return reward_from(at, config, start, made.artifact(PAIRS_FILE), made.artifact(f"{HELD_OUT}.parquet"))

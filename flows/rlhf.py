@@ -106,9 +106,10 @@ def rlhf(config: RLHF, on_drift: OnDrift = OnDrift.REFUSE) -> dict[str, Any]:
 def loop(run: Run, config: RLHF) -> dict[str, Any]:
     """The algorithm. Has no effect when `run` is only planning."""
     problems = prepare_problems(run, config)
-    base, _ = demonstrated(run.place(SFT), config, base_policy(run, config), config.unseen(problems))
+    unseen = config.unseen(problems)
+    base, _ = demonstrated(run.place(SFT), config, base_policy(run, config), unseen)
     start = base.artifact("policy")
-    mix = mixed(run, config, start, problems)
+    mix = mixed(run, config, start, unseen)
     scorers = reward_inputs(run, config.reward) if config.pairs is None else learned_reward(run, config, start)
     return optimize(run, config, problems, base, config.learning(start, scorers, mix))
 

@@ -36,7 +36,7 @@ from tasks.datasets.prompt_length import policy_tokenizer
 from tasks.datasets.ranked import BASELINE, EFT, PROMPTS, RANKED, RANKED_FILE, Ranked, ranked_pairs
 from tasks.datasets.select import EXAMPLES
 from tasks.loop.loop import add_iteration, begin, conclude, flow_run_name, run_loop
-from tasks.policies.asked_model import check_asked
+from tasks.policies.asked_model import check_asked, check_reply_fits
 from tasks.policies.base import base_policy
 from tasks.policies.own_pairs import learn_own_pairs
 from tasks.policies.train import train
@@ -269,17 +269,9 @@ class SelfRewarding(Demonstrated, LoopConfig):
             for _ in self.pairs_of(setting, path, {}).read(Tally()) if path else ():
                 pass
         if self.judges_itself:
-            self._check_room()
-
-    def _check_room(self) -> None:
-        context, reply = self.engine.max_model_len or policy_tokenizer(self).context, self.reward.judge.reply_tokens
-        if reply >= context:
-            raise RewardError(
-                f"A judgment may take {reply:,} tokens, but the policy that judges has a context of {context:,}.",
-                "No question would have room beside it.",
-                f"Lower reward.judge.max_reasoning, now {self.reward.judge.max_reasoning:,} characters, of which each "
-                "may take 4 tokens.",
-            )
+            told = self.reward.judge
+            context = self.engine.max_model_len or policy_tokenizer(self).context
+            check_reply_fits("reward.judge", told.max_reasoning, told.reply_tokens, context)
 
 
 @flow(

@@ -176,7 +176,30 @@ class JudgeConfig(AskedModelConfig):
         return self
 
 
-class LabelerConfig(Config):
+class ReadModelConfig(Config):
+    """A language model that runs here and whose probabilities are read."""
+
+    model: Annotated[ModelName | None, Field(description="Path or hub id of the model.")] = None
+    model_code: CodeSetting = "refuse"
+    model_revision: RevisionSetting = None
+
+    @property
+    def asked(self) -> AskedModelConfig:
+        """The same as a model that is asked."""
+        told: dict[str, Any] = {name: getattr(self, name) for name in ("model", "model_code", "model_revision")}
+        return AskedModelConfig.model_validate(told | {"temperature": 0.0})
+
+    @model_validator(mode="after")
+    def _says_more_of_a_model_only(self) -> Self:
+        if self.model is None and (self.model_revision is not None or self.model_code != "refuse"):
+            raise ValueError(
+                "model_revision and model_code belong to a model of its own, but model is not set. Set it, or leave "
+                "them out."
+            )
+        return self
+
+
+class LabelerConfig(ReadModelConfig):
     """A model that labels which of two answers is better, as in RLAIF (arXiv 2309.00267, section 3.1).
 
     Its choice is not sampled: the probability of each choice is read, so a label is soft.
@@ -186,8 +209,6 @@ class LabelerConfig(Config):
         ModelName | None,
         Field(description="Path or hub id of the labeler. Default: the policy that the run starts from."),
     ] = None
-    model_code: CodeSetting = "refuse"
-    model_revision: RevisionSetting = None
     dtype: Annotated[Dtype, Field(description="Number format of the labeler's weights.")] = "bfloat16"
     max_reasoning: Annotated[
         int, Field(ge=0, description="Longest reasoning before the choice, in characters, written greedily; 0: none.")
@@ -213,12 +234,6 @@ class LabelerConfig(Config):
             "0.4 after reasoning. Default: labels stay as they are.",
         ),
     ] = None
-
-    @property
-    def asked(self) -> AskedModelConfig:
-        """The labeler as a model that is asked."""
-        told = {"model": self.model, "model_code": self.model_code, "model_revision": self.model_revision}
-        return AskedModelConfig.model_validate(told | {"temperature": 0.0, "dtype": self.dtype})
 
 
 class WritePromptsConfig(AskedModelConfig):
@@ -394,15 +409,12 @@ class ScoringConfig(Config):
     dtype: Annotated[Dtype, Field(description="Number format of the weights while scoring.")] = "bfloat16"
 
 
-class DirectConfig(ScoringConfig):
+class DirectConfig(ReadModelConfig, ScoringConfig):
     """A language model that scores answers directly, as in d-RLAIF (arXiv 2309.00267, section 3.2.2).
 
     The expected score among 1 to 10, by the probabilities of these replies, becomes a reward from −1 to 1.
     """
 
-    model: Annotated[ModelName | None, Field(description="Path or hub id of the model.")] = None
-    model_code: CodeSetting = "refuse"
-    model_revision: RevisionSetting = None
     rubric: Annotated[
         str | None,
         Field(
@@ -415,12 +427,6 @@ class DirectConfig(ScoringConfig):
     max_length: Annotated[
         int | None, Field(ge=1, description="Longest question with its reply, in tokens; if not set, the context.")
     ] = None
-
-    @property
-    def asked(self) -> AskedModelConfig:
-        """The model as one that is asked."""
-        told = {"model": self.model, "model_code": self.model_code, "model_revision": self.model_revision}
-        return AskedModelConfig.model_validate(told | {"temperature": 0.0, "dtype": self.dtype})
 
 
 class RewardModelConfig(ScoringConfig):

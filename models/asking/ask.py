@@ -7,7 +7,7 @@ writers.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data.render import context_length, prompt_token_ids
+from data.render import context_length, question_token_ids
 from models.asking.endpoint import at_endpoint
 from models.asking.request import Ask, Form, Reply, Request
 from models.config import AskedModelConfig, EngineConfig
@@ -52,7 +52,7 @@ def _here(
     """
     tokenizer = load_tokenizer(folder, config.model_code)
     context = engine.max_model_len or context_length(load_config(folder, config.model_code))
-    lengths = [len(prompt_token_ids(tokenizer, request.messages)) for request in expected]
+    lengths = [len(question_token_ids(tokenizer, request.messages)) for request in expected]
     longest = min(context, max(lengths, default=0) + form.max_tokens)
     fitting = sum(length + form.max_tokens <= longest for length in lengths)
     meter = Meter(Progress(form.role, fitting, "reply"))
@@ -62,7 +62,7 @@ def _here(
         running = start(served, engine)
 
     def ask(requests: Sequence[Request]) -> list[Reply]:
-        prompts = [prompt_token_ids(tokenizer, request.messages) for request in requests]
+        prompts = [question_token_ids(tokenizer, request.messages) for request in requests]
         fits = [len(ids) + form.max_tokens <= longest for ids in prompts]
         fitted = [
             _engine_request(config, form, request.seed, ids)

@@ -18,7 +18,7 @@ from data.judge_questions import longest_reply
 from data.label_questions import CHOICES, END, before_choice, compared, drawn_principle, reasoning_schema
 from data.labels import Label, probabilities, soft_label
 from data.pairing import comparable
-from data.render import context_length, prompt_token_ids
+from data.render import as_text, context_length, question_token_ids
 from data.replies import ReplyError, read_json
 from data.rows import Problem, Sample
 from data.scoring import pair_up
@@ -80,9 +80,10 @@ def missing_shards(program: LabelProgram) -> Iterator[tuple[Path, list[Compared]
         rows, pairs = pair_up(problems, read_rows(Sample, file)), list[Compared]()
         for name, group in groupby(rows, key=lambda row: row[0].id):
             of_problem = list(group)
-            principle = drawn_principle(principles, name, program.seed)
-            for two in comparable([sample for _, sample in of_problem], Counter()):
-                pairs.append(Compared(of_problem[0][0], *two, principle))
+            for first, second in comparable([sample for _, sample in of_problem], Counter()):
+                key = f"{name}/{first.index}/{second.index}"
+                principle = drawn_principle(principles, key, program.seed)
+                pairs.append(Compared(of_problem[0][0], first, second, principle))
         output = program.output / file.name
         if not holds(output, "problem_id", [pair.problem.id for pair in pairs]):
             yield output, pairs
@@ -135,7 +136,7 @@ class Labeler:
 
     def _fitting(self, engine: Engine, prompts: Sequence[list[int]]) -> list[Reading]:
         reasoned = self._reasoned(engine, prompts)
-        frames = [self._ids(before_choice(reasoning)) for reasoning, _ in reasoned]
+        frames = [self._ids(as_text(self.tokenizer, before_choice(reasoning))) for reasoning, _ in reasoned]
         begun = [prompt + frame for prompt, frame in zip(prompts, frames, strict=True)]
         log_probs = engine.likelihoods([(one, choice) for one in begun for choice in self.choices], self.meter)
         both = zip(log_probs[::2], log_probs[1::2], strict=True)
@@ -150,7 +151,7 @@ class Labeler:
         return [_reasoning(answers[0].text) for answers in answers_in_order(engine, requests, self.meter)]
 
     def _prompt(self, pair: Compared, swapped: bool) -> list[int]:
-        return prompt_token_ids(self.tokenizer, pair.shown(self.labeler, swapped))
+        return question_token_ids(self.tokenizer, pair.shown(self.labeler, swapped))
 
     def _ids(self, text: str) -> list[int]:
         found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]

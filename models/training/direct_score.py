@@ -8,6 +8,7 @@ its reward is 2(s − 1)/9 − 1. A shard of samples becomes a file of scores, a
 
 import copy
 import gc
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from trl.trainer.utils import pad
 
 from data.label_questions import BEFORE_SCORE, END, SCORES, scored
 from data.labels import as_reward, direct_score
-from data.render import prompt_token_ids
+from data.render import question_token_ids
 from data.rows import Problem
 from data.storage import count_rows
 from models.config import DirectScoreProgram
@@ -34,18 +35,20 @@ class DirectJudge(Judge):
     """A language model, ready to score answers."""
 
     program: DirectScoreProgram
+    called = "model that scores directly"
 
     def __init__(self, program: DirectScoreProgram, progress: Progress | None = None) -> None:
         super().__init__(program, progress)
         self.frame, *self.choices = (self._ids(text) for text in (BEFORE_SCORE, *(value + END for value in SCORES)))
         self.limit -= max(map(len, self.choices))
+        self._keeps_some = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def load(self) -> Any:
         program = self.program
         return load_policy(program.model, program.scoring.dtype, code=program.model_code)
 
     def rendered(self, problem: Problem, answer: str) -> list[int]:
-        return prompt_token_ids(self.tokenizer, scored(problem, answer, self.program.rubric)) + self.frame
+        return question_token_ids(self.tokenizer, scored(problem, answer, self.program.rubric)) + self.frame
 
     def rewards(self, sequences: Sequence[list[int]]) -> list[float]:
         """The rewards of questions, given as token ids, in order. Padding does not change them."""
@@ -92,7 +95,7 @@ class DirectJudge(Judge):
 
 
 def _reward(log_probs: list[float]) -> float:
-    """The reward, or NaN if the replies have no probabilities, which the score then says."""
+    """The reward, or NaN if the replies have no probabilities."""
     try:
         return as_reward(direct_score(log_probs))
     except ValueError:

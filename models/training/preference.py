@@ -18,7 +18,6 @@ models.training.likelihood computed log p_ref once, so no second model is in mem
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ from models.training.common import (
 )
 from models.training.held_out import MeasuresHeldOut, held_out_set
 from models.training.likelihood import sequence_log_probs
-from models.training.rows import IDS, LABEL, NUMBER, labels_of, rows_on_disk
+from models.training.rows import IDS, LABEL, NUMBER, KeepsLabels, rows_on_disk
 
 FEATURES = dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), IDS)
 FEATURES |= dict.fromkeys(("ref_chosen_logps", "ref_rejected_logps", LABEL), NUMBER)
@@ -116,12 +115,8 @@ class _Seen:
         return getattr(self._model, name)
 
 
-@dataclass
-class PairCollator(DataCollatorForPreference):  # type: ignore[misc]
-    """TRL's, which also keeps labels."""
-
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        return dict(super().torch_call(examples)) | {LABEL: labels_of(examples)}
+class PairCollator(KeepsLabels, DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's, with labels."""
 
 
 def encode(tokenizer: Any, pair: Pair, reference: PairLikelihood) -> dict[str, Any]:

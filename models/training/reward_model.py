@@ -15,7 +15,6 @@ If a model labeled the pair, with a probability p that y is better, the first te
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ from models.training.common import (
     training_arguments,
 )
 from models.training.held_out import MeasuresHeldOut, held_out_set
-from models.training.rows import IDS, LABEL, NUMBER, labels_of, rows_on_disk
+from models.training.rows import IDS, LABEL, NUMBER, KeepsLabels, rows_on_disk
 
 
 class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
@@ -72,12 +71,8 @@ class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
         return {name: sum(found) / len(found) for name, found in values.items()}
 
 
-@dataclass
-class RewardCollator(DataCollatorForPreference):  # type: ignore[misc]
-    """TRL's, which also keeps labels."""
-
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        return dict(super().torch_call(examples)) | {LABEL: labels_of(examples)}
+class RewardCollator(KeepsLabels, DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's, with labels."""
 
 
 def encode(tokenizer: Any, pair: Pair, margin: float) -> dict[str, Any]:

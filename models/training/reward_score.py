@@ -45,7 +45,13 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 
 class Judge:
-    """A reward model with its tokenizer, ready to score."""
+    """A reward model with its tokenizer, ready to score.
+
+    Attributes:
+        called: the model in messages.
+    """
+
+    called = "reward model"
 
     def __init__(self, program: RewardScoreProgram | DirectScoreProgram, progress: Progress | None = None) -> None:
         self.program, self.progress = program, progress
@@ -105,7 +111,7 @@ class Judge:
             elif number not in values:
                 score = Score(None, "error", self._too_long(len(rendered[number])))
             elif not math.isfinite(values[number]):
-                score = Score(None, "error", f"The reward model gave {values[number]}; see its weights.")
+                score = Score(None, "error", f"The {self.called} gave {values[number]}; see its weights.")
             else:
                 passes = values[number] >= self.program.passes_at
                 score = Score(values[number], "correct" if passes else "wrong")
@@ -114,7 +120,7 @@ class Judge:
             )
 
     def _too_long(self, tokens: int) -> str:
-        return f"Prompt and answer have {tokens:,} tokens, and the reward model reads {self.limit:,}."
+        return f"Prompt and answer have {tokens:,} tokens, and the {self.called} reads {self.limit:,}."
 
 
 def score_job(judge: Judge, job: ScoreJob) -> None:

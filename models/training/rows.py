@@ -20,6 +20,14 @@ def labels_of(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
     return torch.tensor([row[LABEL] for row in rows], dtype=torch.float32)
 
 
+class KeepsLabels:
+    """A mixin for TRL's collators of pairs, before the collator in the bases: their batches have labels, too."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        collator: Any = super()
+        return dict(collator.torch_call(examples)) | {LABEL: labels_of(examples)}
+
+
 def rows_on_disk(
     folder: Path,
     rows: Callable[[], Iterator[dict[str, Any]]],

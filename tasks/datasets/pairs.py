@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from data.files import write_json
-from data.labels import Label
-from data.pairing import UNDECIDED, pair_best_over_worst, pair_gold_over_own, pair_labeled
+from data.labels import EVEN, Label
+from data.pairing import pair_best_over_worst, pair_gold_over_own, pair_labeled
 from data.prepare.overlap import Overlaps, Rules
 from data.prepare.preferences import is_held_out, read_pairs
 from data.prepare.reading import Reading, Tally
@@ -83,11 +83,13 @@ class Apart:
         share: of the problems, by the hash of their prompts, whose pairs go to `held_out.parquet` instead.
         prompts: problems whose prompts are left out.
         undecided: pairs whose label is no higher are left out, if a model labels them.
+        measured: whether something is measured on those in `held_out.parquet`, which then may not be empty.
     """
 
     share: float
     prompts: Artifact | None = None
-    undecided: float = UNDECIDED
+    undecided: float = EVEN
+    measured: bool = False
 
 
 def pair_judged(at: Place, problems: Artifact, samples: Artifact, scores: Artifact, apart: Apart) -> Result:
@@ -173,6 +175,12 @@ def _pair_own(at: Place, own: _OwnPairs, inputs: dict[str, Artifact], apart: Apa
         dropped = {reason: n for reason, n in counts.items() if reason not in (own.given, "kept") and n}
         if not kept:
             raise own.nothing(at.stage("pair"), counts, own.answers, dropped)
+        if apart.measured and not counts["held out"]:
+            raise NothingKeptError(
+                f"Of {counted(kept, 'pair')} none is held out, so what learns them cannot be measured.",
+                "Nothing was trained; answers are kept.",
+                "Give more prompts, or raise held_out_pairs.",
+            )
         write_json(attempt / SELECTION, {"samples": given, "kept": kept} | dropped)
         write_json(attempt / NOTES_FILE, dict(own.answers))
         return Outcome(given, kept, dropped, said=counted(kept, "pair") + and_left_out(dropped))
@@ -291,11 +299,13 @@ def _no_label(stage: str, counts: Counter[str], _: Counter[str], dropped: dict[s
             nothing,
             "Raise generate.max_tokens if they were cut off, or answers if they are the same.",
         )
-    return NothingKeptError(
-        what,
-        nothing,
-        f"See in the stage before {stage} why there are no labels, or use another labeler if it never decides.",
-    )
+    if counts["undecided"] > counts["no label"]:
+        return NothingKeptError(
+            f"{what} The labeler hardly prefers any answer.",
+            nothing,
+            "Lower undecided, set a lower labeler.clamp or none, or use another labeler.",
+        )
+    return NothingKeptError(what, nothing, f"See in the stage before {stage} why there are no labels.")
 
 
 def all_repeat(left_out: Counter[str], rows: str) -> NothingKeptError:

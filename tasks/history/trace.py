@@ -145,12 +145,12 @@ def trace(history: History, key: str) -> Trace:
     checks.append(Check(f"the files of {read} have the SHA-256 that their manifests record", True))
     policies: list[Policy] = []
     if isinstance(row, Rollout):
-        start = _follow(history, file.stage, "start", file.iteration - 1, checks)
+        start = _follow(history, file.stage, "start", max(0, file.iteration - 1), checks)
         policies = _ancestry(history, start, checks) if start else []
     elif samples is not None:
         checks += _agreements(row, answers, history.stages[samples.stage].manifest)
         checks += [_labeled(row, label)] if labels and isinstance(row, Pair) else []
-        writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks)
+        writer = _follow(history, samples.stage, "policy", max(0, samples.iteration - 1), checks)
         policies = _ancestry(history, writer, checks) if writer else []
     elif isinstance(row, Example) and row.policy and (writer := history.origin(row.policy, file.iteration)):
         policies = _ancestry(history, writer, checks)
@@ -315,9 +315,9 @@ def _opinions(history: History, problem: str, scores: Origin) -> list[Opinion]:
 def _judge(history: History, told: Origin, checks: list[Check], role: str = "judge") -> Origin | None:
     """The policy that judged or labeled; None if nothing of this run did."""
     digest = history.manifest(told).inputs.get(role)
-    if digest is None or history.origin(digest, told.iteration - 1) is None:
+    if digest is None or history.origin(digest, max(0, told.iteration - 1)) is None:
         return None
-    return _follow(history, told.stage, role, told.iteration - 1, checks)
+    return _follow(history, told.stage, role, max(0, told.iteration - 1), checks)
 
 
 def _label(history: History, row: Row, answers: Sequence[Answer], labels: Origin) -> Label | None:
@@ -378,7 +378,9 @@ def _policy(history: History, origin: Origin, checks: list[Check]) -> Policy:
             file := _follow(history, origin.stage, name, origin.iteration, checks)
         ):
             samples = _follow(history, file.stage, "samples", file.iteration, checks)
-            writer = _follow(history, samples.stage, "policy", samples.iteration - 1, checks) if samples else None
+            writer = (
+                _follow(history, samples.stage, "policy", max(0, samples.iteration - 1), checks) if samples else None
+            )
             data.append(TrainingData(file, writer))
     rollouts = Origin(origin.stage, ROLLOUTS) if ROLLOUTS in _names(history.stages[origin.stage]) else None
     return Policy(origin, _follow(history, origin.stage, "start", max(0, origin.iteration - 1), checks), data, rollouts)

@@ -33,6 +33,7 @@ from tasks.tracking.champion import Gate, remember_champion, resolve_settings, r
 from tasks.tracking.recorder import Ending, Recorder, answers_shown, iteration_rows, record_end, record_iteration
 
 NO_PAIRS: Mapping[str, PairsMeasured] = {}
+NO_STAGES: Mapping[str, Result] = {}
 
 
 def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -> dict[str, Any]:
@@ -72,18 +73,20 @@ def begin(
     problems: Result | None,
     base: Result,
     beside: Proxy | PolicyJudge | None = None,
+    stages: Mapping[str, Result] = NO_STAGES,
 ) -> tuple[Measuring, list[Iteration]]:
     """Return how policies are measured, and iteration 0: the base policy, measured on validation.
 
     Args:
         beside: what else is measured: the reward that is optimized, if another one measures, or the policy as judge.
+        stages: what was done before the first iteration and is shown with the base, by kind.
     """
     proxy = beside if isinstance(beside, Proxy) else None
     judge = beside if isinstance(beside, PolicyJudge) else None
     held_out = measuring(run, config, problems, proxy, judge)
     run.decided_by = held_out.decides.name if held_out.decides else None
     iterations: list[Iteration] = []
-    add_iteration(held_out, iterations, base, {})
+    add_iteration(held_out, iterations, base, stages)
     return held_out, iterations
 
 

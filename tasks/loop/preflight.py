@@ -182,18 +182,19 @@ def check_adapters(config: RunConfig) -> None:
             )
         check_adapter(config.adapter, folder)
     modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
-    for adapter in (one.adapter for one in config.trained.values()):
-        if adapter is not None:
-            _check_new_adapter(adapter, modules, config.model or "the embedded model")
+    for setting, one in config.trained.items():
+        if one.adapter is not None:
+            _check_new_adapter(setting, one.adapter, modules, config.model or "the embedded model")
 
 
-def _check_new_adapter(adapter: AdapterConfig, modules: set[str], model: str) -> None:
+def _check_new_adapter(setting: str, adapter: AdapterConfig, modules: set[str], model: str) -> None:
     if adapter.quantize and importlib.util.find_spec("bitsandbytes") is None:
         raise AdapterError(
-            "train.adapter.quantize needs the package bitsandbytes, which is not installed.",
-            what_next="Install it (make setup), or set train.adapter.quantize to false: LoRA on unquantized weights.",
+            f"{setting}.adapter.quantize needs the package bitsandbytes, which is not installed.",
+            what_next=f"Install it (make setup), or set {setting}.adapter.quantize to false: LoRA on unquantized "
+            "weights.",
         )
-    check_targets(adapter, modules, model)
+    check_targets(adapter, modules, model, setting)
 
 
 def check_disk(run: Run, config: RunConfig) -> None:

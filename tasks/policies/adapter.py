@@ -22,8 +22,11 @@ class AdapterError(AutodidactError):
     """The adapter does not fit the model or the machine; the message says why and what to do."""
 
 
-def check_targets(adapter: AdapterConfig, modules: set[str], model: str) -> None:
+def check_targets(adapter: AdapterConfig, modules: set[str], model: str, setting: str) -> None:
     """Check that every target of a new adapter names a linear module.
+
+    Args:
+        setting: the one that has the adapter.
 
     Raises:
         AdapterError: naming the target and the available modules.
@@ -32,7 +35,8 @@ def check_targets(adapter: AdapterConfig, modules: set[str], model: str) -> None
     for target in adapter.targets:
         if target.rsplit(".", 1)[-1] not in names or not any(f".{m}".endswith(f".{target}") for m in modules):
             raise AdapterError(
-                f"train.adapter.targets: {target!r} matches no module of {model} that an adapter can be attached to.",
+                f"{setting}.adapter.targets: {target!r} matches no module of {model} that an adapter can be attached "
+                "to.",
                 what_next=f"Choose from {', '.join(names)}.",
             )
 

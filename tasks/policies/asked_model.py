@@ -10,7 +10,7 @@ from data.chat_template import naming
 from data.errors import AutodidactError
 from data.extras import require_extra
 from data.formats.record import user
-from data.render import prompt_token_ids
+from data.render import context_length, prompt_token_ids
 from models.config import AskedModelConfig
 from models.loading import ModelError, check_code, load_config, load_tokenizer
 from tasks.policies.model_folder import code_identity, folder_digest, resolve_model
@@ -104,6 +104,36 @@ def check_asked(config: AskedModelConfig, role: str) -> None:
         )
     with naming(f"The {role} {config.model}"):
         prompt_token_ids(tokenizer, [user("Which answer is better?")])
+
+
+def check_reply_fits(setting: str, max_reasoning: int, reply: int, context: int) -> None:
+    """Refuse replies that leave no room for a question in the context of the model that is asked.
+
+    Args:
+        setting: the one that has `max_reasoning`, in characters.
+        reply: tokens that a reply may take.
+
+    Raises:
+        AskedModelError: they do.
+    """
+    if reply < context:
+        return
+    raise AskedModelError(
+        f"A reply may take {reply:,} tokens, but the model that writes it has a context of {context:,}.",
+        "No question would have room beside it.",
+        f"Lower {setting}.max_reasoning, now {max_reasoning:,} characters, of which each may take 4 tokens.",
+    )
+
+
+def asked_context(config: AskedModelConfig, role: str) -> int:
+    """Return the context of a model that runs here, in tokens.
+
+    Raises:
+        AskedModelError, ModelError: it is no model.
+    """
+    artifact = asked_artifact(config, role)
+    assert artifact is not None
+    return context_length(load_config(artifact.path, config.model_code))
 
 
 def _check_endpoint(config: AskedModelConfig, role: str) -> None:

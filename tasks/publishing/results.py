@@ -18,7 +18,13 @@ from tasks.stage.run import Result
 from tasks.tracking.contents import held_out
 
 TRAINED_ON = ("examples", "pairs", "mix")  # inputs of a training stage that are rows; several have a suffix
-INPUTS = {"file": "pairs"}  # by its name in the manifest: the setting that names an input
+INPUTS = {  # by its name in the manifest: the setting that names an input
+    "file": "pairs",
+    "judge": "reward.judge.model",
+    "reward-model": "reward.model.path",
+    "direct": "reward.direct.model",
+    "labeler": "labeler.model",
+}
 SOURCE = {"problems": "source", "examples": "source", "mix": "source", "pairs": "chosen_source"}
 
 
@@ -127,7 +133,9 @@ def _named(config: Mapping[str, Any], name: str) -> str:
     if number.isdecimal():  # counted from 1
         given: Any = dict(enumerate(several.get(kind, []), start=1)).get(int(number))
     else:
-        given = config.get(INPUTS.get(name, name))
+        given = config
+        for part in INPUTS.get(name, name).split("."):
+            given = given.get(part) if isinstance(given, Mapping) else None
     return given if isinstance(given, str) else ""
 
 

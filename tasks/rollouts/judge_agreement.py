@@ -68,15 +68,7 @@ def measure_judge(at: Place, judge: PolicyJudge, policy: Artifact, base: Result 
     )
 
     def work(attempt: Path) -> Outcome:
-        problems, samples = attempt / ".problems.parquet", attempt / ".samples"
-        shutil.rmtree(samples, ignore_errors=True)  # of an attempt that was killed: shards may have been smaller
-        samples.mkdir()
-        asked = [as_samples(pair) for pair in read_rows(Pair, pairs.path)]
-        write_rows(Problem, problems, (problem for problem, _ in asked))
-        per_shard = max(1, judge.engine.shard_size // (2 * mine.config.opinions))
-        for number, first in enumerate(range(0, len(asked), per_shard)):
-            some = asked[first : first + per_shard]
-            write_rows(Sample, shard_path(samples, number), (side for _, sides in some for side in sides))
+        problems, samples, asked = write_sides(attempt, pairs.path, judge.engine.shard_size // mine.config.opinions)
         job = ScoreJob(problems=problems, samples=samples, output=attempt / SET / "scores")
         command = mine.run(at, attempt, mine.program(at, [job], judge.engine))
         scores = list(read_rows(Score, job.output))
@@ -98,6 +90,24 @@ def measure_judge(at: Place, judge: PolicyJudge, policy: Artifact, base: Result 
         return Outcome(len(asked), len(rows), dropped, tuple(command), said=said)
 
     return at.run.execute(stage, work)
+
+
+def write_sides(attempt: Path, pairs: Path, shard_size: int) -> tuple[Path, Path, list[tuple[Problem, list[Sample]]]]:
+    """Write pairs as problems with two answers each: a file of problems, a folder of shards of samples.
+
+    Returns:
+        Both, and what is in them.
+    """
+    problems, samples = attempt / ".problems.parquet", attempt / ".samples"
+    shutil.rmtree(samples, ignore_errors=True)  # of an attempt that was killed: shards may have been smaller
+    samples.mkdir()
+    asked = [as_samples(pair) for pair in read_rows(Pair, pairs)]
+    write_rows(Problem, problems, (problem for problem, _ in asked))
+    per_shard = max(1, shard_size // 2)
+    for number, first in enumerate(range(0, len(asked), per_shard)):
+        some = asked[first : first + per_shard]
+        write_rows(Sample, shard_path(samples, number), (side for _, sides in some for side in sides))
+    return problems, samples, asked
 
 
 def useless_judge(stage: Result, entropy: float, length: float) -> str | None:

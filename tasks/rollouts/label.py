@@ -2,28 +2,27 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from data.files import write_json
-from data.judging import AGREES, DISAGREES, TIE, as_samples
+from data.judging import AGREES, DISAGREES, TIE
 from data.label_questions import VERSION as QUESTIONS_VERSION
-from data.labels import Label, entropy_bits, place_bias
+from data.labels import EVEN, Label, LabelTally
 from data.measures import AGREEMENT
-from data.pairing import UNDECIDED, comparable
+from data.pairing import comparable
 from data.rewards import RewardError
-from data.rows import MeasuredRow, Pair, Problem, Sample
-from data.storage import read_rows, write_rows
+from data.rows import MeasuredRow, Sample
+from data.storage import read_rows
 from data.wording import counted
 from models.asking.label import ROLE
 from models.config import EngineConfig, LabelerConfig, LabelProgram
 from models.estimate import generation_bytes_per_device, parameters_of
-from models.shards import shard_path
 from tasks.policies.asked_model import asked_artifact, asked_code
-from tasks.rollouts.judge_agreement import LOW_AGREEMENT, SET
+from tasks.rollouts.judge_agreement import LOW_AGREEMENT, SET, write_sides
 from tasks.rollouts.measured import write_measured
 from tasks.stage.contract import JUDGE, Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpus_held
@@ -92,14 +91,15 @@ def label(at: Place, problems: Artifact, samples: Artifact, how: Labeling) -> Re
 
     def work(attempt: Path) -> Outcome:
         command = _run(at, attempt, how, problems.path, samples.path)
-        found, answers = list(read_rows(Label, attempt / LABELS)), Counter[str]()
+        rates, answers = _rates(read_rows(Label, attempt / LABELS)), Counter[str]()
         for _, drawn in groupby(read_rows(Sample, samples.path), key=lambda sample: sample.problem_id):
             comparable(list(drawn), answers)
-        rates = _rates(found) | {"answers": {reason: n for reason, n in answers.items() if n}}
+        rates |= {"answers": {reason: n for reason, n in answers.items() if n}}
         write_json(attempt / RATES, rates)
         _log(rates)
-        said = f"{rates['labeled']:,} of {counted(len(found), 'comparison')} labeled"
-        return Outcome(len(found), rates["labeled"], _without(found, rates["labeled"]), tuple(command), said=said)
+        given, labeled = rates["compared"], rates["labeled"]
+        said = f"{labeled:,} of {counted(given, 'comparison')} labeled"
+        return Outcome(given, labeled, _without(given, labeled), tuple(command), said=said)
 
     return at.run.execute(stage, work)
 
@@ -121,21 +121,16 @@ def measure_labeler(at: Place, pairs: Artifact, how: Labeling) -> Result:
     )
 
     def work(attempt: Path) -> Outcome:
-        asked = [as_samples(pair) for pair in read_rows(Pair, pairs.path)]
-        problems, samples = attempt / ".problems.parquet", attempt / ".samples"
-        samples.mkdir(exist_ok=True)
-        write_rows(Problem, problems, (problem for problem, _ in asked))
-        write_rows(Sample, shard_path(samples, 0), (side for _, sides in asked for side in sides))
+        problems, samples, asked = write_sides(attempt, pairs.path, how.engine.shard_size)
         command = _run(at, attempt, how, problems, samples)
-        found = list(read_rows(Label, attempt / LABELS))
-        rows = _agreement(found)
+        rows = _agreement(read_rows(Label, attempt / LABELS))
         if not rows:
             raise RewardError(
                 f"The labeler labeled none of {counted(len(asked), 'pair')} of people.",
                 what_next=f"See why in {attempt / LABELS}. If they have no room in its context, lower "
                 "labeler.max_reasoning.",
             )
-        rates = _rates(found)
+        rates = _rates(read_rows(Label, attempt / LABELS))
         details = {name: rates[name] for name in ("place_bias", "entropy_bits") if rates[name] is not None}
         measured = write_measured(attempt / SET, {AGREEMENT.name: rows}, at.seed, details={AGREEMENT.name: details})
         shown = AGREEMENT.shown_interval(measured[AGREEMENT.name].value)
@@ -147,21 +142,20 @@ def measure_labeler(at: Place, pairs: Artifact, how: Labeling) -> Result:
             )
         _log(rates)
         said = f"the labeler agrees with people on {shown} of the pairs"
-        return Outcome(len(asked), len(rows), _without(asked, len(rows)), tuple(command), said=said)
+        return Outcome(len(asked), len(rows), _without(len(asked), len(rows)), tuple(command), said=said)
 
     return at.run.execute(stage, work)
 
 
-def _without(given: Sequence[Any], labeled: int) -> dict[str, int]:
-    return {NO_LABEL: len(given) - labeled} if labeled < len(given) else {}
+def _without(given: int, labeled: int) -> dict[str, int]:
+    return {NO_LABEL: given - labeled} if labeled < given else {}
 
 
-def _agreement(labels: Sequence[Label]) -> list[MeasuredRow]:
+def _agreement(labels: Iterable[Label]) -> list[MeasuredRow]:
     """For each labeled pair, whose chosen side is first, 1 if that is preferred, 0 if not, and a half if undecided."""
     values = [(one.problem_id, one.value) for one in labels if one.value is not None]
     return [
-        MeasuredRow(name, 0, TIE if value == UNDECIDED else AGREES if value > UNDECIDED else DISAGREES)
-        for name, value in values
+        MeasuredRow(name, 0, TIE if value == EVEN else AGREES if value > EVEN else DISAGREES) for name, value in values
     ]
 
 
@@ -177,16 +171,11 @@ def _run(at: Place, attempt: Path, how: Labeling, problems: Path, samples: Path)
     return command
 
 
-def _rates(labels: Sequence[Label]) -> dict[str, Any]:
-    labeled = [one for one in labels if one.value is not None]
-    failures = [one.failure for one in labels if one.value is None]
-    return {
-        "compared": len(labels),
-        "labeled": len(labeled),
-        "place_bias": place_bias(labels),
-        "entropy_bits": entropy_bits(labels),
-        "first_failure": failures[0] if failures else None,
-    }
+def _rates(labels: Iterable[Label]) -> dict[str, Any]:
+    tally = LabelTally()
+    for one in labels:
+        tally.add(one)
+    return tally.record()
 
 
 def _log(rates: dict[str, Any]) -> None:

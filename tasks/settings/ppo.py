@@ -13,13 +13,13 @@ from tasks.datasets.prompt_length import policy_tokenizer
 from tasks.datasets.select import EXAMPLES
 from tasks.policies.train import train_reward_model
 from tasks.rollouts.learn import check_scored_in_the_program
-from tasks.rollouts.rewards import MODELLED, RewardConfig
+from tasks.rollouts.rewards import MODELLED, RewardConfig, reward_inputs
 from tasks.rollouts.trained_reward import measure_reward_model, require_preference, require_tokens_of
 from tasks.settings.demonstrated import Demonstrated
 from tasks.settings.on_policy import OnPolicyLoopConfig
 from tasks.stage.contract import Artifact
 from tasks.stage.launch import Training
-from tasks.stage.run import Place, Result, Run
+from tasks.stage.run import Place, Run
 
 
 class OptimizedRewardConfig(RewardConfig):
@@ -106,12 +106,16 @@ class PPOLoopConfig(Demonstrated, OnPolicyLoopConfig):
         return self
 
 
-def mixed(run: Run, config: PPOLoopConfig, start: Artifact, problems: Result) -> Artifact | None:
-    """The rows that PPO learns beside its answers, if there are any."""
+def mixed(run: Run, config: PPOLoopConfig, start: Artifact, unseen: Mapping[str, Artifact]) -> Artifact | None:
+    """The rows that PPO learns beside its answers, if there are any.
+
+    Args:
+        unseen: sets of problems whose prompts may not be learned, by name.
+    """
     source = config.mix or config.demonstrations
     if not config.train.ptx or source is None:
         return None
-    given = config.shown(source, config.unseen(problems), config.row_tokens)
+    given = config.shown(source, unseen, config.row_tokens)
     return demonstration_examples(run.place(MIX), given, start).artifact(EXAMPLES)
 
 
@@ -122,9 +126,12 @@ def reward_from(
 
     Args:
         unseen: held-out pairs.
+
+    Returns:
+        All models that score, by the name of their reward.
     """
     model = train_reward_model(at, start, pairs, Training(config.reward_train, config.launch), unseen)
     reward = model.artifact("policy")
     scoring = ScoringConfig(batch_tokens=config.reward.model.batch_tokens, dtype=config.reward.model.dtype)
     require_preference(measure_reward_model(at, reward, unseen, scoring), config.forced)
-    return {MODELLED: reward}
+    return reward_inputs(at.run, config.reward, made=(MODELLED,)) | {MODELLED: reward}

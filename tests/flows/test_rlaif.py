@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data.labels import Label
 from data.rewards import RewardError
-from data.rows import Pair, Problem
+from data.rows import Example, Pair, Problem
 from data.storage import read_rows
 from flows.commands import history
 from flows.rlaif import RLAIF, loop
@@ -17,6 +17,7 @@ from models.loading import ModelError
 from tasks.datasets.select import NothingKeptError
 from tasks.loop.loop import run_loop
 from tasks.loop.preflight import check, plan_loop
+from tasks.policies.asked_model import AskedModelError
 from tasks.policies.model_folder import folder_digest
 from tasks.stage.contract import OnDrift, Status
 from tests.flows.conftest import make_history, prepared, small
@@ -102,7 +103,9 @@ def test_another_start_has_nothing_to_do_and_a_pair_is_traced(
     assert "labeler     sft/train/policy, digest " in told and "DIFFERS" not in told
 
 
-def test_a_reward_model_learns_the_labels_and_the_policy_from_it(tmp_path: Path) -> None:
+def test_a_reward_model_learns_the_labels_and_the_policy_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = make(tmp_path, learn="reward-model", forced=True)  # the stub prefers nothing
     check(loop, config, OnDrift.REFUSE)
     run_loop("RLAIF", loop, config, OnDrift.REFUSE)
@@ -114,6 +117,41 @@ def test_a_reward_model_learns_the_labels_and_the_policy_from_it(tmp_path: Path)
     assert told["judged_by"]["models"]["reward-model"]["model"].endswith("reward/train/policy")
     assert not (config.directory / "iter-1/pair").exists() and (config.directory / "iter-1/proxy").exists()
     assert {planned.status for planned in plan_loop(loop, config, OnDrift.REFUSE).plan} == {Status.REUSE}
+    key = f"reward/{pairs[0].problem_id}/{pairs[0].index}"
+    assert history.trace([config.run, key, "--runs-dir", str(config.runs_dir)]) == 0
+    told = capsys.readouterr().out
+    assert "labeler     base/policy, digest " in told and "DIFFERS" not in told
+    assert read(config, "reward/label/labels.json")["labeled"] > 0
+
+
+def test_a_reward_model_that_cannot_be_measured_is_not_learned(tmp_path: Path) -> None:
+    config = make(tmp_path, learn="reward-model", held_out_pairs=0.001)
+    with pytest.raises(NothingKeptError, match="raise held_out_pairs"):
+        run_loop("RLAIF", loop, config, OnDrift.REFUSE)
+
+
+def test_nothing_with_the_prompts_of_peoples_pairs_is_mixed_in(tmp_path: Path) -> None:
+    people = write(tmp_path / "pairs.jsonl", rows(8))
+    asked = [json.loads(line)["prompt"] for line in people.read_text().splitlines()]
+    shown = [{"question": text, "answer": "1"} for text in [*asked, *(f"Say {n}." for n in range(20))]]
+    told = {"demonstrations": write(tmp_path / "shown.jsonl", shown), "sft_train": {"batch_size": 16}, "ranked": people}
+    config = make(tmp_path, learn="reward-model", forced=True, train=TRAIN | {"ptx": 1.0}, iterations=1, **told)
+    run_loop("RLAIF", loop, config, OnDrift.REFUSE)
+    for name in ("sft", "mix"):
+        mine = list(read_rows(Example, config.directory / f"{name}/examples/examples.parquet"))
+        assert {row.messages[0]["content"] for row in mine} == {f"Say {n}." for n in range(20)}
+
+
+def test_settings_of_another_way_to_learn_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = make(tmp_path, generate={"max_tokens": 48, "samples": 2}, reward_train={"dtype": "float32"})
+    config.check_inputs()
+    assert "With learn: dpo, these settings have no effect: train, generate.samples." in caplog.text
+
+
+def test_answers_have_room_in_the_model_that_scores_them(tmp_path: Path) -> None:
+    config = make(tmp_path, learn="direct", generate={"max_tokens": 900})
+    with pytest.raises(RewardError, match=r"Lower generate.max_tokens"):
+        check(loop, config, OnDrift.REFUSE)
 
 
 def test_what_has_no_label_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +173,9 @@ def test_what_has_no_label_is_left_out_and_said(tmp_path: Path, monkeypatch: pyt
     [
         ({"answers": 3}, "multiple of 2"),
         ({"undecided": 0.4}, "greater than or equal to 0"),
+        ({"undecided": 0.6, "labeler": {"clamp": 0.4}}, "no label is higher than 0.6"),
+        ({"labeler": {"model_revision": "main"}}, "belong to a model of its own"),
+        ({"learn": "direct", "reward": {"direct": {"model_code": "allow"}}}, "belong to a model of its own"),
         ({"labeler": {"clamp": 0.5}}, "less than 0"),
         ({"labeler": {"max_reasoning": 0, "endpoint": "http://localhost:1/v1"}}, "Extra inputs"),
         ({"dpo": {"loss": "hinge"}}, "logistic"),
@@ -153,7 +194,7 @@ def test_a_labeler_that_cannot_work_is_refused_before_anything_starts(tmp_path: 
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="empty"):
         check(loop, make(tmp_path, labeler={"model": str(tmp_path / "empty")}), OnDrift.REFUSE)
-    with pytest.raises(RewardError, match=r"Lower labeler.max_reasoning, now 600"):
+    with pytest.raises(AskedModelError, match=r"Lower labeler.max_reasoning, now 600"):
         check(loop, make(tmp_path, labeler={}), OnDrift.REFUSE)
 
 

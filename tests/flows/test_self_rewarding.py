@@ -19,6 +19,7 @@ from flows.self_rewarding import SelfRewarding, loop
 from tasks.datasets.select import NothingKeptError
 from tasks.loop.loop import run_loop
 from tasks.loop.preflight import check, plan_loop
+from tasks.policies.asked_model import AskedModelError
 from tasks.policies.model_folder import folder_digest
 from tasks.stage.contract import OnDrift, Status
 from tasks.stage.process import ChildError
@@ -192,7 +193,7 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, changes
 def test_a_judgment_that_has_no_room_is_refused_before_anything_begins(tmp_path: Path) -> None:
     config = make(tmp_path, reward={})
     with pytest.raises(
-        RewardError, match=r"A judgment may take 2,464 tokens, .* context of 1,024.*Lower reward\.judge"
+        AskedModelError, match=r"A reply may take 2,464 tokens, .* context of 1,024.*Lower reward\.judge"
     ):
         check(loop, config, OnDrift.REFUSE)
 

@@ -7,7 +7,7 @@ import pytest
 
 from data.judge_questions import conversation
 from data.label_questions import before_choice, compared, drawn_principle, reasoning_schema, scored
-from data.labels import Label, as_reward, direct_score, entropy_bits, place_bias, probabilities, soft_label
+from data.labels import Label, LabelTally, as_reward, direct_score, probabilities, soft_label
 from data.pairing import comparable, pair_labeled
 from data.rows import Problem, Sample
 
@@ -83,15 +83,15 @@ def test_a_direct_score_is_the_mean_of_what_is_said_among_the_ten(shares, score,
     assert found == pytest.approx(score, abs=1e-3) and as_reward(found) == pytest.approx(reward, abs=1e-3)
 
 
-def test_place_bias_is_the_share_of_pairs_whose_place_wins_in_both_orders():
-    labels = [label(0.9, 0.9, 0.1), label(0.5, 0.8, 0.8), label(0.5, 0.2, 0.2), label(0.6, 0.6, 0.4), label(None)]
-    assert place_bias(labels) == 0.5
-    assert place_bias([label(None)]) is None
-
-
-def test_entropy_is_that_of_labels():
-    assert entropy_bits([label(1.0), label(0.5), label(None)]) == 0.5
-    assert entropy_bits([]) is None
+def test_a_labeler_is_told_by_the_place_that_wins_and_by_how_sure_it_is():
+    tally = LabelTally()
+    labels = [label(0.9, 0.9, 0.1), label(0.5, 0.8, 0.8), label(0.5, 0.2, 0.2), label(1.0, 1.0, 0.0)]
+    for one in [*labels, label(None, failure="too long"), label(None, failure="another")]:
+        tally.add(one)
+    found = tally.record()
+    assert (found["compared"], found["labeled"], found["first_failure"]) == (6, 4, "too long")
+    assert found["place_bias"] == 0.5 and found["entropy_bits"] == pytest.approx((0.469 + 1 + 1 + 0) / 4, abs=1e-3)
+    assert LabelTally().record()["place_bias"] is None
 
 
 def test_the_choice_follows_a_frame_of_compact_json():
