@@ -295,8 +295,8 @@ def loop(run: Run, config: RLAIF) -> dict[str, Any]:
     made = labels.pairs(at, start, problems.artifact("train.parquet"), config)
     pairs, others = (made["pair"].artifact(name) for name in (PAIRS_FILE, f"{HELD_OUT}.parquet"))
     scorers = reward_from(at, config, start, pairs, others)
-    shown = {**labels.measured, "label": made["label"]}
-    return optimize(run, config, problems, base, config.learning(start, scorers, mix), shown)
+    before = {**labels.measured, "label": made["label"]}
+    return optimize(run, config, problems, base, replace(config.learning(start, scorers, mix), before=before))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Learning:
         reference: the policy that divergences are measured from.
         scorers: the models that score, by the name of their reward.
         mix: rows that PPO learns beside its answers.
+        before: stages that were done for this and are shown with the base, by kind.
     """
 
     train: OnPolicyConfig
@@ -82,6 +83,7 @@ class Learning:
     scorers: Mapping[str, Artifact]
     iterations: int
     mix: Artifact | None = None
+    before: Mapping[str, Result] = field(default_factory=dict)
 
     @property
     def total_steps(self) -> int:
