@@ -35,6 +35,7 @@ from tasks.loop.on_policy import optimize
 from tasks.policies.asked_model import asked_context, check_asked, check_reply_fits
 from tasks.policies.base import base_policy
 from tasks.policies.own_pairs import learn_own_pairs
+from tasks.rollouts.direct_reward import ROLE as SCORER
 from tasks.rollouts.generate import SAMPLES, Sampling, generate
 from tasks.rollouts.label import LABELS, Labeling, label, labeling, measure_labeler
 from tasks.rollouts.learn import Learning
@@ -134,10 +135,8 @@ class RLAIF(PPOLoopConfig):
 
     @property
     def trained(self) -> dict[str, TrainConfig]:
-        found = super().trained
-        unused = {"dpo": ("train", "reward_train"), "direct": ("reward_train",)}.get(self.learn, ())
-        used = {name: config for name, config in found.items() if name not in unused}
-        return used | ({"dpo": self.dpo} if self.learn == "dpo" else {})
+        found = super().trained | {"dpo": self.dpo}
+        return {name: config for name, config in found.items() if name not in NO_EFFECT[self.learn]}
 
     @property
     def compared(self) -> Sampling:
@@ -203,7 +202,7 @@ class RLAIF(PPOLoopConfig):
             RewardError: they are too long.
         """
         own, policy = self.reward.direct, policy_tokenizer(self)
-        context = policy.context if own.model is None else asked_context(own.asked, ROLE)
+        context = policy.context if own.model is None else asked_context(own.asked, SCORER)
         limit = min(context, own.max_length or context)
         question = question_token_ids(policy.tokenizer, scored(NOTHING, "", own.rubric))
         if len(question) + self.generate.max_tokens + len(BEFORE_SCORE) >= limit:

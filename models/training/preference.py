@@ -111,9 +111,6 @@ class _Seen:
         self.log_probs = found.log_probs
         return found
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
 
 class PairCollator(KeepsLabels, DataCollatorForPreference):  # type: ignore[misc]
     """TRL's, with labels."""
