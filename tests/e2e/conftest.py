@@ -13,8 +13,8 @@ from filelock import FileLock
 from data.arithmetic import embedded_problems
 from data.rows import Example, Problem
 from data.storage import write_rows
-from flows import dpo, rest_em, rlhf, self_rewarding, sft, spin
 from flows.commands import cli, console
+from flows.commands.flow_table import own_flows
 from models import tiny
 from models.config import (
     LaunchConfig,
@@ -88,9 +88,8 @@ def autodidact(folder: Path, *arguments: str) -> str:
         patch.chdir(folder)
         use_forks(patch.setattr)
         patch.setattr(console, "reach_servers", lambda runs: None)
-        for module in (rest_em, sft, dpo, spin, rlhf, self_rewarding):
-            name = module.__name__.rpartition(".")[2]
-            patch.setattr(module, name, getattr(module, name).fn)
+        if found := own_flows().get(arguments[0]):
+            patch.setattr(found.entrypoint.replace(":", "."), found.load().flow.fn)
         code = cli.main(arguments)
     assert code == 0, output.getvalue()[-3000:]
     return output.getvalue()
