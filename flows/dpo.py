@@ -11,7 +11,8 @@ from prefect import flow
 from pydantic import Field
 
 from data.measures import MeasureName
-from models.config import Optimizer, PreferenceConfig, QLoRAConfig, Schedule
+from models.adapters.settings import QLoRAConfig
+from models.config import Optimizer, PreferenceConfig, Schedule
 from tasks.datasets.held_out import Measurable, measurable
 from tasks.datasets.pair_sets import PairSets, answered_length, check_pair_sets, prepare_pair_sets, validated_and_tested
 from tasks.datasets.pairs import PAIRS_FILE, PairSource

@@ -18,15 +18,8 @@ from data.prepare.reading import Tally
 from data.prepare.splits import HELD_OUT
 from data.rewards import RewardError
 from models.asking.new_prompts import ROLE
-from models.config import (
-    Config,
-    NewPromptsConfig,
-    Optimizer,
-    PreferenceConfig,
-    SamplingConfig,
-    Schedule,
-    TrainConfig,
-)
+from models.config import NewPromptsConfig, Optimizer, PreferenceConfig, SamplingConfig, Schedule, TrainConfig
+from models.config_base import Config
 from tasks.datasets.demonstrations import SFT, check_demonstrations
 from tasks.datasets.new_prompts import PROBLEMS as PROBLEMS_FILE
 from tasks.datasets.new_prompts import NewPrompts, make_up_prompts

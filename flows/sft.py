@@ -10,7 +10,8 @@ from prefect import flow
 from pydantic import Field
 
 from data.measures import MeasureName
-from models.config import QLoRAConfig, Schedule, SupervisedConfig
+from models.adapters.settings import QLoRAConfig
+from models.config import Schedule, SupervisedConfig
 from tasks.datasets.gold_examples import gold_examples
 from tasks.datasets.problems import prepare_problems
 from tasks.datasets.select import EXAMPLES

@@ -8,11 +8,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from data.judge_questions import Kind, longest_reply
 from data.prepare.new_prompts import KEYWORDS
 from data.sandbox.isolation import Level
+from models.adapters.settings import AdapterConfig
+from models.config_base import Config
 
 Dtype = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "rmsprop"]
@@ -60,28 +62,8 @@ TemplateOptions = Annotated[
 ]
 
 
-class Config(BaseModel):
-    """Base of every configuration class: frozen; unknown keys and non-finite numbers are errors."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
-    )
-
-    @field_validator("*")
-    @classmethod
-    def _tilde_is_the_home_folder(cls, value: Any) -> Any:
-        """No shell expands `~` in paths that come from a file or a form."""
-        if isinstance(value, tuple):
-            return tuple(_at_home(item) for item in value)
-        return _at_home(value)
-
-
 # A path or a hub id.
 ModelName = Annotated[str, AfterValidator(os.path.expanduser)]
-
-
-def _at_home(value: Any) -> Any:
-    return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
 
 
 class SamplingConfig(Config):
@@ -314,26 +296,6 @@ class EngineConfig(Config):
     shard_size: Annotated[int, Field(ge=1, description="Requests per shard; generation resumes by shard.")] = 4096
 
 
-class AdapterConfig(Config):
-    """LoRA (arXiv 2106.09685), and with `quantize` QLoRA (arXiv 2305.14314). Defaults: TRL's recipe for Llama 2."""
-
-    rank: Annotated[int, Field(ge=1, description="Rank r of the update B·A.")] = 8
-    alpha: Annotated[int, Field(ge=1, description="The update is scaled by alpha / rank.")] = 16
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Dropout before A in supervised training; other training uses none.")
-    ] = 0.05
-    targets: Annotated[
-        tuple[str, ...], Field(min_length=1, description="Names of the linear modules that get an adapter.")
-    ] = ("q_proj", "v_proj")
-    quantize: Annotated[bool, Field(description="QLoRA: hold the frozen weights in 4 bits (NF4).")] = False
-
-
-class QLoRAConfig(AdapterConfig):
-    """An adapter on 4-bit weights."""
-
-    quantize: Annotated[bool, Field(description="QLoRA: hold the frozen weights in 4 bits (NF4).")] = True
-
-
 class TrainConfig(Config):
     """Hyperparameters of all training. Each of them changes the result."""
 
@@ -347,7 +309,7 @@ class TrainConfig(Config):
     max_grad_norm: Annotated[float, Field(gt=0, description="Gradients are clipped to this norm.")] = 1.0
     dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full.")] = "bfloat16"
     adapter: Annotated[
-        AdapterConfig | None, Field(description="Train a LoRA adapter and merge it; if not set, train all weights.")
+        AdapterConfig | None, Field(description="Train an adapter and merge it; if not set, train all weights.")
     ] = None
 
     @property
@@ -660,10 +622,10 @@ class LikelihoodProgram(LaunchedProgram):
 
     policy: Path
     model_code: ModelCode = "refuse"
-    pairs: list[Path] = []
-    outputs: list[Path] = []
-    gold: list[Path] = []
-    gold_outputs: list[Path] = []
+    pairs: list[Path] = Field(default_factory=list)
+    outputs: list[Path] = Field(default_factory=list)
+    gold: list[Path] = Field(default_factory=list)
+    gold_outputs: list[Path] = Field(default_factory=list)
     dtype: Dtype
     quantize: bool
 
@@ -702,8 +664,8 @@ class RewardScoreProgram(Config):
 
     model: Path
     model_code: ModelCode = "refuse"
-    jobs: list[ScoreJob] = []
-    pair_jobs: list[PairScoreJob] = []
+    jobs: list[ScoreJob] = Field(default_factory=list)
+    pair_jobs: list[PairScoreJob] = Field(default_factory=list)
     scoring: ScoringConfig
     passes_at: float = 0.0
     max_length: int | None = None
@@ -716,7 +678,7 @@ class DirectScoreProgram(Config):
     model: Path
     model_code: ModelCode = "refuse"
     rubric: str | None  # without a default, which tells it from a reward model's
-    jobs: list[ScoreJob] = []
+    jobs: list[ScoreJob] = Field(default_factory=list)
     scoring: ScoringConfig
     passes_at: float = 0.0
     max_length: int | None = None

@@ -17,6 +17,7 @@ from models.config import Dtype, EngineConfig, LaunchConfig, TrainConfig
 BYTES = {"float32": 4, "bfloat16": 2}
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 LIVE_PARAMETERS = 1_000_000_000  # DeepSpeed's default of stage3_max_live_parameters
+WHOLE = ("bitfit", "diff-pruning")  # kinds of adapters whose checkpoints hold all weights
 NF4_BYTES = 0.52  # 4 bits, and 0.127 bits of doubly quantized scales (arXiv 2305.14314, section 3)
 
 
@@ -38,12 +39,6 @@ def parameters_of(model: Path | str) -> int | None:
         return None
     number, unit = found[-1]
     return int(float(number) * {"b": 1e9, "m": 1e6}[unit])
-
-
-def linear_modules(model: Path) -> set[str]:
-    """Names of a model's modules with a weight matrix, from the headers of its safetensors files."""
-    found = tensor_shapes(model).items()
-    return {name.removesuffix(".weight") for name, shape in found if name.endswith(".weight") and len(shape) == 2}
 
 
 def embedding_rows(model: Path) -> int | None:
@@ -106,8 +101,13 @@ def weights_bytes_per_device(parameters: int | None, train: TrainConfig, launch:
 
 
 def training_disk_bytes(parameters: int | None, train: TrainConfig) -> int:
-    """Bytes of the new policy and of two checkpoints with optimizer state; checkpoints of an adapter are small."""
-    return (parameters or 0) * (BYTES[train.dtype] if train.adapter else 40)
+    """Bytes of the new policy and of two checkpoints with optimizer state. Those of peft's adapters are small."""
+    if train.adapter is None:
+        return (parameters or 0) * 40
+    # Checkpoints of the other kinds hold the frozen weights, twice, and with diff pruning two numbers more for each.
+    whole = 4 * BYTES[train.dtype] if train.adapter.kind in WHOLE else 0
+    trained = 2 * 2 * (BYTES[train.dtype] + 12) if train.adapter.kind == "diff-pruning" else 0
+    return (parameters or 0) * (BYTES[train.dtype] + whole + trained)
 
 
 def checkpoint_disk_bytes(parameters: int | None, train: TrainConfig) -> int:
@@ -145,7 +145,11 @@ def training_bytes_per_device(parameters: int | None, train: TrainConfig, launch
     if launch.offload == "all":  # what is gathered for the layers at hand
         return min(parameters, LIVE_PARAMETERS) * BYTES[train.dtype]
     if train.adapter:  # an adapter's gradients and moments are negligible next to the frozen weights
-        return weights_bytes_per_device(parameters, train, launch)
+        frozen = weights_bytes_per_device(parameters, train, launch)
+        if frozen is None or train.adapter.kind != "diff-pruning":
+            return frozen
+        alone = training_bytes_per_device(2 * parameters, train.model_copy(update={"adapter": None}), launch)
+        return None if alone is None else frozen + alone  # two numbers for each weight
     devices, stage, mixed = launch.processes, launch.zero_stage, train.dtype == "bfloat16"
     weights = gradients = BYTES[train.dtype]
     moments, update = {"adamw": (8, 2 if stage and mixed else 0), "rmsprop": (4, 4)}[train.optimizer]

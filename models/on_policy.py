@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from data.combining import Combination
 from data.sandbox.isolation import Level
 from models.config import (
-    Config,
     DirectScoreProgram,
     EngineConfig,
     JudgeProgram,
@@ -20,6 +19,7 @@ from models.config import (
     Schedule,
     TrainConfig,
 )
+from models.config_base import Config
 
 ROLLOUTS = "rollouts"  # the folder of the answers that were drawn, a file for each step
 

@@ -26,7 +26,8 @@ from data.rows import Problem, Sample, Score
 from data.sandbox.isolation import Level
 from data.scoring import Tally, combine_scores, score_samples
 from data.storage import holds, parquet_files, read_rows, read_rows_of, write_rows
-from models.config import Config, ScoreJob
+from models.config import ScoreJob
+from models.config_base import Config
 
 ALL, STOP = "all", "stop"  # contents of the file `until`: no more shards will come, or scoring should stop
 POLL_SECONDS = 0.2

@@ -12,7 +12,6 @@ VERSION = 2
 VOCABULARY = 640
 CONTEXT = 1024
 PARAMETERS = 935_040
-LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -33,6 +32,10 @@ ARCHITECTURE = {
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
 }
+
+# Shapes of the weights of a layer, by module.
+LINEAR_SHAPES = {name: [128, 128] for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+LINEAR_SHAPES |= {"gate_proj": [384, 128], "up_proj": [384, 128], "down_proj": [128, 384]}
 
 
 def is_of_the_family(model: Path) -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 from data.errors import UsageError
 from flows.commands.flow_table import all_flows, find_flow
 from flows.commands.yaml_file import path_at_home, read_yaml
-from models.config import Config
+from models.config_base import Config
 
 EXTENDS, DEPLOYMENT = "extends", "deployment"
 

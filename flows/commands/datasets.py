@@ -16,7 +16,7 @@ from data.wording import counted
 from flows.commands.parser import Parser
 from flows.commands.printing import make_console
 from flows.commands.settings import read_settings
-from models.config import Config
+from models.config_base import Config
 from tasks.datasets.format import REPLIES_FILE, FormatConfig, format_data
 from tasks.datasets.inspect import InspectConfig, Inspection, inspect, quantiles
 from tasks.datasets.problems import OverlapConfig

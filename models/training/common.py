@@ -9,13 +9,15 @@ from typing import Any, NoReturn
 
 import torch
 import transformers
-from peft import LoraConfig
 from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
 from data.render import stop_token_ids
 from data.wording import counted
+from models.adapters.adapter import HEAD, Adapter, Training
+from models.adapters.kinds import new_adapter
+from models.adapters.settings import AdapterConfig
+from models.adapters.trainer import AdapterCallback
 from models.config import (
-    AdapterConfig,
     Attention,
     Dtype,
     LaunchConfig,
@@ -38,7 +40,6 @@ CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
 ALONE |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 PATIENCE = 86_400  # seconds that processes wait for the one that renders the rows of all
-HEAD = "score"  # Transformers' name of a sequence classifier's head
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -227,26 +228,18 @@ def _nf4(dtype: Dtype, **more: Any) -> BitsAndBytesConfig:
     )
 
 
-def lora_config(adapter: AdapterConfig | None, reward: bool = False) -> LoraConfig | None:
-    """peft's configuration of a new adapter, which starts as the identity.
+def adapter_of(train: TrainConfig, seed: int, reward: bool = False, drawn: bool = True) -> Adapter | None:
+    """The new adapter to train, if there is to be one.
 
     Args:
-        reward: the adapter is a reward model's, whose head is fully trained and saved with it.
+        reward, drawn: see `Training`.
     """
-    if adapter is None:
-        return None
-    return LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=list(adapter.targets),
-        bias="none",
-        task_type="SEQ_CLS" if reward else "CAUSAL_LM",
-        modules_to_save=[HEAD] if reward else None,
-    )
+    return new_adapter(train.adapter, Training(train.learning_rate, seed, reward, drawn))
 
 
-def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig, evaluations: int = 0) -> None:
+def run_training(
+    trainer: Any, tokenizer: Any, output: Path, adapter: Adapter | None = None, evaluations: int = 0
+) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the new policy to `output`.
 
     An adapter is written to the sibling folder `adapter/` instead, and `merge` makes a policy from it. Held-out rows,
@@ -254,9 +247,14 @@ def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig,
     """
     resume = last_checkpoint(output.parent / CHECKPOINTS)
     step = int(resume.name.split("-")[1]) if resume else 0
+    if adapter is not None:
+        adapter.model, trainer.adapter = trainer.model, adapter
+        _restore_format(trainer, adapter.config)
+        if adapter.watches:
+            trainer.add_callback(AdapterCallback(trainer, adapter, resume))  # before what marks a checkpoint complete
     # An adapter's last checkpoint is small, and saves retraining if the merge after it fails. With all weights trained,
     # it would be several times as large as the policy, which is written next.
-    trainer.add_callback(Journal(output.parent / "metrics.jsonl", step, save_last=train.adapter is not None))
+    trainer.add_callback(Journal(output.parent / "metrics.jsonl", step, save_last=adapter is not None))
     if not resume:
         trainer.add_callback(FreshOptimizer())
     trainer.pop_callback(PrinterCallback)
@@ -266,25 +264,26 @@ def run_training(trainer: Any, tokenizer: Any, output: Path, train: TrainConfig,
     if resume:
         print(f"Resumed from {resume.name}", flush=True)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    folder = output.with_name(ADAPTER) if train.adapter else output
-    trainer.save_model(str(folder))
+    if adapter is not None:
+        spread = trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
+        model = trainer.model
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if spread else model.state_dict()
+        if trainer.is_world_process_zero():
+            adapter.save(output.with_name(ADAPTER), weights)
+        return
+    trainer.save_model(str(output))
     if trainer.is_world_process_zero():
-        (folder / "training_args.bin").unlink(missing_ok=True)
-        if train.adapter:
-            forget_base(folder)
-        else:
-            tokenizer.save_pretrained(folder)
+        (output / "training_args.bin").unlink(missing_ok=True)
+        tokenizer.save_pretrained(output)
 
 
-def forget_base(adapter: Path) -> None:
-    """Remove the base's path from an adapter's configuration: it depends on the run's location, not on the base."""
-    file = adapter / "adapter_config.json"
-    settings = json.loads(file.read_text())
-    for names in ("target_modules", "modules_to_save"):  # peft writes sets, whose order changes between runs
-        settings[names] = sorted(set(settings[names])) if settings.get(names) else None
-    settings["base_model_name_or_path"] = None
-    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-    (adapter / "README.md").unlink(missing_ok=True)
+def _restore_format(trainer: Any, adapter: AdapterConfig) -> None:
+    """On 4-bit weights, TRL casts everything trained to bfloat16: right for LoRA, too coarse for vectors and heads."""
+    if not adapter.quantize:
+        return
+    for name, weight in trainer.model.named_parameters():
+        if weight.requires_grad and (adapter.kind != "lora" or HEAD in name.split(".")):
+            weight.data = weight.data.to(torch.bfloat16 if trainer.args.bf16 else torch.float32)
 
 
 def pad_token_id(tokenizer: Any) -> int:

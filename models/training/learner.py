@@ -12,22 +12,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, PartialState
-from peft import get_peft_model
 from peft.utils.integrations import dequantize_module_weight
 from transformers import get_scheduler
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, pad
 
 from data.errors import RunFailedError
+from models.adapters.kinds import merger
 from models.on_policy import Normalizer, OnPolicyProgram
 from models.training.common import (
     ADAPTER,
     IGNORED,
     PATIENCE,
+    adapter_of,
     deepspeed_config,
-    forget_base,
     load_policy,
-    lora_config,
     pad_token_id,
 )
 from models.training.policy_gradient import clipped, correction, kl_divergence, normalized
@@ -97,15 +96,18 @@ class Learner(ABC):
         model = self._load(program.reference if train.adapter else program.policy)
         if launch.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind needs gradients at its input
-        if train.adapter:
+        self.adapter = adapter_of(train, program.seed, drawn=False)
+        if self.adapter:
             torch.manual_seed(program.seed)
-            model = get_peft_model(model, lora_config(train.adapter))
+            model = self.adapter.attach(model)
         disable_dropout_in_model(model)  # the engine has none
         module = self._module(model, tokenizer)
         self.engine, self.optimizer = self.accelerator.prepare(module, self._new_optimizer(module))
         self.engine.train()
         self._reference = None if train.adapter else self._load_reference()
         self.rates, self._away = _learning_rates(program), 0.0
+        if self.adapter:
+            self.adapter.begin(len(self.rates))
 
     def _module(self, policy: Any, tokenizer: Any) -> Any:
         """What the engine trains: the policy, or the policy and more."""
@@ -147,22 +149,24 @@ class Learner(ABC):
         from deepspeed.runtime.zero import GatheredParameters  # looks for an accelerator at once
 
         spread, policy = self.program.launch.zero_stage == 3, self._policy
-        inner = policy.get_base_model() if self.train.adapter else policy
+        inner = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        adapted = "none yet"
         for name, layer in inner.named_modules(remove_duplicate=False):
-            if _is_of_an_adapter(name):
+            if name.startswith(f"{adapted}."):
                 continue
-            update = getattr(layer, "get_delta_weight", None)
-            held = layer.base_layer if update else layer
-            for kind, weight in held.named_parameters(recurse=False):
-                whole = layer.parameters() if update else [weight]
-                with GatheredParameters(list(whole), enabled=spread):
-                    found = dequantize_module_weight(held) if kind == "weight" and self.train.quantize else weight
-                    found = found.detach()
-                    if update and kind == "weight":
-                        found = found + update("default").detach()
-                    elif spread:  # and gone again after this
-                        found = found.clone()
-                    yield f"{name}.{kind}".removeprefix("."), found
+            if merge := merger(layer):
+                adapted = name
+            held = layer.base_layer if merge else layer
+            whole = list(layer.parameters() if merge else layer.parameters(recurse=False))
+            with GatheredParameters(whole, enabled=spread):
+                found = {kind: weight.detach() for kind, weight in held.named_parameters(recurse=False)}
+                if self.train.quantize and "weight" in found:
+                    found["weight"] = dequantize_module_weight(held).detach()
+                if merge:
+                    weight, bias = merge(layer, found["weight"], found.get("bias"))
+                    found = {"weight": weight} | ({} if bias is None else {"bias": bias})
+                for kind, weight in found.items():  # under ZeRO 3 they are gone again after this
+                    yield f"{name}.{kind}".removeprefix("."), weight.clone() if spread else weight
 
     @abstractmethod
     def prepare(self, groups: Sequence[Group]) -> tuple[list[Answer], list[list[float]], dict[str, float]]:
@@ -268,11 +272,18 @@ class Learner(ABC):
         for batch in self._batches(answers + self._beside(number, tokens)):
             per_token, mask, watched = self._losses(batch)
             loss = normalized(per_token, mask, how, size)
+            if self.adapter and (penalty := self.adapter.penalty()) is not None:
+                loss = loss + penalty / (self.accumulated * processes)
             if not torch.isfinite(loss):
                 raise diverged(f"The loss of step {step + 1} is {loss.item()}.")
             # DeepSpeed averages over accumulated batches and over devices; this loss is already a part of the whole.
             self.engine.backward(loss * self.accumulated * processes)
+            updates = self.adapter if self.adapter and self.engine.is_gradient_accumulation_boundary() else None
+            if updates:
+                updates.before_update()
             self.engine.step()
+            if updates:
+                updates.after_update()
             norm = self.engine.get_global_grad_norm()  # of the last update
             if norm is not None and not math.isfinite(float(norm)):
                 raise diverged(f"The gradient of step {step + 1} is not finite.")
@@ -318,7 +329,8 @@ class Learner(ABC):
     def _reference_log_probs(self, batch: list[Answer]) -> tuple[Any, torch.Tensor]:
         if self._reference is not None:
             return self._log_probs(self._reference, batch)
-        with self._policy.disable_adapter():
+        assert self.adapter is not None
+        with self.adapter.disabled():
             return self._log_probs(self._policy, batch)
 
     def _aligned(self, batch: list[Answer], mask: torch.Tensor, name: str) -> torch.Tensor:
@@ -336,8 +348,9 @@ class Learner(ABC):
 
     def save(self, folder: Path) -> None:
         """Write weights, of an adapter its own alone, and the optimizer's state."""
-        partly = self.train.adapter is not None
-        self.engine.save_checkpoint(str(folder), TAG, save_latest=False, exclude_frozen_parameters=partly)
+        partly = self.adapter is not None
+        kept = {ADAPTER: (self.adapter.step, self.adapter.state())} if self.adapter else {}
+        self.engine.save_checkpoint(str(folder), TAG, kept, save_latest=False, exclude_frozen_parameters=partly)
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote.
@@ -345,12 +358,16 @@ class Learner(ABC):
         Raises:
             StateError: it is not there.
         """
-        found, _ = self.engine.load_checkpoint(str(folder), TAG, load_module_strict=self.train.adapter is None)
+        found, kept = self.engine.load_checkpoint(str(folder), TAG, load_module_strict=self.adapter is None)
         if found is None:
             raise StateError(
                 f"The optimizer's state in {folder} is not there or not complete.",
                 what_next="Run the same command again with --on-drift rebuild, which makes the iterations again.",
             )
+        if self.adapter:
+            step, state = kept[ADAPTER]
+            self.adapter.begin(len(self.rates), step)
+            self.adapter.load_state(state)
 
     def start_anew(self) -> None:
         """Forget the optimizer's step with zero gradients by which DeepSpeed sets it up (see `FreshOptimizer`)."""
@@ -365,9 +382,8 @@ class Learner(ABC):
         if not self.accelerator.is_main_process:
             return
         weights = self._of_policy(whole)
-        if self.train.adapter:
-            self._policy.save_pretrained(folder.with_name(ADAPTER), state_dict=weights)
-            forget_base(folder.with_name(ADAPTER))
+        if self.adapter:
+            self.adapter.save(folder.with_name(ADAPTER), weights)
         else:
             self._policy.save_pretrained(folder, state_dict=weights)
             tokenizer.save_pretrained(folder)
@@ -384,10 +400,6 @@ def answers_of(groups: Sequence[Group]) -> list[Answer]:
         for group in groups
         for sample, drawn in zip(group.samples, group.log_probs, strict=True)
     ]
-
-
-def _is_of_an_adapter(module: str) -> bool:
-    return "lora_" in module or "base_layer" in module
 
 
 def diverged(what: str, change: str = "Lower train.learning_rate or raise train.warmup") -> DivergedError:

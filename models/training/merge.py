@@ -1,4 +1,4 @@
-"""Merges a LoRA adapter into the weights that it was trained on, for engines without adapter support.
+"""Merges an adapter into the weights that it was trained on, for engines without adapter support.
 
     python -m models.training.merge CONFIG.json
 
@@ -15,8 +15,8 @@ if __name__ == "__main__":
     gc.disable()  # until `quiet`
 
 import torch
-from peft import PeftModel
 
+from models.adapters.kinds import merge_trained
 from models.config import MergeProgram
 from models.loading import load_tokenizer, load_weights
 from models.training.common import leave, load_policy, load_reward_model, quiet
@@ -25,7 +25,7 @@ from models.training.common import leave, load_policy, load_reward_model, quiet
 def merge(program: MergeProgram) -> None:
     """Write the merged policy and its tokenizer to `program.output`."""
     model, dtype = _frozen(program)
-    merged = PeftModel.from_pretrained(model.to(torch.float32), str(program.adapter)).merge_and_unload()
+    merged = merge_trained(model.to(torch.float32), program.adapter)
     merged.to(dtype).save_pretrained(program.output)
     load_tokenizer(program.policy, program.model_code).save_pretrained(program.output)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from trl.trainer.utils import disable_dropout_in_model, pad
 
+from models.adapters.adapter import HEAD
 from models.on_policy import OnPolicyProgram, PPOConfig
 from models.training.actor_critic import (
     explained_variance,
@@ -20,7 +21,7 @@ from models.training.actor_critic import (
     value_loss,
     whitened,
 )
-from models.training.common import HEAD, load_reward_model
+from models.training.common import load_reward_model
 from models.training.learner import Answer, Learner, answers_of, diverged
 from models.training.mix import Mix
 from models.training.rollout import Group

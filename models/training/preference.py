@@ -34,13 +34,14 @@ from data.likelihood import PreferenceLoss, preference_metrics
 from data.render import answer_token_ids, context_length, prompt_token_ids
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
+from models.adapters.trainer import LearnsAdapter
 from models.config import PreferenceProgram
 from models.training.answers import pair_answers
 from models.training.common import (
+    adapter_of,
     enter,
     leave,
     load_policy,
-    lora_config,
     pad_token_id,
     padded_tokenizer,
     run_training,
@@ -55,7 +56,7 @@ FEATURES |= dict.fromkeys(("ref_chosen_logps", "ref_rejected_logps", LABEL), NUM
 LOSSES: dict[PreferenceLoss, str] = {"logistic": "sigmoid", "hinge": "hinge"}
 
 
-class PreferenceTrainer(MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
+class PreferenceTrainer(LearnsAdapter, MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
     """DPOTrainer on rows that are already token ids, with the reference's log-probabilities."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
@@ -76,7 +77,7 @@ class PreferenceTrainer(MeasuresHeldOut, DPOTrainer):  # type: ignore[misc]
         for side, tokens in zip(("chosen", "rejected"), lengths, strict=True):
             mean_length = self.accelerator.gather(tokens).mean().item()
             metrics[f"logps_per_token/{side}"].append(metrics[f"logps/{side}"][-1] / mean_length)
-        return loss
+        return self.penalized(loss, model)
 
     def _margins(self, log_probs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """The margin m of each pair, of shape (pairs,), from the log-probabilities of each token."""
@@ -159,16 +160,17 @@ def train(program: PreferenceProgram) -> None:
                 yield encode(tokenizer, pair, known)
 
     held_out = _held_out(program, tokenizer, context_length(model.config))
+    adapter = adapter_of(config, program.seed)
     trainer = PreferenceTrainer(
-        model=model,
+        model=adapter.attach(model) if adapter and not adapter.peft_config else model,
         args=arguments,
         train_dataset=rows_on_disk(output.parent, rows, FEATURES, arguments.main_process_first),
         eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
         processing_class=tokenizer,
         data_collator=PairCollator(pad_token_id(tokenizer)),
-        peft_config=lora_config(config.adapter),
+        peft_config=adapter.peft_config if adapter else None,
     )
-    run_training(trainer, tokenizer, output, config, program.launch.evaluations)
+    run_training(trainer, tokenizer, output, adapter, program.launch.evaluations)
 
 
 def _held_out(program: PreferenceProgram, tokenizer: Any, context: int) -> list[dict[str, Any]]:

@@ -30,14 +30,13 @@ from trl.trainer.reward_trainer import DataCollatorForPreference, suppress_seqcl
 from data.render import context_length, judged_token_ids
 from data.rows import Pair
 from data.storage import read_rows
+from models.adapters.trainer import LearnsAdapter
 from models.config import RewardTrainProgram
 from models.training.common import (
-    DTYPES,
-    HEAD,
+    adapter_of,
     enter,
     leave,
     load_reward_model,
-    lora_config,
     pad_token_id,
     padded_tokenizer,
     run_training,
@@ -47,7 +46,7 @@ from models.training.held_out import MeasuresHeldOut, held_out_set
 from models.training.rows import IDS, LABEL, NUMBER, KeepsLabels, rows_on_disk
 
 
-class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
+class PairRewardTrainer(LearnsAdapter, MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
     """RewardTrainer with labels, whose metrics of held-out pairs have the same names as those of training pairs."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **options: Any) -> Any:
@@ -57,6 +56,7 @@ class PairRewardTrainer(MeasuresHeldOut, RewardTrainer):  # type: ignore[misc]
         if (labels < 1).any():
             chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
             loss = loss + ((1 - labels) * (chosen - rejected - margin)).mean()
+        loss = self.penalized(loss, model)
         return (loss, outputs) if return_outputs else loss
 
     def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -107,20 +107,17 @@ def train(program: RewardTrainProgram) -> None:
 
     features = {"margin": NUMBER, LABEL: NUMBER, "chosen_ids": IDS, "rejected_ids": IDS}
     held_out = _held_out(program, tokenizer, context_length(model.config))
+    adapter = adapter_of(config, program.seed, reward=True)
     trainer = PairRewardTrainer(
-        model=model,
+        model=adapter.attach(model) if adapter and not adapter.peft_config else model,
         args=arguments,
         train_dataset=rows_on_disk(output.parent, rows, features, arguments.main_process_first),
         eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),
         processing_class=tokenizer,
         data_collator=RewardCollator(pad_token_id(tokenizer)),
-        peft_config=lora_config(config.adapter, reward=True),
+        peft_config=adapter.peft_config if adapter else None,
     )
-    if config.quantize:  # TRL casts everything trained to bfloat16; unlike LoRA, the head accepts only its own format
-        for name, weights in trainer.model.named_parameters():
-            if HEAD in name.split("."):
-                weights.data = weights.data.to(DTYPES[config.dtype])
-    run_training(trainer, tokenizer, output, config, program.launch.evaluations)
+    run_training(trainer, tokenizer, output, adapter, program.launch.evaluations)
 
 
 def _held_out(program: RewardTrainProgram, tokenizer: Any, context: int) -> list[dict[str, Any]]:

@@ -27,15 +27,16 @@ from trl.trainer.utils import pad
 from data.render import answer_token_ids, context_length, prompt_and_answers
 from data.rows import Example
 from data.storage import read_rows
+from models.adapters.trainer import LearnsAdapter
 from models.config import TrainProgram
 from models.training.answers import gold_answers
 from models.training.attention import FLASH
 from models.training.common import (
     IGNORED,
+    adapter_of,
     enter,
     leave,
     load_policy,
-    lora_config,
     pad_token_id,
     padded_tokenizer,
     run_training,
@@ -45,7 +46,7 @@ from models.training.held_out import MeasuresHeldOut, held_out_set
 from models.training.rows import IDS, NUMBERS, rows_on_disk
 
 
-class WeightedSFTTrainer(MeasuresHeldOut, SFTTrainer):  # type: ignore[misc]
+class WeightedSFTTrainer(LearnsAdapter, MeasuresHeldOut, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with the loss above. For held-out rows it is averaged over the answer tokens of all rows."""
 
     def compute_loss(
@@ -58,6 +59,9 @@ class WeightedSFTTrainer(MeasuresHeldOut, SFTTrainer):  # type: ignore[misc]
         if num_items_in_batch is not None:
             # Answer tokens are counted over all devices, but DeepSpeed averages gradients over devices.
             loss = loss * self.accelerator.num_processes
+        loss = self.penalized(
+            loss, model, self.args.gradient_accumulation_steps if num_items_in_batch is not None else 1
+        )
         return (loss, outputs) if return_outputs else loss
 
     def row_values(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -150,6 +154,7 @@ def train(program: TrainProgram) -> None:
     packed, choice = config.pack_to is not None, program.launch.attention
     model = load_policy(program.policy, config.dtype, config.quantize, program.model_code, choice, packed)
     longest = min(context_length(model.config), config.pack_to or sys.maxsize)
+    adapter = adapter_of(config, program.seed)
 
     def rows() -> Iterator[dict[str, Any]]:
         for path in program.examples:
@@ -159,15 +164,15 @@ def train(program: TrainProgram) -> None:
     features = {"input_ids": IDS, "labels": IDS, "weights": NUMBERS}
     held_out = _held_out(program, tokenizer, context_length(model.config))
     trainer = WeightedSFTTrainer(
-        model=model,
+        model=adapter.attach(model) if adapter and not adapter.peft_config else model,
         args=arguments,
         train_dataset=rows_on_disk(output.parent, rows, features, arguments.main_process_first, config.pack_to),
         eval_dataset=held_out_set(program.held_out, held_out, "input_ids"),
         processing_class=tokenizer,
         data_collator=Collator(pad_token_id(tokenizer), model.config._attn_implementation == FLASH),
-        peft_config=lora_config(config.adapter),
+        peft_config=adapter.peft_config if adapter else None,
     )
-    run_training(trainer, tokenizer, output, config, program.launch.evaluations)
+    run_training(trainer, tokenizer, output, adapter, program.launch.evaluations)
 
 
 def _held_out(program: TrainProgram, tokenizer: Any, context: int) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ from data.rewards.answer import has_answer
 from data.rewards.final_answer import close as close_math_worker
 from data.rewards.final_answer import compared_as_text
 from data.rows import problem_id
-from models.config import CodeSetting, Config, ModelName, ReasoningSetting, RevisionSetting, TemplateOptions
+from models.config import CodeSetting, ModelName, ReasoningSetting, RevisionSetting, TemplateOptions
+from models.config_base import Config
 
 SHOWN = 3
 LEARNED: tuple[Use, ...] = ("demonstrations", "pairs")  # uses whose answers the policy learns

@@ -22,7 +22,7 @@ from data.render import completion_token_ids
 from data.rows import Pair, Problem, Sample, Score
 from data.storage import RowWriter, read_rows, write_rows
 from data.wording import and_left_out, counted
-from models.config import Config
+from models.config_base import Config
 from tasks.datasets.problems import DATA, write_notes
 from tasks.datasets.row_length import tokenizer_and_limit
 from tasks.datasets.select import SELECTION, NothingKeptError

@@ -28,7 +28,8 @@ from data.prepare.splits import Splitting, quotas
 from data.rewards.answer import has_answer
 from data.rows import SPLITS, Split
 from data.wording import and_left_out, counted
-from models.config import Config, ReasoningSetting
+from models.config import ReasoningSetting
+from models.config_base import Config
 from tasks.datasets.inputs import (
     dataset_artifact,
     dataset_bytes,

@@ -12,7 +12,7 @@ from data.rows import Example, Problem, Sample, Score
 from data.selection import select_examples
 from data.storage import read_rows, write_rows
 from data.wording import counted
-from models.config import Config
+from models.config_base import Config
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.run import Place, Result
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from models.config import AskedModelConfig, Config, EngineConfig, ModelCode, SamplingConfig
+from models.config import AskedModelConfig, EngineConfig, ModelCode, SamplingConfig
+from models.config_base import Config
 from tasks.datasets.demonstrations import SFT
 from tasks.datasets.ranked import BASELINE
 from tasks.history.runs import History, QueryError, open_history, run_directories

@@ -2,7 +2,7 @@
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from data.render import begins_with_reasoning, completion_token_ids, first_of_ea
 from data.rows import SPLITS, Problem
 from data.storage import read_rows
 from models import tiny
-from models.config import AdapterConfig
-from models.estimate import linear_modules, parameters_of
+from models.adapters.settings import AdapterConfig
+from models.estimate import parameters_of, tensor_shapes
 from tasks.datasets.pairs import PairFormat
 from tasks.datasets.problems import look_ahead
 from tasks.datasets.prompt_length import policy_tokenizer, prompt_lengths
@@ -30,6 +30,7 @@ from tasks.settings.run import RunConfig
 from tasks.stage.contract import MANIFEST, OnDrift, Status, drift_error
 from tasks.stage.disks import existing_parent
 from tasks.stage.freed import needed_error
+from tasks.stage.logs import run_logger
 from tasks.stage.run import SUMMARY, Planned, Run, check_writable
 
 GOLD = "The answer is 42."  # stands for any answer
@@ -171,7 +172,7 @@ def check_adapters(config: RunConfig) -> None:
     """Check that the starting adapter belongs to the model, and that a new one can be attached to it.
 
     Raises:
-        AdapterError: it does not, or 4-bit weights are set but bitsandbytes is not installed.
+        AdapterError: it does not or cannot, or 4-bit weights are set but bitsandbytes is not installed.
     """
     folder = resolve_model(config.model, config) if config.model else None
     if config.adapter:
@@ -181,20 +182,22 @@ def check_adapters(config: RunConfig) -> None:
                 what_next="Give the --model that it was trained on.",
             )
         check_adapter(config.adapter, folder)
-    modules = linear_modules(folder) if folder else set(tiny.LINEAR_MODULES)
+    shapes = tensor_shapes(folder) if folder else {f"{name}.weight": size for name, size in tiny.LINEAR_SHAPES.items()}
     for setting, one in config.trained.items():
         if one.adapter is not None:
-            _check_new_adapter(setting, one.adapter, modules, config.model or "the embedded model")
+            _check_new_adapter(setting, one.adapter, shapes, config.model or "the embedded model")
 
 
-def _check_new_adapter(setting: str, adapter: AdapterConfig, modules: set[str], model: str) -> None:
+def _check_new_adapter(setting: str, adapter: AdapterConfig, shapes: Mapping[str, list[int]], model: str) -> None:
     if adapter.quantize and importlib.util.find_spec("bitsandbytes") is None:
         raise AdapterError(
             f"{setting}.adapter.quantize needs the package bitsandbytes, which is not installed.",
-            what_next=f"Install it (make setup), or set {setting}.adapter.quantize to false: LoRA on unquantized "
-            "weights.",
+            what_next=f"Install it (make setup), or set {setting}.adapter.quantize to false: unquantized weights.",
         )
-    check_targets(adapter, modules, model, setting)
+    if adapter.idle:
+        idle = ", ".join(f"{setting}.adapter.{name}" for name in adapter.idle)
+        run_logger().warning("With %s.adapter.kind %s, these settings have no effect: %s.", setting, adapter.kind, idle)
+    check_targets(adapter, shapes, model, setting)
 
 
 def check_disk(run: Run, config: RunConfig) -> None:

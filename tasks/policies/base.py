@@ -19,7 +19,6 @@ from data.wording import counted
 from models import tiny
 from models.config import (
     CodeSetting,
-    Config,
     Dtype,
     LaunchConfig,
     ModelName,
@@ -28,6 +27,7 @@ from models.config import (
     TemplateOptions,
     TrainProgram,
 )
+from models.config_base import Config
 from models.launch import SUPERVISED
 from models.loading import load_tokenizer
 from tasks.policies.adapter import merge
@@ -72,7 +72,7 @@ class PolicySource(Config):
     """The model that the loop starts from."""
 
     model: Annotated[ModelName | None, Field(description="Path or hub id. Default: the embedded tiny model.")] = None
-    adapter: Annotated[Path | None, Field(description="Trained LoRA adapter to merge into the model first.")] = None
+    adapter: Annotated[Path | None, Field(description="Trained adapter to merge into the model first.")] = None
     template: Annotated[
         Path | None,
         Field(description="Chat template that replaces the model's: a name, such as chatml, or a Jinja file."),

@@ -122,7 +122,9 @@ def _what(published: Published) -> str:
     """What the files are, in a sentence."""
     algorithm, base = published.algorithm, published.base.said
     if published.adapter_base:
-        return f"This is a LoRA adapter for {published.adapter_base.name}, trained by {algorithm}."
+        return (
+            f"This is an adapter ({published.adapter_kind}) for {published.adapter_base.name}, trained by {algorithm}."
+        )
     if published.iteration == 0:
         return f"This is the base of the run, {base}: no iteration of {algorithm} did better."
     return f"This model was made by {algorithm} from {base}."

@@ -16,6 +16,7 @@ from tasks.stage.run import SUMMARY
 
 REWARD = "held_out"  # in the summary: metrics of a reward model
 POLICY, ADAPTER = "policy/", "adapter/"
+PEFT_KINDS = {"LORA": "LoRA", "ADALORA": "AdaLoRA", "IA3": "IA³"}
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # What only a complete model has. The rest, tokenizer and chat template, goes with an adapter as well.
 OF_A_MODEL = ("*.safetensors", INDEX, "config.json", "generation_config.json", CODE)
@@ -30,6 +31,7 @@ class Published:
         digest: of the policy in the run, as the model registry knows it.
         files: the file that each name in the published folder stands for, or its content.
         adapter_base: the model on the hub that an adapter belongs to; None for a complete model.
+        adapter_kind: what kind of adapter it is, as a person would write it.
     """
 
     history: History
@@ -39,6 +41,7 @@ class Published:
     base: Base
     files: dict[str, Path | bytes]
     adapter_base: HubModel | None = None
+    adapter_kind: str = ""
 
     @property
     def is_reward_model(self) -> bool:
@@ -106,10 +109,15 @@ def _adapter(published: Published) -> Published:
     train.verify()
     base = _base_on_hub(published, train)
     told = json.loads((train.path / ADAPTER / ADAPTER_CONFIG).read_text())
+    if "peft_type" not in told:
+        raise UsageError(
+            f"The adapter of {history.name} is of the kind {told['kind']}, which peft cannot load.",
+            what_next="Leave out --adapter to publish the complete policy.",
+        )
     told |= {"base_model_name_or_path": base.name, "revision": base.commit}
     shared = {name: file for name, file in published.files.items() if not any(Path(name).match(p) for p in OF_A_MODEL)}
     files = shared | files | {ADAPTER_CONFIG: json.dumps(told, indent=2).encode() + b"\n"}
-    return replace(published, files=files, adapter_base=base)
+    return replace(published, files=files, adapter_base=base, adapter_kind=PEFT_KINDS[told["peft_type"]])
 
 
 def _base_on_hub(published: Published, train: Finished) -> HubModel:

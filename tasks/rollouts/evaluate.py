@@ -18,7 +18,8 @@ from data.rows import Sample, Score
 from data.scoring import Tally
 from data.storage import count_rows, read_rows
 from data.wording import counted
-from models.config import Config, SamplingConfig, ScoreJob
+from models.config import SamplingConfig, ScoreJob
+from models.config_base import Config
 from tasks.rollouts.generate import Sampling, generate_command, generate_job, generation_estimate, run_generation
 from tasks.rollouts.rewards import Judging, RewardConfig, judging_estimate, reward_identity, reward_inputs
 from tasks.rollouts.scoring import score_jobs

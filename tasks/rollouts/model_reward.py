@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from data.rows import Problem
-from models.config import Config, EngineConfig, ScoreJob
+from models.config import EngineConfig, ScoreJob
+from models.config_base import Config
 from tasks.stage.contract import Artifact, Estimate
 from tasks.stage.run import Place
 

@@ -12,7 +12,8 @@ from data.combining import Combination, Part
 from data.formats import Use
 from data.rewards import Reward, RewardError, grader_version, judged_by, load_named, load_reward, prepare_reward
 from data.sandbox.isolation import Level
-from models.config import Config, DirectConfig, EngineConfig, JudgeConfig, RewardModelConfig
+from models.config import DirectConfig, EngineConfig, JudgeConfig, RewardModelConfig
+from models.config_base import Config
 from tasks.rollouts.direct_reward import DirectReward
 from tasks.rollouts.judge_reward import Judge
 from tasks.rollouts.model_reward import ModelReward

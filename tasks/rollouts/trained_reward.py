@@ -14,15 +14,8 @@ from data.rewards import RewardError
 from data.rows import PairReward, Problem
 from data.storage import count_rows, read_rows
 from data.wording import counted
-from models.config import (
-    Config,
-    EngineConfig,
-    PairScoreJob,
-    RewardModelConfig,
-    RewardScoreProgram,
-    ScoreJob,
-    ScoringConfig,
-)
+from models.config import EngineConfig, PairScoreJob, RewardModelConfig, RewardScoreProgram, ScoreJob, ScoringConfig
+from models.config_base import Config
 from models.estimate import BYTES, generation_bytes_per_device, parameters_of
 from models.loading import ModelError, check_code, load_config, load_tokenizer
 from tasks.policies.model_folder import code_identity, folder_digest, resolve_model

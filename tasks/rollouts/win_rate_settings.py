@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from models.config import Config, JudgeConfig
+from models.config import JudgeConfig
+from models.config_base import Config
 from tasks.policies.base import PolicySource
 from tasks.policies.model_folder import folder_digest, resolve_model
 from tasks.rollouts.judge_reward import Judge

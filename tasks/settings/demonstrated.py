@@ -9,7 +9,8 @@ from pydantic import Field
 
 from data.prepare.reading import Reading
 from data.prepare.splits import HELD_OUT
-from models.config import Config, Schedule, SupervisedConfig
+from models.config import Schedule, SupervisedConfig
+from models.config_base import Config
 from tasks.datasets.demonstrations import Demonstrations, demonstration_examples
 from tasks.datasets.select import EXAMPLES
 from tasks.policies.train import train

@@ -12,7 +12,8 @@ from data.keeping import KEEP_PATTERN
 from data.measures import DISCRIMINATOR, PAIR_ACCURACY, Measure, MeasureName
 from data.stopping import StopRule
 from models import tiny
-from models.config import Config, EngineConfig, SamplingConfig
+from models.config import EngineConfig, SamplingConfig
+from models.config_base import Config
 from tasks.datasets.held_out import Measurable, measurable
 from tasks.datasets.problems import Judged, ProblemSource, expected_counts
 from tasks.rollouts.evaluate import EvaluateConfig, Evaluating

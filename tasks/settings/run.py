@@ -5,7 +5,9 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 
-from models.config import Config, LaunchConfig, TrainConfig, gradient_accumulation
+from models.adapters.settings import SHARDED
+from models.config import LaunchConfig, TrainConfig, gradient_accumulation
+from models.config_base import Config
 from tasks.policies.base import PolicySource
 from tasks.settings.leading import MACHINE, START, TRAINING
 from tasks.stage.environment import ARTIFACTS, PREFECT, SERVICES, SQLITE
@@ -102,5 +104,11 @@ class RunConfig(PolicySource, RunName):
                     f"{setting}.adapter.quantize: ZeRO 3 cannot shard 4-bit weights across devices. Choose "
                     "launch.zero_stage 0, 1 or 2 (each device then holds all weights, at half a byte each), or do not "
                     "quantize."
+                )
+            kind = config.adapter.kind if config.adapter else SHARDED[0]
+            if self.launch.zero_stage == 3 and kind not in SHARDED:
+                raise ValueError(
+                    f"{setting}.adapter.kind {kind} needs whole weights on each device, but launch.zero_stage is 3. "
+                    f"Choose launch.zero_stage 0, 1 or 2, or a kind that works with 3: {', '.join(SHARDED)}."
                 )
         return self

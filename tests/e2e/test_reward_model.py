@@ -17,8 +17,8 @@ from data.render import judged_token_ids
 from data.rows import Pair, PairReward, Problem
 from data.storage import read_rows, write_rows
 from models import tiny
+from models.adapters.settings import AdapterConfig
 from models.config import (
-    AdapterConfig,
     LaunchConfig,
     PairScoreJob,
     RewardScoreProgram,

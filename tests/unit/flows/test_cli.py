@@ -25,7 +25,7 @@ from flows.dpo import DPO
 from flows.rest_em import RestEM
 from flows.sft import SFT
 from flows.spin import Spin
-from models.config import AdapterConfig
+from models.adapters.settings import AdapterConfig
 from tasks.settings.leading import leading
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))

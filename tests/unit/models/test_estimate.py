@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from models import tiny
-from models.config import AdapterConfig, Dtype, EngineConfig, LaunchConfig, SupervisedConfig, TrainConfig
+from models.adapters.settings import AdapterConfig
+from models.config import Dtype, EngineConfig, LaunchConfig, SupervisedConfig, TrainConfig
 from models.estimate import (
     activation_bytes,
     cache_bytes_per_token,
     generation_bytes_per_device,
-    linear_modules,
     parameters_of,
     training_bytes_per_device,
     weights_bytes_per_device,
@@ -171,12 +171,6 @@ def test_activations_of_a_model_of_seven_billion_parameters() -> None:
     assert whole == pytest.approx(34 * tokens * 4096 * 32, rel=0.1)
     assert checkpointed == pytest.approx(tokens * 4096 * (2 * 32 + 34), rel=0.1)
     assert activation_bytes(None, tokens, "float32", LaunchConfig()) is None
-
-
-def test_linear_modules_are_the_matrices(tmp_path: Path) -> None:
-    shapes = {"model.layers.0.q_proj.weight": [4, 4], "model.norm.weight": [4], "model.layers.0.q_proj.bias": [4]}
-    write_weights(tmp_path / "model.safetensors", shapes)
-    assert linear_modules(tmp_path) == {"model.layers.0.q_proj"}
 
 
 def test_a_stage_takes_as_much_memory_as_its_largest_part() -> None:

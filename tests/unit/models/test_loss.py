@@ -14,7 +14,8 @@ from transformers import Gemma2Config, GPTJConfig, LlamaConfig, MistralConfig, Q
 from trl import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
-from models.config import AdapterConfig, LaunchConfig, SupervisedConfig
+from models.adapters.settings import AdapterConfig
+from models.config import LaunchConfig, SupervisedConfig
 from models.launch import SUPERVISED, launch_command
 from models.training.attention import PACKED, attention
 from models.training.common import (

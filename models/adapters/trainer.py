@@ -1,0 +1,58 @@
+"""Adapters in TRL's trainers: their part of the loss, and what they do at every optimizer step."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from models.adapters.adapter import Adapter
+
+STATE = "adapter_state.safetensors"
+
+
+class LearnsAdapter:
+    """A mixin for trainers. `adapter` is set before training begins."""
+
+    adapter: Adapter | None = None
+
+    def penalized(self, loss: torch.Tensor, model: Any, parts: int = 1) -> torch.Tensor:
+        """A loss, and what the adapter adds to it in training.
+
+        Args:
+            parts: losses of which the sum is trained on, not the mean.
+        """
+        if self.adapter is None or not self.adapter.watches or not model.training:
+            return loss
+        penalty = self.adapter.penalty()
+        return loss if penalty is None else loss + penalty / parts
+
+
+class AdapterCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells an adapter of every optimizer step, and keeps its state in checkpoints.
+
+    Accelerate makes a step and zeroes the gradients inside `backward`, so the engine's own `step` is watched.
+    """
+
+    def __init__(self, trainer: Any, adapter: Adapter, resumed: Path | None) -> None:
+        self._trainer, self._adapter, self._resumed = trainer, adapter, resumed
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        adapter, engine = self._adapter, self._trainer.model_wrapped
+        adapter.begin(state.max_steps, state.global_step)
+        if self._resumed is not None and (self._resumed / STATE).exists():
+            adapter.load_state(load_file(self._resumed / STATE))
+        made = engine.step
+
+        def step(*told: Any, **named: Any) -> None:
+            adapter.before_update()
+            made(*told, **named)
+            adapter.after_update()
+
+        engine.step = step
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and (kept := self._adapter.state()):
+            tensors = {name: value.detach().cpu().contiguous() for name, value in kept.items()}
+            save_file(tensors, Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE)

@@ -1,0 +1,168 @@
+"""Kinds of fine-tuning in real training: killed, resumed, under ZeRO, in the online flows, and served by vLLM."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data.files import file_sha256
+from data.render import prompt_token_ids
+from data.rows import Problem, Sample
+from data.storage import read_rows, write_rows
+from models.config import LaunchConfig, SupervisedConfig, TrainProgram
+from models.launch import ON_POLICY
+from models.training.common import last_checkpoint
+from tests.e2e import test_grpo
+from tests.e2e.conftest import autodidact, generate, kill_at_checkpoint, train
+from tests.e2e.test_generate import write_program
+from tests.e2e.test_train import losses
+
+WEIGHTS = "adapter/adapter_model.safetensors"
+KINDS: dict[str, tuple[float, dict[str, Any]]] = {  # with their learning rates
+    "dora": (2e-3, {"dora": True, "dropout": 0.0}),
+    "rslora": (1e-3, {"rslora": True, "dropout": 0.0}),
+    "adalora": (1e-2, {"kind": "adalora", "adalora": {"interval": 2}}),
+    "ia3": (1e-2, {"kind": "ia3"}),
+    "bitfit": (1e-2, {"kind": "bitfit"}),
+    "diff-pruning": (1e-3, {"kind": "diff-pruning", "diff_pruning": {"density": 0.02}}),
+}
+EVERY = [pytest.param(kind, marks=[] if kind == "adalora" else pytest.mark.nightly) for kind in KINDS]
+
+
+@pytest.fixture(scope="session")
+def biased(policy: Path, shared: Path) -> Path:
+    """The tiny policy with biases of zero, which change nothing."""
+    folder = shared / f"biased-{policy.parent.parent.name}"
+    if not (folder / "config.json").exists():
+        AutoTokenizer.from_pretrained(policy).save_pretrained(folder)
+        told = json.loads((policy / "config.json").read_text()) | {"attention_bias": True, "mlp_bias": True}
+        model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+        config = type(model.config).from_dict(told)
+        made = AutoModelForCausalLM.from_config(config).float()
+        for name, weight in made.named_parameters():
+            if name.endswith("bias"):
+                weight.data.zero_()
+        missing = made.load_state_dict(model.state_dict(), strict=False).missing_keys
+        assert all(name.endswith("bias") for name in missing)
+        made.save_pretrained(folder)
+    return folder
+
+
+def start_of(kind: str, policy: Path, biased: Path) -> Path:
+    return biased if kind == "bitfit" else policy
+
+
+def program(kind: str, start: Path, examples: Path, folder: Path, **launch: Any) -> TrainProgram:
+    rate, told = KINDS[kind]
+    how = {"learning_rate": rate, "epochs": 2, "batch_size": 32, "dtype": "float32", "adapter": told}
+    settings = LaunchConfig(**{"micro_batch_size": 16, "log_steps": 1, "checkpoint_steps": 4} | launch)
+    return TrainProgram(
+        policy=start,
+        examples=[examples],
+        output=folder / "policy",
+        seed=1,
+        train=SupervisedConfig.model_validate(how),
+        launch=settings,
+    )
+
+
+def learned(folder: Path) -> bool:
+    """Whether the second pass over the examples has lower losses than the first."""
+    found = losses(folder)
+    half = len(found) // 2
+    return half == 16 and sum(found[half:]) < sum(found[:half])
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_killed_it_goes_on_to_the_same_adapter(kind, policy, biased, examples, tmp_path):
+    start, whole, killed = start_of(kind, policy, biased), tmp_path / "whole", tmp_path / "killed"
+    train(whole, program(kind, start, examples, whole))
+    assert learned(whole)
+    job = program(kind, start, examples, killed)
+    kill_at_checkpoint(killed, job)
+    assert last_checkpoint(killed / ".checkpoints") is not None
+    train(killed, job, anew=True)
+    assert file_sha256(killed / WEIGHTS) == file_sha256(whole / WEIGHTS)
+    assert losses(killed) == losses(whole)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("launch", [{"zero_stage": 1}, {"zero_stage": 2}, {"processes": 2, "micro_batch_size": 8}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_zero_stages_and_processes_learn_the_same(kind, launch, policy, biased, examples, tmp_path):
+    start, plain, spread = start_of(kind, policy, biased), tmp_path / "plain", tmp_path / "spread"
+    train(plain, program(kind, start, examples, plain))
+    train(spread, program(kind, start, examples, spread, **launch))
+    assert losses(spread) == pytest.approx(losses(plain), abs=2e-3)
+    ours, theirs = load_file(spread / WEIGHTS), load_file(plain / WEIGHTS)
+    if kind == "adalora":  # the same ranks stay
+        assert {name: len(value) for name, value in ours.items()} == {
+            name: len(value) for name, value in theirs.items()
+        }
+    elif kind != "diff-pruning":  # where rounding decides which numbers are the largest
+        assert all((ours[name] - theirs[name]).abs().max() < 1e-2 for name in theirs)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "diff-pruning"])
+def test_on_four_bit_weights_too(kind, policy, biased, examples, tmp_path):
+    job = program(kind, start_of(kind, policy, biased), examples, tmp_path)
+    adapter = job.train.adapter.model_copy(update={"quantize": True})
+    train(tmp_path, job.model_copy(update={"train": job.train.model_copy(update={"adapter": adapter})}))
+    assert learned(tmp_path)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS)
+def test_online_the_engine_answers_as_the_trainer_computes(kind, policy, biased, problems, tmp_path):
+    asked = tmp_path / "problems.parquet"
+    write_rows(Problem, asked, [p for p in problems if p.split == "train"][:40])
+    rate, told = KINDS[kind]
+    start = start_of(kind, policy, biased)
+    job = test_grpo.program(tmp_path / "whole", start, asked, adapter=told)
+    job = job.model_copy(update={"train": job.train.model_copy(update={"learning_rate": rate})})
+    train(tmp_path / "whole", job, ON_POLICY)
+    seen = test_grpo.seen(tmp_path / "whole", "drift", "kl")
+    assert all(0 < drift < 1e-4 for drift, _ in seen)
+    assert abs(seen[0][1]) < 1e-6 and all(kl > 1e-6 for _, kl in seen[1:])  # the reference is the policy without it
+    twice = test_grpo.in_two_iterations(tmp_path / "twice", job)
+    assert file_sha256(twice / WEIGHTS) == file_sha256(tmp_path / "whole" / WEIGHTS)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["lora", *KINDS])
+def test_an_iteration_of_rest_em_and_the_served_policy_answers_as_transformers(
+    kind, policy, biased, problems, tmp_path
+):
+    rate, told = KINDS.get(kind, (1e-3, {}))
+    (tmp_path / "settings.yaml").write_text(
+        f"""
+limit: 64
+limit_validation: 24
+limit_test: 24
+limit_transfer: 24
+iterations: 1
+generate: {{samples: 4, max_tokens: 40, dtype: float32}}
+evaluate: {{samples: 2, pass_at: [1, 2]}}
+launch: {{micro_batch_size: 16}}
+train: {{learning_rate: {rate}, epochs: 2, batch_size: 16, dtype: float32, adapter: {json.dumps(told)}}}
+"""
+    )
+    start = start_of(kind, policy, biased)
+    autodidact(tmp_path, "rest-em", "--config", "settings.yaml", "--run", "em", "--model", str(start))
+    made = tmp_path / "runs/em/iter-1/train"
+    chosen = [p for p in problems if p.split in ("validation", "test")][:200]
+    generate(write_program(tmp_path, made / "policy", chosen, 1, 0.0))
+    model = AutoModelForCausalLM.from_pretrained(made / "policy", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(made / "policy")
+    for problem, sample in zip(chosen, read_rows(Sample, tmp_path / "samples"), strict=True):
+        prompt = prompt_token_ids(tokenizer, problem.messages)
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + sample.token_ids])).logits[0, len(prompt) - 1 : -1]
+        best = logits.max(dim=-1).values
+        taken = logits.gather(1, torch.tensor(sample.token_ids)[:, None])[:, 0]
+        assert (best - taken).max() < 1e-4  # each token is as good as the best
