@@ -16,6 +16,7 @@ from flows.commands.settings import read_settings
 from models import tiny
 from tasks.loop import preflight
 from tasks.loop.preflight import check
+from tasks.policies.adapter import AdapterError, check_adapter
 from tasks.stage.contract import OnDrift
 from tests.unit.reading import load_problems
 
@@ -58,6 +59,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         (["--train.adapter.targets", '["query"]'], ["'query' matches no module of the embedded model", "q_proj"]),
         (["--train.adapter.targets", '["lm_head"]'], ["'lm_head' matches no module"]),
+        (["--train.adapter.rank", "129"], ["the rank is 129", "a matrix of q_proj", "only 128 rows", "at most 128"]),
+        (["--train.adapter.kind", "adalora", "--train.adapter.adalora.initial-rank", "200"], ["the rank is 200"]),
+        (["--train.adapter.kind", "bitfit"], ["the embedded model has no biases", "Use lora, adalora, ia3"]),
+        (["--train.adapter.kind", "ia3", "--train.adapter.ia3.targets", '["fc", "down_proj"]'], ["ia3.targets: 'fc'"]),
+        (["--train.adapter.kind", "prompt-tuning"], ["--train.adapter.kind", "diff-pruning"]),
+        (["--train.adapter.kind", "ia3", "--launch.zero-stage", "3"], ["needs whole weights", "works with 3: lora"]),
     ],
 )
 def test_settings_of_spin(capsys, arguments, says):
@@ -82,6 +89,9 @@ def test_targets_are_compared_with_the_users_own_model(capsys, folder):
     assert "'q_proj' matches no module of model" in message and "Choose from query" in message
 
 
+WHOLE = {"train": {"adapter": None}}
+
+
 def write_tensors(folder: Path, shapes: dict[str, list[int]], name: str = "model.safetensors") -> None:
     save_file({key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}, folder / name)
 
@@ -99,7 +109,7 @@ def write_adapter(folder: Path, height: int, width: int) -> None:
     [
         (4, 6, None, []),
         (4, 4, None, ["trained on another base", "layers.0.q_proj is 4 × 4, and the model has 4 × 6 there"]),
-        (4, 6, "0123456789abcdef", ["trained on another base", "have another digest"]),
+        (4, 6, "0123456789abcdef", ["trained on another base", "have another digest (0123456789abcdef, not "]),
     ],
 )
 def test_an_adapter_is_merged_only_into_the_model_it_was_trained_on(capsys, folder, height, width, base, says):
@@ -111,12 +121,42 @@ def test_an_adapter_is_merged_only_into_the_model_it_was_trained_on(capsys, fold
             json.dumps({"weights": base, "dtype": "float32", "quantize": False})
         )
     if not says:
-        config = sft.SFT.model_validate({"model": "model", "adapter": "adapter", "generate": {"max_tokens": 48}})
+        config = sft.SFT.model_validate(
+            {"model": "model", "adapter": "adapter", "generate": {"max_tokens": 48}} | WHOLE
+        )
         assert check(sft.loop, config, OnDrift.REFUSE).plan[1].stage.inputs["adapter"].digest
         return
     message = refused(capsys, "sft", "--model", "model", "--adapter", "adapter")
     for words in says:
         assert words in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensors", "says"),
+    [
+        ("IA3", {"base_model.model.layers.0.q_proj.ia3_l": [4, 1]}, ""),
+        ("IA3", {"base_model.model.layers.0.q_proj.ia3_l": [1, 6]}, ""),
+        ("IA3", {"base_model.model.layers.0.q_proj.ia3_l": [1, 5]}, "q_proj is any × 5, and the model has 4 × 6 there"),
+        ("ADALORA", {"base_model.model.layers.0.q_proj.lora_A": [8, 5]}, "q_proj is any × 5, and"),
+        ("bitfit", {"layers.0.q_proj.bias": [4]}, ""),
+        ("bitfit", {"layers.0.v_proj.bias": [4]}, "layers.0.v_proj.bias is 4, and the model has no such module"),
+        ("diff-pruning", {"layers.0.q_proj.weight.indices": [3], "layers.0.q_proj.weight.values": [3]}, ""),
+        ("diff-pruning", {"layers.1.q_proj.weight.indices": [3]}, "and the model has no such module"),
+        ("PREFIX_TUNING", {"prompt_embeddings": [3, 4]}, "PREFIX_TUNING adapter; only LORA, ADALORA"),
+    ],
+)
+def test_adapters_of_every_kind_are_compared_with_the_model(folder, kind, tensors, says):
+    (folder / "model").mkdir()
+    write_tensors(folder / "model", {"layers.0.q_proj.weight": [4, 6], "layers.0.q_proj.bias": [4]})
+    (folder / "adapter").mkdir()
+    key = "peft_type" if kind.isupper() or kind == "IA3" else "kind"
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps({key: kind}))
+    write_tensors(folder / "adapter", tensors, "adapter_model.safetensors")
+    if not says:
+        check_adapter(folder / "adapter", folder / "model")
+        return
+    with pytest.raises(AdapterError, match=says):
+        check_adapter(folder / "adapter", folder / "model")
 
 
 def test_an_adapter_needs_its_model_and_its_files(capsys, folder):

@@ -14,6 +14,8 @@ from transformers import Gemma2Config, GPTJConfig, LlamaConfig, MistralConfig, Q
 from trl import pack_dataset
 from trl.trainer.utils import add_fused_lm_head
 
+from models.adapters.adapter import Adapter, Training
+from models.adapters.kinds import new_adapter
 from models.adapters.settings import AdapterConfig
 from models.config import LaunchConfig, SupervisedConfig
 from models.launch import SUPERVISED, launch_command
@@ -284,9 +286,9 @@ def test_a_step_that_was_made_to_set_up_an_optimizer_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-@pytest.mark.parametrize("adapter", [None, AdapterConfig()])
+@pytest.mark.parametrize("adapter", [None, new_adapter(AdapterConfig(), Training(1e-4, 0))])
 def test_only_a_training_from_its_beginning_has_a_fresh_optimizer_and_only_an_adapter_a_last_checkpoint(
-    tmp_path: Path, resumed: bool, adapter: AdapterConfig | None
+    tmp_path: Path, resumed: bool, adapter: Adapter | None
 ) -> None:
     if resumed:
         make_checkpoint(tmp_path / CHECKPOINTS, 4, complete=True)
@@ -298,8 +300,10 @@ def test_only_a_training_from_its_beginning_has_a_fresh_optimizer_and_only_an_ad
         train=lambda resume_from_checkpoint: None,
         save_model=lambda folder: None,
         is_world_process_zero=lambda: False,
+        model=torch.nn.Linear(1, 1),
+        accelerator=SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=0))),
     )
-    run_training(trainer, None, tmp_path / "policy", SupervisedConfig(adapter=adapter))
+    run_training(trainer, None, tmp_path / "policy", adapter)
     (journal,) = (callback for callback in added if isinstance(callback, Journal))
     assert journal.save_last == (adapter is not None)
     assert any(isinstance(callback, FreshOptimizer) for callback in added) != resumed
