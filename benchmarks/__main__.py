@@ -1,7 +1,8 @@
 """`python -m benchmarks [NAME…]`: run the named benchmarks, by default those of speed, memory and verdicts.
 
-The others run only by name: demos, methods, spin and identity show what is learned, invariance takes minutes, crashes
-an hour, memory needs a GPU. Options after a name are that benchmark's own: `python -m benchmarks demos --help`.
+The others run only by name: demos, methods, adapters, spin and identity show what is learned, invariance takes
+minutes, crashes an hour, memory needs a GPU. Options after a name are that benchmark's own: `python -m benchmarks demos
+--help`.
 """
 
 import argparse
@@ -29,7 +30,7 @@ NAMES = (
     "demo",
     "formatting",
 )
-BY_NAME = ("demos", "methods", "spin", "identity", "invariance", "crashes", "memory")
+BY_NAME = ("demos", "methods", "adapters", "spin", "identity", "invariance", "crashes", "memory")
 
 
 def main() -> None:

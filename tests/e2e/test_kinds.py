@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.adapters import write_biased
 from data.files import file_sha256
 from data.render import prompt_token_ids
 from data.rows import Problem, Sample
@@ -36,19 +38,10 @@ EVERY = [pytest.param(kind, marks=[] if kind == "adalora" else pytest.mark.night
 @pytest.fixture(scope="session")
 def biased(policy: Path, shared: Path) -> Path:
     """The tiny policy with biases of zero, which change nothing."""
-    folder = shared / f"biased-{policy.parent.parent.name}"
-    if not (folder / "config.json").exists():
-        AutoTokenizer.from_pretrained(policy).save_pretrained(folder)
-        told = json.loads((policy / "config.json").read_text()) | {"attention_bias": True, "mlp_bias": True}
-        model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
-        config = type(model.config).from_dict(told)
-        made = AutoModelForCausalLM.from_config(config).float()
-        for name, weight in made.named_parameters():
-            if name.endswith("bias"):
-                weight.data.zero_()
-        missing = made.load_state_dict(model.state_dict(), strict=False).missing_keys
-        assert all(name.endswith("bias") for name in missing)
-        made.save_pretrained(folder)
+    folder = shared / "biased"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            write_biased(policy, folder)
     return folder
 
 
