@@ -23,9 +23,11 @@ from data.rewards.loading import load_reward
 from data.rows import Example, Problem, Sample
 from data.scoring import Tally, score_samples
 from data.storage import read_rows, write_rows
+from models.adapters.virtual_tokens import ENCODER
 from models.config import EngineConfig, LaunchConfig, MergeProgram, SupervisedConfig, TrainProgram
 from models.launch import SUPERVISED, launch_command
 from models.loading import load_tokenizer, load_weights, random_weights
+from tasks.policies.adapter import put_beside
 from tasks.rollouts.generate import generate_command
 from tasks.stage.environment import SHARED_CPU, child_environment
 
@@ -53,6 +55,10 @@ CASES = {
     "ia3": Case({"kind": "ia3"}, (3e-3, 1e-2, 3e-2)),
     "bitfit": Case({"kind": "bitfit"}, HIGH),
     "diff-pruning": Case({"kind": "diff-pruning"}, MIDDLE),
+    "prompt": Case({"kind": "prompt"}, (3e-3, 1e-2, 3e-2)),
+    "p-tuning": Case({"kind": "p-tuning"}, MIDDLE),
+    "prefix": Case({"kind": "prefix"}, MIDDLE),
+    "bottleneck": Case({"kind": "bottleneck"}, HIGH),
 }
 
 
@@ -116,7 +122,9 @@ def _train(
     (folder / "train.json").write_text(program.model_dump_json())
     command = launch_command(SUPERVISED, program.launch, folder / "train.json")
     measured = run_measured(command, child_environment() | SHARED_CPU, watch_memory=watch_memory)
-    if adapter is not None:
+    if program.train.beside:
+        put_beside(start, folder / "adapter", folder / "policy")
+    elif adapter is not None:
         merge = MergeProgram(policy=start, adapter=folder / "adapter", output=folder / "policy", dtype="float32")
         (folder / "merge.json").write_text(merge.model_dump_json())
         command = [sys.executable, "-m", "models.training.merge", str(folder / "merge.json")]
@@ -126,9 +134,10 @@ def _train(
 
 def _written(folder: Path, adapter: bool) -> tuple[int, int]:
     """Bytes of the weights that a training wrote, and how many numbers there are in them."""
-    (file,) = (folder / ("adapter" if adapter else "policy")).glob("*.safetensors")
-    numbers = (tensor.size for name, tensor in load_file(file).items() if not name.endswith(".indices"))
-    return file.stat().st_size, sum(numbers)
+    file = folder / ("adapter/adapter_model.safetensors" if adapter else "policy/model.safetensors")
+    encoder = folder / "adapter" / ENCODER  # whose output is what is written
+    trained = load_file(encoder if encoder.exists() else file)
+    return file.stat().st_size, sum(tensor.size for name, tensor in trained.items() if not name.endswith(".indices"))
 
 
 def _accuracy(folder: Path, policy: Path, asked: list[Problem]) -> str:

@@ -25,6 +25,7 @@ import yaml
 
 from benchmarks.measure import show
 from data.metrics import Interval, Outcome, bootstrap_interval, pass_at_k
+from data.render import pad_token_id
 from data.rows import Example, Problem, Sample
 from data.storage import parquet_files, read_rows
 from flows.commands.config_file import merge
@@ -172,7 +173,7 @@ def _kl(iteration: Path) -> float:
 
     from data.render import prompt_token_ids
     from models.loading import load_tokenizer
-    from models.training.common import load_policy, pad_token_id
+    from models.training.common import load_policy
     from models.training.likelihood import log_probs_of
 
     run, policies = iteration.parent, []

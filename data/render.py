@@ -273,6 +273,12 @@ def _answers(starts: list[int], pieces: list[tuple[str, bool]]) -> list[bool]:
     return found
 
 
+def pad_token_id(tokenizer: Any) -> int:
+    """The padding token: the tokenizer's own, else EOS, else the template's end-of-turn token."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, *stop_token_ids(tokenizer))
+    return next(int(number) for number in known if number is not None)
+
+
 def context_length(config: Any) -> int:
     """Context length in tokens of a model with this Hugging Face configuration; a very large number if not given."""
     return int(getattr(config, "max_position_embeddings", 0) or 1 << 30)

@@ -24,7 +24,7 @@ from data.text import visible
 from deployments.chat_page import ChatPage
 from deployments.supervision import refuse_taken_port
 from flows.commands.parser import CommandParser, port_number
-from models.loading import engine_arguments, load_config, load_tokenizer
+from models.loading import engine_arguments, load_config, load_tokenizer, unmerged
 from tasks.history.checkpoint import Checkpoint, find_checkpoint
 from tasks.stage.devices import count_gpus
 from tasks.stage.environment import prepare
@@ -52,6 +52,11 @@ def serve(arguments: list[str]) -> int:
     told = parser.parse_args(arguments)
     prepare(told.runs_dir, dry_run=True)
     checkpoint = find_checkpoint(told.runs_dir, told.checkpoint)
+    if unmerged(checkpoint.folder) is not None:
+        raise UsageError(
+            f"{checkpoint.name} has an adapter beside its weights, which vLLM's server does not serve.",
+            what_next=f"Talk with it: autodidact chat {told.checkpoint}.",
+        )
     if not (_is_loopback(told.host) or os.environ.get(KEY)):
         raise UsageError(
             f"--host {told.host} can be reached from other machines, and there is no key.",

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from data.judge_questions import Kind, longest_reply
 from data.prepare.new_prompts import KEYWORDS
 from data.sandbox.isolation import Level
-from models.adapters.settings import AdapterConfig
+from models.adapters.settings import UNMERGED, AdapterConfig
 from models.config_base import Config
 
 Dtype = Literal["float32", "bfloat16"]
@@ -279,7 +279,7 @@ class NewPromptsConfig(AskedModelConfig):
 
 
 class EngineConfig(Config):
-    """Where and how fast vLLM runs. Nothing here changes the result."""
+    """Where and how fast the engine runs. Nothing here changes the result."""
 
     tensor_parallel_size: Annotated[int, Field(ge=1, description="Devices that share one copy of the model.")] = 1
     max_model_len: Annotated[
@@ -309,12 +309,17 @@ class TrainConfig(Config):
     max_grad_norm: Annotated[float, Field(gt=0, description="Gradients are clipped to this norm.")] = 1.0
     dtype: Annotated[Dtype, Field(description="bfloat16: mixed precision; float32: full.")] = "bfloat16"
     adapter: Annotated[
-        AdapterConfig | None, Field(description="Train an adapter and merge it; if not set, train all weights.")
+        AdapterConfig | None, Field(description="Train an adapter in place of all weights. Default: all weights.")
     ] = None
 
     @property
     def quantize(self) -> bool:
         return self.adapter is not None and self.adapter.quantize
+
+    @property
+    def beside(self) -> bool:
+        """Whether an adapter is trained that stays beside the weights."""
+        return self.adapter is not None and self.adapter.kind in UNMERGED
 
 
 class SupervisedConfig(TrainConfig):
@@ -602,12 +607,12 @@ class TrainProgram(LaunchedProgram):
 class MergeProgram(Config):
     """Configuration of the program `models.training.merge`. Without a `dtype`, the policy keeps its number format.
 
-    `reward`: the adapter belongs to a reward model and includes its head.
+    `reward`: the adapter belongs to a reward model and includes its head. `adapter`: None writes the weights alone.
     """
 
     policy: Path
     model_code: ModelCode = "refuse"
-    adapter: Path
+    adapter: Path | None
     output: Path
     dtype: Dtype | None = None
     quantize: bool = False

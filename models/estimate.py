@@ -12,12 +12,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from data.errors import AutodidactError
+from models.adapters.settings import UNMERGED
 from models.config import Dtype, EngineConfig, LaunchConfig, TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2}
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 LIVE_PARAMETERS = 1_000_000_000  # DeepSpeed's default of stage3_max_live_parameters
-WHOLE = ("bitfit", "diff-pruning")  # kinds of adapters whose checkpoints hold all weights
+WHOLE = ("bitfit", "diff-pruning", *UNMERGED)  # kinds of adapters whose checkpoints hold all weights
 NF4_BYTES = 0.52  # 4 bits, and 0.127 bits of doubly quantized scales (arXiv 2305.14314, section 3)
 
 
@@ -104,9 +105,10 @@ def training_disk_bytes(parameters: int | None, train: TrainConfig) -> int:
     """Bytes of the new policy and of two checkpoints with optimizer state. Those of peft's adapters are small."""
     if train.adapter is None:
         return (parameters or 0) * 40
-    # Checkpoints of the other kinds hold the frozen weights, twice, and with diff pruning two numbers more for each.
+    # Each checkpoint of the other kinds holds the frozen weights twice, and with diff pruning three numbers more for
+    # each, of which two are trained.
     whole = 4 * BYTES[train.dtype] if train.adapter.kind in WHOLE else 0
-    trained = 2 * 2 * (BYTES[train.dtype] + 12) if train.adapter.kind == "diff-pruning" else 0
+    trained = 2 * (2 * 3 * BYTES[train.dtype] + 2 * 12) if train.adapter.kind == "diff-pruning" else 0
     return (parameters or 0) * (BYTES[train.dtype] + whole + trained)
 
 
@@ -149,7 +151,8 @@ def training_bytes_per_device(parameters: int | None, train: TrainConfig, launch
         if frozen is None or train.adapter.kind != "diff-pruning":
             return frozen
         alone = training_bytes_per_device(2 * parameters, train.model_copy(update={"adapter": None}), launch)
-        return None if alone is None else frozen + alone  # two numbers for each weight
+        # Two trained numbers for each weight, one that is fixed, and what is computed from them in a forward pass.
+        return None if alone is None else frozen + alone + parameters * (BYTES[train.dtype] + 20)
     devices, stage, mixed = launch.processes, launch.zero_stage, train.dtype == "bfloat16"
     weights = gradients = BYTES[train.dtype]
     moments, update = {"adamw": (8, 2 if stage and mixed else 0), "rmsprop": (4, 4)}[train.optimizer]

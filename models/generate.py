@@ -9,14 +9,14 @@ made from the stage's seed, the problem's id and the answer's number. An existin
 import sys
 from pathlib import Path
 
-from data.render import check_room, context_length, prompt_token_ids, stop_token_ids
+from data.render import check_room, prompt_token_ids, stop_token_ids
 from data.storage import count_rows
 from data.wording import counted
 from models.config import GenerateProgram
 from models.engine import Engine, Served, start
 from models.engine.meter import Meter
 from models.engine.vllm import leave
-from models.loading import load_config, load_tokenizer
+from models.loading import load_tokenizer, room_of
 from models.process import fail_plainly
 from models.progress import Progress
 from models.rounds import Rounds, scorers
@@ -51,7 +51,7 @@ def generate(program: GenerateProgram, journal: Path | None = None) -> None:
 
 def _start(program: GenerateProgram, missing: list[Shard], prompts: dict[str, list[int]]) -> Engine:
     """Start an engine in which every prompt has room for its answers."""
-    context = program.engine.max_model_len or context_length(load_config(program.policy, program.model_code))
+    context = room_of(program.policy, program.model_code, program.engine.max_model_len)
     for shard in missing:
         for problem in shard.problems:
             check_room(len(prompts[problem.id]), shard.job.sampling.max_tokens, context, problem.id)

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.errors import AutodidactError
+from data.render import context_length
+from models.adapters.settings import UNMERGED as NOT_MERGED
+from models.adapters.settings import Kind as UnmergedKind
 from models.config import ModelCode
 
 Kind = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
 # Files with an `auto_map`. It may name several classes for one: a slow and a fast tokenizer.
 _MAPPED = ("config.json", "tokenizer_config.json")
+UNMERGED = "adapter"  # folder of an adapter in that of its policy
 _ELSEWHERE = "--"  # between a repository and a class in it
 
 
@@ -38,6 +42,51 @@ def load_tokenizer(folder: Path, code: ModelCode, **settings: Any) -> Any:
         return AutoTokenizer.from_pretrained(folder, **_trust(code), **settings)
 
 
+def unmerged(folder: Path) -> Path | None:
+    """The trained adapter of a policy that is not merged into its weights, but lies beside them."""
+    found = folder / UNMERGED
+    return found if _kind_beside(found) is not None else None
+
+
+def kind_beside(adapter: Path) -> UnmergedKind:
+    """The kind of a trained adapter that is not merged."""
+    kind = _kind_beside(adapter)
+    assert kind is not None
+    return kind
+
+
+def _kind_beside(adapter: Path) -> UnmergedKind | None:
+    """The kind of an adapter that a run has put there; None if it is another's, or none."""
+    try:
+        told = json.loads((adapter / "adapter_config.json").read_text())
+        kind = told.get("settings", told).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return kind if kind in NOT_MERGED else None
+
+
+def virtual_tokens(folder: Path) -> int:
+    """How many virtual tokens the policy in `folder` has in front of every prompt."""
+    adapter = unmerged(folder)
+    return int(json.loads((adapter / "adapter_config.json").read_text()).get("num_virtual_tokens", 0)) if adapter else 0
+
+
+def room_of(folder: Path, code: ModelCode, most: int | None = None) -> int:
+    """The context of the policy in `folder`, in tokens, without its virtual ones.
+
+    Args:
+        most: a setting that says otherwise, if there is one.
+
+    Raises:
+        ModelError: it needs its own code, which is refused.
+    """
+    in_front = virtual_tokens(folder)
+    if most is not None and not in_front:
+        return most
+    room = context_length(load_config(folder, code)) - in_front
+    return room if most is None else min(most, room)
+
+
 def load_config(folder: Path, code: ModelCode) -> Any:
     """Transformers' configuration of the model in `folder`.
 
@@ -50,10 +99,11 @@ def load_config(folder: Path, code: ModelCode) -> Any:
         return AutoConfig.from_pretrained(folder, **_trust(code))
 
 
-def load_weights(kind: Kind, folder: Path, code: ModelCode, **settings: Any) -> Any:
-    """The model in `folder`, as the requested kind.
+def load_weights(kind: Kind, folder: Path, code: ModelCode, bare: bool = False, **settings: Any) -> Any:
+    """The model in `folder`, as the requested kind, with its adapter if that is not merged.
 
     Args:
+        bare: leave out such an adapter.
         settings: further arguments of Transformers' `from_pretrained`.
 
     Raises:
@@ -63,7 +113,13 @@ def load_weights(kind: Kind, folder: Path, code: ModelCode, **settings: Any) -> 
 
     with _code_explained(folder, code):
         found = getattr(transformers, kind)
-        return found.from_pretrained(folder, use_safetensors=True, **_trust(code), **settings)
+        model = found.from_pretrained(folder, use_safetensors=True, **_trust(code), **settings)
+    adapter = None if bare else unmerged(folder)
+    if adapter is None:
+        return model
+    from models.adapters.kinds import load_unmerged
+
+    return load_unmerged(model, adapter)
 
 
 def random_weights(config: Any, code: ModelCode, **settings: Any) -> Any:

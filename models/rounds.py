@@ -128,7 +128,9 @@ class Rounds:
     def _request(self, drawn: Drawn) -> Request:
         job, problem = drawn.shard.job, drawn.problem.id
         request = engine_request(job, problem, self._prompts[problem], self._stop, begin=len(drawn.samples))
-        return replace(request, samples=drawn.next_round)
+        # Between rounds, the order of requests depends on how fast verdicts come.
+        together = str(drawn.shard.path) if job.until is None else f"{problem}/{len(drawn.samples)}"
+        return replace(request, samples=drawn.next_round, together=together)
 
     def _take_verdicts(self) -> None:
         with suppress(Empty):

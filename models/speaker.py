@@ -13,9 +13,9 @@ from typing import Any
 
 from data.chat_template import Messages, require_template
 from data.errors import RunFailedError
-from data.render import PromptTooLongError, context_length, prompt_token_ids, stop_token_ids
+from data.render import PromptTooLongError, prompt_token_ids, stop_token_ids
 from models.config import ModelCode, SamplingConfig
-from models.loading import load_tokenizer, load_weights
+from models.loading import load_tokenizer, load_weights, room_of
 from models.process import keep_imports
 
 
@@ -48,7 +48,7 @@ class Speaker:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with _memory_explained():
             self.model = load_weights("AutoModelForCausalLM", folder, code, dtype=dtype).to(device).eval()
-        self.context = context_length(self.model.config)
+        self.context = room_of(folder, code)
 
     def answer(self, messages: Messages, sampling: SamplingConfig, seed: int | None = None) -> Generator[str]:
         """Yield an answer in pieces. An iterator that is closed, or interrupted, ends the answer.

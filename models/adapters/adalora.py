@@ -1,10 +1,12 @@
 """AdaLoRA (arXiv 2303.10512): updates P·Λ·Q whose ranks fall to a common budget, where they matter least.
 
 The importance of a number is |w · ∂L/∂w|, smoothed, times the smoothed deviation from that; that of a rank is the sum
-over its singular value and the means of its vectors (equations 8 to 11). peft has the modules and the allocation. Here
+over its singular value and the means of its vectors. peft has the modules and the allocation. Here
 they work with DeepSpeed, which makes an update and zeroes the gradients in one call, and go on after a stop.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,7 +63,10 @@ class AdaLoRA(PeftAdapter):
         peft_config.tfinal = steps - max(peft_config.tinit + 1, round(told.end * steps))
 
     def penalty(self) -> torch.Tensor | None:
-        """γ times the mean of ‖PᵀP − I‖ and ‖QQᵀ − I‖ (Frobenius) over all updates, as in the authors' code."""
+        """γ times the mean of ‖PᵀP − I‖ and ‖QQᵀ − I‖ (Frobenius) over all updates, as in peft.
+
+        The paper adds up the squares.
+        """
         found = []
         for name, weight in self.model.named_parameters():
             if "lora_A" in name or "lora_B" in name:
@@ -98,12 +103,22 @@ class AdaLoRA(PeftAdapter):
         self._write_through()
 
     def _write_through(self) -> None:
-        """Write singular values that became zero to the optimizer's own copies, if it has any."""
+        """Write singular values that became zero to the optimizer's own copies: ZeRO's, or those of 16-bit weights."""
         from deepspeed.utils import safe_set_full_fp32_param  # looks for an accelerator at once
 
+        ours, theirs = (getattr(self.optimizer, name, ()) for name in ("fp16_groups", "fp32_groups"))
+        pairs = [pair for groups in zip(ours, theirs, strict=True) for pair in zip(*groups, strict=True)]
+        copies = {id(weight): copy for weight, copy in pairs}
         for name, weight in self.model.named_parameters():
             if "lora_E" in name and hasattr(weight, "_hp_mapping"):
                 safe_set_full_fp32_param(weight, weight.detach().float())
+            elif "lora_E" in name and id(weight) in copies:
+                copies[id(weight)].data.copy_(weight.detach())
+
+    def save(self, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write the ranks that stay; all of them while that changes."""
+        self._allocator.peft_config.rank_pattern = None if self.step < self._last else self._kept
+        super().save(folder, weights)
 
     def state(self) -> Tensors:
         found = {f"{kind}/{name}": value for kind in SMOOTHED for name, value in getattr(self._allocator, kind).items()}
@@ -116,7 +131,19 @@ class AdaLoRA(PeftAdapter):
             if kind == "kept":
                 kept[of] = value.tolist()
             else:
-                getattr(self._allocator, kind)[of] = value
+                getattr(self._allocator, kind)[of] = value.to(self.model.device)
         self._allocator.ipt = dict.fromkeys(self._allocator.exp_avg_ipt)  # made anew at every step
         if kept:
             self._kept = self._allocator.peft_config.rank_pattern = kept
+
+
+def merged(layer: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A layer's weight and bias with its update, which peft's 4-bit layers do not tell.
+
+    Args:
+        weight, bias: the frozen ones.
+    """
+    p, values, q = (part["default"].detach() for part in (layer.lora_B, layer.lora_E, layer.lora_A))
+    scale = layer.scaling["default"] / (layer.ranknum["default"] + 1e-5)
+    update = p @ (q * values) * scale
+    return weight + (update.T if layer.fan_in_fan_out else update), bias

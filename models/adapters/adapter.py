@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.adapters.settings import NOT_ADAPTED, AdapterConfig
+from models.adapters.settings import NOT_ADAPTED, WEIGHTS, AdapterConfig
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 HEAD = "score"  # Transformers' name of a sequence classifier's head
 Tensors = dict[str, torch.Tensor]
 
@@ -48,11 +48,25 @@ class Adapter(ABC):
 
     watches = False
     """Whether the kind does something at every optimizer step, or adds to the loss."""
+    undecayed: tuple[str, ...] = ()
+    """Parts of the names of weights that weight decay would pull away from what they begin as."""
+    rated: tuple[str, ...] = ()
+    """Parts of the names of weights that have a learning rate of their own."""
 
     def __init__(self, config: AdapterConfig, training: Training) -> None:
         self.config, self.training = config, training
         self.model: Any = None
+        self.optimizer: Any = None  # DeepSpeed's
         self.step = 0
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the weights in `rated`, as a multiple of that of the others."""
+        return 1.0
+
+    def ready(self, model: Any) -> None:
+        """Accept the model once the adapter is attached and everything on it has its number format."""
+        self.model = model
 
     @property
     def peft_config(self) -> Any:
@@ -70,6 +84,18 @@ class Adapter(ABC):
         Args:
             weights: the model's whole weights by name, gathered from all devices.
         """
+
+    def go_on(self, folder: Path) -> None:
+        """Go on from an adapter of the same settings that an earlier training wrote to `folder`.
+
+        Raises:
+            NotImplementedError: the kind is merged after each training, so that there is nothing to go on from.
+        """
+        raise NotImplementedError(f"{self.config.kind} starts anew")
+
+    def beside(self) -> Tensors:
+        """What an engine needs besides the weights of the base; nothing of a kind that is merged into them."""
+        return {}
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from data.errors import RunFailedError
 from models.adapters.adapter import Adapter, Tensors, head_of, matches, read_own, train_head, write_own
 
 LOW, HIGH = -1.5, 1.5
@@ -56,24 +57,32 @@ class DiffLinear(nn.Module):  # type: ignore[misc]
     """A linear layer with a gated difference to its weight and its bias.
 
     Args:
-        scale: log α is `opening` plus this times a trained number, so that gates have a learning rate of their own.
+        opening: log α at the beginning.
         number: of the layer in the model, which decides its noise.
     """
 
-    def __init__(
-        self, base_layer: nn.Linear, opening: float, scale: float, groups: bool, moment: Moment, number: int
-    ) -> None:
+    def __init__(self, base_layer: nn.Linear, opening: float, groups: bool, moment: Moment, number: int) -> None:
         super().__init__()
-        self.base_layer, self.opening, self.scale = base_layer, opening, scale
-        self.groups, self.moment, self.number = groups, moment, number
+        self.base_layer, self.groups, self.moment, self.number = base_layer, groups, moment, number
         self.kinds = ["weight"] + (["bias"] if base_layer.bias is not None else [])
         for kind in self.kinds:
             base = getattr(base_layer, kind)
             self.register_parameter(f"diff_{kind}", nn.Parameter(torch.zeros_like(base)))
-            self.register_parameter(f"gate_{kind}", nn.Parameter(torch.zeros_like(base)))
+            self.register_parameter(f"gate_{kind}", nn.Parameter(torch.full_like(base, opening)))
             if groups:
-                self.register_parameter(f"group_{kind}", nn.Parameter(torch.zeros(1, dtype=base.dtype)))
+                self.register_parameter(f"group_{kind}", nn.Parameter(base.new_full((1,), opening)))
             self.register_buffer(f"{FIXED}{kind}", torch.zeros_like(base))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen weight, which some models look at."""
+        return self.base_layer.weight
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The frozen bias."""
+        found: torch.Tensor | None = self.base_layer.bias
+        return found
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.moment.enabled:
@@ -84,23 +93,23 @@ class DiffLinear(nn.Module):  # type: ignore[misc]
 
     def difference(self, kind: str) -> torch.Tensor:
         """z ⊙ w of the weight or the bias. While training, gates are drawn; the same in all passes of an update."""
-        gates = (
-            getattr(self, f"{FIXED}{kind}")
-            if self.moment.fixed
-            else self._gates(kind, self.training and self.moment.drawn)
-        )
-        return gates * getattr(self, f"diff_{kind}")
+        return self._gated(kind, self.training)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def at_evaluation(self, kind: str) -> torch.Tensor:
         """z ⊙ w without noise."""
-        gates = getattr(self, f"{FIXED}{kind}") if self.moment.fixed else self._gates(kind, False)
-        return gates * getattr(self, f"diff_{kind}")
+        return self._gated(kind, False)
+
+    def _gated(self, kind: str, drawn: bool) -> torch.Tensor:
+        diff: torch.Tensor = getattr(self, f"diff_{kind}")
+        if self.moment.fixed:
+            return getattr(self, f"{FIXED}{kind}") * diff
+        return self._gates(kind, drawn).to(diff.dtype) * diff if self.moment.drawn else diff
 
     def log_alphas(self, kind: str) -> list[torch.Tensor]:
         """log α of the gates of each number, and with groups that of the gate of all."""
         found = [getattr(self, f"gate_{kind}")] + ([getattr(self, f"group_{kind}")] if self.groups else [])
-        return [self.opening + self.scale * trained for trained in found]
+        return [trained.float() for trained in found]
 
     def _gates(self, kind: str, drawn: bool) -> torch.Tensor:
         alphas = enumerate(self.log_alphas(kind))
@@ -118,7 +127,7 @@ class DiffLinear(nn.Module):  # type: ignore[misc]
         """The expected number of open gates."""
         found = []
         for kind in self.kinds:
-            chances = [open_probability(alpha.float()) for alpha in self.log_alphas(kind)]
+            chances = [open_probability(alpha) for alpha in self.log_alphas(kind)]
             found.append((chances[0] * chances[1] if self.groups else chances[0]).sum())
         return torch.stack(found).sum()
 
@@ -127,6 +136,11 @@ class DiffPruning(Adapter):
     """A sparse difference as an adapter. It begins as zero: a new adapter is the identity."""
 
     watches = True
+    undecayed = rated = ("gate_weight", "gate_bias", "group_")
+
+    @property
+    def rate(self) -> float:
+        return self.config.diff_pruning.gate_learning_rate / self.training.learning_rate
 
     def __init__(self, *told: Any) -> None:
         super().__init__(*told)
@@ -140,10 +154,14 @@ class DiffPruning(Adapter):
             for name, layer in model.named_modules()
             if isinstance(layer, nn.Linear) and matches(name, told.targets)
         ]
-        scale = told.gate_learning_rate / self.training.learning_rate
+        if not found:
+            raise RunFailedError(
+                "The model has no linear layers of the usual kind, so there is nothing that diff pruning could change.",
+                what_next="Choose another train.adapter.kind.",
+            )
         for number, (name, layer) in enumerate(found):
             parent, _, last = name.rpartition(".")
-            made = DiffLinear(layer, told.opening, scale, told.groups, self._moment, number)
+            made = DiffLinear(layer, told.opening, told.groups, self._moment, number)
             setattr(model.get_submodule(parent), last, made)
         if self.training.reward:
             train_head(model)
@@ -170,9 +188,11 @@ class DiffPruning(Adapter):
         self._moment.step, self._moment.fixed = step, step >= self._first_fixed
 
     def penalty(self) -> torch.Tensor | None:
-        found = torch.stack([layer.expected_open() for layer in self.layers.values()]).sum()
-        weight = 0.0 if self._moment.fixed else self.config.diff_pruning.penalty
-        return weight * found  # even if it is 0: DeepSpeed expects a gradient of every weight that is trained
+        layers = self.layers.values()
+        if self._moment.fixed or not self._moment.drawn:  # DeepSpeed expects a gradient of every weight all the same
+            gates = [gate.sum() for layer in layers for kind in layer.kinds for gate in layer.log_alphas(kind)]
+            return 0.0 * torch.stack(gates).sum()
+        return self.config.diff_pruning.penalty * torch.stack([layer.expected_open() for layer in layers]).sum()
 
     def after_update(self) -> None:
         super().after_update()
@@ -184,13 +204,14 @@ class DiffPruning(Adapter):
         """Keep the largest numbers of the difference, and close all other gates for good."""
         parts = [(layer, kind) for layer in self.layers.values() for kind in layer.kinds]
         with torch.no_grad():
-            sizes = [(layer._gates(kind, False) * getattr(layer, f"diff_{kind}")).abs() for layer, kind in parts]
+            sizes = [layer.at_evaluation(kind).abs() for layer, kind in parts]
             flat = torch.cat([size.flatten() for size in sizes])
             stays = torch.zeros_like(flat, dtype=torch.bool)
             stays[flat.topk(self.kept).indices] = True
             for (layer, kind), mask in zip(parts, stays.split([size.numel() for size in sizes]), strict=True):
                 fixed = getattr(layer, f"{FIXED}{kind}")
-                fixed.copy_(layer._gates(kind, False) * mask.view_as(fixed))
+                gates = layer._gates(kind, False) if self._moment.drawn else 1.0
+                fixed.copy_(gates * mask.view_as(fixed))
         self._moment.fixed = True
 
     @contextmanager
@@ -206,10 +227,12 @@ class DiffPruning(Adapter):
         found: Tensors = {}
         for name, layer in self.layers.items():
             for kind in layer.kinds:
-                difference = layer.at_evaluation(kind).flatten()
-                fixed = getattr(layer, f"{FIXED}{kind}").flatten() if self._moment.fixed else difference
-                (places,) = fixed.nonzero(as_tuple=True)
-                found |= {f"{name}.{kind}{INDICES}": places, f"{name}.{kind}{VALUES}": difference[places]}
+                difference = layer.at_evaluation(kind).cpu()
+                if self._moment.fixed:
+                    (places,) = getattr(layer, f"{FIXED}{kind}").cpu().flatten().nonzero(as_tuple=True)
+                    found |= {f"{name}.{kind}{INDICES}": places, f"{name}.{kind}{VALUES}": difference.flatten()[places]}
+                else:  # an iteration of an online flow, before any gate is fixed
+                    found[f"{name}.{kind}{VALUES}"] = difference
         write_own(folder, self.config, found | head_of(weights))
 
 
@@ -217,17 +240,24 @@ def merge(model: Any, folder: Path) -> Any:
     """The model with the difference in `folder` added."""
     _, tensors = read_own(folder)
     with torch.no_grad():
-        for name, places in tensors.items():
-            if name.endswith(INDICES):
-                of = name.removesuffix(INDICES)
-                weight = model.get_parameter(of)
-                flat = weight.data.flatten()
-                flat[places] += tensors[of + VALUES].to(flat)
-                weight.data = flat.view_as(weight)
+        for name, values in tensors.items():
+            if name.endswith(VALUES):
+                weight, places = model.get_parameter(name.removesuffix(VALUES)), tensors.get(places_of(name))
+                if places is None:
+                    weight.data = weight.data + values.to(weight)
+                else:
+                    flat = weight.data.flatten()
+                    flat[places] += values.to(flat)
+                    weight.data = flat.view_as(weight)
         for name, value in head_of(tensors).items():
             weight = model.get_parameter(name)
             weight.data = value.to(weight)
     return model
+
+
+def places_of(values: str) -> str:
+    """The name of the places of some values."""
+    return values.removesuffix(VALUES) + INDICES
 
 
 def merged(

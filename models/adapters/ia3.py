@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from peft import IA3Config
+from peft.tuners.ia3 import IA3Layer
 
 from models.adapters.adapter import HEAD
 from models.adapters.peft_adapter import PeftAdapter
@@ -11,6 +12,8 @@ from models.adapters.peft_adapter import PeftAdapter
 
 class IA3(PeftAdapter):
     """IA³, as peft has it. The vectors begin as ones: a new adapter is the identity."""
+
+    undecayed = ("ia3_l",)
 
     @property
     def peft_config(self) -> IA3Config:
@@ -22,14 +25,21 @@ class IA3(PeftAdapter):
             **self.task,
         )
 
+    def ready(self, model: Any) -> None:
+        super().ready(model)
+        if self.config.quantize:  # peft's 4-bit layers return float32, whatever they are given
+            for layer in model.modules():
+                if isinstance(layer, IA3Layer):
+                    layer.register_forward_hook(lambda _, given, found: found.to(given[0].dtype))
+
 
 def merged(layer: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A layer's weight and bias, rescaled.
 
     Args:
-        weight, bias: the frozen ones, in full precision.
+        weight, bias: the frozen ones.
     """
     vector = layer.ia3_l["default"].detach().flatten()
-    if layer.is_feedforward:
-        return weight * vector[None, :], bias
-    return weight * vector[:, None], None if bias is None else bias * vector
+    of_inputs = layer.is_feedforward != layer.fan_in_fan_out  # GPT-2's layers have inputs before outputs
+    scaled = weight * (vector[None, :] if of_inputs else vector[:, None])
+    return scaled, bias if bias is None or layer.is_feedforward else bias * vector

@@ -16,6 +16,8 @@ from models.adapters.peft_adapter import PeftAdapter
 class LoRA(PeftAdapter):
     """LoRA, as peft has it. A new adapter is the identity."""
 
+    undecayed = ("lora_magnitude_vector",)
+
     @property
     def peft_config(self) -> LoraConfig:
         told = self.config
@@ -33,13 +35,15 @@ class LoRA(PeftAdapter):
 
 
 def merged(layer: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A layer's weight and bias with its update. AdaLoRA's are merged in the same way.
+    """A layer's weight and bias with its update.
 
     Args:
-        weight, bias: the frozen ones, in full precision.
+        weight, bias: the frozen ones.
     """
     found = weight + layer.get_delta_weight("default").detach()
     norms = getattr(layer, "lora_magnitude_vector", {})
     if "default" in norms:
-        found = found * (norms["default"].weight.detach() / torch.linalg.norm(found, dim=1))[:, None]
+        rows = found.T if layer.fan_in_fan_out else found  # GPT-2's layers have inputs before outputs
+        rows = rows * (norms["default"].weight.detach() / torch.linalg.norm(rows, dim=1))[:, None]
+        found = rows.T if layer.fan_in_fan_out else rows
     return found, bias

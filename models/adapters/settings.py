@@ -6,11 +6,16 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from models.config_base import Config
 
-Kind = Literal["lora", "adalora", "ia3", "bitfit", "diff-pruning"]
+Kind = Literal["lora", "adalora", "ia3", "bitfit", "diff-pruning", "prompt", "p-tuning", "prefix", "bottleneck"]
+UNMERGED: tuple[Kind, ...] = ("prompt", "p-tuning", "prefix", "bottleneck")  # stay beside the weights
 Targets = tuple[str, ...]
+EMBEDDED: tuple[Kind, ...] = ("prompt", "p-tuning")  # of those, the ones that are a part of the prompt
 # Embeddings and the output layer: trainers compute log-probabilities from the output layer's base weights.
 NOT_ADAPTED = frozenset({"lm_head", "embed_tokens", "wte", "wpe", "embed_in", "embed_out", "score"})
 SHARDED: tuple[Kind, ...] = ("lora",)  # kinds that work when ZeRO 3 spreads weights over devices
+# Names of files and tensors of adapters.
+WEIGHTS, NUMBERS = "adapter_model.safetensors", "prompt_embeddings"
+BESIDE = "beside/"  # before the names of tensors that an engine gets and that are not weights of the base
 LORA = ("rank", "alpha", "dropout", "targets", "dora", "rslora")  # settings of LoRA, which has no group of its own
 
 
@@ -100,6 +105,44 @@ class DiffPruningConfig(Config):
     ] = 0.3
 
 
+class PromptConfig(Config):
+    """Prompt tuning (arXiv 2104.08691): vectors in front of every prompt, which begin as embeddings of random words."""
+
+    tokens: Annotated[int, Field(ge=1, description="Virtual tokens in front of every prompt.")] = 20
+
+
+class PTuningConfig(Config):
+    """P-tuning (arXiv 2103.10385): vectors in front of every prompt, which a small network makes."""
+
+    tokens: Annotated[int, Field(ge=1, description="Virtual tokens in front of every prompt.")] = 20
+    encoder: Annotated[
+        Literal["mlp", "lstm"], Field(description="The network: a perceptron, or a bidirectional LSTM as in the paper.")
+    ] = "mlp"
+    hidden: Annotated[int | None, Field(ge=1, description="Its width. Default: the model's.")] = None
+
+
+class PrefixConfig(Config):
+    """Prefix tuning (arXiv 2101.00190): keys and values in front of those of every layer.
+
+    A perceptron makes them while they are trained (the paper's reparametrization); its width is the paper's.
+    """
+
+    tokens: Annotated[int, Field(ge=1, description="Virtual tokens in front of every prompt.")] = 20
+    hidden: Annotated[
+        int | None, Field(ge=1, description="Width of the perceptron; none: train keys and values themselves.")
+    ] = 512
+
+
+class BottleneckConfig(Config):
+    """Bottleneck adapters (arXiv 1902.00751): a small network after attention and one after the feed-forward layer."""
+
+    size: Annotated[int, Field(ge=1, description="Width of the bottleneck.")] = 64
+    targets: Annotated[Targets, Field(min_length=1, description="Linear modules that are followed by an adapter.")] = (
+        "o_proj",
+        "down_proj",
+    )
+
+
 class AdapterConfig(Config):
     """Parameter-efficient fine-tuning. Rank, alpha, dropout and targets are LoRA's; every other kind has a group.
 
@@ -110,7 +153,7 @@ class AdapterConfig(Config):
         Kind,
         Field(
             description="lora; adalora: LoRA whose ranks adapt; ia3: rescaling vectors; bitfit: biases alone; "
-            "diff-pruning: a sparse difference."
+            "diff-pruning: a sparse difference; prompt, p-tuning, prefix: virtual tokens; bottleneck: small networks."
         ),
     ] = "lora"
     rank: Annotated[int, Field(ge=1, description="Rank r of the update B·A.")] = 8
@@ -136,11 +179,24 @@ class AdapterConfig(Config):
         DiffPruningConfig()
     )
 
+    prompt: Annotated[PromptConfig, Field(description="Settings of kind prompt.")] = PromptConfig()
+    p_tuning: Annotated[PTuningConfig, Field(description="Settings of kind p-tuning.")] = PTuningConfig()
+    prefix: Annotated[PrefixConfig, Field(description="Settings of kind prefix.")] = PrefixConfig()
+    bottleneck: Annotated[BottleneckConfig, Field(description="Settings of kind bottleneck.")] = BottleneckConfig()
+
+    @property
+    def tokens(self) -> int:
+        """Virtual tokens in front of every prompt."""
+        found: int = getattr(getattr(self, _group(self.kind), None), "tokens", 0)
+        return found
+
     @property
     def wanted(self) -> tuple[str, Targets]:
-        """The setting that names the modules to adapt, and their names; none: all that the kind can adapt."""
+        """The setting that names the modules to adapt, and their names; none: all that the kind can adapt, or none."""
         if self.kind == "lora":
             return "targets", self.targets
+        if self.tokens:
+            return "", ()
         return f"{_group(self.kind)}.targets", getattr(self, _group(self.kind)).targets
 
     @property
@@ -173,7 +229,7 @@ class AdapterConfig(Config):
         if self.quantize and self.kind == "diff-pruning":
             raise ValueError(
                 "Diff pruning trains a number for every weight, so quantize would save little and 4-bit weights cannot "
-                "hold the result. Leave out quantize."
+                "hold the result. Set quantize to false."
             )
         return self
 

@@ -7,14 +7,14 @@ writers.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data.render import context_length, question_token_ids
+from data.render import question_token_ids
 from models.asking.endpoint import at_endpoint
 from models.asking.request import Ask, Form, Reply, Request
 from models.config import AskedModelConfig, EngineConfig
 from models.engine import Request as EngineRequest
 from models.engine import Served, answers_in_order, start
 from models.engine.meter import Meter
-from models.loading import load_config, load_tokenizer
+from models.loading import load_tokenizer, room_of
 from models.progress import Progress
 
 
@@ -51,7 +51,7 @@ def _here(
     A request that does not fit into the model's context gets no reply.
     """
     tokenizer = load_tokenizer(folder, config.model_code)
-    context = engine.max_model_len or context_length(load_config(folder, config.model_code))
+    context = room_of(folder, config.model_code, engine.max_model_len)
     lengths = [len(question_token_ids(tokenizer, request.messages)) for request in expected]
     longest = min(context, max(lengths, default=0) + form.max_tokens)
     fitting = sum(length + form.max_tokens <= longest for length in lengths)

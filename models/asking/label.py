@@ -18,7 +18,7 @@ from data.judge_questions import longest_reply
 from data.label_questions import CHOICES, END, before_choice, compared, drawn_principle, reasoning_schema
 from data.labels import Label, probabilities, soft_label
 from data.pairing import comparable
-from data.render import as_text, context_length, question_token_ids
+from data.render import as_text, question_token_ids
 from data.replies import ReplyError, read_json
 from data.rows import Problem, Sample
 from data.scoring import pair_up
@@ -29,7 +29,7 @@ from models.config import LabelerConfig, LabelProgram
 from models.engine import Engine, Request, Served, answers_in_order, start
 from models.engine.meter import Meter
 from models.engine.vllm import leave
-from models.loading import load_config, load_tokenizer
+from models.loading import load_tokenizer, room_of
 from models.process import fail_plainly
 from models.progress import Progress
 
@@ -101,7 +101,7 @@ class Labeler:
         self.reply_tokens = longest_reply(self.labeler.max_reasoning)
         self.tokenizer = load_tokenizer(program.policy, code)
         self.choices = [self._ids(choice + END) for choice in CHOICES]
-        context = program.engine.max_model_len or context_length(load_config(program.policy, code))
+        context = room_of(program.policy, code, program.engine.max_model_len)
         lengths = [len(self._prompt(pair, swapped)) for pair in expected for swapped in (False, True)]
         self.longest = min(context, max(lengths) + self.reply_tokens)
         fitting = sum(length + self.reply_tokens <= self.longest for length in lengths)
@@ -111,7 +111,7 @@ class Labeler:
         if fitting:
             reasons = self.labeler.max_reasoning > 0
             told = program.policy, self.labeler.dtype, self.longest, program.seed, code
-            self.engine = start(Served(*told, held_to_schemas=reasons), program.engine)
+            self.engine = start(Served(*told, held_to_schemas=reasons, read=True), program.engine)
 
     def labels(self, pairs: Sequence[Compared]) -> Iterator[Label]:
         """The labels of some pairs, in order."""

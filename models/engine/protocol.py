@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from models.adapters.settings import Kind
 from models.config import ModelCode
 from models.engine.meter import Meter
 
@@ -23,6 +24,7 @@ class Request:
             last of its ids, and left out of its text.
         schema: JSON schema that constrains decoding, for an engine started with `held_to_schemas`.
         log_probs: also return each token's log-probability in the distribution that it is drawn from.
+        together: requests that have this in common may be answered in one batch, by an engine that has batches.
     """
 
     prompt: list[int]
@@ -35,6 +37,7 @@ class Request:
     stop: tuple[int, ...] = ()
     schema: dict[str, Any] | None = None
     log_probs: bool = False
+    together: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,10 @@ class Engine(Protocol):
         ...
 
     def load(self, weights: Iterable[tuple[str, Any]]) -> None:
-        """Answer with these weights from now on: every name of the policy's checkpoint, and its tensor."""
+        """Answer with these weights from now on: every name of the policy's checkpoint, and its tensor.
+
+        Tensors of an adapter that is not merged have names that begin with `BESIDE`.
+        """
         ...
 
     def sleep(self) -> None:
@@ -101,6 +107,9 @@ class Served:
         code: whether Python code in the folder may run.
         held_to_schemas: whether requests have a schema.
         beside_a_trainer: whether it answers inside a training program, and gets new weights.
+        read: whether `likelihoods` is called.
+        adapter: kind of the adapter that stays beside the weights. Beside a trainer, the folder does not tell it.
+        virtual_tokens: of the adapter, in front of every prompt; not counted in `context`.
     """
 
     policy: Path
@@ -110,3 +119,6 @@ class Served:
     code: ModelCode = "refuse"
     held_to_schemas: bool = False
     beside_a_trainer: bool = False
+    read: bool = False
+    adapter: Kind | None = None
+    virtual_tokens: int = 0

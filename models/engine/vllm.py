@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NoReturn
 
+from models.adapters.settings import BESIDE, NUMBERS, WEIGHTS
 from models.config import EngineConfig
 from models.engine.meter import Meter
 from models.engine.protocol import Completion, Request, Served
-from models.loading import engine_arguments
+from models.loading import engine_arguments, unmerged
 from models.process import end, keep_imports
 
 # Log-probabilities of the distribution that is sampled from. One engine per training process, none of its own.
@@ -22,7 +23,10 @@ class VLLM:
 
     def __init__(self, served: Served, config: EngineConfig) -> None:
         import torch
+        from safetensors.torch import load_file
 
+        adapter = unmerged(served.policy)
+        self._in_front = load_file(adapter / WEIGHTS)[NUMBERS] if adapter else None  # vectors of virtual tokens
         self._engine, self._on_gpu = start_engine(served, config), torch.cuda.is_available()
         # As many answers are decoded together; as many again wait, so that each that ends is followed at once.
         self._room = 2 * config.max_num_seqs
@@ -35,8 +39,7 @@ class VLLM:
         while True:
             # vLLM counts every answer of a request, so that a request of which one is long holds up no others.
             while engine.get_num_unfinished_requests() < self._room and (request := next(coming, None)):
-                prompt = {"prompt_token_ids": request.prompt}
-                engine.add_request(str(next(numbers)), prompt, sampling_parameters(request))
+                engine.add_request(str(next(numbers)), self._prompt(request.prompt), sampling_parameters(request))
             if not engine.has_unfinished_requests():
                 return
             for output in engine.step():
@@ -48,6 +51,17 @@ class VLLM:
                     if meter:
                         meter.add(len(answers), sum(len(answer.token_ids) for answer in answers))
                     yield int(output.request_id), answers
+
+    def _prompt(self, ids: list[int]) -> dict[str, Any]:
+        """vLLM's prompt. Virtual tokens have vectors in place of ids."""
+        if self._in_front is None:
+            return {"prompt_token_ids": ids}
+        import torch
+
+        count, size = self._in_front.shape
+        vectors = torch.cat([self._in_front, self._in_front.new_zeros(len(ids), size)])
+        known = [False] * count + [True] * len(ids)
+        return {"prompt_embeds": vectors, "prompt_token_ids": [0] * count + ids, "prompt_is_token_ids": known}
 
     def likelihoods(self, texts: Sequence[tuple[list[int], list[int]]], meter: Meter | None = None) -> list[float]:
         """Return the log-probability of each continuation after its prompt; see the protocol.
@@ -76,8 +90,15 @@ class VLLM:
 
     def load(self, weights: Iterable[tuple[str, Any]]) -> None:
         """Answer with these weights from now on; see the protocol."""
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": self._of_the_base(weights)})
         self._engine.reset_prefix_cache()
+
+    def _of_the_base(self, weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        for name, tensor in weights:
+            if name == BESIDE + NUMBERS:
+                self._in_front = tensor.detach().float().cpu().clone()
+            else:
+                yield name, tensor
 
     def sleep(self) -> None:
         """Give a GPU's memory back; see the protocol. On the CPU there is nothing to give."""
@@ -144,14 +165,15 @@ def start_engine(served: Served, config: EngineConfig) -> Any:
         **engine_arguments(served.code),
         dtype=served.dtype,
         tensor_parallel_size=config.tensor_parallel_size,
-        max_model_len=served.context,
+        max_model_len=served.context + served.virtual_tokens,
+        enable_prompt_embeds=served.virtual_tokens > 0,
         max_num_seqs=config.max_num_seqs,
         gpu_memory_utilization=config.gpu_memory_utilization,
         enforce_eager=on_cpu if config.enforce_eager is None else config.enforce_eager,
         seed=served.seed % 2**31,
         # On the CPU, seeded sampling fails if a prefill is split ("CPU Generator does not use offset").
         enable_chunked_prefill=False if on_cpu else None,
-        max_num_batched_tokens=max(8192, served.context) if on_cpu else None,
+        max_num_batched_tokens=max(8192, served.context + served.virtual_tokens) if on_cpu else None,
         generation_config="vllm",
         disable_log_stats=True,
         **({"structured_outputs_config": constrained} if served.held_to_schemas else {}),

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 
-from data.render import stop_token_ids
+from data.render import context_length, pad_token_id
 from data.wording import counted
 from models.adapters.adapter import HEAD, Adapter, Training
 from models.adapters.kinds import new_adapter
@@ -27,13 +27,14 @@ from models.config import (
     TrainConfig,
     gradient_accumulation,
 )
-from models.loading import Kind, load_config, load_tokenizer, load_weights, random_weights
+from models.loading import Kind, load_config, load_tokenizer, load_weights, random_weights, unmerged
 from models.process import end, fail_plainly, keep_imports
 from models.progress import Progress
 from models.training.attention import attention
 from models.training.held_out import Evaluations, held_out_figures
 
 COMPLETE = "complete"
+TRAINABLE = "_hf_peft_config_loaded"  # by this the trainer tells that not the 4-bit weights themselves are trained
 IGNORED = -100
 CHECKPOINTS, ADAPTER = ".checkpoints", "adapter"
 # What PyTorch's launcher would set for a single process. Port 0 picks a free one.
@@ -182,18 +183,20 @@ def load_policy(
     code: ModelCode = "refuse",
     choice: Attention = "auto",
     packed: bool = False,
+    bare: bool = False,
 ) -> Any:
     """The model at `path`, in 4 bits if requested. A folder without weights gets random ones, decided by the seed.
 
     Args:
         choice, packed: see `attention`.
+        bare: see `load_weights`.
     """
     config = load_config(path, code)
     more: dict[str, Any] = attention(choice, dtype, config, packed)
     if not quantize and not any(path.glob("*.safetensors")):
         return random_weights(config, code, dtype=DTYPES[dtype], **more)
     more |= {"quantization_config": _nf4(dtype)} if quantize else {}
-    return load_weights("AutoModelForCausalLM", path, code, dtype=DTYPES[dtype], **more)
+    return load_weights("AutoModelForCausalLM", path, code, bare, dtype=DTYPES[dtype], **more)
 
 
 def load_reward_model(
@@ -203,17 +206,21 @@ def load_reward_model(
     quantize: bool = False,
     code: ModelCode = "refuse",
     choice: Attention = "auto",
+    bare: bool = False,
 ) -> Any:
     """The model at `path` with a scalar output, in 4 bits if requested (except the head).
 
     A policy gets a new, randomly initialized head, which the seed decides. The reward is read at the last token that is
     not padding: if the tokenizer pads with EOS, at the token before it, as in every other use of such a checkpoint.
     Padding on the right therefore changes no reward.
+
+    Args:
+        bare: see `load_weights`.
     """
     more: dict[str, Any] = attention(choice, dtype, load_config(path, code))
     more |= {"quantization_config": _nf4(dtype, llm_int8_skip_modules=[HEAD])} if quantize else {}
     kind: Kind = "AutoModelForSequenceClassification"
-    model = load_weights(kind, path, code, num_labels=1, dtype=DTYPES[dtype], **more)
+    model = load_weights(kind, path, code, bare, num_labels=1, dtype=DTYPES[dtype], **more)
     model.config.get_text_config().pad_token_id = pad_token_id(tokenizer)
     return model
 
@@ -237,6 +244,27 @@ def adapter_of(train: TrainConfig, seed: int, reward: bool = False, drawn: bool 
     return new_adapter(train.adapter, Training(train.learning_rate, seed, reward, drawn))
 
 
+def attached(model: Any, adapter: Adapter | None, start: Path) -> Any:
+    """What a trainer of TRL's gets: the model with the adapter, unless peft has it and the trainer attaches it itself.
+
+    Args:
+        start: the policy that training starts from. An adapter beside its weights is gone on from.
+    """
+    if adapter is None or adapter.peft_config is not None:
+        return model
+    model = adapter.attach(model)
+    if adapter.config.quantize:  # or Transformers' trainer refuses to train on 4-bit weights
+        setattr(model, TRAINABLE, True)
+    if (before := unmerged(start)) is not None:
+        adapter.go_on(before)
+    return model
+
+
+def room(model: Any, adapter: Adapter | None) -> int:
+    """The model's context in tokens, without virtual ones that an adapter puts in front."""
+    return context_length(model.config) - (adapter.config.tokens if adapter else 0)
+
+
 def run_training(
     trainer: Any, tokenizer: Any, output: Path, adapter: Adapter | None = None, evaluations: int = 0
 ) -> None:
@@ -248,8 +276,9 @@ def run_training(
     resume = last_checkpoint(output.parent / CHECKPOINTS)
     step = int(resume.name.split("-")[1]) if resume else 0
     if adapter is not None:
-        adapter.model, trainer.adapter = trainer.model, adapter
+        trainer.adapter = adapter
         _restore_format(trainer, adapter.config)
+        adapter.ready(trainer.model)
         if adapter.watches:
             trainer.add_callback(AdapterCallback(trainer, adapter, resume))  # before what marks a checkpoint complete
     # An adapter's last checkpoint is small, and saves retraining if the merge after it fails. With all weights trained,
@@ -281,15 +310,10 @@ def _restore_format(trainer: Any, adapter: AdapterConfig) -> None:
     """On 4-bit weights, TRL casts everything trained to bfloat16: right for LoRA, too coarse for vectors and heads."""
     if not adapter.quantize:
         return
+    vars(trainer.model).pop(TRAINABLE, None)
     for name, weight in trainer.model.named_parameters():
         if weight.requires_grad and (adapter.kind != "lora" or HEAD in name.split(".")):
             weight.data = weight.data.to(torch.bfloat16 if trainer.args.bf16 else torch.float32)
-
-
-def pad_token_id(tokenizer: Any) -> int:
-    """The padding token: the tokenizer's own, else EOS, else the template's end-of-turn token."""
-    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, *stop_token_ids(tokenizer))
-    return next(int(number) for number in known if number is not None)
 
 
 def padded_tokenizer(folder: Path, code: ModelCode) -> Any:

@@ -22,12 +22,12 @@ from trl.trainer.utils import pad
 
 from data.label_questions import BEFORE_SCORE, END, SCORES, scored
 from data.labels import as_reward, direct_score
-from data.render import question_token_ids
+from data.render import pad_token_id, question_token_ids
 from data.rows import Problem
 from data.storage import count_rows
 from models.config import DirectScoreProgram
 from models.progress import Progress
-from models.training.common import leave, load_policy, pad_token_id, quiet
+from models.training.common import leave, load_policy, quiet
 from models.training.reward_score import Judge, batches, score_job
 
 

@@ -18,17 +18,13 @@ from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, pad
 
 from data.errors import RunFailedError
+from data.render import pad_token_id
 from models.adapters.kinds import merger
+from models.adapters.settings import BESIDE
+from models.adapters.trainer import with_own_rate
+from models.loading import unmerged
 from models.on_policy import Normalizer, OnPolicyProgram
-from models.training.common import (
-    ADAPTER,
-    IGNORED,
-    PATIENCE,
-    adapter_of,
-    deepspeed_config,
-    load_policy,
-    pad_token_id,
-)
+from models.training.common import ADAPTER, IGNORED, PATIENCE, adapter_of, deepspeed_config, load_policy
 from models.training.policy_gradient import clipped, correction, kl_divergence, normalized
 from models.training.rollout import Group
 
@@ -93,20 +89,30 @@ class Learner(ABC):
         PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=PATIENCE))
         self.accelerator = Accelerator(deepspeed_plugin=plugin)
         # An adapter goes on over all iterations, on the weights that it was begun on.
-        model = self._load(program.reference if train.adapter else program.policy)
+        model = self._load(program.reference if train.adapter else program.policy, bare=train.beside)
         if launch.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind needs gradients at its input
         self.adapter = adapter_of(train, program.seed, drawn=False)
         if self.adapter:
             torch.manual_seed(program.seed)
             model = self.adapter.attach(model)
+            if (before := unmerged(program.reference)) is not None:
+                self.adapter.go_on(before)
         disable_dropout_in_model(model)  # the engine has none
         module = self._module(model, tokenizer)
-        self.engine, self.optimizer = self.accelerator.prepare(module, self._new_optimizer(module))
+        optimizer = self._new_optimizer(module)
+        if self.adapter:
+            self.adapter.ready(model)
+            if self.adapter.rated:
+                with_own_rate(optimizer, self.adapter, "times", lambda times, more: times * more)
+        self.engine, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.engine.train()
-        self._reference = None if train.adapter else self._load_reference()
+        # Without its adapter, a policy that began without one is its reference.
+        begun_bare = self.adapter is not None and unmerged(program.reference) is None
+        self._reference = None if begun_bare else self._load_reference()
         self.rates, self._away = _learning_rates(program), 0.0
         if self.adapter:
+            self.adapter.optimizer = self.engine.optimizer
             self.adapter.begin(len(self.rates))
 
     def _module(self, policy: Any, tokenizer: Any) -> Any:
@@ -118,9 +124,10 @@ class Learner(ABC):
         """The policy in what the engine trains."""
         return self.engine.module
 
-    def _load(self, folder: Path) -> Any:
+    def _load(self, folder: Path, bare: bool = False) -> Any:
         train, program = self.train, self.program
-        model = load_policy(folder, train.dtype, train.quantize, program.model_code, program.launch.attention)
+        code, choice = program.model_code, program.launch.attention
+        model = load_policy(folder, train.dtype, train.quantize, code, choice, bare=bare)
         add_fused_lm_head(model, program.sampling.temperature, outputs=("log_probs", "entropy"))
         return model
 
@@ -133,10 +140,15 @@ class Learner(ABC):
     def _new_optimizer(self, model: Any) -> torch.optim.Optimizer:
         """As Transformers sets it up: weight decay on matrices alone, on a GPU fused."""
         train = self.train
-        learned = [weight for weight in model.parameters() if weight.requires_grad]
-        sizes = [getattr(weight, "ds_shape", weight.shape) for weight in learned]  # under ZeRO 3 each has a part of it
-        matrices = [weight for weight, size in zip(learned, sizes, strict=True) if len(size) > 1]
-        others = [weight for weight, size in zip(learned, sizes, strict=True) if len(size) < 2]
+        learned = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        left_out = self.adapter.undecayed if self.adapter else ()
+        decays = [
+            len(getattr(weight, "ds_shape", weight.shape)) > 1  # under ZeRO 3 each has a part of it
+            and not any(part in name for part in left_out)
+            for name, weight in learned
+        ]
+        matrices = [weight for (_, weight), told in zip(learned, decays, strict=True) if told]
+        others = [weight for (_, weight), told in zip(learned, decays, strict=True) if not told]
         groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
         groups = [group for group in groups if group["params"]]
         if train.optimizer == "rmsprop":
@@ -145,11 +157,15 @@ class Learner(ABC):
         return torch.optim.AdamW(groups, lr=train.learning_rate, eps=train.adam_epsilon, fused=fused)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The policy's weights by their names in a checkpoint, tied ones under each of theirs; an adapter is merged."""
+        """The policy's weights by their names in a checkpoint, tied ones under each of theirs; an adapter is merged.
+
+        One that cannot be merged follows, its tensors by their names after `BESIDE`.
+        """
         from deepspeed.runtime.zero import GatheredParameters  # looks for an accelerator at once
 
         spread, policy = self.program.launch.zero_stage == 3, self._policy
         inner = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        own = {name for name, weight in inner.named_parameters() if weight.requires_grad and self.train.beside}
         adapted = "none yet"
         for name, layer in inner.named_modules(remove_duplicate=False):
             if name.startswith(f"{adapted}."):
@@ -166,7 +182,11 @@ class Learner(ABC):
                     weight, bias = merge(layer, found["weight"], found.get("bias"))
                     found = {"weight": weight} | ({} if bias is None else {"bias": bias})
                 for kind, weight in found.items():  # under ZeRO 3 they are gone again after this
-                    yield f"{name}.{kind}".removeprefix("."), weight.clone() if spread else weight
+                    full = f"{name}.{kind}".removeprefix(".")
+                    if full not in own:
+                        yield full.replace(".base_layer", ""), weight.clone() if spread else weight
+        if self.adapter:
+            yield from ((f"{BESIDE}{name}", tensor) for name, tensor in self.adapter.beside().items())
 
     @abstractmethod
     def prepare(self, groups: Sequence[Group]) -> tuple[list[Answer], list[list[float]], dict[str, float]]:
@@ -365,7 +385,7 @@ class Learner(ABC):
                 what_next="Run the same command again with --on-drift rebuild, which makes the iterations again.",
             )
         if self.adapter:
-            step, state = kept[ADAPTER]
+            step, state = kept.get(ADAPTER, (0, {}))  # LoRA's have none from before there were other kinds
             self.adapter.begin(len(self.rates), step)
             self.adapter.load_state(state)
 

@@ -25,14 +25,14 @@ from datasets import Dataset, Value
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import add_fused_lm_head, pad
 
-from data.render import context_length
+from data.render import pad_token_id
 from data.rows import GoldLikelihood, PairLikelihood
 from data.storage import write_rows
 from models.config import LikelihoodProgram
-from models.loading import load_tokenizer
+from models.loading import load_tokenizer, room_of
 from models.progress import Progress
 from models.training.answers import gold_answers, pair_answers
-from models.training.common import IGNORED, PATIENCE, deepspeed_config, enter, leave, load_policy, pad_token_id
+from models.training.common import IGNORED, PATIENCE, deepspeed_config, enter, leave, load_policy
 from models.training.rows import IDS, rows_on_disk
 
 
@@ -92,7 +92,7 @@ def measure(program: LikelihoodProgram, folder: Path) -> None:
     accelerator = Accelerator(deepspeed_plugin=plugin)
     tokenizer = load_tokenizer(program.policy, program.model_code, model_max_length=sys.maxsize)
     model = load_policy(program.policy, program.dtype, program.quantize, program.model_code, launch.attention)
-    context = context_length(model.config)
+    context = room_of(program.policy, program.model_code)
     add_fused_lm_head(model)
     model = prepare_deepspeed(model, accelerator)
 

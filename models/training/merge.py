@@ -25,7 +25,8 @@ from models.training.common import leave, load_policy, load_reward_model, quiet
 def merge(program: MergeProgram) -> None:
     """Write the merged policy and its tokenizer to `program.output`."""
     model, dtype = _frozen(program)
-    merged = merge_trained(model.to(torch.float32), program.adapter)
+    model = model.to(torch.float32)
+    merged = model if program.adapter is None else merge_trained(model, program.adapter)
     merged.to(dtype).save_pretrained(program.output)
     load_tokenizer(program.policy, program.model_code).save_pretrained(program.output)
 
@@ -35,13 +36,16 @@ def _frozen(program: MergeProgram) -> tuple[Any, torch.dtype]:
     folder, code = program.policy, program.model_code
     if program.reward:
         tokenizer = load_tokenizer(folder, code)
-        model = load_reward_model(folder, tokenizer, program.dtype or "float32", program.quantize, code)
+        model = load_reward_model(folder, tokenizer, program.dtype or "float32", program.quantize, code, bare=True)
     elif program.dtype is None:
         model = load_weights("AutoModelForCausalLM", folder, code, dtype="auto")
     else:
-        model = load_policy(folder, program.dtype, program.quantize, code)
+        model = load_policy(folder, program.dtype, program.quantize, code, bare=True)
     dtype = model.dtype
-    return (model.dequantize() if program.quantize else model).cpu(), dtype
+    if program.quantize:
+        model = model.dequantize()
+        model.is_loaded_in_4bit = False  # or peft would not merge rescaling vectors
+    return model.cpu(), dtype
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ if __name__ == "__main__":
 
 from accelerate.utils import gather_object
 
-from data.render import check_room, context_length, prompt_token_ids, stop_token_ids
+from data.render import check_room, prompt_token_ids, stop_token_ids
 from data.rows import Problem, Rollout
 from data.scoring import Tally, check_errors
 from data.storage import read_rows, write_rows
 from models.engine import Engine, Served, start
-from models.loading import load_config
+from models.loading import room_of
 from models.on_policy import ROLLOUTS, GroupsConfig, OnPolicyProgram, PPOConfig
 from models.progress import Progress
 from models.rounds import ENOUGH_TO_TELL
@@ -66,7 +66,7 @@ class _Run:
         self.tokenizer = padded_tokenizer(program.policy, program.model_code)
         problems = list(read_rows(Problem, program.problems))
         prompts = {problem.id: prompt_token_ids(self.tokenizer, problem.messages) for problem in problems}
-        context = program.engine.max_model_len or context_length(load_config(program.policy, program.model_code))
+        context = room_of(program.policy, program.model_code, program.engine.max_model_len)
         for name, prompt in prompts.items():
             check_room(len(prompt), program.sampling.max_tokens, context, name)
         self.longest = min(context, max(map(len, prompts.values())) + program.sampling.max_tokens)
@@ -99,7 +99,7 @@ class _Run:
 
     def _engine(self) -> Engine:
         """The engine, started after the trainer: before it, vLLM would set up a group of one process."""
-        program = self.program
+        program, adapter = self.program, self.program.train.adapter
         served = Served(
             program.policy,
             program.sampling.dtype,
@@ -107,6 +107,8 @@ class _Run:
             program.seed,
             program.model_code,
             beside_a_trainer=True,
+            adapter=adapter.kind if adapter and program.train.beside else None,
+            virtual_tokens=adapter.tokens if adapter else 0,
         )
         return start(served, program.engine)
 

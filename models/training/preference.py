@@ -31,7 +31,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from data.likelihood import PreferenceLoss, preference_metrics
-from data.render import answer_token_ids, context_length, prompt_token_ids
+from data.render import answer_token_ids, pad_token_id, prompt_token_ids
 from data.rows import Pair, PairLikelihood
 from data.storage import read_rows
 from models.adapters.trainer import LearnsAdapter
@@ -39,11 +39,12 @@ from models.config import PreferenceProgram
 from models.training.answers import pair_answers
 from models.training.common import (
     adapter_of,
+    attached,
     enter,
     leave,
     load_policy,
-    pad_token_id,
     padded_tokenizer,
+    room,
     run_training,
     training_arguments,
 )
@@ -152,17 +153,24 @@ def train(program: PreferenceProgram) -> None:
         loss_type=[LOSSES[config.loss]],
         precompute_ref_log_probs=True,
     )
-    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code, program.launch.attention)
+    model = load_policy(
+        program.policy,
+        config.dtype,
+        config.quantize,
+        program.model_code,
+        program.launch.attention,
+        bare=config.beside,
+    )
 
     def rows() -> Iterator[dict[str, Any]]:
         for pairs, likelihoods in zip(program.pairs, program.reference, strict=True):
             for pair, known in zip(read_rows(Pair, pairs), read_rows(PairLikelihood, likelihoods), strict=True):
                 yield encode(tokenizer, pair, known)
 
-    held_out = _held_out(program, tokenizer, context_length(model.config))
     adapter = adapter_of(config, program.seed)
+    held_out = _held_out(program, tokenizer, room(model, adapter))
     trainer = PreferenceTrainer(
-        model=adapter.attach(model) if adapter and not adapter.peft_config else model,
+        model=attached(model, adapter, program.policy),
         args=arguments,
         train_dataset=rows_on_disk(output.parent, rows, FEATURES, arguments.main_process_first),
         eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),

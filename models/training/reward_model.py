@@ -27,18 +27,19 @@ from transformers import set_seed
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference, suppress_seqcls_warning
 
-from data.render import context_length, judged_token_ids
+from data.render import judged_token_ids, pad_token_id
 from data.rows import Pair
 from data.storage import read_rows
 from models.adapters.trainer import LearnsAdapter
 from models.config import RewardTrainProgram
 from models.training.common import (
     adapter_of,
+    attached,
     enter,
     leave,
     load_reward_model,
-    pad_token_id,
     padded_tokenizer,
+    room,
     run_training,
     training_arguments,
 )
@@ -98,7 +99,9 @@ def train(program: RewardTrainProgram) -> None:
     set_seed(program.seed)  # right before the head gets its random weights
     with suppress_seqcls_warning():
         code, choice = program.model_code, program.launch.attention
-        model = load_reward_model(program.policy, tokenizer, config.dtype, config.quantize, code, choice)
+        model = load_reward_model(
+            program.policy, tokenizer, config.dtype, config.quantize, code, choice, bare=config.beside
+        )
 
     def rows() -> Iterator[dict[str, Any]]:
         for pairs in program.pairs:
@@ -106,10 +109,10 @@ def train(program: RewardTrainProgram) -> None:
                 yield encode(tokenizer, pair, config.margin)
 
     features = {"margin": NUMBER, LABEL: NUMBER, "chosen_ids": IDS, "rejected_ids": IDS}
-    held_out = _held_out(program, tokenizer, context_length(model.config))
     adapter = adapter_of(config, program.seed, reward=True)
+    held_out = _held_out(program, tokenizer, room(model, adapter))
     trainer = PairRewardTrainer(
-        model=adapter.attach(model) if adapter and not adapter.peft_config else model,
+        model=attached(model, adapter, program.policy),
         args=arguments,
         train_dataset=rows_on_disk(output.parent, rows, features, arguments.main_process_first),
         eval_dataset=held_out_set(program.held_out, held_out, "chosen_ids"),

@@ -19,14 +19,14 @@ if __name__ == "__main__":
 import torch
 from trl.trainer.utils import pad
 
-from data.render import context_length, judged_token_ids
+from data.render import judged_token_ids, pad_token_id
 from data.rows import Pair, PairReward, Problem, Sample, Score
 from data.scoring import pair_up
 from data.storage import count_rows, holds, parquet_files, read_rows, write_rows
 from models.config import DirectScoreProgram, PairScoreJob, RewardScoreProgram, ScoreJob
-from models.loading import load_config, load_tokenizer
+from models.loading import load_tokenizer, room_of
 from models.progress import Progress
-from models.training.common import leave, load_reward_model, pad_token_id, quiet
+from models.training.common import leave, load_reward_model, quiet
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -57,7 +57,7 @@ class Judge:
         self.program, self.progress = program, progress
         folder, code = program.model, program.model_code
         self.tokenizer = load_tokenizer(folder, code, model_max_length=sys.maxsize)
-        self.limit = min(context_length(load_config(folder, code)), program.max_length or 1 << 30)
+        self.limit = min(room_of(folder, code), program.max_length or 1 << 30)
         self.model = self.load().to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def load(self) -> Any:

@@ -24,7 +24,7 @@ from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
-from data.render import answer_token_ids, context_length, prompt_and_answers
+from data.render import answer_token_ids, pad_token_id, prompt_and_answers
 from data.rows import Example
 from data.storage import read_rows
 from models.adapters.trainer import LearnsAdapter
@@ -34,11 +34,12 @@ from models.training.attention import FLASH
 from models.training.common import (
     IGNORED,
     adapter_of,
+    attached,
     enter,
     leave,
     load_policy,
-    pad_token_id,
     padded_tokenizer,
+    room,
     run_training,
     training_arguments,
 )
@@ -60,7 +61,7 @@ class WeightedSFTTrainer(LearnsAdapter, MeasuresHeldOut, SFTTrainer):  # type: i
             # Answer tokens are counted over all devices, but DeepSpeed averages gradients over devices.
             loss = loss * self.accelerator.num_processes
         loss = self.penalized(
-            loss, model, self.args.gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss, model, self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
         )
         return (loss, outputs) if return_outputs else loss
 
@@ -152,9 +153,12 @@ def train(program: TrainProgram) -> None:
         average_tokens_across_devices=True,
     )
     packed, choice = config.pack_to is not None, program.launch.attention
-    model = load_policy(program.policy, config.dtype, config.quantize, program.model_code, choice, packed)
-    longest = min(context_length(model.config), config.pack_to or sys.maxsize)
+    model = load_policy(
+        program.policy, config.dtype, config.quantize, program.model_code, choice, packed, bare=config.beside
+    )
     adapter = adapter_of(config, program.seed)
+    context = room(model, adapter)
+    longest = min(context, config.pack_to or sys.maxsize)
 
     def rows() -> Iterator[dict[str, Any]]:
         for path in program.examples:
@@ -162,9 +166,9 @@ def train(program: TrainProgram) -> None:
                 yield encode(tokenizer, example, longest, config.loss_on == "all")
 
     features = {"input_ids": IDS, "labels": IDS, "weights": NUMBERS}
-    held_out = _held_out(program, tokenizer, context_length(model.config))
+    held_out = _held_out(program, tokenizer, context)
     trainer = WeightedSFTTrainer(
-        model=adapter.attach(model) if adapter and not adapter.peft_config else model,
+        model=attached(model, adapter, program.policy),
         args=arguments,
         train_dataset=rows_on_disk(output.parent, rows, features, arguments.main_process_first, config.pack_to),
         eval_dataset=held_out_set(program.held_out, held_out, "input_ids"),

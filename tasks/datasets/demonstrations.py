@@ -99,14 +99,14 @@ def demonstration_examples(at: Place, given: Demonstrations, policy: Artifact) -
     stage = Stage(
         at.stage("examples"),
         VERSION,
-        told | {"overlap": asdict(given.rules), "texts": given.texts},
+        told | at.run.in_front | {"overlap": asdict(given.rules), "texts": given.texts},
         {given.setting: dataset_artifact(reading.source, at.run.planning), "policy": policy, **given.apart},
         estimate=Estimate(disk_bytes=3 * dataset_bytes(reading.source) + 1_000_000),
         expected={EXAMPLES: expected_rows(reading.source, "train")},
     )
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path, at.run.model_code, given.longest)
+        tokenizer, limit = tokenizer_and_limit(policy.path, at.run, given.longest)
         limit = replace(limit, name="a row") if limit.tokens == given.longest else limit
         return (_write_texts if given.are_texts() else _write_demonstrations)(given, tokenizer, limit, attempt)
 

@@ -29,14 +29,14 @@ def gold_examples(at: Place, problems: Artifact, policy: Artifact, pack_to: int 
     stage = Stage(
         at.stage("examples"),
         VERSION,
-        {"pack_to": pack_to},
+        {"pack_to": pack_to} | at.run.in_front,
         inputs,
         estimate=Estimate(disk_bytes=1_000_000),
         expected={EXAMPLES: problems.expected},
     )
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path, at.run.model_code, pack_to)
+        tokenizer, limit = tokenizer_and_limit(policy.path, at.run, pack_to)
         counts: Counter[str] = Counter()
 
         def fits(problem: Problem) -> bool:

@@ -152,10 +152,10 @@ def prepare_pair_sets(
     estimate = Estimate(disk_bytes=3 * dataset_bytes(sets.training.source) + 1_000_000)
     expected = {f"{known}.parquet": sets.expected(known) for known in sets.names}
     expected |= {PAIRS_FILE: expected_rows(sets.training.source, "train")}
-    stage = Stage(at.stage("pairs"), VERSION, settings, inputs, estimate=estimate, expected=expected)
+    stage = Stage(at.stage("pairs"), VERSION, settings | at.run.in_front, inputs, estimate=estimate, expected=expected)
 
     def work(attempt: Path) -> Outcome:
-        tokenizer, limit = tokenizer_and_limit(policy.path, at.run.model_code)
+        tokenizer, limit = tokenizer_and_limit(policy.path, at.run)
         counts = {known: Counter[str]() for known in (PAIRS_FILE, *sets.names)}
 
         def fits(pair: Pair, kind: str = PAIRS_FILE) -> bool:

@@ -216,7 +216,7 @@ def _pair(at: Place, kind: str, sides: tuple[Artifact, Artifact], tokenizer: Art
     )
 
     def work(attempt: Path) -> Outcome:
-        render = partial(completion_token_ids, tokenizer_and_limit(tokenizer.path, at.run.model_code)[0])
+        render = partial(completion_token_ids, tokenizer_and_limit(tokenizer.path, at.run)[0])
         counts: Counter[str] = Counter()
         rows = pair_gold_over_own(
             read_rows(Problem, problems.path), read_rows(Sample, samples.path), render, max_tokens, counts

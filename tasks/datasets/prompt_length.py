@@ -13,6 +13,7 @@ from data.rows import SPLITS
 from models import tiny
 from models.estimate import embedding_rows
 from models.loading import ModelError, check_code, load_config, load_tokenizer
+from tasks.policies.adapter import virtual_tokens
 from tasks.policies.base import demonstrations
 from tasks.policies.model_folder import ModelChoice, resolve_model
 
@@ -41,14 +42,16 @@ def prompt_lengths(config: Any) -> PromptLengths:
 
     Raises:
         ModelError, TemplateError: see `policy_tokenizer`.
+        AdapterError: virtual tokens leave no room in the context.
     """
     reads = policy_tokenizer(config)
+    room = reads.context - virtual_tokens(config.trained, reads.context)
     packed = getattr(config.train, "pack_to", None)  # pairs are never packed
     answered = {"train": config.answers_training_prompts} | dict.fromkeys(SPLITS[1:], config.answers_held_out)
     return PromptLengths(
         reads,
-        min(reads.context, config.engine.max_model_len or NO_LIMIT),
-        min(reads.context, packed or NO_LIMIT),
+        min(room, config.engine.max_model_len or NO_LIMIT),
+        min(room, packed or NO_LIMIT),
         config.generate.max_tokens,
         frozenset(split for split, asked in answered.items() if asked),
         config.long_prompts,

@@ -5,12 +5,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.render import context_length
 from data.wording import counted
-from models.config import ModelCode
-from models.loading import load_config, load_tokenizer
+from models.loading import load_tokenizer, room_of, virtual_tokens
 from tasks.datasets.select import NothingKeptError
 from tasks.stage.logs import run_logger
+from tasks.stage.run import Run
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,13 @@ class Limit:
     name: str
 
 
-def tokenizer_and_limit(policy: Path, code: ModelCode, pack_to: int | None = None) -> tuple[object, Limit]:
-    """Return a policy's tokenizer and the row limit: the policy's context, or a packed row if that is shorter."""
-    context = context_length(load_config(policy, code))
+def tokenizer_and_limit(policy: Path, run: Run, pack_to: int | None = None) -> tuple[object, Limit]:
+    """Return a policy's tokenizer and the row limit: the policy's context, or a packed row if that is shorter.
+
+    Virtual tokens that the run's training puts in front are not in that context.
+    """
+    code = run.model_code
+    context = room_of(policy, code) - max(0, run.virtual_tokens - virtual_tokens(policy))
     limit = Limit(context, "the model's context")
     if pack_to is not None and pack_to < context:
         limit = Limit(pack_to, "a packed row (train.pack_to)")

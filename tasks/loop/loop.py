@@ -54,6 +54,7 @@ def run_loop(algorithm: str, loop: Loop, config: RunConfig, on_drift: OnDrift) -
         write_json(config.directory / PLAN, [stage.stage.name for stage in planned.plan])
         run.model_code, run.remake = config.model_code, planned.remake
         run.parameters, run.row_tokens = planned.parameters, planned.row_tokens
+        run.virtual_tokens = planned.virtual_tokens
         run.to_come = {stage.stage.name: stage.stage for stage in planned.plan}
         return loop(run, config)
 

@@ -16,12 +16,14 @@ from data.render import begins_with_reasoning, completion_token_ids, first_of_ea
 from data.rows import SPLITS, Problem
 from data.storage import read_rows
 from models import tiny
-from models.adapters.settings import AdapterConfig
+from models.adapters.settings import EMBEDDED, AdapterConfig
+from models.config import EngineConfig
 from models.estimate import parameters_of, tensor_shapes
+from models.loading import unmerged
 from tasks.datasets.pairs import PairFormat
 from tasks.datasets.problems import look_ahead
 from tasks.datasets.prompt_length import policy_tokenizer, prompt_lengths
-from tasks.policies.adapter import AdapterError, check_adapter, check_targets
+from tasks.policies.adapter import AdapterError, check_adapter, check_continued, check_targets, virtual_tokens
 from tasks.policies.model_folder import resolve_model
 from tasks.rollouts.rewards import check_reward
 from tasks.rollouts.win_rate_settings import check_win_rate
@@ -98,6 +100,7 @@ def _plan(loop: Loop, config: RunConfig, on_drift: OnDrift, remake: frozenset[st
     run = Run(config.directory, planning=True, on_drift=on_drift, remake=remake)
     run.parameters = parameters_of(config.model) if config.model else tiny.PARAMETERS
     run.row_tokens = config.row_tokens
+    run.virtual_tokens = max((one.adapter.tokens for one in config.trained.values() if one.adapter), default=0)
     run.model_code, run.seed = config.model_code, config.seed
     loop(run, config)
     return run
@@ -181,9 +184,25 @@ def check_adapters(config: RunConfig) -> None:
                 f"--adapter {config.adapter} belongs to a model, but no model is given.",
                 what_next="Give the --model that it was trained on.",
             )
+        if unmerged(folder) is not None:
+            raise AdapterError(
+                f"{config.model} has an adapter beside its weights already, so --adapter {config.adapter} cannot be "
+                "merged into it.",
+                what_next="Give one of the two.",
+            )
         check_adapter(config.adapter, folder)
     shapes = tensor_shapes(folder) if folder else {f"{name}.weight": size for name, size in tiny.LINEAR_SHAPES.items()}
+    if folder:
+        check_continued(folder, config.trained)
+    virtual_tokens(config.trained, policy_tokenizer(config).context)
     for setting, one in config.trained.items():
+        devices = getattr(config, "engine", EngineConfig()).tensor_parallel_size
+        if one.beside and one.adapter is not None and one.adapter.kind not in EMBEDDED and devices > 1:
+            raise AdapterError(
+                f"A policy with {setting}.adapter.kind {one.adapter.kind} answers in Transformers, on one device, but "
+                f"engine.tensor_parallel_size is {devices}.",
+                what_next="Set it to 1, or choose another kind.",
+            )
         if one.adapter is not None:
             _check_new_adapter(setting, one.adapter, shapes, config.model or "the embedded model")
 

@@ -10,9 +10,9 @@ from data.chat_template import naming
 from data.errors import AutodidactError
 from data.extras import require_extra
 from data.formats.record import user
-from data.render import context_length, prompt_token_ids
+from data.render import prompt_token_ids
 from models.config import AskedModelConfig
-from models.loading import ModelError, check_code, load_config, load_tokenizer
+from models.loading import ModelError, check_code, load_config, load_tokenizer, room_of
 from tasks.policies.model_folder import code_identity, folder_digest, resolve_model
 from tasks.stage.contract import Artifact
 from tasks.stage.devices import gpus_held
@@ -133,7 +133,7 @@ def asked_context(config: AskedModelConfig, role: str) -> int:
     """
     artifact = asked_artifact(config, role)
     assert artifact is not None
-    return context_length(load_config(artifact.path, config.model_code))
+    return room_of(artifact.path, config.model_code)
 
 
 def _check_endpoint(config: AskedModelConfig, role: str) -> None:

@@ -121,7 +121,8 @@ def _own_model(run: Run, source: PolicySource) -> Result:
 
 def _link_files(model: Path, policy: Path, code: bool) -> None:
     for file in model_files(model, code):
-        link = policy / file.name
+        link = policy / file.relative_to(model)
+        link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(file.resolve())
 

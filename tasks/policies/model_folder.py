@@ -11,7 +11,7 @@ from data.files import file_sha256, write_json
 from data.hub import meant_as_path, why_unreachable
 from models.config import ModelCode
 from models.estimate import WeightsError, parameters_of
-from models.loading import ModelError, own_code
+from models.loading import ModelError, own_code, unmerged
 from tasks.stage.contract import digest_of
 from tasks.stage.environment import cache_folder
 from tasks.stage.freed import no_model_error, stage_that_freed
@@ -159,13 +159,15 @@ def _wrong_with_shards(folder: Path) -> str | None:
 
 
 def model_files(folder: Path, code: bool = True) -> list[Path]:
-    """Return the files of a model folder that belong to the policy.
+    """Return the files of a model folder that belong to the policy, with those of an adapter beside its weights.
 
     Args:
         code: include its Python code.
     """
     patterns = [*FILES, CODE] if code else FILES
-    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    adapter = unmerged(folder)
+    beside = [file for file in adapter.iterdir() if file.is_file()] if adapter else []
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()} | {*beside})
 
 
 def folder_digest(folder: Path) -> str:
@@ -182,7 +184,7 @@ def folder_digest(folder: Path) -> str:
             stat = file.stat()
             key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
             known[key] = known.get(key) or file_sha256(file)
-            hashes[file.name] = known[key]
+            hashes[file.relative_to(folder).as_posix()] = known[key]
         if kept:
             write_json(memory, known)
     return digest_of(hashes)

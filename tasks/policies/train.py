@@ -20,7 +20,7 @@ from models.config import (
 )
 from models.estimate import activation_bytes, checkpoint_disk_bytes, training_bytes_per_device, training_disk_bytes
 from models.launch import PREFERENCE, REWARD, SUPERVISED, launch_command
-from tasks.policies.adapter import merge, record_base
+from tasks.policies.adapter import finish
 from tasks.policies.reference import PairsMeasured
 from tasks.stage.contract import Artifact, Estimate, Outcome, Stage
 from tasks.stage.devices import gpu_memory
@@ -148,9 +148,7 @@ def _train(
         run_logger().info("%s, starting from the policy of %s", passes, run.maker(start))
         command = launch_program(kind.module, program, attempt, run.child_lock)
         if config.adapter is not None:
-            adapter = attempt / "adapter"
-            record_base(adapter, start.path, config)
-            merge(start.path, adapter, attempt / "policy", run.child_lock, kind is _REWARD, run.model_code)
+            finish(start.path, attempt, config, run.child_lock, kind is _REWARD, run.model_code)
         return Outcome(trained_on, trained_on, command=tuple(command))
 
     return run.execute(stage, work)
@@ -165,6 +163,8 @@ def decided(run: Run, training: Training[TrainConfig], sequences: int) -> Launch
     launch = training.launch
     if launch.gradient_checkpointing is not None:
         return launch
+    if training.config.adapter is not None and training.config.adapter.kind == "prefix":
+        return launch  # whose keys and values are not there when layers are computed again
     memory, needed = gpu_memory(), _gpu_bytes(run, training.config, launch, sequences)
     too_much = memory is not None and needed is not None and needed > MOST_OF_MEMORY * memory
     return launch.model_copy(update={"gradient_checkpointing": too_much})

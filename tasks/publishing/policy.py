@@ -8,6 +8,7 @@ from typing import Any
 from data.errors import UsageError
 from tasks.history.runs import History, open_history
 from tasks.history.state import State, run_state
+from tasks.policies.adapter import read_base, weights_digest
 from tasks.policies.model_folder import CODE, INDEX
 from tasks.publishing.base import Base, HubModel, base_of
 from tasks.stage.contract import Finished
@@ -16,7 +17,8 @@ from tasks.stage.run import SUMMARY
 
 REWARD = "held_out"  # in the summary: metrics of a reward model
 POLICY, ADAPTER = "policy/", "adapter/"
-PEFT_KINDS = {"LORA": "LoRA", "ADALORA": "AdaLoRA", "IA3": "IA³"}
+PEFT_KINDS = {"LORA": "LoRA", "ADALORA": "AdaLoRA", "IA3": "IA³", "PROMPT_TUNING": "prompt tuning"}
+PEFT_KINDS |= {"P_TUNING": "P-tuning", "PREFIX_TUNING": "prefix tuning"}
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # What only a complete model has. The rest, tokenizer and chat template, goes with an adapter as well.
 OF_A_MODEL = ("*.safetensors", INDEX, "config.json", "generation_config.json", CODE)
@@ -83,7 +85,15 @@ def open_published(runs: Path, name: str, adapter: bool) -> Published:
     summary = json.loads((history.directory / SUMMARY).read_text())
     iteration, digest = int(best.manifest.config["iteration"]), best.artifact("policy").require()
     published = Published(history, summary, iteration, digest, base_of(history), _files(best, POLICY))
-    return _adapter(published) if adapter else published
+    if adapter:
+        return _adapter(published)
+    if any(name.startswith(ADAPTER) for name in published.files):
+        raise UsageError(
+            f"The policy of {name} has an adapter beside its weights, which those who load the policy would not see.",
+            what_next="If peft has its kind and the base is on the hub, publish the adapter alone, with --adapter. To "
+            f"talk with it here: autodidact chat {name}.",
+        )
+    return published
 
 
 def _files(stage: Finished, folder: str) -> dict[str, Path | bytes]:
@@ -112,7 +122,7 @@ def _adapter(published: Published) -> Published:
     if "peft_type" not in told:
         raise UsageError(
             f"The adapter of {history.name} is of the kind {told['kind']}, which peft cannot load.",
-            what_next="Leave out --adapter to publish the complete policy.",
+            what_next="A kind that is merged can be published as a complete policy, without --adapter.",
         )
     told |= {"base_model_name_or_path": base.name, "revision": base.commit}
     shared = {name: file for name, file in published.files.items() if not any(Path(name).match(p) for p in OF_A_MODEL)}
@@ -125,7 +135,11 @@ def _base_on_hub(published: Published, train: Finished) -> HubModel:
     history = published.history
     inputs = train.manifest.inputs  # an adapter that goes on over iterations is the reference's
     start = history.origin(inputs.get("reference", inputs.get("start", "")), published.iteration)
-    if start is not None and start.stage == "base" and published.base.model is not None:
+    of_base = start is not None and start.stage == "base"
+    if start is not None and (trained_on := read_base(train.path / ADAPTER)):  # a policy may have its base's weights
+        base = history.stages["base"].path / "policy"
+        of_base = of_base or (any(base.glob("*.safetensors")) and trained_on.weights == weights_digest(base))
+    if of_base and published.base.model is not None:
         return published.base.model
     what = published.base.said if start is None or start.stage == "base" else f"the policy of {start.stage}"
     raise UsageError(

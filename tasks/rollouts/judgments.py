@@ -64,7 +64,7 @@ def judgment_examples(
         rows = list(_rows(learned, pairs.path, judge, policy.digest))
         if not rows:
             raise _no_agreement(len(opinions))
-        tokenizer, limit = tokenizer_and_limit(policy.path, at.run.model_code, pack_to)
+        tokenizer, limit = tokenizer_and_limit(policy.path, at.run, pack_to)
         lengths = Counter[str]()
 
         def fitting() -> Iterator[Example]:

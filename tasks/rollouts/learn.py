@@ -23,6 +23,7 @@ from models.estimate import (
     weights_bytes_per_device,
 )
 from models.launch import ON_POLICY, launch_command
+from models.loading import unmerged
 from models.on_policy import (
     ROLLOUTS,
     JudgedBy,
@@ -33,7 +34,7 @@ from models.on_policy import (
     PPOConfig,
 )
 from tasks.datasets.select import SELECTION
-from tasks.policies.adapter import merge, record_base
+from tasks.policies.adapter import finish
 from tasks.policies.train import decided
 from tasks.rollouts.direct_reward import DirectReward
 from tasks.rollouts.generate import BYTES_PER_TOKEN
@@ -151,8 +152,7 @@ def learn(at: Place, number: int, before: Result, problems: Artifact, how: Learn
         )
         command = launch_program(ON_POLICY, program, attempt, run.child_lock)
         if train.adapter is not None:
-            record_base(attempt / "adapter", how.reference.path, train)
-            merge(how.reference.path, attempt / "adapter", attempt / "policy", run.child_lock, code=run.model_code)
+            finish(how.reference.path, attempt, train, run.child_lock, False, run.model_code)
         drawn, learned = _count(attempt)
         said = f"{counted(drawn, 'answer')} drawn, {learned:,} with something to learn from"
         return Outcome(drawn, learned, {FLAT: drawn - learned}, tuple(command), said=said)
@@ -253,9 +253,10 @@ def _held_bytes(run: Run, how: Learning, launch: LaunchConfig) -> int | None:
     """Bytes per device that the trainer always holds: its state, the reference, reward models."""
     train, engine = how.train, how.engine
     states = [training_bytes_per_device(run.parameters, one, launch) for one in _trained(train)]
-    reference = 0 if train.adapter else weights_bytes_per_device(run.parameters, train, launch)
+    without = train.adapter is not None and unmerged(how.reference.path) is None  # the adapter, it is the reference
+    reference = 0 if without else weights_bytes_per_device(run.parameters, train, launch)
     known = [state for state in states if state is not None]
-    if len(known) < len(states) or reference is None:  # an adapter's reference is the policy without it
+    if len(known) < len(states) or reference is None:
         return None
     models = how.reward.models
     scorers = sum(models[name].estimate(artifact, engine).gpu_bytes or 0 for name, artifact in how.scorers.items())

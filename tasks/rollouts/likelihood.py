@@ -16,13 +16,12 @@ from data.likelihood import (
     preference_metrics,
 )
 from data.measures import LOSS, MEASURES, OWN_MARGIN, OWN_PAIRS, Measure
-from data.render import context_length
 from data.rows import GoldLikelihood, MeasuredRow, PairLikelihood, Problem, Sample
 from data.storage import count_rows, read_rows
 from data.wording import counted
 from models.config import LikelihoodProgram, TrainConfig
 from models.launch import LIKELIHOOD
-from models.loading import load_config
+from models.loading import room_of
 from tasks.datasets.row_length import Limit, report_too_long
 from tasks.policies.reference import PairsMeasured, held_as, likelihood_command, likelihood_estimate
 from tasks.rollouts.measured import Measured, load_measured, write_measured
@@ -185,6 +184,6 @@ def _report(run: Run, policy: Artifact, counts: Counter[str]) -> dict[str, int]:
         run_logger().warning("None of the held-out rows can be measured, so nothing is compared")
     dropped = {"no_answer": counts["no_answer"]} if counts["no_answer"] else {}
     if counts["too_long"]:
-        limit = Limit(context_length(load_config(policy.path, run.model_code)), "the model's context")
+        limit = Limit(room_of(policy.path, run.model_code), "the model's context")
         dropped |= report_too_long(Counter({name: counts[name] for name in ("kept", "too_long")}), limit)
     return dropped

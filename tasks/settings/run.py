@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 
-from models.adapters.settings import SHARDED
+from models.adapters.settings import SHARDED, UNMERGED, AdapterConfig
 from models.config import LaunchConfig, TrainConfig, gradient_accumulation
 from models.config_base import Config
 from tasks.policies.base import PolicySource
@@ -111,4 +111,30 @@ class RunConfig(PolicySource, RunName):
                     f"{setting}.adapter.kind {kind} needs whole weights on each device, but launch.zero_stage is 3. "
                     f"Choose launch.zero_stage 0, 1 or 2, or a kind that works with 3: {', '.join(SHARDED)}."
                 )
+            if config.adapter is not None:
+                self._check_virtual_tokens(setting, config.adapter, config)
+        self._check_adapters_agree()
         return self
+
+    def _check_virtual_tokens(self, setting: str, adapter: AdapterConfig, config: TrainConfig) -> None:
+        if adapter.tokens and getattr(config, "pack_to", None):
+            raise ValueError(
+                f"{setting}.adapter.kind {adapter.kind} puts virtual tokens in front of a row, but with "
+                f"{setting}.pack_to a row has several examples. Set {setting}.pack_to to none."
+            )
+        if adapter.kind == "prefix" and self.launch.gradient_checkpointing:
+            raise ValueError(
+                "launch.gradient_checkpointing recomputes layers without the keys and values that prefix tuning puts "
+                "in front. Leave it out, or choose another adapter."
+            )
+
+    def _check_adapters_agree(self) -> None:
+        """An adapter that stays beside the weights is gone on with, so there can be only one."""
+        adapters = {setting: config.adapter for setting, config in self.trained.items()}
+        beside = next((one for one in adapters.values() if one is not None and one.kind in UNMERGED), None)
+        if beside is None or all(one == beside for one in adapters.values()):
+            return
+        raise ValueError(
+            f"An adapter of the kind {beside.kind} stays beside the weights, and all training in the run goes on with "
+            f"it. Give {', '.join(f'{setting}.adapter' for setting in adapters)} the same settings."
+        )

@@ -72,8 +72,13 @@ def stage_that_freed(path: Path) -> Path | None:
 
 
 def weights_of(stage: Path, kinds: Sequence[str] = WEIGHTS) -> list[Path]:
-    """Return the files of a stage's checkpoint that would be freed."""
-    return sorted(file for names in kinds for file in stage.glob(names) if not file.is_symlink())
+    """Return the files of a stage's checkpoint that would be freed.
+
+    The weights of a policy with an adapter beside them are its base's, so that nothing would be gained.
+    """
+    found = (file for names in kinds for file in stage.glob(names) if not file.is_symlink())
+    shared = (stage / "policy" / "adapter").is_dir()
+    return sorted(file for file in found if not (shared and file.stat().st_nlink > 1))
 
 
 def room_made(files: Sequence[Path]) -> int:

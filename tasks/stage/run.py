@@ -100,6 +100,7 @@ class Run:
     # For the estimates of the dry run: parameters of the model, if known, and tokens per training row.
     parameters: int | None = None
     row_tokens: int = 0
+    virtual_tokens: int = 0  # that training puts in front of every row
     model_code: ModelCode = "refuse"  # for the policy and all policies trained from it
     decided_by: str | None = None  # the measure that decides, see data.measures
     recorder: Any = None  # a tasks.tracking.recorder.Recorder while the run is tracked
@@ -109,6 +110,11 @@ class Run:
     to_come: dict[str, Stage] = field(default_factory=dict)  # the planned stages that have not ended yet, by name
     _made_here: set[Path] = field(default_factory=set)
     _verified: set[Path] = field(default_factory=set)
+
+    @property
+    def in_front(self) -> dict[str, int]:
+        """The part of `virtual_tokens` that changes what rows fit; nothing without any."""
+        return {"virtual_tokens": self.virtual_tokens} if self.virtual_tokens else {}
 
     @property
     def child_lock(self) -> Path:

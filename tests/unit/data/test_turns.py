@@ -14,6 +14,7 @@ from data.formats.record import assistant, user
 from data.render import (
     completion_token_ids,
     judged_token_ids,
+    pad_token_id,
     prompt_and_answers,
     prompt_token_ids,
     require_end,
@@ -23,7 +24,6 @@ from models import tiny
 from models.config import GenerateJob, SamplingConfig
 from models.engine.vllm import sampling_parameters
 from models.shards import engine_request
-from models.training.common import pad_token_id
 
 SIGNS = ("<eos>", "<turn>", "<end_of_turn>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>")
 SIGNS += ("<s>", "</s>", "<|channel|>", "<|return|>", "\n\n")

@@ -64,6 +64,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--train.adapter.kind", "bitfit"], ["the embedded model has no biases", "Use lora, adalora, ia3"]),
         (["--train.adapter.kind", "ia3", "--train.adapter.ia3.targets", '["fc", "down_proj"]'], ["ia3.targets: 'fc'"]),
         (["--train.adapter.kind", "prompt-tuning"], ["--train.adapter.kind", "diff-pruning"]),
+        (["--train.adapter.kind", "prompt", "--train.adapter.prompt.tokens", "1024"], ["fill the context of 1,024"]),
+        (["--train.adapter.kind", "prefix", "--launch.gradient-checkpointing", "on"], ["recomputes layers"]),
         (["--train.adapter.kind", "ia3", "--launch.zero-stage", "3"], ["needs whole weights", "works with 3: lora"]),
     ],
 )
@@ -141,7 +143,10 @@ def test_an_adapter_is_merged_only_into_the_model_it_was_trained_on(capsys, fold
         ("bitfit", {"layers.0.q_proj.bias": [4]}, ""),
         ("bitfit", {"layers.0.v_proj.bias": [4]}, "layers.0.v_proj.bias is 4, and the model has no such module"),
         ("diff-pruning", {"layers.0.q_proj.weight.indices": [3], "layers.0.q_proj.weight.values": [3]}, ""),
-        ("diff-pruning", {"layers.1.q_proj.weight.indices": [3]}, "and the model has no such module"),
+        ("diff-pruning", {"layers.1.q_proj.weight.values": [4, 6]}, "and the model has no such module"),
+        ("diff-pruning", {"layers.0.q_proj.weight.values": [4, 5]}, "q_proj is 4 × 5, and the model has 4 × 6 there"),
+        ("LORA", {"base_model.model.layers.0.q_proj.lora_A.weight": [8, 4]}, ""),  # inputs before outputs, as in GPT-2
+        ("LORA", {"base_model.model.lm_head.weight": [9, 9]}, ""),  # a module saved beside
         ("PREFIX_TUNING", {"prompt_embeddings": [3, 4]}, "PREFIX_TUNING adapter; only LORA, ADALORA"),
     ],
 )

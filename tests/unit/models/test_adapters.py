@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from models import tiny
-from models.adapters.adapter import WEIGHTS, Adapter, Training
+from models.adapters.adapter import Adapter, Training
 from models.adapters.diff_pruning import VALUES, gate, open_probability
-from models.adapters.kinds import merge_trained, merger, new_adapter
-from models.adapters.settings import AdapterConfig
+from models.adapters.kinds import load_unmerged, merge_trained, merger, new_adapter, set_beside
+from models.adapters.settings import WEIGHTS, AdapterConfig
+from models.adapters.trainer import with_own_rate
 
 STEPS, RATE = 10, 1e-2
 IDS = torch.randint(0, tiny.VOCABULARY, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -190,6 +192,35 @@ def test_adaloras_penalty_is_zero_for_orthogonal_vectors_alone() -> None:
     assert penalty_of(adapter) == pytest.approx(0.1 * 3 * math.sqrt(12), rel=1e-5)
 
 
+def test_in_sixteen_bits_it_learns_too() -> None:
+    for told in [*KINDS.values(), *BESIDE.values()]:
+        adapter = new_adapter(AdapterConfig.model_validate(told), Training(RATE, 3))
+        assert adapter is not None
+        adapter.ready(adapter.attach(base().bfloat16()))
+        adapter.begin(STEPS)
+        losses = learn(adapter, optimizer_of(adapter))
+        assert losses[-1] < losses[0], told
+
+
+def test_while_ranks_fall_the_file_has_all_that_the_model_computes_with(tmp_path: Path) -> None:
+    adapter = attached(KINDS["adalora"])
+    learn(adapter, optimizer_of(adapter), 3)
+    save(adapter, tmp_path)
+    assert (outputs(merge_trained(base(), tmp_path)) - outputs(adapter.model)).abs().max() < 1e-5
+
+
+def test_gates_have_a_learning_rate_of_their_own_and_vectors_no_decay() -> None:
+    adapter = attached(KINDS["diff-pruning"])
+    optimizer = optimizer_of(adapter)
+    with_own_rate(optimizer, adapter, "lr", lambda rate, times: rate * times)
+    rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
+    for name, weight in adapter.model.named_parameters():
+        if weight.requires_grad:
+            expected = 0.1 if name.endswith(("gate_weight", "gate_bias")) else RATE
+            assert rates[id(weight)] == pytest.approx(expected), name
+    assert attached(KINDS["ia3"]).undecayed == ("ia3_l",)
+
+
 def test_diff_pruning_keeps_as_many_numbers_as_it_is_told(tmp_path: Path) -> None:
     adapter = attached(KINDS["diff-pruning"])
     learn(adapter, optimizer_of(adapter))
@@ -231,15 +262,89 @@ def test_gates_are_drawn_anew_in_each_update_but_not_within_one() -> None:
     assert torch.equal(layer.train().difference("weight"), layer.at_evaluation("weight"))
 
 
+BESIDE: dict[str, dict[str, Any]] = {
+    "prompt": {"kind": "prompt", "prompt": {"tokens": 5}},
+    "p-tuning": {"kind": "p-tuning"},
+    "p-tuning with an lstm": {"kind": "p-tuning", "p_tuning": {"encoder": "lstm", "tokens": 3}},
+    "prefix": {"kind": "prefix", "prefix": {"hidden": 16}},
+    "prefix without a perceptron": {"kind": "prefix", "prefix": {"hidden": None, "tokens": 4}},
+    "bottleneck": {"kind": "bottleneck", "bottleneck": {"size": 8}},
+}
+
+
+@pytest.fixture(scope="module", params=BESIDE)
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Adapter, Path]:
+    """A trained adapter that cannot be merged, and where it was written."""
+    adapter = attached(BESIDE[request.param])
+    if request.param == "bottleneck":  # the others are no identity at first
+        assert torch.equal(outputs(adapter.model), outputs(base()))
+    losses = learn(adapter, optimizer_of(adapter))
+    assert losses[-1] < losses[0]
+    folder = tmp_path_factory.mktemp("beside")
+    save(adapter, folder)
+    return adapter, folder
+
+
+def test_what_stays_beside_the_weights_is_loaded_as_it_was_trained(beside: tuple[Adapter, Path]) -> None:
+    adapter, folder = beside
+    computed = outputs(adapter.model)
+    assert torch.allclose(outputs(load_unmerged(base(), folder)), computed, atol=1e-6)
+    with adapter.disabled():
+        assert torch.equal(outputs(adapter.model), outputs(base()))
+    assert torch.equal(outputs(adapter.model), computed)
+    goes_on = new_adapter(adapter.config, adapter.training)
+    assert goes_on is not None
+    model = goes_on.attach(base())
+    goes_on.go_on(folder)
+    assert torch.equal(outputs(model), computed)
+    served = base()
+    set_beside(served, adapter.config.kind, {name: torch.zeros_like(one) for name, one in adapter.beside().items()})
+    set_beside(served, adapter.config.kind, adapter.beside())
+    assert torch.allclose(outputs(served), computed, atol=1e-6)
+
+
+def test_weights_under_a_bottleneck_can_be_trained_by_others(beside: tuple[Adapter, Path]) -> None:
+    """A value model starts from a policy with its adapter, and all its weights are trained."""
+    model = load_unmerged(base(reward=True), beside[1])
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_peft_computes_the_same_from_the_same_files(beside: tuple[Adapter, Path]) -> None:
+    adapter, folder = beside
+    if adapter.config.kind == "bottleneck":  # which peft lacks
+        with pytest.raises(KeyError, match="peft_type"):
+            PeftModel.from_pretrained(base(), str(folder))
+        return
+    mask = torch.ones_like(IDS)
+    mask[1, -4:] = 0
+    with torch.no_grad():
+        ours = adapter.model.eval()(input_ids=IDS, attention_mask=mask).logits
+        theirs = PeftModel.from_pretrained(base(), str(folder)).eval()(input_ids=IDS, attention_mask=mask).logits
+    assert torch.allclose(theirs[:, -IDS.shape[1] :][mask.bool()], ours[mask.bool()], atol=1e-6)
+
+
+def test_with_a_cache_and_padding_it_computes_the_same(beside: tuple[Adapter, Path]) -> None:
+    model = load_unmerged(base(), beside[1]).eval()
+    mask = torch.ones_like(IDS)
+    mask[1, :6] = 0
+    told = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    generated = model.generate(input_ids=IDS, attention_mask=mask, **told)
+    for row in range(2):
+        ids = IDS[row][mask[row].bool()][None]
+        for _ in range(8):  # anew each time, without a cache
+            ids = torch.cat([ids, model(ids).logits[:, -1].argmax(-1)[None]], dim=1)
+        assert ids[0, -8:].tolist() == generated[row, -8:].tolist()
+
+
 @pytest.mark.parametrize(
     ("told", "says"),
     [
         ({"kind": "adalora", "adalora": {"rank": 12}}, "rank 12 is not below initial_rank 12"),
         ({"kind": "adalora", "adalora": {"begin": 0.5}}, "begin 0.5 is not before end 0.5"),
         ({"kind": "ia3", "ia3": {"feedforward": ["fc"]}}, "feedforward names fc, which targets do not"),
-        ({"kind": "diff-pruning", "quantize": True}, "Leave out quantize"),
+        ({"kind": "diff-pruning", "quantize": True}, "Set quantize to false"),
         ({"kind": "diff-pruning", "diff_pruning": {"density": 0}}, "greater than 0"),
-        ({"kind": "prompt"}, "Input should be"),
+        ({"kind": "prompts"}, "Input should be"),
     ],
 )
 def test_settings_that_cannot_work(told: dict[str, Any], says: str) -> None:
