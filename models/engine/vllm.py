@@ -21,12 +21,15 @@ BESIDE_A_TRAINER = {"logprobs_mode": "processed_logprobs", "distributed_executor
 class VLLM:
     """A policy in vLLM's engine."""
 
+    _in_front: Any = None  # vectors of virtual tokens, shape (count, size)
+
     def __init__(self, served: Served, config: EngineConfig) -> None:
         import torch
         from safetensors.torch import load_file
 
         adapter = unmerged(served.policy)
-        self._in_front = load_file(adapter / WEIGHTS)[NUMBERS] if adapter else None  # vectors of virtual tokens
+        if adapter is not None:
+            self._in_front = load_file(adapter / WEIGHTS)[NUMBERS]
         self._engine, self._on_gpu = start_engine(served, config), torch.cuda.is_available()
         # As many answers are decoded together; as many again wait, so that each that ends is followed at once.
         self._room = 2 * config.max_num_seqs
