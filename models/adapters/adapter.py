@@ -138,6 +138,13 @@ def train_head(model: Any) -> None:
             weight.requires_grad_(True)
 
 
+def set_weights(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Set weights of a model by their names."""
+    for name, value in tensors.items():
+        weight = model.get_parameter(name)
+        weight.data = value.to(weight.device, weight.dtype)
+
+
 def matches(module: str, targets: tuple[str, ...]) -> bool:
     """Whether a module's dotted name ends with one of the names; without names, whether it is in a layer at all."""
     if not targets:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from models.adapters.adapter import Adapter, Tensors, head_of, matches, read_own, train_head, write_own
+from models.adapters.adapter import Adapter, Tensors, head_of, matches, read_own, set_weights, train_head, write_own
 
 BIAS = ".bias"
 
@@ -47,8 +47,5 @@ class BitFit(Adapter):
 
 def merge(model: Any, folder: Path) -> Any:
     """The model with the biases in `folder`."""
-    _, biases = read_own(folder)
-    for name, value in biases.items():
-        weight = model.get_parameter(name)
-        weight.data = value.to(weight.device, weight.dtype)
+    set_weights(model, read_own(folder)[1])
     return model

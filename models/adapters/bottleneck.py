@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from data.errors import RunFailedError
-from models.adapters.adapter import Adapter, Tensors, head_of, matches, read_own, train_head, write_own
+from models.adapters.adapter import Adapter, Tensors, head_of, matches, read_own, set_weights, train_head, write_own
 
 OWN = (".down.weight", ".down.bias", ".up.weight", ".up.bias")
 
@@ -96,7 +96,7 @@ class Bottlenecks(Adapter):
         return {f"{name}{part}": layer.get_parameter(part[1:]).detach() for name, layer in layers for part in OWN}
 
     def go_on(self, folder: Path) -> None:
-        fill(self.model, read_own(folder)[1])
+        set_weights(self.model, read_own(folder)[1])
 
 
 def insert(model: Any, names: list[str], size: int, switch: Switch) -> None:
@@ -105,13 +105,6 @@ def insert(model: Any, names: list[str], size: int, switch: Switch) -> None:
     for name in names:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, Bottleneck(model.get_submodule(name), size, switch, dtype))
-
-
-def fill(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Set weights of adapters, and of a reward model's head."""
-    for name, value in tensors.items():
-        weight = model.get_parameter(name)
-        weight.data = value.to(weight.device, weight.dtype)
 
 
 def load(model: Any, folder: Path) -> Any:
@@ -125,4 +118,4 @@ def put(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
     first = {name.removesuffix(OWN[0]): weight for name, weight in tensors.items() if name.endswith(OWN[0])}
     if not isinstance(model.get_submodule(next(iter(first))), Bottleneck):
         insert(model, list(first), len(next(iter(first.values()))), Switch())
-    fill(model, tensors)
+    set_weights(model, tensors)

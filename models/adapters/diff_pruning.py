@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from data.errors import RunFailedError
-from models.adapters.adapter import Adapter, Tensors, head_of, matches, read_own, train_head, write_own
+from models.adapters.adapter import Adapter, Tensors, head_of, matches, read_own, set_weights, train_head, write_own
 
 LOW, HIGH = -1.5, 1.5
 FIXED = "fixed_"
@@ -249,9 +249,7 @@ def merge(model: Any, folder: Path) -> Any:
                     flat = weight.data.flatten()
                     flat[places] += values.to(flat)
                     weight.data = flat.view_as(weight)
-        for name, value in head_of(tensors).items():
-            weight = model.get_parameter(name)
-            weight.data = value.to(weight)
+    set_weights(model, head_of(tensors))
     return model
 
 

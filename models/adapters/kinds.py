@@ -48,7 +48,7 @@ MERGED: list[tuple[type, Callable[[Any, torch.Tensor, torch.Tensor | None], Weig
 
 
 def new_adapter(config: AdapterConfig | None, training: Training) -> Adapter | None:
-    """A new adapter to train, None trains all weights."""
+    """A new adapter to train; None trains all weights."""
     return None if config is None else NEW[config.kind](config, training)
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.adapters.adapter import CONFIG, Adapter, Tensors, head_of, train_head
+from models.adapters.adapter import CONFIG, Adapter, Tensors, head_of, set_weights, train_head
 from models.adapters.settings import NUMBERS, WEIGHTS
 
 PLACE = "virtual_tokens"  # the module's name in a model
@@ -185,9 +185,7 @@ def load(model: Any, folder: Path, hooks: type[InFront]) -> Any:
     """The model with the trained virtual tokens in `folder`."""
     tensors = load_file(folder / WEIGHTS)
     put(model, tensors[NUMBERS], hooks)
-    for name, value in head_of(tensors).items():
-        weight = model.get_parameter(name)
-        weight.data = value.to(weight)
+    set_weights(model, head_of(tensors))
     return model
 
 

@@ -51,7 +51,8 @@ def judgment_examples(
     stage = Stage(
         at.stage("examples"),
         VERSION,
-        {"kind": told.kind, "show_reference": told.show_reference, "rubric": told.rubric, "pack_to": pack_to},
+        {"kind": told.kind, "show_reference": told.show_reference, "rubric": told.rubric, "pack_to": pack_to}
+        | at.run.in_front,
         inputs,
         estimate=Estimate(disk_bytes=4_000 * asked + 1_000_000),
         expected={EXAMPLES: asked + (shown.expected if shown else 0)},
